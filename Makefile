@@ -1,0 +1,50 @@
+# The commands of this repository; `make help` lists them. What they need is set up by the way and only once.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+# A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-stop test lint crds model bench lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+setup: ## make .venv and build the embedded control plane (cached outside the clone)
+	@sh hack/check-tools.sh $(PYTHON)
+	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup
+
+demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 ends by itself; KUBECONFIG= names your cluster
+	@sh hack/check-tools.sh $(PYTHON)
+	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup $(if $(KUBECONFIG),--kubectl-only)
+	@$(RUN) -m moe_dev.demo
+
+demo-stop: ## end the demo of this clone, and nothing else
+	@PYTHONPATH=hack $(PYTHON) -m moe_dev.demo_state
+
+test: setup ## run all tests
+	@$(RUN) -m pytest $(TESTS)
+
+lint: setup ## ruff, mypy, import arrows, CRDs as generated
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(RUN) -m moe_operator.api.generate --check
+
+crds: setup ## generate crds/ and docs/api.md from the types
+	@$(RUN) -m moe_operator.api.generate
+
+model: setup ## train models/tiny anew: 30 minutes on 2 cores, same seeds
+	@$(RUN) models/train_tiny.py
+
+bench: setup ## run the benchmarks; each prints a table and writes JSON to build/
+	@mkdir -p build; for each in benchmarks/[a-z]*.py; do \
+		name=$$(basename "$$each" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name" --json "build/$$name.json" || exit 1; done
+
+lock: setup ## pin the dependencies anew after a change of pyproject.toml
+	@PYTHONPATH=hack $(PYTHON) -m moe_dev.lock
+
+clean: ## remove what the tools left in the clone; the caches outside stay
+	@rm -rf .venv .venv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
