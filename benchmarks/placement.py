@@ -1,0 +1,67 @@
+"""Print the nine figures of the placement brain with the aim beside each; exit 1 if any is below its aim.
+
+python -m benchmarks.placement                 all, about half an hour on 2 cores
+python -m benchmarks.placement --figures 2 5   only these
+python -m benchmarks.placement --eplb PATH     also compare with the original EPLB from a checkout at PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.brain import (
+    figure_copies,
+    figure_decision,
+    figure_loads,
+    figure_migration,
+    figure_optima,
+    figure_speed,
+    original_eplb,
+)
+from benchmarks.brain.report import Row, print_rows, write_rows
+
+FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
+    ((1, 9), figure_speed.rows),
+    ((2,), figure_loads.balance_rows),
+    ((3,), figure_copies.held_out_rows),
+    ((4,), figure_optima.rows),
+    ((5,), figure_loads.drift_rows),
+    ((6,), figure_migration.rows),
+    ((7,), figure_decision.rows),
+    ((8,), figure_copies.shift_rows),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--figures", type=int, nargs="*", help="numbers; default all")
+    parser.add_argument("--eplb", type=Path, help="checkout of deepseek-ai/EPLB (needs torch)")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    arguments = parser.parse_args()
+    wanted = set(arguments.figures or range(1, 10))
+    rows: list[Row] = []
+    for numbers, measure in FIGURES:
+        if wanted.isdisjoint(numbers):
+            continue
+        begin = time.monotonic()
+        found = measure()
+        print_rows(found)
+        print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
+        rows += found
+    if arguments.eplb:
+        found = original_eplb.rows(arguments.eplb)
+        print_rows(found)
+        rows += found
+    if arguments.json:
+        write_rows(arguments.json, rows)
+    below = sum(not row.reached for row in rows)
+    print(f"{below} figures below their aim")
+    return 1 if below else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Expert placement for Mixture-of-Experts models: statistics in, a placement and a safe migration out.
+
+Pure NumPy and SciPy: no Kubernetes, no torch, no I/O but the command line's. Called by ``moe_operator`` to plan and by
+``moe_serving`` to route; useful alone to anybody who serves a Mixture-of-Experts model.
+"""
+
+from moe_placement.decide import Decision, Policy, decide
+from moe_placement.errors import (
+    InfeasiblePlacementError,
+    InvalidPlacementError,
+    InvalidStatisticsError,
+    InvalidTopologyError,
+    InvalidTraceError,
+    MismatchError,
+    PlacementError,
+)
+from moe_placement.explain import explain
+from moe_placement.initial import balanced_placement
+from moe_placement.migration import plan_migration
+from moe_placement.placement import Placement
+from moe_placement.simulate import Figures, simulate
+from moe_placement.solve import Limits, Plan, solve
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Costs, Topology, h100_nodes, one_host
+from moe_placement.verify import Observed, verify
+
+__all__ = [
+    "Costs",
+    "Decision",
+    "Figures",
+    "InfeasiblePlacementError",
+    "InvalidPlacementError",
+    "InvalidStatisticsError",
+    "InvalidTopologyError",
+    "InvalidTraceError",
+    "Limits",
+    "MismatchError",
+    "Observed",
+    "Placement",
+    "PlacementError",
+    "Plan",
+    "Policy",
+    "RoutingStatistics",
+    "Topology",
+    "balanced_placement",
+    "decide",
+    "explain",
+    "h100_nodes",
+    "one_host",
+    "plan_migration",
+    "simulate",
+    "solve",
+    "verify",
+]

@@ -1,0 +1,67 @@
+"""The cost model: seconds of one MoE layer and of a move, from counts and a topology.
+
+Computing is a roofline per expert (its weights are read once, or its arithmetic takes longer); the network is the
+busiest link of an all-to-all in which a token's vector goes once to each remote node and is passed on inside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTraffic:
+    """What one layer's dispatch did, for ``tokens`` tokens.
+
+    Attributes:
+        tokens: how many.
+        copy_load: float64 ``[experts, shards]``, pairs that each copy served.
+        visits: float64 ``[shards]``, tokens that visited each shard over the network inside a node or on from it.
+        node_in: float64 ``[nodes]``, vectors that came to each node from others.
+        node_out: float64 ``[nodes]``, vectors that left each node for others.
+    """
+
+    tokens: float
+    copy_load: NDArray[np.float64]
+    visits: NDArray[np.float64]
+    node_in: NDArray[np.float64]
+    node_out: NDArray[np.float64]
+
+
+def compute_seconds(copy_load: NDArray[np.float64], tokens: float, topology: Topology) -> NDArray[np.float64]:
+    """Seconds ``[shards]`` of one step of ``tokens_per_step`` tokens: launch + sum over copies of the roofline.
+
+    A copy's weights are read if any token of the step chooses it, with probability 1 - exp(-n) for n expected pairs.
+    """
+    costs = topology.costs
+    pairs = copy_load * (costs.tokens_per_step / tokens if tokens else 0.0)
+    read = -np.expm1(-pairs) * costs.bytes_per_expert / costs.memory_bandwidth
+    arithmetic = pairs * costs.flop_per_pair / costs.flops
+    busy = np.maximum(read, arithmetic).sum(axis=0) / np.asarray(topology.shard_speed)
+    return np.asarray(costs.launch + busy, dtype=np.float64)
+
+
+def network_seconds(traffic: LayerTraffic, topology: Topology, vector_bytes: float) -> float:
+    """Seconds of one all-to-all of a step: latency + the busiest of NIC out, NIC in and link inside a node.
+
+    Vectors between nodes spread evenly over the NICs of a node (rail-aligned); dispatch and combine differ in bytes.
+    """
+    costs = topology.costs
+    scale = costs.tokens_per_step / traffic.tokens if traffic.tokens else 0.0
+    nics = np.bincount(topology.node_index, minlength=topology.nodes)
+    busiest_nic = max((traffic.node_in / nics).max(), (traffic.node_out / nics).max())
+    seconds = max(busiest_nic / costs.network_bandwidth, traffic.visits.max(initial=0) / costs.link_bandwidth)
+    return float(costs.latency + scale * vector_bytes * seconds)
+
+
+def layer_seconds(traffic: LayerTraffic, topology: Topology) -> float:
+    """Modelled seconds of one layer and step: slowest shard + dispatch + combine, or their maximum if overlapped."""
+    compute = float(compute_seconds(traffic.copy_load, traffic.tokens, topology).max())
+    network = network_seconds(traffic, topology, topology.costs.dispatch_bytes)
+    network += network_seconds(traffic, topology, topology.costs.combine_bytes)
+    return max(compute, network) if topology.costs.overlap else compute + network

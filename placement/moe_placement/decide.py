@@ -1,0 +1,173 @@
+"""Whether a plan is worth carrying out, in figures and words; and whether it was, afterwards.
+
+A plan is fitted to a window, noise included, so it is judged on *evidence*: windows that it was not made from. Three
+tests must pass: the gain there pays for the move with a margin, it is large enough to matter, and it stands out of what
+the evidence differs by between its own random halves. Called by whoever rebalances; pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import InvalidStatisticsError, MismatchError
+from moe_placement.expected import expected_figures, figures_on
+from moe_placement.migration import Migration
+from moe_placement.placement import Placement
+from moe_placement.simulate import simulate
+from moe_placement.solve.plan import Plan
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Thresholds of a decision.
+
+    Attributes:
+        margin: part of the price that the gain must exceed it by (0.3: accepted from 1.3 times the price).
+        least_gain: relative gain in modelled time below which nothing is moved (hysteresis).
+        certainty: standard deviations of noise that the gain must exceed.
+        halvings: random halvings of the evidence that the noise is estimated from.
+        stall: seconds of service lost by a switch, beyond the bytes.
+        cooldown: decisions after an accepted one in which nothing is accepted.
+    """
+
+    margin: float = 0.3
+    least_gain: float = 0.01
+    certainty: float = 4.0
+    halvings: int = 8
+    stall: float = 0.5
+    cooldown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome.
+
+    Attributes:
+        accepted: whether to carry the plan out.
+        gain: relative gain in modelled time on the evidence.
+        saved: seconds saved over the horizon, all layers.
+        price: seconds that the busiest link is taken from service, and the stall.
+        noise: standard deviation of ``gain`` by chance; NaN where an earlier test had failed already.
+        reasons: one sentence per test that failed, or the one that says why it is worth it.
+    """
+
+    accepted: bool
+    gain: float
+    saved: float
+    price: float
+    noise: float
+    reasons: tuple[str, ...]
+
+
+def decide(
+    plan: Plan, migration: Migration, evidence: Sequence[RoutingStatistics], horizon: float,
+    history: Sequence[Decision] = (), policy: Policy | None = None, seed: int = 0,
+) -> Decision:  # fmt: skip
+    """Judge a plan.
+
+    Args:
+        plan: with a current placement.
+        migration: from ``plan_migration`` for it.
+        evidence: statistics of windows that the plan was not made from, newest last.
+        horizon: model steps for which the placement is expected to serve.
+        history: earlier decisions, newest last.
+        policy: thresholds.
+        seed: of the random halves.
+
+    Raises:
+        InvalidStatisticsError: no evidence, or none with traffic.
+        MismatchError: the plan has no current placement.
+    """
+    policy = policy or Policy()
+    if plan.current is None:
+        raise MismatchError("a plan without a current placement has no alternative to be judged against")
+    windows = [window for window in evidence if window.tokens > 0]
+    if not windows:
+        raise InvalidStatisticsError("no evidence: give at least one window with traffic that the plan was not made of")
+    now, new = (_seconds(windows, placement, plan.topology) for placement in (plan.current, plan.placement))
+    gain = (now - new) / now if now > 0 else 0.0
+    saved = (now - new) * plan.current.layers * horizon
+    price = migration.seconds + policy.stall if migration.copies else 0.0
+    reasons = _objections(plan, gain, saved, price, history, policy)
+    noise = math.nan
+    if not reasons:
+        noise = _noise(windows, plan.current, plan.placement, plan.topology, policy, np.random.default_rng(seed)) / now
+        if gain < policy.certainty * noise:
+            reasons = [
+                f"gain {gain:.2%} does not stand out of noise: random halves of the evidence differ by {noise:.2%} "
+                f"(standard deviation), {policy.certainty:g} of these are asked for"
+            ]
+    if reasons:
+        return Decision(False, gain, saved, price, noise, tuple(reasons))
+    text = (
+        f"gain {gain:.2%} saves {saved:.3g} s over {horizon:g} steps for a price of {price:.3g} s "
+        f"({migration.copies} copies); noise {noise:.2%}"
+    )
+    return Decision(True, gain, saved, price, noise, (text,))
+
+
+def _objections(
+    plan: Plan, gain: float, saved: float, price: float, history: Sequence[Decision], policy: Policy
+) -> list[str]:
+    if plan.moved_slots == 0:
+        return ["nothing would move: the placement in force is the best found"]
+    objections = []
+    if any(decision.accepted for decision in history[len(history) - policy.cooldown :] if policy.cooldown):
+        objections.append(f"cooling down: a plan was accepted within the last {policy.cooldown} decisions")
+    if gain < policy.least_gain:
+        objections.append(f"gain {gain:.2%} is below the least that counts, {policy.least_gain:.2%}")
+    if saved <= (1 + policy.margin) * price:
+        objections.append(
+            f"saving {saved:.3g} s does not pay for the move: {price:.3g} s of the busiest link and stall, "
+            f"asked for with a margin of {policy.margin:.0%}"
+        )
+    return objections
+
+
+def _seconds(windows: Sequence[RoutingStatistics], placement: Placement, topology: Topology) -> float:
+    return float(np.mean([figures_on(window, placement, topology).seconds for window in windows]))
+
+
+def _noise(
+    windows: Sequence[RoutingStatistics], current: Placement, new: Placement, topology: Topology, policy: Policy,
+    random: np.random.Generator,
+) -> float:  # fmt: skip
+    """Standard deviation of the gain in seconds, were the same traffic drawn again.
+
+    All evidence is halved at random; var(gain of one half - gain of the other) is 4 times the variance of the gain on
+    the whole.
+    """
+    counts = np.sum([window.load for window in windows], axis=0).round().astype(np.int64)
+    ids = np.concatenate([window.sample.ids for window in windows])
+    top_k = windows[0].shape.top_k
+    differences = []
+    for _ in range(policy.halvings):
+        if len(ids):
+            order = random.permutation(len(ids))
+            halves = (ids[order[: len(ids) // 2]], ids[order[len(ids) // 2 :]])
+            gains = [
+                simulate(half, current, topology).seconds - simulate(half, new, topology).seconds for half in halves
+            ]
+        else:
+            half = random.binomial(counts, 0.5)
+            gains = [
+                _load_gain(part.astype(np.float64), current, new, topology, top_k) for part in (half, counts - half)
+            ]
+        differences.append(gains[0] - gains[1])
+    return float(np.sqrt(np.mean(np.square(differences))) / 2)
+
+
+def _load_gain(load: NDArray[np.float64], current: Placement, new: Placement, topology: Topology, top_k: int) -> float:
+    gains = [
+        expected_figures(load[layer], current.held[layer], topology, top_k).seconds
+        - expected_figures(load[layer], new.held[layer], topology, top_k).seconds
+        for layer in range(current.layers)
+    ]
+    return float(np.mean(gains))

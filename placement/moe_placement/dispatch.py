@@ -1,0 +1,189 @@
+"""Which copy of each expert a token goes to: the one rule that simulator, planner and data plane share.
+
+Prefer a shard that the token visits anyway, then a node that it visits anyway (its own included), then the least loaded
+copy. Nodes are chosen first: those that single copies force, then greedily the node that covers most of what is left.
+Vectorised over tokens: about 0.3 us per (token, expert) pair in batches of thousands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import MismatchError
+from moe_placement.placement import Placement
+from moe_placement.topology import Topology
+
+_CHUNK = 1024
+"""Tokens between two looks at the load: fewer balance better, more are faster."""
+
+NO_EXPERT = -1
+"""An id that means no expert was chosen (fewer than top-k); it goes to no shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCopies:
+    """Where the copies of one layer's experts are.
+
+    Attributes:
+        shards: int64 ``[experts + 1, max_copies]``, shard of each copy, padded with ``n_shards``; the last row is all
+            padding and serves ``NO_EXPERT``.
+        nodes: int64 ``[experts + 1, max_nodes]``, distinct nodes of the copies, padded with ``n_nodes``.
+        node_of_shard: int64 ``[n_shards + 1]``; the last entry is ``n_nodes``.
+        share: float64 ``[n_shards]``, relative speed of each shard, summing to 1.
+    """
+
+    shards: NDArray[np.int64]
+    nodes: NDArray[np.int64]
+    node_of_shard: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.share)
+
+    @property
+    def n_nodes(self) -> int:
+        return int(self.node_of_shard[-1])
+
+
+def layer_copies(placement: Placement, topology: Topology, layer: int) -> LayerCopies:
+    """The copies of one layer, ready for ``choose_copies``."""
+    if placement.shards != topology.shards:
+        raise MismatchError(f"the placement has {placement.shards} shards, the topology {topology.shards}")
+    return copies_of(placement.held[layer], topology)
+
+
+def copies_of(held: NDArray[np.bool_], topology: Topology) -> LayerCopies:
+    """``LayerCopies`` from bool ``[experts, shards]``."""
+    at_node = np.zeros((len(held), topology.nodes), dtype=bool)
+    np.logical_or.at(at_node.T, topology.node_index, held.T)
+    speed = np.asarray(topology.shard_speed)
+    return LayerCopies(
+        shards=_padded_columns(held),
+        nodes=_padded_columns(at_node),
+        node_of_shard=np.append(topology.node_index, topology.nodes),
+        share=speed / speed.sum(),
+    )
+
+
+def _padded_columns(member: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Column numbers of each row's True entries, padded with the number of columns; one row of padding is added."""
+    rows, columns = member.shape
+    width = max(1, int(member.sum(axis=1).max(initial=0)))
+    table = np.full((rows + 1, width), columns, dtype=np.int64)
+    row, column = np.nonzero(member)
+    position = np.cumsum(member, axis=1)[row, column] - 1
+    table[row, position] = column
+    return table
+
+
+def choose_copies(
+    ids: NDArray[np.integer], copies: LayerCopies, home: NDArray[np.integer] | None = None,
+    load: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:  # fmt: skip
+    """The shard that serves each (token, expert) pair.
+
+    Args:
+        ids: ``[tokens, k]`` expert ids, ``NO_EXPERT`` where there is none.
+        copies: of the layer.
+        home: ``[tokens]`` the shard each token starts on; None where attention is not on the shards.
+        load: ``[n_shards]`` pairs each shard has to do already; None for none.
+
+    Returns:
+        int64 ``[tokens, k]``; ``n_shards`` for ``NO_EXPERT``.
+    """
+    pairs: NDArray[np.int64] = np.asarray(ids, dtype=np.int64)
+    chosen: NDArray[np.int64] = copies.shards[pairs, 0]
+    if copies.shards.shape[1] == 1:
+        return chosen
+    running = np.zeros(copies.n_shards + 1)
+    if load is not None:
+        running[:-1] = load
+    for begin in range(0, len(pairs), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        chosen[part] = _choose_chunk(pairs[part], copies, None if home is None else home[part], running)
+    return chosen
+
+
+def _choose_chunk(
+    ids: NDArray[np.int64], copies: LayerCopies, home: NDArray[np.integer] | None, running: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    options = copies.shards[ids]
+    single = (options[:, :, 1:] == copies.n_shards).all(axis=2)
+    at_node = _visited_nodes(ids, options, single, copies, home, running)
+    rows = np.arange(len(ids))
+    allowed = at_node[rows[:, None, None], copies.node_of_shard[options]]
+    return _choose_shards(options, allowed, copies, home, running)
+
+
+def _visited_nodes(
+    ids: NDArray[np.int64], options: NDArray[np.int64], single: NDArray[np.bool_], copies: LayerCopies,
+    home: NDArray[np.integer] | None, running: NDArray[np.float64],
+) -> NDArray[np.bool_]:  # fmt: skip
+    """bool ``[tokens, n_nodes + 1]``: nodes that cover each token's experts; the padding's column is False."""
+    n_nodes = copies.n_nodes
+    rows = np.arange(len(ids))
+    visited = np.zeros((len(ids), n_nodes + 1), dtype=bool)
+    if n_nodes == 1:
+        visited[:, 0] = True
+        return visited
+    if home is not None:
+        visited[rows, copies.node_of_shard[home]] = True
+    nodes = copies.nodes[ids]
+    forced = (nodes[:, :, 1:] == n_nodes).all(axis=2)
+    visited[rows[:, None], np.where(forced, nodes[:, :, 0], n_nodes)] = True
+    visited[:, n_nodes] = False
+    node_load = np.bincount(copies.node_of_shard, weights=running, minlength=n_nodes + 1)
+    preference = 0.5 * (1 - node_load / (node_load.max() + 1))
+    open_rows = rows
+    while len(open_rows):
+        near = nodes[open_rows]
+        missing = ~visited[open_rows[:, None, None], near].any(axis=2) & (near[:, :, 0] < n_nodes)
+        still = missing.any(axis=1)
+        open_rows, near, missing = open_rows[still], near[still], missing[still]
+        if not len(open_rows):
+            break
+        cell = np.arange(len(open_rows))[:, None, None] * (n_nodes + 1) + near
+        covers = np.bincount(cell[missing].ravel(), minlength=len(open_rows) * (n_nodes + 1))
+        score = covers.reshape(len(open_rows), n_nodes + 1) + preference
+        score[:, n_nodes] = -1
+        visited[open_rows, score.argmax(axis=1)] = True
+    return visited
+
+
+def _choose_shards(
+    options: NDArray[np.int64], allowed: NDArray[np.bool_], copies: LayerCopies,
+    home: NDArray[np.integer] | None, running: NDArray[np.float64],
+) -> NDArray[np.int64]:  # fmt: skip
+    """Pick one allowed copy per pair, column by column; ``running`` load is updated in place."""
+    tokens, k, width = options.shape
+    rows = np.arange(tokens)
+    pad = copies.n_shards
+    visited = np.zeros((tokens, pad + 1), dtype=bool)
+    if home is not None:
+        visited[rows, home] = True
+    forced = allowed.sum(axis=2) == 1
+    forced_shard = np.where(forced, np.where(allowed, options, 0).sum(axis=2), pad)
+    visited[rows[:, None], forced_shard] = True
+    visited[:, pad] = False
+    running += np.bincount(forced_shard.ravel(), minlength=pad + 1)
+    chosen = forced_shard
+    # Tokens of one chunk decide on the same load: a golden-ratio sequence of about one column's load spreads them.
+    turn = (rows[:, None] * 0.6180339887 + np.arange(width) * 0.7548776662) % 1.0
+    speed = np.append(copies.share, 1.0) * copies.n_shards
+    for column in range(k):
+        free = np.flatnonzero(~forced[:, column] & (options[:, column, 0] < pad))
+        if not len(free):
+            continue
+        option, may = options[free, column], allowed[free, column]
+        again = may & visited[free[:, None], option]
+        may = np.where(again.any(axis=1)[:, None], again, may)
+        cost = running[option] / speed[option] + turn[free] * (len(free) / copies.n_shards + 1)
+        pick = option[np.arange(len(free)), np.where(may, cost, np.inf).argmin(axis=1)]
+        chosen[free, column] = pick
+        visited[free, pick] = True
+        running += np.bincount(pick, minlength=pad + 1)
+    return chosen

@@ -1,0 +1,49 @@
+"""Figures of a placement from loads alone, and from whatever statistics hold: what planner and decision compare."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.cost import LayerTraffic, layer_seconds
+from moe_placement.dispatch import copies_of
+from moe_placement.placement import Placement
+from moe_placement.simulate import Figures, balance, judge, summarise
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Topology
+
+
+def figures_on(statistics: RoutingStatistics, placement: Placement, topology: Topology) -> Figures:
+    """Figures on the sampled sets, or on the loads where there is no sample."""
+    ids, held = statistics.sample.ids, placement.held
+    experts, top_k = statistics.shape.experts, statistics.shape.top_k
+    if len(ids):
+        return summarise(
+            judge(ids[:, layer], copies_of(held[layer], topology), topology, experts)
+            for layer in range(placement.layers)
+        )
+    return summarise(
+        expected_figures(statistics.load[layer], held[layer], topology, top_k) for layer in range(placement.layers)
+    )
+
+
+def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topology: Topology, top_k: int) -> Figures:
+    """One layer from its loads ``[experts]``: least-loaded dispatch in the fluid limit; visits are not known (0)."""
+    from moe_placement.solve.shard_kernel import level  # noqa: PLC0415 - Numba is loaded only where it is needed
+
+    part, filled = np.zeros(held.shape), np.zeros(topology.shards)
+    usable = np.where(topology.share > 0, topology.share, 1e-12)
+    total = float(load.sum())
+    even = load / total if total > 0 else np.full(len(load), 1.0 / len(load))
+    level(even, np.ascontiguousarray(held), usable, part, filled, 12)
+    tokens = topology.costs.tokens_per_step
+    copy_load = part * tokens * top_k
+    nowhere = np.zeros(topology.nodes)
+    return Figures(
+        fan_out=0.0,
+        copies=0.0,
+        shard_balance=balance(filled, topology.share),
+        node_balance=balance(topology.per_node(filled), topology.per_node(topology.share)),
+        activated_balance=balance(-np.expm1(-copy_load).sum(axis=0), topology.share),
+        seconds=layer_seconds(LayerTraffic(tokens, copy_load, np.zeros(topology.shards), nowhere, nowhere), topology),
+    )

@@ -1,0 +1,106 @@
+"""Why a plan is as it is: figures, one paragraph, the five largest moves with their reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moe_placement.migration import Migration
+from moe_placement.solve.plan import Plan
+from moe_placement.statistics import RoutingStatistics
+
+_MOVES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One copy to be made, and why."""
+
+    layer: int
+    expert: int
+    shard: int
+    load: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``text`` is one paragraph; ``moves`` the largest by load."""
+
+    text: str
+    moves: tuple[Move, ...]
+
+
+def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | None = None) -> Explanation:
+    """Put a plan into words."""
+    after = plan.after
+    if plan.before is None:
+        text = (
+            f"A first placement of {plan.placement.experts} experts x {plan.placement.layers} layers on "
+            f"{plan.placement.shards} shards: {_figures(plan)}."
+        )
+        return Explanation(text, ())
+    if plan.moved_slots == 0:
+        return Explanation(
+            f"Nothing to move: no placement within the limits was found to be better; {_figures(plan)}.", ()
+        )
+    before = plan.before
+    parts = [
+        f"Moving {plan.moved_slots} copies ({plan.moved_bytes / 1e9:.3g} GB) takes a modelled layer from "
+        f"{before.seconds * 1e6:.1f} to {after.seconds * 1e6:.1f} us ({(after.seconds / before.seconds - 1):+.1%})"
+    ]
+    if before.fan_out:
+        parts.append(
+            f"a token visits {after.fan_out:.2f} shards instead of {before.fan_out:.2f} and "
+            f"{after.copies:.2f} remote nodes instead of {before.copies:.2f}"
+        )
+    parts.append(
+        f"balance over shards {before.shard_balance:.3f} -> {after.shard_balance:.3f}, "
+        f"over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
+    )
+    if migration is not None:
+        parts.append(
+            f"the move takes {len(migration.rounds)} rounds and about {migration.seconds:.3g} s, "
+            f"{migration.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
+        )
+    return Explanation("; ".join(parts) + ".", _largest_moves(plan, statistics))
+
+
+def _figures(plan: Plan) -> str:
+    after = plan.after
+    text = f"balance {after.shard_balance:.3f} over shards, {after.node_balance:.3f} over nodes"
+    return text + (f", {after.copies:.2f} remote nodes per token and layer" if after.fan_out else "")
+
+
+def _largest_moves(plan: Plan, statistics: RoutingStatistics) -> tuple[Move, ...]:
+    part = statistics.load / np.maximum(statistics.load.sum(axis=1, keepdims=True), 1e-300)
+    moved = np.argwhere(plan.moved)
+    order = np.argsort(-part[moved[:, 0], moved[:, 1]], kind="stable")[:_MOVES]
+    return tuple(
+        Move(int(la), int(e), int(g), float(part[la, e]), _reason(plan, statistics, int(la), int(e), int(g)))
+        for la, e, g in moved[order]
+    )
+
+
+def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, shard: int) -> str:
+    """Another copy for a hot expert, partners it joins, or load it takes from where it was."""
+    held = plan.placement.held[layer]
+    old = plan.current.held[layer] if plan.current is not None else held
+    partners = statistics.pairs[layer, expert].astype(np.float64)
+    partners[expert] = 0.0
+    total = max(float(partners.sum()), 1e-300)
+    node = np.asarray(plan.topology.node_of_shard)
+    here = held[:, node == node[shard]].any(axis=1)
+    joined = float(partners[here].sum()) / total
+    if held[expert].sum() > old[expert].sum():
+        return (
+            f"a further copy shares its load among {int(held[expert].sum())} shards; {joined:.0%} of partners are near"
+        )
+    left = np.flatnonzero(old[expert] & ~held[expert])
+    if len(left):
+        there = old[:, node == node[left[0]]].any(axis=1)
+        were = float(partners[there].sum()) / total
+        if joined > were + 0.01:
+            return f"joins the experts it is chosen with: {joined:.0%} of partners are on the node, {were:.0%} were"
+    return "evens out load: the shard it leaves carries more than the one it joins"

@@ -1,0 +1,141 @@
+"""The first placement: balanced and deterministic, made before any token was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import InfeasiblePlacementError
+from moe_placement.placement import EMPTY, Placement
+
+
+def balanced_placement(
+    layers: int, experts: int, shard_slots: Sequence[int], min_copies: int = 1, current: Placement | None = None
+) -> Placement:
+    """Give every expert ``min_copies`` copies on distinct shards, with equal numbers of copies on equal shards.
+
+    Copies that ``current`` already has are kept where the balance allows, so that a change of the number of shards
+    moves as little as it can. Slots beyond the wanted copies stay empty: filling them well needs routing statistics.
+
+    Args:
+        layers: MoE layers of the model.
+        experts: experts per layer.
+        shard_slots: slots per layer of each shard; 0 for a shard that must end empty.
+        min_copies: copies of every expert, each on a shard of its own.
+        current: the placement in force, if any; its shards are matched by index.
+
+    Raises:
+        InfeasiblePlacementError: too few shards for the copies, or too few slots.
+    """
+    _check_feasible(experts, shard_slots, min_copies)
+    limits = np.minimum(np.asarray(shard_slots, dtype=np.int64), experts)
+    slots = np.full((layers, sum(shard_slots)), EMPTY, dtype=np.int32)
+    for layer in range(layers):
+        quota = _even_quotas(experts * min_copies, limits, first=layer)
+        held = _place_layer(quota, min_copies, _kept(current, layer, experts, quota), np.random.default_rng(layer))
+        _fill_slots(slots[layer], held, shard_slots)
+    return Placement(slots, tuple(shard_slots), experts)
+
+
+def _check_feasible(experts: int, shard_slots: Sequence[int], min_copies: int) -> None:
+    if min_copies < 1:
+        raise InfeasiblePlacementError(f"min_copies is {min_copies}; every expert needs at least 1 copy")
+    usable = [min(n, experts) for n in shard_slots if n > 0]
+    if len(usable) < min_copies:
+        raise InfeasiblePlacementError(
+            f"{min_copies} copies of an expert need {min_copies} shards with slots, there are {len(usable)}"
+        )
+    wanted = experts * min_copies
+    if sum(usable) < wanted:
+        raise InfeasiblePlacementError(
+            f"{experts} experts x {min_copies} copies need {wanted} slots per layer, the shards have "
+            f"{sum(usable)}: {wanted - sum(usable)} too few"
+        )
+
+
+def _even_quotas(wanted: int, limits: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Share ``wanted`` copies among shards as evenly as ``limits`` allow, int64 ``[shards]``.
+
+    What does not divide goes to shards in turn, beginning with shard ``first``, so that layers even each other out.
+    """
+    quota = np.zeros_like(limits)
+    while wanted:
+        open_shards = np.flatnonzero(quota < limits)
+        share = wanted // len(open_shards)
+        if share == 0:
+            turn = np.sort((open_shards - first) % len(limits))[:wanted]
+            quota[(turn + first) % len(limits)] += 1
+            break
+        added = np.minimum(share, limits[open_shards] - quota[open_shards])
+        quota[open_shards] += added
+        wanted -= int(added.sum())
+    return quota
+
+
+def _kept(current: Placement | None, layer: int, experts: int, quota: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """The pairs of ``current`` that fit the quotas, bool ``[experts, shards]``."""
+    kept = np.zeros((experts, len(quota)), dtype=bool)
+    if current is None or current.experts != experts or layer >= current.layers:
+        return kept
+    for shard in range(min(current.shards, len(quota))):
+        kept[np.flatnonzero(current.held[layer, :, shard])[: quota[shard]], shard] = True
+    return kept
+
+
+def _place_layer(
+    quota: NDArray[np.int64], copies: int, held: NDArray[np.bool_], order: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Complete ``held`` (bool ``[experts, shards]``) to ``copies`` per expert and ``quota`` per shard.
+
+    A flow problem (source - expert - shard - sink) solved by augmenting paths (Ford and Fulkerson, 1956). Quotas of at
+    most one copy of each expert that sum to all copies are always met (Gale and Ryser, 1957).
+    """
+    held = held.copy()
+    for crowded in np.flatnonzero(held.sum(axis=1) > copies):
+        held[crowded, np.flatnonzero(held[crowded])[copies:]] = False
+    for expert in range(len(held)):
+        for _ in range(copies - int(held[expert].sum())):
+            _add_copy(held, expert, quota, order)
+    return held
+
+
+def _add_copy(held: NDArray[np.bool_], expert: int, quota: NDArray[np.int64], order: np.random.Generator) -> None:
+    """Give ``expert`` one more shard, moving other experts along the shortest path to a shard with room."""
+    room = quota - held.sum(axis=0)
+    # Ties are broken at random (seeded): no fixed pair of shards then shares its experts, and the load of a lost shard
+    # falls on all others instead of on one.
+    preference = np.lexsort((order.random(len(room)), -room))
+    queue = [int(shard) for shard in preference if not held[expert, shard]]
+    reached: dict[int, tuple[int, int | None]] = dict.fromkeys(queue, (expert, None))
+    for shard in queue:
+        if room[shard] > 0:
+            _move_along(held, reached, shard)
+            return
+        for target in map(int, preference):
+            movers = np.flatnonzero(held[:, shard] & ~held[:, target])
+            if target not in reached and len(movers):
+                reached[target] = (int(movers[0]), shard)
+                queue.append(target)
+    raise InfeasiblePlacementError(f"expert {expert}: no shard has a slot left for another copy")
+
+
+def _move_along(held: NDArray[np.bool_], reached: dict[int, tuple[int, int | None]], shard: int) -> None:
+    """Carry out the path that ends at ``shard``: each expert on it moves in where the next one moved out."""
+    target: int | None = shard
+    while target is not None:
+        mover, source = reached[target]
+        held[mover, target] = True
+        if source is not None:
+            held[mover, source] = False
+        target = source
+
+
+def _fill_slots(row: NDArray[np.int32], held: NDArray[np.bool_], shard_slots: Sequence[int]) -> None:
+    """Write each shard's experts, in ascending order, into its slots of one layer."""
+    begin = 0
+    for shard, slots in enumerate(shard_slots):
+        experts = np.flatnonzero(held[:, shard])
+        row[begin : begin + len(experts)] = experts
+        begin += slots

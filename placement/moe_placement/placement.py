@@ -1,0 +1,124 @@
+"""Which expert is in which slot: the one representation that planner, operator and data plane share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moe_placement.errors import InvalidPlacementError
+
+EMPTY = -1
+"""Marks a slot that holds no expert."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A complete placement: every expert of every layer is in at least one slot.
+
+    Attributes:
+        slots: int32 ``[layers, total_slots]``, the expert in each slot, shard by shard; ``EMPTY`` where there is none.
+        shard_slots: slots per layer of each shard; they sum to ``total_slots``. A shard that must end empty has 0.
+        experts: experts per layer; ids are ``0 .. experts - 1``.
+    """
+
+    slots: NDArray[np.int32]
+    shard_slots: tuple[int, ...]
+    experts: int
+
+    def __post_init__(self) -> None:
+        slots = np.ascontiguousarray(self.slots, dtype=np.int32)
+        slots.flags.writeable = False
+        object.__setattr__(self, "slots", slots)
+        self._validate()
+
+    def _validate(self) -> None:
+        if self.slots.ndim != 2:
+            raise InvalidPlacementError(f"slots must be [layers, total_slots], got {self.slots.ndim} dimensions")
+        if min(self.shard_slots, default=0) < 0 or sum(self.shard_slots) != self.slots.shape[1]:
+            raise InvalidPlacementError(
+                f"shard_slots {self.shard_slots} sum to {sum(self.shard_slots)}, "
+                f"but a layer has {self.slots.shape[1]} slots"
+            )
+        if self.slots.size and (self.slots.min() < EMPTY or self.slots.max() >= self.experts):
+            raise InvalidPlacementError(f"slots hold expert ids outside {EMPTY} .. {self.experts - 1}")
+        missing = np.argwhere(~self.held.any(axis=2))
+        if len(missing):
+            layer, expert = missing[0]
+            raise InvalidPlacementError(
+                f"layer {layer}: expert {expert} is in no slot ({len(missing)} such experts in all)"
+            )
+
+    @property
+    def layers(self) -> int:
+        return int(self.slots.shape[0])
+
+    @property
+    def shards(self) -> int:
+        return len(self.shard_slots)
+
+    @cached_property
+    def shard_of_slot(self) -> NDArray[np.int32]:
+        """int32 ``[total_slots]``: the shard each slot belongs to."""
+        return np.repeat(np.arange(self.shards, dtype=np.int32), self.shard_slots)
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """bool ``[layers, experts, shards]``: whether a shard holds an expert."""
+        held = np.zeros((self.layers, self.experts, self.shards), dtype=bool)
+        layer, slot = np.nonzero(self.slots != EMPTY)
+        held[layer, self.slots[layer, slot], self.shard_of_slot[slot]] = True
+        return held
+
+    @property
+    def copies(self) -> NDArray[np.int64]:
+        """int64 ``[layers, experts]``: on how many distinct shards each expert is."""
+        return np.asarray(self.held.sum(axis=2), dtype=np.int64)
+
+    def holdings(self, shard: int) -> frozenset[tuple[int, int]]:
+        """The (layer, expert) pairs that a shard holds."""
+        return frozenset((int(layer), int(expert)) for layer, expert in np.argwhere(self.held[:, :, shard]))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the content; equal placements have equal digests."""
+        header = f"{self.experts}:{','.join(map(str, self.shard_slots))}:".encode()
+        return hashlib.sha256(header + self.slots.astype("<i4").tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placement) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def to_strings(self) -> list[str]:
+        """One string a layer: the expert in each slot, shard by shard, ``-`` where a slot is empty."""
+        return [" ".join("-" if e == EMPTY else str(e) for e in row) for row in self.slots]
+
+    @classmethod
+    def from_strings(cls, layers: Iterable[str], shard_slots: Sequence[int], experts: int) -> Placement:
+        """Inverse of ``to_strings``.
+
+        Raises:
+            InvalidPlacementError: an entry is neither a number nor ``-``, or the result is not a placement.
+        """
+        rows: list[list[int]] = []
+        for number, text in enumerate(layers):
+            try:
+                rows.append([EMPTY if word == "-" else int(word) for word in text.split()])
+            except ValueError as error:
+                raise InvalidPlacementError(f"layer {number}: {error}; write expert ids or '-'") from None
+            if len(rows[-1]) != sum(shard_slots):
+                raise InvalidPlacementError(
+                    f"layer {number} has {len(rows[-1])} entries, the shards have {sum(shard_slots)} slots"
+                )
+        return cls.of(rows, shard_slots, experts)
+
+    @classmethod
+    def of(cls, slots: ArrayLike, shard_slots: Sequence[int], experts: int) -> Placement:
+        """Build from anything array-like, ``[layers, total_slots]``."""
+        return cls(np.asarray(slots, dtype=np.int32), tuple(int(n) for n in shard_slots), int(experts))

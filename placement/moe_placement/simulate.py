@@ -1,0 +1,128 @@
+"""Judge a placement on traffic: the four figures that every claim of this package is made in.
+
+``simulate`` replays whole expert sets through the shared replica choice. Called by the solver for its predictions, by
+benchmarks and by the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moe_placement.cost import LayerTraffic, layer_seconds
+from moe_placement.dispatch import LayerCopies, choose_copies, layer_copies
+from moe_placement.errors import InvalidTraceError, MismatchError
+from moe_placement.placement import Placement
+from moe_placement.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Means over layers; ``by_layer`` holds the same without ``by_layer``.
+
+    Attributes:
+        fan_out: shards visited per token and layer.
+        copies: remote nodes visited per token and layer (all nodes, where tokens do not start on the shards).
+        shard_balance: mean / max over shards of pairs served, each divided by its share of the speed.
+        node_balance: the same over nodes.
+        activated_balance: mean / max over shards of experts activated in a step.
+        seconds: modelled seconds of one step through a layer.
+    """
+
+    fan_out: float
+    copies: float
+    shard_balance: float
+    node_balance: float
+    activated_balance: float
+    seconds: float
+    by_layer: tuple[Figures, ...] = ()
+
+
+def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figures:
+    """Replay expert sets ``[tokens, layers, k]``; token i starts on shard i mod shards.
+
+    Raises:
+        InvalidTraceError: wrong shape or ids out of range.
+        MismatchError: the trace, the placement and the topology are not of one model and cluster.
+    """
+    array = np.asarray(ids)
+    if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
+        raise InvalidTraceError(f"a trace must be integers [tokens, layers, k], got {array.dtype} {array.shape}")
+    if array.shape[1] != placement.layers:
+        raise MismatchError(f"the trace has {array.shape[1]} layers, the placement {placement.layers}")
+    if array.size and (array.min() < -1 or array.max() >= placement.experts):
+        raise InvalidTraceError(f"expert ids must be in 0 .. {placement.experts - 1}, the trace has {array.max()}")
+    return summarise(
+        judge(array[:, layer], layer_copies(placement, topology, layer), topology, placement.experts)
+        for layer in range(placement.layers)
+    )
+
+
+def judge(ids: NDArray[np.integer], copies: LayerCopies, topology: Topology, experts: int) -> Figures:
+    """Figures of one layer for ids ``[tokens, k]``."""
+    traffic, fan_out, remote = replay(ids, copies, topology, experts)
+    share = topology.share
+    load = traffic.copy_load.sum(axis=0)
+    per_step = traffic.copy_load * (topology.costs.tokens_per_step / max(traffic.tokens, 1))
+    return Figures(
+        fan_out=fan_out,
+        copies=remote,
+        shard_balance=balance(load, share),
+        node_balance=balance(topology.per_node(load), topology.per_node(share)),
+        activated_balance=balance(-np.expm1(-per_step).sum(axis=0), share),
+        seconds=layer_seconds(traffic, topology),
+    )
+
+
+def replay(
+    ids: NDArray[np.integer], copies: LayerCopies, topology: Topology, experts: int
+) -> tuple[LayerTraffic, float, float]:
+    """Dispatch ids ``[tokens, k]``: (traffic, shards visited per token, remote nodes visited per token)."""
+    tokens, shards, nodes = len(ids), topology.shards, topology.nodes
+    rows = np.arange(tokens)
+    home = rows % shards if topology.resident_tokens else None
+    chosen = choose_copies(ids, copies, home)
+    flat = np.asarray(ids, dtype=np.int64) * (shards + 1) + chosen
+    served = np.bincount(flat[np.asarray(ids) >= 0], minlength=experts * (shards + 1))
+    copy_load = served.reshape(experts, shards + 1)[:, :shards].astype(np.float64)
+    at_shard = np.zeros((tokens, shards + 1), dtype=bool)
+    at_shard[rows[:, None], chosen] = True
+    at_node = np.zeros((tokens, nodes + 1), dtype=bool)
+    at_node[rows[:, None], copies.node_of_shard[chosen]] = True
+    fan_out = at_shard[:, :shards].sum() / max(tokens, 1)
+    out = np.zeros(nodes)
+    if home is not None:
+        at_shard[rows, home] = False
+        home_node = copies.node_of_shard[home]
+        at_node[rows, home_node] = False
+        remote = at_node[:, :nodes].sum(axis=1)
+        out = np.bincount(home_node, weights=remote, minlength=nodes).astype(np.float64)
+    at_node = at_node[:, :nodes]
+    came = at_node.sum(axis=0).astype(np.float64) if nodes > 1 else np.zeros(1)
+    traffic = LayerTraffic(float(tokens), copy_load, at_shard[:, :shards].sum(axis=0).astype(np.float64), came, out)
+    return traffic, float(fan_out), float(at_node.sum() / max(tokens, 1))
+
+
+def balance(load: NDArray[np.float64], share: NDArray[np.float64]) -> float:
+    """mean / max of load relative to what each should carry; 1 for no load, 0 if a part without a share has load."""
+    used = share > 0
+    if (load[~used] > 0).any():
+        return 0.0
+    top = float((load[used] / share[used]).max(initial=0))
+    return float(load.sum() / share.sum() / top) if top > 0 else 1.0
+
+
+def summarise(layers: Iterable[Figures]) -> Figures:
+    """Means over layers."""
+    each = tuple(layers)
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(figures, name) for figures in each])) if each else 0.0
+
+    return Figures(
+        mean("fan_out"), mean("copies"), mean("shard_balance"), mean("node_balance"), mean("activated_balance"),
+        mean("seconds"), each,
+    )  # fmt: skip

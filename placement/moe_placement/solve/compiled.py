@@ -1,0 +1,30 @@
+"""Compile the solver's inner loops with Numba where it is installed (the extra ``fast``).
+
+Imported only by the kernels, and these only once something is solved: ``import moe_placement`` stays light. Without
+Numba the same functions run interpreted, about a hundred times slower; ``COMPILED`` tells the solver to look at fewer
+sampled sets then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+try:
+    import numba
+except ImportError:
+    COMPILED = False
+
+    def compiled(function: Function) -> Function:
+        """Leave the function as it is."""
+        return function
+
+else:
+    COMPILED = True
+
+    def compiled(function: Function) -> Function:
+        """Compile on the first call, cached on disk; the global interpreter lock is released while it runs."""
+        jitted: Any = numba.njit(cache=True, nogil=True)(function)
+        return cast(Function, jitted)

@@ -1,0 +1,202 @@
+"""Moves between parts: which are cheap, which pairs fit, and what they do to slots and loads.
+
+A move gives one expert a new mask. Moves are listed by direction: from p to q (p * parts + q), one more copy on q, one
+copy less on p; [directions, TOP] arrays hold the cheapest of each. Other array arguments as in ``split_kernel``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moe_placement.solve.compiled import compiled
+from moe_placement.solve.price_kernel import Floats, Ints, popcount
+
+TOP = 8
+"""Moves remembered per direction."""
+EXACT = 6
+"""Pairs priced exactly per step."""
+NEVER = 1e9
+"""Price of a move that must rest."""
+
+
+@compiled
+def overload(load: Floats, share: Floats, slack: float) -> float:
+    """Sum over parts of relative load above 1 + slack."""
+    total = 0.0
+    for p in range(len(share)):
+        if share[p] > 0:
+            total += max(0.0, load[p] / share[p] - 1.0 - slack)
+        else:
+            total += load[p] * 1e3
+    return total
+
+
+@compiled
+def changes(e: int, old: int, new: int, load: Floats, slots_of: Ints, load_change: Floats, slot_change: Ints) -> None:
+    """Write how parts' loads and slots change when e's mask does."""
+    c_old, c_new = popcount(old), popcount(new)
+    for p in range(len(load_change)):
+        had, has = (old >> p) & 1, (new >> p) & 1
+        load_change[p] = load[e] * (has / c_new - had / c_old)
+        slot_change[p] = has * slots_of[e, c_new] - had * slots_of[e, c_old]
+
+
+@compiled
+def collect(
+    masks: Ints,
+    load: Floats,
+    least: Ints,
+    alternatives: Floats,
+    resting: Ints,
+    step: int,
+    parts: int,
+    rest_wanted: Floats,
+    count: Ints,
+    cost: Floats,
+    expert: Ints,
+    target: Ints,
+) -> None:
+    """The ``TOP`` cheapest moves of each direction: from p to q, one more copy on q, one copy less on p."""
+    count[:] = 0
+    for e in range(len(masks)):
+        old = masks[e]
+        if old == 0:
+            continue
+        copies = popcount(old)
+        now = alternatives[e, old]
+        penalty = NEVER if resting[e] > step else 0.0
+        for q in range(parts):
+            if (old >> q) & 1:
+                if copies > least[e]:
+                    _remember(parts * parts + parts + q, alternatives[e, old & ~(1 << q)] - now + penalty,
+                              e, old & ~(1 << q), count, cost, expert, target)  # fmt: skip
+                continue
+            _remember(parts * parts + q, alternatives[e, old | (1 << q)] - now + penalty,
+                      e, old | (1 << q), count, cost, expert, target)  # fmt: skip
+            for p in range(parts):
+                if (old >> p) & 1:
+                    new = (old & ~(1 << p)) | (1 << q)
+                    # The parts' wish for load tells apart moves of equal cost.
+                    wish = load[e] / copies * (rest_wanted[p] - rest_wanted[q])
+                    _remember(p * parts + q, alternatives[e, new] - now + penalty + wish,
+                              e, new, count, cost, expert, target)  # fmt: skip
+
+
+@compiled
+def _remember(
+    direction: int, price: float, e: int, new: int, count: Ints, cost: Floats, expert: Ints, target: Ints
+) -> None:
+    """Insert into the direction's list, which stays sorted by price and at most ``TOP`` long."""
+    n = count[direction]
+    if n == TOP:
+        if price >= cost[direction, n - 1]:
+            return
+        n -= 1
+    else:
+        count[direction] += 1
+    while n > 0 and cost[direction, n - 1] > price:
+        cost[direction, n] = cost[direction, n - 1]
+        expert[direction, n] = expert[direction, n - 1]
+        target[direction, n] = target[direction, n - 1]
+        n -= 1
+    cost[direction, n], expert[direction, n], target[direction, n] = price, e, new
+
+
+@compiled
+def wishes(loads: Floats, share: Floats, rigour: float) -> Floats:
+    """A small price per load in each part, above 0 where there is too little: it tells moves of equal cost apart."""
+    wishes = np.zeros(len(loads))
+    for p in range(len(loads)):
+        if share[p] > 0:
+            wishes[p] = (0.05 if loads[p] < share[p] else -0.05) * rigour / share[p]
+    return wishes
+
+
+@compiled
+def pair_up(
+    count: Ints,
+    price: Floats,
+    expert: Ints,
+    fresh: Ints,
+    load_change: Floats,
+    slot_change: Ints,
+    used: Ints,
+    capacity: Ints,
+    loads: Floats,
+    share: Floats,
+    slack: float,
+    rigour: float,
+    limit: int,
+    wide: bool,
+    pick_price: Floats,
+    pick: Ints,
+) -> int:
+    """Shortlist single moves and pairs that fit, by price and overload; returns how many."""
+    parts = len(capacity)
+    room, new_load = capacity - used, np.zeros(parts)
+    over = overload(loads, share, slack)
+    picks = 0
+    for a in range(len(count)):
+        for i in range(count[a]):
+            if (fresh[a, i] <= 0 or fresh[a, i] <= limit) and _fits(slot_change[a, i], room):
+                for p in range(parts):
+                    new_load[p] = loads[p] + load_change[a, i, p]
+                total = price[a, i] + rigour * (overload(new_load, share, slack) - over)
+                picks = _shortlist(total, a, i, -1, -1, pick_price, pick, picks)
+            for b in range(a + 1, len(count)):
+                if not wide and not _complement(a, b, parts):
+                    continue
+                for j in range(count[b]):
+                    added = fresh[a, i] + fresh[b, j]
+                    if expert[a, i] == expert[b, j] or (added > 0 and added > limit):
+                        continue
+                    fits = True
+                    for p in range(parts):
+                        fits = fits and slot_change[a, i, p] + slot_change[b, j, p] <= max(0, room[p])
+                        new_load[p] = loads[p] + load_change[a, i, p] + load_change[b, j, p]
+                    if fits:
+                        total = price[a, i] + price[b, j] + rigour * (overload(new_load, share, slack) - over)
+                        picks = _shortlist(total, a, i, b, j, pick_price, pick, picks)
+    return picks
+
+
+@compiled
+def _fits(slot_change: Ints, room: Ints) -> bool:
+    """Whether every part has room for what is added; a part that is overfull already may only lose."""
+    fits = True
+    for p in range(len(room)):
+        fits = fits and slot_change[p] <= max(0, room[p])
+    return fits
+
+
+@compiled
+def _complement(a: int, b: int, parts: int) -> bool:
+    """Whether two directions make up for each other's slots: a swap, a copy for a copy, a move onto a copy's slot."""
+    moves = parts * parts
+    if a < moves:
+        p, q = a // parts, a % parts
+        if b < moves:
+            return b == q * parts + p
+        return b == moves + parts + q or b == moves + p
+    if a < moves + parts:
+        return b == a + parts
+    return False
+
+
+@compiled
+def _shortlist(total: float, a: int, i: int, b: int, j: int, pick_price: Floats, pick: Ints, picks: int) -> int:
+    """Keep the ``EXACT`` cheapest combinations, sorted; returns how many there are."""
+    n = picks
+    if n == EXACT:
+        if total >= pick_price[n - 1]:
+            return picks
+        n -= 1
+    else:
+        picks += 1
+    while n > 0 and pick_price[n - 1] > total:
+        pick_price[n] = pick_price[n - 1]
+        pick[n] = pick[n - 1]
+        n -= 1
+    pick_price[n] = total
+    pick[n, 0], pick[n, 1], pick[n, 2], pick[n, 3] = a, i, b, j
+    return picks

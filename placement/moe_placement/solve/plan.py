@@ -1,0 +1,63 @@
+"""What a solve brings: a placement, what it is predicted to be worth, and what it takes to get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.placement import Placement
+from moe_placement.simulate import Figures
+from moe_placement.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A placement with its figures.
+
+    Attributes:
+        placement: the one proposed; it is ``current`` itself where nothing better was found.
+        current: the one in force, if any.
+        topology: that both are meant for.
+        before: predicted figures of ``current`` on the statistics' samples; None without a current placement.
+        after: the same of ``placement``.
+        complete: whether every layer was solved before the time limit.
+        seconds: that solving took.
+    """
+
+    placement: Placement
+    current: Placement | None
+    topology: Topology
+    before: Figures | None
+    after: Figures
+    complete: bool
+    seconds: float
+
+    @property
+    def moved(self) -> NDArray[np.bool_]:
+        """bool ``[layers, experts, shards]``: copies to be made; all of them without a current placement."""
+        if self.current is None:
+            return self.placement.held
+        return self.placement.held & ~_like(self.current.held, self.placement.shards)
+
+    @property
+    def moved_slots(self) -> int:
+        """Copies to be made."""
+        return int(self.moved.sum())
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes of weights to be copied."""
+        return self.moved_slots * self.topology.costs.bytes_per_expert
+
+    @property
+    def gain(self) -> float:
+        """Modelled seconds saved per layer and step; 0 without a current placement."""
+        return 0.0 if self.before is None else self.before.seconds - self.after.seconds
+
+
+def _like(held: NDArray[np.bool_], shards: int) -> NDArray[np.bool_]:
+    """``held`` with as many shards as asked for: shards are matched by index."""
+    missing = max(0, shards - held.shape[2])
+    return np.pad(held, ((0, 0), (0, 0), (0, missing)))[:, :, :shards]

@@ -1,0 +1,252 @@
+"""``solve``: statistics and a topology in, a plan out. Layers are independent and run in threads."""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.dispatch import copies_of
+from moe_placement.errors import InfeasiblePlacementError, MismatchError
+from moe_placement.expected import expected_figures
+from moe_placement.initial import balanced_placement
+from moe_placement.placement import EMPTY, Placement
+from moe_placement.simulate import Figures, judge, summarise
+from moe_placement.solve.limits import Limits
+from moe_placement.solve.plan import Plan, _like
+from moe_placement.solve.problem import LayerProblem
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Topology
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+_INTERPRETED_SAMPLES = 256
+"""Sampled sets per layer where Numba is missing."""
+
+_JUDGED = 2048
+"""Sampled sets that a layer's figures are predicted on."""
+
+
+def solve(
+    statistics: RoutingStatistics, topology: Topology, current: Placement | None = None, limits: Limits | None = None
+) -> Plan:
+    """Place experts so that a modelled step takes least time, within the limits.
+
+    Without ``current`` the placement is made from scratch; with it, the current one is improved by at most
+    ``limits.max_moved_slots`` new copies, and no layer gets worse under the cost model.
+
+    Raises:
+        InfeasiblePlacementError: the limits cannot be met; the message names the limit and by how much.
+        MismatchError: the current placement is of another model.
+    """
+    limits = limits or Limits()
+    started = time.monotonic()
+    _check(statistics, topology, current, limits)
+    job = _Job.of(statistics, topology, current, limits, started + limits.time_limit)
+    with ThreadPoolExecutor(limits.workers) as pool:
+        results = list(pool.map(job.run, range(statistics.shape.layers)))
+    held = np.stack([result.held for result in results])
+    unchanged = current is not None and _same(held, current, topology)
+    placement = current if current is not None and unchanged else _into_slots(held, topology, current)
+    before = None if current is None else summarise(result.before for result in results if result.before is not None)
+    return Plan(
+        placement, current, topology, before, summarise(result.after for result in results),
+        all(result.reached for result in results), time.monotonic() - started,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    held: Bools
+    before: Figures | None
+    after: Figures
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the threads share; ``run`` solves one layer."""
+
+    statistics: RoutingStatistics
+    topology: Topology
+    limits: Limits
+    load: Floats
+    sample: NDArray[np.int64]
+    windows: Floats
+    fallback: Bools | None
+    before: Bools | None
+    budgets: NDArray[np.int64]
+    deadline: float
+
+    @classmethod
+    def of(
+        cls, statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits,
+        deadline: float,
+    ) -> _Job:  # fmt: skip
+        from moe_placement.solve.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
+
+        layers, experts = statistics.shape.layers, statistics.shape.experts
+        total = statistics.load.sum(axis=1, keepdims=True)
+        load = np.where(total > 0, statistics.load / np.where(total > 0, total, 1), 1.0 / experts)
+        most = limits.samples if COMPILED else min(limits.samples, _INTERPRETED_SAMPLES)
+        sample = statistics.sample.ids[:most].astype(np.int64)
+        before = None if current is None else _like(current.held, topology.shards)
+        fallback = None if before is None else _repaired(before, topology, limits.min_copies, load)
+        allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
+        budgets = _budgets(allowed, fallback, before, layers)
+        return cls(
+            statistics, topology, limits, load, sample, statistics.steadied_parts(), fallback, before, budgets, deadline
+        )
+
+    def run(self, layer: int) -> _Result:
+        """The best of: what is, and what the search finds, if its turn comes in time."""
+        from moe_placement.solve.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
+
+        before = None if self.before is None else self._judge(layer, self.before[layer])
+        base = self._base(layer)
+        if time.monotonic() > self.deadline:
+            held = self._balanced() if base is None else base
+            return _Result(held, before, self._judge(layer, held), False)
+        experts = self.statistics.shape.experts
+        problem = LayerProblem(
+            load=np.ascontiguousarray(self.load[layer]),
+            sets=np.ascontiguousarray(self.sample[:, layer]),
+            pairs=self.statistics.pairs[layer],
+            least=np.full(experts, self.limits.min_copies, dtype=np.int64),
+            local=self.limits.node_locality,
+            seed=self.limits.seed + layer,
+            windows=np.ascontiguousarray(self.windows[:, layer]),
+            risk=self.limits.risk,
+        )
+        if base is None or self.before is None:
+            held = place_layer(problem, self.topology)
+            held = held if self._fits(held, layer) else self._balanced()
+            return _Result(held, None, self._judge(layer, held), True)
+        found = improve_layer(problem, self.topology, base, int(self.budgets[layer]))
+        unchanged = before is not None and bool((base == self.before[layer]).all())
+        after = before if unchanged and before is not None else self._judge(layer, base)
+        if self._fits(found, layer):
+            figures = self._judge(layer, found)
+            if figures.seconds < after.seconds:
+                return _Result(found, before, figures, True)
+        return _Result(base, before, after, True)
+
+    def _base(self, layer: int) -> Bools | None:
+        return None if self.fallback is None else self.fallback[layer]
+
+    def _balanced(self) -> Bools:
+        """A layer that keeps the hard limits whatever they are."""
+        experts, slots = self.statistics.shape.experts, self.topology.shard_slots
+        held: Bools = balanced_placement(1, experts, slots, self.limits.min_copies).held[0]
+        return held
+
+    def _fits(self, held: Bools, layer: int) -> bool:
+        """Whether a result keeps the limits; the search aims at them, this makes sure."""
+        enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
+        if self.before is None or self.fallback is None:
+            return bool(enough)
+        repaired = int((self.fallback[layer] & ~self.before[layer]).sum())
+        made = int((held & ~self.before[layer]).sum())
+        return bool(enough) and made <= int(self.budgets[layer]) + repaired
+
+    def _judge(self, layer: int, held: Bools) -> Figures:
+        if len(self.sample):
+            return judge(
+                self.sample[:_JUDGED, layer],
+                copies_of(held, self.topology),
+                self.topology,
+                self.statistics.shape.experts,
+            )
+        return expected_figures(self.load[layer], held, self.topology, self.statistics.shape.top_k)
+
+
+def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats) -> Bools:
+    """The current placement with as few repairs as the hard limits need: copies on live shards, in their slots."""
+    from moe_placement.solve.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
+
+    held = before.copy()
+    held[:, :, topology.slots == 0] = False
+    layers, experts = load.shape
+    need = np.full(experts, min_copies, dtype=np.int64)
+    share = np.where(topology.share > 0, topology.share, 0.0)
+    for layer in range(layers):
+        short = (held[layer].sum(axis=1) < min_copies).any() or (held[layer].sum(axis=0) > topology.slots).any()
+        if short and fill(load[layer], held[layer], need, topology.slots, share):
+            held[layer] = balanced_placement(1, experts, topology.shard_slots, min_copies).held[0]
+    return held
+
+
+def _budgets(allowed: int | None, repaired: Bools | None, before: Bools | None, layers: int) -> NDArray[np.int64]:
+    """New copies that each layer may make beyond the repairs it needs, int64 ``[layers]``."""
+    if allowed is None or repaired is None or before is None:
+        return np.full(layers, 1 << 30, dtype=np.int64)
+    repairs = int((repaired & ~before).sum())
+    if repairs > allowed:
+        raise InfeasiblePlacementError(
+            f"{repairs} copies must be made to serve every expert, the limits allow {allowed}: {repairs - allowed} "
+            "too few; raise max_moved_slots or max_moved_bytes"
+        )
+    bounds = np.linspace(0, allowed - repairs, layers + 1).astype(np.int64)
+    return np.diff(bounds)
+
+
+def _same(held: Bools, current: Placement, topology: Topology) -> bool:
+    return current.shard_slots == topology.shard_slots and bool((held == current.held).all())
+
+
+def _into_slots(held: Bools, topology: Topology, current: Placement | None) -> Placement:
+    """Write copies into slots; those that a shard has already keep theirs, so that only real moves show."""
+    layers, experts, shards = held.shape
+    slots = np.full((layers, int(topology.slots.sum())), EMPTY, dtype=np.int32)
+    begins = np.concatenate([[0], np.cumsum(topology.slots)])
+    if current is None:
+        return Placement(_fill_in_order(held, slots, begins), topology.shard_slots, experts)
+    old = np.concatenate([[0], np.cumsum(current.shard_slots)])
+    for layer in range(layers):
+        for shard in range(shards):
+            wanted = held[layer, :, shard].copy()
+            row = slots[layer, begins[shard] : begins[shard + 1]]
+            if shard < current.shards:
+                kept = current.slots[layer, old[shard] : old[shard + 1]][: len(row)]
+                for position, expert in enumerate(kept):
+                    if expert != EMPTY and wanted[expert]:
+                        row[position] = expert
+                        wanted[expert] = False
+            row[row == EMPTY] = np.resize(np.append(np.flatnonzero(wanted), [EMPTY] * len(row)), (row == EMPTY).sum())
+    return Placement(slots, topology.shard_slots, experts)
+
+
+def _fill_in_order(held: Bools, slots: NDArray[np.int32], begins: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Each shard's experts in ascending order into its first slots."""
+    layer, shard, expert = np.nonzero(held.transpose(0, 2, 1))
+    group = layer * held.shape[2] + shard
+    position = np.arange(len(group)) - np.searchsorted(group, group)
+    slots[layer, begins[shard] + position] = expert
+    return slots
+
+
+def _check(statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits) -> None:
+    shape = statistics.shape
+    if current is not None and (current.layers, current.experts) != (shape.layers, shape.experts):
+        raise MismatchError(
+            f"the current placement has {current.layers} layers x {current.experts} experts, "
+            f"the statistics {shape.layers} x {shape.experts}"
+        )
+    if not np.isfinite(statistics.load).all() or (statistics.load < 0).any():
+        raise MismatchError("statistics hold negative or non-finite loads")
+    usable = [min(n, shape.experts) for n in topology.shard_slots if n > 0]
+    wanted = shape.experts * limits.min_copies
+    if len(usable) < limits.min_copies:
+        raise InfeasiblePlacementError(
+            f"min_copies {limits.min_copies} needs as many shards with slots, there are {len(usable)}"
+        )
+    if sum(usable) < wanted:
+        raise InfeasiblePlacementError(
+            f"{shape.experts} experts x {limits.min_copies} copies need {wanted} slots per layer, the shards have "
+            f"{sum(usable)}: {math.ceil(wanted - sum(usable))} too few"
+        )

@@ -1,0 +1,237 @@
+"""RoutingStatistics: one model's routing, gathered batch by batch. Filled by the data plane or from a trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moe_placement.errors import InvalidStatisticsError, MismatchError
+from moe_placement.statistics.reservoir import Reservoir
+
+NO_EXPERT = -1
+DEFAULT_CAPACITY = 4096
+DEFAULT_WINDOWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What two statistics must share to be of one model."""
+
+    layers: int
+    experts: int
+    top_k: int
+
+
+class RoutingStatistics:
+    """Counts over tokens, a sample of whole expert sets and the history of loads.
+
+    Attributes:
+        shape: layers, experts per layer, experts per token.
+        tokens: tokens counted (a float: decayed ones count less).
+        load: float64 ``[layers, experts]``, tokens that chose each expert.
+        pairs: float32 ``[layers, experts, experts]``, tokens that chose both; the diagonal is the load.
+        transitions: float32 ``[layers - 1, experts, experts]``, (expert of a layer, expert of the next) per token.
+        sample: whole expert sets of sampled tokens.
+        windows: float64 ``[windows, layers, experts]``, loads of the closed windows, oldest first.
+    """
+
+    def __init__(
+        self, layers: int, experts: int, top_k: int, capacity: int = DEFAULT_CAPACITY,
+        max_windows: int = DEFAULT_WINDOWS, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if layers < 1 or experts < 1 or not 1 <= top_k <= experts or experts > 32767:
+            raise InvalidStatisticsError(
+                f"layers {layers}, experts {experts}, top_k {top_k}: each must be at least 1, top_k at most experts, "
+                "experts at most 32767"
+            )
+        if capacity < 0 or max_windows < 1:
+            raise InvalidStatisticsError(f"capacity {capacity} must be >= 0, max_windows {max_windows} >= 1")
+        self.shape = Shape(layers, experts, top_k)
+        self.max_windows = max_windows
+        self.tokens = 0.0
+        self.load = np.zeros((layers, experts))
+        self.pairs = np.zeros((layers, experts, experts), dtype=np.float32)
+        self.transitions = np.zeros((max(layers - 1, 0), experts, experts), dtype=np.float32)
+        self.sample = Reservoir(capacity, layers, top_k, seed)
+        self.windows = np.zeros((0, layers, experts))
+        self._open = np.zeros((layers, experts))
+
+    def add(self, ids: ArrayLike, gates: ArrayLike | None = None) -> None:
+        """Count a batch in O(tokens x layers x k^2).
+
+        Args:
+            ids: integers ``[tokens, layers, k]``; ``NO_EXPERT`` where fewer than k were chosen.
+            gates: floats of the same shape, the gate weights, where known.
+
+        Raises:
+            InvalidStatisticsError: another shape, an id out of range, an expert twice in one set, NaN gates.
+        """
+        batch = self._checked(ids)
+        weights = None if gates is None else _checked_gates(gates, batch.shape)
+        experts = self.shape.experts
+        for layer in range(self.shape.layers):
+            now = batch[:, layer]
+            loads = np.bincount(now[now >= 0], minlength=experts)
+            self.load[layer] += loads
+            self._open[layer] += loads
+            self.pairs[layer] += _co_occurrence(now, now, experts)
+            if layer:
+                self.transitions[layer - 1] += _co_occurrence(batch[:, layer - 1], now, experts)
+        self.tokens += len(batch)
+        self.sample.add(batch.astype(np.int16), weights)
+
+    def _checked(self, ids: ArrayLike) -> NDArray[np.int64]:
+        raw = np.asarray(ids)
+        expected = (self.shape.layers, self.shape.top_k)
+        if raw.ndim != 3 or raw.shape[1:] != expected:
+            raise InvalidStatisticsError(f"ids must be [tokens, {expected[0]}, {expected[1]}], got {raw.shape}")
+        if not np.issubdtype(raw.dtype, np.integer):
+            raise InvalidStatisticsError(f"ids must be integers, got {raw.dtype}")
+        batch = raw.astype(np.int64)
+        if batch.size and (batch.min() < NO_EXPERT or batch.max() >= self.shape.experts):
+            raise InvalidStatisticsError(
+                f"ids run from {batch.min()} to {batch.max()}, the model has experts 0 .. {self.shape.experts - 1}"
+            )
+        ordered = np.sort(batch, axis=2)
+        twice = (ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)
+        if twice.any():
+            token, layer, _ = np.argwhere(twice)[0]
+            raise InvalidStatisticsError(f"token {token}, layer {layer}: the same expert is chosen twice")
+        return batch
+
+    def close_window(self) -> None:
+        """End a window: its loads join ``windows``, of which the newest ``max_windows`` stay."""
+        self.windows = np.concatenate([self.windows, self._open[None]])[-self.max_windows :]
+        self._open = np.zeros_like(self._open)
+
+    def covariance(self, layer: int) -> NDArray[np.float64]:
+        """float64 ``[experts, experts]``: covariance between windows of the experts' parts of their layer's load."""
+        if len(self.windows) < 2:
+            return np.zeros((self.shape.experts, self.shape.experts))
+        part = self.window_parts()[:, layer]
+        return np.atleast_2d(np.cov(part, rowvar=False)).astype(np.float64)
+
+    def window_parts(self) -> NDArray[np.float64]:
+        """float64 ``[windows, layers, experts]``: loads of the windows that had traffic, each layer summing to 1."""
+        total = self.windows.sum(axis=2, keepdims=True)
+        busy = (total[:, :, 0] > 0).all(axis=1)
+        return np.asarray(self.windows[busy] / total[busy], dtype=np.float64)
+
+    def steadied_parts(self) -> NDArray[np.float64]:
+        """``window_parts`` with what sampling alone explains taken out of each expert's departures from its mean.
+
+        A count of n has a variance of about n by chance; departures shrink by the root of the part of their variance
+        that is more than that.
+        """
+        parts = self.window_parts()
+        if len(parts) < 2:
+            return parts
+        total = self.windows.sum(axis=2)
+        busy = total[(total > 0).all(axis=1)]
+        mean = parts.mean(axis=0)
+        by_chance = mean * (1.0 / busy).mean(axis=0)[:, None]
+        kept = np.clip(1 - by_chance / np.maximum(parts.var(axis=0, ddof=1), 1e-300), 0, 1)
+        return np.asarray(mean + np.sqrt(kept) * (parts - mean), dtype=np.float64)
+
+    def decay(self, factor: float) -> None:
+        """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
+        if not 0 < factor <= 1:
+            raise InvalidStatisticsError(f"decay factor is {factor}; it must be above 0 and at most 1")
+        self.tokens *= factor
+        self.load *= factor
+        self.pairs *= np.float32(factor)
+        self.transitions *= np.float32(factor)
+        self.sample.decay(factor)
+
+    def merge(self, other: RoutingStatistics) -> None:
+        """Add what ``other`` counted (another replica's statistics of the same time)."""
+        self._check_same_model(other)
+        self.tokens += other.tokens
+        self.load += other.load
+        self.pairs += other.pairs
+        self.transitions += other.transitions
+        self._open += other._open
+        self.sample.merge(other.sample)
+        count = max(len(self.windows), len(other.windows))
+        self.windows = _aligned(self.windows, count) + _aligned(other.windows, count)
+
+    def subtract(self, other: RoutingStatistics) -> None:
+        """Take an earlier window out again; samples that both hold leave.
+
+        Raises:
+            InvalidStatisticsError: ``other`` counted something that this does not contain.
+        """
+        self._check_same_model(other)
+        missing = float((other.load - self.load).max(initial=0))
+        if missing > 1e-6 * max(1.0, float(self.load.max(initial=0))):
+            raise InvalidStatisticsError(f"cannot subtract: {missing:g} tokens of an expert were never counted here")
+        self.tokens = max(0.0, self.tokens - other.tokens)
+        self.load = np.maximum(self.load - other.load, 0)
+        self.pairs = np.maximum(self.pairs - other.pairs, 0)
+        self.transitions = np.maximum(self.transitions - other.transitions, 0)
+        self.sample.remove(other.sample)
+
+    def _check_same_model(self, other: RoutingStatistics) -> None:
+        if self.shape != other.shape:
+            raise MismatchError(f"statistics of another model: {other.shape}, expected {self.shape}")
+
+    def copy(self) -> RoutingStatistics:
+        """An independent copy."""
+        twin = RoutingStatistics(
+            self.shape.layers, self.shape.experts, self.shape.top_k, self.sample.capacity, self.max_windows
+        )
+        twin.tokens = self.tokens
+        twin.load, twin.pairs, twin.transitions = self.load.copy(), self.pairs.copy(), self.transitions.copy()
+        twin.windows, twin._open = self.windows.copy(), self._open.copy()
+        twin.sample = self.sample.copy()
+        return twin
+
+    @classmethod
+    def of_ids(
+        cls, ids: ArrayLike, experts: int, capacity: int = DEFAULT_CAPACITY, windows: int = 16, seed: int = 0
+    ) -> RoutingStatistics:
+        """Statistics of a whole trace ``[tokens, layers, k]``, cut into ``windows`` windows of equal length."""
+        array = np.asarray(ids)
+        if array.ndim != 3:
+            raise InvalidStatisticsError(f"ids must be [tokens, layers, k], got {array.shape}")
+        statistics = cls(array.shape[1], experts, array.shape[2], capacity, max(windows, 1), seed)
+        for part in np.array_split(array, max(windows, 1)):
+            statistics.add(part)
+            statistics.close_window()
+        return statistics
+
+    @classmethod
+    def of_loads(cls, loads: ArrayLike, top_k: int = 1) -> RoutingStatistics:
+        """Statistics that know nothing but loads ``[layers, experts]``."""
+        array = np.asarray(loads, dtype=np.float64)
+        if array.ndim != 2 or not np.isfinite(array).all() or (array < 0).any():
+            raise InvalidStatisticsError("loads must be [layers, experts], finite and not negative")
+        statistics = cls(array.shape[0], array.shape[1], top_k, capacity=0)
+        statistics.load = array.copy()
+        statistics.tokens = float(array.sum(axis=1).max(initial=0) / top_k)
+        diagonal = np.arange(array.shape[1])
+        statistics.pairs[:, diagonal, diagonal] = array
+        return statistics
+
+
+def _checked_gates(gates: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    weights = np.asarray(gates, dtype=np.float32)
+    if weights.shape != shape or not np.isfinite(weights).all():
+        raise InvalidStatisticsError(f"gates must be finite and shaped like ids {shape}, got {weights.shape}")
+    return weights.astype(np.float16)
+
+
+def _co_occurrence(left: NDArray[np.int64], right: NDArray[np.int64], experts: int) -> NDArray[np.float32]:
+    """float32 ``[experts, experts]``: tokens by (expert of ``left``, expert of ``right``), both ``[tokens, k]``."""
+    stride = experts + 1  # NO_EXPERT is -1: row and column 0 collect it and are dropped
+    cell = (left[:, :, None] + 1) * stride + (right[:, None, :] + 1)
+    counts = np.bincount(cell.ravel(), minlength=stride * stride).reshape(stride, stride)
+    return counts[1:, 1:].astype(np.float32)
+
+
+def _aligned(windows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Put empty windows before the oldest until there are ``count``: the newest ones belong together."""
+    missing = count - len(windows)
+    return np.concatenate([np.zeros((missing, *windows.shape[1:])), windows])

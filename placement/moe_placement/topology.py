@@ -1,0 +1,152 @@
+"""Where experts can live and what it costs to compute there and to get there.
+
+Pure data with presets; the cost model over it is in ``cost.py``. Built by whoever plans, from what a cluster is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import InvalidTopologyError
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Speeds and sizes of the cost model; the defaults are DeepSeek-V3's experts in FP8 on H100.
+
+    Attributes:
+        bytes_per_expert: of one expert of one layer; 3 matrices of d x f = 7168 x 2048 in FP8.
+        flop_per_pair: arithmetic of one (token, expert) pair: 2 x 3 x d x f.
+        dispatch_bytes: of one token on its way to an expert: d in FP8 plus a 4-byte scale per 128 values.
+        combine_bytes: of one token on its way back: d in bf16.
+        memory_bandwidth: bytes/s of a shard's memory (H100 SXM data sheet: 3.35 TB/s HBM3).
+        flops: per second of a shard in the dtype served (H100 FP8 dense, about half of the peak 1979 TFLOP/s).
+        link_bandwidth: bytes/s per direction between shards of a node (NVLink 4: 450 GB/s).
+        network_bandwidth: bytes/s per shard between nodes (400 Gb/s NIC: 50 GB/s).
+        latency: seconds of one all-to-all beyond its bytes.
+        launch: seconds a shard needs for one layer beyond its experts.
+        tokens_per_step: tokens that one step takes through a layer, over all shards; 16,384 on 32 GPUs are a prefill
+            chunk or a large decode batch, above the crossover from reading weights to computing.
+        overlap: whether computing hides communication (two micro-batches in flight).
+    """
+
+    bytes_per_expert: float = 3 * 7168 * 2048
+    flop_per_pair: float = 2 * 3 * 7168 * 2048
+    dispatch_bytes: float = 7168 * (1 + 4 / 128)
+    combine_bytes: float = 2 * 7168
+    memory_bandwidth: float = 3.35e12
+    flops: float = 1.0e15
+    link_bandwidth: float = 450e9
+    network_bandwidth: float = 50e9
+    latency: float = 10e-6
+    launch: float = 10e-6
+    tokens_per_step: float = 16384
+    overlap: bool = False
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            may_be_zero = item.name in ("latency", "launch")
+            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero and item.name != "overlap"):
+                raise InvalidTopologyError(f"costs: {item.name} is {value}; it must be a finite number above 0")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Shards on nodes.
+
+    Attributes:
+        node_of_shard: node of each shard; nodes are numbered 0 .. n - 1 without gaps.
+        shard_slots: slots per layer of each shard; 0 for one that must end empty (draining, dead).
+        shard_speed: relative speed of each shard; empty means all 1. Loads are balanced in proportion to it.
+        resident_tokens: whether tokens start on the shards themselves (data-parallel attention beside the experts), so
+            that a visit to a token's own shard or node costs no network; False where attention is elsewhere.
+        spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
+        costs: speeds and sizes.
+    """
+
+    node_of_shard: tuple[int, ...]
+    shard_slots: tuple[int, ...]
+    shard_speed: tuple[float, ...] = ()
+    resident_tokens: bool = True
+    spare_slots: int = 1
+    costs: Costs = field(default_factory=Costs)
+
+    def __post_init__(self) -> None:
+        if not self.shard_speed:
+            object.__setattr__(self, "shard_speed", (1.0,) * len(self.node_of_shard))
+        if not len(self.node_of_shard) == len(self.shard_slots) == len(self.shard_speed):
+            raise InvalidTopologyError(
+                f"node_of_shard names {len(self.node_of_shard)} shards, shard_slots {len(self.shard_slots)}, "
+                f"shard_speed {len(self.shard_speed)}; they must agree"
+            )
+        if sorted(set(self.node_of_shard)) != list(range(len(set(self.node_of_shard)))):
+            raise InvalidTopologyError(f"nodes must be numbered 0 .. n - 1 without gaps, got {set(self.node_of_shard)}")
+        if min(self.shard_slots, default=0) < 0 or sum(self.shard_slots) == 0:
+            raise InvalidTopologyError(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
+        if not all(math.isfinite(s) and s > 0 for s in self.shard_speed):
+            raise InvalidTopologyError(f"shard_speed {self.shard_speed} must be finite numbers above 0")
+        if self.spare_slots < 0:
+            raise InvalidTopologyError(f"spare_slots is {self.spare_slots}; it must be 0 or more")
+
+    @property
+    def shards(self) -> int:
+        return len(self.node_of_shard)
+
+    @property
+    def nodes(self) -> int:
+        return max(self.node_of_shard) + 1
+
+    @cached_property
+    def node_index(self) -> NDArray[np.int64]:
+        """int64 ``[shards]``: ``node_of_shard`` as an array."""
+        return np.asarray(self.node_of_shard, dtype=np.int64)
+
+    @cached_property
+    def slots(self) -> NDArray[np.int64]:
+        """int64 ``[shards]``: ``shard_slots`` as an array."""
+        return np.asarray(self.shard_slots, dtype=np.int64)
+
+    @cached_property
+    def share(self) -> NDArray[np.float64]:
+        """float64 ``[shards]``: the part of all load that each shard should carry; 0 without slots."""
+        speed = np.where(self.slots > 0, np.asarray(self.shard_speed), 0.0)
+        return np.asarray(speed / speed.sum(), dtype=np.float64)
+
+    def per_node(self, of_shard: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 ``[nodes]``: the sum over each node's shards of ``[shards]``."""
+        return np.bincount(self.node_index, weights=of_shard, minlength=self.nodes).astype(np.float64)
+
+    def with_slots(self, shard_slots: Sequence[int]) -> Topology:
+        """The same shards with other numbers of slots; 0 drains a shard."""
+        return replace(self, shard_slots=tuple(int(n) for n in shard_slots))
+
+
+def h100_nodes(nodes: int = 4, gpus_per_node: int = 8, slots_per_gpu: int = 9, costs: Costs | None = None) -> Topology:
+    """H100 nodes, NVLink inside, a 400 Gb/s NIC per GPU between them; one shard per GPU, attention on the same GPUs."""
+    shards = nodes * gpus_per_node
+    return Topology(
+        node_of_shard=tuple(shard // gpus_per_node for shard in range(shards)),
+        shard_slots=(slots_per_gpu,) * shards,
+        costs=costs or Costs(),
+    )
+
+
+def one_host(shards: int, slots_per_shard: int, bytes_per_expert: float = 400e3, hidden: int = 256) -> Topology:
+    """Shard processes of one machine behind sockets, attention in a process of its own.
+
+    Speeds are of one CPU core and a unix socket, in round figures (14 GB/s of memory per core; 5 GB/s and 40 us per
+    layer through a socket).
+    """
+    costs = Costs(
+        bytes_per_expert=bytes_per_expert, flop_per_pair=bytes_per_expert, dispatch_bytes=4 * hidden,
+        combine_bytes=4 * hidden, memory_bandwidth=14e9, flops=50e9, link_bandwidth=5e9, network_bandwidth=5e9,
+        latency=40e-6, launch=20e-6, tokens_per_step=64,
+    )  # fmt: skip
+    return Topology((0,) * shards, (slots_per_shard,) * shards, resident_tokens=False, costs=costs)

@@ -1,0 +1,172 @@
+"""The recorder's format: which experts each token chose in every MoE layer, and where the token came from.
+
+An ``.npz`` file with these arrays (others are errors):
+
+==========  ===================  ==============================================================================
+``format``  scalar string        ``moe-trace/1``
+``experts`` scalar int           experts per layer
+``ids``     int ``[T, L, K]``    chosen experts; -1 where fewer than K were chosen
+``prompt``  int ``[T]``          number of the prompt or document a token belongs to; tokens in order of time
+``domain``  int ``[T]``          index into ``domains``
+``domains`` string ``[D]``       what kinds of text there are
+``gates``   float ``[T, L, K]``  gate weights; optional
+==========  ===================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import InvalidTraceError, MismatchError
+
+_FORMAT = "moe-trace/1"
+_REQUIRED = {"format", "experts", "ids", "prompt", "domain", "domains"}
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Traffic in memory; shapes as in the file."""
+
+    ids: NDArray[np.int16]
+    experts: int
+    prompt: NDArray[np.int32]
+    domain: NDArray[np.int16]
+    domains: tuple[str, ...] = ("all",)
+    gates: NDArray[np.float16] | None = None
+
+    def __post_init__(self) -> None:
+        tokens = len(self.ids)
+        if self.ids.ndim != 3 or not np.issubdtype(self.ids.dtype, np.integer):
+            raise InvalidTraceError(f"ids must be integers [tokens, layers, k], got {self.ids.dtype} {self.ids.shape}")
+        if not 1 <= self.experts <= 32767:
+            raise InvalidTraceError(f"experts is {self.experts}; it must be in 1 .. 32767")
+        if self.ids.size and (self.ids.min() < -1 or self.ids.max() >= self.experts):
+            raise InvalidTraceError(
+                f"ids run from {self.ids.min()} to {self.ids.max()}, expected -1 .. {self.experts - 1}"
+            )
+        if len(self.prompt) != tokens or len(self.domain) != tokens:
+            raise InvalidTraceError(
+                f"prompt names {len(self.prompt)} tokens and domain {len(self.domain)}, ids has {tokens}"
+            )
+        if tokens and (self.domain.min() < 0 or self.domain.max() >= len(self.domains)):
+            raise InvalidTraceError(f"domain holds numbers outside 0 .. {len(self.domains) - 1}")
+        if self.gates is not None and self.gates.shape != self.ids.shape:
+            raise InvalidTraceError(f"gates have shape {self.gates.shape}, ids {self.ids.shape}")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, tokens: NDArray[np.bool_] | NDArray[np.integer]) -> Trace:
+        """The tokens of a mask or an index."""
+        gates = None if self.gates is None else self.gates[tokens]
+        return Trace(self.ids[tokens], self.experts, self.prompt[tokens], self.domain[tokens], self.domains, gates)
+
+    def of_domain(self, name: str) -> Trace:
+        """Only the tokens of one kind of text."""
+        if name not in self.domains:
+            raise InvalidTraceError(f"no domain {name!r} in this trace; it has {', '.join(self.domains)}")
+        return self.take(self.domain == self.domains.index(name))
+
+    def shuffled(self, seed: int = 0) -> Trace:
+        """The same loads without structure: each expert's tokens are drawn anew, all loads and set sizes kept.
+
+        Each column of chosen experts is permuted among tokens, layer by layer; a token that would then hold an expert
+        twice trades with another one, at random, until none does.
+        """
+        random = np.random.default_rng(seed)
+        ids = self.ids.copy()
+        for layer in range(ids.shape[1]):
+            ids[:, layer] = _shuffle_sets(ids[:, layer], random)
+        return Trace(ids, self.experts, self.prompt, self.domain, self.domains)
+
+
+def _shuffle_sets(sets: NDArray[np.int16], random: np.random.Generator) -> NDArray[np.int16]:
+    tokens, k = sets.shape
+    flat = random.permutation(sets.ravel())
+    repeated = np.zeros((tokens, k), dtype=bool)
+    for _ in range(200):
+        grid = flat.reshape(tokens, k)
+        order = np.argsort(grid, axis=1, kind="stable")
+        ordered = np.take_along_axis(grid, order, axis=1)
+        repeated[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+        row, column = np.nonzero(repeated)
+        if not len(row):
+            break
+        cells = row * k + order[row, column]
+        partners = random.choice(tokens * k, size=len(cells), replace=False)
+        for cell, partner in zip(cells, partners, strict=True):
+            flat[cell], flat[partner] = flat[partner], flat[cell]
+    clean = ~np.asarray(repeated.any(axis=1))
+    return np.where(clean[:, None], flat.reshape(tokens, k), sets)
+
+
+def split_by_prompt(trace: Trace, parts: Sequence[float] = (0.5, 0.5), seed: int = 0) -> list[Trace]:
+    """Cut into parts that share no prompt, each with about its part of the prompts of every domain."""
+    random = np.random.default_rng(seed)
+    bounds = np.cumsum(parts)[:-1] / np.sum(parts)
+    part_of = np.zeros(int(trace.prompt.max(initial=-1)) + 1, dtype=np.int64)
+    for domain in range(len(trace.domains)):
+        prompts = random.permutation(np.unique(trace.prompt[trace.domain == domain]))
+        for number, chunk in enumerate(np.split(prompts, (bounds * len(prompts)).round().astype(int))):
+            part_of[chunk] = number
+    return [trace.take(part_of[trace.prompt] == number) for number in range(len(parts))]
+
+
+def concatenate(traces: Sequence[Trace]) -> Trace:
+    """One after the other; prompts are renumbered, domains matched by name."""
+    if len({(t.experts, t.ids.shape[1:]) for t in traces}) != 1:
+        raise MismatchError("only traces of one model can be concatenated, and at least one is needed")
+    names = tuple(dict.fromkeys(name for trace in traces for name in trace.domains))
+    prompts, domains, first = [], [], 0
+    for trace in traces:
+        prompts.append(trace.prompt + first)
+        first += int(trace.prompt.max(initial=-1)) + 1
+        domains.append(np.asarray([names.index(n) for n in trace.domains], dtype=np.int16)[trace.domain])
+    ids = np.concatenate([trace.ids for trace in traces])
+    return Trace(ids, traces[0].experts, np.concatenate(prompts), np.concatenate(domains), names)
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write the format above, compressed; ids in one byte each where the experts allow it."""
+    kind = np.int8 if trace.experts <= 127 else np.int16
+    arrays = {
+        "format": np.array(_FORMAT), "experts": np.array(trace.experts), "ids": trace.ids.astype(kind),
+        "prompt": trace.prompt, "domain": trace.domain, "domains": np.array(trace.domains),
+    }  # fmt: skip
+    if trace.gates is not None:
+        arrays["gates"] = trace.gates
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_trace(path: Path) -> Trace:
+    """Inverse of ``write_trace``.
+
+    Raises:
+        InvalidTraceError: not such a file, another version, missing or unknown arrays, values out of range.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidTraceError(f"{path}: not a trace ({error})") from error
+    names = set(arrays)
+    if not names >= _REQUIRED or names - _REQUIRED - {"gates"}:
+        raise InvalidTraceError(f"{path}: arrays are {sorted(names)}; a trace has {sorted(_REQUIRED)} and maybe gates")
+    if str(arrays["format"]) != _FORMAT:
+        raise InvalidTraceError(f"{path}: format {arrays['format']}; this release reads {_FORMAT}")
+    ids = arrays["ids"]
+    return Trace(
+        ids.astype(np.int16) if np.issubdtype(ids.dtype, np.integer) else ids,
+        int(arrays["experts"]),
+        arrays["prompt"].astype(np.int32),
+        arrays["domain"].astype(np.int16),
+        tuple(str(name) for name in arrays["domains"]),
+        arrays["gates"].astype(np.float16) if "gates" in names else None,
+    )

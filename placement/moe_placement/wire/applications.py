@@ -1,0 +1,194 @@
+"""The Serve applications of one deployment: their arguments, their ``user_config`` and how they are rendered.
+
+Arguments hold only what needs a new process: a changed argument of an application restarts every actor in it. All else
+travels in ``user_config``, which restarts nothing. Rendered by the operator (into a Serve REST PUT) and by
+``moe-serve``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+from pydantic import Field
+
+from moe_placement.wire.base import WireModel
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+Network = Literal["auto", "unix", "tcp"]
+"""How shards are reached; ``auto`` takes a unix socket to a peer on the same node and TCP to any other."""
+
+CORE_IMPORT_PATH = "moe_serving.serve.builder:build_core"
+SHARD_IMPORT_PATH = "moe_serving.serve.builder:build_shard"
+
+API, ATTENTION, DIRECTORY, EXPERTS = "api", "attention", "directory", "experts"
+"""Names of the deployments inside the applications."""
+
+
+class ModelArgs(WireModel):
+    """What model a process loads, and how.
+
+    Attributes:
+        path: the checkpoint's directory as the Ray nodes see it; a relative one is relative to Ray's working directory.
+        dtype: ``auto`` keeps the checkpoint's own.
+        device: ``auto`` takes CUDA where there is one.
+        network: see ``Network``.
+        verify: shards compute row by row and attention checks every layer bit for bit; slow, for tests and doubts.
+    """
+
+    path: str
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    network: Network = "auto"
+    verify: bool = False
+
+
+class CoreArgs(WireModel):
+    """Arguments of the core application (api, attention, directory)."""
+
+    application: str
+    model: ModelArgs
+
+
+class ShardArgs(WireModel):
+    """Arguments of the application of one expert shard."""
+
+    application: str
+    core: str
+    index: int = Field(ge=0)
+    model: ModelArgs
+
+
+class ShardRef(WireModel):
+    """A shard that the directory should know: its index in the placement and its application."""
+
+    index: int = Field(ge=0)
+    application: str
+
+
+class DirectoryConfig(WireModel):
+    """``user_config`` of the directory: the placement wanted.
+
+    Attributes:
+        term: of the writer's leadership; the directory refuses a lower one than it has seen.
+        revision: number of the placement wanted, counted by the operator; 0 before the first.
+        shards: all shards that run, those that must end empty included.
+        slots_per_shard: per layer.
+        spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
+        min_copies: a copy is freed only while this many live ones remain.
+        placement: ``codec.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
+            order of ``shards[].index``; a shard that must end empty has 0 slots in it.
+    """
+
+    term: int = Field(default=0, ge=0)
+    revision: int = Field(default=0, ge=0)
+    shards: tuple[ShardRef, ...] = ()
+    slots_per_shard: int = Field(default=0, ge=0)
+    spare_slots: int = Field(default=2, ge=1)
+    min_copies: int = Field(default=1, ge=1)
+    placement: str | None = None
+
+
+class ApiConfig(WireModel):
+    """``user_config`` of the api.
+
+    Attributes:
+        served_name: the model's name in the API.
+        max_context: bound on prompt + completion in tokens; None for the model's own.
+        api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
+        internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
+    """
+
+    served_name: str
+    max_context: int | None = Field(default=None, ge=2)
+    api_key_sha256: tuple[str, ...] = ()
+    internal_key_sha256: str | None = None
+
+
+class AttentionConfig(WireModel):
+    """``user_config`` of the attention replicas: bounds of one replica's batch.
+
+    Attributes:
+        max_batch_tokens: tokens computed in one step, prompts included (long prompts are prefilled in chunks).
+        max_running: sequences decoded together.
+        kv_cache_tokens: tokens of all sequences whose keys and values are held; later requests wait.
+    """
+
+    max_batch_tokens: int = Field(default=512, ge=1)
+    max_running: int = Field(default=64, ge=1)
+    kv_cache_tokens: int = Field(default=65536, ge=1)
+
+
+class ShardConfig(WireModel):
+    """``user_config`` of a shard: how much it may hold."""
+
+    slots_per_shard: int = Field(default=0, ge=0)
+    spare_slots: int = Field(default=2, ge=1)
+
+
+class AttentionScale(WireModel):
+    """How many attention replicas run; Serve scales between the bounds by ongoing requests."""
+
+    min_replicas: int = Field(default=1, ge=1)
+    max_replicas: int = Field(default=1, ge=1)
+    target_ongoing_requests: float = Field(default=8, gt=0)
+
+
+def application_name(namespace: str, name: str, uid: str) -> str:
+    """Name of the core application: unique on a Ray cluster that many namespaces, or many Kubernetes clusters, use."""
+    return f"moe.{namespace}.{name}.{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
+
+
+def shard_application_name(core: str, index: int) -> str:
+    """Name of the application of one shard of a core application."""
+    return f"{core}.experts-{index}"
+
+
+def render_core(
+    args: CoreArgs,
+    route_prefix: str,
+    api: ApiConfig,
+    directory: DirectoryConfig,
+    attention: AttentionConfig,
+    scale: AttentionScale,
+    attention_options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The core application as one entry of Serve's ``applications`` list.
+
+    ``attention_options`` are actor options of the attention replicas beside ``num_cpus: 0``, such as ``num_gpus``.
+    """
+    deployments: list[dict[str, Any]] = [
+        {"name": API, "user_config": api.model_dump(mode="json")},
+        {
+            "name": ATTENTION,
+            "user_config": attention.model_dump(mode="json"),
+            "autoscaling_config": scale.model_dump(mode="json"),
+            **_actor_options(attention_options),
+        },
+        {"name": DIRECTORY, "user_config": directory.model_dump(mode="json")},
+    ]
+    return {
+        "name": args.application,
+        "route_prefix": route_prefix,
+        "import_path": CORE_IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": deployments,
+    }
+
+
+def render_shard(args: ShardArgs, config: ShardConfig, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The application of one shard as one entry of Serve's ``applications`` list; it has no route."""
+    deployment = {"name": EXPERTS, "user_config": config.model_dump(mode="json"), **_actor_options(options)}
+    return {
+        "name": args.application,
+        "route_prefix": None,
+        "import_path": SHARD_IMPORT_PATH,
+        "args": args.model_dump(mode="json"),
+        "deployments": [deployment],
+    }
+
+
+def _actor_options(options: dict[str, Any] | None) -> dict[str, Any]:
+    # Options in a config replace all those in code, and Ray takes 1 CPU per actor that says nothing.
+    return {"ray_actor_options": {"num_cpus": 0, **options}} if options else {}

@@ -1,0 +1,64 @@
+"""Arrays as compact text: a placement of 58 x 288 slots as JSON is 75 KB and doubles in every GET, so it is packed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.errors import InvalidPlacementError
+from moe_placement.placement import Placement
+
+_FORMAT = "p1"
+_MAX_SLOTS = 4_000_000
+"""Bound on layers x slots when decoding: an input of a few bytes must not unpack to gigabytes."""
+
+
+def encode_placement(placement: Placement) -> str:
+    """``p1.<base64(zlib(header line, then little-endian int16 slots))>``."""
+    header = {"layers": placement.layers, "shardSlots": placement.shard_slots, "experts": placement.experts}
+    body = json.dumps(header).encode() + b"\n" + placement.slots.astype("<i2").tobytes()
+    return f"{_FORMAT}.{base64.b64encode(zlib.compress(body, 9)).decode()}"
+
+
+def decode_placement(text: str) -> Placement:
+    """Inverse of ``encode_placement``.
+
+    Raises:
+        InvalidPlacementError: not this format, damaged, too large, or not a valid placement.
+    """
+    version, _, payload = text.partition(".")
+    if version != _FORMAT:
+        raise InvalidPlacementError(f"unknown placement format {version[:16]!r}; this release reads {_FORMAT!r}")
+    try:
+        unpacker = zlib.decompressobj()
+        body = unpacker.decompress(base64.b64decode(payload, validate=True), 2 * _MAX_SLOTS + 65536)
+        head, _, raw = body.partition(b"\n")
+        header = json.loads(head)
+        layers, shard_slots = int(header["layers"]), [int(n) for n in header["shardSlots"]]
+        slots = np.frombuffer(raw, dtype="<i2").astype(np.int32).reshape(layers, sum(shard_slots))
+        return Placement.of(slots, shard_slots, int(header["experts"]))
+    except (binascii.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise InvalidPlacementError(f"damaged placement: {error}") from error
+
+
+def encode_counts(counts: NDArray[np.int64]) -> str:
+    """Non-negative integer counts ``[rows, columns]`` as base64(zlib(little-endian uint32)), shape sent beside it."""
+    return base64.b64encode(zlib.compress(np.minimum(counts, 2**32 - 1).astype("<u4").tobytes(), 6)).decode()
+
+
+def decode_counts(text: str, rows: int, columns: int) -> NDArray[np.int64]:
+    """Inverse of ``encode_counts``, int64 ``[rows, columns]``.
+
+    Raises:
+        ValueError: damaged text or another shape.
+    """
+    try:
+        raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 4 * rows * columns + 1)
+    except (binascii.Error, zlib.error) as error:
+        raise ValueError(f"damaged counts: {error}") from error
+    return np.frombuffer(raw, dtype="<u4").astype(np.int64).reshape(rows, columns)

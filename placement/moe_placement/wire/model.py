@@ -1,0 +1,43 @@
+"""What a checkpoint is, as the process that can see it found it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from moe_placement.wire.base import WireModel
+
+ModelProblemReason = Literal[
+    "PathNotFound", "ConfigMissing", "ConfigInvalid", "NotMixtureOfExperts", "UnsupportedArchitecture",
+    "WeightsMissing", "WeightsTruncated", "TokenizerMissing",
+]  # fmt: skip
+
+
+class ModelFacts(WireModel):
+    """Enough of a model to plan its placement.
+
+    Attributes:
+        digest: ``sha256:…`` over config and tensor headers; equal digests mean interchangeable shards.
+        architecture: the family's short name, such as ``Mixtral``.
+        layers: MoE layers (dense layers of the model are not counted; MoE layers are numbered 0 .. layers - 1).
+        experts: experts per MoE layer.
+        top_k: experts per token.
+        bytes_per_expert: bytes of one expert of one layer in the dtype served.
+        dtype: the dtype served: float32, bfloat16 or float16.
+        max_context: the longest sequence the model was made for, in tokens.
+    """
+
+    digest: str
+    architecture: str
+    layers: int
+    experts: int
+    top_k: int
+    bytes_per_expert: int
+    dtype: str
+    max_context: int
+
+
+class ModelProblem(WireModel):
+    """Why a model cannot be served; the message names the path, what was found and the cure."""
+
+    reason: ModelProblemReason
+    message: str
