@@ -1,0 +1,19 @@
+"""The kinds of ``moe-operator.io`` as pydantic types, the names they use, and the generator of their CRDs.
+
+Pure: no I/O but the generator's file. Read by everything in the operator; it reads nothing of the operator but errors.
+"""
+
+from moe_operator.api.deployment import MoEDeployment
+from moe_operator.api.names import ConditionType, Reason
+from moe_operator.api.spec import DeletionPolicy, MoEDeploymentSpec
+from moe_operator.api.status import Condition, MoEDeploymentStatus
+
+__all__ = [
+    "Condition",
+    "ConditionType",
+    "DeletionPolicy",
+    "MoEDeployment",
+    "MoEDeploymentSpec",
+    "MoEDeploymentStatus",
+    "Reason",
+]

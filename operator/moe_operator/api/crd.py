@@ -1,0 +1,91 @@
+"""The CustomResourceDefinitions, made from the types. Pure; ``generate`` writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from moe_operator.api import names
+from moe_operator.api.deployment import MoEDeployment
+from moe_operator.api.schema import structural_schema
+
+_HEADER = "# Generated from operator/moe_operator/api by `make crds`; edit the types, not this file.\n"
+
+
+def _column(name: str, path: str, kind: str = "string", wide: bool = False) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
+    return column | {"priority": 1} if wide else column
+
+
+COLUMNS = (
+    _column("MODEL", ".status.model.architecture"),
+    _column("SHARDS", ".spec.experts.shards", "integer"),
+    _column("READY-SHARDS", ".status.readyShards", "integer"),
+    _column("BALANCE", ".status.placement.balance"),
+    _column("READY", '.status.conditions[?(@.type=="Ready")].status'),
+    _column("REASON", '.status.conditions[?(@.type=="Ready")].reason'),
+    _column("URL", ".status.url", wide=True),
+    _column("AGE", ".metadata.creationTimestamp", "date"),
+)
+
+
+def moedeployment_schema() -> dict[str, Any]:
+    """The schema of a whole MoEDeployment; the API server checks metadata by itself."""
+    schema = structural_schema(MoEDeployment)
+    properties = schema["properties"]
+    properties["apiVersion"] = {"type": "string"}
+    properties["kind"] = {"type": "string"}
+    properties["metadata"] = {"type": "object"}
+    schema["required"] = ["spec"]
+    return schema
+
+
+def moedeployment_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of MoEDeployment."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": names.KIND,
+                "listKind": f"{names.KIND}List",
+                "plural": names.PLURAL,
+                "singular": names.SINGULAR,
+                "shortNames": [names.SHORT_NAME],
+                "categories": list(names.CATEGORIES),
+            },
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": list(COLUMNS),
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.experts.shards",
+                            "statusReplicasPath": ".status.shards",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "schema": {"openAPIV3Schema": moedeployment_schema()},
+                }
+            ],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors: equal parts are spelled out."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def render(crd: dict[str, Any]) -> str:
+    """As YAML, in the order of the types."""
+    return _HEADER + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)

@@ -1,0 +1,139 @@
+"""A MoEDeployment as the operator reads it from the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import ConfigDict, ValidationError
+
+from moe_operator.api.base import ApiModel
+from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.api.rules import Rule, validations
+from moe_operator.api.spec import MoEDeploymentSpec, RayCluster
+from moe_operator.api.status import MoEDeploymentStatus
+from moe_operator.errors import InvalidObjectError
+
+MAX_NAME = 40
+"""Children and their parts add to the name, and most names in Kubernetes end at 63 characters."""
+
+NAME_RULE = Rule(
+    rule=f"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= {MAX_NAME}",
+    message=(
+        "metadata.name is '%s' (%s characters): "
+        f"use at most {MAX_NAME} lower-case letters, digits and '-', beginning with a letter"
+    ),
+    values=("self.metadata.name", "self.metadata.name.size()"),
+    field_path=".metadata",
+)
+
+_SLOTS = "self.spec.experts.?slotsPerShard.orValue(self.status.?slotsPerShard.orValue(0))"
+_NEEDED = "self.status.model.experts * self.spec.experts.copies.min"
+
+# Writes of the status and of finalizers leave spec.experts as it is, so they always pass. While spec.model changes too,
+# status.model still describes the old one and is no judge.
+CAPACITY_RULE = Rule(
+    rule=(
+        "self.spec.experts == oldSelf.spec.experts || self.spec.model != oldSelf.spec.model "
+        "|| self.spec.experts.shards == 0 || !has(self.status) "
+        f"|| !has(self.status.model) || self.spec.experts.shards * {_SLOTS} >= {_NEEDED}"
+    ),
+    message=(
+        "spec.experts.shards is %s with %s slots per shard: the %s experts of this model in copies.min %s need %s "
+        "slots per layer; use more shards, a smaller copies.min or a larger slotsPerShard"
+    ),
+    values=(
+        "self.spec.experts.shards",
+        _SLOTS,
+        "self.status.model.experts",
+        "self.spec.experts.copies.min",
+        _NEEDED,
+    ),
+    field_path=".spec.experts.shards",
+)
+
+
+class ObjectMeta(ApiModel):
+    """The part of an object's metadata that the operator reads."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int = 1
+    resource_version: str = ""
+    deletion_timestamp: datetime | None = None
+    finalizers: tuple[str, ...] = ()
+
+
+class MoEDeployment(ApiModel):
+    """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""
+
+    model_config = ConfigDict(json_schema_extra=validations(NAME_RULE, CAPACITY_RULE))
+
+    api_version: str
+    kind: str
+    metadata: ObjectMeta
+    spec: MoEDeploymentSpec
+    """What is asked for."""
+    status: MoEDeploymentStatus = MoEDeploymentStatus()
+    """What the operator saw."""
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Self:
+        """Read an object as the API server returns it.
+
+        Raises:
+            InvalidObjectError: it does not fit these types; the message names the fields.
+        """
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            raise InvalidObjectError(f"{faults}: correct the fields, or install the CRD of this release") from error
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def deleting(self) -> bool:
+        """Whether deletion was asked for."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def has_cleanup_finalizer(self) -> bool:
+        """Whether deletion waits for the operator."""
+        return CLEANUP_FINALIZER in self.metadata.finalizers
+
+    @property
+    def served_name(self) -> str:
+        """Name of the model in the OpenAI API."""
+        return self.spec.model.served_name or self.metadata.name
+
+    @property
+    def model_path(self) -> str:
+        """The checkpoint's directory as Ray sees it."""
+        if self.spec.model.source.path is None:
+            raise InvalidObjectError("spec.model.source names no source: write e.g. source: {path: models/tiny}")
+        return self.spec.model.source.path
+
+    @property
+    def ray_cluster(self) -> RayCluster:
+        """The Ray cluster it runs on."""
+        if self.spec.runtime.ray_cluster is None:
+            raise InvalidObjectError("spec.runtime names no runtime: write e.g. runtime: {rayCluster: {…}}")
+        return self.spec.runtime.ray_cluster
+
+    @property
+    def route_prefix(self) -> str:
+        """Path below which the API answers."""
+        return self.spec.serving.route_prefix or f"/{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def url(self) -> str:
+        """Base URL of the OpenAI API."""
+        return f"{self.ray_cluster.serve_url.rstrip('/')}{self.route_prefix.rstrip('/')}/v1"

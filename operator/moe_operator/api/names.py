@@ -1,0 +1,153 @@
+"""Every name that others see: group, kind, labels, finalizer, condition types and reasons. One place, one spelling."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+GROUP = "moe-operator.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+KIND = "MoEDeployment"
+PLURAL = "moedeployments"
+SINGULAR = "moedeployment"
+SHORT_NAME = "moe"
+CATEGORIES = ("all", "moe-operator")
+
+FIELD_MANAGER = "moe-operator"
+"""Owner of the fields that the operator applies."""
+
+REPORTING_CONTROLLER = GROUP
+"""Reporter of the operator's Events."""
+
+CLEANUP_FINALIZER = f"{GROUP}/ray-cleanup"
+"""Set while Serve applications of the object run on a Ray cluster that outlives it."""
+
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+"""On every child: name of its MoEDeployment."""
+
+LABEL_COMPONENT = f"{GROUP}/component"
+"""On every child: what it is for."""
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+LABEL_USE = f"{GROUP}/use"
+"""On a Secret of the user: what its owner allows the operator to use it for, one of ``SecretUse``."""
+
+COMPONENT_SHARD = "expert-shard"
+COMPONENT_INTERNAL_KEY = "internal-key"
+
+ANNOTATION_APPLIED = f"{GROUP}/applied"
+"""On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
+
+
+class SecretUse(StrEnum):
+    """Values of ``LABEL_USE``."""
+
+    RAY_TOKEN = "ray-token"
+    API_KEYS = "api-keys"
+
+
+class _Told(StrEnum):
+    """Words of the status that the reference explains: each has its meaning, and where it fits the cure, beside it."""
+
+    _value_: str
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        """``value`` is what others read."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    @classmethod
+    def named(cls, value: str) -> Self:
+        """The member of this value; KeyError if there is none."""
+        return {str(member): member for member in cls}[value]
+
+
+class ConditionType(_Told):
+    """Types of the conditions in a MoEDeployment's status."""
+
+    READY = "Ready", "Requests are answered and every expert has a live copy. Stays True while scaling."
+    PROGRESSING = "Progressing", "Something is being started, moved or removed on the way to the spec."
+    DEGRADED = "Degraded", "Something that should run does not, though requests may still be answered."
+    MODEL_VALID = "ModelValid", "The model was found and can be served. Unknown until Ray's side has looked at it."
+    RUNTIME_REACHABLE = "RuntimeReachable", "Ray answers at spec.runtime and lets the operator in."
+
+
+class Reason(_Told):
+    """Reasons of conditions and Events."""
+
+    # All is well, or asked for.
+    AVAILABLE = "Available", "Requests are answered and every expert has its copies."
+    ASLEEP = "Asleep", "spec.experts.shards is 0: the applications are removed. Scale up to wake it."
+    SUSPENDED = "Suspended", "spec.suspend is true: the operator writes nothing, serving goes on."
+    AS_EXPECTED = "AsExpected", "Nothing is wrong."
+    REACHABLE = "Reachable", "Ray answers."
+    MODEL_READ = "ModelRead", "The model was inspected where Ray runs."
+
+    # On the way.
+    DEPLOYING_CORE = "DeployingCore", "The core application (api, attention, directory) is starting."
+    INSPECTING_MODEL = "InspectingModel", "The directory is reading the model's configuration and tensor headers."
+    DEPLOYING_SHARDS = "DeployingShards", "Applications of expert shards are starting."
+    LOADING_EXPERTS = "LoadingExperts", "Shards are reading their experts."
+    STARTING_ATTENTION = "StartingAttention", "No attention replica is ready yet."
+    SCALING = "Scaling", "Shards are being added or removed; requests are answered meanwhile."
+    SETTLED = "Settled", "The world is as the spec wants it."
+    DELETING = "Deleting", "The applications on the Ray cluster are being removed."
+
+    # The model (moe_placement.wire.model.ModelProblemReason, one to one).
+    PATH_NOT_FOUND = "PathNotFound", "spec.model.source.path does not exist on the nodes of the Ray cluster."
+    CONFIG_MISSING = "ConfigMissing", "The directory has no config.json."
+    CONFIG_INVALID = "ConfigInvalid", "config.json cannot be read or contradicts itself."
+    NOT_MIXTURE_OF_EXPERTS = "NotMixtureOfExperts", "The model has no experts."
+    UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture", "The family is not among those the message lists."
+    WEIGHTS_MISSING = "WeightsMissing", "A safetensors file or a tensor is missing."
+    WEIGHTS_TRUNCATED = "WeightsTruncated", "A safetensors file is shorter than its header says: copy it again."
+    TOKENIZER_MISSING = "TokenizerMissing", "The directory has no tokenizer."
+
+    # What only the model can tell about the spec.
+    TOO_MANY_SHARDS = "TooManyShards", "There are more shards than experts per MoE layer: use fewer shards."
+    INSUFFICIENT_SLOTS = "InsufficientSlots", "shards x slotsPerShard is less than experts x copies.min."
+
+    # Ray.
+    RAY_UNREACHABLE = "RayUnreachable", "Nothing answers at spec.runtime.rayCluster; tried again with growing delay."
+    RAY_ADDRESS_REFUSED = "RayAddressRefused", "The operator's settings forbid connecting to this address."
+    RAY_AUTH_FAILED = "RayAuthFailed", "Ray wants another token: see tokenSecretRef."
+    NOT_A_RAY_DASHBOARD = "NotARayDashboard", "What answers at dashboardURL is not a Ray dashboard."
+    PACKAGE_MISSING = "PackageMissing", "The Ray cluster lacks moe-operator[serving]: install it on its nodes."
+    ROUTE_PREFIX_TAKEN = "RoutePrefixTaken", "Another application answers below routePrefix: choose another."
+    FOREIGN_WRITER = "ForeignWriter", "Somebody else's Serve configuration removed applications; they were put back."
+    DEPLOY_FAILED = "DeployFailed", "Serve could not start an application; the message has its words."
+    DIRECTORY_UNREACHABLE = "DirectoryUnreachable", "The directory cannot be asked for its state; serving goes on."
+    PLACEMENT_REFUSED = "PlacementRefused", "The directory did not take the placement; the message says why."
+
+    # Kubernetes.
+    SPEC_INVALID = "SpecInvalid", "The object does not fit the operator's types: install the CRD of this release."
+    SECRET_MISSING = "SecretMissing", "A Secret that the spec names, or a key in it, does not exist."
+    SECRET_NOT_LABELLED = "SecretNotLabelled", "The Secret lacks the label moe-operator.io/use for this use."
+    SECRET_INVALID = "SecretInvalid", "What is in the Secret is no token, or no API key of at least 32 characters."
+    NAME_CONFLICT = "NameConflict", "An object with the name of a child belongs to somebody else."
+
+    # Losses.
+    SHARDS_LOST = "ShardsLost", "Shards do not answer; experts without a live copy make requests wait."
+    ATTENTION_LOST = "AttentionLost", "No attention replica is ready any more."
+    SHARD_PROBLEM = "ShardProblem", "A shard holds less than it should; the message says why."
+    CLEANUP_ABANDONED = "CleanupAbandoned", "Deletion went on although Serve applications could not be removed."
+
+
+def child_labels(deployment: str, component: str) -> dict[str, str]:
+    """Labels of a child of the MoEDeployment named ``deployment``."""
+    return {LABEL_DEPLOYMENT: deployment, LABEL_COMPONENT: component, LABEL_MANAGED_BY: FIELD_MANAGER}
+
+
+def shard_selector(deployment: str) -> str:
+    """``status.selector``: an autoscaler on the scale subresource demands one.
+
+    It matches the pods of expert shards; on an existing Ray cluster there are none, so that only External and Object
+    metrics can drive the scale there.
+    """
+    return f"{LABEL_DEPLOYMENT}={deployment},{LABEL_COMPONENT}={COMPONENT_SHARD}"

@@ -1,0 +1,100 @@
+"""``docs/api.md``: the fields that work, their bounds and rules, conditions and reasons, made from the types. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from moe_operator.api import names
+from moe_operator.api.crd import moedeployment_schema
+from moe_operator.api.rules import VALIDATIONS
+
+_HEADER = f"""\
+<!-- Generated from operator/moe_operator/api by `make crds`; edit the types, not this file. -->
+# API reference
+
+Group `{names.GROUP}`, version `{names.VERSION}`. Only what works today is here. Fields that are not are refused by
+`kubectl apply`; other clients get them dropped.
+
+## {names.KIND}
+
+Short name `{names.SHORT_NAME}`; also listed by `kubectl get {"` and `kubectl get ".join(names.CATEGORIES)}`.
+`kubectl scale` and autoscalers set `spec.experts.shards`.
+"""
+
+_BOUNDS = {"minimum": "≥ {}", "maximum": "≤ {}", "maxLength": "at most {} characters", "maxItems": "at most {} items"}
+
+
+def reference() -> str:
+    """The whole document, Markdown."""
+    schema = moedeployment_schema()
+    properties = schema["properties"]
+    sections = [
+        _HEADER,
+        "### spec\n",
+        _table(("Field", "Type", "Default", "Meaning"), _fields("", properties["spec"])),
+        "### Rules checked at `kubectl apply`\n",
+        "\n".join(f"- {message}" for message in _rules(schema)) + "\n",
+        "### status\n",
+        _table(("Field", "Type", "Presence", "Meaning"), _fields("", properties["status"])),
+        "### Conditions\n",
+        _table(("Type", "Meaning"), _words(names.ConditionType)),
+        "### Reasons\n",
+        _table(("Reason", "Meaning"), _words(names.Reason)),
+        "### Labels on Secrets\n",
+        f"A Secret is read only if its label `{names.LABEL_USE}` allows that use: "
+        + ", ".join(f"`{use}`" for use in names.SecretUse)
+        + ".\n",
+    ]
+    return "\n".join(sections)
+
+
+def _fields(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    required = {*schema.get("required", []), *_required_by_rule(schema)}
+    for name, child in schema.get("properties", {}).items():
+        inner = child.get("items", child)
+        kind = f"[]{inner['type']}" if child["type"] == "array" else child["type"]
+        default = _default(child, name in required)
+        yield f"`{path}{name}`", kind, default, " ".join([child["description"], *_bounds(child)])
+        yield from _fields(f"{path}{name}{'[]' if child['type'] == 'array' else ''}.", inner)
+
+
+def _required_by_rule(schema: Mapping[str, Any]) -> Iterator[str]:
+    for rule in schema.get(VALIDATIONS, []):
+        if rule.get("reason") == "FieldValueRequired":
+            yield rule["fieldPath"].removeprefix(".")
+
+
+def _default(schema: Mapping[str, Any], required: bool) -> str:
+    if "default" in schema and not isinstance(schema["default"], Mapping):
+        return f"`{yaml.safe_dump(schema['default']).splitlines()[0]}`"
+    return "required" if required else ""
+
+
+def _bounds(schema: Mapping[str, Any]) -> Iterator[str]:
+    if "enum" in schema:
+        yield f"One of {', '.join(f'`{value}`' for value in schema['enum'])}."
+    bounds = [text.format(schema[key]) for key, text in _BOUNDS.items() if key in schema]
+    if bounds:
+        yield f"({', '.join(bounds)})"
+
+
+def _rules(schema: Mapping[str, Any]) -> Iterator[str]:
+    for rule in schema.get(VALIDATIONS, []):
+        text = rule.get("message") or re.sub(r'^"(.*)"\.format\(.*\)$', r"\1", rule["messageExpression"])
+        yield text.replace("'%s'", "%s").replace("%s", "…")
+    for child in schema.get("properties", {}).values():
+        yield from _rules(child)
+
+
+def _words(words: Iterable[Any]) -> Iterator[tuple[str, ...]]:
+    for word in words:
+        yield f"`{word}`", word.meaning
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

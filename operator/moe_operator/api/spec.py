@@ -1,0 +1,206 @@
+"""``spec`` of a MoEDeployment: what a user asks for. Bounds and CEL rules here are those of the CRD."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from moe_operator.api.base import ApiModel
+from moe_operator.api.rules import Rule, exactly_one_of, http_url, immutable, required_with_cure, validations
+from moe_placement.wire.applications import Dtype
+
+_MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
+_SOURCE_CURE = "write e.g. source: {path: models/tiny}"
+_RUNTIME_CURE = (
+    "write e.g. runtime: {rayCluster: {dashboardURL: http://127.0.0.1:8265, serveURL: http://127.0.0.1:8000}}"
+)
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+
+class DeletionPolicy(StrEnum):
+    """What happens to the applications on an existing Ray cluster when the MoEDeployment is deleted."""
+
+    DELETE = "Delete"
+    ORPHAN = "Orphan"
+
+
+class SecretRef(ApiModel):
+    """A Secret in the namespace of the MoEDeployment."""
+
+    name: ObjectName
+    """Name of the Secret. It must carry the label `moe-operator.io/use` that allows this use."""
+
+
+class ModelSource(ApiModel):
+    """Where the checkpoint is. Exactly one field is set."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(exactly_one_of("spec.model.source", ["path"], _SOURCE_CURE))
+    )
+
+    path: str | None = Field(default=None, min_length=1, max_length=4096)
+    """Directory of a transformers checkpoint as the nodes of the Ray cluster see it; a relative one is relative to \
+the working directory of Ray."""
+
+
+class Model(ApiModel):
+    """Which model is served, and how it is called."""
+
+    source: Annotated[
+        ModelSource, Field(json_schema_extra=required_with_cure(f"spec.model.source is missing: {_SOURCE_CURE}"))
+    ]
+    """Where the checkpoint is. Exactly one field is set."""
+    served_name: str | None = Field(
+        default=None, min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._:/-]*[A-Za-z0-9])?$"
+    )
+    """Name of the model in the OpenAI API. Default: `metadata.name`."""
+    dtype: Dtype = "auto"
+    """Number format the model is served in; auto keeps the checkpoint's own."""
+
+
+class Copies(ApiModel):
+    """How many copies of each expert there are."""
+
+    min: int = Field(default=1, ge=1, le=64)
+    """At least this many live copies of every expert, each on a shard of its own. With 2, no single shard's death \
+interrupts a request."""
+
+
+class Experts(ApiModel):
+    """The expert shards: processes that hold the experts of all MoE layers between them."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="self.shards == 0 || self.copies.min <= self.shards",
+                message=(
+                    "spec.experts.copies.min is %s but spec.experts.shards is %s: copies live on distinct shards, "
+                    "so use more shards or fewer copies"
+                ),
+                values=("self.copies.min", "self.shards"),
+                field_path=".copies.min",
+            )
+        )
+    )
+
+    shards: int = Field(default=1, ge=0, le=1024)
+    """Number of expert shards; `kubectl scale` sets it. 0 puts the deployment to sleep."""
+    slots_per_shard: int | None = Field(default=None, ge=1, le=4096)
+    """Experts that a shard can hold per layer. Default: what the copies need when the deployment is created, kept \
+from then on (status.slotsPerShard)."""
+    copies: Copies = Copies()
+    """How many copies of each expert there are."""
+
+
+class Attention(ApiModel):
+    """The attention replicas, which run all of the model but its experts; scaled by the requests they have."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="self.minReplicas <= self.maxReplicas",
+                message=(
+                    "spec.attention.minReplicas is %s but spec.attention.maxReplicas is %s: "
+                    "raise maxReplicas or lower minReplicas"
+                ),
+                values=("self.minReplicas", "self.maxReplicas"),
+                field_path=".minReplicas",
+            )
+        )
+    )
+
+    min_replicas: int = Field(default=1, ge=1, le=1000)
+    """Fewest attention replicas."""
+    max_replicas: int = Field(default=1, ge=1, le=1000)
+    """Most attention replicas."""
+    target_ongoing_requests: int = Field(default=8, ge=1, le=100000)
+    """Requests in flight per replica that autoscaling aims at."""
+
+
+class Serving(ApiModel):
+    """The OpenAI-compatible API."""
+
+    api_keys_secret_ref: SecretRef | None = None
+    """Secret, labelled `moe-operator.io/use: api-keys`, each of whose values is an API key of at least 32 characters. \
+Default: no key is asked for."""
+    route_prefix: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            json_schema_extra=validations(
+                Rule(
+                    rule="self == '/' || self.matches('^(/[A-Za-z0-9_][A-Za-z0-9._~-]*)+$')",
+                    message=(
+                        "spec.serving.routePrefix is '%s': it must begin with '/', not end with one, and consist of "
+                        "segments of letters, digits and . _ ~ - that begin with a letter, digit or _; try e.g. /tiny"
+                    ),
+                    values=("self",),
+                )
+            ),
+        ),
+    ] = None
+    """Path below which the API answers on the Ray cluster's Serve address. Default: `/<namespace>/<name>`."""
+    max_context: int | None = Field(default=None, ge=2, le=16777216)
+    """Longest prompt and completion together, in tokens. Default: what the model was made for."""
+
+
+class RayCluster(ApiModel):
+    """An existing Ray cluster, driven through Ray's own Serve REST API."""
+
+    dashboard_url: str = Field(
+        max_length=2048,
+        json_schema_extra=required_with_cure(
+            "spec.runtime.rayCluster.dashboardURL is missing: write e.g. dashboardURL: http://127.0.0.1:8265"
+        )
+        | validations(
+            http_url("spec.runtime.rayCluster.dashboardURL", "http://127.0.0.1:8265"),
+            immutable("spec.runtime.rayCluster.dashboardURL", "create another MoEDeployment for another Ray cluster"),
+        ),
+    )
+    """Address of the Ray dashboard, such as http://127.0.0.1:8265. Immutable."""
+    serve_url: str = Field(
+        max_length=2048,
+        json_schema_extra=required_with_cure(
+            "spec.runtime.rayCluster.serveURL is missing: write e.g. serveURL: http://127.0.0.1:8000"
+        )
+        | validations(http_url("spec.runtime.rayCluster.serveURL", "http://127.0.0.1:8000")),
+    )
+    """Address of Ray Serve's HTTP proxy, such as http://127.0.0.1:8000, as the operator reaches it."""
+    token_secret_ref: SecretRef | None = None
+    """Secret, labelled `moe-operator.io/use: ray-token`, whose key `token` holds Ray's authentication token. \
+Default: no token is sent."""
+
+
+class Runtime(ApiModel):
+    """Where the model runs. Exactly one field is set."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(exactly_one_of("spec.runtime", ["rayCluster"], _RUNTIME_CURE))
+    )
+
+    ray_cluster: RayCluster | None = None
+    """An existing Ray cluster."""
+
+
+class MoEDeploymentSpec(ApiModel):
+    """A Mixture-of-Experts model to be served, its experts spread over shards."""
+
+    model: Annotated[Model, Field(json_schema_extra=required_with_cure(f"spec.model is missing: {_MODEL_CURE}"))]
+    """Which model is served, and how it is called."""
+    experts: Experts = Experts()
+    """The expert shards: processes that hold the experts of all MoE layers between them."""
+    attention: Attention = Attention()
+    """The attention replicas, which run all of the model but its experts; scaled by the requests they have."""
+    serving: Serving = Serving()
+    """The OpenAI-compatible API."""
+    runtime: Annotated[
+        Runtime, Field(json_schema_extra=required_with_cure(f"spec.runtime is missing: {_RUNTIME_CURE}"))
+    ]
+    """Where the model runs. Exactly one field is set."""
+    suspend: bool = False
+    """While true the operator writes nothing for this object; what is being served goes on being served."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+    """What happens to the applications on an existing Ray cluster when this object is deleted."""

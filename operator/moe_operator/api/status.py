@@ -1,0 +1,96 @@
+"""``status`` of a MoEDeployment: what the operator saw, written once at the end of each reconcile."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from moe_operator.api.base import StatusModel
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class Condition(StatusModel):
+    """One aspect of the state, in the form all of Kubernetes uses."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Which aspect: Ready, Progressing, Degraded, ModelValid, RuntimeReachable."""
+    status: ConditionStatus
+    """Whether it holds."""
+    observed_generation: Annotated[int, Field(ge=0)]
+    """Generation of the spec that this was judged by."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When `status` changed last."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, as one word for machines."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, in words: the field, the value and the cure where something is wrong."""
+
+
+class ModelStatus(StatusModel):
+    """What the model turned out to be, as found where Ray runs."""
+
+    digest: str
+    """Hash over configuration and tensor headers; equal digests mean interchangeable shards."""
+    architecture: str
+    """Family, such as Mixtral."""
+    dtype: str
+    """Number format it is served in."""
+    layers: int
+    """MoE layers."""
+    experts: int
+    """Experts per MoE layer."""
+    top_k: int
+    """Experts per token."""
+    bytes_per_expert: int
+    """Bytes of one expert of one layer."""
+    max_context: int
+    """Longest sequence the model was made for, in tokens."""
+
+
+class PlacementStatus(StatusModel):
+    """The placement of experts that is in force."""
+
+    revision: int
+    """Number of the placement, counted by the operator."""
+    epoch: int
+    """Number of the routing table in force, counted by the directory."""
+    balance: str | None = None
+    """Mean load of a shard divided by that of the busiest, per layer, averaged: 1.00 is perfect. Counted from tokens \
+routed; absent before the first."""
+    fan_out: str | None = None
+    """Shards that a token visits per layer, averaged. Counted from tokens routed; absent before the first."""
+
+
+class MoEDeploymentStatus(StatusModel):
+    """What the operator saw."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that this status describes."""
+    url: str | None = None
+    """Base URL of the OpenAI API."""
+    shards: int | None = None
+    """Expert shards that exist."""
+    ready_shards: int | None = None
+    """Expert shards that answer and hold what they should."""
+    selector: str | None = None
+    """Label selector of the scale subresource."""
+    slots_per_shard: int | None = None
+    """Experts a shard can hold per layer, as set at creation or by spec.experts.slotsPerShard."""
+    model: ModelStatus | None = None
+    """What the model turned out to be."""
+    placement: PlacementStatus | None = None
+    """The placement of experts that is in force."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+    """State by aspect."""
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if there is one."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)

@@ -1,0 +1,39 @@
+"""The directory of a deployment, asked through the api's ``/internal`` route. Called by ``moe_operator.reconcile``."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from moe_operator.backends.errors import DirectoryError, RayUnreachableError, RouteMissingError
+from moe_operator.backends.http import HttpClient
+from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
+
+READ_SECONDS = 4.0
+
+
+async def read_report(http: HttpClient, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
+    """Ask for the report; ``key`` is the deployment's internal key.
+
+    Raises:
+        RouteMissingError: Serve has no such route (yet).
+        DirectoryError: no report, for another reason.
+        RayAddressRefusedError: the operator may not connect there.
+    """
+    url = f"{serve_url.rstrip('/')}{route_prefix.rstrip('/')}{INTERNAL_REPORT_PATH}"
+    try:
+        answer = await http.call("GET", url, seconds=READ_SECONDS, token=key)
+    except RayUnreachableError as error:
+        raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
+    if answer.status == 404:
+        raise RouteMissingError(f"Serve at {serve_url} has no route {route_prefix}{INTERNAL_REPORT_PATH}")
+    if answer.status != 200:
+        raise DirectoryError(f"{url} answers HTTP {answer.status} instead of a report")
+    try:
+        return DirectoryReport.model_validate_json(answer.body)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise DirectoryError(
+            f"{url} answers something else than this release's report ({where}: {fault['msg']}): run the same release "
+            "of moe-operator on Ray and in Kubernetes, and check spec.runtime.rayCluster.serveURL"
+        ) from error

@@ -1,0 +1,73 @@
+"""Errors of the Ray side. Each says which reason a condition gives for it; messages are the same at every attempt.
+
+RayError
+├── RayAddressRefusedError   the operator may not connect there
+├── RayUnreachableError      nothing answers, or Ray itself is in trouble
+├── RayAuthError             the token is missing or wrong
+├── NotARayDashboardError    something answers that is no Ray dashboard
+├── ServeMissingError        a Ray without Serve
+├── DeployRefusedError       Serve refused the configuration
+└── DirectoryError           the directory of a deployment cannot be asked
+    └── RouteMissingError    Serve has no such route (yet)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from moe_operator.api import Reason
+from moe_operator.errors import OperatorError
+
+
+class RayError(OperatorError):
+    """Ray could not be read or written.
+
+    Attributes:
+        reason: of the condition that tells of it.
+    """
+
+    reason: ClassVar[Reason] = Reason.RAY_UNREACHABLE
+
+
+class RayAddressRefusedError(RayError):
+    """The operator's own settings forbid this address."""
+
+    reason = Reason.RAY_ADDRESS_REFUSED
+
+
+class RayUnreachableError(RayError):
+    """No answer within the time limit, or one that says that Ray is in trouble."""
+
+
+class RayAuthError(RayError):
+    """401 or 403: the token is missing or wrong."""
+
+    reason = Reason.RAY_AUTH_FAILED
+
+
+class NotARayDashboardError(RayError):
+    """An answer that no Ray dashboard gives."""
+
+    reason = Reason.NOT_A_RAY_DASHBOARD
+
+
+class ServeMissingError(RayError):
+    """Ray runs there, but without Serve."""
+
+    reason = Reason.PACKAGE_MISSING
+
+
+class DeployRefusedError(RayError):
+    """Serve refused the configuration; the message has its words."""
+
+    reason = Reason.DEPLOY_FAILED
+
+
+class DirectoryError(RayError):
+    """The directory of a deployment did not give a report."""
+
+    reason = Reason.DIRECTORY_UNREACHABLE
+
+
+class RouteMissingError(DirectoryError):
+    """Serve answers, but has no such route: the core application is not up (yet)."""

@@ -1,0 +1,156 @@
+"""HTTP as the operator speaks it with Ray: bounded in time and size, no redirects, no proxies, no cookies.
+
+A redirect is not followed because it could lead, with the token, to an address that nobody allowed. Called by
+``serve_rest.client`` and ``directory``; a failure to get any answer becomes ``RayUnreachableError`` here, what an
+answer means is decided there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import socket
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from moe_operator.backends.addresses import AddressPolicy
+from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
+
+CONNECT_SECONDS = 3.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Serve's state of some thousand applications is about 10 MB."""
+
+# Ray blanks the secrets of runtime environments in answers to browsers; a client that writes them back must not get
+# such answers, so it names itself.
+_USER_AGENT = "moe-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace").strip()
+
+    def json(self) -> Any:
+        """The body as JSON; ValueError if it is none."""
+        return json.loads(self.body)
+
+
+class HttpClient:
+    """One per process; use it as an async context manager."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit_per_host=8, resolver=_CheckedResolver(self._policy)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": _USER_AGENT},
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(
+        self, method: str, url: str, *, seconds: float, token: str | None = None, json_body: Any = None
+    ) -> Answer:
+        """Send one request and read its whole answer within ``seconds``; ``token`` goes as a bearer token.
+
+        Raises:
+            RayAddressRefusedError: the address is not allowed.
+            RayUnreachableError: no answer; the message says why in words that do not change between attempts.
+        """
+        if self._session is None:
+            raise RuntimeError("use HttpClient as an async context manager")
+        self._policy.check(url)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
+        try:
+            async with self._session.request(
+                method, url, json=json_body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as answer:
+                return Answer(answer.status, await _read(answer.content))
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise _refused(error) or RayUnreachableError(f"{url}: {_in_words(error, seconds)}") from error
+
+
+class _CheckedResolver(AbstractResolver):
+    """Resolves as the system does and lets through only addresses that the policy allows."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._system = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        results = await self._system.resolve(host, port, family)
+        for result in results:
+            self._policy.check_resolved(host, port, ipaddress.ip_address(result["host"].partition("%")[0]))
+        return results
+
+    async def close(self) -> None:
+        await self._system.close()
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    chunks, size = [], 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _refused(error: BaseException) -> RayAddressRefusedError | None:
+    """The policy's verdict, where a resolver's error was wrapped on its way through aiohttp."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RayAddressRefusedError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _in_words(error: BaseException, seconds: float) -> str:
+    """Without addresses, ports and times that differ from attempt to attempt."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {CONNECT_SECONDS:.0f} s"
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        return f"no answer within {seconds:.0f} s"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name cannot be resolved"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it does not speak TLS; is the URL's scheme http instead of https?"
+    if isinstance(error, ConnectionRefusedError) or isinstance(
+        getattr(error, "os_error", None), ConnectionRefusedError
+    ):
+        return "connection refused"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or type(error.os_error).__name__
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
+        return "it closed the connection before it had answered"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "it does not speak HTTP"
+    return str(error) or type(error).__name__

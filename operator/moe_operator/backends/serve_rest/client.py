@@ -1,0 +1,92 @@
+"""The two calls of Serve's REST API, and what their answers mean. Called by ``cluster`` only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moe_operator.backends.errors import (
+    DeployRefusedError,
+    NotARayDashboardError,
+    RayAuthError,
+    RayError,
+    RayUnreachableError,
+    ServeMissingError,
+)
+from moe_operator.backends.http import Answer, HttpClient
+from moe_operator.backends.serve_rest.state import ServeState, parse_state
+
+APPLICATIONS_PATH = "/api/serve/applications/"
+READ_SECONDS = 6.0
+WRITE_SECONDS = 60.0
+"""The first PUT that a Ray cluster ever sees starts Serve."""
+_QUOTED = 500
+"""Characters of a foreign answer that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeClient:
+    """Serve's REST API at one dashboard address, with one token."""
+
+    http: HttpClient
+    dashboard_url: str
+    token: str | None
+
+    async def read(self) -> ServeState:
+        """What Serve runs; RayError says why it cannot be told."""
+        answer = await self._call("GET", READ_SECONDS)
+        if answer.status != 200:
+            raise self._error(answer)
+        try:
+            return parse_state(answer.json())
+        except (ValueError, TypeError, AttributeError) as error:
+            raise self._not_a_dashboard(f"its answer is not Serve's ({_shape(answer)})") from error
+
+    async def write(self, body: Mapping[str, Any]) -> None:
+        """Replace all declarative applications; RayError says why not."""
+        answer = await self._call("PUT", WRITE_SECONDS, body)
+        if answer.status == 400:
+            raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {_quote(answer)}")
+        if answer.status != 200:
+            raise self._error(answer)
+
+    async def _call(self, method: str, seconds: float, body: Any = None) -> Answer:
+        url = self.dashboard_url.rstrip("/") + APPLICATIONS_PATH
+        return await self.http.call(method, url, seconds=seconds, token=self.token, json_body=body)
+
+    def _error(self, answer: Answer) -> RayError:
+        if answer.status == 401:
+            return RayAuthError(
+                f"{self.dashboard_url} asks for a token and got none: put Ray's token into key 'token' of a Secret "
+                "labelled moe-operator.io/use=ray-token and name it in spec.runtime.rayCluster.tokenSecretRef"
+            )
+        if answer.status == 403:
+            return RayAuthError(
+                f"{self.dashboard_url} refused the token of spec.runtime.rayCluster.tokenSecretRef: put the one that "
+                "this Ray cluster was started with (`ray get-auth-token`) into that Secret"
+            )
+        if answer.status == 501:
+            return ServeMissingError(
+                f"the Ray cluster at {self.dashboard_url} has no Serve: install 'ray[serve]' and moe-operator[serving] "
+                "on all its nodes"
+            )
+        if 300 <= answer.status < 400:
+            return self._not_a_dashboard("it redirects, which is not followed: write the address it redirects to")
+        if answer.status in (500, 502, 503, 504):
+            return RayUnreachableError(f"Ray at {self.dashboard_url} is in trouble (HTTP {answer.status})")
+        return self._not_a_dashboard(f"it answers HTTP {answer.status} where Serve's applications should be")
+
+    def _not_a_dashboard(self, found: str) -> NotARayDashboardError:
+        return NotARayDashboardError(
+            f"spec.runtime.rayCluster.dashboardURL is {self.dashboard_url}, but no Ray dashboard answers there: "
+            f"{found}; it is usually port 8265 of Ray's head node"
+        )
+
+
+def _shape(answer: Answer) -> str:
+    return "an HTML page" if answer.body.lstrip()[:1] == b"<" else "not the JSON expected"
+
+
+def _quote(answer: Answer) -> str:
+    return answer.text if len(answer.text) <= _QUOTED else answer.text[:_QUOTED] + " …"

@@ -1,0 +1,133 @@
+"""Our applications into what a Ray cluster runs. Pure.
+
+A PUT replaces every declarative application, so what it lacks is deleted: the configuration to write is what is there,
+with the applications of the deployments that changed replaced and everything else kept as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """All that one MoEDeployment wants to run.
+
+    Attributes:
+        core: name of its core application; its other applications are named ``<core>.…``.
+        applications: as entries of Serve's ``applications``; an application of its own that is missing is removed.
+        http_options: with which to start Serve, where it does not run yet; it takes them once and for all.
+    """
+
+    core: str
+    applications: tuple[Config, ...]
+    http_options: Config | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(application["name"] for application in self.applications)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why a change was left out.
+
+    Attributes:
+        route: the route prefix that ``owner`` has; None if ``owner`` is a foreign application with a name of ours.
+        owner: name of an application.
+    """
+
+    route: str | None
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What to write.
+
+    Attributes:
+        applications: all that shall run, foreign ones first and as they were.
+        changed: whether that differs from what was submitted last.
+        conflicts: the changes left out, by ``core``; what they run already stays.
+    """
+
+    applications: tuple[Config, ...]
+    changed: bool
+    conflicts: Mapping[str, Conflict]
+
+
+def belongs(name: str, core: str) -> bool:
+    """Whether this is a name for an application of the deployment whose core application is ``core``."""
+    return name == core or name.startswith(core + ".")
+
+
+def owned(state: ServeState, core: str) -> dict[str, Application]:
+    """The applications of one deployment that exist, those being deleted included."""
+    return {
+        name: application
+        for name, application in state.applications.items()
+        if belongs(name, core) and (application.config is None or _is_ours(application.config))
+    }
+
+
+def _is_ours(config: Config) -> bool:
+    return config.get("import_path") in (CORE_IMPORT_PATH, SHARD_IMPORT_PATH)
+
+
+def merge(state: ServeState, changes: Sequence[Change]) -> Merge:
+    """Put changes into what is there; of two that want the same route the earlier one has it."""
+    submitted = {name: a.config for name, a in state.applications.items() if a.declarative and a.config is not None}
+    wanted = dict(submitted)
+    conflicts: dict[str, Conflict] = {}
+    for change in changes:
+        conflict = _conflict(state, wanted, change)
+        if conflict:
+            conflicts[change.core] = conflict
+            continue
+        for name, config in list(wanted.items()):
+            if belongs(name, change.core) and _is_ours(config) and name not in change.names:
+                del wanted[name]
+        wanted.update((application["name"], application) for application in change.applications)
+    return Merge(tuple(wanted.values()), wanted != submitted, conflicts)
+
+
+def _conflict(state: ServeState, wanted: Mapping[str, Config], change: Change) -> Conflict | None:
+    for name in change.names & state.applications.keys():
+        config = state.applications[name].config
+        if config is not None and not _is_ours(config):
+            return Conflict(None, name)
+    taken = _routes(state, wanted)
+    for application in change.applications:
+        owner = taken.get(application["route_prefix"])
+        if application["route_prefix"] is not None and owner is not None and not belongs(owner, change.core):
+            return Conflict(application["route_prefix"], owner)
+    return None
+
+
+def _routes(state: ServeState, wanted: Mapping[str, Config]) -> dict[str, str]:
+    """Route prefix -> application, of those that run without REST, those on their way out and those wanted."""
+    others = {a.route_prefix: name for name, a in state.applications.items() if name not in wanted}
+    routes = {route: name for route, name in others.items() if route is not None}
+    routes.update(_declared_routes(wanted.values()))
+    return routes
+
+
+def _declared_routes(configs: Iterable[Config]) -> Iterable[tuple[str, str]]:
+    for config in configs:
+        route = config.get("route_prefix", "/")
+        if route is not None:
+            yield route, config["name"]
+
+
+def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> dict[str, Any]:
+    """The body of the PUT: the applications, and the options beside them as they are."""
+    wanted = next((change.http_options for change in changes if change.http_options), None)
+    start = {"http_options": wanted} if wanted and not state.controller else {}
+    return {**state.options, **start, "applications": list(applications)}

@@ -1,0 +1,91 @@
+"""What Serve runs, as its GET says: the configuration submitted last and the state of each application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Status = Literal["NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED", "RUNNING", "UNHEALTHY", "DELETING"]
+
+# Fields beside ``applications`` that a GET tells and a PUT takes. A PUT without them would reset them to defaults
+# (``target_capacity`` takes effect at once). Those that no GET tells (``logging_config``, ``tracing_config``) stay as
+# they are when a PUT lacks them.
+KEPT_OPTIONS = ("proxy_location", "http_options", "grpc_options", "target_capacity")
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One application.
+
+    Attributes:
+        config: as it was submitted; None while it is being deleted, or if it was not deployed by REST.
+        declarative: whether it was deployed by REST and so is subject to the next PUT.
+        route_prefix: where it is, or will be, reached; None without a route.
+        deployed_at: Unix time, by Ray's clock, of the PUT that it was part of last.
+        problems: what its deployments complain of, by deployment.
+    """
+
+    name: str
+    status: Status
+    message: str = ""
+    config: Mapping[str, Any] | None = None
+    declarative: bool = True
+    route_prefix: str | None = None
+    deployed_at: float = 0.0
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeState:
+    """All applications of one Ray cluster.
+
+    Attributes:
+        controller: id of Serve's controller actor; empty while Serve does not run.
+        options: the fields of ``KEPT_OPTIONS`` that are set.
+    """
+
+    controller: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    applications: Mapping[str, Application] = field(default_factory=dict)
+
+
+def parse_state(answer: Any) -> ServeState:
+    """Read the JSON of a GET.
+
+    Raises:
+        ValueError: it is not what Serve answers.
+    """
+    if not isinstance(answer, dict) or not isinstance(answer.get("applications"), dict):
+        raise ValueError("no 'applications' in the answer")
+    applications = {name: _application(name, fields) for name, fields in answer["applications"].items()}
+    options = {name: answer[name] for name in KEPT_OPTIONS if answer.get(name) is not None}
+    return ServeState(str((answer.get("controller_info") or {}).get("actor_id") or ""), options, applications)
+
+
+def _application(name: str, fields: Any) -> Application:
+    if not isinstance(fields, dict) or fields.get("status") not in get_args(Status):
+        raise ValueError(f"application {name!r} has no status that this release knows")
+    config = fields.get("deployed_app_config")
+    return Application(
+        name=name,
+        status=fields["status"],
+        message=str(fields.get("message") or ""),
+        config=config,
+        declarative=fields.get("source", "declarative") == "declarative",
+        route_prefix=_route(fields.get("route_prefix"), config),
+        deployed_at=float(fields.get("last_deployed_time_s") or 0.0),
+        problems={
+            deployment: str(details["message"])
+            for deployment, details in (fields.get("deployments") or {}).items()
+            if details.get("message")
+        },
+    )
+
+
+def _route(live: str | None, config: Mapping[str, Any] | None) -> str | None:
+    """The live route, else the one it will get: Serve's default is ``/``."""
+    if live is not None or config is None:
+        return live
+    route = config.get("route_prefix", "/")
+    return None if route is None else str(route)

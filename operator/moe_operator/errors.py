@@ -1,0 +1,24 @@
+"""The operator's own errors; each message names what was wrong, where, and the cure.
+
+OperatorError
+├── InvalidObjectError      a stored object that these types cannot read
+├── LeadershipLostError     a write was about to happen without a valid Lease
+├── KubeError …             kube/errors.py
+├── NameConflictError       kube/errors.py
+├── SecretError …           kube/errors.py
+└── RayError …              backends/errors.py
+"""
+
+from __future__ import annotations
+
+
+class OperatorError(Exception):
+    """Base of everything this package raises."""
+
+
+class InvalidObjectError(OperatorError, ValueError):
+    """An object in the cluster does not fit these types, as when the installed CRD is newer than the operator."""
+
+
+class LeadershipLostError(OperatorError):
+    """This process may not write (any more): its Lease has run out or was taken."""

@@ -1,0 +1,10 @@
+"""Kubernetes as the operator uses it: an edge of seven calls (``api``), and above it what is done with them.
+
+- ``client``: the edge over HTTP; ``api``: its Protocol, for fakes; ``resources``: kinds and paths; ``errors``.
+- ``children``: server-side apply of objects that belong to a MoEDeployment, never of anybody else's.
+- ``objects``: the status and the finalizer of a MoEDeployment.
+- ``secrets``: Secrets of the user, read only where their label allows it; the operator's own key.
+- ``events``: one Event per transition.
+
+Called by reconcile; knows nothing of Ray.
+"""

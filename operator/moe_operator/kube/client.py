@@ -1,0 +1,218 @@
+"""The edge over HTTP: ``KubeApi`` on the asyncio client of the ``kubernetes`` package.
+
+Only its transport and its authentication are used. Called by the operator's start-up and by tests on a real API server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from moe_operator.api.names import FIELD_MANAGER
+from moe_operator.errors import OperatorError
+from moe_operator.kube.api import Json
+from moe_operator.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    KubeError,
+    KubeUnreachableError,
+    NotFoundError,
+)
+from moe_operator.kube.resources import Resource
+
+REQUEST_SECONDS = 5.0
+"""Bound on one call. A write of a leader must be over before its Lease can be taken (see ``leader.LeaseSettings``)."""
+
+PAGE_SIZE = 500
+
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+_MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"
+
+
+def _no_fence() -> None:
+    """Whoever needs no leadership to write."""
+
+
+class KubeClient:
+    """``KubeApi`` on a real API server; an async context manager.
+
+    Args:
+        api_client: connection and credentials.
+        fence: called before each write; raises when this process may not write.
+        request_seconds: bound on each call.
+    """
+
+    def __init__(
+        self, api_client: ApiClient, fence: Callable[[], None] = _no_fence, request_seconds: float = REQUEST_SECONDS
+    ) -> None:
+        self._client = api_client
+        self._fence = fence
+        self._timeout = aiohttp.ClientTimeout(total=request_seconds)
+        self._seconds = request_seconds
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None = None, request_seconds: float = REQUEST_SECONDS) -> Self:
+        """With the credentials of ``kubeconfig``, else of ``$KUBECONFIG`` or ~/.kube/config, else of the pod.
+
+        Raises:
+            OperatorError: there are none, or they cannot be read.
+        """
+        settings = Configuration()
+        try:
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+                config.load_incluster_config(  # type: ignore[no-untyped-call] # untyped in kubernetes
+                    client_configuration=settings
+                )
+            else:
+                path = str(kubeconfig) if kubeconfig else None
+                await config.load_kube_config(  # type: ignore[no-untyped-call] # untyped in kubernetes
+                    config_file=path, client_configuration=settings, persist_config=False
+                )
+        except (config.ConfigException, OSError, yaml.YAMLError) as error:
+            raise OperatorError(
+                f"no access to Kubernetes: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount"
+            ) from error
+        client = ApiClient(settings)
+        client.user_agent = FIELD_MANAGER
+        return cls(client, request_seconds=request_seconds)
+
+    def fenced(self, fence: Callable[[], None]) -> KubeClient:
+        """The same connection, for writes that only a leader may make."""
+        return KubeClient(self._client, fence, self._seconds)
+
+    @property
+    def configuration(self) -> Configuration:
+        """Address and credentials, for whoever connects by other means."""
+        configuration: Configuration = self._client.configuration
+        return configuration
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call] # untyped in kubernetes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        """See ``KubeApi``."""
+        return await self._call("GET", resource.path(namespace, name))
+
+    async def get_metadata(self, resource: Resource, namespace: str, name: str) -> Json:
+        """See ``KubeApi``."""
+        found = await self._call("GET", resource.path(namespace, name), accept=_METADATA_ONLY)
+        metadata: Json = found["metadata"]
+        return metadata
+
+    async def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
+        """See ``KubeApi``; read in pages."""
+        items: list[Json] = []
+        query = {"limit": str(PAGE_SIZE)}
+        while True:
+            page = await self._call("GET", resource.path(namespace), query=query)
+            items += page["items"]
+            query["continue"] = page["metadata"].get("continue", "")
+            if not query["continue"]:
+                return items
+
+    async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
+        """See ``KubeApi``."""
+        return await self._write("POST", resource.path(body["metadata"]["namespace"]), body)
+
+    async def replace(self, resource: Resource, body: Mapping[str, Any], subresource: str | None = None) -> Json:
+        """See ``KubeApi``."""
+        metadata = body["metadata"]
+        return await self._write("PUT", resource.path(metadata["namespace"], metadata["name"], subresource), body)
+
+    async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Json:
+        """See ``KubeApi``."""
+        return await self._write("PATCH", resource.path(namespace, name), patch, content=_MERGE_PATCH)
+
+    async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
+        """See ``KubeApi``."""
+        path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
+        return await self._write("PATCH", path, body, content=_APPLY_PATCH, query={"force": "true"})
+
+    async def _write(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        content: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        self._fence()
+        return await self._call(method, path, body, content, query={"fieldManager": FIELD_MANAGER, **(query or {})})
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        url_method, url, headers, payload, _ = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": accept, "Content-Type": content},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        try:
+            response = await self._client.call_api(url_method, url, headers, payload, _request_timeout=self._timeout)
+            text = await response.read()  # type: ignore[no-untyped-call] # untyped in kubernetes
+        except TimeoutError as error:
+            raise KubeUnreachableError(f"{method} {path}: no answer within {self._seconds:g} s") from error
+        except aiohttp.ClientError as error:
+            raise KubeUnreachableError(f"{method} {path}: {error}") from error
+        if not 200 <= response.status <= 299:
+            raise _refusal(method, path, response.status, text)
+        return _object(method, path, text)
+
+
+def _object(method: str, path: str, text: bytes) -> Json:
+    try:
+        answer: Json = json.loads(text)
+    except ValueError as error:
+        said = text[:200].decode(errors="replace")
+        raise KubeError(
+            f"{method} {path}: {said!r} is not JSON: is the server's address that of Kubernetes?"
+        ) from error
+    return answer
+
+
+def _refusal(method: str, path: str, status: int, text: bytes) -> KubeError:
+    """The error for an answer that is not a success; its message is the API server's own."""
+    try:
+        answer = json.loads(text)
+        said, reason = str(answer["message"]), answer.get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said, reason = text[:200].decode(errors="replace"), None
+    message = f"{method} {path}: {said}"
+    if status == 409 and reason == "AlreadyExists":
+        return AlreadyExistsError(message, status)
+    kinds: dict[int, type[KubeError]] = {
+        401: ForbiddenError,
+        403: ForbiddenError,
+        404: NotFoundError,
+        409: ConflictError,
+    }
+    return kinds.get(status, KubeError)(message, status)

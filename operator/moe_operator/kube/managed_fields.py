@@ -1,0 +1,42 @@
+"""Making fields that were created by POST removable by server-side apply.
+
+A POST records its fields as an ``Update`` of the manager. A later apply by the same manager owns a second entry, an
+``Apply``, and a field dropped from the manifest then stays, held by the first. So the first is turned into an ``Apply``
+before the first apply, as client-go's ``csaupgrade`` does. Pure; called by ``children``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from moe_operator.kube.api import Json
+
+
+def upgraded(managed_fields: Sequence[Mapping[str, Any]], manager: str) -> list[Json] | None:
+    """``managed_fields`` with every ``Update`` entry of ``manager`` merged into its ``Apply`` entry.
+
+    Returns:
+        None if there is nothing to change. Entries of subresources are left as they are: apply does not touch them.
+    """
+    updates = [entry for entry in managed_fields if _is(entry, manager, "Update")]
+    if not updates:
+        return None
+    applies = [entry for entry in managed_fields if _is(entry, manager, "Apply")]
+    others = [dict(entry) for entry in managed_fields if entry not in updates and entry not in applies]
+    fields: Json = {}
+    for entry in [*applies, *updates]:
+        fields = _union(fields, entry.get("fieldsV1", {}))
+    return [*others, {**(applies or updates)[0], "operation": "Apply", "fieldsV1": fields}]
+
+
+def _is(entry: Mapping[str, Any], manager: str, operation: str) -> bool:
+    return (entry.get("manager"), entry.get("operation"), entry.get("subresource", "")) == (manager, operation, "")
+
+
+def _union(left: Mapping[str, Any], right: Mapping[str, Any]) -> Json:
+    """A FieldsV1 is a tree whose keys are path elements; the union of two sets is the union of the trees."""
+    merged = dict(left)
+    for key, child in right.items():
+        merged[key] = _union(merged.get(key, {}), child)
+    return merged

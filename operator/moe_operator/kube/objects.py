@@ -1,0 +1,50 @@
+"""Writes on a MoEDeployment itself: its status and its finalizer, each on the resourceVersion it was decided on."""
+
+from __future__ import annotations
+
+from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.api.status import MoEDeploymentStatus
+from moe_operator.kube.api import Json, KubeApi
+from moe_operator.kube.resources import MOE_DEPLOYMENTS
+
+
+async def write_status(api: KubeApi, live: Json, status: MoEDeploymentStatus) -> Json:
+    """Replace the status of ``live``; no write if it is equal. (On ``/status`` the rest is kept by the API server.)
+
+    Returns:
+        The object as it then is.
+
+    Raises:
+        ConflictError: the object changed since ``live`` was read.
+        NotFoundError: it is gone.
+    """
+    wanted = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if live.get("status", {}) == wanted:
+        return live
+    metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    body = {
+        "apiVersion": MOE_DEPLOYMENTS.api_version,
+        "kind": MOE_DEPLOYMENTS.kind,
+        "metadata": metadata,
+        "status": wanted,
+    }
+    return await api.replace(MOE_DEPLOYMENTS, body, subresource="status")
+
+
+async def set_cleanup_finalizer(api: KubeApi, live: Json, present: bool) -> Json:
+    """Add or remove the operator's finalizer, leaving others' alone; no write if it is as wanted.
+
+    Raises:
+        ConflictError: the object changed since ``live`` was read.
+        NotFoundError: it is gone.
+    """
+    metadata = live["metadata"]
+    finalizers = list(metadata.get("finalizers", []))
+    if (CLEANUP_FINALIZER in finalizers) == present:
+        return live
+    if present:
+        finalizers.append(CLEANUP_FINALIZER)
+    else:
+        finalizers.remove(CLEANUP_FINALIZER)
+    patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+    return await api.merge_patch(MOE_DEPLOYMENTS, metadata["namespace"], metadata["name"], patch)

@@ -1,0 +1,134 @@
+"""Takes, renews and gives back the Lease. Time is our own clock's; the API server's is never compared with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from moe_operator.errors import LeadershipLostError
+from moe_operator.kube.api import Json, KubeApi
+from moe_operator.kube.errors import KubeError, NotFoundError
+from moe_operator.kube.resources import LEASES
+from moe_operator.leader.lease import LeaseRecord, LeaseSettings, Patience, claimed, released
+
+logger = logging.getLogger(__name__)
+
+
+def boot_clock() -> float:
+    """Seconds since boot, those in which the machine slept included: a leader that slept is late."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Elector:
+    """One contender for a Lease.
+
+    ``acquire`` returns as leader; ``hold`` renews from then on and raises when leadership is lost, upon which the
+    process must end; ``check`` is asked before each write; ``release`` ends it in peace.
+
+    Args:
+        api: without a fence, since the Lease is what makes a leader.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        settings: LeaseSettings,
+        clock: Callable[[], float] = boot_clock,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+        self._now = now
+        self._patience = Patience()
+        self._lease: Json | None = None
+        self._deadline = float("-inf")
+
+    def deadline_ok(self) -> bool:
+        """Whether the last renewal is recent enough that nobody else can be leader."""
+        return self._clock() < self._deadline
+
+    def check(self) -> None:
+        """Before each write.
+
+        Raises:
+            LeadershipLostError: this process is not, or no longer surely, the leader.
+        """
+        if not self.deadline_ok():
+            raise LeadershipLostError(
+                f"Lease {self._where()} is not ours or was not renewed for {self._settings.renew_deadline:g} s: "
+                "nothing more is written"
+            )
+
+    async def acquire(self) -> None:
+        """Wait until this process is the leader; an API server that does not answer is waited for too."""
+        while not await self._attempted():
+            await self._sleep(self._settings.retry_period)
+        logger.info("leader of %s as %s", self._where(), self._settings.identity)
+
+    async def hold(self) -> None:
+        """Renew until leadership is lost.
+
+        Raises:
+            LeadershipLostError: somebody else holds the Lease, or no renewal succeeded until the deadline.
+        """
+        while True:
+            await self._sleep(self._settings.retry_period)
+            if not await self._attempted():
+                self.check()
+
+    async def release(self) -> None:
+        """Let the next leader start at once. Best effort: without it the Lease runs out by itself."""
+        lease, self._lease = self._lease, None
+        if lease is None or not self.deadline_ok():
+            return
+        self._deadline = float("-inf")
+        try:
+            async with asyncio.timeout(self._settings.request_timeout):
+                await self._api.replace(LEASES, released(lease, self._now()))
+        except (KubeError, TimeoutError) as error:
+            logger.warning("Lease %s was not released: %s", self._where(), error)
+
+    async def _attempted(self) -> bool:
+        """Claim or renew once, within the request's bound; False if it did not succeed."""
+        try:
+            async with asyncio.timeout(self._settings.request_timeout):
+                return await self._claim()
+        except (KubeError, TimeoutError) as error:
+            logger.warning("Lease %s: %s", self._where(), str(error) or "no answer in time")
+            return False
+
+    async def _claim(self) -> bool:
+        lease = self._lease or await self._read()
+        if not self._may_claim(lease):
+            self._deadline = float("-inf")
+            return False
+        sent = self._clock()
+        self._lease = None  # read anew unless the write succeeds
+        self._lease = await self._write(lease)
+        self._deadline = sent + self._settings.renew_deadline
+        return True
+
+    def _may_claim(self, lease: Json | None) -> bool:
+        if lease is None and self.deadline_ok():
+            return True  # somebody deleted our Lease: others still wait for us
+        record = LeaseRecord.of(lease) if lease else None
+        return self._patience.may_claim(record, self._settings.identity, self._clock())
+
+    async def _read(self) -> Json | None:
+        try:
+            return await self._api.get(LEASES, self._settings.namespace, self._settings.name)
+        except NotFoundError:
+            return None
+
+    async def _write(self, lease: Json | None) -> Json:
+        wanted = claimed(lease, self._settings, self._now())
+        return await (self._api.replace(LEASES, wanted) if lease else self._api.create(LEASES, wanted))
+
+    def _where(self) -> str:
+        return f"{self._settings.namespace}/{self._settings.name}"

@@ -1,0 +1,34 @@
+"""Growing, jittered delays between attempts. Pure but for the random numbers it is given."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Delays by key: ``first``, then doubled up to ``cap``, each shortened by a random part of up to ``jitter``.
+
+    Attributes:
+        first, cap: seconds. The cap bounds how long a Ray that comes back waits to be noticed.
+        jitter: 0 to 1; it spreads keys that failed together.
+    """
+
+    first: float = 0.5
+    cap: float = 10.0
+    jitter: float = 0.3
+    rng: random.Random = field(default_factory=random.Random)
+    _failures: dict[str, int] = field(default_factory=dict)
+
+    def next_delay(self, key: str) -> float:
+        """Seconds to wait after another failure of ``key``."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        # The exponent is bounded: beyond any cap in use a larger one would only overflow.
+        delay = min(self.cap, self.first * 2.0 ** min(failures, 32))
+        return delay * (1.0 - self.jitter * self.rng.random())
+
+    def forget(self, key: str) -> None:
+        """``key`` succeeded, or is gone."""
+        self._failures.pop(key, None)

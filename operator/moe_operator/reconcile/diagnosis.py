@@ -1,0 +1,164 @@
+"""What is wrong with a deployment, in the order in which a person should look at it. Pure.
+
+Messages say the same at every attempt: a status that repeats itself is not written again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from moe_operator.api import ConditionType, Reason
+from moe_operator.backends.serve_rest.merge import Conflict
+from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.world import Finding, World
+from moe_operator.release import serving_requirement
+from moe_placement.wire.report import DirectoryReport
+
+RUNTIME_GRACE_SECONDS = 5.0
+"""A Ray that answered before and misses one call is not told of yet."""
+DIRECTORY_GRACE_SECONDS = 10.0
+"""The same for a directory: after a restart it is back within seconds, and tokens flow meanwhile."""
+
+_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")
+_OURS = re.compile(r"moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8}(\.|$)")
+
+
+def diagnose(world: World, plan: Plan, conflict: Conflict | None) -> Finding | None:
+    """The first thing that is wrong, or None."""
+    if plan.step in (Step.SLEEP, Step.REPLACE):
+        return None
+    looks: tuple[Callable[[], Finding | None], ...] = (
+        lambda: world.key_problem,
+        lambda: runtime_problem(world),
+        lambda: _conflict(world, conflict),
+        lambda: _failed_applications(world),
+        lambda: _model(world.report),
+        lambda: plan.problem,
+        lambda: _directory(world),
+        lambda: _refused(world.report),
+        lambda: _shards(world),
+        lambda: _attention(world),
+        lambda: _foreign_writer(world),
+    )
+    return next((problem for look in looks if (problem := look())), None)
+
+
+def runtime_problem(world: World) -> Finding | None:
+    """Why Ray cannot be read, once it is to be told."""
+    before = world.moe.status.condition(ConditionType.RUNTIME_REACHABLE)
+    if before and before.status == "True" and world.runtime_failing_seconds < RUNTIME_GRACE_SECONDS:
+        return None
+    return world.runtime_problem
+
+
+def _conflict(world: World, conflict: Conflict | None) -> Finding | None:
+    if conflict is None:
+        return None
+    owner = _owner(conflict.owner)
+    if conflict.route is None:
+        return Finding(
+            Reason.NAME_CONFLICT,
+            f"{owner} on this Ray cluster has a name of this deployment's and is left alone: delete it",
+        )
+    return Finding(
+        Reason.ROUTE_PREFIX_TAKEN,
+        f"spec.serving.routePrefix is {conflict.route}, which {owner} has on this Ray cluster: choose another",
+    )
+
+
+def _owner(application: str) -> str:
+    ours = _OURS.match(application)
+    if ours:
+        return f"MoEDeployment {ours['namespace']}/{ours['name']}"
+    return f"Serve application {application!r}"
+
+
+def _failed_applications(world: World) -> Finding | None:
+    for application in world.applications.values():
+        if application.status == "DEPLOY_FAILED":
+            return _failure(world, application)
+    return _still_failing(world)
+
+
+def _failure(world: World, application: Application) -> Finding:
+    said = _ANSI.sub("", "\n".join([application.message, *application.problems.values()]))
+    missing = _MISSING_MODULE.search(said)
+    if missing:
+        return Finding(
+            Reason.PACKAGE_MISSING,
+            f"the Ray cluster at {world.moe.ray_cluster.dashboard_url} has no Python package {missing[1]!r}: install "
+            f"it on all its nodes, pip install '{serving_requirement()}'; it is tried again by itself",
+        )
+    return Finding(Reason.DEPLOY_FAILED, f"Serve could not start {application.name}: {_last_line(said)}")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _VARYING.sub("…", lines[-1])[:500] if lines else "it gave no reason"
+
+
+def _still_failing(world: World) -> Finding | None:
+    """The failure told before, while what failed is being tried again."""
+    before = world.moe.status.condition(ConditionType.DEGRADED)
+    if (
+        before is None
+        or before.reason not in (Reason.PACKAGE_MISSING, Reason.DEPLOY_FAILED)
+        or before.observed_generation != world.moe.metadata.generation
+        or (world.core is not None and all(a.status == "RUNNING" for a in world.applications.values()))
+    ):
+        return None
+    return Finding(Reason.named(before.reason), before.message)
+
+
+def _model(report: DirectoryReport | None) -> Finding | None:
+    if report is None or report.model_problem is None:
+        return None
+    return Finding(Reason.named(report.model_problem.reason), report.model_problem.message)
+
+
+def _directory(world: World) -> Finding | None:
+    problem = world.report_problem
+    if problem and problem.reason == Reason.RAY_ADDRESS_REFUSED:
+        return problem
+    return problem if world.report_failing_seconds >= DIRECTORY_GRACE_SECONDS else None
+
+
+def _refused(report: DirectoryReport | None) -> Finding | None:
+    return Finding(Reason.PLACEMENT_REFUSED, report.refused) if report and report.refused else None
+
+
+def _shards(world: World) -> Finding | None:
+    shards = world.report.shards if world.report else ()
+    lost = [str(shard.index) for shard in shards if shard.phase == "Lost" and shard.wanted]
+    if lost:
+        return Finding(Reason.SHARDS_LOST, f"shards {', '.join(lost)} do not answer; Ray restarts them")
+    troubled = [f"shard {shard.index}: {shard.problem}" for shard in shards if shard.problem]
+    return Finding(Reason.SHARD_PROBLEM, _VARYING.sub("…", "; ".join(troubled))) if troubled else None
+
+
+def _attention(world: World) -> Finding | None:
+    if world.report is None:
+        return None
+    if _was_served(world) and not any(replica.ready for replica in world.report.attention):
+        return Finding(Reason.ATTENTION_LOST, "no attention replica is ready any more; Ray restarts them")
+    return None
+
+
+def _was_served(world: World) -> bool:
+    ready = world.moe.status.condition(ConditionType.READY)
+    degraded = world.moe.status.condition(ConditionType.DEGRADED)
+    return bool(ready and ready.status == "True") or bool(degraded and degraded.reason == Reason.ATTENTION_LOST)
+
+
+def _foreign_writer(world: World) -> Finding | None:
+    if not world.lost:
+        return None
+    return Finding(
+        Reason.FOREIGN_WRITER,
+        f"another writer of Serve's configuration at {world.moe.ray_cluster.dashboard_url} removed "
+        f"{', '.join(sorted(world.lost))}; they were put back: have it keep what it does not own",
+    )

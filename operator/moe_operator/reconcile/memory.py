@@ -1,0 +1,72 @@
+"""What a process remembers of a MoEDeployment between reconciles. Losing it costs a moment's patience, never state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LOSS_SECONDS = 300.0
+"""For how long it is told that a foreign writer removed applications."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """Of one object; a new object of the same name begins anew. Times are of a monotonic clock.
+
+    Attributes:
+        term: claimed for its directory under this leadership; 0 before the first.
+        token: the one that reached its Ray cluster last; the Secret may go before the object does.
+    """
+
+    uid: str
+    term: int = 0
+    token: str | None = None
+    _runtime_failing_since: float | None = None
+    _report_failing_since: float | None = None
+    _lost: dict[str, float] = field(default_factory=dict)
+
+    def claim_term(self, seen: int) -> int:
+        """The term to write with, when the directory has seen ``seen``: one more than any other leader's."""
+        if self.term < seen or self.term == 0:
+            self.term = seen + 1
+        return self.term
+
+    def runtime_failing(self, failing: bool, now: float) -> float:
+        """Note whether Ray could be read; returns for how many seconds it could not."""
+        self._runtime_failing_since = _since(self._runtime_failing_since, failing, now)
+        return 0.0 if self._runtime_failing_since is None else now - self._runtime_failing_since
+
+    def report_failing(self, failing: bool, now: float) -> float:
+        """Note whether the directory reported; returns for how many seconds it did not."""
+        self._report_failing_since = _since(self._report_failing_since, failing, now)
+        return 0.0 if self._report_failing_since is None else now - self._report_failing_since
+
+    def note_lost(self, applications: frozenset[str], now: float) -> None:
+        """Note that a foreign writer removed these."""
+        self._lost.update(dict.fromkeys(applications, now))
+
+    def lost(self, now: float) -> frozenset[str]:
+        """What foreign writers removed lately."""
+        self._lost = {name: at for name, at in self._lost.items() if now - at < LOSS_SECONDS}
+        return frozenset(self._lost)
+
+
+def _since(before: float | None, failing: bool, now: float) -> float | None:
+    if not failing:
+        return None
+    return now if before is None else before
+
+
+@dataclass(slots=True)
+class Memories:
+    """By key; a key that is gone is forgotten."""
+
+    _memories: dict[str, Memory] = field(default_factory=dict)
+
+    def of(self, key: str, uid: str) -> Memory:
+        memory = self._memories.get(key)
+        if memory is None or memory.uid != uid:
+            memory = self._memories[key] = Memory(uid)
+        return memory
+
+    def forget(self, key: str) -> None:
+        self._memories.pop(key, None)

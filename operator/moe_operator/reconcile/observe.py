@@ -1,0 +1,98 @@
+"""Looks at the world of one MoEDeployment: its Secrets, its Ray cluster, its directory. Reads, and makes one Secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from moe_operator.api import MoEDeployment
+from moe_operator.backends.directory import read_report
+from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayError
+from moe_operator.backends.http import HttpClient
+from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
+from moe_operator.kube.api import KubeApi
+from moe_operator.kube.errors import NameConflictError, SecretError
+from moe_operator.kube.secrets import ensure_internal_key, read_api_key_hashes, read_ray_token, sha256
+from moe_operator.reconcile.memory import Memory
+from moe_operator.reconcile.world import Finding, KeyHashes, World
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Where to look. ``clock`` is monotonic, ``now`` is UTC."""
+
+    api: KubeApi
+    http: HttpClient
+    clusters: ServeClusters
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def cluster(self, moe: MoEDeployment) -> ServeCluster:
+        """The Ray cluster that it runs on."""
+        return self.clusters.at(moe.ray_cluster.dashboard_url)
+
+    async def token(self, moe: MoEDeployment) -> str | None:
+        """The token of its Ray cluster, if the spec names one; SecretError says why it cannot be had."""
+        ref = moe.ray_cluster.token_secret_ref
+        return await read_ray_token(self.api, moe.metadata.namespace, ref.name) if ref else None
+
+    async def observe(self, moe: MoEDeployment, memory: Memory) -> World:
+        """All that can be seen now; what cannot be is a finding of the world, never an error."""
+        world = World(moe=moe, now=self.now(), lost=memory.lost(self.clock()))
+        world = await self._observe_serve(world, memory)
+        if world.serve is None and moe.status.model is None:
+            return world
+        if moe.spec.experts.shards == 0:
+            return world
+        return await self._observe_directory(world, memory)
+
+    async def _observe_serve(self, world: World, memory: Memory) -> World:
+        moe = world.moe
+        try:
+            token = await self.token(moe)
+        except SecretError as error:
+            return replace(world, key_problem=Finding(error.reason, str(error)))
+        try:
+            serve = await self.cluster(moe).observe(token)
+        except RayError as error:
+            failing = memory.runtime_failing(True, self.clock())
+            problem = Finding(error.reason, str(error))
+            return replace(world, runtime_problem=problem, runtime_failing_seconds=failing)
+        memory.runtime_failing(False, self.clock())
+        memory.token = token
+        world = replace(world, serve=serve)
+        return replace(world, remembered=self.cluster(moe).remembered(world.core_name))
+
+    async def _observe_directory(self, world: World, memory: Memory) -> World:
+        try:
+            key = await ensure_internal_key(self.api, world.moe)
+        except NameConflictError as error:
+            return replace(world, key_problem=Finding(error.reason, str(error)))
+        world = await self._read_key_hashes(world, key)
+        if world.serve is None or world.core is not None:
+            world = await self._read_report(world, memory, key)
+        seen = max(world.target.term, world.report.term if world.report else 0)
+        return replace(world, term=memory.claim_term(seen))
+
+    async def _read_key_hashes(self, world: World, key: str) -> World:
+        ref = world.moe.spec.serving.api_keys_secret_ref
+        try:
+            hashes = await read_api_key_hashes(self.api, world.moe.metadata.namespace, ref.name) if ref else ()
+        except SecretError as error:
+            return replace(world, key_problem=world.key_problem or Finding(error.reason, str(error)))
+        return replace(world, keys=KeyHashes(sha256(key), hashes))
+
+    async def _read_report(self, world: World, memory: Memory, key: str) -> World:
+        moe = world.moe
+        route = (world.core.route_prefix if world.core else None) or moe.route_prefix
+        try:
+            report = await read_report(self.http, moe.ray_cluster.serve_url, route, key)
+        except (DirectoryError, RayAddressRefusedError) as error:
+            # A core application that is still starting has no directory to miss.
+            failing = world.core is None or world.core.status == "RUNNING"
+            seconds = memory.report_failing(failing, self.clock())
+            return replace(world, report_problem=Finding(error.reason, str(error)), report_failing_seconds=seconds)
+        memory.report_failing(False, self.clock())
+        return replace(world, report=report)

@@ -1,0 +1,150 @@
+"""The next placement to ask of the directory. Pure.
+
+Scaling is make-before-break in two steps: a placement over all shards, old and new, in which those that leave have no
+slots; then, once these hold nothing and the directory has settled, the same placement without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.reconcile.world import Finding, World
+from moe_placement import InfeasiblePlacementError, InvalidPlacementError, Placement, balanced_placement
+from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.wire.model import ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """Where the directory shall go.
+
+    Attributes:
+        config: its ``user_config``; on a problem, the one that it has.
+        problem: why what the spec asks for is impossible with this model.
+    """
+
+    config: DirectoryConfig
+    problem: Finding | None = None
+
+
+def next_goal(world: World, facts: ModelFacts) -> Goal:
+    """The placement wanted now; its revision goes up exactly when the placement differs from the one wanted before."""
+    spec = world.moe.spec.experts
+    slots = slots_per_shard(world, facts)
+    problem = _impossible(world.moe, facts, slots)
+    if problem:
+        return Goal(world.target.model_copy(update={"term": world.term}), problem)
+    current = _of_model(_decoded(world.target.placement), facts)
+    shape = _shape(world, current, slots)
+    try:
+        placement = _placement(world, facts, current, shape)
+    except InfeasiblePlacementError as error:
+        return Goal(world.target.model_copy(update={"term": world.term}), _infeasible(error))
+    return Goal(
+        DirectoryConfig(
+            term=world.term,
+            revision=world.target.revision if placement == current else _next_revision(world),
+            shards=tuple(ShardRef(index=i, application=world.shard_name(i)) for i in range(len(shape))),
+            slots_per_shard=slots,
+            min_copies=spec.copies.min,
+            placement=encode_placement(placement),
+        )
+    )
+
+
+def slots_per_shard(world: World, facts: ModelFacts) -> int:
+    """Slots of a shard per layer: what the spec says, else what they were, else what the copies need.
+
+    They are kept while the model stays: how much memory a shard may take must not follow from how many there are.
+    """
+    spec, status = world.moe.spec.experts, world.moe.status
+    if spec.slots_per_shard is not None:
+        return spec.slots_per_shard
+    if status.slots_per_shard and status.model and status.model.digest == facts.digest:
+        return status.slots_per_shard
+    if _of_model(_decoded(world.target.placement), facts):
+        return world.target.slots_per_shard
+    return -(-facts.experts * spec.copies.min // spec.shards)
+
+
+def _impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | None:
+    spec = moe.spec.experts
+    if spec.shards > facts.experts:
+        return Finding(
+            Reason.TOO_MANY_SHARDS,
+            f"spec.experts.shards is {spec.shards}, but the model has {facts.experts} experts per MoE layer: "
+            f"use at most {facts.experts} shards",
+        )
+    wanted, there = facts.experts * spec.copies.min, min(slots, facts.experts) * spec.shards
+    if there < wanted:
+        enough = -(-wanted // spec.shards)
+        return Finding(
+            Reason.INSUFFICIENT_SLOTS,
+            f"spec.experts: {facts.experts} experts in {spec.copies.min} copies need {wanted} slots per layer, but "
+            f"{spec.shards} shards of {slots} slots have {there}: set slotsPerShard to at least {enough}, or use more "
+            "shards or fewer copies",
+        )
+    return None
+
+
+def _infeasible(error: InfeasiblePlacementError) -> Finding:
+    return Finding(Reason.INSUFFICIENT_SLOTS, f"spec.experts: {error}")
+
+
+def _shape(world: World, current: Placement | None, slots: int) -> tuple[int, ...]:
+    """Slots of each shard: those wanted, then, without slots, those that cannot be removed yet."""
+    wanted = world.moe.spec.experts.shards
+    staying = [i for i in range(wanted, current.shards if current else 0) if not _drained(world, current, i)]
+    return (slots,) * wanted + (0,) * (max(staying, default=wanted - 1) + 1 - wanted)
+
+
+def _drained(world: World, current: Placement | None, index: int) -> bool:
+    """Whether a shard that leaves holds nothing any more, as the directory says of the placement wanted last."""
+    if current is None or current.shard_slots[index] or not world.settled or world.report is None:
+        return False
+    return all(shard.held == 0 or shard.phase == "Lost" for shard in world.report.shards if shard.index == index)
+
+
+def _placement(world: World, facts: ModelFacts, current: Placement | None, shape: Sequence[int]) -> Placement:
+    if current and current.copies.min() >= world.moe.spec.experts.copies.min:
+        if current.shard_slots == tuple(shape):
+            return current
+        if _only_empty_ones_leave(current, shape):
+            return Placement(current.slots, tuple(shape), current.experts)
+    actual = _of_model(_decoded(world.report.placement), facts) if world.report else None
+    # From the placement in force: the next one shall differ from it as little as it can.
+    base = actual or current
+    return balanced_placement(facts.layers, facts.experts, shape, world.moe.spec.experts.copies.min, base)
+
+
+def _only_empty_ones_leave(current: Placement, shape: Sequence[int]) -> bool:
+    kept = len(shape)
+    return current.shard_slots[:kept] == tuple(shape) and not any(current.shard_slots[kept:])
+
+
+def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | None:
+    """The placement, if it is one of a model with as many layers and experts."""
+    fits = placement and (placement.layers, placement.experts) == (facts.layers, facts.experts)
+    return placement if fits else None
+
+
+def _decoded(text: str | None) -> Placement | None:
+    if text is None:
+        return None
+    try:
+        return decode_placement(text)
+    except InvalidPlacementError:
+        return None
+
+
+def _next_revision(world: World) -> int:
+    """One more than any known: the directory's memory, Serve's, and, for when Ray lost both, the status."""
+    known = [world.target.revision]
+    if world.report:
+        known.append(world.report.revision)
+    if world.moe.status.placement:
+        known.append(world.moe.status.placement.revision)
+    return max(known) + 1

@@ -1,0 +1,154 @@
+"""What shall run on the Ray cluster, and the next step towards it. Pure: the observed world in, applications out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import urlsplit
+
+from moe_operator.api import MoEDeployment
+from moe_operator.reconcile.placing import Goal, next_goal
+from moe_operator.reconcile.world import Finding, KeyHashes, World
+from moe_placement.wire.applications import (
+    EXPERTS,
+    ApiConfig,
+    AttentionConfig,
+    AttentionScale,
+    CoreArgs,
+    DirectoryConfig,
+    ShardArgs,
+    ShardConfig,
+    render_core,
+    render_shard,
+)
+
+RETRY_SECONDS = 30.0
+"""An application that Serve could not start is removed, and so tried anew, this long after it was deployed."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+Config = Mapping[str, Any]
+
+
+class Step(Enum):
+    """What this reconcile does with the Ray cluster."""
+
+    NOTHING = auto()
+    """Something is missing to decide by, or the spec says to write nothing."""
+    SLEEP = auto()
+    """Remove everything: no shards are wanted."""
+    REPLACE = auto()
+    """Remove everything that runs another model: shards of two models must never answer the same request."""
+    RUN = auto()
+    """Run what the spec asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision.
+
+    Attributes:
+        applications: all that this deployment shall run; None to leave it as it is.
+        target: the placement wanted.
+        problem: why the spec cannot be met with this model; what ran before goes on.
+    """
+
+    step: Step
+    applications: tuple[Config, ...] | None = None
+    target: DirectoryConfig = field(default_factory=DirectoryConfig)
+    problem: Finding | None = None
+
+
+def next_plan(world: World) -> Plan:
+    """Decide what to do next; deletion is not decided here."""
+    if world.moe.spec.suspend or world.serve is None:
+        return Plan(Step.NOTHING, target=world.target)
+    if world.moe.spec.experts.shards == 0:
+        return Plan(Step.SLEEP, ())
+    if _runs_another_model(world) or _is_on_its_way_out(world):
+        return Plan(Step.REPLACE, ())
+    if world.keys is None:
+        return Plan(Step.NOTHING, target=world.target)
+    goal = next_goal(world, world.facts) if world.facts else Goal(_same_target(world))
+    applications = [_core(world, world.keys, goal.config)]
+    applications += [_shard(world, ref.index, goal.config) for ref in goal.config.shards]
+    dead = _due_for_retry(world)
+    wanted = tuple(application for application in applications if application["name"] not in dead)
+    return Plan(Step.RUN, wanted, goal.config, goal.problem)
+
+
+def serve_http_options(moe: MoEDeployment) -> Config | None:
+    """With what to start Serve on a Ray cluster where it does not run yet.
+
+    Serve's default is all interfaces. Where the deployment reaches it on loopback, Ray is on this machine, and the API
+    must not be open to the network unasked; elsewhere the address may be a proxy's, and the default stays.
+    """
+    url = urlsplit(moe.ray_cluster.serve_url)
+    if url.hostname not in _LOOPBACK:
+        return None
+    return {"host": "127.0.0.1" if url.hostname == "localhost" else url.hostname, "port": url.port or 80}
+
+
+def _same_target(world: World) -> DirectoryConfig:
+    return world.target.model_copy(update={"term": world.term})
+
+
+def _runs_another_model(world: World) -> bool:
+    wanted = world.model.model_dump(mode="json")
+    return any(config.get("args", {}).get("model") != wanted for config in world.submitted.values())
+
+
+def _is_on_its_way_out(world: World) -> bool:
+    """Whether applications that this operator removed, and nobody wants back as they were, are still stopping."""
+    return not world.submitted and bool(world.applications)
+
+
+def _due_for_retry(world: World) -> frozenset[str]:
+    """Applications that Serve has given up, as long as nothing is served by them."""
+    if world.report is not None:
+        candidates = world.shard_applications
+    else:
+        candidates = (*world.shard_applications, *([world.core] if world.core else []))
+    now = world.now.timestamp()
+    return frozenset(a.name for a in candidates if a.status == "DEPLOY_FAILED" and now - a.deployed_at >= RETRY_SECONDS)
+
+
+def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
+    moe = world.moe
+    spec = moe.spec.attention
+    return render_core(
+        CoreArgs(application=world.core_name, model=world.model),
+        moe.route_prefix,
+        ApiConfig(
+            served_name=moe.served_name,
+            max_context=moe.spec.serving.max_context,
+            api_key_sha256=keys.api,
+            internal_key_sha256=keys.internal,
+        ),
+        target,
+        AttentionConfig(),
+        AttentionScale(
+            min_replicas=spec.min_replicas,
+            max_replicas=spec.max_replicas,
+            target_ongoing_requests=spec.target_ongoing_requests,
+        ),
+    )
+
+
+def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
+    name = world.shard_name(index)
+    args = ShardArgs(application=name, core=world.core_name, index=index, model=world.model)
+    slots = target.slots_per_shard
+    if not (world.settled and world.target.revision == target.revision):
+        slots = max(slots, _slots_given(world, name))
+    return render_shard(args, ShardConfig(slots_per_shard=slots, spare_slots=target.spare_slots))
+
+
+def _slots_given(world: World, name: str) -> int:
+    """What a shard has; until the directory has settled, fewer could drop copies that requests are still sent to."""
+    for deployment in world.submitted.get(name, {}).get("deployments", ()):
+        if deployment["name"] == EXPERTS:
+            return int((deployment.get("user_config") or {}).get("slots_per_shard", 0))
+    return 0

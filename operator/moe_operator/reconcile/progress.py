@@ -1,0 +1,93 @@
+"""How far a deployment is, and whether it serves. Pure."""
+
+from __future__ import annotations
+
+from moe_operator.api import ConditionType, Reason
+from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.world import Finding, World
+
+SERVING_GRACE_SECONDS = 30.0
+"""Tokens flow without a directory: one that cannot be asked for so long does not yet mean that nothing is served."""
+
+
+def serves(world: World, plan: Plan) -> bool:
+    """Whether requests are answered: every expert has a live copy, and an attention replica is ready."""
+    if plan.step in (Step.SLEEP, Step.REPLACE):
+        return False
+    if world.report:
+        return world.report.placement is not None and any(replica.ready for replica in world.report.attention)
+    before = world.moe.status.condition(ConditionType.READY)
+    runs = world.serve is None or world.core is not None
+    return bool(before and before.status == "True" and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS)
+
+
+def next_stage(world: World, plan: Plan) -> Finding | None:
+    """What is being waited for on the way to the spec; None when nothing is."""
+    if plan.step is Step.SLEEP:
+        return _going_to_sleep(world)
+    if plan.step is Step.REPLACE:
+        return Finding(
+            Reason.DEPLOYING_CORE, "the applications that run another model are being removed, then the new ones start"
+        )
+    report = world.report
+    if report is None:
+        return _without_report(world)
+    if report.model is None and report.model_problem is None:
+        return Finding(Reason.INSPECTING_MODEL, "the directory is reading the model's config and tensor headers")
+    return _shards(world, plan) or _experts(world, plan) or _attention(world)
+
+
+def _going_to_sleep(world: World) -> Finding | None:
+    if world.applications:
+        return Finding(Reason.SCALING, "the applications are being removed")
+    return None
+
+
+def _without_report(world: World) -> Finding:
+    core = world.core
+    if core is not None and core.status == "RUNNING":
+        return Finding(Reason.DEPLOYING_CORE, "the core application runs; its directory has not reported yet")
+    return Finding(Reason.DEPLOYING_CORE, "the core application (api, attention, directory) is starting")
+
+
+def _shards(world: World, plan: Plan) -> Finding | None:
+    if world.report is None:
+        return None
+    ready = {shard.index for shard in world.report.shards if shard.phase != "Starting"}
+    waiting = [str(ref.index) for ref in plan.target.shards if ref.index not in ready]
+    if not waiting:
+        return None
+    return Finding(_while_serving(world, plan, Reason.DEPLOYING_SHARDS), f"shards {', '.join(waiting)} are starting")
+
+
+def _experts(world: World, plan: Plan) -> Finding | None:
+    """Copies on their way; also the moment between a wish and its arrival at the directory."""
+    if world.report is None or (
+        world.settled and world.target.revision == plan.target.revision and not _leaving(world)
+    ):
+        return None
+    progress = world.report.progress
+    return Finding(
+        _while_serving(world, plan, Reason.LOADING_EXPERTS),
+        f"{progress.copied} of {progress.total} expert copies are in place",
+    )
+
+
+def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
+    """``Scaling`` from a new wish until it is settled; a lost shard that comes back is not that."""
+    before = world.moe.status.condition(ConditionType.PROGRESSING)
+    scaling = before is not None and (before.status, before.reason) == ("True", Reason.SCALING)
+    wished = plan.target.revision != world.target.revision
+    return Reason.SCALING if serves(world, plan) and (wished or scaling) else otherwise
+
+
+def _leaving(world: World) -> bool:
+    return len(world.shard_applications) > world.moe.spec.experts.shards
+
+
+def _attention(world: World) -> Finding | None:
+    if world.report is None or any(replica.ready for replica in world.report.attention):
+        return None
+    said = {replica.problem for replica in world.report.attention if replica.problem}
+    why = "; ".join(sorted(said)) or "they are starting"
+    return Finding(Reason.STARTING_ATTENTION, f"no attention replica is ready: {why}")

@@ -1,0 +1,57 @@
+"""The status of a MoEDeployment. Pure; written by the reconciler where it differs from what is there."""
+
+from __future__ import annotations
+
+from moe_operator.api import MoEDeploymentStatus
+from moe_operator.api.names import shard_selector
+from moe_operator.api.status import ModelStatus, PlacementStatus
+from moe_operator.reconcile.conditions import next_conditions
+from moe_operator.reconcile.figures import balance, fan_out, steadied
+from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.world import Finding, World
+from moe_placement.wire.report import DirectoryReport
+
+
+def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploymentStatus:
+    """What to tell of the world. Fields that cannot be seen now stay as they were told last."""
+    before = world.moe.status
+    # What runs another model is not told of: it is on its way out.
+    report = None if plan.step is Step.REPLACE else world.report
+    return MoEDeploymentStatus(
+        observed_generation=world.moe.metadata.generation,
+        url=world.moe.url,
+        shards=before.shards if world.serve is None else len(world.shard_applications),
+        ready_shards=_ready_shards(report),
+        selector=shard_selector(world.moe.metadata.name),
+        slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
+        model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
+        placement=_placement(before.placement, report) if report else before.placement,
+        conditions=next_conditions(world, plan, problem),
+    )
+
+
+def _ready_shards(report: DirectoryReport | None) -> int:
+    """Shards that answer and hold what they should."""
+    if report is None:
+        return 0
+    return sum(
+        shard.phase == "Ready" and shard.held >= shard.wanted > 0 and shard.problem is None for shard in report.shards
+    )
+
+
+def _model(report: DirectoryReport | None) -> ModelStatus | None:
+    if report is None or report.model is None:
+        return None
+    return ModelStatus.model_validate(report.model.model_dump())
+
+
+def _placement(before: PlacementStatus | None, report: DirectoryReport) -> PlacementStatus | None:
+    if report.placement is None:
+        return before
+    earlier = before if before and before.revision == report.revision else None
+    return PlacementStatus(
+        revision=report.revision,
+        epoch=report.epoch,
+        balance=steadied(earlier.balance if earlier else None, balance(report)),
+        fan_out=steadied(earlier.fan_out if earlier else None, fan_out(report)),
+    )

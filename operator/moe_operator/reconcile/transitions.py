@@ -1,0 +1,31 @@
+"""Which Events a new status makes: one for each reason that a condition newly gives. Pure."""
+
+from __future__ import annotations
+
+from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus, Reason
+from moe_operator.kube.events import EventNote
+
+
+def transitions(before: MoEDeploymentStatus, after: MoEDeploymentStatus) -> list[EventNote]:
+    """Each reason is told once, however many conditions give it; a change of a message alone is no transition."""
+    notes: dict[str, EventNote] = {}
+    for condition in after.conditions:
+        if not _is_news(before.condition(condition.type), condition):
+            continue
+        note = EventNote(
+            "Warning" if _is_wrong(condition) else "Normal", Reason.named(condition.reason), condition.message
+        )
+        if note.reason not in notes or note.type == "Warning":
+            notes[note.reason] = note
+    return list(notes.values())
+
+
+def _is_news(earlier: Condition | None, now: Condition) -> bool:
+    """Of a first status only what is wrong or under way is news, not all that is as it should be."""
+    if earlier is None:
+        return now.type in (ConditionType.DEGRADED, ConditionType.PROGRESSING) and now.status == "True"
+    return (earlier.status, earlier.reason) != (now.status, now.reason)
+
+
+def _is_wrong(condition: Condition) -> bool:
+    return condition.type == ConditionType.DEGRADED and condition.status == "True"

@@ -1,0 +1,145 @@
+"""What one reconcile observed: everything that planning and status may depend on, the time included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.backends.serve_rest.merge import Change, owned
+from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_placement.wire.applications import (
+    DIRECTORY,
+    DirectoryConfig,
+    ModelArgs,
+    application_name,
+    shard_application_name,
+)
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import DirectoryReport
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a condition tells: what is in the way, or how far things are."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHashes:
+    """SHA-256 hex digests: of the operator's key to the directory, and of the keys of clients (none: no key asked)."""
+
+    internal: str
+    api: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    """One MoEDeployment and what there is of it.
+
+    Attributes:
+        serve: what its Ray cluster runs; None if that could not be read.
+        runtime_problem: why not; ``runtime_failing_seconds``: for how long already, as far as this process knows.
+        keys: None if they could not be read; ``key_problem`` says why.
+        report: of its directory; None if there is none (yet).
+        report_problem: why there is none although its core application runs; ``report_failing_seconds`` as above.
+        term: of this leadership, for the directory.
+        remembered: what this process wrote to Ray last; None after a restart.
+        lost: applications that a foreign writer removed lately; they were put back.
+    """
+
+    moe: MoEDeployment
+    now: datetime
+    serve: ServeState | None = None
+    runtime_problem: Finding | None = None
+    runtime_failing_seconds: float = 0.0
+    keys: KeyHashes | None = None
+    key_problem: Finding | None = None
+    report: DirectoryReport | None = None
+    report_problem: Finding | None = None
+    report_failing_seconds: float = 0.0
+    term: int = 1
+    remembered: Change | None = None
+    lost: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def core_name(self) -> str:
+        return core_name(self.moe)
+
+    @cached_property
+    def model(self) -> ModelArgs:
+        """The arguments by which every process loads the model."""
+        return ModelArgs(path=self.moe.model_path, dtype=self.moe.spec.model.dtype)
+
+    @cached_property
+    def applications(self) -> Mapping[str, Application]:
+        """Those of this deployment that exist, those being deleted included."""
+        return owned(self.serve, self.core_name) if self.serve else {}
+
+    @property
+    def core(self) -> Application | None:
+        """The core application, unless there is none or it is being deleted."""
+        core = self.applications.get(self.core_name)
+        return core if core and core.config is not None else None
+
+    @cached_property
+    def shard_applications(self) -> tuple[Application, ...]:
+        """Those of expert shards, without those being deleted."""
+        return tuple(
+            application
+            for name, application in self.applications.items()
+            if name != self.core_name and application.config is not None
+        )
+
+    @cached_property
+    def submitted(self) -> Mapping[str, Mapping[str, Any]]:
+        """What this deployment was last told to run, by name: as Serve has it, else as this process remembers it.
+
+        The memory bridges a loss: applications that a foreign writer, or a restart of Ray, removed come back as they
+        were instead of from nothing. It is believed only while it is about the same model.
+        """
+        configs = {name: a.config for name, a in self.applications.items() if a.config is not None}
+        if self.core_name in configs or self.remembered is None:
+            return configs
+        remembered = {application["name"]: application for application in self.remembered.applications}
+        same = all(
+            config.get("args", {}).get("model") == self.model.model_dump(mode="json") for config in remembered.values()
+        )
+        return {**remembered, **configs} if same else configs
+
+    @cached_property
+    def target(self) -> DirectoryConfig:
+        """The placement that the directory was last told to reach; an empty one before the first."""
+        for deployment in self.submitted.get(self.core_name, {}).get("deployments", ()):
+            if deployment["name"] == DIRECTORY:
+                try:
+                    return DirectoryConfig.model_validate(deployment.get("user_config") or {})
+                except ValidationError:
+                    break
+        return DirectoryConfig()
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """What the model is, if the directory knows."""
+        return self.report.model if self.report else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the data plane is where it was last told to be."""
+        return bool(self.report and self.report.progress.settled and self.report.revision == self.target.revision)
+
+    def shard_name(self, index: int) -> str:
+        """Name of the application of shard ``index``."""
+        return shard_application_name(self.core_name, index)
+
+
+def core_name(moe: MoEDeployment) -> str:
+    """Name of the core application of a MoEDeployment."""
+    return application_name(moe.metadata.namespace, moe.metadata.name, moe.metadata.uid)

@@ -1,0 +1,102 @@
+"""The operator's Prometheus metrics: their names, labels and meaning, all here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from moe_operator.api.status import MoEDeploymentStatus
+
+RECONCILES = "moe_operator_reconciles"
+RECONCILE_SECONDS = "moe_operator_reconcile_seconds"
+QUEUE_DEPTH = "moe_operator_queue_depth"
+CONDITIONS = "moe_operator_conditions"
+SERVE_WRITES = "moe_operator_serve_writes"
+CLEANUPS_ABANDONED = "moe_operator_cleanups_abandoned"
+LEADER = "moe_operator_leader"
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class ReconcileResult(StrEnum):
+    """How a reconcile ended."""
+
+    DONE = "done"
+    """Nothing is left to do until something changes."""
+    WAITING = "waiting"
+    """On the way; the key comes again by itself."""
+    CONFLICT = "conflict"
+    """Somebody wrote in between; the key comes again at once."""
+    ERROR = "error"
+    """It raised; the key comes again with a growing delay."""
+
+
+class Metrics:
+    """All metrics of one operator process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reconciles = Counter(RECONCILES, "Reconciles by how they ended.", ["result"], registry=self.registry)
+        self._seconds = Histogram(
+            RECONCILE_SECONDS, "Duration of a reconcile.", buckets=_SECONDS, registry=self.registry
+        )
+        self._queue = Gauge(QUEUE_DEPTH, "Keys that wait for a worker.", registry=self.registry)
+        self._conditions = Gauge(
+            CONDITIONS,
+            "MoEDeployments by condition, its status and its reason.",
+            ["condition", "status", "reason"],
+            registry=self.registry,
+        )
+        self._serve_writes = Counter(
+            SERVE_WRITES, "PUTs of a Serve configuration by result: ok or failed.", ["result"], registry=self.registry
+        )
+        self._abandoned = Counter(
+            CLEANUPS_ABANDONED,
+            "Deleted MoEDeployments whose Serve applications could not be removed in time.",
+            registry=self.registry,
+        )
+        self._leader = Gauge(LEADER, "1 while this process is the leader.", registry=self.registry)
+        for result in ReconcileResult:
+            self._reconciles.labels(result.value)
+        for outcome in ("ok", "failed"):
+            self._serve_writes.labels(outcome)
+
+    @contextmanager
+    def reconcile_timed(self) -> Iterator[None]:
+        """Around one reconcile."""
+        with self._seconds.time():
+            yield
+
+    def reconcile_ended(self, result: ReconcileResult) -> None:
+        """Count one reconcile."""
+        self._reconciles.labels(result.value).inc()
+
+    def queue_depth(self, keys: int) -> None:
+        """Keys that wait for a worker now."""
+        self._queue.set(keys)
+
+    def serve_written(self, ok: bool) -> None:
+        """Count one PUT of a Serve configuration."""
+        self._serve_writes.labels("ok" if ok else "failed").inc()
+
+    def cleanup_abandoned(self) -> None:
+        """Count one deletion that left Serve applications behind."""
+        self._abandoned.inc()
+
+    def leading(self, leader: bool) -> None:
+        """Whether this process is the leader."""
+        self._leader.set(int(leader))
+
+    def conditions(self, statuses: Mapping[str, MoEDeploymentStatus]) -> None:
+        """Set the gauge of conditions anew from the status of every known MoEDeployment, by key."""
+        self._conditions.clear()
+        for status in statuses.values():
+            for condition in status.conditions:
+                self._conditions.labels(condition.type, condition.status, condition.reason).inc()
+
+    def exposition(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)
