@@ -1,0 +1,114 @@
+"""The HTTP application: routes, health, metrics, the operator's report, and errors in OpenAI's shape."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_serving.api.errors import ApiError, InvalidRequestError, NotFoundError
+from moe_serving.api.keys import check_key
+from moe_serving.api.metrics import ServingMetrics
+from moe_serving.api.routes import build_router
+from moe_serving.api.service import Service
+from moe_serving.api.validation import invalid_body
+
+logger = logging.getLogger(__name__)
+
+CLIENT_GONE = "499"
+"""Code under which a request is counted whose client did not wait for the answer."""
+
+
+def build_app(service: Service) -> ASGIApp:
+    """The application of one api process; ``service`` may change its config while it runs."""
+    app = FastAPI(title="moe-operator", docs_url=None, redoc_url=None)
+    app.include_router(build_router(service))
+    _add_own_routes(app, service)
+    _add_error_handlers(app)
+    app.add_middleware(_CountRequests, metrics=service.metrics)
+    return app
+
+
+def _add_own_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        problem = service.problem
+        return PlainTextResponse(problem or "ok", status_code=503 if problem else 200)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get(INTERNAL_REPORT_PATH, include_in_schema=False)
+    async def report(request: Request) -> Response:
+        digest = service.config.internal_key_sha256
+        if digest is None:
+            raise HTTPException(404)
+        check_key(request, (digest,))
+        fresh = await service.fetch_report()
+        return Response(fresh.model_dump_json(), media_type="application/json")
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    def answer(error: ApiError) -> Response:
+        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+    @app.exception_handler(ApiError)
+    async def api_error(request: Request, error: ApiError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
+        return answer(invalid_body(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return answer(NotFoundError(f"there is no {request.method} {request.url.path} here"))
+        wrong = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
+        wrong.status = error.status_code
+        wrong.headers = dict(error.headers or {})
+        return answer(wrong)
+
+    @app.exception_handler(Exception)
+    async def unexpected_error(request: Request, error: Exception) -> Response:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return answer(ApiError("an unexpected error in the server; its log says more"))
+
+
+class _CountRequests:
+    """Middleware: counts requests by route and status."""
+
+    def __init__(self, app: ASGIApp, metrics: ServingMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = "500"
+        code = CLIENT_GONE
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status, code
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                code = status
+
+        try:
+            await self._app(scope, receive, send_and_see)
+        except Exception:
+            code = "500"
+            raise
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(route, code).inc()

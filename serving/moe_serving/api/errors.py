@@ -1,0 +1,81 @@
+"""What a client is told when a request cannot be answered: an HTTP status and OpenAI's error object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moe_serving.errors import MoEServingError
+
+
+class ApiError(MoEServingError):
+    """Base of all errors with an HTTP status.
+
+    Attributes:
+        status: of the HTTP response.
+        type: OpenAI's class of the error.
+        code: OpenAI's word for the case, for programs; None where there is none.
+        param: the field of the request that is to blame, if one is.
+        headers: more headers of the response.
+    """
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self.headers: dict[str, str] = {}
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the response: ``{"error": {...}}``."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequestError(ApiError):
+    """The request itself is wrong."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt and completion do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class AuthenticationError(InvalidRequestError):
+    """No key, or one that nobody was given."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": "Bearer"}
+
+
+class NotFoundError(InvalidRequestError):
+    """No such model, or no such route."""
+
+    status = 404
+
+
+class NotReadyError(ApiError):
+    """The model cannot be asked yet, or not now; trying again later may help."""
+
+    status = 503
+    code = "not_ready"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after_s)}
+
+
+class GenerationError(ApiError):
+    """The answer was begun and could not be finished."""
+
+    code = "generation_failed"

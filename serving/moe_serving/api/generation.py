@@ -1,0 +1,76 @@
+"""Runs the answers of one HTTP request side by side and tells their pieces as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from moe_serving.api.answer import Piece
+from moe_serving.api.errors import GenerationError
+from moe_serving.api.metrics import RequestTimer, ServingMetrics
+from moe_serving.api.plan import Choice, Plan
+from moe_serving.api.responses import Usage
+from moe_serving.api.source import TokenSource
+
+Indexed = tuple[int, Piece]
+
+
+class Generation:
+    """One HTTP request being answered. ``aclose`` at any time cancels what is still running."""
+
+    def __init__(self, source: TokenSource, plan: Plan, metrics: ServingMetrics) -> None:
+        self.plan = plan
+        self._source = source
+        self._metrics = metrics
+        self._pieces = self._run()
+
+    def __aiter__(self) -> AsyncGenerator[Indexed, None]:
+        return self._pieces
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self.plan.prompt_tokens, sum(choice.answer.tokens for choice in self.plan.choices))
+
+    async def _run(self) -> AsyncGenerator[Indexed, None]:
+        # One place per answer: a client that reads slowly leaves its tokens in the source, which bounds and joins them.
+        ready: asyncio.Queue[Indexed | Exception] = asyncio.Queue(maxsize=len(self.plan.choices))
+        tasks = [asyncio.create_task(self._answer(choice, ready)) for choice in self.plan.choices]
+        unfinished = len(tasks)
+        self._metrics.prompt_tokens.inc(self.plan.prompt_tokens)
+        try:
+            while unfinished:
+                item = await ready.get()
+                if isinstance(item, Exception):
+                    raise item
+                unfinished -= item[1].finish is not None
+                yield item
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, choice: Choice, ready: asyncio.Queue[Indexed | Exception]) -> None:
+        try:
+            async with aclosing(self._pieces_of(choice)) as pieces:
+                async for piece in pieces:
+                    await ready.put((choice.index, piece))
+        except Exception as error:  # noqa: BLE001 - raised again where the pieces are read
+            await ready.put(error)
+
+    async def _pieces_of(self, choice: Choice) -> AsyncGenerator[Piece, None]:
+        if choice.opening:
+            yield Piece(choice.opening)
+        with RequestTimer(self._metrics) as timer:
+            async with aclosing(self._source.stream(choice.request)) as events:
+                async for event in events:
+                    timer.tokens(len(event.token_ids))
+                    piece = choice.answer.push(event)
+                    if piece is not None:
+                        yield piece
+                        if piece.finish:
+                            return
+        raise GenerationError(f"the stream of request {choice.request.request_id} ended without a reason")

@@ -1,0 +1,93 @@
+"""The routes of the OpenAI API."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+
+from moe_serving.api.answer import Piece
+from moe_serving.api.errors import GenerationError
+from moe_serving.api.events import EventStream
+from moe_serving.api.generation import Generation
+from moe_serving.api.keys import check_key
+from moe_serving.api.plan import Plan, plan_chat, plan_completion
+from moe_serving.api.responses import ChatFormat, CompletionFormat, Format, Header, Whole
+from moe_serving.api.schemas import ChatRequest, CompletionRequest, GenerationParameters
+from moe_serving.api.service import Service
+
+
+def build_router(service: Service) -> APIRouter:
+    """``/v1/…``, behind the API keys if there are any."""
+
+    async def authorize(request: Request) -> None:
+        if service.config.api_key_sha256:
+            check_key(request, service.config.api_key_sha256)
+
+    router = APIRouter(prefix="/v1", dependencies=[Depends(authorize)])
+
+    @router.get("/models")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(service)]}
+
+    @router.get("/models/{name:path}")
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        service.check_name(name)
+        return _model(service)
+
+    @router.post("/completions")
+    async def create_completion(body: CompletionRequest) -> Response:
+        header = _header(service, body, "cmpl")
+        plan = plan_completion(body, header.id, service.bounds(body.model))
+        return await _answer(service, body, plan, CompletionFormat(header))
+
+    @router.post("/chat/completions")
+    async def create_chat_completion(body: ChatRequest) -> Response:
+        header = _header(service, body, "chatcmpl")
+        plan = plan_chat(body, header.id, service.bounds(body.model))
+        return await _answer(service, body, plan, ChatFormat(header))
+
+    return router
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {"id": service.config.served_name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
+
+
+def _header(service: Service, body: GenerationParameters, prefix: str) -> Header:
+    request_id = f"{prefix}-{secrets.token_hex(12)}"
+    return Header(request_id, body.model, service.fingerprint, body.wants_usage, body.return_token_ids)
+
+
+async def _answer(service: Service, body: GenerationParameters, plan: Awaitable[Plan], words: Format) -> Response:
+    generation = Generation(service.source, await plan, service.metrics)
+    if not body.stream:
+        return JSONResponse(await _whole(generation, words))
+    try:
+        # Whatever fails before the first piece still gets a status of its own.
+        first = await anext(aiter(generation))
+    except BaseException:
+        await generation.aclose()
+        raise
+    return EventStream(generation, first, words, body.wants_usage)
+
+
+async def _whole(generation: Generation, words: Format) -> dict[str, Any]:
+    pieces: list[list[Piece]] = [[] for _ in generation.plan.choices]
+    try:
+        async for index, piece in generation:
+            pieces[index].append(piece)
+    finally:
+        await generation.aclose()
+    return words.whole([_join(index, parts) for index, parts in enumerate(pieces)], generation.usage)
+
+
+def _join(index: int, pieces: list[Piece]) -> Whole:
+    finish = pieces[-1].finish if pieces else None
+    if finish is None:
+        raise GenerationError(f"answer {index} did not end")
+    text = "".join(piece.text for piece in pieces)
+    return Whole(index, text, finish, tuple(token for piece in pieces for token in piece.token_ids))

@@ -1,0 +1,94 @@
+"""What the routes need: the model, its bounds, the keys and the source of tokens. One per api process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from moe_placement.wire.applications import ApiConfig
+from moe_placement.wire.report import DirectoryReport
+from moe_serving.api.errors import NotFoundError, NotReadyError
+from moe_serving.api.metrics import ServingMetrics
+from moe_serving.api.plan import Bounds
+from moe_serving.api.source import TokenSource
+from moe_serving.api.tokenizer import ModelTokenizer
+from moe_serving.api.watch import DirectoryWatch
+
+_LOAD_AGAIN_S = 2.0
+"""Pause before a tokenizer that could not be read is tried again: it may still be on its way to this node."""
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """State of one api process.
+
+    Attributes:
+        config: replaced when Serve delivers another one; requests read it when they begin.
+        source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
+        created: seconds since the epoch, for ``/v1/models``.
+    """
+
+    source: TokenSource
+
+    def __init__(self, model_path: str, fetch_report: Callable[[], Awaitable[DirectoryReport]]) -> None:
+        self.config = ApiConfig(served_name="model")
+        self.fetch_report = fetch_report
+        self.watch = DirectoryWatch(fetch_report)
+        self.metrics = ServingMetrics(lambda: self.watch.report)
+        self.created = int(time.time())
+        self._model_path = model_path
+        self._tokenizer: ModelTokenizer | None = None
+        self._tokenizer_problem: str | None = None
+
+    async def run(self) -> None:
+        """Load the tokenizer and watch the directory, until cancelled. Never raises because of a bad model."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._load_tokenizer())
+            both.create_task(self.watch.run())
+
+    @property
+    def problem(self) -> str | None:
+        """Why requests are turned away; None when they are not."""
+        if self.watch.problem is not None:
+            return self.watch.problem
+        if self._tokenizer is None:
+            return self._tokenizer_problem or "the tokenizer is being loaded"
+        return None
+
+    def bounds(self, model: str) -> Bounds:
+        """Bounds of a model that a client asks for by name.
+
+        Raises:
+            NotFoundError: another name than ours.
+            NotReadyError: it cannot be asked yet; says why.
+        """
+        self.check_name(model)
+        facts, problem = self.watch.facts, self.problem
+        if problem is not None or facts is None or self._tokenizer is None:
+            raise NotReadyError(f"model {model!r} is not ready: {problem}")
+        return Bounds(min(facts.max_context, self.config.max_context or facts.max_context), self._tokenizer)
+
+    def check_name(self, model: str) -> None:
+        """Raises NotFoundError for another name than ours."""
+        if model != self.config.served_name:
+            raise NotFoundError(
+                f"model: {model!r} is not served here; ask for {self.config.served_name!r}", "model", "model_not_found"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's ``system_fingerprint``: changes with the checkpoint."""
+        digest = self.watch.facts.digest if self.watch.facts else ""
+        return f"fp_{digest.removeprefix('sha256:')[:12]}"
+
+    async def _load_tokenizer(self) -> None:
+        while self._tokenizer is None:
+            try:
+                self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, self._model_path)
+            except Exception as error:  # noqa: BLE001 - transformers and tokenizers raise whatever they like on a bad file
+                self._tokenizer_problem = f"the tokenizer of {self._model_path} cannot be loaded: {error}"
+                logger.warning(self._tokenizer_problem)
+                await asyncio.sleep(_LOAD_AGAIN_S)

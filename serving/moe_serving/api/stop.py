@@ -1,0 +1,38 @@
+"""Stop strings: nothing of one is ever sent, however the tokens cut it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Looks for stop strings in text that comes in pieces.
+
+    The stop string that is complete first counts, so the result does not depend on where the pieces are cut. Text that
+    may be the beginning of a stop string is held back until it is clear.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Take the next piece; return what may be sent, and whether a stop string was met (the end)."""
+        text = self._held + text
+        found = [(begin + len(stop), begin) for stop in self._stops if (begin := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)[1]], True
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def flush(self) -> str:
+        """What was held back, once it is clear that no more text follows."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that is a beginning of ``stop`` but not all of it."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

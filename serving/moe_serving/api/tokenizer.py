@@ -1,0 +1,68 @@
+"""The model's own tokenizer and chat template, without torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from moe_serving.api.errors import InvalidRequestError
+
+
+class ModelTokenizer:
+    """Text to token ids and back, for one checkpoint. Safe to use from several threads.
+
+    Attributes:
+        vocabulary: number of token ids.
+        longest_token: characters of the longest token: a bound for judging a text's length before tokenizing it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        # Encoding a chat switches the handling of special tokens off and on again inside the tokenizer.
+        self._encoding = threading.Lock()
+        self._backend = tokenizer.backend_tokenizer
+        # A tokenizer file may carry the truncation and padding of its training.
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        self.vocabulary = max(vocabulary.values()) + 1
+        self.longest_token = max(map(len, vocabulary))
+
+    @classmethod
+    def load(cls, path: str) -> ModelTokenizer:
+        """Read ``tokenizer.json`` and its companions from a checkpoint's directory."""
+        return cls(PreTrainedTokenizerFast.from_pretrained(Path(path), local_files_only=True))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, with the special tokens that the model expects around it."""
+        with self._encoding:
+            return list(self._backend.encode(text).ids)
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Token ids of a chat up to where the assistant's answer begins.
+
+        Special tokens that a client writes into a message are plain text: nobody forges another's turn.
+
+        Raises:
+            InvalidRequestError: the model has no chat template, or its template refuses these messages.
+        """
+        if not self._tokenizer.chat_template:
+            raise InvalidRequestError("this model has no chat template; use /v1/completions", code="no_chat_template")
+        try:
+            with self._encoding:
+                ids = self._tokenizer.apply_chat_template(
+                    list(messages), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+                )
+        except (TemplateError, ValueError) as error:
+            raise InvalidRequestError(
+                f"messages: the model's chat template refuses them: {error}", "messages"
+            ) from error
+        return list(ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids without special tokens."""
+        return str(self._backend.decode(list(token_ids), skip_special_tokens=True))

@@ -1,0 +1,78 @@
+"""Whether the data plane can answer, by what the directory last reported."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import DirectoryReport
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 1.0
+PERIOD_WHILE_STARTING_S = 0.25
+"""A model that has just become ready should be asked at once."""
+
+
+class DirectoryWatch:
+    """Asks the directory again and again; keeps the last answer when it cannot be reached.
+
+    Attributes:
+        report: the last one; None before the first.
+        facts: the model, once known: a directory that has just restarted knows it only a moment later.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[DirectoryReport]]) -> None:
+        self.report: DirectoryReport | None = None
+        self.facts: ModelFacts | None = None
+        self._fetch = fetch
+        self._was_ready = False
+        self._away = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                self._take(await self._fetch())
+            except Exception as error:  # noqa: BLE001 - a directory that restarts must not end the watch
+                self._note_absence(error)
+            await asyncio.sleep(PERIOD_S if self._was_ready else PERIOD_WHILE_STARTING_S)
+
+    @property
+    def problem(self) -> str | None:
+        """Why no answer can be expected now; None when one can.
+
+        Once all was ready, nothing that happens later is a reason to turn requests away: they wait for another copy,
+        another replica or its return, each within bounds of its own.
+        """
+        if self._was_ready:
+            return None
+        return _missing(self.report) if self.report is not None else "the directory has not reported yet"
+
+    def _take(self, report: DirectoryReport) -> None:
+        self.report = report
+        self.facts = report.model or self.facts
+        self._was_ready = self._was_ready or _missing(report) is None
+        self._away = False
+
+    def _note_absence(self, error: Exception) -> None:
+        if not self._away:
+            logger.warning("the directory does not report: %s: %s", type(error).__name__, error)
+        self._away = True
+
+
+def _missing(report: DirectoryReport) -> str | None:
+    """What a first answer still needs."""
+    if report.model_problem is not None:
+        return f"the model cannot be served ({report.model_problem.reason}): {report.model_problem.message}"
+    if report.model is None:
+        return "the model is being inspected"
+    if report.placement is None:
+        progress = report.progress
+        return f"experts are being loaded: {progress.copied} of {progress.total} copies are in place"
+    if not any(replica.ready for replica in report.attention):
+        problems = [replica.problem for replica in report.attention if replica.problem]
+        return f"no attention replica is ready: {problems[0] if problems else 'none has started'}"
+    return None

@@ -1,0 +1,200 @@
+"""``moe-serve``: serve a Mixture-of-Experts model on this machine, without Kubernetes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from moe_placement.wire.applications import ModelArgs
+from moe_placement.wire.model import ModelFacts
+from moe_serving.checkpoint import ModelError, inspect_model
+from moe_serving.standalone.errors import StandaloneError, UsageError
+from moe_serving.standalone.plan import Wanted, plan_applications
+from moe_serving.standalone.ray_node import own_ray, running_ray
+from moe_serving.standalone.serve_rest import ServeRest
+from moe_serving.standalone.wait import wait_until_ready
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Returns:
+        0 after a clean end, 1 when something failed, 2 when the arguments or the model cannot work.
+    """
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        wanted = _wanted(arguments)
+        facts = _inspect(arguments)
+        plan_applications(wanted, facts, gpus=1)  # what cannot work is told before anything starts
+        _serve(arguments, wanted, facts)
+    except StandaloneError as error:
+        print(f"moe-serve: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> None:
+    tell = _teller()
+    tell(
+        f"{facts.architecture}: {facts.layers} MoE layers of {facts.experts} experts, top {facts.top_k}, {facts.dtype}"
+    )
+    if arguments.ray is None:
+        _check_port(arguments.host, arguments.port)
+        tell("starting Ray")
+    with own_ray() if arguments.ray is None else running_ray(arguments.ray) as node:
+        # Ray has just put its own in place, which would skip our cleaning up.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        tell(f"deploying {wanted.shards} shards; logs are in {node.logs}")
+        applications = plan_applications(wanted, facts, node.gpus)
+        names = [application["name"] for application in applications]
+        rest = ServeRest(node.dashboard_url, node.token)
+        _check_free(rest, wanted)
+        try:
+            rest.deploy(applications, arguments.host, arguments.port)
+            host, port = rest.http_address()
+            host = "127.0.0.1" if host == "0.0.0.0" else host
+            url = f"http://{host}:{port}{wanted.route_prefix}".rstrip("/")
+            wait_until_ready(rest, names, url, wanted.internal_key, tell)
+            tell(f"ready: {url}/v1\n{_hints(url, wanted)}")
+            while True:
+                signal.pause()
+        finally:
+            tell("stopping")
+            if arguments.ray is not None:
+                rest.remove(names)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-serve",
+        description="Serve a Mixture-of-Experts model, its experts spread over shards, on this machine.",
+    )
+    parser.add_argument("--model", required=True, metavar="PATH", help="directory of the checkpoint")
+    parser.add_argument("--shards", type=_at_least_one, default=2, metavar="N", help="expert shards (default 2)")
+    parser.add_argument(
+        "--copies", type=_at_least_one, default=1, metavar="M", help="copies of every expert (default 1)"
+    )
+    parser.add_argument("--attention-replicas", type=_at_least_one, default=1, metavar="N", help="default 1")
+    parser.add_argument("--served-name", metavar="NAME", help="of the model in the API (default: its directory's name)")
+    parser.add_argument(
+        "--max-context", type=int, metavar="TOKENS", help="prompt and answer together (default: the model's)"
+    )
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--network", choices=["auto", "unix", "tcp"], default="auto", help="between attention and shards (default auto)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where HTTP is answered (default 127.0.0.1)")
+    parser.add_argument("--port", type=_port, default=8000, help="default 8000")
+    parser.add_argument("--route-prefix", type=_route, default="/", metavar="PATH", help="before /v1 (default /)")
+    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys that clients may use, one a line")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray on this machine that runs already, such as 127.0.0.1:6379"
+    )
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
+    return int(text)
+
+
+def _route(text: str) -> str:
+    if not re.fullmatch(r"/|(/[A-Za-z0-9._~-]+)+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path such as /tiny")
+    return text
+
+
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    if arguments.max_context is not None and arguments.max_context < 2:
+        raise UsageError(
+            f"--max-context {arguments.max_context}: must be at least 2, a prompt and an answer of one token"
+        )
+    path = Path(arguments.model).resolve()
+    return Wanted(
+        model=ModelArgs(path=str(path), dtype=arguments.dtype, device=arguments.device, network=arguments.network),
+        served_name=arguments.served_name or path.name,
+        route_prefix=arguments.route_prefix,
+        shards=arguments.shards,
+        copies=arguments.copies,
+        attention_replicas=arguments.attention_replicas,
+        max_context=arguments.max_context,
+        api_keys=_read_keys(arguments.api_key_file),
+        internal_key=secrets.token_urlsafe(32),
+    )
+
+
+def _read_keys(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        keys = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except OSError as error:
+        raise UsageError(f"--api-key-file {path}: {error.strerror}") from error
+    if not keys:
+        raise UsageError(f"--api-key-file {path}: has no key in it; write one a line")
+    return keys
+
+
+def _inspect(arguments: argparse.Namespace) -> ModelFacts:
+    try:
+        return inspect_model(arguments.model, arguments.dtype)
+    except ModelError as error:
+        raise UsageError(f"--model {arguments.model}: {error.reason}: {error}") from error
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: cannot listen there: {error}; choose another port") from error
+
+
+def _check_free(rest: ServeRest, wanted: Wanted) -> None:
+    """On a Ray that others use too."""
+    for name, application in rest.status().items():
+        if application["route_prefix"] == wanted.route_prefix or name == wanted.application:
+            raise UsageError(f"--route-prefix {wanted.route_prefix}: application {name} is there; choose another")
+
+
+def _teller() -> Callable[[str], None]:
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"[{time.monotonic() - started:5.1f} s] {text}", flush=True)
+
+    return tell
+
+
+def _hints(url: str, wanted: Wanted) -> str:
+    """Lines to paste."""
+    header = " -H 'Authorization: Bearer <one of your keys>'" if wanted.api_keys else ""
+    key = "<one of your keys>" if wanted.api_keys else "none"
+    return f"""
+  curl -N {url}/v1/completions -H 'Content-Type: application/json'{header} \\
+    -d '{{"model": "{wanted.served_name}", "prompt": "The", "max_tokens": 64, "stream": true}}'
+
+  python -c 'from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+for chunk in client.completions.create(model="{wanted.served_name}", prompt="The", max_tokens=64, stream=True):
+    print(chunk.choices[0].text, end="", flush=True)'
+
+Ctrl-C ends it.
+"""

@@ -1,0 +1,7 @@
+"""The directory: knows which shard holds which experts, brings reality to the target placement, gathers statistics.
+
+``planner`` (pure) says the next actions; ``target`` is what is wanted, ``monitor`` watches what is; ``publication`` is
+the table in force, ``leases`` who still routes by an older one; ``traffic`` sums up counts. ``directory.Directory``
+runs the loop around them. ``messages`` is what attention replicas say to it. If the directory is down, tokens keep
+flowing by the last table; when it comes back it asks the shards. No torch here.
+"""

@@ -1,0 +1,224 @@
+"""The directory's loop: look at the shards, decide, publish, give orders; answer attention and the operator meanwhile.
+
+Run by the Serve deployment (``moe_serving.serve.directory``) and by tests. All state but the target is rebuilt from
+what shards and attention replicas say, so a restart needs nothing from disk. One event loop, no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from moe_placement.wire.applications import ShardRef
+from moe_placement.wire.codec import encode_placement
+from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.report import DirectoryReport, Progress
+from moe_serving.checkpoint.errors import ModelError
+from moe_serving.directory.errors import ConfigRefusedError
+from moe_serving.directory.leases import Leases
+from moe_serving.directory.messages import SyncReply, SyncRequest
+from moe_serving.directory.monitor import ShardClient, ShardMonitor
+from moe_serving.directory.planner import Situation, plan
+from moe_serving.directory.publication import Publication
+from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
+from moe_serving.directory.target import Target, read_target
+from moe_serving.directory.traffic import TrafficTotals
+
+TURN_SECONDS = 0.25
+"""Between two looks at the shards: a migration takes a few turns, a turn costs a call per shard."""
+HEARING_SECONDS = 10.0
+"""How long a directory that has just started waits for every shard to answer before it publishes its first table:
+attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
+INSPECT_AGAIN_SECONDS = 5.0
+"""Before a model that could not be inspected is looked at again: it may be repaired, or still on its way."""
+
+logger = logging.getLogger(__name__)
+
+
+class Directory:
+    """See the module.
+
+    Args:
+        inspect: looks at the model; runs in a thread; raises ModelError.
+        connect: makes the client of a shard.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        inspect: Callable[[], ModelFacts],
+        connect: Callable[[ShardRef], ShardClient],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inspect = inspect
+        self._connect = connect
+        self._clock = clock
+        self._model: _Model | None = None
+        self._model_problem: ModelProblem | None = None
+        self._target = Target()
+        self._refused: str | None = None
+        self._monitors: tuple[ShardMonitor, ...] = ()
+        self._polls: dict[ShardMonitor, asyncio.Task[None]] = {}
+        self._leases = Leases(clock())
+        self._configured: float | None = None
+
+    def configure(self, config: object) -> None:
+        """Take a new target (``DirectoryConfig`` as JSON data). Never raises: what is refused is reported."""
+        try:
+            target = read_target(config, self._target)
+            if self._model is not None:
+                target.check_model(self._model.facts)
+        except ConfigRefusedError as error:
+            logger.error("user_config of the directory is refused, the old target stays: %s", error)
+            self._refused = str(error)
+            return
+        self._refused = None
+        self._configured = self._configured or self._clock()
+        known = dict(zip(self._target.shards, self._monitors, strict=True))
+        self._monitors = tuple(known.get(ref) or self._watch(ref) for ref in target.shards)
+        self._target = target
+        if self._model is not None:
+            self._model.publication.resize(len(self._monitors))
+
+    async def run(self) -> None:
+        """Inspect the model, then turn until cancelled."""
+        while True:
+            known = self._model is not None or await self.inspect_model()
+            if known:
+                await self.turn()
+            await asyncio.sleep(TURN_SECONDS if known else INSPECT_AGAIN_SECONDS)
+
+    async def inspect_model(self) -> bool:
+        """Look at the model; whether it can be served."""
+        try:
+            facts = await asyncio.to_thread(self._inspect)
+        except ModelError as error:
+            self._model_problem = error.to_wire()
+            logger.warning("the model cannot be served: %s", error)
+            return False
+        try:
+            self._target.check_model(facts)
+        except ConfigRefusedError as error:
+            self._refused = str(error)
+            self._target = self._target.without_placement()
+        self._model = _Model(facts, len(self._monitors))
+        self._model_problem = None
+        return True
+
+    async def turn(self) -> None:
+        """Ask every shard, then take the next step towards the target. The model must have been inspected."""
+        await self._poll_shards()
+        model = self._model
+        if model is None or not (model.publication.published or self._has_heard_enough()):
+            return
+        actions = plan(self._observe(model))
+        addresses = (monitor.address for monitor in self._monitors)
+        asked = [address for address in addresses if address and actions.table[:, :, address.index].any()]
+        if model.publication.publish(actions.table, asked):
+            logger.info("epoch %d is in force", model.publication.epoch)
+        if self._target.placement is not None:
+            ready = [monitor for monitor in self._monitors if monitor.index in actions.load]
+            await asyncio.gather(*(m.assign(actions.load[m.index], actions.free[m.index]) for m in ready))
+
+    async def sync(self, request: SyncRequest) -> SyncReply:
+        """An attention replica reports; see ``messages``."""
+        if (model := self._model) is None:
+            self._leases.renew(request.replica, -1, request.status, self._clock())
+            return SyncReply(None)
+        epoch = model.publication.acknowledged_by(request.version)
+        self._leases.renew(request.replica, epoch, request.status, self._clock())
+        if request.counters is not None:
+            model.traffic.add(request.replica, request.sequence, request.counters)
+        table = model.publication.table
+        return SyncReply(table if model.publication.published and request.version != table.version else None)
+
+    def report(self) -> DirectoryReport:
+        """What the operator polls."""
+        target, model = self._target, self._model
+        attention = report_attention(self._leases.live(self._clock()))
+        if model is None:
+            return DirectoryReport(
+                term=target.term,
+                revision=target.revision,
+                refused=self._refused,
+                epoch=0,
+                model_problem=self._model_problem,
+                shards=tuple(report_shard(monitor, None, wanted=0, pairs=0) for monitor in self._monitors),
+                attention=attention,
+                progress=Progress(copied=0, total=0, settled=False),
+            )
+        now = self._observe(model)
+        wanted, pairs = now.target.sum(axis=(0, 1)), model.traffic.totals.pairs
+        in_use = self._leases.reached(self._clock()) >= model.publication.epoch
+        return DirectoryReport(
+            term=target.term,
+            revision=target.revision,
+            refused=self._refused,
+            epoch=model.publication.epoch,
+            model=model.facts,
+            shards=tuple(report_shard(m, model.facts, int(wanted[m.index]), pairs[m.index]) for m in self._monitors),
+            attention=attention,
+            progress=report_progress(now, in_use and target.placement is not None),
+            placement=model.encoded_table(),
+            traffic=model.traffic.report(),
+        )
+
+    def _has_heard_enough(self) -> bool:
+        """Whether a first table would say what is there, as far as anybody can tell."""
+        if self._configured is None:
+            return False
+        answered = all(monitor.description is not None for monitor in self._monitors)
+        return answered or self._clock() - self._configured >= HEARING_SECONDS
+
+    def _watch(self, ref: ShardRef) -> ShardMonitor:
+        return ShardMonitor(ref.index, self._connect(ref), self._clock)
+
+    async def _poll_shards(self) -> None:
+        """Ask every shard; one that does not answer at once is left to answer during the next turns."""
+        for monitor in self._monitors:
+            if monitor not in self._polls:
+                self._polls[monitor] = asyncio.create_task(monitor.poll())
+        if self._polls:
+            await asyncio.wait(self._polls.values(), timeout=TURN_SECONDS)
+        self._polls = {monitor: poll for monitor, poll in self._polls.items() if not poll.done()}
+
+    def _observe(self, model: _Model) -> Situation:
+        facts, monitors, publication = model.facts, self._monitors, model.publication
+        live = np.array([monitor.phase == "Ready" for monitor in monitors], dtype=bool)
+        known = np.zeros((facts.layers, facts.experts, len(monitors)), dtype=bool)
+        for monitor in monitors:
+            known[:, :, monitor.index] = monitor.held(facts)
+        held = known & live
+        placement = self._target.placement
+        return Situation(
+            target=held if placement is None else placement.held,
+            held=held,
+            silent=known & ~live,
+            published=publication.copies,
+            released=publication.released(self._leases.acknowledged(self._clock())),
+            live=live,
+            capacity=np.array([monitor.capacity for monitor in monitors], dtype=np.int64),
+            min_copies=self._target.min_copies,
+        )
+
+
+class _Model:
+    """What there is once the model is known."""
+
+    def __init__(self, facts: ModelFacts, shards: int) -> None:
+        self.facts = facts
+        self.publication = Publication(facts.layers, facts.experts, shards)
+        self.traffic = TrafficTotals(facts.layers, facts.experts)
+        self._encoded: tuple[int, str | None] = (0, None)
+
+    def encoded_table(self) -> str | None:
+        """The table in force as a placement; encoded once per epoch, since it is polled much more often."""
+        epoch = self.publication.epoch
+        if self._encoded[0] != epoch:
+            placement = as_placement(self.publication.copies)
+            self._encoded = (epoch, encode_placement(placement) if placement else None)
+        return self._encoded[1]

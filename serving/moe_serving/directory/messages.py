@@ -1,0 +1,53 @@
+"""What attention replicas tell the directory and hear from it, several times a second. Sent by actor calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moe_serving.routing.counters import RoutingCounters
+from moe_serving.routing.table import RoutingTable, TableVersion
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionStatus:
+    """A replica's own view of itself.
+
+    Attributes:
+        ready: it can answer requests; problem: why not.
+        running, waiting: sequences being decoded and queued.
+        kv_tokens: tokens whose keys and values are held for them.
+        pid: of its process.
+    """
+
+    ready: bool
+    problem: str | None = None
+    running: int = 0
+    waiting: int = 0
+    kv_tokens: int = 0
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyncRequest:
+    """One report of a replica.
+
+    Attributes:
+        replica: its name.
+        version: of the table that nothing in it is behind any more: acknowledges that one and renews the lease.
+        sequence: counts the replica's deltas; a report that is repeated because its answer was lost has the same.
+        counters: what was routed since the previous delta; None when there is nothing.
+        status: see ``AttentionStatus``.
+    """
+
+    replica: str
+    version: TableVersion
+    sequence: int
+    counters: RoutingCounters | None
+    status: AttentionStatus
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SyncReply:
+    """``table`` is the one in force, None where the replica has it already."""
+
+    table: RoutingTable | None

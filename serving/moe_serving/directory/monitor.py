@@ -1,0 +1,143 @@
+"""Watches one shard: what it said last, and whether it still says anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import ShardPhase
+from moe_serving.directory.errors import ShardGoneError
+from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.routing.table import ShardAddress
+
+ANSWER_SECONDS = 1.0
+"""For one call to a shard."""
+LOST_SECONDS = 3.0
+"""A shard silent for so long is Lost: nothing is freed any more in reliance on it."""
+FORGOTTEN_SECONDS = 30.0
+"""A shard silent for so long leaves the table. Its process may be busy rather than dead, and attention sees a broken
+connection by itself, so there is no hurry; what is known to be dead leaves at once."""
+
+logger = logging.getLogger(__name__)
+
+
+class ShardClient(Protocol):
+    """How to reach a shard: a Serve handle, a pipe in tests. May raise anything; ``ShardGoneError`` if it is dead."""
+
+    async def describe(self) -> ShardDescription: ...
+
+    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None: ...
+
+
+class ShardMonitor:
+    """One shard as seen from here.
+
+    Args:
+        client: reaches the shard.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, index: int, client: ShardClient, clock: Callable[[], float]) -> None:
+        self.index = index
+        self.description: ShardDescription | None = None
+        """What it said last; None before it ever answered, and again once it is known to be dead or forgotten."""
+        self._client = client
+        self._clock = clock
+        self._answered: float | None = None
+        self._gone = False
+        self._orders = 0
+
+    @property
+    def phase(self) -> ShardPhase:
+        if self._answered is None:
+            return "Starting"
+        if self._gone or self._silence() >= LOST_SECONDS:
+            return "Lost"
+        return "Ready" if self.address is not None else "Starting"
+
+    @property
+    def address(self) -> ShardAddress | None:
+        """Where attention reaches it; None while it is not to be asked."""
+        said = self.description
+        if said is None or said.address is None:
+            return None
+        return ShardAddress(self.index, said.incarnation, said.address)
+
+    @property
+    def capacity(self) -> int:
+        """Copies that it may hold over all layers."""
+        return self.description.capacity if self.description else 0
+
+    def held(self, facts: ModelFacts) -> NDArray[np.bool_]:
+        """bool ``[layers, experts]``: what it held when it answered last; nothing while ``problem`` excludes it."""
+        said = self.description
+        if said is None or said.held is None or self.problem(facts) is not None:
+            return np.zeros((facts.layers, facts.experts), dtype=bool)
+        return said.held
+
+    def problem(self, facts: ModelFacts) -> str | None:
+        """Why it cannot be used at all, if so."""
+        said = self.description
+        if said is None or said.digest is None or said.digest == facts.digest:
+            return None
+        return (
+            f"node {said.node} has another checkpoint at the model's path ({said.digest}) than the directory "
+            f"({facts.digest}); make them equal and restart the shard"
+        )
+
+    async def poll(self) -> None:
+        """Ask it once."""
+        orders = self._orders
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                description = await self._client.describe()
+        except ShardGoneError as error:
+            self._note_gone(str(error))
+        except Exception as error:  # noqa: BLE001 - a call may fail in any way; what counts is that there is no answer
+            logger.debug("shard %d does not answer: %s: %s", self.index, type(error).__name__, error)
+            if self.description is not None and self._silence() >= FORGOTTEN_SECONDS:
+                self._note_gone(f"it was silent for {FORGOTTEN_SECONDS:g} s")
+        else:
+            self._note_answer(description, outdated=orders != self._orders)
+
+    async def assign(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+        """Give it orders, if they are news to it; what becomes of them is seen at the next poll.
+
+        From now on nothing may rely on what is being freed, whatever the shard said before.
+        """
+        said = self.description
+        if said is None or said.held is None or (not free and tuple(load) == said.loading):
+            return
+        self._orders += 1
+        held = said.held.copy()
+        held[tuple(np.array(free, dtype=np.intp).reshape(-1, 2).T)] = False
+        self.description = replace(said, held=held)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._client.assign(said.incarnation, load, free)
+        except Exception as error:  # noqa: BLE001 - as in poll; the planner repeats what was not done
+            logger.warning("shard %d did not take its orders: %s: %s", self.index, type(error).__name__, error)
+
+    def _note_answer(self, description: ShardDescription, outdated: bool) -> None:
+        if self.phase == "Lost":
+            logger.info("shard %d is back as incarnation %s", self.index, description.incarnation)
+        if not outdated:
+            self.description = description
+        self._answered = self._clock()
+        self._gone = False
+
+    def _note_gone(self, reason: str) -> None:
+        if not self._gone:
+            logger.warning("shard %d is lost: %s", self.index, reason)
+        self.description = None
+        self._gone = True
+
+    def _silence(self) -> float:
+        return 0.0 if self._answered is None else self._clock() - self._answered

@@ -1,0 +1,115 @@
+"""Make before break: what to publish, load and free next, so that any prefix of it is a complete placement.
+
+Pure: a situation in, the next actions out; called again and again with what became of them. Moving from one placement
+to another is nothing but this rule applied until nothing is left to do:
+
+1. A shard loads copies of its target into whatever room it has.
+2. A copy beyond the target leaves the table as soon as enough others of its expert are live.
+3. It is freed once no attention replica routes by a table that has it, which makes room for 1.
+
+**It never gets stuck** while every shard of the target is live and has room for its target and one copy more. Suppose
+copies are missing, and neither 1 nor 2 nor 3 can act. Then every shard with missing copies is full, so it holds more
+surplus copies than it lacks: surplus > missing, summed over all shards. And no surplus copy may leave, so each expert
+has no more live copies than its floor, which is at most the number of its target copies: its surplus copies are at most
+its missing ones: surplus <= missing, summed over all experts. A contradiction. Each action lowers missing or surplus,
+and none raises one, so the target is reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_serving.experts.description import ExpertKey
+
+Copies = NDArray[np.bool_]
+"""bool ``[layers, experts, shards]``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Situation:
+    """What is and what is wanted; shards are numbered as in the target.
+
+    Attributes:
+        target: the copies wanted.
+        held: the copies that live shards hold.
+        silent: the copies that shards held which do not answer now but may still compute.
+        published: the copies in the table in force.
+        released: the copies that no attention replica can be routing to any more.
+        live: bool ``[shards]``, those that answer.
+        capacity: int ``[shards]``, copies that each may hold over all layers, spare buffers included.
+        min_copies: of every expert this many stay live, as far as the target has so many.
+    """
+
+    target: Copies
+    held: Copies
+    silent: Copies
+    published: Copies
+    released: Copies
+    live: NDArray[np.bool_]
+    capacity: NDArray[np.int64]
+    min_copies: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Actions:
+    """What to do next. The table is published before anything is freed or loaded.
+
+    Attributes:
+        table: the copies that may be asked.
+        load: for each live shard what it should load now, most urgent first.
+        free: for each live shard what it should free now, before it loads.
+    """
+
+    table: Copies
+    load: dict[int, tuple[ExpertKey, ...]]
+    free: dict[int, tuple[ExpertKey, ...]]
+
+
+def plan(now: Situation) -> Actions:
+    """The next actions; none of them waits for another."""
+    leaving = _leaving(now)
+    free = leaving & ~now.published & now.released
+    room = now.capacity - (now.held & ~free).sum(axis=(0, 1))
+    return Actions(
+        table=(now.held & ~leaving) | now.silent,
+        load={shard: _most_urgent(now, shard, int(room[shard])) for shard in map(int, np.flatnonzero(now.live))},
+        free={shard: _keys(free[:, :, shard]) for shard in map(int, np.flatnonzero(now.live))},
+    )
+
+
+def is_settled(now: Situation) -> bool:
+    """Whether the target is in force and nothing else is held."""
+    return bool(now.live.all() and (now.held == now.target).all() and (now.published == now.target).all())
+
+
+def _leaving(now: Situation) -> Copies:
+    """Surplus copies that their experts can do without.
+
+    At least ``floor`` live copies of each expert stay. Which of several may go: one that has left the table already, so
+    that the table does not change to and fro; then one whose shard needs the room.
+    """
+    surplus = now.held & ~now.target
+    floor = np.minimum(now.min_copies, now.target.sum(axis=2))
+    allowed = np.maximum(0, now.held.sum(axis=2) - floor)
+    missing = (now.target & ~now.held).sum(axis=(0, 1))
+    cramped = now.held.sum(axis=(0, 1)) + missing > now.capacity
+    preference = surplus * (1 + cramped + 2 * ~now.published)
+    order = np.argsort(-preference, axis=2, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.broadcast_to(np.arange(order.shape[2]), order.shape), axis=2)
+    return np.asarray(surplus & (rank < allowed[:, :, None]))
+
+
+def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]:
+    """The copies that ``shard`` lacks, as many as fit: first those of experts with the fewest live copies."""
+    wanted = np.argwhere(now.target[:, :, shard] & ~now.held[:, :, shard])
+    copies = now.held.sum(axis=2)[wanted[:, 0], wanted[:, 1]]
+    urgent = wanted[np.argsort(copies, kind="stable")][: max(0, room)]
+    return tuple((int(layer), int(expert)) for layer, expert in urgent)
+
+
+def _keys(copies: NDArray[np.bool_]) -> tuple[ExpertKey, ...]:
+    return tuple((int(layer), int(expert)) for layer, expert in np.argwhere(copies))

@@ -1,0 +1,87 @@
+"""Pieces of the report that the operator polls, made from the directory's state. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from moe_placement import Placement
+from moe_placement.placement import EMPTY
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import AttentionReport, Progress, ShardReport
+from moe_serving.directory.leases import Lease
+from moe_serving.directory.monitor import ShardMonitor
+from moe_serving.directory.planner import Copies, Situation, is_settled
+
+
+def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, pairs: int) -> ShardReport:
+    """One shard as last seen; what a lost one holds counts for nothing.
+
+    Args:
+        wanted: copies that the target gives it.
+        pairs: token-expert pairs that it was sent.
+    """
+    said, phase = monitor.description, monitor.phase
+    if said is None:
+        return ShardReport(index=monitor.index, phase=phase, wanted=wanted, tokens=pairs)
+    problem = said.problem or (monitor.problem(facts) if facts else None)
+    if problem is None and phase == "Ready" and said.capacity < wanted:
+        problem = f"it may hold {said.capacity} experts, the placement gives it {wanted}; raise slotsPerShard"
+    return ShardReport(
+        index=monitor.index,
+        phase=phase,
+        node=said.node,
+        incarnation=said.incarnation,
+        pid=said.pid,
+        held=int(monitor.held(facts).sum()) if facts and phase == "Ready" else 0,
+        wanted=wanted,
+        capacity=said.capacity,
+        tokens=pairs,
+        problem=problem,
+    )
+
+
+def report_attention(leases: Mapping[str, Lease]) -> tuple[AttentionReport, ...]:
+    """The attention replicas that report, by name."""
+    return tuple(
+        AttentionReport(
+            replica=replica,
+            ready=lease.status.ready,
+            problem=lease.status.problem,
+            epoch=max(0, lease.epoch),
+            running=lease.status.running,
+            waiting=lease.status.waiting,
+            kv_tokens=lease.status.kv_tokens,
+            pid=lease.status.pid,
+        )
+        for replica, lease in sorted(leases.items())
+    )
+
+
+def report_progress(now: Situation, in_use: bool) -> Progress:
+    """How much of the target is in place.
+
+    Args:
+        in_use: every attention replica routes by the table in force.
+    """
+    return Progress(
+        copied=int((now.target & now.held).sum()),
+        total=int(now.target.sum()),
+        settled=in_use and is_settled(now),
+    )
+
+
+def as_placement(copies: Copies) -> Placement | None:
+    """Copies as a placement with as many slots per shard as needed; None while some expert has no copy."""
+    if not copies.size or not copies.any(axis=2).all():
+        return None
+    layers, experts, shards = copies.shape
+    widths = copies.sum(axis=1).max(axis=0)
+    ends = np.cumsum(widths)
+    slots = np.full((layers, int(ends[-1])), EMPTY, dtype=np.int32)
+    for shard in range(shards):
+        layer, expert = np.nonzero(copies[:, :, shard])
+        nth = (copies[:, :, shard].cumsum(axis=1) - 1)[layer, expert]
+        slots[layer, ends[shard] - widths[shard] + nth] = expert
+    return Placement.of(slots, [int(width) for width in widths], experts)

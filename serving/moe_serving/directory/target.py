@@ -1,0 +1,82 @@
+"""What the operator wants of the data plane: the accepted ``DirectoryConfig``, checked and unpacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from moe_placement import InvalidPlacementError, Placement
+from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelFacts
+from moe_serving.directory.errors import ConfigRefusedError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An accepted configuration.
+
+    Attributes:
+        term, revision, min_copies: see ``DirectoryConfig``.
+        shards: ascending by index, which is the position.
+        placement: None before the operator knows the model.
+    """
+
+    term: int = 0
+    revision: int = 0
+    min_copies: int = 1
+    shards: tuple[ShardRef, ...] = ()
+    placement: Placement | None = None
+
+    def without_placement(self) -> Target:
+        """What is left of a target whose placement turned out to be for another model."""
+        return replace(self, placement=None)
+
+    def check_model(self, facts: ModelFacts) -> None:
+        """
+        Raises:
+            ConfigRefusedError: the placement is for another model.
+        """
+        placement = self.placement
+        if placement is not None and (placement.layers, placement.experts) != (facts.layers, facts.experts):
+            raise ConfigRefusedError(
+                f"placement: revision {self.revision} is for {placement.layers} layers of {placement.experts} experts, "
+                f"the model has {facts.layers} of {facts.experts}; compute it anew from the model reported"
+            )
+
+
+def read_target(config: object, current: Target) -> Target:
+    """The target that ``config`` (a ``DirectoryConfig`` as JSON data) asks for.
+
+    Raises:
+        ConfigRefusedError: malformed, of an older leader than ``current``, or contradictory in itself.
+    """
+    try:
+        wanted = DirectoryConfig.model_validate(config)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+        raise ConfigRefusedError(f"malformed user_config: {problems}") from None
+    if wanted.term < current.term:
+        raise ConfigRefusedError(
+            f"term: {wanted.term} is older than {current.term}, the term of the leader obeyed so far; take a higher one"
+        )
+    shards = tuple(sorted(wanted.shards, key=lambda shard: shard.index))
+    if [shard.index for shard in shards] != list(range(len(shards))):
+        raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")
+    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, _read_placement(wanted))
+
+
+def _read_placement(wanted: DirectoryConfig) -> Placement | None:
+    if wanted.placement is None:
+        return None
+    try:
+        placement = decode_placement(wanted.placement)
+    except InvalidPlacementError as error:
+        raise ConfigRefusedError(f"placement: {error}") from None
+    if placement.shards != len(wanted.shards):
+        raise ConfigRefusedError(
+            f"placement: revision {wanted.revision} is for {placement.shards} shards, {len(wanted.shards)} are listed; "
+            "a shard that must end empty stays listed with 0 slots"
+        )
+    return placement

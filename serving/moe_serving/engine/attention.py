@@ -1,0 +1,114 @@
+"""Attention over a packed step: every sequence attends to its own rows of the cache and to nothing else.
+
+Registered with transformers under ``PACKED_ATTENTION``. There is no mask function of that name, so transformers makes
+no mask, and this function alone decides who sees whom. Called by attention modules after ``KeyValueCache.update``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from moe_serving.engine.cache import KeyValueCache
+
+PACKED_ATTENTION = "moe_serving_packed"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The tokens of one sequence in a step.
+
+    Attributes:
+        begin, count: where they are among the packed tokens.
+        row: of the cache, where the sequence begins.
+        length: tokens of the sequence so far, these included.
+    """
+
+    begin: int
+    count: int
+    row: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStep:
+    """Travels through the model's forward to every attention module as keyword ``packed``."""
+
+    cache: KeyValueCache
+    spans: Sequence[Span]
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    *,
+    packed: PackedStep,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """``query`` ``[1, heads, T, head_dim]`` → ``[1, T, heads, head_dim]``; keys and values come from the cache.
+
+    A family says by argument or by attribute of its module whether a layer's attention reaches back only
+    ``sliding_window`` tokens (0 or None: all the way).
+    """
+    window = kwargs.get("sliding_window", getattr(module, "sliding_window", None)) or None
+    layer: Any = module.layer_idx
+    keys, values = packed.cache.keys[layer], packed.cache.values[layer]
+    heads, _, head_dim = query.shape[1:]
+    out = query.new_empty(query.shape[2], heads, head_dim)
+    for span in packed.spans:
+        first = span.row if window is None else span.row + max(0, span.length - span.count - window + 1)
+        rows = slice(first, span.row + span.length)
+        attend = _attend_one if span.count == 1 else _attend_chunk
+        out[span.begin : span.begin + span.count] = attend(
+            query[0, :, span.begin : span.begin + span.count],
+            keys[rows].transpose(0, 1),
+            values[rows].transpose(0, 1),
+            scaling,
+            window,
+        )
+    return out.unsqueeze(0), None
+
+
+def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float, window: int | None) -> Tensor:
+    """One token, ``query`` ``[heads, 1, D]``, sees all of ``keys`` ``[kv_heads, L, D]`` → ``[1, heads, D]``.
+
+    The query heads that share a key head become its query rows: nothing has to be repeated.
+    """
+    grouped = query.reshape(1, keys.shape[0], -1, query.shape[-1])
+    out = scaled_dot_product_attention(grouped, keys.unsqueeze(0), values.unsqueeze(0), scale=scaling)
+    return out.reshape(1, query.shape[0], -1)
+
+
+def _attend_chunk(query: Tensor, keys: Tensor, values: Tensor, scaling: float, window: int | None) -> Tensor:
+    """The last ``n`` tokens of ``L``, ``query`` ``[heads, n, D]``, each sees what is before it → ``[n, heads, D]``."""
+    count, length = query.shape[1], keys.shape[1]
+    whole = count == length and (window is None or length <= window)
+    out = scaled_dot_product_attention(
+        query.unsqueeze(0),
+        keys.unsqueeze(0),
+        values.unsqueeze(0),
+        attn_mask=None if whole else _causal_mask(count, length, window, query.device),
+        is_causal=whole,
+        scale=scaling,
+        enable_gqa=query.shape[0] != keys.shape[0],
+    )
+    return out[0].transpose(0, 1)
+
+
+def _causal_mask(count: int, length: int, window: int | None, device: torch.device) -> Tensor:
+    """bool ``[count, length]``: the last ``count`` of ``length`` tokens see themselves and what is before, in reach."""
+    visible = torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)
+    return visible if window is None else visible.triu(length - count - window + 1)
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -1,0 +1,68 @@
+"""Keys and values of all running sequences: one tensor pair per layer, a row per token.
+
+Each sequence owns a contiguous range of rows (``row_allocator``), so attention reads its past as a view. The tensors
+have as many rows as the limit allows, never more; on a CPU only rows that were written take memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """Of one row in one layer, for keys and for values alike."""
+
+    layers: int
+    heads: int
+    head_dim: int
+
+
+class KeyValueCache(Cache):
+    """transformers' cache over packed tokens: ``update`` files the keys and values of a step under their rows."""
+
+    def __init__(self, shape: CacheShape, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(layers=[])
+        self._shape = shape
+        self._dtype, self._device = dtype, device
+        self.keys: list[Tensor] = self._allocate(rows)
+        self.values: list[Tensor] = self._allocate(rows)
+        self._step_rows = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def rows(self) -> int:
+        return int(self.keys[0].shape[0])
+
+    def fit(self, rows: int) -> None:
+        """Change the number of rows; what lies in rows that stay is kept.
+
+        For a moment both sizes are held. That happens only when the limit was changed.
+        """
+        if rows == self.rows:
+            return
+        kept = min(rows, self.rows)
+        keys, values = self._allocate(rows), self._allocate(rows)
+        for new, old in zip(keys + values, self.keys + self.values, strict=True):
+            new[:kept] = old[:kept]
+        self.keys, self.values = keys, values
+
+    def begin_step(self, rows: Tensor) -> None:
+        """Tell where the tokens of the coming step go, int64 ``[T]``."""
+        self._step_rows = rows
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """File keys and values ``[1, heads, T, head_dim]`` of the step; called by each attention module."""
+        self.keys[layer_idx].index_copy_(0, self._step_rows, key_states[0].transpose(0, 1))
+        self.values[layer_idx].index_copy_(0, self._step_rows, value_states[0].transpose(0, 1))
+        return key_states, value_states
+
+    def _allocate(self, rows: int) -> list[Tensor]:
+        shape = (rows, self._shape.heads, self._shape.head_dim)
+        return [torch.empty(shape, dtype=self._dtype, device=self._device) for _ in range(self._shape.layers)]

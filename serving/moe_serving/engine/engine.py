@@ -1,0 +1,209 @@
+"""The engine of one attention replica: a thread that schedules, runs and hands out tokens, step by step.
+
+Requests come from other threads (``submit``, ``cancel``); their tokens leave by callback on the engine thread. Requests
+join and leave between any two steps. Used by the attention deployment, which streams the tokens on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from moe_placement.wire.applications import AttentionConfig, Device
+from moe_serving.engine.admission import check_request
+from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
+from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.model import AttentionModel, load_attention_model
+from moe_serving.engine.request import EngineStats, EventCallback, GenerationRequest, TokenEvent
+from moe_serving.engine.runner import ModelRunner
+from moe_serving.engine.scheduler import Chunk, Scheduler, take_tokens
+from moe_serving.engine.sequence import Sequence
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Continuous batching over one model: ``load``, ``start``, then ``submit`` and ``cancel``, at last ``stop``.
+
+    The engine thread alone touches scheduler and model; other threads leave their wishes in ``_inbox``.
+    """
+
+    def __init__(self, model: AttentionModel, limits: AttentionConfig) -> None:
+        self._model = model
+        self._limits = limits
+        self._runner = ModelRunner(model, limits.kv_cache_tokens)
+        self._scheduler = Scheduler(limits)
+        self._wake = threading.Condition()
+        # Guarded by _wake: requests that may still get events, wishes of other threads, whether to end.
+        self._active: dict[str, tuple[Sequence, EventCallback]] = {}
+        self._inbox: list[Callable[[], None]] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._steps = 0
+        self._busy_since: float | None = None
+
+    @classmethod
+    def load(
+        cls, path: str | Path, dtype: str, device: Device, experts: ExpertsClient, limits: AttentionConfig
+    ) -> Engine:
+        """Load the checkpoint at ``path`` without its experts; see ``load_attention_model``.
+
+        Raises:
+            ModelError: the checkpoint cannot be served.
+        """
+        return cls(load_attention_model(path, dtype, device, experts), limits)
+
+    @property
+    def model(self) -> AttentionModel:
+        return self._model
+
+    @property
+    def alive(self) -> bool:
+        """Whether steps are being made; False before ``start``, from ``stop`` on and from a fault of the engine on."""
+        return self._thread.is_alive() and not self._stopping
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """End after the step that runs now; requests not finished get an error event.
+
+        Raises:
+            TimeoutError: the step did not end in time.
+        """
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f"the engine's step did not end within {timeout_s:g} s")
+
+    def submit(self, request: GenerationRequest, on_event: EventCallback) -> None:
+        """Queue a request; it joins the batch as soon as there is room. Thread-safe.
+
+        Raises:
+            RequestRefusedError: this engine can never serve it.
+            EngineStoppedError: the engine is stopping.
+        """
+        sequence = Sequence(request)
+        with self._wake:
+            check_request(request, self._model.vocabulary, self._model.max_context, self._limits)
+            if self._stopping:
+                raise EngineStoppedError("the engine is stopping; send the request to another replica")
+            if request.request_id in self._active:
+                raise RequestRefusedError(f"request_id {request.request_id!r} is in use by an unfinished request")
+            self._active[request.request_id] = sequence, on_event
+            self._inbox.append(lambda: self._enqueue(sequence))
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request before the next step and free its cache. Unknown ids are ignored. Thread-safe.
+
+        No event follows, but one may be on its way.
+        """
+        with self._wake:
+            entry = self._active.pop(request_id, None)
+            if entry is not None:
+                sequence = entry[0]
+                self._inbox.append(lambda: self._scheduler.discard(sequence))
+                self._wake.notify()
+
+    def reconfigure(self, limits: AttentionConfig) -> None:
+        """Take new limits before the next step; waiting requests that can never fit them get an error event."""
+        with self._wake:
+            self._limits = limits
+            self._inbox.append(lambda: self._apply(limits))
+            self._wake.notify()
+
+    def stats(self) -> EngineStats:
+        busy_since = self._busy_since
+        return EngineStats(
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            kv_tokens_used=self._scheduler.rows.used,
+            kv_tokens_limit=self._scheduler.rows.limit,
+            steps=self._steps,
+            last_step_age_s=0.0 if busy_since is None else time.monotonic() - busy_since,
+        )
+
+    def _loop(self) -> None:
+        try:
+            while self._take_inbox():
+                chunks = self._scheduler.next_step()
+                if chunks:
+                    self._step(chunks)
+        finally:
+            # Also after a fault of the engine itself: nobody must wait for tokens that never come.
+            with self._wake:
+                self._stopping = True
+                remaining = [sequence for sequence, _ in self._active.values()]
+            self._fail(remaining, "the replica is stopping")
+
+    def _take_inbox(self) -> bool:
+        """Do what other threads asked for, waiting for it when there is nothing else to do; False to end."""
+        with self._wake:
+            while not (self._stopping or self._inbox or self._scheduler.busy):
+                self._busy_since = None
+                self._wake.wait()
+            todo, self._inbox = self._inbox, []
+            stopping = self._stopping
+        self._busy_since = time.monotonic()
+        for do in todo:
+            do()
+        return not stopping
+
+    def _enqueue(self, sequence: Sequence) -> None:
+        reason = sequence.finish_reason(self._model.end_token_ids)
+        if reason is None:
+            self._scheduler.add(sequence)
+        else:
+            # The replica that began the answer died after its last token, before it could say so.
+            self._emit(sequence, TokenEvent(sequence.request_id, (), reason))
+
+    def _apply(self, limits: AttentionConfig) -> None:
+        refused = self._scheduler.reconfigure(limits)
+        self._fail(refused, f"kv_cache_tokens was lowered to {limits.kv_cache_tokens}: the request cannot fit any more")
+
+    def _step(self, chunks: list[Chunk]) -> None:
+        try:
+            self._runner.cache.fit(self._scheduler.rows.end)
+            tokens = self._runner.run(chunks)
+        except Exception as error:  # noqa: BLE001 - no request, and no absence of experts, may end the others' engine
+            _log.warning("a step of %d sequences failed", len(chunks), exc_info=error)
+            self._fail([chunk.sequence for chunk in chunks], str(error) or type(error).__name__)
+        else:
+            self._postprocess(chunks, tokens)
+        self._steps += 1
+
+    def _postprocess(self, chunks: list[Chunk], tokens: Iterable[int]) -> None:
+        """Take the step's tokens into their sequences, let finished ones go, then tell."""
+        events: list[tuple[Sequence, TokenEvent]] = []
+        for sequence in take_tokens(chunks, tokens):
+            reason = sequence.finish_reason(self._model.end_token_ids)
+            events.append((sequence, TokenEvent(sequence.request_id, (sequence.token_ids[-1],), reason)))
+            if reason is not None:
+                self._scheduler.discard(sequence)
+        for sequence, event in events:
+            self._emit(sequence, event)
+
+    def _fail(self, sequences: Iterable[Sequence], error: str) -> None:
+        for sequence in sequences:
+            self._scheduler.discard(sequence)
+            self._emit(sequence, TokenEvent(sequence.request_id, (), "error", error))
+
+    def _emit(self, sequence: Sequence, event: TokenEvent) -> None:
+        with self._wake:
+            owner, on_event = self._active.get(sequence.request_id, (None, None))
+            if on_event is None or owner is not sequence:
+                return  # cancelled meanwhile; its id may already be another request's
+            if event.finish_reason is not None:
+                del self._active[sequence.request_id]
+        try:
+            on_event(event)
+        except Exception as error:  # noqa: BLE001 - a listener that fails loses its own request only
+            _log.warning("the listener of request %s failed", sequence.request_id, exc_info=error)
+            self.cancel(sequence.request_id)

@@ -1,0 +1,216 @@
+"""The model without its experts: loaded from a local checkpoint, its MoE layers answered by an ``ExpertsClient``.
+
+Only tensors that belong to no expert are read. transformers' experts modules are built without parameters, and its
+experts interface leads their ``forward`` to the client. Called by ``Engine.load``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.utils import logging as transformers_logging
+
+from moe_placement.wire.applications import Device
+from moe_serving.checkpoint import Checkpoint, ModelError
+from moe_serving.checkpoint.families import Family
+from moe_serving.device import resolve_device
+from moe_serving.engine.attention import PACKED_ATTENTION
+from moe_serving.engine.cache import CacheShape
+from moe_serving.engine.experts import ExpertsClient
+
+REMOTE_EXPERTS = "moe_serving_remote"
+"""Name of our function in transformers' experts interface."""
+
+_LAYER, _CLIENT = "moe_layer", "experts_client"
+"""Attributes stamped on each experts module: transformers' interface tells the function nothing of its layer."""
+
+_class_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionModel:
+    """A causal language model whose experts are elsewhere.
+
+    Attributes:
+        end_token_ids: the model's own end-of-sequence tokens.
+        max_context: longest sequence in tokens.
+    """
+
+    module: PreTrainedModel
+    cache_shape: CacheShape
+    end_token_ids: frozenset[int]
+    vocabulary: int
+    max_context: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_attention_model(path: str | Path, dtype: str, device: Device, experts: ExpertsClient) -> AttentionModel:
+    """Load all but the experts of the checkpoint at ``path``.
+
+    Args:
+        dtype: float32, bfloat16, float16, or ``auto`` for the checkpoint's own.
+        device: cpu, cuda, or ``auto``: CUDA where there is one.
+        experts: answers every MoE layer.
+
+    Raises:
+        ModelError: the checkpoint cannot be served.
+    """
+    checkpoint = Checkpoint.open(path)
+    torch_dtype: torch.dtype = getattr(torch, checkpoint.served_dtype(dtype))
+    torch_device = resolve_device(device)
+    config = _read_config(checkpoint)
+    module = _build(checkpoint, config, torch_dtype)
+    nn.Module.to(module, torch_device)
+    _connect(module, checkpoint, experts)
+    return AttentionModel(
+        module=module,
+        cache_shape=_cache_shape(config),
+        end_token_ids=_end_token_ids(checkpoint.path, config),
+        vocabulary=config.vocab_size,
+        max_context=checkpoint.config.max_context,
+        dtype=torch_dtype,
+        device=torch_device,
+    )
+
+
+def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise ModelError("ConfigInvalid", f"{checkpoint.path / 'config.json'}: {error}") from error
+    config.output_router_logits = False
+    return config
+
+
+def _build(checkpoint: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    module: PreTrainedModel
+    with _without_expert_weights(_experts_class(checkpoint.config.family)), _without_progress_bars():
+        module, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=_read_without_experts(checkpoint),
+            dtype=dtype,
+            attn_implementation=PACKED_ATTENTION,
+            experts_implementation=REMOTE_EXPERTS,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    _check_loaded(checkpoint, info)
+    return module
+
+
+def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
+    """transformers fills what a checkpoint lacks with random numbers: that must not be served."""
+    if info["missing_keys"]:
+        raise ModelError(
+            "WeightsMissing",
+            f"{checkpoint.path} lacks {len(info['missing_keys'])} tensors, such as {min(info['missing_keys'])}; "
+            "copy it again",
+        )
+    if info["mismatched_keys"]:
+        name, found, wanted = min(info["mismatched_keys"])
+        raise ModelError(
+            "ConfigInvalid",
+            f"{checkpoint.path}: tensor {name} is {list(found)}, config.json makes it {list(wanted)}; "
+            "they are not of the same model",
+        )
+
+
+def _read_without_experts(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors that belong to no expert, by ``pread``: mapped files would count as this process's memory."""
+    experts = checkpoint.expert_tensor_names()
+    names_by_file: dict[Path, list[str]] = {}
+    for name in checkpoint.tensors.keys() - experts:
+        names_by_file.setdefault(checkpoint.tensors[name].file, []).append(name)
+    state: dict[str, Tensor] = {}
+    for file, names in names_by_file.items():
+        with safe_open(file, framework="pt", device="cpu", backend="pread") as tensors:
+            state.update((name, tensors.get_tensor(name)) for name in names)
+    return state
+
+
+def _experts_class(family: Family) -> type[nn.Module]:
+    module = importlib.import_module(f"transformers.models.{family.model_type}.modeling_{family.model_type}")
+    experts_class: type[nn.Module] = getattr(module, family.experts_class)
+    return experts_class
+
+
+@contextmanager
+def _without_expert_weights(experts_class: type[nn.Module]) -> Iterator[None]:
+    """Modules of ``experts_class`` built inside have no parameters. transformers offers no hook for that."""
+    original = experts_class.__init__
+
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self._parameters.clear()
+        self._is_hf_initialized = True  # or transformers would fill the parameters that are gone
+
+    with _class_lock:
+        experts_class.__init__ = build  # type: ignore[method-assign]  # see the docstring
+        try:
+            yield
+        finally:
+            experts_class.__init__ = original  # type: ignore[method-assign]  # as it was
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    logging: Any = transformers_logging  # untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _connect(module: PreTrainedModel, checkpoint: Checkpoint, client: ExpertsClient) -> None:
+    """Number the experts modules in the order of the layers and give them the client."""
+    experts_class = _experts_class(checkpoint.config.family)
+    experts = [part for part in module.modules() if isinstance(part, experts_class)]
+    if len(experts) != len(checkpoint.config.moe_layers):
+        raise ModelError(
+            "ConfigInvalid",
+            f"{checkpoint.path}: the checkpoint has {len(checkpoint.config.moe_layers)} MoE layers, "
+            f"transformers builds {len(experts)}",
+        )
+    for layer, part in enumerate(experts):
+        setattr(part, _LAYER, layer)
+        setattr(part, _CLIENT, client)
+
+
+def _forward_experts(module: nn.Module, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+    """What transformers calls in place of an experts module's own ``forward``."""
+    client: ExpertsClient = getattr(module, _CLIENT)
+    return client.forward(getattr(module, _LAYER), hidden, expert_ids, weights)
+
+
+def _cache_shape(config: PreTrainedConfig) -> CacheShape:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return CacheShape(layers=config.num_hidden_layers, heads=config.num_key_value_heads, head_dim=head_dim)
+
+
+def _end_token_ids(path: Path, config: PreTrainedConfig) -> frozenset[int]:
+    """``generation_config.json`` says it last; older checkpoints only have ``config.json``."""
+    ends = getattr(config, "eos_token_id", None)
+    if (path / "generation_config.json").is_file():
+        ends = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id or ends
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
+ALL_EXPERTS_FUNCTIONS.register(REMOTE_EXPERTS, _forward_experts)

@@ -1,0 +1,108 @@
+"""The arithmetic of a shard: rows in, weighted sums out.
+
+Per expert ``down(act(gate(x)) * up(x))`` as transformers' eager experts compute it. Two differences in order only: the
+gate weight is applied before the down projection (it is the smaller tensor), and sums are kept in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, linear, relu, silu
+
+from moe_serving.checkpoint.reader import ExpertWeights
+from moe_serving.experts.messages import ComputeReply, ComputeRequest
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu, "gelu": gelu, "relu": relu}
+
+
+class ExpertSource(Protocol):
+    """Where weights come from: a shard's store."""
+
+    def get(self, layer: int, expert: int) -> ExpertWeights | None: ...
+
+
+def compute(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+    """Answer a request with what ``source`` holds; the reply is on the CPU."""
+    if request.per_pair:
+        return _pair_outputs(source, request, device)
+    if len(request.hidden) == 1:
+        return _single_row(source, request, device)
+    return _grouped_by_expert(source, request, device)
+
+
+def pair_output(weights: ExpertWeights, row: Tensor, gate_weight: float) -> Tensor:
+    """One expert's weighted output for one row ``[1, H]`` → float32 ``[1, H]``.
+
+    The unit of verify mode: computed here on its own it has the same bits wherever and in whatever batch it is done.
+    """
+    return linear(_activate(weights, row), weights.down).float() * gate_weight
+
+
+def _activate(weights: ExpertWeights, rows: Tensor) -> Tensor:
+    gate, up = linear(rows, weights.gate_up).chunk(2, dim=-1)
+    return ACTIVATIONS[weights.activation](gate).mul_(up)
+
+
+def _single_row(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+    """Decoding one sequence: nothing to sort and nothing to gather."""
+    row = request.hidden.to(device)
+    sums = torch.zeros(1, row.shape[1], dtype=torch.float32, device=device)
+    missing = []
+    for pair, (expert, weight) in enumerate(zip(request.experts.tolist(), request.weights.tolist(), strict=True)):
+        weights = source.get(request.layer, expert)
+        if weights is None:
+            missing.append(pair)
+        elif row.dtype == torch.float32:
+            sums.addmm_(_activate(weights, row), weights.down.t(), alpha=weight)
+        else:
+            sums += linear(_activate(weights, row).mul_(weight), weights.down)
+    return _reply(sums, missing, request)
+
+
+def _grouped_by_expert(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+    """Pairs sorted by expert: each expert's weights are read once, for rows that lie side by side."""
+    hidden = request.hidden.to(device)
+    row_of_pair = np.repeat(np.arange(len(hidden)), np.diff(request.offsets.numpy()))
+    order = np.argsort(request.experts.numpy(), kind="stable")
+    experts = request.experts.numpy()[order]
+    edges = [0, *(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(experts)] if len(experts) else [0]
+    rows = torch.from_numpy(row_of_pair[order]).to(device)
+    gathered = hidden.index_select(0, rows)
+    gate_weights = request.weights[torch.from_numpy(order)].to(device, hidden.dtype).unsqueeze(1)
+    outputs = torch.empty_like(gathered)
+    missing: list[int] = []
+    for begin, end in pairwise(edges):
+        weights = source.get(request.layer, int(experts[begin]))
+        if weights is None:
+            outputs[begin:end] = 0
+            missing.extend(order[begin:end].tolist())
+        else:
+            inner = _activate(weights, gathered[begin:end]).mul_(gate_weights[begin:end])
+            torch.mm(inner, weights.down.t(), out=outputs[begin:end])
+    sums = torch.zeros(hidden.shape, dtype=torch.float32, device=device)
+    return _reply(sums.index_add_(0, rows, outputs.float()), missing, request)
+
+
+def _pair_outputs(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+    hidden = request.hidden.to(device)
+    offsets = request.offsets.tolist()
+    outputs = torch.zeros(len(request.experts), hidden.shape[1], dtype=torch.float32, device=device)
+    missing = []
+    for row in range(len(hidden)):
+        for pair in range(offsets[row], offsets[row + 1]):
+            weights = source.get(request.layer, int(request.experts[pair]))
+            if weights is None:
+                missing.append(pair)
+            else:
+                outputs[pair] = pair_output(weights, hidden[row : row + 1].clone(), float(request.weights[pair]))
+    return _reply(outputs, missing, request)
+
+
+def _reply(values: Tensor, missing: list[int], request: ComputeRequest) -> ComputeReply:
+    return ComputeReply(values.cpu(), torch.tensor(missing, dtype=torch.int32), request.per_pair)

@@ -1,0 +1,193 @@
+"""The shard's socket server: one thread, many connections, one request computed at a time.
+
+A selector loop around ``wire.channel``. What a peer does wrong ends that peer's connection only. A peer that does not
+read its answers is not read from either, so memory per connection is bounded by one request and one answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from moe_serving.wire.blocking import Connection
+from moe_serving.wire.channel import Channel
+from moe_serving.wire.endpoint import Endpoint
+from moe_serving.wire.errors import ConnectionLostError, WireError
+from moe_serving.wire.frames import Frame
+from moe_serving.wire.transport import Message, decode_frame, encode_frame
+
+HANDSHAKE_SECONDS = 5.0
+"""A peer that has not proved the key by then is dropped: nobody may occupy descriptors without it."""
+SWEEP_SECONDS = 1.0
+"""How often the loop looks for such peers when nothing else happens."""
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Message], Message]
+"""Answers one request.
+
+Raises:
+    WireError: the request makes no sense; its connection is closed.
+"""
+
+
+class ExpertServer:
+    """Accepts peers on an endpoint and answers their requests by ``handler``.
+
+    Args:
+        endpoint: owned from now on.
+        subject: what peers must be about: the model's digest.
+        max_body: bytes of the largest request.
+    """
+
+    def __init__(self, endpoint: Endpoint, subject: str, handler: Handler, max_body: int) -> None:
+        self.counts: Counter[str] = Counter()
+        """``requests`` answered, ``rejected`` peers (wrong key, malformed frames), ``failed`` computations."""
+        self._endpoint = endpoint
+        self._subject = subject
+        self._handler = handler
+        self._max_body = max_body
+        self._selector = selectors.DefaultSelector()
+        self._peers: set[_Peer] = set()
+        self._next_sweep = 0.0
+        self._waker, self._woken = socket.socketpair()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="expert-server", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def connections(self) -> int:
+        """Peers connected now, those in their handshake included."""
+        return len(self._peers)
+
+    def stop(self, timeout: float) -> None:
+        """Take no more requests, finish the one in work and the answers on their way, then close all connections."""
+        self._stopping.set()
+        self._waker.send(b"x")
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        # One thread of arithmetic per shard: shards share their node's cores with each other and with attention.
+        torch.set_num_threads(1)
+        for listening in self._endpoint.sockets:
+            self._selector.register(listening, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        try:
+            with torch.inference_mode():
+                while not self._stopping.is_set():
+                    self._turn()
+            self._deliver_answers()
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(SWEEP_SECONDS):
+            if isinstance(key.data, _Peer):
+                self._serve(key.data)
+            elif key.fileobj is not self._woken:
+                self._accept(key.fileobj)  # type: ignore[arg-type]  # registered above: a listening socket
+        self._sweep()
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connected, _ = listening.accept()
+        except OSError as error:  # the peer is gone again, or descriptors have run out: the others live on
+            logger.warning("cannot accept a connection: %s", error)
+            return
+        channel = Channel.listener(self._endpoint.address.key, self._subject, self._max_body)
+        peer = _Peer(Connection(connected, channel))
+        self._selector.register(peer.connection, selectors.EVENT_READ, peer)
+        self._peers.add(peer)
+
+    def _serve(self, peer: _Peer) -> None:
+        """Move what can be moved for one peer, and compute at most one request, so that peers take turns."""
+        connection = peer.connection
+        try:
+            connection.flush()
+            if not connection.has_unsent:
+                frame = connection.receive()
+                if frame is not None:
+                    self._answer(connection, frame)
+                connection.flush()
+            wanted = selectors.EVENT_WRITE if connection.has_unsent else selectors.EVENT_READ
+            if wanted != peer.events:
+                peer.events = wanted
+                self._selector.modify(connection, wanted, peer)
+        except ConnectionLostError as error:
+            logger.debug("%s", error)
+            self._drop(peer)
+        except WireError as error:
+            self.counts["rejected"] += 1
+            logger.warning("closing the connection of %s: %s", connection.channel.peer_name, error)
+            self._send_refusal(connection)
+            self._drop(peer)
+        except (RuntimeError, MemoryError):  # torch's own errors, out of memory among them: the peer asks elsewhere
+            self.counts["failed"] += 1
+            logger.exception("cannot answer %s", connection.channel.peer_name)
+            self._drop(peer)
+
+    def _answer(self, connection: Connection, frame: Frame) -> None:
+        reply = self._handler(decode_frame(frame))
+        self.counts["requests"] += 1
+        connection.send(encode_frame(reply, frame.tag))
+
+    def _send_refusal(self, connection: Connection) -> None:
+        try:
+            connection.flush()
+        except ConnectionLostError as error:
+            logger.debug("%s", error)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_SECONDS
+        late = [peer for peer in self._peers if not peer.connection.channel.established and now > peer.deadline]
+        for peer in late:
+            self.counts["rejected"] += 1
+            logger.warning("a peer did not finish its handshake within %g s", HANDSHAKE_SECONDS)
+            self._drop(peer)
+
+    def _deliver_answers(self) -> None:
+        for peer in self._peers:
+            try:
+                while peer.connection.has_unsent:
+                    peer.connection.wait(time.monotonic() + SWEEP_SECONDS)
+                    peer.connection.flush()
+            except WireError as error:
+                logger.debug("%s", error)
+
+    def _drop(self, peer: _Peer) -> None:
+        self._peers.discard(peer)
+        self._selector.unregister(peer.connection)
+        peer.connection.close()
+
+    def _close(self) -> None:
+        for peer in self._peers:
+            peer.connection.close()
+        self._endpoint.close()
+        self._selector.close()
+        self._waker.close()
+        self._woken.close()
+
+
+class _Peer:
+    """A connection and what the loop waits for on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.events = selectors.EVENT_READ
+        self.deadline = time.monotonic() + HANDSHAKE_SECONDS

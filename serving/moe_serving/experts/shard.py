@@ -1,0 +1,169 @@
+"""One expert shard, whole but for Ray: opens the checkpoint, holds experts, computes them, obeys the directory.
+
+Run by the Serve deployment (``moe_serving.serve.experts``) and, as a plain process, by tests. Everything here may be
+called from any thread; nothing but ``probe`` and ``stop`` waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from moe_placement.wire.applications import ModelArgs, ShardConfig
+from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.device import resolve_device
+from moe_serving.errors import MoEServingError
+from moe_serving.experts.compute import compute
+from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
+from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
+from moe_serving.experts.loader import ExpertLoader
+from moe_serving.experts.messages import ComputeRequest
+from moe_serving.experts.server import ExpertServer
+from moe_serving.experts.store import ExpertStore
+from moe_serving.wire.blocking import Connection
+from moe_serving.wire.endpoint import Endpoint
+from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.transport import Message
+
+MAX_REQUEST_BYTES = 1 << 28
+"""Rows of one layer for one shard: 8192 tokens of 8192 float32 values. Larger batches are a mistake, not a load."""
+OPEN_RETRY_SECONDS = 2.0
+"""Pause before a checkpoint that could not be opened is tried again: it may still be on its way to this node."""
+
+logger = logging.getLogger(__name__)
+
+
+class Shard:
+    """See the module."""
+
+    def __init__(self, identity: ShardIdentity, model: ModelArgs, config: ShardConfig) -> None:
+        self._identity = identity
+        self._model = model
+        self._config = config
+        self._open: _OpenShard | None = None
+        self._problem: str | None = None
+        self._stopping = threading.Event()
+        self._opener = threading.Thread(target=self._keep_opening, name="shard-opener", daemon=True)
+
+    def start(self) -> None:
+        """Open the checkpoint in the background; a checkpoint that cannot be opened becomes ``problem``."""
+        self._opener.start()
+
+    def configure(self, config: ShardConfig) -> None:
+        """Change how much may be held; experts above a smaller bound stay until the directory frees them."""
+        self._config = config
+        if self._open is not None:
+            self._open.set_capacity(config)
+
+    def describe(self) -> ShardDescription:
+        """This shard now; see ``ShardDescription``."""
+        who = self._identity
+        if (shard := self._open) is None:
+            return ShardDescription(who.index, who.node, who.incarnation, os.getpid(), problem=self._problem)
+        return ShardDescription(
+            index=who.index,
+            node=who.node,
+            incarnation=who.incarnation,
+            pid=os.getpid(),
+            address=shard.endpoint.address,
+            digest=shard.reader.checkpoint.digest,
+            capacity=shard.store.capacity,
+            held=shard.store.held(),
+            loading=shard.loader.queue,
+            problem=shard.loader.problem,
+            counts=dict(shard.server.counts),
+        )
+
+    def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+        """Free some experts at once and load others in the background, in place of what was to be loaded so far.
+
+        Raises:
+            OtherIncarnationError: the order was meant for an earlier process.
+            ShardNotReadyError: the checkpoint is not open.
+        """
+        if incarnation != self._identity.incarnation:
+            raise OtherIncarnationError(f"this is {self._identity.incarnation}, the order is for {incarnation}")
+        if self._open is None:
+            raise ShardNotReadyError(self._problem or "the checkpoint is being opened")
+        for layer, expert in free:
+            self._open.store.remove(layer, expert)
+        self._open.loader.replace_queue(load)
+
+    def probe(self, timeout: float) -> None:
+        """Connect as a client would: proves that the listener and the loop behind it live. One still opening passes.
+
+        Raises:
+            WireError, RuntimeError: it does not serve.
+        """
+        if (shard := self._open) is None:
+            return
+        if not shard.server.alive:
+            raise RuntimeError("the thread that serves experts has ended")
+        address, digest = shard.endpoint.address, shard.reader.checkpoint.digest
+        Connection.connect(
+            address, digest, "probe", node=self._identity.node, network=self._model.network, max_body=0, timeout=timeout
+        ).close()
+
+    def stop(self, timeout: float) -> None:
+        """Finish the request in work, then close all connections and end the threads."""
+        self._stopping.set()
+        self._opener.join(timeout)
+        if self._open is not None:
+            self._open.server.stop(timeout)
+            self._open.loader.stop(timeout)
+
+    def _keep_opening(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._open = _OpenShard.open(self._identity, self._model, self._config)
+            except (OSError, MoEServingError, RuntimeError) as error:
+                self._problem = str(error)
+                logger.warning("shard %d cannot open %s: %s", self._identity.index, self._model.path, error)
+                self._stopping.wait(OPEN_RETRY_SECONDS)
+                continue
+            self._open.set_capacity(self._config)  # it may have changed meanwhile
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenShard:
+    """What a shard consists of once its checkpoint is open."""
+
+    reader: ExpertReader
+    store: ExpertStore
+    loader: ExpertLoader
+    endpoint: Endpoint
+    server: ExpertServer
+
+    @classmethod
+    def open(cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig) -> _OpenShard:
+        device = resolve_device(model.device)
+        reader = ExpertReader(model.path, model.dtype, str(device))
+        checkpoint = reader.checkpoint
+        store = ExpertStore(len(checkpoint.config.moe_layers), checkpoint.config.experts)
+        dtype = getattr(torch, checkpoint.served_dtype(model.dtype))
+        hidden = checkpoint.config.hidden
+
+        def answer(message: Message) -> Message:
+            request = ComputeRequest.from_message(message)
+            if request.hidden.dtype != dtype or request.hidden.shape[1] != hidden:
+                got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
+                raise ProtocolError(f"this shard serves rows of {hidden} {dtype}, got {got}")
+            return compute(store, request, device).to_message()
+
+        endpoint = Endpoint.open(identity.node, identity.host, model.network)
+        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES)
+        opened = cls(reader, store, ExpertLoader(reader, store), endpoint, server)
+        opened.set_capacity(config)
+        opened.loader.start()
+        opened.server.start()
+        return opened
+
+    def set_capacity(self, config: ShardConfig) -> None:
+        layers = len(self.reader.checkpoint.config.moe_layers)
+        self.store.capacity = layers * config.slots_per_shard + config.spare_slots

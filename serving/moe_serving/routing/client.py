@@ -1,0 +1,85 @@
+"""The engine's experts client: a MoE layer computed by the shards that hold its experts."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic
+
+from torch import Tensor
+
+from moe_serving.routing.counters import RoutingCounters
+from moe_serving.routing.dispatch import LayerDispatch, Patience
+from moe_serving.routing.layer import LayerWork
+from moe_serving.routing.routes import Routes
+from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.verify import LayerVerifier
+from moe_serving.wire.transport import C, Fabric
+
+MAX_REPLY_BYTES = 1 << 29
+"""Of one answer: float32 rows, twice the bytes of the largest request in bfloat16."""
+
+
+class RemoteExperts(Generic[C]):
+    """Implements ``engine.experts.ExpertsClient``. ``forward`` is for the engine's thread, all else for any.
+
+    Args:
+        layers, experts: of the model.
+        fabric: how shards are reached; ``wire.transport.SocketFabric`` with the model's digest as subject.
+        node: the node we run on; copies on it are preferred.
+        verifier: verify mode; recomputes and compares every answer.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        experts: int,
+        fabric: Fabric[C],
+        node: str,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+        verifier: LayerVerifier | None = None,
+    ) -> None:
+        self._fabric = fabric
+        self._patience = patience
+        self._verifier = verifier
+        self._routes = Routes(layers, experts, fabric, node)
+        self._counters = RoutingCounters.zero(layers, experts)
+        self._counting = threading.Lock()
+
+    def update(self, table: RoutingTable) -> None:
+        """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
+        self._routes.update(table)
+
+    @property
+    def version(self) -> TableVersion:
+        """The table version to acknowledge: no layer under way is behind it."""
+        return self._routes.version
+
+    def take_counters(self) -> RoutingCounters:
+        """The counts since the last call."""
+        with self._counting:
+            taken = self._counters
+            self._counters = RoutingCounters.zero(*taken.load.shape)
+        return taken
+
+    def close(self) -> None:
+        """Close all connections; the engine must have stopped."""
+        self._routes.close()
+
+    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+        """See ``ExpertsClient.forward``.
+
+        Raises:
+            ExpertsUnavailableError: for some expert no copy answered within ``patience.unavailable_seconds``.
+            VerificationError: verify mode, and an answer was wrong.
+        """
+        work = LayerWork(layer, hidden, expert_ids, weights, per_pair=self._verifier is not None)
+        dispatch = LayerDispatch(self._routes, self._fabric, self._patience, work)
+        try:
+            dispatch.run()
+        finally:
+            self._routes.release()
+            with self._counting:
+                self._counters.add_layer(layer, work.experts, dispatch.tally)
+        if self._verifier is not None:
+            self._verifier.check(layer, hidden, expert_ids, weights, work.pair_outputs())
+        return work.result()

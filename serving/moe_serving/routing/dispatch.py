@@ -1,0 +1,189 @@
+"""One MoE layer on its way: rounds of requests to shards until every pair of a token and an expert is answered.
+
+In each round every shard that is needed gets one message, then the answers are gathered as they come. What a round
+left open is tried again in the next: at another copy when a connection broke, when a shard was late or does not hold an
+expert any more. Where no copy is left, the layer waits for a newer table or for a shard to return.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_serving.engine.errors import ExpertsUnavailableError
+from moe_serving.experts.messages import ComputeReply
+from moe_serving.routing.choice import NOBODY, choose_shards
+from moe_serving.routing.counters import LayerTally
+from moe_serving.routing.layer import LayerWork, Part
+from moe_serving.routing.routes import Routes
+from moe_serving.routing.table import RoutingTable, ShardAddress
+from moe_serving.wire.errors import ConnectionLostError, WireError
+from moe_serving.wire.transport import C, Fabric
+
+_RECHECK_SECONDS = 0.25
+"""How often a layer that waits looks around by itself, beside being woken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a layer waits.
+
+    Attributes:
+        late_seconds: a shard that has not answered by then is given up, if other copies can take all it was asked. A
+            layer takes milliseconds, a busy or swapping host longer; after 5 s a client would begin to wonder. Doubles
+            with every shard given up for the same layer: perhaps it is the layer that takes long.
+        unavailable_seconds: how long a layer waits where no copy is left. A killed shard is back, its experts loaded,
+            well within a minute.
+    """
+
+    late_seconds: float = 5.0
+    unavailable_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked(Generic[C]):
+    """A request under way."""
+
+    shard: ShardAddress
+    part: Part
+    completion: C
+
+
+class LayerDispatch(Generic[C]):
+    """Answers the pairs of ``work``; made for one layer and thrown away. ``tally`` counts what that took."""
+
+    def __init__(self, routes: Routes[C], fabric: Fabric[C], patience: Patience, work: LayerWork) -> None:
+        self._routes = routes
+        self._fabric = fabric
+        self._patience = patience
+        self._work = work
+        self.tally = LayerTally()
+        self._deadline = time.monotonic() + patience.unavailable_seconds
+        self._given_up = 0
+        self._first_asked: NDArray[np.int64] | None = None
+        self._not_held: set[tuple[ShardAddress, int]] = set()
+
+    def run(self) -> None:
+        """
+        Raises:
+            ExpertsUnavailableError: see ``RemoteExperts.forward``.
+        """
+        while self._work.pending.any():
+            table = self._routes.adopt()
+            choice = self._choose(table)
+            if (choice == NOBODY).all():
+                self._wait_for_copies(table)
+            else:
+                self._round(table, choice)
+
+    def _choose(self, table: RoutingTable) -> NDArray[np.int64]:
+        """A shard's position in ``table`` for every pending pair, int64 ``[T, K]``."""
+        experts, pending = self._work.experts, self._work.pending
+        usable = table.held[self._work.layer] & self._routes.connected()
+        for shard, expert in self._not_held:
+            usable[expert, [position for position, other in enumerate(table.shards) if other == shard]] = False
+        candidates = usable[experts] & pending[:, :, None]
+        return choose_shards(experts, candidates, self._routes.local)
+
+    def _round(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
+        self._note(table, choice)
+        asked = []
+        for position in range(len(table.shards)):
+            mine = choice == position
+            request = self._ask(table.shards[position], mine) if mine.any() else None
+            if request is not None:
+                asked.append(request)
+        for request, reply in self._gather(asked):
+            missing = self._work.accept(request.part, reply)
+            self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
+
+    def _ask(self, shard: ShardAddress, mine: NDArray[np.bool_]) -> _Asked[C] | None:
+        part = self._work.part(mine)
+        transport = self._routes.links.get(shard)
+        if transport is None:
+            return None
+        try:
+            completion = transport.submit(part.request.to_message())
+        except WireError as error:
+            self._routes.links.fail(shard, error)
+            return None
+        self.tally.visits += len(part.rows)
+        self.tally.pairs[shard.index] += len(part.pairs[0])
+        return _Asked(shard, part, completion)
+
+    def _gather(self, asked: list[_Asked[C]]) -> list[tuple[_Asked[C], ComputeReply]]:
+        """The answers, in the order of ``asked``, whatever the order in which they come: sums must not depend on it."""
+        replies: dict[int, ComputeReply] = {}
+        waiting = dict(enumerate(asked))
+        late = time.monotonic() + self._patience.late_seconds * 2**self._given_up
+        while waiting:
+            now = time.monotonic()
+            timeout = late - now if now < late else _RECHECK_SECONDS
+            self._fabric.wait([request.completion for request in waiting.values()], timeout)
+            for number, request in list(waiting.items()):
+                if request.completion.done:
+                    del waiting[number]
+                    reply = self._read(request)
+                    if reply is not None:
+                        replies[number] = reply
+                elif time.monotonic() >= late and self._is_given_up(request):
+                    del waiting[number]
+        return [(asked[number], replies[number]) for number in sorted(replies)]
+
+    def _read(self, request: _Asked[C]) -> ComputeReply | None:
+        try:
+            reply = ComputeReply.from_message(request.completion.result(), request.part.request)
+        except WireError as error:
+            self._routes.links.fail(request.shard, error)
+            return None
+        self._routes.links.answered(request.shard)
+        return reply
+
+    def _is_given_up(self, request: _Asked[C]) -> bool:
+        """Give a late shard up when others can take all it was asked; otherwise it is as well to wait for it."""
+        table = self._routes.newest
+        others = [shard != request.shard and self._routes.is_connected(shard) for shard in table.shards]
+        experts = np.unique(self._work.experts[request.part.pairs])
+        replaceable = bool((table.held[self._work.layer][experts] & np.array(others, dtype=bool)).any(axis=1).all())
+        if not replaceable and time.monotonic() < self._deadline:
+            return False
+        self._routes.links.fail(request.shard, ConnectionLostError("it did not answer in time"))
+        self._given_up += 1
+        return True
+
+    def _note(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
+        """Count the pairs that are asked for elsewhere than at first."""
+        shards = np.append([shard.index for shard in table.shards], NOBODY)[choice]  # NOBODY, -1, picks the last
+        if self._first_asked is None:
+            self._first_asked = shards
+            return
+        again = (self._first_asked != NOBODY) & (shards != NOBODY)
+        self.tally.failovers += int((again & (self._first_asked != shards)).sum())
+        self._first_asked = np.where(self._first_asked == NOBODY, shards, self._first_asked)
+
+    def _wait_for_copies(self, table: RoutingTable) -> None:
+        """Nobody can be asked for what is pending: sleep until that may have changed.
+
+        Raises:
+            ExpertsUnavailableError: patience has run out.
+        """
+        self._not_held.clear()  # the shards may hold them again by then
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise ExpertsUnavailableError(self._explain(table))
+        self._routes.wait_for_change(min(left, _RECHECK_SECONDS))
+
+    def _explain(self, table: RoutingTable) -> str:
+        layer = self._work.layer
+        experts = np.unique(self._work.experts[self._work.pending])
+        holders = np.flatnonzero(table.held[layer][experts].any(axis=0))
+        named = [f"shard {table.shards[g].index} ({self._routes.links.problem(table.shards[g])})" for g in holders]
+        return (
+            f"layer {layer}: no copy of experts {experts.tolist()} answered within "
+            f"{self._patience.unavailable_seconds:g} s; by the table of epoch {table.version.epoch} they are on "
+            f"{', '.join(named) or 'no shard'}. Wait for the shards to return, or run more copies"
+        )

@@ -1,0 +1,113 @@
+"""One MoE layer of one step, cut into a request per shard and put together again. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moe_serving.experts.messages import ComputeReply, ComputeRequest
+
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Positions of pairs in ``[T, K]``: token and place."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one shard is asked.
+
+    Attributes:
+        request: to be sent.
+        rows: the tokens, ascending, that the rows of the request are.
+        pairs: which pairs of the layer the pairs of the request are.
+    """
+
+    request: ComputeRequest
+    rows: NDArray[np.intp]
+    pairs: Pairs
+
+
+class LayerWork:
+    """The pairs of one layer and what is known of their outputs so far.
+
+    Args:
+        layer: number of the MoE layer.
+        hidden: ``[T, H]``.
+        expert_ids: int64 ``[T, K]``.
+        weights: ``[T, K]``.
+        per_pair: verify mode; every pair is answered by itself.
+    """
+
+    def __init__(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor, per_pair: bool) -> None:
+        self.layer = layer
+        self.experts: NDArray[np.int64] = expert_ids.cpu().numpy()
+        self.pending = np.ones(self.experts.shape, dtype=bool)
+        """bool ``[T, K]``, the pairs that nobody has answered yet."""
+        self._hidden = hidden.detach().cpu().contiguous()
+        self._weights = weights.detach().to("cpu", torch.float32).numpy()
+        self._like = hidden
+        self._per_pair = per_pair
+        self._answers: list[tuple[Part, Tensor]] = []
+
+    def part(self, mine: NDArray[np.bool_]) -> Part:
+        """The request for the pairs ``mine``, bool ``[T, K]``."""
+        pairs_of_token = mine.sum(axis=1)
+        rows = np.flatnonzero(pairs_of_token)
+        offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+        np.cumsum(pairs_of_token[rows], out=offsets[1:])
+        pairs = np.nonzero(mine)
+        whole = len(rows) == len(self._hidden)
+        request = ComputeRequest(
+            layer=self.layer,
+            hidden=self._hidden if whole else self._hidden[torch.from_numpy(rows)],
+            offsets=torch.from_numpy(offsets),
+            experts=torch.from_numpy(self.experts[pairs].astype(np.int32)),
+            weights=torch.from_numpy(self._weights[pairs]),
+            per_pair=self._per_pair,
+        )
+        return Part(request, rows, (pairs[0], pairs[1]))
+
+    def accept(self, part: Part, reply: ComputeReply) -> Pairs:
+        """Take a shard's answer; returns the pairs that it does not hold, which stay pending."""
+        missing = reply.missing.numpy()
+        lacking = part.pairs[0][missing], part.pairs[1][missing]
+        self.pending[part.pairs] = False
+        self.pending[lacking] = True
+        self._answers.append((part, reply.values))
+        return lacking
+
+    def result(self) -> Tensor:
+        """The weighted sums ``[T, H]`` in the dtype and on the device of ``hidden``.
+
+        Answers are added in the order in which they were accepted; with ``per_pair`` in the order of the top k.
+        """
+        sums = self._sum_pairs() if self._per_pair else self._sum_parts()
+        return sums.to(self._like.device, self._like.dtype)
+
+    def pair_outputs(self) -> Tensor:
+        """With ``per_pair``: the weighted output of every pair, float32 ``[T, K, H]``."""
+        outputs = torch.zeros(*self.experts.shape, self._hidden.shape[1])
+        for part, values in self._answers:
+            token, place = (torch.from_numpy(positions) for positions in part.pairs)
+            # Pairs that this shard did not hold are zeros here; whoever answered them later adds to zero.
+            outputs.index_put_((token, place), values, accumulate=True)
+        return outputs
+
+    def _sum_pairs(self) -> Tensor:
+        outputs = self.pair_outputs()
+        sums = outputs[:, 0].clone()
+        for place in range(1, outputs.shape[1]):
+            sums += outputs[:, place]
+        return sums
+
+    def _sum_parts(self) -> Tensor:
+        sums = torch.zeros(self._hidden.shape, dtype=torch.float32)
+        for part, values in self._answers:
+            if len(part.rows) == len(sums):
+                sums += values
+            else:
+                sums.index_add_(0, torch.from_numpy(part.rows), values)
+        return sums

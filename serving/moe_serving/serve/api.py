@@ -1,0 +1,92 @@
+"""The api as a Serve deployment: HTTP ingress in front of the attention replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import ray
+from pydantic import ValidationError
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from moe_placement.wire.applications import ApiConfig, CoreArgs
+from moe_placement.wire.report import DirectoryReport
+from moe_serving.api.app import build_app
+from moe_serving.api.errors import GenerationError, InvalidRequestError
+from moe_serving.api.service import Service
+from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
+from moe_serving.engine.request import GenerationRequest
+from moe_serving.serve.logs import log_with_serve
+from moe_serving.streams.errors import ReplicaLostError
+from moe_serving.streams.receiver import StreamReceiver
+from moe_serving.streams.source import ReplicatedSource
+
+logger = logging.getLogger(__name__)
+
+
+class Api:
+    """One api process. Its constructor and ``reconfigure`` never fail: what is wrong is told by the routes."""
+
+    def __init__(self, args: CoreArgs, attention: DeploymentHandle[Any], directory: DeploymentHandle[Any]) -> None:
+        log_with_serve()
+        self._attention = attention
+        self._directory = directory
+        self._network = args.model.network
+        self._receiver = StreamReceiver()
+        self._service = Service(args.model.path, self._fetch_report)
+        self._service.source = ReplicatedSource(
+            self._receiver, self._ask_replica, self._service.metrics.attention_failovers.inc
+        )
+        self._running = asyncio.create_task(self._service.run())
+
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by ``serve.ingress`` when the replica starts."""
+        node = ray.get_runtime_context().get_node_id()
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
+        self._address = await self._receiver.start(node, host, self._network)
+        return build_app(self._service)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take new names, bounds and keys; what cannot be read leaves the old ones in force."""
+        try:
+            self._service.config = ApiConfig.model_validate(config)
+        except ValidationError as error:
+            logger.error("user_config of the api is refused, the old one stays: %s", error)
+
+    def check_health(self) -> None:
+        """Raises RuntimeError when the background work has ended: Serve then replaces this replica."""
+        if self._running.done():
+            raise RuntimeError(f"the api's background task has ended: {self._running}")
+
+    async def __del__(self) -> None:
+        self._running.cancel()
+        await self._receiver.close()
+
+    async def _fetch_report(self) -> DirectoryReport:
+        report: DirectoryReport = await self._directory.report.remote()
+        return report
+
+    async def _ask_replica(self, request: GenerationRequest, stream: int) -> None:
+        """See ``streams.source.Call``: the translation of Ray's errors is all there is to it."""
+        response = self._attention.generate.remote(request, stream, self._address)
+        try:
+            await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
+            raise
+        except RequestRefusedError as error:
+            raise InvalidRequestError(str(error)) from error
+        except (ReplicaLostError, EngineStoppedError, DeploymentUnavailableError) as error:
+            raise ReplicaLostError(str(error)) from error
+        except (BackPressureError, RequestCancelledError) as error:
+            raise ReplicaLostError(f"Serve turned the call away: {error}") from error
+        except RayTaskError as error:
+            logger.error("request %s failed in its attention replica", request.request_id, exc_info=error)
+            raise GenerationError("the attention replica failed; its log says more") from error
+        except RayError as error:
+            # Its process or node is gone, or cannot be reached.
+            raise ReplicaLostError(f"{type(error).__name__} of an attention replica") from error

@@ -1,0 +1,173 @@
+"""An attention replica as a Serve deployment: the engine, and the way of its tokens back to the api that asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import ray
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from moe_placement.wire.applications import AttentionConfig, CoreArgs
+from moe_serving.directory.messages import AttentionStatus
+from moe_serving.engine.request import GenerationRequest, TokenEvent
+from moe_serving.routing.sync import DirectorySync
+from moe_serving.serve.logs import log_with_serve
+from moe_serving.serve.table_keeper import TableKeeper
+from moe_serving.streams.errors import ReplicaLostError
+from moe_serving.streams.messages import StreamEvent
+from moe_serving.streams.sender import SenderPool, StreamSender
+from moe_serving.wire.endpoint import Address
+from moe_serving.wire.errors import WireError
+
+if TYPE_CHECKING:
+    from moe_serving.serve.loaded import LoadedEngine
+
+logger = logging.getLogger(__name__)
+
+_LOAD_AGAIN_S = 2.0
+"""Pause before a checkpoint that could not be loaded is tried again: it may still be on its way to this node."""
+_STUCK_S = 120.0
+"""A step that takes longer has hung. Above the time a layer waits for a lost shard, which is no fault of ours."""
+_STOP_S = 10.0
+
+
+class Attention:
+    """One attention replica. Its constructor and ``reconfigure`` never fail: a bad model is reported, not raised."""
+
+    def __init__(self, args: CoreArgs, directory: DeploymentHandle[Any]) -> None:
+        self._args = args
+        log_with_serve()
+        self._name = serve.get_replica_context().replica_tag
+        self._node = ray.get_runtime_context().get_node_id()
+        self._senders = SenderPool(f"attention {self._name}", self._node, args.model.network)
+        self._limits = AttentionConfig()
+        self._loaded: LoadedEngine | None = None
+        self._problem: str | None = "the model is being loaded"
+        self._load_tried = asyncio.Event()
+        self._loading: asyncio.Task[None] | None = None
+        self._tables = TableKeeper()
+        sync = DirectorySync(self._tables, self._name, self._status, directory.sync.remote)
+        self._syncing = asyncio.create_task(sync.run())
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take new limits. The first call is part of Serve's start of a replica, so it waits until loading was tried:
+        Serve routes nothing here before; all later ones return at once. What cannot be read leaves the old limits.
+        """
+        try:
+            self._limits = AttentionConfig.model_validate(config)
+        except ValidationError as error:
+            logger.error("user_config of attention is refused, the old one stays: %s", error)
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._keep_loading())
+            await self._load_tried.wait()
+        elif self._loaded is not None:
+            self._loaded.engine.reconfigure(self._limits)
+
+    async def generate(self, request: GenerationRequest, stream: int, address: Address) -> None:
+        """Answer a request on a stream of the api at ``address``; lives as long as the request does.
+
+        Raises:
+            ReplicaLostError: not this replica: it does not serve (yet, or any more), or the api hung up.
+            RequestRefusedError: no replica can ever answer it.
+        """
+        if self._loaded is None:
+            raise ReplicaLostError(f"attention replica {self._name} is not ready: {self._problem}")
+        try:
+            sender = await self._senders.get(address)
+        except WireError as error:
+            raise ReplicaLostError(f"attention replica {self._name} cannot reach the api: {error}") from error
+        await _Answer(self._loaded, sender, request, stream).run()
+
+    def check_health(self) -> None:
+        """Raises RuntimeError when the engine is dead or stuck: Serve then replaces this replica."""
+        if self._loaded is None:
+            return
+        if not self._loaded.engine.alive:
+            raise RuntimeError("the engine's thread has ended")
+        age = self._loaded.engine.stats().last_step_age_s
+        if age > _STUCK_S:
+            raise RuntimeError(f"the engine has not finished a step for {age:.0f} s")
+
+    async def __del__(self) -> None:
+        self._syncing.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
+        if self._loaded is not None:
+            await asyncio.to_thread(self._loaded.stop, _STOP_S)
+        await self._senders.close()
+
+    async def _keep_loading(self) -> None:
+        while self._loaded is None:
+            limits = self._limits
+            try:
+                loaded = await asyncio.to_thread(self._load, limits)
+            except Exception as error:  # whatever a bad checkpoint or a full GPU raises is reported
+                self._problem = str(error) or type(error).__name__
+                logger.warning("the model at %s cannot be loaded", self._args.model.path, exc_info=error)
+                self._load_tried.set()
+                await asyncio.sleep(_LOAD_AGAIN_S)
+                continue
+            if self._limits != limits:
+                loaded.engine.reconfigure(self._limits)
+            self._tables.attach(loaded.experts)
+            self._loaded, self._problem = loaded, None
+            self._load_tried.set()
+
+    def _status(self) -> AttentionStatus:
+        if self._loaded is None:
+            return AttentionStatus(ready=False, problem=self._problem, pid=os.getpid())
+        stats = self._loaded.engine.stats()
+        return AttentionStatus(
+            ready=True,
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_tokens=stats.kv_tokens_used,
+            pid=os.getpid(),
+        )
+
+    def _load(self, limits: AttentionConfig) -> LoadedEngine:
+        from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
+
+        return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node)
+
+
+class _Answer:
+    """One request on its way through the engine."""
+
+    def __init__(self, loaded: LoadedEngine, sender: StreamSender, request: GenerationRequest, stream: int) -> None:
+        self._engine = loaded.engine
+        self._sender = sender
+        self._request = request
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._abandoned: str | None = None
+
+    async def run(self) -> None:
+        """Until the last token is on its way; cancelling it cancels the request."""
+        self._engine.submit(self._request, self._on_event)
+        self._sender.push(StreamEvent(self._stream))
+        ended, hung_up = asyncio.create_task(self._ended.wait()), asyncio.create_task(self._sender.lost.wait())
+        try:
+            await asyncio.wait({ended, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._engine.cancel(self._request.request_id)
+            ended.cancel()
+            hung_up.cancel()
+        if self._abandoned is not None or not self._ended.is_set():
+            raise ReplicaLostError(self._abandoned or "the api hung up")
+
+    def _on_event(self, event: TokenEvent) -> None:
+        """Called on the engine's thread."""
+        if event.finish_reason == "error" and not self._engine.alive:
+            # Not the request failed but the engine under it: another replica goes on.
+            self._abandoned = event.error
+        else:
+            self._sender.push(StreamEvent(self._stream, event.token_ids, event.finish_reason, event.error))
+        if event.finish_reason is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)

@@ -1,0 +1,48 @@
+"""Application builders: what Serve calls with the arguments of an application. No torch here: it runs at each build.
+
+Serve reads the arguments into the builder's annotated type, which must be the class itself: so this module does not
+postpone its annotations (no ``from __future__ import annotations``). Each builder imports what it needs: a shard's need
+not wait for the libraries of the api.
+"""
+
+from ray import serve
+from ray.serve import Application, Deployment
+
+from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS, CoreArgs, ShardArgs
+
+_MAX_ONGOING = 1024
+"""Calls that a process takes at once. Above what an engine runs: the rest waits there, in a queue that can be seen."""
+_HEALTH_PERIOD_S = 2.0
+"""How soon Serve notices a dead process and starts another."""
+_SHUTDOWN_S = 20.0
+"""How long answers may go on in a process that is to end; after that another one goes on with them."""
+
+
+def build_core(args: CoreArgs) -> Application:
+    """The core application: api (ingress), attention, directory."""
+    from moe_serving.serve.api import Api  # noqa: PLC0415 - see the module
+    from moe_serving.serve.attention import Attention  # noqa: PLC0415
+    from moe_serving.serve.directory import Directory  # noqa: PLC0415
+
+    directory = _deployment(Directory, DIRECTORY).bind(args)
+    attention = _deployment(Attention, ATTENTION).bind(args, directory)
+    return _deployment(serve.ingress()(Api), API).bind(args, attention, directory)
+
+
+def build_shard(args: ShardArgs) -> Application:
+    """The application of one expert shard, without a route."""
+    from moe_serving.serve.experts import Experts  # noqa: PLC0415 - see the module
+
+    return _deployment(Experts, EXPERTS).bind(args)
+
+
+def _deployment(replica: type, name: str) -> Deployment:
+    return serve.deployment(
+        name=name,
+        # Ray's CPUs are a count for its scheduler, and one per process does not fit small machines.
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_MAX_ONGOING,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        graceful_shutdown_timeout_s=_SHUTDOWN_S,
+        graceful_shutdown_wait_loop_s=0.5,
+    )(replica)

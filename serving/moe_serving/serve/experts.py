@@ -1,0 +1,92 @@
+"""An expert shard as a Serve deployment: a process around ``moe_serving.experts.shard.Shard``.
+
+torch is imported in the background, so that Serve sees the replica running, and the directory hears of it, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+from pydantic import ValidationError
+
+from moe_placement.wire.applications import ShardArgs, ShardConfig
+from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
+from moe_serving.experts.errors import ShardNotReadyError
+from moe_serving.serve.logs import log_with_serve
+
+if TYPE_CHECKING:
+    from moe_serving.experts.shard import Shard
+
+logger = logging.getLogger(__name__)
+
+_PROBE_S = 25.0
+"""For one connection to our own listener: it waits behind the request that is being computed. Serve allows 30 s."""
+_STOP_S = 5.0
+"""For the request in work and the answers on their way."""
+
+
+class Experts:
+    """One shard. Its constructor and ``reconfigure`` never fail: what is wrong is told by ``describe``."""
+
+    def __init__(self, args: ShardArgs) -> None:
+        log_with_serve()
+        self._args = args
+        self._config = ShardConfig()
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
+        self._identity = ShardIdentity(args.index, ray.get_runtime_context().get_node_id(), host)
+        self._shard: Shard | None = None
+        self._starting = asyncio.create_task(self._start())
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take a new bound; what cannot be read leaves the old one in force."""
+        try:
+            self._config = ShardConfig.model_validate(config)
+        except ValidationError as error:
+            logger.error("user_config of a shard is refused, the old one stays: %s", error)
+            return
+        if self._shard is not None:
+            self._shard.configure(self._config)
+
+    async def describe(self) -> ShardDescription:
+        """Called by the directory several times a second."""
+        if self._shard is not None:
+            return self._shard.describe()
+        return ShardDescription(self._identity.index, self._identity.node, self._identity.incarnation, os.getpid())
+
+    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+        """Called by the directory; see ``Shard.assign``.
+
+        Raises:
+            OtherIncarnationError, ShardNotReadyError: the directory looks again and gives other orders.
+        """
+        if self._shard is None:
+            raise ShardNotReadyError("the shard is starting")
+        self._shard.assign(incarnation, load, free)
+
+    async def check_health(self) -> None:
+        """Raises when the listener or the loop behind it is dead: Serve then replaces this process."""
+        if self._starting.done():
+            self._starting.result()
+        if self._shard is not None:
+            await asyncio.to_thread(self._shard.probe, _PROBE_S)
+
+    async def __del__(self) -> None:
+        self._starting.cancel()
+        if self._shard is not None:
+            await asyncio.to_thread(self._shard.stop, _STOP_S)
+
+    async def _start(self) -> None:
+        self._shard = await asyncio.to_thread(self._make_shard)
+        self._shard.configure(self._config)
+
+    def _make_shard(self) -> Shard:
+        from moe_serving.experts.shard import Shard  # noqa: PLC0415 - imports torch, which takes seconds
+
+        shard = Shard(self._identity, self._args.model, self._config)
+        shard.start()
+        return shard

@@ -1,0 +1,43 @@
+"""A model that has been loaded: the engine and its way to the experts. Imports torch, so only where it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moe_placement.wire.applications import AttentionConfig, ModelArgs
+from moe_serving.checkpoint import Checkpoint
+from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.device import resolve_device
+from moe_serving.engine.engine import Engine
+from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
+from moe_serving.routing.verify import LayerVerifier
+from moe_serving.wire.transport import SocketCompletion, SocketFabric
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """A running engine and the client through which it asks the shards."""
+
+    engine: Engine
+    experts: RemoteExperts[SocketCompletion]
+
+    @classmethod
+    def load(cls, model: ModelArgs, limits: AttentionConfig, name: str, node: str) -> LoadedEngine:
+        """Load the checkpoint without its experts and start the engine.
+
+        Raises:
+            ModelError: the checkpoint cannot be served.
+        """
+        device = resolve_device(model.device)
+        facts = Checkpoint.open(model.path).facts(model.dtype)
+        fabric = SocketFabric(facts.digest, name, node, model.network, MAX_REPLY_BYTES)
+        verifier = LayerVerifier(ExpertReader(model.path, model.dtype, str(device)), device) if model.verify else None
+        experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier)
+        engine = Engine.load(model.path, model.dtype, model.device, experts, limits)
+        engine.start()
+        return cls(engine, experts)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the engine, then close the connections to the shards."""
+        self.engine.stop(timeout_s)
+        self.experts.close()

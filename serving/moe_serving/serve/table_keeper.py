@@ -1,0 +1,39 @@
+"""What an attention replica shows the directory while its model is still being loaded, and after."""
+
+from __future__ import annotations
+
+from moe_serving.routing.counters import RoutingCounters
+from moe_serving.routing.sync import SyncedClient
+from moe_serving.routing.table import RoutingTable, TableVersion
+
+
+class TableKeeper:
+    """A ``SyncedClient`` that keeps tables until there is somebody to use them, then passes everything on.
+
+    A replica without a model acknowledges each table as it comes: it routes nothing, so nobody has to wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._client: SyncedClient | None = None
+        self._table: RoutingTable | None = None
+
+    def attach(self, client: SyncedClient) -> None:
+        """The model is loaded: ``client`` takes over."""
+        if self._table is not None:
+            client.update(self._table)
+        self._client = client
+
+    @property
+    def version(self) -> TableVersion:
+        if self._client is not None:
+            return self._client.version
+        return self._table.version if self._table is not None else RoutingTable.empty(0, 0).version
+
+    def update(self, table: RoutingTable) -> None:
+        if self._client is not None:
+            self._client.update(table)
+        else:
+            self._table = table
+
+    def take_counters(self) -> RoutingCounters:
+        return self._client.take_counters() if self._client is not None else RoutingCounters.zero(0, 0)

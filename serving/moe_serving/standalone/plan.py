@@ -1,0 +1,120 @@
+"""From command-line arguments to Serve applications. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from moe_placement import PlacementError, balanced_placement
+from moe_placement.wire.applications import (
+    ApiConfig,
+    AttentionConfig,
+    AttentionScale,
+    CoreArgs,
+    DirectoryConfig,
+    ModelArgs,
+    ShardArgs,
+    ShardConfig,
+    ShardRef,
+    render_core,
+    render_shard,
+    shard_application_name,
+)
+from moe_placement.wire.codec import encode_placement
+from moe_placement.wire.model import ModelFacts
+from moe_serving.standalone.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for on the command line.
+
+    Attributes:
+        route_prefix: where the API is found below Serve's address; also names the applications, since it is unique.
+        api_keys: in clear; only their digests leave this process. None at all: no key is asked for.
+        internal_key: of ``/internal``, random per run.
+    """
+
+    model: ModelArgs
+    served_name: str
+    route_prefix: str
+    shards: int
+    copies: int
+    attention_replicas: int
+    max_context: int | None
+    api_keys: tuple[str, ...]
+    internal_key: str
+
+    @property
+    def application(self) -> str:
+        """Name of the core application."""
+        return "moe-serve" + self.route_prefix.rstrip("/").replace("/", ".")
+
+
+def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> list[dict[str, Any]]:
+    """The applications that serve a model, as entries of Serve's configuration.
+
+    Args:
+        gpus: that Ray has to hand out; all processes share them.
+
+    Raises:
+        UsageError: the copies do not fit the shards.
+    """
+    slots = -(-facts.experts * wanted.copies // wanted.shards)
+    try:
+        placement = balanced_placement(facts.layers, facts.experts, [slots] * wanted.shards, wanted.copies)
+    except PlacementError as error:
+        raise UsageError(f"--shards {wanted.shards} --copies {wanted.copies}: {error}") from error
+    options = _actor_options(wanted, gpus)
+    shard_names = [shard_application_name(wanted.application, index) for index in range(wanted.shards)]
+    shard_config = ShardConfig(slots_per_shard=slots)
+    directory = DirectoryConfig(
+        term=1,
+        revision=1,
+        shards=tuple(ShardRef(index=index, application=name) for index, name in enumerate(shard_names)),
+        slots_per_shard=slots,
+        spare_slots=shard_config.spare_slots,
+        min_copies=wanted.copies,
+        placement=encode_placement(placement),
+    )
+    scale = AttentionScale(min_replicas=wanted.attention_replicas, max_replicas=wanted.attention_replicas)
+    core = render_core(
+        CoreArgs(application=wanted.application, model=wanted.model),
+        wanted.route_prefix,
+        _api(wanted),
+        directory,
+        AttentionConfig(),
+        scale,
+        options,
+    )
+    shards = [
+        render_shard(
+            ShardArgs(application=name, core=wanted.application, index=index, model=wanted.model), shard_config, options
+        )
+        for index, name in enumerate(shard_names)
+    ]
+    return [core, *shards]
+
+
+def _api(wanted: Wanted) -> ApiConfig:
+    return ApiConfig(
+        served_name=wanted.served_name,
+        max_context=wanted.max_context,
+        api_key_sha256=tuple(map(_digest, wanted.api_keys)),
+        internal_key_sha256=_digest(wanted.internal_key),
+    )
+
+
+def _actor_options(wanted: Wanted, gpus: int) -> dict[str, Any] | None:
+    """Equal parts of the GPUs for all shards and attention replicas; an actor that asks for none sees none."""
+    if wanted.model.device == "cpu" or gpus == 0:
+        if wanted.model.device == "cuda":
+            raise UsageError("--device cuda: Ray finds no GPU on this machine; use --device cpu or auto")
+        return None
+    actors_per_gpu = -(-(wanted.shards + wanted.attention_replicas) // gpus)
+    return {"num_gpus": int(10_000 / actors_per_gpu) / 10_000}
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

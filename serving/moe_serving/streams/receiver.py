@@ -1,0 +1,125 @@
+"""The api's end: a listener for all attention replicas, and one ``TokenStream`` per request under way."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+from moe_placement.wire.applications import Network
+from moe_serving.engine.request import TokenEvent
+from moe_serving.streams.errors import ReplicaLostError
+from moe_serving.streams.messages import MAX_STREAM, StreamEvent, decode_events
+from moe_serving.wire.aio import Connection, Listener
+from moe_serving.wire.endpoint import Address, Endpoint
+from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.kinds import StreamKind
+
+SUBJECT = "token-streams"
+
+
+class TokenStream:
+    """Tokens of one request as they come from one replica. Tokens that nobody has read yet are joined.
+
+    Attributes:
+        number: what frames call it.
+        taken: set once a replica has taken the request on.
+    """
+
+    def __init__(self, number: int, request_id: str, max_tokens: int) -> None:
+        self.number = number
+        self.taken = asyncio.Event()
+        self._request_id = request_id
+        self._room = max_tokens
+        self._ids: list[int] = []
+        self._last: StreamEvent | None = None
+        self._failure: Exception | None = None
+        self._news = asyncio.Event()
+
+    async def next(self) -> TokenEvent:
+        """The next event; after one with a ``finish_reason`` there is none.
+
+        Raises:
+            ReplicaLostError, or what ``fail`` was given: no more will come; all tokens that did come were told before.
+        """
+        await self._news.wait()
+        self._news.clear()
+        ids, self._ids = tuple(self._ids), []
+        if self._last is not None:
+            return TokenEvent(self._request_id, ids, self._last.finish, self._last.error)
+        if self._failure is not None:
+            self._news.set()
+            if not ids:
+                raise self._failure
+        return TokenEvent(self._request_id, ids)
+
+    def put(self, event: StreamEvent) -> None:
+        """Take an event from the socket. Never waits: what is kept is bounded by the tokens asked for."""
+        self.taken.set()
+        self._room -= len(event.token_ids)
+        if self._room < 0:
+            self.fail(ReplicaLostError("the replica sent more tokens than it was asked for"))
+            return
+        self._ids.extend(event.token_ids)
+        if event.finish is not None:
+            self._last = event
+        if event.token_ids or event.finish:
+            self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        """No more will come, for this reason; unless the end has come already."""
+        if self._last is None and self._failure is None:
+            self._failure = error
+            self._news.set()
+
+
+class StreamReceiver:
+    """Files what attention replicas send; knows which replica's connection each stream hangs on."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.cycle(range(MAX_STREAM + 1))
+        self._streams: dict[int, TokenStream] = {}
+        self._listener: Listener | None = None
+
+    async def start(self, node: str, host: str, network: Network) -> Address:
+        """Listen; returns the address to hand out with each request."""
+        self._listener = await Listener.start(Endpoint.open(node, host, network), SUBJECT, self._serve)
+        return self._listener.address
+
+    async def close(self) -> None:
+        """Listen no more and end all streams."""
+        if self._listener is not None:
+            await self._listener.close()
+
+    def open(self, request_id: str, max_tokens: int) -> TokenStream:
+        """A new stream, for at most ``max_tokens`` tokens."""
+        stream = TokenStream(next(self._numbers), request_id, max_tokens)
+        self._streams[stream.number] = stream
+        return stream
+
+    def drop(self, stream: TokenStream) -> None:
+        """What still comes for this stream is of no interest."""
+        self._streams.pop(stream.number, None)
+
+    async def _serve(self, connection: Connection) -> None:
+        carried: set[int] = set()
+        try:
+            while True:
+                frame = await connection.receive()
+                if frame.kind != StreamKind.TOKENS:
+                    raise ProtocolError(f"expected tokens, got a frame of kind {frame.kind:#x}")
+                for event in decode_events(frame.body):
+                    self._file(event, carried)
+        finally:
+            for number in carried:
+                if number in self._streams:
+                    self._streams[number].fail(ReplicaLostError(f"{connection.peer_name} is gone"))
+
+    def _file(self, event: StreamEvent, carried: set[int]) -> None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            return
+        stream.put(event)
+        if event.finish is None:
+            carried.add(event.stream)
+        else:
+            carried.discard(event.stream)

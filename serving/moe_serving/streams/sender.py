@@ -1,0 +1,100 @@
+"""The attention replica's end: one connection to each api that asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from moe_placement.wire.applications import Network
+from moe_serving.streams.messages import StreamEvent, encode_events
+from moe_serving.streams.receiver import SUBJECT
+from moe_serving.wire.aio import Connection, connect
+from moe_serving.wire.endpoint import Address
+from moe_serving.wire.errors import WireError
+from moe_serving.wire.kinds import StreamKind
+
+
+class StreamSender:
+    """Sends events to one api; all that come while a frame is under way go into the next one.
+
+    Attributes:
+        lost: set once the api cannot be reached any more.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.lost = asyncio.Event()
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._waiting: list[StreamEvent] = []
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    def push(self, event: StreamEvent) -> None:
+        """Queue an event from any thread. Bounded by the tokens of the requests under way."""
+        with self._lock:
+            first = not self._waiting
+            self._waiting.append(event)
+        if first:
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._send())
+                both.create_task(self._notice_end())
+        except* WireError:
+            pass  # whoever waits for `lost` cancels its requests
+        finally:
+            self.lost.set()
+            await self._connection.close()
+
+    async def _send(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            with self._lock:
+                events, self._waiting = self._waiting, []
+            if events:
+                await self._connection.send(StreamKind.TOKENS, encode_events(events))
+
+    async def _notice_end(self) -> None:
+        while True:
+            await self._connection.receive()
+
+
+class SenderPool:
+    """The connections of one replica, made when first needed."""
+
+    def __init__(self, name: str, node: str, network: Network) -> None:
+        self._name = name
+        self._node = node
+        self._network = network
+        self._senders: dict[bytes, StreamSender] = {}
+        self._connecting = asyncio.Lock()
+
+    async def get(self, address: Address) -> StreamSender:
+        """The connection to an api.
+
+        Raises:
+            WireError: it cannot be reached.
+        """
+        async with self._connecting:
+            sender = self._senders.get(address.key)
+            if sender is None or sender.lost.is_set():
+                self._forget_lost()
+                connection = await connect(address, SUBJECT, self._name, node=self._node, network=self._network)
+                sender = self._senders[address.key] = StreamSender(connection)
+            return sender
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(sender.close() for sender in self._senders.values()))
+
+    def _forget_lost(self) -> None:
+        self._senders = {key: sender for key, sender in self._senders.items() if not sender.lost.is_set()}

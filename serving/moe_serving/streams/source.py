@@ -1,0 +1,106 @@
+"""The api's source of tokens: one answer from as many replicas as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+from moe_serving.api.errors import NotReadyError
+from moe_serving.engine.request import GenerationRequest, TokenEvent
+from moe_serving.streams.errors import ReplicaLostError
+from moe_serving.streams.receiver import StreamReceiver, TokenStream
+
+logger = logging.getLogger(__name__)
+
+RESUME_S = 60.0
+"""How long an answer may stand still for want of a replica: a restart with a model to load takes its time."""
+_GRACE_S = 5.0
+"""How long tokens may trail behind the end of the call that brings them."""
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+Call = Callable[[GenerationRequest, int], Coroutine[Any, Any, None]]
+"""Has some replica answer a request on the stream of this number; returns when it has. Raises ReplicaLostError when
+that replica is gone, ApiError when no replica can help. Cancelling it cancels the request."""
+
+
+class ReplicatedSource:
+    """A ``TokenSource`` that survives its replicas: it asks another one for the rest of an answer."""
+
+    def __init__(self, receiver: StreamReceiver, call: Call, on_failover: Callable[[], None]) -> None:
+        self._receiver = receiver
+        self._call = call
+        self._on_failover = on_failover
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
+        """See ``TokenSource``. Where the replicas differ nothing is repeated and nothing missing: the next one gets the
+        tokens already told and goes on behind them, with the random numbers of those positions.
+        """
+        told = list(request.emitted_ids)
+        deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
+        attempt = 0
+        while len(told) < request.sampling.max_tokens:
+            asked = replace(request, request_id=f"{request.request_id}.{attempt}", emitted_ids=tuple(told))
+            try:
+                async with aclosing(self._ask(asked, deadline)) as events:
+                    async for event in events:
+                        told.extend(event.token_ids)
+                        deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
+                        yield event
+                        if event.finish_reason:
+                            return
+            except ReplicaLostError as error:
+                if time.monotonic() + pause > deadline:
+                    raise NotReadyError(f"no attention replica could go on with the answer: {error}") from error
+                logger.warning("request %s goes on elsewhere: %s", request.request_id, error)
+                self._on_failover()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                attempt += 1
+        # The replica was lost between its last token and the word that it was the last.
+        yield TokenEvent(request.request_id, (), "length")
+
+    async def _ask(self, request: GenerationRequest, deadline: float) -> AsyncGenerator[TokenEvent, None]:
+        stream = self._receiver.open(request.request_id, request.sampling.max_tokens - len(request.emitted_ids))
+        call = asyncio.create_task(self._call(request, stream.number))
+        self._calls.add(call)
+        call.add_done_callback(lambda done: self._call_ended(done, stream))
+        finished = False
+        try:
+            await self._taken(stream, call, deadline)
+            while not finished:
+                event = await stream.next()
+                finished = event.finish_reason is not None
+                yield event
+        finally:
+            self._receiver.drop(stream)
+            if not finished:
+                call.cancel()
+
+    async def _taken(self, stream: TokenStream, call: asyncio.Task[None], deadline: float) -> None:
+        """Wait until a replica has taken the request on, or ``call`` has ended."""
+        taken = asyncio.create_task(stream.taken.wait())
+        either: set[asyncio.Task[Any]] = {taken, call}
+        try:
+            await asyncio.wait(either, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            taken.cancel()
+        if not (stream.taken.is_set() or call.done()):
+            raise ReplicaLostError(f"none took the request within {RESUME_S:.0f} s")
+
+    def _call_ended(self, call: asyncio.Task[None], stream: TokenStream) -> None:
+        self._calls.discard(call)
+        if call.cancelled():
+            return
+        error = call.exception()
+        if isinstance(error, Exception):
+            stream.fail(error)
+        else:
+            trailing = ReplicaLostError("the replica ended its answer, but not all of it arrived")
+            asyncio.get_running_loop().call_later(_GRACE_S, stream.fail, trailing)

@@ -1,0 +1,175 @@
+"""Two peers prove to each other that they hold the listener's key. Sans-IO: frames in, frames out.
+
+::
+
+    initiator                                            listener
+      HELLO  nonce_i, subject, name          ─────────►
+                                             ◄─────────  CHALLENGE  nonce_l, subject, HMAC(key, "listener", transcript)
+      PROOF  HMAC(key, "initiator", transcript) ──────►
+                                             ◄─────────  WELCOME, or REFUSE with a reason and a sentence
+
+The transcript is both nonces, both subjects and the initiator's name, so neither a replayed nor a reflected answer fits
+(the role is part of it). The ``subject`` says what the connection is about, for expert shards the model's digest: peers
+with different ones must not talk. The frame header carries the version. The key is random, made by the listener at its
+start and handed out by actor calls; it is in no configuration. Frames after the handshake are neither encrypted nor
+signed: who can rewrite packets inside the cluster's network can do so here too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import struct
+from typing import Protocol
+
+from moe_serving.wire.errors import HandshakeError, ProtocolError, RefusalReason
+from moe_serving.wire.frames import Buffer, Frame, encode
+from moe_serving.wire.kinds import HandshakeKind
+
+KEY_SIZE = 32
+MAX_HANDSHAKE_BODY = 1024
+"""Bytes a peer may send in one frame before it has proved anything."""
+MAX_TEXT = 256
+"""Bytes of a subject or a name."""
+
+_NONCE_SIZE = 32
+_MAC_SIZE = hashlib.sha256().digest_size
+_LENGTH = struct.Struct("<H")
+
+
+class Handshake(Protocol):
+    """One side of it. ``established`` turns true once this side trusts the other."""
+
+    established: bool
+    peer_name: str
+
+    def open(self) -> list[Buffer]:
+        """What to send before anything was received."""
+        ...
+
+    def receive(self, frame: Frame) -> list[Buffer]:
+        """Take the peer's next frame; returns what to send in reply.
+
+        Raises:
+            HandshakeError: the peer refused us, or could not prove the key.
+            ProtocolError: the frame does not belong here.
+        """
+        ...
+
+
+class Initiator:
+    """The side that connects."""
+
+    def __init__(self, key: bytes, subject: str, name: str) -> None:
+        self.established = False
+        self.peer_name = "listener"
+        self._key = key
+        self._hello = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(name)
+        self._proved = False
+
+    def open(self) -> list[Buffer]:
+        return encode(HandshakeKind.HELLO, self._hello)
+
+    def receive(self, frame: Frame) -> list[Buffer]:
+        if frame.kind == HandshakeKind.REFUSE:
+            raise _read_refusal(frame.body)
+        if not self._proved:
+            return self._prove(_expect(frame, HandshakeKind.CHALLENGE))
+        _expect(frame, HandshakeKind.WELCOME)
+        self.established = True
+        return []
+
+    def _prove(self, challenge: bytes) -> list[Buffer]:
+        transcript = self._hello + challenge[:-_MAC_SIZE]
+        if not hmac.compare_digest(challenge[-_MAC_SIZE:], _mac(self._key, b"listener", transcript)):
+            raise HandshakeError(
+                RefusalReason.WRONG_KEY,
+                "the listener does not hold the key that was handed out for its address: it is another process, or it "
+                "restarted; ask the directory for its new address",
+            )
+        self._proved = True
+        return encode(HandshakeKind.PROOF, _mac(self._key, b"initiator", transcript))
+
+
+class Listener:
+    """The side that was connected to."""
+
+    def __init__(self, key: bytes, subject: str) -> None:
+        self.established = False
+        self.peer_name = "unknown"
+        self._key = key
+        self._subject = subject
+        self._peer_subject = ""
+        self._challenge = secrets.token_bytes(_NONCE_SIZE) + _text(subject)
+        self._transcript: bytes | None = None
+
+    def open(self) -> list[Buffer]:
+        return []
+
+    def receive(self, frame: Frame) -> list[Buffer]:
+        if self._transcript is None:
+            return self._answer_hello(_expect(frame, HandshakeKind.HELLO))
+        proof = _expect(frame, HandshakeKind.PROOF)
+        if not hmac.compare_digest(proof, _mac(self._key, b"initiator", self._transcript)):
+            raise HandshakeError(RefusalReason.WRONG_KEY, f"{self.peer_name} does not hold this listener's key")
+        if self._peer_subject != self._subject:
+            raise HandshakeError(
+                RefusalReason.OTHER_SUBJECT,
+                f"this listener is about {self._subject!r}, {self.peer_name} about {self._peer_subject!r}; "
+                "both must have loaded the same model",
+            )
+        self.established = True
+        return encode(HandshakeKind.WELCOME)
+
+    def _answer_hello(self, hello: bytes) -> list[Buffer]:
+        self._peer_subject, rest = _read_text(hello[_NONCE_SIZE:])
+        self.peer_name, rest = _read_text(rest)
+        if rest:
+            raise ProtocolError(f"{len(rest)} bytes too many in a hello")
+        self._transcript = hello + self._challenge
+        return encode(HandshakeKind.CHALLENGE, self._challenge, _mac(self._key, b"listener", self._transcript))
+
+
+def refusal(error: HandshakeError) -> list[Buffer]:
+    """The frame that tells a peer why it is turned away."""
+    return encode(HandshakeKind.REFUSE, bytes([error.reason]), str(error).encode()[: MAX_HANDSHAKE_BODY - 1])
+
+
+def _read_refusal(body: memoryview) -> HandshakeError:
+    if not len(body) or body[0] not in RefusalReason.__members__.values():
+        raise ProtocolError("a refusal without a known reason")
+    sentence = bytes(body[1:]).decode(errors="replace")
+    return HandshakeError(RefusalReason(body[0]), f"refused by the listener: {sentence}")
+
+
+def _expect(frame: Frame, kind: HandshakeKind) -> bytes:
+    if frame.kind != kind:
+        raise ProtocolError(f"expected {kind.name}, got a frame of kind {frame.kind:#x} during the handshake")
+    sizes = {HandshakeKind.PROOF: _MAC_SIZE, HandshakeKind.WELCOME: 0}
+    least = {HandshakeKind.HELLO: _NONCE_SIZE, HandshakeKind.CHALLENGE: _NONCE_SIZE + _MAC_SIZE}
+    size = len(frame.body)
+    if size != sizes.get(kind, size) or size < least.get(kind, 0):
+        raise ProtocolError(f"a {kind.name} of {size} bytes")
+    return bytes(frame.body)
+
+
+def _mac(key: bytes, role: bytes, transcript: bytes) -> bytes:
+    return hmac.new(key, role + b"\0" + transcript, hashlib.sha256).digest()
+
+
+def _text(text: str) -> bytes:
+    raw = text.encode()
+    if len(raw) > MAX_TEXT:
+        raise ValueError(f"{text!r} has {len(raw)} bytes, at most {MAX_TEXT} fit a handshake")
+    return _LENGTH.pack(len(raw)) + raw
+
+
+def _read_text(data: bytes) -> tuple[str, bytes]:
+    if len(data) < _LENGTH.size:
+        raise ProtocolError("a hello ends inside a text")
+    (length,) = _LENGTH.unpack_from(data)
+    end = _LENGTH.size + length
+    if length > MAX_TEXT or end > len(data):
+        raise ProtocolError(f"a text of {length} bytes does not fit the hello")
+    return data[_LENGTH.size : end].decode(errors="replace"), data[end:]

@@ -1,0 +1,29 @@
+"""Numbers of all frame kinds, in one place so that no two protocols share one."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class HandshakeKind(IntEnum):
+    """Before a connection carries anything else; see ``handshake``."""
+
+    HELLO = 0x01
+    CHALLENGE = 0x02
+    PROOF = 0x03
+    WELCOME = 0x04
+    REFUSE = 0x05
+
+
+class ExpertKind(IntEnum):
+    """Attention to shard and back; see ``moe_serving.experts.messages``."""
+
+    COMPUTE = 0x10
+    PARTIAL_SUMS = 0x11
+    PAIR_OUTPUTS = 0x12
+
+
+class StreamKind(IntEnum):
+    """Attention to api: the tokens of one step for all requests of that api; see ``moe_serving.api``."""
+
+    TOKENS = 0x20
