@@ -1,0 +1,236 @@
+"""`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, on real parts, then stays up.
+
+DEMO_EXIT=1 ends it after the job, with the job's exit code; otherwise Ctrl-C or `make demo-stop` does.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import openai
+import yaml
+
+from moe_dev import demo_view
+from moe_dev.binaries import BinariesError
+from moe_dev.demo_client import condition, directory_report, settled_report, stream_completion
+from moe_dev.demo_cluster import OWN_CLUSTER_NAMESPACE, Cluster, demo_cluster
+from moe_dev.demo_state import DemoRunsError, DemoState
+from moe_dev.kube import KubectlError
+from moe_dev.operator_process import OperatorProcess, install
+from moe_dev.paths import CLONE
+from moe_dev.processes import ProcessError, port_or_free
+from moe_dev.progress import elapsed, say, step
+from moe_dev.raylocal import LocalRay
+
+EXAMPLE = CLONE / "examples" / "01-tiny.yaml"
+# Where the example looks for Ray: taken if they are free, so that it can be applied as it is.
+DASHBOARD_PORT, SERVE_PORT = 8265, 8000
+READY_SECONDS = 300.0
+COUNTS_SECONDS = 10.0
+DELETE_SECONDS = 45.0
+PROMPT = "def read_lines(path):\n"
+TOKENS = 96
+# Ctrl-C, `make demo-stop`, a terminal that closes.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NOT_SEEN = {"status": "Unknown", "reason": "Waiting", "message": "the operator has not seen it yet"}
+STAYS_UP = "It stays up. In another shell:"
+
+
+class DemoError(Exception):
+    """The job did not succeed; the message says where to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """All that runs. `deployment` is the example as it was applied."""
+
+    cluster: Cluster
+    ray: LocalRay
+    operator: OperatorProcess
+    deployment: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.deployment["metadata"]["name"])
+
+    def live(self) -> dict[str, Any]:
+        """The MoEDeployment as the API server has it."""
+        found = self.cluster.kubectl.get("moe", self.name, self.cluster.namespace)
+        if found is None:
+            raise DemoError(f"MoEDeployment {self.name} is gone from namespace {self.cluster.namespace}")
+        return found
+
+
+def main() -> int:
+    """Run the demo; its exit code."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, _interrupt)
+    try:
+        with DemoState() as state, ExitStack() as running:
+            running.callback(say, "stopped")
+            demo = _start(state.directory, running)
+            _job(demo)
+            if os.environ.get("DEMO_EXIT") == "1":
+                _ignore_signals()
+            else:
+                _show_how_to_go_on(demo)
+                signal.pause()
+    except KeyboardInterrupt:
+        return 0
+    except (DemoError, DemoRunsError, BinariesError, KubectlError, ProcessError, openai.OpenAIError) as error:
+        print(f"demo failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _start(directory: Path, running: ExitStack) -> Demo:
+    """Bring everything up; the stack ends it in reverse."""
+    ray = LocalRay(dashboard_port=port_or_free(DASHBOARD_PORT), serve_port=port_or_free(SERVE_PORT))
+    running.callback(ray.stop)
+    with ThreadPoolExecutor(max_workers=1) as pool, step("starting Kubernetes, Ray and the operator"):
+        ray_is_up = pool.submit(ray.up)
+        try:
+            cluster = running.enter_context(demo_cluster(directory))
+            install(cluster.kubectl)
+            operator = OperatorProcess.start(cluster.kubectl, directory)
+            running.callback(operator.stop)
+            say(f"the operator runs as {operator.user}")
+            ray_is_up.result()
+        except BaseException:
+            ray.stop()  # or the pool would wait for it
+            raise
+    say(f"Ray Serve answers at {ray.serve_url}, Ray's dashboard at {ray.dashboard_url}")
+    demo = Demo(cluster, ray, operator, _example(ray))
+    running.callback(_remove, demo)
+    _apply(demo)
+    return demo
+
+
+def _example(ray: LocalRay) -> dict[str, Any]:
+    """The example, with the addresses of this Ray where the usual ports were taken."""
+    deployment: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
+    deployment["spec"]["runtime"]["rayCluster"] |= {"dashboardURL": ray.dashboard_url, "serveURL": ray.serve_url}
+    return deployment
+
+
+def _apply(demo: Demo) -> None:
+    reference = demo.deployment["spec"]["runtime"]["rayCluster"]["tokenSecretRef"]
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": reference["name"], "labels": {"moe-operator.io/use": "ray-token"}},
+        "stringData": {"token": demo.ray.token},
+    }
+    demo.cluster.kubectl.apply(secret, demo.deployment, namespace=demo.cluster.namespace)
+    say(f"$ kubectl apply -f {EXAMPLE.relative_to(CLONE)}")
+
+
+def _job(demo: Demo) -> None:
+    """Wait for Ready, stream a completion, show what the operator and the data plane know."""
+    url = _wait_ready(demo)["status"]["url"]
+    _stream(demo, url)
+    kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
+    report = settled_report(lambda: directory_report(kubectl, namespace, demo.name, url), COUNTS_SECONDS)
+    _wait_counted(demo)
+    print(f"\n$ kubectl get moe\n{kubectl.run('get', 'moe', '--namespace', namespace)}")
+    print("\n".join(demo_view.report_lines(report)), flush=True)
+
+
+def _stream(demo: Demo, url: str) -> None:
+    times: list[float] = []
+
+    def show(text: str) -> None:
+        times.append(elapsed())
+        print(text, end="", flush=True)
+
+    say(f"asking {url} to complete {PROMPT!r}")
+    begun = elapsed()
+    print(f"\n{PROMPT}", end="", flush=True)
+    stream_completion(url, demo.name, PROMPT, TOKENS, show)
+    print("\n")
+    if not times:
+        raise DemoError(f"{url} answered without a token")
+    say(f"first token {times[0] - begun:.2f} s after the question, {times[0]:.1f} s after the start of the demo")
+    say(f"{len(times)} pieces in {times[-1] - begun:.2f} s")
+
+
+def _wait_ready(demo: Demo) -> dict[str, Any]:
+    """The Ready MoEDeployment; each change of what it says about itself is shown."""
+    said = ""
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        live = demo.live()
+        ready = condition(live, "Ready") or NOT_SEEN
+        if ready["status"] == "True":
+            say(f"Ready: {ready['message']}")
+            return live
+        words = f"{ready['reason']}: {ready['message']}"
+        if words != said:
+            say(f"not Ready: {words}")
+            said = words
+        valid = condition(live, "ModelValid")
+        if valid and valid["status"] == "False":
+            raise DemoError(f"{valid['reason']}: {valid['message']}")
+        if demo.operator.process.exit_code is not None:
+            raise DemoError(f"the operator ended with {demo.operator.process.exit_code}: see .demo/operator-*.log")
+        if time.monotonic() > deadline:
+            raise DemoError(f"{demo.name} is not Ready after {READY_SECONDS:.0f} s: {said}; see .demo/*.log")
+        time.sleep(0.5)
+
+
+def _wait_counted(demo: Demo) -> None:
+    """Wait until the status has figures of the tokens just routed: the operator asks the directory now and then."""
+    deadline = time.monotonic() + COUNTS_SECONDS
+    while "balance" not in demo.live()["status"].get("placement", {}) and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def _show_how_to_go_on(demo: Demo) -> None:
+    url, name = demo.live()["status"]["url"], demo.name
+    kubectl = f"kubectl --namespace {demo.cluster.namespace}"
+    chat = {"model": name, "stream": True, "messages": [{"role": "user", "content": "What is a pipe?"}]}
+    completion = f'model="{name}", prompt="The ", max_tokens=32'
+    client = f'import openai; c = openai.OpenAI(base_url="{url}", api_key="none")'
+    lines = [
+        *demo.cluster.shell,
+        f"{kubectl} get moe {name} -o yaml",
+        f"{kubectl} scale moe {name} --replicas=2 && {kubectl} get moe {name} --watch",
+        f"curl -N {url}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(chat)}'",
+        f"{sys.executable} -c '{client}; print(c.completions.create({completion}).choices[0].text)'",
+    ]
+    print(
+        f"\n{STAYS_UP}", *(f"  {line}" for line in lines), "Ctrl-C or `make demo-stop` ends it.", sep="\n", flush=True
+    )
+
+
+def _remove(demo: Demo) -> None:
+    """Take the deployment back while the operator still runs, so that its applications leave Ray; in order."""
+    kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
+    with step("stopping"):
+        kubectl.run("delete", "moe", demo.name, "--namespace", namespace, "--ignore-not-found", timeout=DELETE_SECONDS)
+        if namespace == OWN_CLUSTER_NAMESPACE:
+            kubectl.run("delete", "namespace", namespace, timeout=DELETE_SECONDS)
+            say("what stays in your cluster: kubectl delete -f operator/manifests -f crds")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()  # one is enough; the end is not to be disturbed by a second
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

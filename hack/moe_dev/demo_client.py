@@ -1,0 +1,62 @@
+"""How the demo talks to a deployment: as an OpenAI client would, and by the operator's route to the directory."""
+
+import base64
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import openai
+
+from moe_dev.kube import Kubectl
+from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
+from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
+
+ANSWER_SECONDS = 60.0
+# Longer than the quarter of a second between two deliveries of counts.
+COUNTS_INTERVAL = 0.5
+
+
+def stream_completion(url: str, model: str, prompt: str, tokens: int, show: Callable[[str], None]) -> int:
+    """Ask for a streamed completion and `show` each piece as it arrives; the number of pieces."""
+    # The demo's deployment asks for no key; the client insists on being given one.
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=ANSWER_SECONDS) as client:
+        stream = client.completions.create(
+            model=model, prompt=prompt, max_tokens=tokens, temperature=0.7, seed=7, stream=True
+        )
+        pieces = 0
+        for chunk in stream:
+            text = chunk.choices[0].text if chunk.choices else ""
+            if text:
+                pieces += 1
+                show(text)
+    return pieces
+
+
+def condition(deployment: Mapping[str, Any], kind: str) -> dict[str, str] | None:
+    """The condition of that type in a MoEDeployment's status, if it is there."""
+    conditions = deployment.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == kind), None)
+
+
+def directory_report(kubectl: Kubectl, namespace: str, name: str, url: str) -> DirectoryReport:
+    """What the deployment's directory tells the operator, asked for with the operator's key from its Secret."""
+    secret = kubectl.get("secret", internal_key_name(name), namespace)
+    if secret is None:
+        raise LookupError(f"no Secret {internal_key_name(name)} in namespace {namespace}")
+    key = base64.b64decode(secret["data"][INTERNAL_KEY]).decode()
+    address = url.removesuffix("/v1") + INTERNAL_REPORT_PATH
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+        return DirectoryReport.model_validate(json.load(answer))
+
+
+def settled_report(ask: Callable[[], DirectoryReport], timeout: float) -> DirectoryReport:
+    """A report whose counts stand still: attention replicas deliver theirs a moment after the answer."""
+    deadline = time.monotonic() + timeout
+    before, report = None, ask()
+    while (not report.traffic.tokens or report != before) and time.monotonic() < deadline:
+        time.sleep(COUNTS_INTERVAL)
+        before, report = report, ask()
+    return report

@@ -1,0 +1,94 @@
+"""Which demo of this clone runs: one at a time, and `make demo-stop` ends that one and nothing else.
+
+The running demo holds a lock on a file that names its process, so that a stale number can never hit a stranger.
+Standard library only: `python -m moe_dev.demo_state` is `make demo-stop`.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from moe_dev.paths import CLONE
+
+DIRECTORY = CLONE / ".demo"
+# It removes its applications from Ray, then ends Ray, the operator and the control plane.
+STOP_SECONDS = 120.0
+
+
+class DemoRunsError(Exception):
+    """A demo of this clone runs already."""
+
+
+class DemoState:
+    """The private directory of a running demo, held while the `with` block lasts; logs stay until the next one."""
+
+    def __init__(self, directory: Path = DIRECTORY) -> None:
+        self.directory = directory
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        self._lock = _open_lock(self.directory)
+        if not _try_lock(self._lock):
+            self._lock.close()
+            raise DemoRunsError("a demo of this clone runs already: use it, or end it with `make demo-stop`")
+        for entry in self.directory.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+def stop(directory: Path = DIRECTORY) -> int:
+    """End the demo whose state is in `directory` and wait for it; the exit code of `make demo-stop`."""
+    if not directory.exists():
+        print("no demo of this clone runs")
+        return 0
+    with _open_lock(directory) as lock:
+        if _try_lock(lock):
+            print("no demo of this clone runs")
+            return 0
+        lock.seek(0)
+        pid = int(lock.read())
+        print(f"stopping the demo (process {pid})", flush=True)
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not _try_lock(lock):
+            if time.monotonic() > deadline:
+                print(f"process {pid} still runs after {STOP_SECONDS:.0f} s: see {directory}/*.log", file=sys.stderr)
+                return 1
+            time.sleep(0.1)
+    print("stopped")
+    return 0
+
+
+def _open_lock(directory: Path) -> TextIO:
+    return open(os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")
+
+
+def _try_lock(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(stop())

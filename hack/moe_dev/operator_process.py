@@ -1,0 +1,95 @@
+"""Installs the kinds and the operator's identity in a cluster, and runs the operator with that identity's rights.
+
+The same for the embedded control plane and a user's own cluster. Used by the demo and the tests.
+"""
+
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from moe_dev.kube import Kubectl
+from moe_dev.paths import CLONE
+from moe_dev.processes import Guarded, free_ports
+
+CRDS = CLONE / "crds"
+MANIFESTS = CLONE / "operator" / "manifests"
+READY_SECONDS = 60.0
+# It hands its Lease back and finishes the keys in hand.
+GRACE_SECONDS = 10.0
+
+
+def install(kubectl: Kubectl) -> None:
+    """Apply the CRDs, wait until the API serves them, then the operator's ServiceAccount and rights."""
+    kubectl.apply(CRDS)
+    # First for there to be conditions: `kubectl wait` fails on a CRD so new that it has none.
+    for wanted in ("--for=jsonpath={.status.conditions}", "--for=condition=Established"):
+        kubectl.run("wait", wanted, "--timeout=30s", "-f", str(CRDS))
+    for manifest in sorted(MANIFESTS.glob("*.yaml")):
+        kubectl.apply(manifest)
+
+
+def service_account() -> tuple[str, str]:
+    """Namespace and name of the ServiceAccount that the manifests give the operator."""
+    for manifest in sorted(MANIFESTS.glob("*.yaml")):
+        for document in yaml.safe_load_all(manifest.read_text()):
+            if document and document["kind"] == "ServiceAccount":
+                return document["metadata"]["namespace"], document["metadata"]["name"]
+    raise LookupError(f"no ServiceAccount in {MANIFESTS}/*.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorProcess:
+    """One running `moe-operator run`; `url` serves /healthz and /metrics."""
+
+    url: str
+    user: str
+    process: Guarded
+
+    @classmethod
+    def start(cls, kubectl: Kubectl, directory: Path, *arguments: str) -> Self:
+        """Start it as its ServiceAccount and wait until it is healthy; log and kubeconfig go to `directory`.
+
+        It also works there, so that a model's path which is relative to where Ray runs leads it nowhere.
+        """
+        namespace, name = service_account()
+        port = free_ports(1)[0]
+        kubeconfig = kubectl.service_account_kubeconfig(namespace, name, directory / f"operator-{port}.kubeconfig")
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        address = f"127.0.0.1:{port}"
+        command = [sys.executable, "-m", "moe_operator", "run", f"--bind={address}", *arguments]
+        log = directory / f"operator-{port}.log"
+        process = Guarded.start(
+            "moe-operator", command, log, environment=environment, directory=directory, grace=GRACE_SECONDS
+        )
+        operator = cls(f"http://{address}", f"system:serviceaccount:{namespace}:{name}", process)
+        try:
+            process.wait_until(f"{operator.url}/healthz", operator._unhealthy, READY_SECONDS)
+        except BaseException:
+            process.stop()
+            raise
+        return operator
+
+    def stop(self) -> None:
+        """End it the orderly way; does nothing when it has ended."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL, as a crash would."""
+        self.process.kill()
+
+    def _unhealthy(self) -> str | None:
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5):
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"{error}: {error.read().decode(errors='replace')}"
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)

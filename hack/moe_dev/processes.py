@@ -1,0 +1,144 @@
+"""Child processes that never outlive their owner, free ports, and bounded waits that say what they waited for.
+
+Used by `controlplane`, `raylocal`, the demo and the tests. Each command runs below its own `guard.py`.
+"""
+
+import contextlib
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_dev import guard
+
+# Below the range from which the kernel takes ports of outgoing connections, so those cannot take one in between.
+PORTS = range(20000, 32000)
+LOG_TAIL_BYTES = 3000
+
+
+class ProcessError(Exception):
+    """A child process did not come up, or ended when it should not have; the message ends with its last output."""
+
+
+@dataclass(slots=True)
+class Guarded:
+    """A command below its guard. `stop` ends it with everything it started."""
+
+    name: str
+    log: Path
+    grace: float
+    _guard: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        grace: float = 5.0,
+        remove: Path | None = None,
+    ) -> "Guarded":
+        """Start `command` with its output in `log`.
+
+        `grace`: seconds between SIGTERM and SIGKILL when it is stopped. `remove`: a folder that goes
+        when it is stopped, or when its owner dies.
+        """
+        shim = [sys.executable, "-IS", guard.__file__, str(os.getpid()), str(grace), str(remove or "")]
+        with open(log, "ab") as output:
+            process = subprocess.Popen(
+                [*shim, *command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=directory,
+                start_new_session=True,
+            )
+        return cls(name, log, grace, process)
+
+    @property
+    def pid(self) -> int:
+        """The guard's: the command is its child."""
+        return self._guard.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while the command runs, 128 + signal for a killed one."""
+        return self._guard.poll()
+
+    def log_tail(self) -> str:
+        with open(self.log, "rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
+
+    def wait(self, timeout: float) -> int:
+        """The exit code; ProcessError when it still runs after `timeout` seconds."""
+        try:
+            code = self._guard.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ProcessError(f"{self.name} still runs after {timeout:.0f} s; {self._tail()}") from None
+        self._close_pipe()
+        return code
+
+    def stop(self) -> None:
+        """End the command and everything below it; does nothing when it has ended."""
+        self._close_pipe()
+        self.wait(self.grace + guard.KILL_SECONDS + 5.0)
+
+    def kill(self) -> None:
+        """End the command with SIGKILL, as a crash would, and then what it leaves behind."""
+        self._guard.send_signal(guard.CRASH)
+        self.wait(guard.KILL_SECONDS + 5.0)
+
+    def wait_until(self, what: str, ready: Callable[[], str | None], timeout: float) -> None:
+        """Poll `ready`, which says what is still missing or None, until None; ProcessError at exit or `timeout`."""
+        deadline = time.monotonic() + timeout
+        while (missing := ready()) is not None:
+            if self.exit_code is not None:
+                raise ProcessError(f"{self.name} ended with {self.exit_code} while waiting for {what}; {self._tail()}")
+            if time.monotonic() > deadline:
+                raise ProcessError(f"waited {timeout:.0f} s for {what}: {missing}; {self._tail()}")
+            time.sleep(0.1)
+
+    def _close_pipe(self) -> None:
+        if self._guard.stdin is not None:
+            self._guard.stdin.close()
+
+    def _tail(self) -> str:
+        return f"the end of {self.log}:\n{self.log_tail()}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that nothing listens on now, all from PORTS."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            probe = held.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise ProcessError(f"no {count} free ports in {PORTS.start}–{PORTS.stop - 1}")
+
+
+def port_or_free(wanted: int) -> int:
+    """`wanted` where nothing listens on it, else a free port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_ports(1)[0]
+    return wanted

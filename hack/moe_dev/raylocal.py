@@ -1,0 +1,180 @@
+"""A Ray cluster of one node with Serve, for tests and the demo: all ports free ones, all of it on loopback.
+
+It ends with the process that started it, and nothing here ever calls `ray stop`, which ends every Ray on the machine.
+Token authentication is on: whoever reaches the dashboard could run code otherwise (CVE-2023-48022).
+"""
+
+import http
+import http.client
+import json
+import os
+import secrets
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from moe_dev.kube import write_private
+from moe_dev.paths import CLONE, short_private_directory
+from moe_dev.processes import Guarded, free_ports
+
+READY_SECONDS = 120.0
+# One call starts Serve's controller and proxy.
+SERVE_START_SECONDS = 60.0
+# Only results of control calls go through it: tokens and hidden rows have sockets of their own.
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
+# Before it ends itself Ray kills its children; the guard kills what is left after this.
+GRACE_SECONDS = 3.0
+
+
+class LocalRay:
+    """One running Ray node; `stop` or the end of the `with` block ends it and removes its files."""
+
+    def __init__(self, cpus: int = 8, dashboard_port: int | None = None, serve_port: int | None = None) -> None:
+        """`cpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones."""
+        # Ray makes unix sockets below it, with some 60 bytes of names of its own.
+        self.directory = short_private_directory()
+        self.token = secrets.token_hex(32)
+        self.log = self.directory / "ray.log"
+        self._cpus = cpus
+        self._token_file = write_private(self.directory / "token", self.token)
+        self._gcs_port, self._client_port, free_dashboard, free_serve = free_ports(4)
+        self._dashboard_port = dashboard_port or free_dashboard
+        self._serve_port = serve_port or free_serve
+        self._process: Guarded | None = None
+
+    @classmethod
+    def start(cls, cpus: int = 8) -> Self:
+        """Start one on free ports and wait until Serve answers; ProcessError says what did not."""
+        ray = cls(cpus)
+        try:
+            ray.up()
+        except BaseException:
+            ray.stop()
+            raise
+        return ray
+
+    def up(self) -> None:
+        """Start it and wait; `stop`, from another thread too, makes this fail at once."""
+        self._start_serve(self._start_node())
+
+    @property
+    def address(self) -> str:
+        """Where drivers connect."""
+        return f"127.0.0.1:{self._gcs_port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        return f"http://127.0.0.1:{self._dashboard_port}"
+
+    @property
+    def serve_url(self) -> str:
+        return f"http://127.0.0.1:{self._serve_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a driver of this cluster needs in its environment."""
+        return {
+            "RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._token_file),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # For Ray "0" means: this machine's address is loopback, on any system; a driver must agree with the node.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+
+    def stop(self) -> None:
+        """End every process of this node and remove its files; does nothing the second time."""
+        if self._process is not None:
+            self._process.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_node(self) -> Guarded:
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            "--head",
+            "--block",
+            f"--port={self._gcs_port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self._dashboard_port}",
+            # 0: the kernel's choice, instead of fixed ports that two Rays on one machine would share.
+            "--dashboard-agent-grpc-port=0",
+            "--dashboard-agent-listen-port=0",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--ray-client-server-port={self._client_port}",
+            f"--num-cpus={self._cpus}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--temp-dir={self.directory / 'ray'}",
+            "--include-log-monitor=false",
+            "--disable-usage-stats",
+        ]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= self.environment
+        del environment["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
+        # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
+        environment["RAY_prestart_worker_first_driver"] = "0"
+        # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
+        self._process = Guarded.start(
+            "ray",
+            command,
+            self.log,
+            environment=environment,
+            directory=CLONE,
+            grace=GRACE_SECONDS,
+            remove=self.directory,
+        )
+        self._process.wait_until(f"Ray's dashboard at {self.dashboard_url}", self._no_dashboard, READY_SECONDS)
+        return self._process
+
+    def _start_serve(self, process: Guarded) -> None:
+        process.wait_until("Ray to take a Serve configuration", self._no_configuration, READY_SECONDS)
+        process.wait_until(f"Serve at {self.serve_url}", self._no_serve, READY_SECONDS)
+
+    def _no_configuration(self) -> str | None:
+        # Serve takes its HTTP address from the first configuration it ever sees, and never again.
+        options = {"host": "127.0.0.1", "port": self._serve_port}
+        config = {"proxy_location": "HeadOnly", "http_options": options, "applications": []}
+        request = urllib.request.Request(
+            f"{self.dashboard_url}/api/serve/applications/",
+            data=json.dumps(config).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        # The dashboard answers before its Serve part does, which on a busy machine drops the first request or two.
+        return self._refusal(request, SERVE_START_SECONDS)
+
+    def _no_dashboard(self) -> str | None:
+        return self._refusal(urllib.request.Request(f"{self.dashboard_url}/api/version"))
+
+    def _no_serve(self) -> str | None:
+        # Before the first application the proxy calls itself unhealthy (503): that it answers is what counts.
+        request = urllib.request.Request(f"{self.serve_url}/-/healthz")
+        return self._refusal(request, accepted=(http.HTTPStatus.SERVICE_UNAVAILABLE,))
+
+    def _refusal(
+        self, request: urllib.request.Request, timeout: float = 5.0, accepted: Collection[int] = ()
+    ) -> str | None:
+        """Why a request did not succeed, with 200 or one of `accepted`; None when it did."""
+        request.add_header("Authorization", f"Bearer {self.token}")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout):
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return None if error.code in accepted else f"{error}: {error.read().decode(errors='replace')}"
+        except (OSError, http.client.HTTPException) as error:
+            return str(error)
