@@ -1,0 +1,233 @@
+"""What a real API server says to a manifest: one line per rule, through ``kubectl apply`` as a user has it."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from moe_dev.kube import Kubectl, KubectlError
+from moe_operator.api.names import CLEANUP_FINALIZER
+
+pytestmark = pytest.mark.e2e
+
+MODEL = {
+    "digest": "sha256:0",
+    "architecture": "Mixtral",
+    "dtype": "bfloat16",
+    "layers": 6,
+    "experts": 16,
+    "topK": 2,
+    "bytesPerExpert": 393216,
+    "maxContext": 1024,
+}
+DASHBOARD = "http://127.0.0.1:8265"
+ABSENT = None
+
+
+def manifest(name: str = "tiny", **changes: Any) -> dict[str, Any]:
+    """A good manifest with ``changes``, whose keys are paths below spec with ``__`` between."""
+    spec: dict[str, Any] = {
+        "model": {"source": {"path": "models/tiny"}},
+        "experts": {"shards": 4, "copies": {"min": 2}},
+        "runtime": {"rayCluster": {"dashboardURL": DASHBOARD, "serveURL": "http://127.0.0.1:8000"}},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        at = spec
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        if value is ABSENT:
+            del at[last]
+        else:
+            at[last] = value
+    return {
+        "apiVersion": "moe-operator.io/v1alpha1",
+        "kind": "MoEDeployment",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def refusal(kube: Kubectl, body: dict[str, Any], namespace: str = "default") -> str:
+    with pytest.raises(KubectlError) as caught:
+        kube.apply(body, namespace=namespace)
+    return str(caught.value)
+
+
+REFUSED = [
+    # what changes in a good manifest, what the answer must say: the field, the value and the cure
+    ({"runtime": ABSENT}, ["spec.runtime is missing", "write e.g. runtime: {rayCluster:"]),
+    ({"runtime": {}}, ["spec.runtime must name exactly one of: rayCluster", "dashboardURL: http://127.0.0.1:8265"]),
+    ({"model": ABSENT}, ["spec.model is missing", "write e.g. model: {source: {path: models/tiny}}"]),
+    ({"model__source": ABSENT}, ["spec.model.source is missing", "write e.g. source: {path: models/tiny}"]),
+    ({"model__source": {}}, ["spec.model.source must name exactly one of: path", "write e.g. source: {path:"]),
+    ({"model__source__huggingFace": {"repo": "a/b"}}, ['unknown field "spec.model.source.huggingFace"']),
+    ({"model__source__path": ""}, ["spec.model.source.path", "at least 1 chars long"]),
+    ({"model__servedName": "a name"}, ["spec.model.servedName", '"a name"', "should match"]),
+    ({"model__dtype": "int4"}, ["spec.model.dtype", '"int4"', '"auto", "float32", "bfloat16", "float16"']),
+    ({"experts__shardz": 3}, ['unknown field "spec.experts.shardz"']),
+    ({"experts__shards": -1}, ["spec.experts.shards", "-1", "greater than or equal to 0"]),
+    ({"experts__shards": 1025}, ["spec.experts.shards", "1025", "less than or equal to 1024"]),
+    ({"experts__shards": "two"}, ["spec.experts.shards", "must be of type integer"]),
+    ({"experts__slotsPerShard": 0}, ["spec.experts.slotsPerShard", "0", "greater than or equal to 1"]),
+    ({"experts__copies__min": 0}, ["spec.experts.copies.min", "0", "greater than or equal to 1"]),
+    (
+        {"experts__shards": 2, "experts__copies__min": 3},
+        ["spec.experts.copies.min is 3 but spec.experts.shards is 2", "use more shards or fewer copies"],
+    ),
+    (
+        {"attention__minReplicas": 3, "attention__maxReplicas": 2},
+        ["spec.attention.minReplicas is 3 but spec.attention.maxReplicas is 2", "raise maxReplicas"],
+    ),
+    ({"attention__minReplicas": 2}, ["spec.attention.maxReplicas is 1", "raise maxReplicas"]),
+    ({"attention__targetOngoingRequests": 0}, ["spec.attention.targetOngoingRequests", "greater than or equal to 1"]),
+    ({"serving__routePrefix": "tiny"}, ["spec.serving.routePrefix is 'tiny'", "begin with '/'", "try e.g. /tiny"]),
+    ({"serving__routePrefix": "/tiny/"}, ["spec.serving.routePrefix is '/tiny/'", "not end with one"]),
+    ({"serving__routePrefix": "/-/routes"}, ["spec.serving.routePrefix is '/-/routes'", "begin with a letter"]),
+    ({"serving__routePrefix": "/a/../b"}, ["spec.serving.routePrefix is '/a/../b'", "begin with a letter"]),
+    ({"serving__maxContext": 1}, ["spec.serving.maxContext", "greater than or equal to 2"]),
+    ({"serving__apiKeysSecretRef": {}}, ["spec.serving.apiKeysSecretRef.name", "Required value"]),
+    ({"runtime__rayCluster__serveURL": ABSENT}, ["rayCluster.serveURL is missing", "http://127.0.0.1:8000"]),
+    ({"runtime__rayCluster__dashboardURL": ABSENT}, ["rayCluster.dashboardURL is missing", DASHBOARD]),
+    ({"runtime__rayCluster__dashboardURL": "ftp://ray"}, ["dashboardURL is 'ftp://ray'", "http:// or https://"]),
+    ({"runtime__rayCluster__dashboardURL": "127.0.0.1:8265"}, ["dashboardURL is '127.0.0.1:8265'", "such as http://"]),
+    ({"runtime__rayCluster__dashboardURL": "http://"}, ["dashboardURL is 'http://'", "with a host"]),
+    ({"runtime__rayCluster__dashboardURL": "http://a:b@ray"}, ["'http://a:b@ray'", "no query or credentials"]),
+    ({"runtime__rayCluster__serveURL": "http://ray?x=1"}, ["serveURL is 'http://ray?x=1'", "no query"]),
+    ({"suspend": "yes"}, ["spec.suspend", "must be of type boolean"]),
+    ({"deletionPolicy": "Keep"}, ["spec.deletionPolicy", '"Keep"', '"Delete", "Orphan"']),
+]
+
+
+@pytest.mark.parametrize(("changes", "fragments"), REFUSED, ids=lambda value: "-".join(value)[:60])
+def test_refused_at_apply(installed: Kubectl, changes: dict[str, Any], fragments: list[str]) -> None:
+    said = refusal(installed, manifest(**deepcopy(changes)))
+    assert [fragment for fragment in fragments if fragment not in said] == [], said
+
+
+@pytest.mark.parametrize(("name", "size"), [("a.b", 3), ("9b", 2), ("a" * 41, 41)])
+def test_a_name_its_children_could_not_carry_is_refused(installed: Kubectl, name: str, size: int) -> None:
+    said = refusal(installed, manifest(name))
+    assert f"metadata.name is '{name}' ({size} characters): use at most 40 lower-case letters" in said
+
+
+GOOD = [
+    {},
+    {"experts": ABSENT},
+    {"experts__shards": 0, "experts__copies__min": 4},
+    {"experts__shards": 4, "experts__copies__min": 4, "experts__slotsPerShard": 16},
+    {
+        "model__source__path": "/data/models/Mixtral 8x7B",
+        "model__servedName": "mistralai/Mixtral-8x7B",
+        "suspend": True,
+    },
+    {"serving": {"routePrefix": "/", "maxContext": 1024, "apiKeysSecretRef": {"name": "keys"}}},
+    {"serving__routePrefix": "/team_a/v1.5/tiny-2"},
+    {"runtime__rayCluster__dashboardURL": "https://[::1]:8265/ray", "deletionPolicy": "Orphan"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD, ids=lambda value: "-".join(value) or "as it is")
+def test_taken_at_apply(installed: Kubectl, namespace: str, changes: dict[str, Any]) -> None:
+    installed.apply(manifest("a" * 40, **deepcopy(changes)), namespace=namespace)
+
+
+def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
+    installed.apply(manifest(experts=ABSENT), namespace=namespace)
+    stored = installed.get("moe", "tiny", namespace)
+    assert stored is not None
+    assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}}
+    assert stored["spec"]["attention"] == {"minReplicas": 1, "maxReplicas": 1, "targetOngoingRequests": 8}
+    assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)
+    assert stored["spec"]["deletionPolicy"] == "Delete"
+
+
+def patch(kube: Kubectl, namespace: str, body: dict[str, Any], *flags: str) -> None:
+    kube.run("patch", "moe", "tiny", "--namespace", namespace, "--type=merge", f"--patch={json.dumps(body)}", *flags)
+
+
+def patch_status(kube: Kubectl, namespace: str, **status: Any) -> None:
+    patch(kube, namespace, {"status": status}, "--subresource=status")
+
+
+def know_the_model(kube: Kubectl, namespace: str, slots: int) -> None:
+    """What the operator writes once it knows that 16 experts have ``slots`` slots on each shard."""
+    patch_status(kube, namespace, slotsPerShard=slots, model=MODEL)
+
+
+def test_the_address_of_ray_cannot_change(installed: Kubectl, namespace: str) -> None:
+    installed.apply(manifest(), namespace=namespace)
+    said = refusal(installed, manifest(runtime__rayCluster__dashboardURL="http://10.0.0.1:8265"), namespace)
+    assert "dashboardURL is immutable: it is 'http://127.0.0.1:8265' and cannot become 'http://10.0.0.1:8265'" in said
+    assert "create another MoEDeployment" in said
+    installed.apply(manifest(runtime__rayCluster__serveURL="http://127.0.0.1:9000"), namespace=namespace)
+
+
+def test_scale_changes_shards_and_obeys_the_rules(installed: Kubectl, namespace: str) -> None:
+    installed.apply(manifest(), namespace=namespace)
+    installed.run("scale", "moe", "tiny", "--namespace", namespace, "--replicas=3")
+    stored = installed.get("moe", "tiny", namespace)
+    assert stored is not None
+    assert stored["spec"]["experts"]["shards"] == 3
+    with pytest.raises(KubectlError, match=r"copies\.min is 2 but spec\.experts\.shards is 1"):
+        installed.run("scale", "moe", "tiny", "--namespace", namespace, "--replicas=1")
+    installed.run("scale", "moe", "tiny", "--namespace", namespace, "--replicas=0")
+
+
+CAPACITY = [
+    # slots known to the operator, patch of the spec, refused?
+    (8, {"experts": {"shards": 3}}, True),
+    (8, {"experts": {"shards": 5}}, False),
+    (8, {"experts": {"shards": 0}}, False),
+    (8, {"experts": {"copies": {"min": 3}}}, True),
+    (8, {"experts": {"slotsPerShard": 7}}, True),
+    (8, {"experts": {"slotsPerShard": 11, "shards": 3}}, False),
+    (8, {"experts": {"shards": 3}, "model": {"source": {"path": "another"}}}, False),
+    (16, {"experts": {"shards": 2}}, False),
+]
+
+
+@pytest.mark.parametrize(("slots", "change", "refused"), CAPACITY)
+def test_capacity_is_judged_once_the_model_is_known(
+    installed: Kubectl, namespace: str, slots: int, change: dict[str, Any], refused: bool
+) -> None:
+    installed.apply(manifest(), namespace=namespace)
+    know_the_model(installed, namespace, slots)
+    if not refused:
+        patch(installed, namespace, {"spec": change})
+        return
+    with pytest.raises(KubectlError, match=r"the 16 experts of this model in copies\.min \d need \d+ slots per layer"):
+        patch(installed, namespace, {"spec": change})
+
+
+def test_capacity_never_blocks_status_metadata_or_other_fields(installed: Kubectl, namespace: str) -> None:
+    """The rule stands at the root, so it runs on every write; here it would say no if it judged."""
+    installed.apply(manifest(), namespace=namespace)
+    know_the_model(installed, namespace, slots=1)
+    patch_status(installed, namespace, readyShards=1)
+    patch(installed, namespace, {"metadata": {"finalizers": [CLEANUP_FINALIZER]}})
+    patch(installed, namespace, {"spec": {"suspend": True}})
+    installed.run("delete", "moe", "tiny", "--namespace", namespace, "--wait=false")
+    patch(installed, namespace, {"metadata": {"finalizers": None}})
+    assert installed.get("moe", "tiny", namespace) is None
+
+
+def test_columns_and_categories(installed: Kubectl, namespace: str) -> None:
+    installed.apply(manifest(), namespace=namespace)
+    know_the_model(installed, namespace, slots=8)
+    ready = {"type": "Ready", "status": "True", "reason": "Available", "message": "", "observedGeneration": 1}
+    patch_status(
+        installed,
+        namespace,
+        readyShards=4,
+        url="http://h/v1",
+        placement={"revision": 1, "epoch": 1, "balance": "0.96"},
+        conditions=[ready | {"lastTransitionTime": "2026-01-02T03:04:05Z"}],
+    )
+    head, row = installed.run("get", "moe", "--namespace", namespace, "-o", "wide").splitlines()
+    assert head.split() == ["NAME", "MODEL", "SHARDS", "READY-SHARDS", "BALANCE", "READY", "REASON", "URL", "AGE"]
+    assert row.split()[:-1] == ["tiny", "Mixtral", "4", "4", "0.96", "True", "Available", "http://h/v1"]
+    installed.run("wait", "--for=condition=Ready", "moe/tiny", "--namespace", namespace, "--timeout=5s")
+    for category in ("all", "moe-operator"):
+        assert "moedeployment.moe-operator.io/tiny" in installed.run("get", category, "-n", namespace, "-o", "name")

@@ -1,0 +1,83 @@
+"""What the operator reads from a stored object."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from moe_operator.api import DeletionPolicy, MoEDeployment, MoEDeploymentStatus
+from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.errors import InvalidObjectError
+
+RAY = {"dashboardURL": "http://127.0.0.1:8265", "serveURL": "http://127.0.0.1:8000/"}
+STORED: dict[str, Any] = {
+    "apiVersion": "moe-operator.io/v1alpha1",
+    "kind": "MoEDeployment",
+    "metadata": {"name": "tiny", "namespace": "team", "uid": "u-1", "generation": 3, "managedFields": []},
+    "spec": {"model": {"source": {"path": "models/tiny"}}, "runtime": {"rayCluster": RAY}},
+}
+
+
+def stored(**spec: Any) -> dict[str, Any]:
+    raw = deepcopy(STORED)
+    raw["spec"] |= spec
+    return raw
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    moe = MoEDeployment.parse(STORED)
+    assert moe.key == "team/tiny"
+    assert (moe.spec.experts.shards, moe.spec.experts.copies.min, moe.spec.experts.slots_per_shard) == (1, 1, None)
+    attention = moe.spec.attention
+    assert (attention.min_replicas, attention.max_replicas, attention.target_ongoing_requests) == (1, 1, 8)
+    assert moe.spec.deletion_policy is DeletionPolicy.DELETE
+    assert not moe.spec.suspend
+    assert not moe.deleting
+    assert moe.served_name == "tiny"
+    assert moe.model_path == "models/tiny"
+    assert moe.status == MoEDeploymentStatus()
+
+
+@pytest.mark.parametrize(
+    ("serving", "prefix", "url"),
+    [
+        ({}, "/team/tiny", "http://127.0.0.1:8000/team/tiny/v1"),
+        ({"routePrefix": "/x/y"}, "/x/y", "http://127.0.0.1:8000/x/y/v1"),
+        ({"routePrefix": "/"}, "/", "http://127.0.0.1:8000/v1"),
+    ],
+)
+def test_route_and_url(serving: dict[str, str], prefix: str, url: str) -> None:
+    moe = MoEDeployment.parse(stored(serving=serving))
+    assert (moe.route_prefix, moe.url) == (prefix, url)
+
+
+def test_deletion_and_finalizer_are_read_from_metadata() -> None:
+    raw = stored()
+    raw["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": [CLEANUP_FINALIZER]}
+    moe = MoEDeployment.parse(raw)
+    assert moe.deleting
+    assert moe.has_cleanup_finalizer
+
+
+@pytest.mark.parametrize(
+    ("spec", "fragment"),
+    [
+        ({"experts": {"shards": "many"}}, "spec.experts.shards"),
+        ({"experts": {"shardz": 1}}, "spec.experts.shardz"),
+        ({"attention": {"minReplicas": 0}}, "spec.attention.minReplicas"),
+    ],
+)
+def test_an_object_that_does_not_fit_names_the_field_and_the_cure(spec: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(InvalidObjectError, match=f"{fragment}.*install the CRD"):
+        MoEDeployment.parse(stored(**spec))
+
+
+def test_status_fields_of_a_newer_release_are_dropped() -> None:
+    status = {"shards": 2, "somethingNew": {"a": 1}, "conditions": []}
+    assert MoEDeployment.parse(stored() | {"status": status}).status == MoEDeploymentStatus(shards=2)
+
+
+def test_a_status_is_written_in_camel_case_without_nulls() -> None:
+    status = MoEDeploymentStatus(observed_generation=3, ready_shards=2)
+    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert written == {"observedGeneration": 3, "readyShards": 2, "conditions": []}

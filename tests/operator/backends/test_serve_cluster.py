@@ -1,0 +1,196 @@
+"""One writer per address: changes are gathered, equal ones are not written, losses are noticed, tokens not mixed."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from moe_operator.backends.errors import RayAuthError, RayUnreachableError
+from moe_operator.backends.serve_rest import cluster as module
+from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
+from moe_operator.backends.serve_rest.merge import Change, Conflict
+from moe_operator.errors import LeadershipLostError
+from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+
+SHOP = {"name": "shop", "route_prefix": "/shop", "import_path": "shop:app"}
+
+
+def change(owner: str, shards: int = 1, route: str | None = None) -> Change:
+    core = {"name": owner, "route_prefix": route or f"/{owner}", "import_path": CORE_IMPORT_PATH}
+    experts: list[dict[str, Any]] = [
+        {"name": f"{owner}.experts-{index}", "route_prefix": None, "import_path": SHARD_IMPORT_PATH}
+        for index in range(shards)
+    ]
+    return Change(owner, (core, *experts))
+
+
+def free() -> None:
+    """May always write."""
+
+
+@pytest.fixture(autouse=True)
+def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(module, "ABSENT_SECONDS", 0.01)
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.05)
+
+
+@pytest.fixture
+def ray(http, fake_ray) -> ServeCluster:
+    return ServeClusters(http, free).at(fake_ray.url)
+
+
+async def test_an_equal_change_writes_nothing(ray, fake_ray) -> None:
+    assert (await ray.apply(None, change("a"))).written
+    assert not (await ray.apply(None, change("a"))).written
+    assert len(fake_ray.puts) == 1
+
+
+async def test_changes_that_wait_go_into_one_put(ray, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 60.0)
+    fake_ray.configs["shop"] = SHOP
+    await ray.observe(None)
+    outcomes = await asyncio.gather(*(ray.apply(None, change(f"d{number}")) for number in range(50)))
+    assert all(outcome.written for outcome in outcomes)
+    assert len(fake_ray.configs) == 101
+    assert len(fake_ray.puts) == 1
+
+
+async def test_each_token_writes_by_itself(ray, fake_ray) -> None:
+    fake_ray.token = "right"
+    good, bad = await asyncio.gather(
+        ray.apply("right", change("a")), ray.apply("wrong", change("b")), return_exceptions=True
+    )
+    assert good.written
+    assert isinstance(bad, RayAuthError)
+    assert fake_ray.configs.keys() == {"a", "a.experts-0"}
+
+
+async def test_a_failed_put_fails_all_that_waited_for_it_and_the_next_succeeds(ray, fake_ray) -> None:
+    async def break_puts(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            return web.Response(status=500)
+        return web.json_response(fake_ray.state())
+
+    fake_ray.override = break_puts
+    results = await asyncio.gather(*(ray.apply(None, change(d)) for d in "abc"), return_exceptions=True)
+    assert [type(result) for result in results] == [RayUnreachableError] * 3
+    fake_ray.override = None
+    assert (await ray.apply(None, change("a"))).written
+
+
+async def test_a_cancelled_writer_leaves_the_others_to_the_next(ray, fake_ray) -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        entered.set()
+        await released.wait()
+        return web.json_response(fake_ray.state())
+
+    await ray.observe(None)
+    fake_ray.override = slow
+    ray._seen[None].at = float("inf")
+    first = asyncio.create_task(ray.apply(None, change("a")))
+    second = asyncio.create_task(ray.apply(None, change("b")))
+    await entered.wait()
+    first.cancel()
+    fake_ray.override = None
+    released.set()
+    assert (await asyncio.wait_for(second, 5)).written
+    assert fake_ray.configs.keys() == {"b", "b.experts-0"}
+
+
+async def test_nothing_is_written_without_leadership(http, fake_ray) -> None:
+    def lost() -> None:
+        raise LeadershipLostError("the Lease has run out")
+
+    with pytest.raises(LeadershipLostError):
+        await ServeClusters(http, lost).at(fake_ray.url).apply(None, change("a"))
+    assert fake_ray.puts == []
+
+
+async def test_what_a_foreign_put_removed_is_put_back_and_named(ray, fake_ray) -> None:
+    await ray.apply(None, change("a", shards=2))
+    fake_ray.drop("a.experts-1")
+    outcome = await ray.apply(None, change("a", shards=2))
+    assert outcome.written
+    assert outcome.lost == {"a.experts-1"}
+    assert "a.experts-1" in fake_ray.configs
+
+
+async def test_what_we_removed_or_ray_forgot_is_no_loss(ray, fake_ray) -> None:
+    await ray.apply(None, change("a", shards=2))
+    await ray.apply(None, change("a", shards=1))
+    assert not (await ray.apply(None, change("a", shards=2))).lost
+    fake_ray.configs.clear()
+    fake_ray.controller = "controller-2"
+    assert not (await ray.apply(None, change("a", shards=2))).lost
+
+
+async def test_a_route_that_is_taken(ray, fake_ray) -> None:
+    fake_ray.configs["shop"] = SHOP
+    outcome = await ray.apply(None, change("a", route="/shop"))
+    assert not outcome.written
+    assert outcome.conflict == Conflict("/shop", "shop")
+    assert fake_ray.configs == {"shop": SHOP}
+
+
+async def test_foreign_applications_survive_a_ray_that_says_for_a_moment_that_it_runs_no_serve(ray, fake_ray) -> None:
+    fake_ray.configs["shop"] = SHOP
+    answers = iter([{"applications": {}}, {"applications": {}}])
+
+    async def blink(request: web.Request) -> web.StreamResponse:
+        answer = next(answers, None) if request.method == "GET" else None
+        if answer is None:
+            fake_ray.override = None
+            return await fake_ray.handle(request)
+        return web.json_response(answer)
+
+    fake_ray.override = blink
+    await ray.apply(None, change("a"))
+    assert "shop" in fake_ray.configs
+
+
+async def test_two_addresses_of_one_ray_do_not_lose_each_others_changes(http, fake_ray) -> None:
+    clusters = ServeClusters(http, free)
+    addresses = [fake_ray.url, fake_ray.url.replace("127.0.0.1", "localhost")]
+    for _ in range(5):
+        await asyncio.gather(
+            *(clusters.at(address).apply(None, change(f"d{n}")) for n, address in enumerate(addresses))
+        )
+        assert len(fake_ray.configs) == 4
+        await asyncio.gather(
+            *(clusters.at(address).apply(None, Change(f"d{n}", ())) for n, address in enumerate(addresses))
+        )
+        assert len(fake_ray.configs) == 0
+
+
+async def test_writes_are_counted(http, fake_ray) -> None:
+    counted: list[bool] = []
+    ray = ServeClusters(http, free, counted.append).at(fake_ray.url)
+    await ray.apply(None, change("a"))
+    fake_ray.token = "another"
+    with pytest.raises(RayAuthError):
+        await ray.apply(None, change("b"))
+    assert counted == [True]
+
+
+async def test_observers_share_one_get(http, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 60.0)
+    clusters = ServeClusters(http, free)
+    assert clusters.at(fake_ray.url) is clusters.at(fake_ray.url + "/")
+    await asyncio.gather(*(clusters.at(fake_ray.url).observe(None) for _ in range(20)))
+    assert fake_ray.gets == 1
+    await clusters.at(fake_ray.url).apply(None, change("a"))
+    assert "a" in (await clusters.at(fake_ray.url).observe(None)).applications
+
+
+async def test_observers_share_one_failure(http, black_hole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 60.0)
+    monkeypatch.setattr("moe_operator.backends.serve_rest.client.READ_SECONDS", 0.5)
+    ray = ServeClusters(http, free).at(black_hole)
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*(ray.observe(None) for _ in range(30)), return_exceptions=True)
+    assert {str(result) for result in results} == {f"{black_hole}/api/serve/applications/: no answer within 0 s"}
+    assert len({id(result) for result in results}) == 30

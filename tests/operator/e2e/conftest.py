@@ -1,0 +1,50 @@
+"""What the operator's end-to-end tests share."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from fake_ray import FakeDirectory, FakeRay, running
+from moe_objects import Objects
+
+from moe_dev.kube import Kubectl
+from moe_placement.wire.model import ModelFacts
+
+
+@pytest.fixture
+def objects(installed: Kubectl, namespace: str) -> Iterator[Objects]:
+    made = Objects(installed, namespace)
+    yield made
+    made.let_go()
+
+
+@pytest.fixture
+def second_namespace(kube: Kubectl) -> Iterator[str]:
+    name = f"test-{secrets.token_hex(4)}"
+    kube.run("create", "namespace", name)
+    yield name
+    kube.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def directory() -> FakeDirectory:
+    return FakeDirectory(
+        ModelFacts(
+            digest="sha256:1",
+            architecture="Mixtral",
+            layers=6,
+            experts=16,
+            top_k=2,
+            bytes_per_expert=393216,
+            dtype="float32",
+            max_context=1024,
+        )
+    )
+
+
+@pytest.fixture
+def ray(directory: FakeDirectory) -> Iterator[FakeRay]:
+    """A fake Ray on which somebody else's application runs too."""
+    with running(FakeRay(report=directory, deleting_reads=2)) as fake:
+        fake.configs["shop"] = fake.shop
+        yield fake

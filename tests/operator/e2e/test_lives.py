@@ -1,0 +1,216 @@
+"""Whole lives of MoEDeployments: a real API server and operator process, and a Ray whose faults the test decides."""
+
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fake_ray import FakeRay, JsonObject
+
+from moe_placement.wire.model import ModelProblem
+
+pytestmark = pytest.mark.e2e
+
+
+def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    status = objects.status("tiny")
+    assert (status["shards"], status["readyShards"], status["slotsPerShard"]) == (2, 2, 8)
+    assert status["model"]["experts"] == 16
+    assert status["placement"]["revision"] == 1
+
+    objects.scale("tiny", 4)
+    objects.wait_settled("tiny", 2)
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1", "experts-2", "experts-3"]
+    objects.scale("tiny", 2)
+    objects.wait_settled("tiny", 3)
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    assert objects.status("tiny")["placement"]["revision"] == 4
+
+    objects.patch("tiny", '{"spec": {"suspend": true, "experts": {"shards": 3}}}')
+    objects.wait_condition("tiny", "Progressing", "False", "Suspended")
+    assert objects.condition("tiny", "Ready")["status"] == "True"
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+
+    objects.patch("tiny", '{"spec": {"suspend": false, "experts": {"shards": 0}}}')
+    objects.wait_condition("tiny", "Ready", "False", "Asleep")
+    assert ray.runs(objects.namespace) == []
+    objects.wait("no finalizer while asleep", lambda: not objects.get("tiny")["metadata"].get("finalizers"))
+    objects.patch("tiny", '{"spec": {"experts": {"shards": 2}}}')
+    objects.wait_ready("tiny")
+
+    objects.delete("tiny")
+    objects.wait_gone("tiny")
+    assert ray.configs == {"shop": ray.shop}
+    assert {event["reason"] for event in objects.events_of("tiny")} >= {"DeployingCore", "Available", "Asleep"}
+
+
+def test_nothing_is_put_in_steady_state_and_settings_touch_only_user_config(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    time.sleep(2)
+    puts = len(ray.puts)
+    version = objects.get("tiny")["metadata"]["resourceVersion"]
+    gets = ray.gets
+    objects.wait("the operator to look again", lambda: ray.gets >= gets + 2)
+    assert len(ray.puts) == puts
+    assert objects.get("tiny")["metadata"]["resourceVersion"] == version
+
+    before = {name: config["args"] for name, config in ray.configs.items() if "args" in config}
+    objects.secret("keys", "api-keys", mine="k" * 40)
+    objects.patch(
+        "tiny",
+        json.dumps(
+            {
+                "spec": {
+                    "model": {"servedName": "other"},
+                    "serving": {"maxContext": 99, "apiKeysSecretRef": {"name": "keys"}},
+                    "attention": {"maxReplicas": 3},
+                }
+            }
+        ),
+    )
+    objects.wait("one more PUT", lambda: len(ray.puts) == puts + 1)
+    assert {name: config["args"] for name, config in ray.configs.items() if "args" in config} == before
+    core = next(c for n, c in ray.configs.items() if n.startswith("moe.") and "experts" not in n)
+    api = next(d["user_config"] for d in core["deployments"] if d["name"] == "api")
+    assert (api["served_name"], api["max_context"], len(api["api_key_sha256"])) == ("other", 99, 1)
+    assert "kkkk" not in json.dumps(ray.puts)
+
+
+def test_another_model_replaces_everything(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    ray.puts.clear()
+    objects.patch("tiny", '{"spec": {"model": {"source": {"path": "models/other"}}}}')
+    objects.wait_settled("tiny", 2)
+    paths = [
+        {a["args"]["model"]["path"] for a in put["applications"] if a["name"].startswith("moe.")} for put in ray.puts
+    ]
+    assert paths[0] == set()
+    assert all(path == {"models/other"} for path in paths[1:])
+
+
+def test_two_of_the_same_name_and_a_route_that_is_taken(operator, objects, ray: FakeRay, kube, start_operator) -> None:
+    objects.apply("tiny", ray.spec(serving={"routePrefix": "/tiny"}))
+    objects.wait_ready("tiny")
+    objects.apply("second", ray.spec(serving={"routePrefix": "/tiny"}))
+    objects.wait_condition("second", "Ready", "False", "RoutePrefixTaken")
+    assert f"MoEDeployment {objects.namespace}/tiny" in objects.condition("second", "Ready")["message"]
+    objects.apply("third", ray.spec(serving={"routePrefix": "/shop"}))
+    objects.wait_condition("third", "Ready", "False", "RoutePrefixTaken")
+    assert "'shop'" in objects.condition("third", "Ready")["message"]
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    objects.patch("second", '{"spec": {"serving": {"routePrefix": "/second"}}}')
+    objects.wait_ready("second")
+
+
+@pytest.mark.parametrize(
+    ("problem", "shards", "extra", "reason"),
+    [
+        (ModelProblem(reason="PathNotFound", message="no models/tiny"), 2, {}, "PathNotFound"),
+        (ModelProblem(reason="WeightsTruncated", message="model.safetensors is short"), 2, {}, "WeightsTruncated"),
+        (None, 17, {}, "TooManyShards"),
+        (None, 2, {"slotsPerShard": 7}, "InsufficientSlots"),
+    ],
+)
+def test_bad_models(operator, objects, ray, directory, problem, shards: int, extra: JsonObject, reason: str) -> None:
+    directory.problem = problem
+    objects.apply("tiny", ray.spec() | {"experts": {"shards": shards, **extra}})
+    objects.wait_condition("tiny", "Ready", "False", reason)
+    assert ray.runs(objects.namespace) == ["core"]
+    # Mended in place, as by copying the missing file: it goes on by itself.
+    if problem:
+        directory.problem = None
+        objects.wait_ready("tiny")
+
+
+async def html(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="<html>It works!</html>", content_type="text/html")
+
+
+async def broken(request: web.Request) -> web.StreamResponse:
+    return web.Response(status=500, text="Traceback")
+
+
+async def redirect(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound("http://169.254.169.254/")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [(html, "NotARayDashboard"), (broken, "RayUnreachable"), (redirect, "NotARayDashboard")]
+)
+def test_a_ray_in_trouble_and_its_recovery(operator, objects, ray: FakeRay, fault: Any, reason: str) -> None:
+    ray.override = fault
+    objects.apply("tiny", ray.spec())
+    objects.wait_condition("tiny", "RuntimeReachable", "False", reason)
+    ray.override = None
+    objects.wait_ready("tiny")
+    assert len(objects.events(reason)) == 1
+
+
+def test_a_ray_that_comes_back_empty_gets_everything_again(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    ray.override = broken
+    objects.wait_condition("tiny", "RuntimeReachable", "False", "RayUnreachable")
+    ray.configs.clear()
+    ray.controller = "controller-2"
+    ray.override = None
+    objects.wait_condition("tiny", "RuntimeReachable", "True", "Reachable")
+    objects.wait("all applications", lambda: ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"])
+    objects.wait_ready("tiny")
+    assert objects.condition("tiny", "Degraded")["reason"] == "AsExpected"
+
+
+def test_tokens(operator, objects, ray: FakeRay) -> None:
+    ray.token = "right-token"
+    objects.apply("tiny", ray.spec())
+    objects.wait_condition("tiny", "Ready", "False", "RayAuthFailed")
+    objects.patch("tiny", '{"spec": {"runtime": {"rayCluster": {"tokenSecretRef": {"name": "ray"}}}}}')
+    objects.wait_condition("tiny", "Ready", "False", "SecretMissing")
+    objects.secret("ray", "something-else", token="wrong-token")
+    objects.wait_condition("tiny", "Ready", "False", "SecretNotLabelled")
+    objects.secret("ray", "ray-token", token="wrong-token")
+    objects.wait_condition("tiny", "Ready", "False", "RayAuthFailed")
+    objects.secret("ray", "ray-token", token="right-token")
+    objects.wait_ready("tiny")
+
+
+def test_a_foreign_writer_is_put_right_and_told_of(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    lost = next(name for name in ray.configs if name.endswith("experts-1"))
+    ray.drop(lost)
+    objects.wait_condition("tiny", "Degraded", "True", "ForeignWriter")
+    assert lost in ray.configs
+    assert lost in objects.condition("tiny", "Degraded")["message"]
+    assert ray.configs["shop"] == ray.shop
+
+
+def test_orphaned_applications_stay(operator, objects, ray: FakeRay) -> None:
+    objects.apply("tiny", ray.spec(deletionPolicy="Orphan"))
+    objects.wait_ready("tiny")
+    objects.kube.run("delete", "moe", "tiny", "-n", objects.namespace)
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+
+
+def test_a_name_that_somebody_else_has(operator, objects, ray: FakeRay) -> None:
+    objects.secret("tiny-moe-internal", "anything", key="x" * 40)
+    objects.apply("tiny", ray.spec())
+    objects.wait_condition("tiny", "Ready", "False", "NameConflict")
+    objects.kube.run("delete", "secret", "tiny-moe-internal", "-n", objects.namespace)
+    objects.wait_ready("tiny")
+
+
+def test_never_reached_never_waited_for(operator, objects, ray: FakeRay) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    objects.apply("tiny", ray.spec(runtime={"dashboardURL": nobody}))
+    objects.wait_condition("tiny", "Ready", "False", "RayUnreachable")
+    objects.kube.run("delete", "moe", "tiny", "-n", objects.namespace, "--timeout=10s")

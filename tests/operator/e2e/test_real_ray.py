@@ -1,0 +1,265 @@
+"""The main job on real parts: API server, operator, Ray Serve, data plane, the small model, the openai client."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import openai
+import pytest
+from moe_objects import Objects
+
+from moe_dev.operator_process import OperatorProcess
+from moe_dev.paths import CLONE
+from moe_dev.raylocal import LocalRay
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+TINY = CLONE / "models" / "tiny"
+# For two cores on which other things run too; on an idle machine it is seconds.
+START = 180.0
+CHANGE = 120.0
+# From `kubectl apply` on, once Ray is warm.
+TOLD = 60.0
+API_KEY = "k" * 40
+
+
+@pytest.fixture
+def on_ray(objects: Objects, ray_cluster: LocalRay) -> Iterator[Objects]:
+    """Objects of a namespace that has Ray's token; what the test leaves on Ray is removed by the operator."""
+    objects.secret("ray-token", "ray-token", token=ray_cluster.token)
+    yield objects
+    for name in objects.names():
+        objects.patch(name, '{"spec": {"suspend": false, "deletionPolicy": "Delete"}}')
+        objects.delete(name)
+        objects.wait_gone(name, 60)
+
+
+def spec(ray: LocalRay, path: Path | str = TINY, shards: int = 2, **more: Any) -> dict[str, Any]:
+    return {
+        "model": {"source": {"path": str(path)}, **more.pop("model", {})},
+        "experts": {"shards": shards, **more.pop("experts", {})},
+        "runtime": {
+            "rayCluster": {
+                "dashboardURL": ray.dashboard_url,
+                "serveURL": ray.serve_url,
+                "tokenSecretRef": {"name": "ray-token"},
+            }
+        },
+        **more,
+    }
+
+
+def client(objects: Objects, name: str, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=objects.status(name)["url"], api_key=key, max_retries=0, timeout=60)
+
+
+def tokens(objects: Objects, name: str, model: str | None = None, key: str = "none", length: int = 12) -> str:
+    """What the model says, streamed."""
+    with client(objects, name, key) as api:
+        stream = api.completions.create(
+            model=model or name, prompt="def read_lines(path):\n", max_tokens=length, temperature=0, stream=True
+        )
+        return "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
+
+
+def writes_to_serve(objects: Objects, operator: OperatorProcess) -> float:
+    return objects.metric(operator, 'moe_operator_serve_writes_total{result="ok"}')
+
+
+def serve_rest(ray: LocalRay, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """GET of Serve's applications, or PUT of ``config``, as somebody else would."""
+    request = urllib.request.Request(
+        f"{ray.dashboard_url}/api/serve/applications/",
+        data=json.dumps(config).encode() if config else None,
+        headers={"Authorization": f"Bearer {ray.token}", "Content-Type": "application/json"},
+        method="PUT" if config else "GET",
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read() or "{}")
+
+
+class Streams:
+    """Clients that stream one answer after the other without trying again; the first failure of any ends the test."""
+
+    def __init__(self, objects: Objects, name: str, count: int) -> None:
+        self.answers = 0
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(count)
+        self._clients = [self._pool.submit(self._keep_asking, objects, name) for _ in range(count)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        for ended in self._clients:
+            ended.result()
+
+    def flowing(self) -> None:
+        """Until each has had time for another answer."""
+        wanted, deadline = self.answers + len(self._clients), time.monotonic() + CHANGE
+        while self.answers < wanted:
+            for ended in self._clients:
+                if ended.done():
+                    ended.result()
+            assert time.monotonic() < deadline, f"no {wanted} answers within {CHANGE:.0f} s, but {self.answers}"
+            time.sleep(0.05)
+
+    def _keep_asking(self, objects: Objects, name: str) -> None:
+        while not self._stop.is_set():
+            assert tokens(objects, name)
+            self.answers += 1
+
+
+def pids(objects: Objects, name: str, ray: LocalRay) -> dict[int, int]:
+    """Process of each shard, as the directory reports it."""
+    key = objects.secret_value(f"{name}-moe-internal", "key")
+    with client(objects, name, key) as api:
+        url = objects.status(name)["url"].removesuffix("/v1") + "/internal/report"
+        report = json.loads(api.get(url, cast_to=str))
+    return {shard["index"]: shard["pid"] for shard in report["shards"]}
+
+
+def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
+    # Ray runs in the clone, the operator elsewhere: it cannot see the model, and must not want to.
+    assert not (operator.process.log.parent / "models").exists()
+    on_ray.apply("tiny", spec(ray_cluster, "models/tiny", experts={"slotsPerShard": 16}))
+    on_ray.wait_ready("tiny", START)
+    said = tokens(on_ray, "tiny")
+    assert said
+    # Serve echoes what was submitted, so that nothing is submitted again.
+    written, looks = writes_to_serve(on_ray, operator), 'moe_operator_reconciles_total{result="done"}'
+    looked = on_ray.metric(operator, looks)
+    on_ray.wait("two looks at what has settled", lambda: on_ray.metric(operator, looks) >= looked + 2)
+    assert writes_to_serve(on_ray, operator) == written
+    before = pids(on_ray, "tiny", ray_cluster)
+
+    with Streams(on_ray, "tiny", 8) as streams:
+        streams.flowing()
+        on_ray.scale("tiny", 4)
+        on_ray.wait_settled("tiny", 2, CHANGE)
+        grown = pids(on_ray, "tiny", ray_cluster)
+        assert {index: grown[index] for index in before} == before
+        assert len(grown) == 4
+        on_ray.patch("tiny", '{"spec": {"experts": {"copies": {"min": 2}}}}')
+        on_ray.wait_settled("tiny", 3, CHANGE)
+        os.kill(grown[3], signal.SIGKILL)
+        again = (0, grown[3])
+        on_ray.wait("shard 3 anew", lambda: pids(on_ray, "tiny", ray_cluster)[3] not in again, CHANGE)
+        on_ray.wait_settled("tiny", 3, CHANGE)
+        assert on_ray.condition("tiny", "Ready")["status"] == "True"
+        on_ray.scale("tiny", 2)
+        on_ray.wait_settled("tiny", 4, CHANGE)
+        assert pids(on_ray, "tiny", ray_cluster) == before
+        streams.flowing()
+    print(f"{streams.answers} answers in 8 streams while shards went 2 → 4 → 2 and one was killed, none failed")
+    assert tokens(on_ray, "tiny") == said
+
+    # Settings arrive without a restart.
+    on_ray.secret("keys", "api-keys", mine=API_KEY)
+    settings = {"model": {"servedName": "renamed"}, "serving": {"apiKeysSecretRef": {"name": "keys"}}}
+    on_ray.patch("tiny", json.dumps({"spec": settings}))
+
+    def renamed() -> bool:
+        try:
+            return tokens(on_ray, "tiny", "renamed", API_KEY) == said
+        except openai.APIError:
+            return False
+
+    on_ray.wait("the new name and key", renamed, CHANGE)
+    with pytest.raises(openai.AuthenticationError):
+        tokens(on_ray, "tiny", "renamed", "wrong")
+    assert pids(on_ray, "tiny", ray_cluster) == before
+
+    on_ray.patch("tiny", '{"spec": {"suspend": true}}')
+    on_ray.wait_condition("tiny", "Progressing", "False", "Suspended", CHANGE)
+    assert tokens(on_ray, "tiny", "renamed", API_KEY) == said
+    on_ray.delete("tiny")
+    assert on_ray.wait_gone("tiny", 60) < 30
+
+
+def test_two_namespaces_and_another_model(
+    operator, on_ray: Objects, ray_cluster: LocalRay, second_namespace: str, tmp_path: Path
+) -> None:
+    other = Objects(on_ray.kube, second_namespace)
+    other.secret("ray-token", "ray-token", token=ray_cluster.token)
+    on_ray.apply("tiny", spec(ray_cluster, shards=1))
+    other.apply("tiny", spec(ray_cluster, shards=1))
+    on_ray.wait_ready("tiny", START)
+    other.wait_ready("tiny", START)
+    said = tokens(on_ray, "tiny")
+    assert tokens(other, "tiny") == said
+    assert on_ray.status("tiny")["url"] != other.status("tiny")["url"]
+
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    on_ray.patch("tiny", json.dumps({"spec": {"model": {"source": {"path": str(copy)}}}}))
+    on_ray.wait_settled("tiny", 2, START)
+    assert tokens(on_ray, "tiny") == said
+    assert tokens(other, "tiny") == said
+    other.delete("tiny")
+    other.wait_gone("tiny", 60)
+    assert tokens(on_ray, "tiny") == said
+
+
+def broken_models(root: Path) -> dict[str, Path]:
+    """Directories that are no model, by the reason that must be given for each."""
+    made = {"PathNotFound": root / "nowhere"}
+    for reason in ("ConfigMissing", "NotMixtureOfExperts", "UnsupportedArchitecture", "WeightsTruncated"):
+        made[reason] = shutil.copytree(TINY, root / reason)
+    (made["ConfigMissing"] / "config.json").unlink()
+    _edit_config(made["NotMixtureOfExperts"], model_type="llama", num_local_experts=None, num_experts_per_tok=None)
+    _edit_config(made["UnsupportedArchitecture"], model_type="jamba")
+    weights = made["WeightsTruncated"] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return made
+
+
+def _edit_config(model: Path, **fields: Any) -> None:
+    path = model / "config.json"
+    config = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+
+def test_bad_models_are_told_of(operator, on_ray: Objects, ray_cluster: LocalRay, tmp_path: Path) -> None:
+    """One deployment whose model is edited: each reason comes from where Ray runs, which alone sees the paths."""
+    shop = {"name": "shop", "route_prefix": "/shop", "import_path": "shop.app:app", "args": {"n": 1}}
+    serve_rest(ray_cluster, {"applications": [shop]})
+    options = {k: v for k, v in serve_rest(ray_cluster).items() if k in ("http_options", "proxy_location")}
+    took = {}
+    for reason, path in broken_models(tmp_path).items():
+        if on_ray.get("bad") is None:
+            on_ray.apply("bad", spec(ray_cluster, path, shards=1))
+        else:
+            on_ray.patch("bad", json.dumps({"spec": {"model": {"source": {"path": str(path)}}}}))
+        took[reason] = on_ray.wait_condition("bad", "Ready", "False", reason, TOLD)
+        assert str(path) in on_ray.condition("bad", "Ready")["message"]
+        assert on_ray.condition("bad", "ModelValid")["reason"] == reason
+    on_ray.patch("bad", json.dumps({"spec": {"model": {"source": {"path": str(TINY)}}, "experts": {"shards": 17}}}))
+    took["TooManyShards"] = on_ray.wait_condition("bad", "Ready", "False", "TooManyShards", TOLD)
+    # What is somebody else's is as it was, although it never started.
+    found = serve_rest(ray_cluster)
+    assert found["applications"]["shop"]["deployed_app_config"] == shop
+    assert found["applications"]["shop"]["status"] in ("DEPLOYING", "DEPLOY_FAILED")
+    assert {k: found[k] for k in options} == options
+    print({reason: f"{seconds:.1f} s" for reason, seconds in took.items()})
+
+
+def test_a_wrong_token_and_no_dashboard(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
+    on_ray.secret("wrong", "ray-token", token="0" * 64)
+    wrong = spec(ray_cluster)
+    wrong["runtime"]["rayCluster"]["tokenSecretRef"] = {"name": "wrong"}
+    on_ray.apply("wrong", wrong)
+    on_ray.wait_condition("wrong", "Ready", "False", "RayAuthFailed", TOLD)
+    none = spec(ray_cluster)
+    none["runtime"]["rayCluster"]["dashboardURL"] = ray_cluster.serve_url
+    on_ray.apply("none", none)
+    on_ray.wait_condition("none", "Ready", "False", "NotARayDashboard", TOLD)

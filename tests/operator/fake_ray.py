@@ -1,0 +1,232 @@
+"""A Ray dashboard and directory that fail on demand: the fake at the protocol edge for the tests of the operator.
+
+It keeps the parts of Serve's contract that the operator leans on: a PUT replaces all declarative applications, a GET
+echoes what was submitted, what is removed is DELETING for a while. What a real Ray does is tested with a real one.
+"""
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from moe_placement.wire.applications import DirectoryConfig
+from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport
+
+JsonObject = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class FakeRay:
+    """Dashboard and Serve proxy behind one port.
+
+    Attributes:
+        token: asked for when set.
+        status: that each new application takes; ``message`` goes with it.
+        report: what every directory answers, given the core application's configuration; None is a 503.
+        override: takes every request instead, when set.
+        puts: bodies of the PUTs taken.
+        deleting_reads: GETs that still show a removed application.
+    """
+
+    url: str = ""
+    token: str | None = None
+    status: str = "RUNNING"
+    message: str = ""
+    controller: str = "controller-1"
+    options: JsonObject = field(default_factory=lambda: {"proxy_location": "HeadOnly", "target_capacity": None})
+    configs: dict[str, JsonObject] = field(default_factory=dict)
+    imperative: dict[str, str] = field(default_factory=dict)
+    report: Callable[[JsonObject], DirectoryReport | None] = lambda config: None
+    override: Handler | None = None
+    puts: list[JsonObject] = field(default_factory=list)
+    gets: int = 0
+    deleting_reads: int = 0
+    statuses: dict[str, tuple[str, str]] = field(default_factory=dict)
+    deployed_at: float = 0.0
+    _deleting: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def shop(self) -> JsonObject:
+        """An application of somebody else."""
+        return {"name": "shop", "route_prefix": "/shop", "import_path": "shop.app:app"}
+
+    def spec(self, shards: int = 2, runtime: JsonObject | None = None, **more: Any) -> JsonObject:
+        """Of a MoEDeployment that runs here."""
+        return {
+            "model": {"source": {"path": "models/tiny"}},
+            "experts": {"shards": shards},
+            "runtime": {"rayCluster": {"dashboardURL": self.url, "serveURL": self.url, **(runtime or {})}},
+            **more,
+        }
+
+    def runs(self, namespace: str, name: str = "tiny") -> list[str]:
+        """Applications of a MoEDeployment: ``core`` and ``experts-<index>``."""
+        prefix = f"moe.{namespace}.{name}."
+        return sorted(n.removeprefix(prefix)[8:].lstrip(".") or "core" for n in self.configs if n.startswith(prefix))
+
+    def set_status(self, name: str, status: str, message: str = "") -> None:
+        self.statuses[name] = (status, message)
+
+    def drop(self, *names: str) -> None:
+        """What a foreign PUT that forgot these would do."""
+        for name in names:
+            del self.configs[name]
+
+    def state(self) -> JsonObject:
+        applications: JsonObject = {}
+        for name, config in self.configs.items():
+            status, message = self.statuses.get(name, (self.status, self.message))
+            applications[name] = self._details(name, status, message, config.get("route_prefix", "/"), config)
+        for name, route in self.imperative.items():
+            applications[name] = self._details(name, "RUNNING", "", route, None) | {"source": "imperative"}
+        for name in list(self._deleting):
+            applications.setdefault(name, self._details(name, "DELETING", "", None, None))
+            self._deleting[name] -= 1
+            if self._deleting[name] <= 0:
+                del self._deleting[name]
+        return {
+            "controller_info": {"actor_id": self.controller},
+            **self.options,
+            "applications": applications,
+            "proxies": {},
+        }
+
+    def _details(self, name: str, status: str, message: str, route: str | None, config: Any) -> JsonObject:
+        return {
+            "name": name,
+            "route_prefix": route,
+            "status": status,
+            "message": message,
+            "last_deployed_time_s": self.deployed_at,
+            "deployed_app_config": config,
+            "source": "declarative",
+            "deployments": {},
+        }
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self.override:
+            return await self.override(request)
+        if request.path.endswith("/internal/report"):
+            return self._report(request)
+        if request.path != "/api/serve/applications/":
+            return web.Response(status=404, text="404: Not Found")
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.Response(status=403 if "Authorization" in request.headers else 401, text="Unauthorized")
+        if request.method == "GET":
+            self.gets += 1
+            return web.json_response(self.state())
+        return self._put(json.loads(await request.text()))
+
+    def _put(self, body: JsonObject) -> web.Response:
+        routes = [a.get("route_prefix", "/") for a in body["applications"] if a.get("route_prefix", "/") is not None]
+        if len(routes) != len(set(routes)):
+            return web.Response(status=400, text="Found duplicate applications for route prefix")
+        self.puts.append(body)
+        configs = {application["name"]: application for application in body["applications"]}
+        if self.deleting_reads:
+            self._deleting.update(dict.fromkeys(self.configs.keys() - configs.keys(), self.deleting_reads))
+        self.configs = configs
+        self.options = {k: body.get(k) for k in self.options}
+        return web.Response()
+
+    def _report(self, request: web.Request) -> web.Response:
+        prefix = request.path.removesuffix("/internal/report")
+        for config in self.configs.values():
+            if config.get("route_prefix") == prefix:
+                report = self.report(config)
+                if report is None:
+                    return web.json_response({"error": {"message": "starting"}}, status=503)
+                return web.Response(text=report.model_dump_json(), content_type="application/json")
+        return web.Response(status=404, text=f"Path '{request.path}' not found.")
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[str]:
+    """``handler`` behind a free port of loopback; yields the URL."""
+    runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.contextmanager
+def running_handler(handler: Handler) -> Iterator[str]:
+    """``handler`` served from a thread, for tests that drive the operator from outside; yields the URL."""
+    loop = asyncio.new_event_loop()
+    stop, started = asyncio.Event(), threading.Event()
+    urls: list[str] = []
+
+    async def serve() -> None:
+        async with serving(handler) as url:
+            urls.append(url)
+            started.set()
+            await stop.wait()
+
+    def run() -> None:
+        with contextlib.closing(loop):
+            loop.run_until_complete(serve())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        if not started.wait(10):
+            raise TimeoutError("the fake did not come up within 10 s")
+        yield urls[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+
+
+@contextlib.contextmanager
+def running(fake: FakeRay) -> Iterator[FakeRay]:
+    """``fake`` served from a thread."""
+    with running_handler(fake.handle) as fake.url:
+        yield fake
+
+
+@dataclass
+class FakeDirectory:
+    """Directories that reach every target at once, for ``FakeRay.report``.
+
+    Attributes:
+        problem: reported instead of the facts.
+        answers: whether they report at all.
+    """
+
+    facts: ModelFacts
+    problem: ModelProblem | None = None
+    answers: bool = True
+
+    def __call__(self, config: JsonObject) -> DirectoryReport | None:
+        if not self.answers:
+            return None
+        user_config = next(d["user_config"] for d in config["deployments"] if d["name"] == "directory")
+        target = DirectoryConfig.model_validate(user_config)
+        placement = decode_placement(target.placement) if target.placement else None
+        held = [len(placement.holdings(ref.index)) if placement else 0 for ref in target.shards]
+        return DirectoryReport(
+            term=target.term,
+            revision=target.revision,
+            epoch=target.revision,
+            model=None if self.problem else self.facts,
+            model_problem=self.problem,
+            shards=tuple(
+                ShardReport(index=ref.index, phase="Ready", held=count, wanted=count)
+                for ref, count in zip(target.shards, held, strict=True)
+            ),
+            attention=(AttentionReport(replica="a", ready=True, epoch=target.revision, running=0, waiting=0),),
+            progress=Progress(copied=sum(held), total=sum(held), settled=True),
+            placement=target.placement,
+        )

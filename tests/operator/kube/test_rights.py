@@ -1,0 +1,86 @@
+"""The operator has the rights it needs and no others; people get theirs by the usual roles."""
+
+import json
+
+import pytest
+
+from moe_dev.kube import Kubectl
+from moe_dev.operator_process import service_account
+
+pytestmark = pytest.mark.e2e
+
+OPERATOR = f"system:serviceaccount:{':'.join(service_account())}"
+EVERYWHERE = "any"
+
+MAY = [
+    ("watch", "moe-operator.io", "moedeployments", EVERYWHERE),
+    ("patch", "moe-operator.io", "moedeployments", EVERYWHERE),
+    ("update", "moe-operator.io", "moedeployments/status", EVERYWHERE),
+    ("get", "", "secrets", EVERYWHERE),
+    ("create", "events.k8s.io", "events", EVERYWHERE),
+    ("update", "coordination.k8s.io", "leases:moe-operator", "moe-system"),
+]
+MAY_NOT = [
+    ("create", "moe-operator.io", "moedeployments", EVERYWHERE),
+    ("delete", "moe-operator.io", "moedeployments", EVERYWHERE),
+    ("list", "", "secrets", EVERYWHERE),
+    ("watch", "", "secrets", EVERYWHERE),
+    ("delete", "", "secrets", EVERYWHERE),
+    ("get", "", "configmaps", EVERYWHERE),
+    ("create", "", "pods", EVERYWHERE),
+    ("update", "coordination.k8s.io", "leases:another", "moe-system"),
+    ("create", "coordination.k8s.io", "leases", EVERYWHERE),
+    ("create", "rbac.authorization.k8s.io", "rolebindings", EVERYWHERE),
+]
+
+
+def can(kube: Kubectl, user: str, verb: str, group: str, resource: str, namespace: str) -> bool:
+    """``resource`` is ``plural``, ``plural/subresource`` or ``plural:name``."""
+    plural, _, name = resource.partition(":")
+    plural, _, subresource = plural.partition("/")
+    attributes = {
+        "verb": verb,
+        "group": group,
+        "resource": plural,
+        "subresource": subresource,
+        "name": name,
+        "namespace": namespace,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "resourceAttributes": attributes},
+    }
+    answer = json.loads(kube.run("create", "-f", "-", "-o", "json", text=json.dumps(review)))
+    return bool(answer["status"]["allowed"])
+
+
+@pytest.mark.parametrize(("verb", "group", "resource", "namespace"), MAY)
+def test_the_operator_may(installed: Kubectl, verb: str, group: str, resource: str, namespace: str) -> None:
+    assert can(installed, OPERATOR, verb, group, resource, namespace)
+
+
+@pytest.mark.parametrize(("verb", "group", "resource", "namespace"), MAY_NOT)
+def test_the_operator_may_not(installed: Kubectl, verb: str, group: str, resource: str, namespace: str) -> None:
+    assert not can(installed, OPERATOR, verb, group, resource, namespace)
+
+
+PEOPLE = [
+    # role in the namespace, verb, resource, may?
+    ("edit", "create", "moedeployments", True),
+    ("edit", "delete", "moedeployments", True),
+    ("edit", "patch", "moedeployments/scale", True),
+    ("edit", "update", "moedeployments/status", False),
+    ("admin", "create", "moedeployments", True),
+    ("view", "watch", "moedeployments", True),
+    ("view", "patch", "moedeployments", False),
+]
+
+
+@pytest.mark.parametrize(("role", "verb", "resource", "may"), PEOPLE)
+def test_people_get_their_rights_by_the_usual_roles(
+    installed: Kubectl, namespace: str, role: str, verb: str, resource: str, may: bool
+) -> None:
+    installed.run("create", "rolebinding", role, f"--clusterrole={role}", "--user=jane", "-n", namespace)
+    assert can(installed, "jane", verb, "moe-operator.io", resource, namespace) is may
+    assert not can(installed, "jane", verb, "moe-operator.io", resource, "default")

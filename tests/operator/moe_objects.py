@@ -1,0 +1,144 @@
+"""MoEDeployments as a user makes and reads them, with bounded waits that say what they waited for."""
+
+import base64
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from moe_dev.kube import Kubectl, KubectlError
+from moe_dev.operator_process import OperatorProcess
+
+JsonObject = dict[str, Any]
+# For a loaded machine; what is asked for is seconds.
+SOON = 30.0
+
+
+class Objects:
+    """MoEDeployments of one namespace, as a user makes and reads them."""
+
+    def __init__(self, kube: Kubectl, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+
+    def apply(self, name: str, spec: JsonObject) -> None:
+        self.kube.apply(self.manifest(name, spec))
+
+    def manifest(self, name: str, spec: JsonObject) -> JsonObject:
+        return {
+            "apiVersion": "moe-operator.io/v1alpha1",
+            "kind": "MoEDeployment",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        }
+
+    def get(self, name: str) -> JsonObject | None:
+        return self.kube.get("moedeployments", name, self.namespace)
+
+    def status(self, name: str) -> JsonObject:
+        return (self.get(name) or {}).get("status", {})
+
+    def condition(self, name: str, kind: str) -> JsonObject:
+        return condition(self.get(name) or {}, kind)
+
+    def patch(self, name: str, patch: str, missing_ok: bool = False) -> None:
+        try:
+            self.kube.run("patch", "moe", name, "-n", self.namespace, "--type=merge", "-p", patch)
+        except KubectlError as error:
+            if not (missing_ok and "NotFound" in str(error)):
+                raise
+
+    def secret(self, name: str, use: str, **values: str) -> None:
+        self.kube.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": self.namespace, "labels": {"moe-operator.io/use": use}},
+                "stringData": values,
+            }
+        )
+
+    def secret_value(self, name: str, key: str) -> str:
+        found = self.kube.get("secret", name, self.namespace)
+        assert found is not None, f"no Secret {name}"
+        return base64.b64decode(found["data"][key]).decode()
+
+    def events(self, reason: str) -> list[JsonObject]:
+        selector = f"--field-selector=reason={reason}"
+        return json_list(self.kube, "events.events.k8s.io", "-n", self.namespace, selector)
+
+    def events_of(self, name: str) -> list[JsonObject]:
+        """All Events about one object."""
+        found = json_list(self.kube, "events.events.k8s.io", "-n", self.namespace)
+        return [event for event in found if event["regarding"]["name"] == name]
+
+    @staticmethod
+    def metrics(operator: OperatorProcess) -> str:
+        with urllib.request.urlopen(f"{operator.url}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+
+    def metric(self, operator: OperatorProcess, sample: str) -> float:
+        """The value of one sample, such as ``moe_operator_leader``."""
+        lines = [line for line in self.metrics(operator).splitlines() if line.startswith(f"{sample} ")]
+        assert len(lines) == 1, f"{sample} is there {len(lines)} times"
+        return float(lines[0].rpartition(" ")[2])
+
+    def wait(self, what: str, check: Callable[[], bool], timeout: float = SOON) -> float:
+        """Seconds until ``check``; fails with the state of all objects after ``timeout``."""
+        started = time.monotonic()
+        while not check():
+            if time.monotonic() - started > timeout:
+                shown = self.kube.run("get", "moe", "-n", self.namespace, "-o", "yaml")
+                pytest.fail(f"waited {timeout:.0f} s for {what}; there is:\n{shown}")
+            time.sleep(0.2)
+        return time.monotonic() - started
+
+    def wait_condition(self, name: str, kind: str, status: str, reason: str, timeout: float = SOON) -> float:
+        def holds() -> bool:
+            found = self.condition(name, kind)
+            return (found.get("status"), found.get("reason")) == (status, reason)
+
+        return self.wait(f"{kind}={status} {reason} of {name}", holds, timeout)
+
+    def wait_ready(self, name: str, timeout: float = SOON) -> float:
+        return self.wait_condition(name, "Ready", "True", "Available", timeout)
+
+    def wait_settled(self, name: str, generation: int, timeout: float = SOON) -> float:
+        """Until what runs is what generation ``generation`` of the spec asks for."""
+
+        def holds() -> bool:
+            found = self.condition(name, "Progressing")
+            return (found.get("observedGeneration"), found.get("reason")) == (generation, "Settled")
+
+        return self.wait(f"generation {generation} of {name} to be settled", holds, timeout)
+
+    def wait_gone(self, name: str, timeout: float = SOON) -> float:
+        return self.wait(f"{name} to be gone", lambda: self.get(name) is None, timeout)
+
+    def delete(self, name: str) -> None:
+        """Ask for its deletion and do not wait."""
+        self.kube.run("delete", "moe", name, "-n", self.namespace, "--wait=false", "--ignore-not-found")
+
+    def names(self) -> list[str]:
+        return [moe["metadata"]["name"] for moe in json_list(self.kube, "moe", "-n", self.namespace)]
+
+    def let_go(self) -> None:
+        """Take the finalizers off: the Ray of the test ends with it, and nobody must wait for it."""
+        for name in self.names():
+            self.delete(name)
+            self.patch(name, '{"metadata": {"finalizers": null}}', missing_ok=True)
+
+    def scale(self, name: str, shards: int) -> None:
+        self.kube.run("scale", "moe", name, "-n", self.namespace, f"--replicas={shards}")
+
+
+def condition(moe: JsonObject, kind: str) -> JsonObject:
+    conditions = moe.get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def json_list(kube: Kubectl, *arguments: str) -> list[JsonObject]:
+    return json.loads(kube.run("get", *arguments, "-o", "json"))["items"]

@@ -1,0 +1,168 @@
+"""A simulated data plane for tables: what Serve and the directory would say after each step of a plan."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from moe_operator.api import MoEDeployment, MoEDeploymentStatus
+from moe_operator.backends.serve_rest.merge import Change
+from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_operator.reconcile.diagnosis import diagnose
+from moe_operator.reconcile.plan import Plan, next_plan
+from moe_operator.reconcile.status import next_status
+from moe_operator.reconcile.world import KeyHashes, World, core_name
+from moe_placement.wire.applications import DirectoryConfig
+from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FACTS = ModelFacts(
+    digest="sha256:1",
+    architecture="Mixtral",
+    layers=2,
+    experts=8,
+    top_k=2,
+    bytes_per_expert=100,
+    dtype="float32",
+    max_context=512,
+)
+
+
+def deployment(generation: int = 1, status: MoEDeploymentStatus | None = None, **experts: Any) -> MoEDeployment:
+    """A MoEDeployment; keyword arguments are fields of spec.experts, or ``spec`` to replace other parts."""
+    more = experts.pop("spec", {})
+    spec = {
+        "model": {"source": {"path": "models/tiny"}},
+        "experts": {"shards": 2, **experts},
+        "runtime": {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": "http://ray:8000"}},
+        **more,
+    }
+    moe = MoEDeployment.parse(
+        {
+            "apiVersion": "moe-operator.io/v1alpha1",
+            "kind": "MoEDeployment",
+            "metadata": {"name": "tiny", "namespace": "team", "uid": "u-1", "generation": generation},
+            "spec": spec,
+        }
+    )
+    return moe.model_copy(update={"status": status}) if status else moe
+
+
+@dataclass
+class DataPlane:
+    """Serve and directory as plans find them. ``run`` submits a plan; the rest is set by the test."""
+
+    moe: MoEDeployment
+    applications: dict[str, Application] = field(default_factory=dict)
+    facts: ModelFacts | None = FACTS
+    problem: ModelProblem | None = None
+    answers: bool = True
+    ready: bool = True
+    settled: bool = True
+    lost: frozenset[int] = frozenset()
+    refused: str | None = None
+    placement: str | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    remembered: Change | None = None
+    now: datetime = NOW
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return core_name(self.moe)
+
+    def target(self) -> DirectoryConfig:
+        core = self.applications.get(self.name)
+        if core is None or core.config is None:
+            return DirectoryConfig()
+        return DirectoryConfig.model_validate(core.config["deployments"][2]["user_config"])
+
+    def report(self) -> DirectoryReport | None:
+        if not self.answers or self.name not in self.applications:
+            return None
+        target = self.target()
+        if self.settled:
+            self.placement = target.placement
+        wanted = decode_placement(target.placement) if target.placement else None
+        held = decode_placement(self.placement) if self.placement else None
+        return DirectoryReport(
+            term=target.term,
+            revision=target.revision,
+            epoch=target.revision,
+            refused=self.refused,
+            model=self.facts,
+            model_problem=self.problem,
+            shards=tuple(
+                ShardReport(
+                    index=ref.index,
+                    phase="Lost" if ref.index in self.lost else "Ready",
+                    held=len(held.holdings(ref.index)) if held and ref.index < held.shards else 0,
+                    wanted=len(wanted.holdings(ref.index)) if wanted else 0,
+                )
+                for ref in target.shards
+            ),
+            attention=(AttentionReport(replica="a", ready=self.ready, epoch=0, running=0, waiting=0),),
+            progress=Progress(copied=0, total=0, settled=self.settled),
+            placement=self.placement,
+            traffic=self.traffic,
+        )
+
+    def world(self) -> World:
+        world = World(
+            moe=self.moe,
+            now=self.now,
+            serve=ServeState("controller", {}, self.applications),
+            keys=KeyHashes("i" * 64),
+            report=self.report(),
+            remembered=self.remembered,
+        )
+        return replace(world, **self.more)
+
+    def plan(self) -> Plan:
+        return next_plan(self.world())
+
+    def run(self) -> Plan:
+        """Plan and submit; every application runs at once, those removed are gone at once."""
+        plan = self.plan()
+        if plan.applications is not None:
+            self.remembered = Change(self.name, plan.applications)
+            self.applications = {
+                config["name"]: Application(
+                    config["name"], "RUNNING", config=config, route_prefix=config["route_prefix"]
+                )
+                for config in plan.applications
+            }
+        return plan
+
+    def change(self, generation: int | None = None, **experts: Any) -> None:
+        """The user edits spec.experts (or, by ``spec``, other parts)."""
+        self.moe = deployment((generation or self.moe.metadata.generation) + 1, self.moe.status, **experts)
+
+    def tell(self, **world: Any) -> MoEDeploymentStatus:
+        """Plan, and keep the status as the next one's past."""
+        seen = replace(self.world(), **world)
+        plan = next_plan(seen)
+        status = next_status(seen, plan, diagnose(seen, plan, None))
+        self.moe = self.moe.model_copy(update={"status": status})
+        return status
+
+    def settle(self, steps: int = 6) -> None:
+        for _ in range(steps):
+            self.run()
+            self.tell()
+
+
+@pytest.fixture
+def plane() -> DataPlane:
+    return DataPlane(deployment())
+
+
+@pytest.fixture
+def make_plane():
+    def make(**experts: Any) -> DataPlane:
+        return DataPlane(deployment(**experts))
+
+    return make

@@ -1,0 +1,143 @@
+"""When a key is worked again after each way a pass can end; and that no key is lost or works for ever unseen."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from moe_operator.api import MoEDeploymentStatus
+from moe_operator.errors import LeadershipLostError
+from moe_operator.kube.errors import ConflictError, KubeError
+from moe_operator.reconcile import controller as module
+from moe_operator.reconcile.backoff import Backoff
+from moe_operator.reconcile.controller import Controller
+from moe_operator.reconcile.reconciler import Result
+from moe_operator.telemetry.liveness import Liveness
+from moe_operator.telemetry.metrics import Metrics
+
+TOLD = MoEDeploymentStatus()
+SETTLED = Result(TOLD, again=3600.0)
+
+
+class Script:
+    """In place of a Reconciler and of the API server's list: each pass ends as the next entry says."""
+
+    def __init__(self, **passes: list[Any]) -> None:
+        self.passes = {key.replace("__", "/"): list(ends) for key, ends in passes.items()}
+        self.present: list[str] = list(self.passes)
+        self.worked: list[str] = []
+
+    async def reconcile(self, key: str) -> Result:
+        self.worked.append(key)
+        end = self.passes[key].pop(0)
+        if isinstance(end, BaseException):
+            raise end
+        if end is None:
+            await asyncio.Event().wait()
+        return end
+
+    async def list(self, resource: Any, namespace: str | None = None) -> list[Any]:
+        keys = [key.partition("/") for key in self.present]
+        return [{"metadata": {"namespace": ns, "name": name}} for ns, _, name in keys if namespace in (None, ns)]
+
+    async def until(self, what: str, check: Callable[[], bool]) -> None:
+        for _ in range(1000):
+            if check():
+                return
+            await asyncio.sleep(0.005)
+        pytest.fail(f"waited 5 s for {what}; worked: {self.worked}")
+
+
+@asynccontextmanager
+async def working(script: Script, **options: Any) -> AsyncIterator[Controller]:
+    controller = Controller(
+        reconciler=script,  # type: ignore[arg-type]  # the one method that is called
+        api=script,  # type: ignore[arg-type]  # the one method that is called
+        liveness=Liveness(),
+        metrics=Metrics(),
+        workers=2,
+        resync_seconds=options.pop("resync_seconds", 3600.0),
+        backoff=Backoff(first=0.01, cap=0.02),
+        **options,
+    )
+    task = asyncio.create_task(controller.run())
+    try:
+        yield controller
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONFLICT_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ConflictError("somebody wrote", 409),
+        KubeError("no", 500),
+        ValueError("a defect"),
+        Result(TOLD),
+        Result(TOLD, again=0.01),
+    ],
+    ids=lambda end: type(end).__name__,
+)
+async def test_a_key_comes_again(end: Any) -> None:
+    script = Script(team__a=[end, SETTLED], team__b=[SETTLED])
+    async with working(script) as controller:
+        await script.until("two passes of a", lambda: sorted(script.worked) == ["team/a", "team/a", "team/b"])
+        await script.until("both to be told", lambda: controller.statuses.keys() == {"team/a", "team/b"})
+
+
+async def test_a_pass_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PASS_SECONDS", 0.05)
+    script = Script(team__a=[None, SETTLED])
+    async with working(script):
+        await script.until("another pass", lambda: len(script.worked) == 2)
+
+
+async def test_a_key_that_is_gone_is_forgotten() -> None:
+    script = Script(team__a=[SETTLED, Result()])
+    async with working(script, resync_seconds=0.05) as controller:
+        await script.until("the first pass", lambda: controller.statuses.keys() == {"team/a"})
+        # Nobody tells of the deletion: only the resync can find it.
+        script.present.clear()
+        await script.until("a to be forgotten", lambda: not controller.statuses)
+        worked = len(script.worked)
+        await asyncio.sleep(0.2)
+        assert len(script.worked) == worked
+
+
+async def test_a_lost_lease_ends_everything() -> None:
+    script = Script(team__a=[LeadershipLostError("the Lease has run out")], team__b=[None])
+    controller = Controller(
+        reconciler=script,  # type: ignore[arg-type]  # the one method that is called
+        api=script,  # type: ignore[arg-type]  # the one method that is called
+        liveness=Liveness(),
+        metrics=Metrics(),
+        workers=2,
+        resync_seconds=3600.0,
+    )
+    with pytest.raises(ExceptionGroup) as ended:
+        async with asyncio.timeout(5):
+            await controller.run()
+    assert ended.group_contains(LeadershipLostError)
+
+
+async def test_only_the_namespaces_asked_for() -> None:
+    script = Script(team__a=[SETTLED], other__b=[SETTLED])
+    async with working(script, namespaces=("team",)):
+        await script.until("a pass", lambda: script.worked == ["team/a"])
+
+
+async def test_health_names_the_worker_that_hangs_and_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORKER_LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
+    script = Script(team__a=[None], team__b=[SETTLED])
+    async with working(script) as controller:
+        await script.until("the problem", lambda: "last doing: team/a" in (controller.liveness.problem() or ""))
+        assert (controller.liveness.problem() or "").count("gave no sign") == 1

@@ -1,0 +1,38 @@
+"""What a process remembers between reconciles."""
+
+from moe_operator.reconcile.memory import LOSS_SECONDS, Memories, Memory
+
+
+def test_terms_are_claimed_once_above_any_seen() -> None:
+    memory = Memory("u")
+    assert [memory.claim_term(seen) for seen in (0, 0, 1, 1)] == [1, 1, 1, 1]
+    taken_over = Memory("u")
+    assert [taken_over.claim_term(seen) for seen in (4, 5, 4)] == [5, 5, 5]
+    # Somebody else wrote a higher one: this leader, if it is one, must be above it.
+    assert taken_over.claim_term(9) == 10
+
+
+def test_failures_are_timed_from_the_first() -> None:
+    memory = Memory("u")
+    assert [memory.runtime_failing(True, now) for now in (10.0, 12.0, 15.0)] == [0.0, 2.0, 5.0]
+    assert memory.runtime_failing(False, 16.0) == 0.0
+    assert memory.runtime_failing(True, 17.0) == 0.0
+    assert memory.report_failing(True, 20.0) == 0.0
+
+
+def test_losses_are_told_for_a_while() -> None:
+    memory = Memory("u")
+    memory.note_lost(frozenset({"a"}), 0.0)
+    memory.note_lost(frozenset({"b"}), 100.0)
+    assert memory.lost(200.0) == {"a", "b"}
+    assert memory.lost(LOSS_SECONDS) == {"b"}
+    assert memory.lost(LOSS_SECONDS + 100.0) == frozenset()
+
+
+def test_a_new_object_of_the_same_name_begins_anew() -> None:
+    memories = Memories()
+    memories.of("team/tiny", "u-1").claim_term(7)
+    assert memories.of("team/tiny", "u-1").term == 8
+    assert memories.of("team/tiny", "u-2").term == 0
+    memories.forget("team/tiny")
+    assert memories.of("team/tiny", "u-2").term == 0

@@ -1,0 +1,355 @@
+"""What shall run, step by step: exact sequences from what is observed."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from moe_operator.api import Reason
+from moe_operator.backends.serve_rest.merge import Change
+from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
+from moe_placement.wire.applications import application_name
+from moe_placement.wire.codec import decode_placement
+
+CORE = application_name("team", "tiny", "u-1")
+
+
+def shards(plan: Plan) -> list[int]:
+    """Indices of the shard applications that shall run."""
+    return [int(a["name"].rpartition("-")[2]) for a in plan.applications or () if ".experts-" in a["name"]]
+
+
+def slots(plan: Plan) -> tuple[int, ...]:
+    """Slots per layer of each shard in the placement wanted."""
+    return decode_placement(plan.target.placement).shard_slots if plan.target.placement else ()
+
+
+def told(plan: Plan) -> tuple[list[int], tuple[int, ...], int]:
+    return shards(plan), slots(plan), plan.target.revision
+
+
+def core(plan: Plan) -> Any:
+    assert plan.applications is not None
+    return plan.applications[0]
+
+
+def user_config(plan: Plan, deployment: str) -> Any:
+    return next(d["user_config"] for d in core(plan)["deployments"] if d["name"] == deployment)
+
+
+def test_creation_core_first_then_all_shards_with_the_first_placement(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.facts = None
+    assert told(plane.run()) == ([], (), 0)
+    assert told(plane.run()) == ([], (), 0)
+    plane.facts = type(plane).__dataclass_fields__["facts"].default
+    assert told(plane.run()) == ([0, 1], (4, 4), 1)
+    assert told(plane.run()) == ([0, 1], (4, 4), 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "steps"),
+    [
+        # Up: the new shards and the placement over all of them at once; the directory moves copies before it frees any.
+        (1, 3, [([0, 1, 2], (8, 8, 8), 2)] * 2),
+        (2, 4, [([0, 1, 2, 3], (4, 4, 4, 4), 2)] * 2),
+        # Down: first those that leave must hold nothing, then they go.
+        (4, 2, [([0, 1, 2, 3], (4, 4, 0, 0), 2), ([0, 1], (4, 4), 3), ([0, 1], (4, 4), 3)]),
+        (3, 1, [([0, 1, 2], (8, 0, 0), 2), ([0], (8,), 3), ([0], (8,), 3)]),
+    ],
+)
+def test_scaling(make_plane, before: int, after: int, steps: list[Any]) -> None:
+    kept = 8 if 1 in (before, after) else 4
+    plane = make_plane(shards=before, slotsPerShard=kept)
+    plane.settle()
+    plane.change(shards=after, slotsPerShard=kept)
+    assert [told(plane.run()) for _ in steps] == steps
+
+
+def test_a_shard_leaves_only_when_it_holds_nothing_and_the_directory_has_settled(make_plane) -> None:
+    plane = make_plane(shards=3, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=1, slotsPerShard=8)
+    plane.settled = False
+    for _ in range(3):
+        assert told(plane.run()) == ([0, 1, 2], (8, 0, 0), 2)
+    plane.settled = True
+    assert told(plane.run()) == ([0], (8,), 3)
+
+
+def test_a_lost_shard_may_leave(make_plane) -> None:
+    plane = make_plane(shards=2, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=1, slotsPerShard=8)
+    plane.run()
+    held = plane.report().shards[1].model_copy(update={"held": 7, "phase": "Lost"})
+    report = plane.report()
+    plane.more = {"report": report.model_copy(update={"shards": (report.shards[0], held)})}
+    assert told(plane.plan()) == ([0], (8,), 3)
+    plane.more = {
+        "report": report.model_copy(update={"shards": (report.shards[0], held.model_copy(update={"phase": "Ready"}))})
+    }
+    assert told(plane.plan()) == ([0, 1], (8, 0), 2)
+
+
+def test_a_change_of_mind_while_shards_are_leaving(make_plane) -> None:
+    plane = make_plane(shards=4)
+    plane.settle()
+    plane.change(shards=4, slotsPerShard=4)
+    plane.settle()
+    plane.change(shards=2, slotsPerShard=4)
+    plane.settled = False
+    assert told(plane.run()) == ([0, 1, 2, 3], (4, 4, 0, 0), 3)
+    plane.change(shards=3, slotsPerShard=4)
+    assert told(plane.run()) == ([0, 1, 2, 3], (4, 4, 4, 0), 4)
+    plane.settled = True
+    assert told(plane.run()) == ([0, 1, 2], (4, 4, 4), 5)
+
+
+def test_removing_empty_shards_moves_no_expert(make_plane) -> None:
+    plane = make_plane(shards=5, slotsPerShard=3)
+    plane.settle()
+    plane.change(shards=3, slotsPerShard=3)
+    draining = decode_placement(plane.run().target.placement)
+    trimmed = decode_placement(plane.run().target.placement)
+    assert trimmed.slots.tolist() == draining.slots.tolist()
+
+
+def test_slots_are_kept_from_creation(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=4)
+    assert slots(plane.run()) == (4, 4, 4, 4)
+    plane.settle()
+    assert plane.moe.status.slots_per_shard == 4
+    plane.change(shards=1)
+    assert plane.run().problem.reason == Reason.INSUFFICIENT_SLOTS
+
+
+def test_slots_follow_another_model(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    plane.facts = plane.facts.model_copy(update={"digest": "sha256:2", "experts": 16})
+    plane.run(), plane.run()
+    assert slots(plane.run()) == (8, 8)
+
+
+def test_more_copies_and_more_slots(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, copies={"min": 2})
+    refused = plane.run()
+    assert refused.problem.reason == Reason.INSUFFICIENT_SLOTS
+    assert refused.problem.message == (
+        "spec.experts: 8 experts in 2 copies need 16 slots per layer, but 2 shards of 4 slots have 8: set "
+        "slotsPerShard to at least 8, or use more shards or fewer copies"
+    )
+    assert told(refused) == ([0, 1], (4, 4), 1)
+    plane.change(shards=2, copies={"min": 2}, slotsPerShard=8)
+    accepted = plane.run()
+    assert told(accepted) == ([0, 1], (8, 8), 2)
+    assert accepted.target.min_copies == 2
+    assert decode_placement(accepted.target.placement).copies.min() == 2
+
+
+def test_fewer_copies_leave_the_placement_as_it_is(make_plane) -> None:
+    plane = make_plane(shards=2, copies={"min": 2}, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=2, slotsPerShard=8)
+    plan = plane.run()
+    assert told(plan) == ([0, 1], (8, 8), 1)
+    assert plan.target.min_copies == 1
+
+
+def test_a_shard_keeps_its_slots_until_fewer_are_settled(make_plane) -> None:
+    plane = make_plane(shards=2, slotsPerShard=8)
+    plane.settle()
+
+    def given() -> list[int]:
+        return [a["deployments"][0]["user_config"]["slots_per_shard"] for a in plane.run().applications[1:]]
+
+    plane.change(shards=2, slotsPerShard=4)
+    plane.settled = False
+    assert given() == [8, 8]
+    assert given() == [8, 8]
+    plane.settled = True
+    assert given() == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("experts", "reason", "says"),
+    [
+        ({"shards": 9}, Reason.TOO_MANY_SHARDS, "spec.experts.shards is 9, but the model has 8 experts"),
+        ({"shards": 2, "slotsPerShard": 3}, Reason.INSUFFICIENT_SLOTS, "2 shards of 3 slots have 6"),
+        ({"shards": 2, "slotsPerShard": 20, "copies": {"min": 2}}, None, ""),
+    ],
+)
+def test_what_the_model_cannot_do(make_plane, experts: Any, reason: Reason | None, says: str) -> None:
+    plane = make_plane(**experts)
+    plane.run()
+    plan = plane.run()
+    assert (plan.problem.reason if plan.problem else None) == reason
+    if plan.problem:
+        assert says in plan.problem.message
+        assert told(plan) == ([], (), 0)
+
+
+def test_a_bad_edit_leaves_what_runs(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.change(shards=9)
+    assert plane.run().applications == before
+
+
+def test_asleep_and_awake(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=0)
+    plan = plane.run()
+    assert (plan.step, plan.applications) == (Step.SLEEP, ())
+    plane.change(shards=2)
+    assert told(plane.run()) == ([], (), 0)
+    # Revisions never go back, although Ray has forgotten all of them.
+    assert told(plane.run()) == ([0, 1], (4, 4), 2)
+
+
+def test_suspended_nothing_is_written(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=4, spec={"suspend": True})
+    assert (plane.plan().step, plane.plan().applications) == (Step.NOTHING, None)
+
+
+def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    plan = plane.run()
+    assert (plan.step, plan.applications) == (Step.REPLACE, ())
+    plane.applications = {CORE: Application(CORE, "DELETING")}
+    assert plane.run().step is Step.REPLACE
+    plane.applications = {}
+    assert told(plane.run()) == ([], (), 0)
+    assert core(plane.run())["args"]["model"]["path"] == "models/other"
+
+
+def test_settings_travel_in_user_config_only(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.change(
+        shards=2,
+        spec={
+            "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
+            "attention": {"minReplicas": 2, "maxReplicas": 3},
+            "serving": {"maxContext": 128},
+        },
+    )
+    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
+    after = plane.run()
+    assert [a["args"] for a in before.applications] == [a["args"] for a in after.applications]
+    assert before.applications[1:] == after.applications[1:]
+    assert user_config(after, "api") == {
+        "served_name": "other",
+        "max_context": 128,
+        "api_key_sha256": ["a" * 64],
+        "internal_key_sha256": "i" * 64,
+    }
+    assert user_config(after, "directory") == user_config(before, "directory")
+    scale = next(d["autoscaling_config"] for d in core(after)["deployments"] if d["name"] == "attention")
+    assert (scale["min_replicas"], scale["max_replicas"]) == (2, 3)
+
+
+def test_without_keys_nothing_is_written(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"keys": None}
+    assert plane.plan().applications is None
+
+
+def test_a_restarted_operator_goes_on_where_the_former_was(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.remembered, plane.more = None, {"term": 8}
+    after = plane.run()
+    assert told(after) == told(before)
+    assert after.target.model_copy(update={"term": 1}) == before.target
+
+
+def test_what_a_foreign_writer_removed_comes_back_as_it_was(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.applications = {}
+    assert plane.plan().applications == before
+
+
+def test_without_memory_applications_on_their_way_out_are_waited_for(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.applications = {CORE: Application(CORE, "DELETING")}
+    assert plane.plan().step is Step.REPLACE
+
+
+def test_without_a_report_everything_stays(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.answers = False
+    plane.change(shards=4)
+    assert plane.run().applications == before
+
+
+def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    shard = f"{CORE}.experts-1"
+    config = plane.applications[shard].config
+    failed = Application(shard, "DEPLOY_FAILED", config=config, deployed_at=plane.now.timestamp())
+    plane.applications[shard] = failed
+    assert shards(plane.plan()) == [0, 1]
+    plane.now += timedelta(seconds=RETRY_SECONDS)
+    assert shards(plane.run()) == [0]
+    assert shards(plane.run()) == [0, 1]
+
+
+@pytest.mark.parametrize(("serving", "kept"), [(True, True), (False, False)])
+def test_a_core_that_failed_to_update_but_serves_is_left(make_plane, serving: bool, kept: bool) -> None:
+    plane = make_plane(shards=1)
+    plane.settle()
+    plane.applications[CORE] = Application(CORE, "DEPLOY_FAILED", config=plane.applications[CORE].config)
+    plane.answers = serving
+    assert (CORE in {a["name"] for a in plane.plan().applications}) == kept
+
+
+def test_foreign_applications_with_our_name_are_not_taken_for_another_model(make_plane) -> None:
+    plane = make_plane(shards=1)
+    plane.answers = False
+    plane.applications = {CORE: Application(CORE, "RUNNING", config={"name": CORE, "import_path": "shop:app"})}
+    assert plane.plan().step is Step.RUN
+
+
+def test_a_memory_of_another_model_is_not_believed(make_plane) -> None:
+    plane = make_plane(shards=1)
+    plane.settle()
+    memory = plane.remembered
+    assert isinstance(memory, Change)
+    plane.change(shards=1, spec={"model": {"source": {"path": "models/other"}}})
+    plane.applications = {}
+    assert told(plane.plan()) == ([], (), 0)
+
+
+@pytest.mark.parametrize(
+    ("serve_url", "options"),
+    [
+        ("http://127.0.0.1:8000", {"host": "127.0.0.1", "port": 8000}),
+        ("http://localhost:9000/", {"host": "127.0.0.1", "port": 9000}),
+        ("http://[::1]:8000", {"host": "::1", "port": 8000}),
+        ("http://ray-head:8000", None),
+    ],
+)
+def test_serve_is_started_on_loopback_where_it_is_reached_there(make_plane, serve_url: str, options: Any) -> None:
+    runtime = {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": serve_url}}
+    assert serve_http_options(make_plane(spec={"runtime": runtime}).moe) == options

@@ -1,0 +1,367 @@
+"""What is told of the world: conditions with their reasons, through whole lives."""
+
+import base64
+import zlib
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moe_operator.api import ConditionType, Reason
+from moe_operator.backends.serve_rest.merge import Conflict
+from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.diagnosis import diagnose
+from moe_operator.reconcile.plan import next_plan
+from moe_operator.reconcile.status import next_status
+from moe_operator.reconcile.world import Finding
+from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelProblem
+from moe_placement.wire.report import Traffic
+
+READY, PROGRESSING, DEGRADED, MODEL, RUNTIME = ConditionType
+
+
+def told(status: Any) -> dict[str, str]:
+    """Condition -> ``status reason``."""
+    return {c.type: f"{c.status} {c.reason}" for c in status.conditions}
+
+
+def message(status: Any, kind: ConditionType) -> str:
+    return status.condition(kind).message
+
+
+UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
+
+
+def test_a_life(make_plane) -> None:
+    plane = make_plane(shards=2)
+    facts, plane.facts, plane.answers = plane.facts, None, False
+
+    status = plane.tell()
+    assert told(status) == {
+        "Ready": "False DeployingCore",
+        "Progressing": "True DeployingCore",
+        "Degraded": "False AsExpected",
+        "ModelValid": "Unknown InspectingModel",
+        "RuntimeReachable": "True Reachable",
+    }
+    assert (status.observed_generation, status.url, status.shards) == (1, "http://ray:8000/team/tiny/v1", 0)
+
+    plane.run()
+    assert told(plane.tell())["Progressing"] == "True DeployingCore"
+    plane.answers = True
+    assert told(plane.tell())["Progressing"] == "True InspectingModel"
+    plane.facts, plane.settled, plane.ready = facts, False, False
+    plane.run()
+    status = plane.tell()
+    assert told(status)["ModelValid"] == "True ModelRead"
+    assert told(status)["Ready"] == "False LoadingExperts"
+    assert (status.slots_per_shard, status.shards, status.ready_shards) == (4, 2, 0)
+    plane.settled = True
+    assert told(plane.tell())["Progressing"] == "True StartingAttention"
+    plane.ready = True
+    status = plane.tell()
+    assert told(status) == {
+        "Ready": "True Available",
+        "Progressing": "False Settled",
+        "Degraded": "False AsExpected",
+        "ModelValid": "True ModelRead",
+        "RuntimeReachable": "True Reachable",
+    }
+    assert (status.shards, status.ready_shards, status.placement.revision) == (2, 2, 1)
+    assert status.model.experts == 8
+
+    # Scaling: Ready stays.
+    plane.change(shards=4)
+    plane.settled = False
+    for _ in range(3):
+        scaling = told(plane.tell())
+        assert (scaling["Ready"], scaling["Progressing"]) == ("True Available", "True Scaling")
+        plane.run()
+    plane.settled = True
+    assert told(plane.tell())["Progressing"] == "False Settled"
+
+    # A lost shard that comes back loads its experts again.
+    plane.settled = False
+    assert told(plane.tell())["Progressing"] == "True LoadingExperts"
+    plane.settled = True
+    assert told(plane.tell())["Progressing"] == "False Settled"
+
+    plane.change(shards=0)
+    assert told(plane.tell())["Progressing"] == "True Scaling"
+    plane.run()
+    status = plane.tell()
+    assert told(status)["Ready"] == "False Asleep"
+    assert told(status)["Progressing"] == "False Asleep"
+    assert status.shards == 0
+
+
+def test_a_status_repeats_itself_while_the_world_does_not_change(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    first = plane.tell()
+    plane.now += timedelta(hours=1)
+    assert plane.tell() == first
+    plane.more = {"serve": None, "runtime_problem": UNREACHABLE, "runtime_failing_seconds": 60.0, "report": None}
+    second = plane.tell()
+    plane.now += timedelta(hours=1)
+    plane.more["runtime_failing_seconds"] = 3660.0
+    assert plane.tell() == second
+
+
+def test_transition_times_are_those_of_the_status_not_of_the_reason(make_plane) -> None:
+    plane = make_plane(shards=2)
+    before = plane.tell().condition(READY)
+    plane.now += timedelta(minutes=1)
+    plane.run()
+    plane.ready = False
+    later = plane.tell().condition(READY)
+    assert before.reason != later.reason
+    assert before.last_transition_time == later.last_transition_time == "2026-01-02T03:04:05Z"
+    plane.settle()
+    plane.ready = True
+    assert plane.tell().condition(READY).last_transition_time == "2026-01-02T03:05:05Z"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.RAY_UNREACHABLE,
+        Reason.RAY_AUTH_FAILED,
+        Reason.NOT_A_RAY_DASHBOARD,
+        Reason.RAY_ADDRESS_REFUSED,
+    ],
+)
+def test_a_ray_that_cannot_be_read(make_plane, reason: Reason) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"serve": None, "keys": None, "runtime_problem": Finding(reason, "why")}
+    assert told(plane.tell()) == {
+        "Ready": f"False {reason}",
+        "Progressing": f"False {reason}",
+        "Degraded": f"True {reason}",
+        "ModelValid": "Unknown InspectingModel",
+        "RuntimeReachable": f"False {reason}",
+    }
+
+
+def test_a_ray_that_misses_a_call_is_not_told_of_at_once(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.tell()
+    plane.more = {"serve": None, "runtime_problem": UNREACHABLE, "runtime_failing_seconds": 1.0}
+    assert plane.tell() == before
+    plane.more["runtime_failing_seconds"] = 6.0
+    after = told(plane.tell())
+    assert (after["RuntimeReachable"], after["Degraded"]) == ("False RayUnreachable", "True RayUnreachable")
+    # The directory still answers: tokens flow without a dashboard.
+    assert after["Ready"] == "True Available"
+
+
+@pytest.mark.parametrize("reason", [Reason.SECRET_MISSING, Reason.SECRET_NOT_LABELLED, Reason.SECRET_INVALID])
+def test_a_token_that_cannot_be_had(make_plane, reason: Reason) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"serve": None, "keys": None, "key_problem": Finding(reason, "why")}
+    status = told(plane.tell())
+    assert status["Ready"] == f"False {reason}"
+    assert status["RuntimeReachable"] == f"Unknown {reason}"
+
+
+def test_keys_and_ray_in_trouble_at_once(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    keys = Finding(Reason.SECRET_MISSING, "why")
+    plane.more = {"serve": None, "keys": None, "key_problem": keys}
+    plane.more |= {"runtime_problem": UNREACHABLE, "runtime_failing_seconds": 9.0}
+    status = told(plane.tell())
+    assert status["Degraded"] == "True SecretMissing"
+    assert status["RuntimeReachable"] == "False RayUnreachable"
+
+
+def test_a_message_is_never_too_long_to_be_told(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"serve": None, "keys": None, "runtime_problem": Finding(Reason.RAY_UNREACHABLE, "x" * 100_000)}
+    assert len(message(plane.tell(), READY)) == 4096
+
+
+def test_a_bad_model(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.run()
+    plane.facts, plane.problem = None, ModelProblem(reason="PathNotFound", message="no directory models/tiny")
+    status = plane.tell()
+    assert told(status) == {
+        "Ready": "False PathNotFound",
+        "Progressing": "False PathNotFound",
+        "Degraded": "True PathNotFound",
+        "ModelValid": "False PathNotFound",
+        "RuntimeReachable": "True Reachable",
+    }
+    assert message(status, READY) == "no directory models/tiny"
+
+
+def test_what_the_model_cannot_do(make_plane) -> None:
+    plane = make_plane(shards=9)
+    plane.run()
+    assert told(plane.tell())["Ready"] == "False TooManyShards"
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=9)
+    status = told(plane.tell())
+    assert (status["Ready"], status["Degraded"]) == ("True Available", "True TooManyShards")
+
+
+PYTHON_TRACE = (
+    "RayTaskError: \x1b[36mray::build()\x1b[39m (pid=77, ip=127.0.0.1)\nModuleNotFoundError: No module named '{}'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "says"),
+    [
+        (PYTHON_TRACE.format("moe_serving"), Reason.PACKAGE_MISSING, "pip install 'moe-operator[serving]"),
+        (PYTHON_TRACE.format("torch"), Reason.PACKAGE_MISSING, "no Python package 'torch'"),
+        ("Traceback:\nValueError: bad 0x7f00 (pid=9)\n", Reason.DEPLOY_FAILED, "ValueError: bad … (…)"),
+        ("", Reason.DEPLOY_FAILED, "it gave no reason"),
+    ],
+)
+def test_an_application_that_serve_cannot_start(make_plane, text: str, reason: Reason, says: str) -> None:
+    plane = make_plane(shards=2)
+    plane.run()
+    plane.answers = False
+    config = plane.applications[plane.name].config
+    plane.applications[plane.name] = Application(
+        plane.name, "DEPLOY_FAILED", text, config, deployed_at=plane.now.timestamp()
+    )
+    status = plane.tell()
+    assert told(status)["Ready"] == told(status)["Progressing"] == f"False {reason}"
+    assert says in message(status, DEGRADED)
+    # Told on, the same, while it is being tried anew.
+    del plane.applications[plane.name]
+    assert plane.tell() == status
+    plane.applications[plane.name] = Application(plane.name, "DEPLOYING", config=config)
+    assert plane.tell() == status
+    plane.applications[plane.name] = Application(plane.name, "RUNNING", config=config)
+    assert told(plane.tell())["Degraded"] == "False AsExpected"
+
+
+@pytest.mark.parametrize(
+    ("conflict", "reason", "says"),
+    [
+        (Conflict("/x", "shop"), Reason.ROUTE_PREFIX_TAKEN, "/x, which Serve application 'shop' has"),
+        (Conflict("/x", "moe.other.tiny.0123abcd"), Reason.ROUTE_PREFIX_TAKEN, "MoEDeployment other/tiny has"),
+        (Conflict(None, "moe.team.tiny.0123abcd.experts-0"), Reason.NAME_CONFLICT, "MoEDeployment team/tiny"),
+    ],
+)
+def test_a_conflict_on_the_ray_cluster(make_plane, conflict: Conflict, reason: Reason, says: str) -> None:
+    world = make_plane(shards=2).world()
+    plan = next_plan(world)
+    problem = diagnose(world, plan, conflict)
+    assert problem.reason == reason
+    assert says in problem.message
+    assert told(next_status(world, plan, problem))["Ready"] == f"False {reason}"
+
+
+def test_a_directory_that_cannot_be_asked(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.tell()
+    plane.answers = False
+    why = Finding(Reason.DIRECTORY_UNREACHABLE, "HTTP 503")
+    plane.more = {"report_problem": why, "report_failing_seconds": 3.0}
+    assert told(plane.tell()) == told(before)
+    plane.more = {"report_problem": why, "report_failing_seconds": 12.0}
+    assert told(plane.tell())["Degraded"] == "True DirectoryUnreachable"
+    assert told(plane.tell())["Ready"] == "True Available"
+    assert plane.tell().placement == before.placement
+    plane.more = {"report_problem": why, "report_failing_seconds": 31.0}
+    assert told(plane.tell())["Ready"] == "False DirectoryUnreachable"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"lost": frozenset({1})}, "True ShardsLost"),
+        ({"ready": False}, "True AttentionLost"),
+        ({"refused": "revision 7 of term 1 is old"}, "True PlacementRefused"),
+    ],
+)
+def test_losses(make_plane, change: dict[str, Any], expected: str) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    for name, value in change.items():
+        setattr(plane, name, value)
+    assert told(plane.tell())["Degraded"] == expected
+    assert told(plane.tell())["Degraded"] == expected
+
+
+def test_a_foreign_writer_is_named(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.more = {"lost": frozenset({"moe.x.experts-1"})}
+    status = plane.tell()
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True ForeignWriter")
+    assert "removed moe.x.experts-1; they were put back" in message(status, DEGRADED)
+
+
+def test_suspended(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=4, spec={"suspend": True})
+    status = told(plane.tell())
+    assert (status["Ready"], status["Progressing"]) == ("True Available", "False Suspended")
+    status = told(make_plane(shards=2, spec={"suspend": True}).tell())
+    assert (status["Ready"], status["Progressing"]) == ("False Suspended", "False Suspended")
+
+
+def test_another_model(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    status = plane.tell()
+    assert told(status)["Ready"] == "False DeployingCore"
+    assert told(status)["ModelValid"] == "Unknown InspectingModel"
+    assert status.model is None
+
+
+def test_figures_are_told_anew_only_when_they_have_moved(make_plane) -> None:
+    def traffic(load: Any, tokens: int, visits: int) -> Traffic:
+        counts = np.asarray(load, dtype="<u4")
+        return Traffic(tokens=tokens, visits=visits, load=base64.b64encode(zlib.compress(counts.tobytes())).decode())
+
+    plane = make_plane(shards=2)
+    plane.settle()
+    assert plane.tell().placement.balance is None
+    even = np.ones((2, 8))
+    plane.traffic = traffic(even, 100, 131)
+    placed = plane.tell().placement
+    assert (placed.balance, placed.fan_out) == ("1.00", "1.31")
+    plane.traffic = traffic(even, 1000, 1319)
+    assert plane.tell().placement == placed
+    # All load on experts of one shard: half of what an even one would carry.
+    report = plane.report()
+    skewed = np.zeros((2, 8))
+    skewed[0, next(iter(sorted(e for layer, e in _held(report.placement, 0) if layer == 0)))] = 5
+    plane.traffic = traffic(skewed, 1000, 1500)
+    placed = plane.tell().placement
+    assert (placed.balance, placed.fan_out) == ("0.50", "1.50")
+
+
+def _held(text: str, shard: int) -> frozenset[tuple[int, int]]:
+    return decode_placement(text).holdings(shard)
+
+
+def test_what_cannot_be_seen_stays_as_it_was_told(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.tell()
+    world = replace(
+        plane.world(), serve=None, report=None, runtime_problem=UNREACHABLE, runtime_failing_seconds=99.0,
+        report_failing_seconds=99.0,
+    )  # fmt: skip
+    plan = next_plan(world)
+    after = next_status(world, plan, diagnose(world, plan, None))
+    assert (after.shards, after.model, after.placement) == (before.shards, before.model, before.placement)
+    assert after.ready_shards == 0
+    assert told(after)["ModelValid"] == "True ModelRead"
+    assert told(after)["Ready"] == "False RayUnreachable"

@@ -1,0 +1,85 @@
+"""Log records in both forms carry the key of the MoEDeployment they are about."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from moe_operator.telemetry.logs import QUIET_LOGGERS, LogFormat, log_key, setup_logging
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    names = (root, *map(logging.getLogger, QUIET_LOGGERS))
+    handlers, levels = root.handlers, [logger.level for logger in names]
+    yield io.StringIO()
+    root.handlers = handlers
+    for logger, level in zip(names, levels, strict=True):
+        logger.setLevel(level)
+
+
+logger = logging.getLogger("moe_operator.reconcile.loop")
+
+
+def test_a_line_for_people(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.HUMAN, stream=stream)
+    logger.warning("no key here: %d", 7)
+    with log_key("team/tiny"):
+        logger.info("applied")
+    time = r"\d\d:\d\d:\d\d\.\d{3}"
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(rf"{time} WARNING - reconcile\.loop: no key here: 7", first)
+    assert re.fullmatch(rf"{time} INFO    team/tiny reconcile\.loop: applied", second)
+
+
+def test_a_line_for_machines(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.JSON, stream=stream)
+    with log_key("team/tiny"):
+        try:
+            raise ValueError("über")
+        except ValueError:
+            logger.exception("it\nfailed")
+    (line,) = stream.getvalue().splitlines()
+    record = json.loads(line)
+    assert record["moeDeployment"] == "team/tiny"
+    assert (record["level"], record["logger"]) == ("ERROR", logger.name)
+    assert record["message"] == "it\nfailed"
+    assert record["error"].endswith("ValueError: über")
+    assert record["time"].endswith("+00:00")
+
+
+def test_a_traceback_is_shown_to_people(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.HUMAN, stream=stream)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        logger.exception("it failed")
+    assert stream.getvalue().endswith("ValueError: why\n")
+
+
+async def test_keys_of_tasks_side_by_side_do_not_mix(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.JSON, stream=stream)
+
+    async def work(key: str) -> None:
+        with log_key(key):
+            await asyncio.sleep(0)
+            logger.info(key)
+
+    await asyncio.gather(work("a/1"), work("b/2"))
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(record["moeDeployment"], record["message"]) for record in records] == [("a/1", "a/1"), ("b/2", "b/2")]
+
+
+def test_levels(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.HUMAN, level="ERROR", stream=stream)
+    logger.warning("below the level")
+    logging.getLogger("kopf.objects").info("each event")
+    setup_logging(LogFormat.HUMAN, level="DEBUG", stream=stream)
+    logging.getLogger("kopf.objects").info("each event")
+    logger.debug("shown once, by one handler")
+    assert [line.split(": ")[1] for line in stream.getvalue().splitlines()] == ["shown once, by one handler"]

@@ -1,0 +1,76 @@
+"""Arrays as text: they round-trip, and damaged or hostile input is a clear error."""
+
+import base64
+import json
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_placement import InvalidPlacementError, PlacementError, balanced_placement
+from moe_placement.wire.codec import decode_counts, decode_placement, encode_counts, encode_placement
+
+
+@given(st.integers(0, 4), st.integers(1, 20), st.integers(1, 5))
+def test_placements_round_trip(layers: int, experts: int, shards: int) -> None:
+    placement = balanced_placement(layers, experts, [experts] * shards)
+    assert decode_placement(encode_placement(placement)) == placement
+
+
+def test_a_large_placement_is_compact() -> None:
+    placement = balanced_placement(58, 256, [9] * 32)
+    assert len(encode_placement(placement)) < 40_000
+
+
+def packed(header: object, body: bytes = b"") -> str:
+    return "p1." + base64.b64encode(zlib.compress(json.dumps(header).encode() + b"\n" + body)).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "p2.AAAA",
+        "p1.not base64",
+        "p1." + base64.b64encode(b"not zlib").decode(),
+        packed([1, 2]),
+        packed({"layers": 1, "shardSlots": [2]}),
+        packed({"layers": 1, "shardSlots": [2], "experts": 2}, b"\0\0"),
+        packed({"layers": -1, "shardSlots": [2], "experts": 2}, b"\0\0\0\0"),
+        packed({"layers": 1, "shardSlots": [2], "experts": 2}, b"\0\0\0\0"),
+        packed({"layers": 10**12, "shardSlots": [2], "experts": 2}),
+    ],
+)
+def test_damaged_placements_are_refused(text: str) -> None:
+    with pytest.raises(InvalidPlacementError):
+        decode_placement(text)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_placement_or_a_clear_error(text: str) -> None:
+    with pytest.raises(PlacementError):
+        decode_placement("p1." + text)
+
+
+def test_a_bomb_does_not_unpack() -> None:
+    bomb = "p1." + base64.b64encode(zlib.compress(b"\0" * 100_000_000, 9)).decode()
+    with pytest.raises(InvalidPlacementError, match="damaged placement"):
+        decode_placement(bomb)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**32 - 1), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_counts_round_trip(rows: list[list[int]]) -> None:
+    counts = np.array(rows, dtype=np.int64)
+    assert (decode_counts(encode_counts(counts), *counts.shape) == counts).all()
+
+
+def test_counts_beyond_32_bits_saturate() -> None:
+    assert decode_counts(encode_counts(np.array([[2**40]])), 1, 1)[0, 0] == 2**32 - 1
+
+
+@pytest.mark.parametrize("text", ["!", base64.b64encode(b"x").decode(), encode_counts(np.ones((2, 2), dtype=np.int64))])
+def test_damaged_counts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        decode_counts(text, 1, 3)

@@ -1,0 +1,118 @@
+"""The first placement: exact expectations for small cases, invariants for all others."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
+
+
+@pytest.mark.parametrize(
+    ("experts", "shard_slots", "copies", "per_shard"),
+    [
+        (4, [4], 1, [4]),
+        (4, [2, 2], 1, [2, 2]),
+        (4, [4, 4], 2, [4, 4]),
+        (5, [4, 4], 1, [3, 2]),
+        (6, [9, 1, 9], 1, [3, 1, 2]),
+        (8, [8, 0, 8], 2, [8, 0, 8]),
+        (16, [9, 9, 9, 9], 2, [8, 8, 8, 8]),
+    ],
+)
+def test_copies_per_shard(experts: int, shard_slots: list[int], copies: int, per_shard: list[int]) -> None:
+    placement = balanced_placement(1, experts, shard_slots, copies)
+    assert placement.held[0].sum(axis=0).tolist() == per_shard
+
+
+@pytest.mark.parametrize(
+    ("experts", "shard_slots", "copies", "message"),
+    [
+        (4, [4, 4], 0, "min_copies is 0"),
+        (4, [4, 0], 2, "2 copies of an expert need 2 shards with slots, there are 1"),
+        (8, [3, 3], 1, "need 8 slots per layer, the shards have 6: 2 too few"),
+        (4, [9, 1], 2, "the shards have 5: 3 too few"),
+    ],
+)
+def test_infeasible_limits_say_which_and_by_how_much(
+    experts: int, shard_slots: list[int], copies: int, message: str
+) -> None:
+    with pytest.raises(InfeasiblePlacementError, match=message):
+        balanced_placement(1, experts, shard_slots, copies)
+
+
+def feasible(experts: int, shard_slots: list[int], copies: int) -> bool:
+    """Gale and Ryser: copies on distinct shards fit if, for each t, t experts' copies find room."""
+    limits = [min(n, experts) for n in shard_slots]
+    return all(sum(min(n, t) for n in limits) >= t * copies for t in range(1, experts + 1))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[int, int, list[int], int]:
+    experts = draw(st.integers(1, 24))
+    shard_slots = draw(st.lists(st.integers(0, 16), min_size=1, max_size=8))
+    copies = draw(st.integers(1, 4))
+    assume(sum(n > 0 for n in shard_slots) >= copies)
+    assume(sum(min(n, experts) for n in shard_slots) >= experts * copies)
+    assume(feasible(experts, shard_slots, copies))
+    return draw(st.integers(1, 3)), experts, shard_slots, copies
+
+
+@given(problems())
+def test_every_expert_has_its_copies_on_distinct_shards(problem: tuple[int, int, list[int], int]) -> None:
+    layers, experts, shard_slots, copies = problem
+    placement = balanced_placement(layers, experts, shard_slots, copies)
+    assert (placement.copies == copies).all()
+    assert (placement.held.sum(axis=1) <= np.array(shard_slots)).all()
+    assert (np.count_nonzero(placement.slots >= 0, axis=1) == experts * copies).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 3))
+def test_equal_shards_differ_by_at_most_one_copy(experts: int, shards: int, copies: int) -> None:
+    assume(copies <= shards)
+    counts = balanced_placement(2, experts, [experts] * shards, copies).held.sum(axis=1)
+    assert counts.max() - counts.min() <= 1
+
+
+@given(problems())
+def test_deterministic(problem: tuple[int, int, list[int], int]) -> None:
+    assert balanced_placement(*problem) == balanced_placement(*problem)
+
+
+@given(problems())
+def test_kept_as_it_is_when_nothing_changes(problem: tuple[int, int, list[int], int]) -> None:
+    layers, experts, shard_slots, copies = problem
+    current = balanced_placement(layers, experts, shard_slots, copies)
+    assert balanced_placement(layers, experts, shard_slots, copies, current) == current
+
+
+@given(st.integers(4, 40), st.integers(1, 6), st.integers(1, 2))
+def test_an_added_shard_moves_only_what_it_receives(experts: int, shards: int, copies: int) -> None:
+    assume(copies <= shards)
+    current = balanced_placement(1, experts, [experts] * shards, copies)
+    grown = balanced_placement(1, experts, [experts] * (shards + 1), copies, current)
+    new_pairs = grown.held.sum() - (grown.held[:, :, :-1] & current.held).sum()
+    assert new_pairs <= grown.held[:, :, -1].sum() + 2 * shards  # a shard whose share shrank by rounding passes one on
+
+
+def test_a_drained_shard_ends_empty_and_others_keep_what_they_hold() -> None:
+    current = balanced_placement(2, 16, [16, 16, 16, 16], 2)
+    drained = balanced_placement(2, 16, [16, 16, 16, 0], 2, current)
+    assert not drained.held[:, :, 3].any()
+    kept = (drained.held[:, :, :3] & current.held[:, :, :3]).sum()
+    assert kept == current.held[:, :, :3].sum()
+
+
+def test_a_current_placement_of_another_model_is_ignored() -> None:
+    other = balanced_placement(2, 8, [8, 8])
+    assert balanced_placement(2, 4, [4, 4], 1, other) == balanced_placement(2, 4, [4, 4])
+
+
+def test_copies_of_a_lost_shard_are_spread_over_all_others() -> None:
+    placement = balanced_placement(8, 32, [16, 16, 16, 16], 2)
+    heirs = placement.held[placement.held[:, :, 0]].sum(axis=0)[1:]
+    assert heirs.min() > 0
+
+
+def test_empty_layers_are_a_placement() -> None:
+    assert balanced_placement(0, 4, [2, 2]) == Placement(np.zeros((0, 4), dtype=np.int32), (2, 2), 4)

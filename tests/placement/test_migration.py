@@ -1,0 +1,125 @@
+"""Migration: every state serves every expert, buffers are never exceeded, and losing a shard loses no expert."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_placement import (
+    InfeasiblePlacementError,
+    MismatchError,
+    Placement,
+    Topology,
+    balanced_placement,
+    plan_migration,
+)
+from moe_placement.migration import CHECKPOINT, Copy, Free, Round
+
+
+def shuffled(layers: int, experts: int, slots: list[int], copies: int, seed: int) -> Placement:
+    """A balanced placement with its experts renamed at random."""
+    base = balanced_placement(layers, experts, slots, copies)
+    names = np.append(np.random.default_rng(seed).permutation(experts), -1)
+    return Placement.of(names[base.slots], slots, experts)
+
+
+def test_a_swap_goes_through_the_spare_buffers() -> None:
+    topology = Topology((0, 0), (1, 1))
+    migration = plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[1, 0]], [1, 1], 2), topology)
+    assert migration.rounds == (Round((Copy(0, 1, 1, 0), Copy(0, 0, 0, 1)), (Free(0, 0, 0), Free(0, 1, 1))),)
+
+
+def test_without_a_spare_buffer_a_swap_is_impossible() -> None:
+    topology = Topology((0, 0), (1, 1), spare_slots=0)
+    with pytest.raises(InfeasiblePlacementError, match="spare_slots is 0, 1 is always enough"):
+        plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[1, 0]], [1, 1], 2), topology)
+
+
+def test_the_near_source_is_preferred() -> None:
+    topology = Topology((0, 1, 1), (2, 2, 2))
+    current = Placement.of([[0, 1, 0, -1, -1, -1]], [2, 2, 2], 2)
+    target = Placement.of([[0, 1, 0, -1, 0, -1]], [2, 2, 2], 2)
+    assert plan_migration(current, target, topology).rounds[0].copies == (Copy(0, 0, 1, 2),)
+
+
+def test_what_nobody_holds_comes_from_the_checkpoint() -> None:
+    current = Placement.of([[0, 1, -1]], [1, 1, 1], 2)
+    target = Placement.of([[-1, 0, 1]], [1, 1, 1], 2)
+    after_death = Topology((0, 0), (1, 1))
+    lost = Placement.of([[1, 0]], [1, 1], 2)
+    migration = plan_migration(Placement.of([[0, 1, 1]], [1, 1, 1], 2), lost, after_death)
+    assert migration.complete
+    migration = plan_migration(current, target, Topology((0, 0, 0), (1, 1, 1)))
+    assert all(copy.source != CHECKPOINT for step in migration.rounds for copy in step.copies)
+
+
+@given(st.integers(2, 8), st.integers(2, 24), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2**31))
+@settings(max_examples=60)
+def test_every_prefix_serves_and_fits(shards: int, experts: int, layers: int, copies: int, seed: int) -> None:
+    copies = min(copies, shards)
+    slots = [-(-experts * copies // shards) + 1] * shards
+    current, target = (shuffled(layers, experts, slots, copies, seed + i) for i in range(2))
+    topology = Topology(tuple(shard % 2 for shard in range(shards)), tuple(slots), spare_slots=1)
+    migration = plan_migration(current, target, topology)
+    state = current.held
+    for state in migration.states(current.held):
+        assert (state.sum(axis=2) >= copies).all()  # so any one shard may die while copies are 2
+        assert (state.sum(axis=(0, 1)) <= topology.slots * layers + 1).all()
+    assert (state == target.held).all()
+    for step in migration.rounds:
+        targets, sources = ([getattr(c, end) for c in step.copies] for end in ("target", "source"))
+        assert len(set(targets)) == len(targets)
+        assert len(set(sources)) == len(sources)
+    busiest = migration.busiest_link_bytes / topology.costs.bytes_per_expert
+    assert sum(bool(step.copies) for step in migration.rounds) <= max(1.2 * busiest, busiest + 2)
+
+
+@given(st.integers(3, 6), st.integers(0, 40), st.integers(0, 5), st.integers(0, 2**31))
+@settings(max_examples=30)
+def test_a_shard_dies_in_the_middle_and_the_rest_is_planned_anew(shards: int, at: int, dead: int, seed: int) -> None:
+    experts, slots, dead = 12, [12] * shards, dead % shards
+    current, target = (shuffled(2, experts, slots, 2, seed + i) for i in range(2))
+    topology = Topology((0,) * shards, tuple(slots))
+    state = current.held
+    migration = plan_migration(current, target, topology)
+    for state in islice(migration.states(current.held), at):
+        assert state.any(axis=2).all()
+    left = state.copy()
+    left[:, :, dead] = False
+    assert left.any(axis=2).all()
+    alive = [0 if shard == dead else 12 for shard in range(shards)]
+    now = _placement(left, alive)
+    onwards = plan_migration(now, balanced_placement(2, experts, alive, 2), topology.with_slots(alive))
+    for state in onwards.states(now.held):
+        assert state.any(axis=2).all()
+
+
+def _placement(held: np.ndarray, slots: list[int]) -> Placement:
+    rows = []
+    for layer in held:
+        row: list[int] = []
+        for shard, room in enumerate(slots):
+            inside = np.flatnonzero(layer[:, shard]).tolist()
+            row += inside + [-1] * (room - len(inside))
+        rows.append(row)
+    return Placement.of(rows, slots, held.shape[1])
+
+
+def test_a_budget_stops_early_and_says_so() -> None:
+    topology = Topology((0, 0), (4, 4))
+    current, target = (shuffled(1, 8, [4, 4], 1, seed) for seed in (1, 2))
+    migration = plan_migration(current, target, topology, max_copies=1)
+    assert (migration.copies, migration.complete) == (1, False)
+
+
+def test_nothing_to_do() -> None:
+    placement = balanced_placement(1, 4, [2, 2])
+    migration = plan_migration(placement, placement, Topology((0, 0), (2, 2)))
+    assert (migration.rounds, migration.seconds, migration.complete) == ((), 0.0, True)
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(MismatchError):
+        plan_migration(balanced_placement(1, 4, [2, 2]), balanced_placement(2, 4, [2, 2]), Topology((0, 0), (2, 2)))

@@ -1,0 +1,64 @@
+"""Placement: what is a valid one, and its text form."""
+
+import numpy as np
+import pytest
+
+from moe_placement import InvalidPlacementError, Placement
+
+
+def two_shards(*rows: list[int]) -> Placement:
+    return Placement.of(list(rows), [2, 2], experts=3)
+
+
+def test_holdings_and_copies() -> None:
+    placement = two_shards([0, 1, 2, 1], [2, 0, 1, -1])
+    assert placement.holdings(0) == {(0, 0), (0, 1), (1, 2), (1, 0)}
+    assert placement.holdings(1) == {(0, 2), (0, 1), (1, 1)}
+    assert placement.copies.tolist() == [[1, 2, 1], [1, 1, 1]]
+    assert placement.shard_of_slot.tolist() == [0, 0, 1, 1]
+
+
+def test_two_copies_on_one_shard_count_once() -> None:
+    assert Placement.of([[0, 0, 1, 2]], [2, 2], experts=3).copies.tolist() == [[1, 1, 1]]
+
+
+def test_equality_is_by_content() -> None:
+    assert two_shards([0, 1, 2, 1]) == two_shards([0, 1, 2, 1])
+    assert hash(two_shards([0, 1, 2, 1])) == hash(two_shards([0, 1, 2, 1]))
+    assert two_shards([0, 1, 2, 1]) != two_shards([1, 0, 2, 1])
+    assert Placement.of([[0, 1, 2, 1]], [3, 1], 3) != two_shards([0, 1, 2, 1])
+
+
+def test_slots_are_read_only() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        two_shards([0, 1, 2, 1]).slots[0, 0] = 2
+
+
+def test_strings_round_trip() -> None:
+    placement = two_shards([0, 1, 2, -1], [2, 0, 1, 1])
+    assert placement.to_strings() == ["0 1 2 -", "2 0 1 1"]
+    assert Placement.from_strings(placement.to_strings(), [2, 2], 3) == placement
+
+
+@pytest.mark.parametrize(
+    ("slots", "shard_slots", "message"),
+    [
+        ([0, 1, 2, 0], [2, 2], "1 dimensions"),
+        ([[0, 1, 2, 0]], [2, 3], "sum to 5, but a layer has 4 slots"),
+        ([[0, 1, 2, 0]], [5, -1], "but a layer has 4 slots"),
+        ([[0, 1, 2, 3]], [2, 2], "outside -1 .. 2"),
+        ([[0, 1, 2, -2]], [2, 2], "outside -1 .. 2"),
+        ([[0, 1, 1, 0]], [2, 2], "layer 0: expert 2 is in no slot"),
+    ],
+)
+def test_contradictions_are_refused(slots: list[list[int]], shard_slots: list[int], message: str) -> None:
+    with pytest.raises(InvalidPlacementError, match=message):
+        Placement.of(np.array(slots), shard_slots, experts=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("0 1 x 2", "layer 0.*'x'"), ("0 1 2", "layer 0 has 3 entries, the shards have 4 slots")]
+)
+def test_damaged_strings_are_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidPlacementError, match=message):
+        Placement.from_strings([text], [2, 2], 3)

@@ -1,0 +1,64 @@
+"""The four figures by hand, and baselines on cases with one right answer."""
+
+import numpy as np
+import pytest
+
+from moe_placement import InvalidTraceError, MismatchError, Placement, h100_nodes, one_host, simulate
+from moe_placement.baselines import POLICIES, eplb_global, eplb_hierarchical, largest_first, replicate
+from moe_placement.errors import InfeasiblePlacementError
+
+
+def test_figures_by_hand() -> None:
+    topology = h100_nodes(2, 1, 2)
+    placement = Placement.of([[0, 1, 2, 3]], topology.shard_slots, 4)
+    ids = np.array([[[0, 1]], [[0, 2]], [[0, 1]], [[2, 3]]])  # tokens start on shards 0 1 0 1
+    figures = simulate(ids, placement, topology)
+    assert figures.fan_out == pytest.approx(5 / 4)
+    assert figures.copies == pytest.approx(1 / 4)
+    assert figures.shard_balance == pytest.approx(4 / 5)
+    assert figures.node_balance == pytest.approx(4 / 5)
+
+
+def test_no_traffic_is_balanced() -> None:
+    placement = Placement.of([[0, 1]], [1, 1], 2)
+    figures = simulate(np.zeros((0, 1, 1), dtype=int), placement, one_host(2, 1))
+    assert (figures.shard_balance, figures.fan_out) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (np.zeros((3, 2)), InvalidTraceError, "must be integers"),
+        (np.zeros((3, 2, 1), dtype=int), MismatchError, "2 layers, the placement 1"),
+        (np.full((3, 1, 1), 9), InvalidTraceError, "the trace has 9"),
+    ],
+)
+def test_bad_traces_are_refused(ids: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        simulate(ids, Placement.of([[0, 1]], [1, 1], 2), one_host(2, 1))
+
+
+def test_replication_goes_to_the_highest_load_per_copy() -> None:
+    assert replicate(np.array([[8.0, 3.0, 1.0]]), 6).tolist() == [[0, 1, 2, 0, 0, 1]]
+
+
+def test_largest_first_packs_as_graham_says() -> None:
+    placement = largest_first(np.array([[5.0, 4.0, 3.0, 2.0]]), one_host(2, 2))
+    assert [placement.holdings(shard) for shard in range(2)] == [{(0, 0), (0, 3)}, {(0, 1), (0, 2)}]
+
+
+def test_eplb_balances_and_hierarchical_keeps_groups_on_a_node() -> None:
+    topology = h100_nodes(2, 2, 3)
+    load = np.random.default_rng(0).random((3, 8)) + 0.5
+    for placement in (eplb_global(load, topology), eplb_hierarchical(load, topology, groups=4)):
+        assert (placement.copies >= 1).all()
+    at_node = eplb_hierarchical(load, topology, groups=4).held.reshape(3, 4, 2, 2, 2).any(axis=4)
+    assert (at_node.any(axis=2).sum(axis=2) == 1).all()
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_too_few_slots_are_told(name: str) -> None:
+    with pytest.raises(InfeasiblePlacementError, match="8 experts need 8 slots"):
+        POLICIES[name](np.ones((1, 8)), one_host(2, 3)) if name != "eplb-hierarchical" else eplb_global(
+            np.ones((1, 8)), one_host(2, 3)
+        )

@@ -1,0 +1,162 @@
+"""The solver: limits always kept, never worse than what is, and better than load balancing where there is structure."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_placement import (
+    InfeasiblePlacementError,
+    Limits,
+    MismatchError,
+    Placement,
+    RoutingStatistics,
+    Topology,
+    balanced_placement,
+    h100_nodes,
+    one_host,
+    simulate,
+    solve,
+)
+from moe_placement.baselines import eplb_global
+from moe_placement.traces import Traffic, generate_trace, split_by_prompt
+
+STRUCTURED = Traffic(tokens=4096, layers=2, experts=32, top_k=4, communities=4, affinity=2.0)
+
+
+def statistics(seed: int = 0) -> RoutingStatistics:
+    return RoutingStatistics.of_ids(generate_trace(STRUCTURED, seed).ids, 32, capacity=1024)
+
+
+def test_affinity_is_found_and_holds_on_unseen_prompts() -> None:
+    seen, unseen = split_by_prompt(generate_trace(STRUCTURED))
+    topology = h100_nodes(4, 2, 5)
+    known = RoutingStatistics.of_ids(seen.ids, 32, capacity=1024)
+    ours = simulate(unseen.ids, solve(known, topology).placement, topology)
+    theirs = simulate(unseen.ids, eplb_global(known.load, topology), topology)
+    assert ours.copies < 0.85 * theirs.copies
+    assert ours.seconds < theirs.seconds
+
+
+def test_equal_inputs_give_equal_plans_whatever_the_threads() -> None:
+    topology = h100_nodes(2, 2, 9)
+    first, second = (solve(statistics(), topology, limits=Limits(workers=n)).placement for n in (1, 3))
+    assert first == second
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 1.5])
+def test_loads_alone_are_balanced(sigma: float) -> None:
+    load = np.exp(sigma * np.random.default_rng(1).normal(size=(3, 64)))
+    plan = solve(RoutingStatistics.of_loads(load), h100_nodes(2, 4, 9))
+    assert plan.after.shard_balance > 0.99
+    assert plan.after.copies == 0
+
+
+def test_no_traffic_gives_a_balanced_placement() -> None:
+    plan = solve(RoutingStatistics(2, 16, 2), one_host(4, 4))
+    assert plan.after.shard_balance == pytest.approx(1)
+    assert (plan.placement.held.sum(axis=1) == 4).all()
+
+
+@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.booleans())
+@settings(max_examples=15)
+def test_limits_are_kept(seed: int, nodes: int, gpus: int, copies: int, extra: int, sampled: bool) -> None:
+    copies = min(copies, nodes * gpus)
+    topology = h100_nodes(nodes, gpus, -(-16 * copies // (nodes * gpus)) + extra)
+    traffic = Traffic(tokens=200, layers=2, experts=16, top_k=2, communities=3)
+    known = RoutingStatistics.of_ids(generate_trace(traffic, seed).ids, 16, capacity=100 if sampled else 0)
+    placement = solve(known, topology, limits=Limits(min_copies=copies)).placement
+    assert (placement.copies >= copies).all()
+    assert (placement.held.sum(axis=1) <= topology.slots).all()
+    again = solve(known, topology, placement, Limits(min_copies=copies, max_moved_slots=3))
+    assert again.moved_slots <= 3
+    assert again.before is not None and again.after.seconds <= again.before.seconds
+    assert (again.placement.copies >= copies).all()
+
+
+def test_what_does_not_move_keeps_its_slot() -> None:
+    topology = h100_nodes(2, 2, 9)
+    current = balanced_placement(2, 32, topology.shard_slots)
+    plan = solve(statistics(), topology, current, Limits(max_moved_slots=6))
+    changed = (plan.placement.slots != current.slots) & (plan.placement.slots >= 0)
+    assert 0 < changed.sum() == plan.moved_slots <= 6
+
+
+def test_a_byte_limit_counts_as_moves() -> None:
+    topology = h100_nodes(2, 2, 9)
+    current = balanced_placement(2, 32, topology.shard_slots)
+    size = topology.costs.bytes_per_expert
+    plan = solve(statistics(), topology, current, Limits(max_moved_bytes=4.9 * size))
+    assert plan.moved_bytes <= 4 * size
+
+
+def test_a_drained_shard_ends_empty_and_its_experts_live_on() -> None:
+    topology = h100_nodes(2, 2, 16)
+    current = balanced_placement(2, 32, topology.shard_slots)
+    plan = solve(statistics(), topology.with_slots([16, 16, 16, 0]), current, Limits(max_moved_slots=40))
+    assert not plan.placement.held[:, :, 3].any()
+    assert (plan.placement.copies >= 1).all()
+
+
+def test_an_added_shard_is_used() -> None:
+    current = balanced_placement(2, 32, [16, 16])
+    plan = solve(statistics(), one_host(3, 16), current)
+    assert plan.placement.held[:, :, 2].any()
+
+
+def test_a_faster_shard_carries_more() -> None:
+    topology = Topology((0, 0), (48, 48), shard_speed=(3.0, 1.0), resident_tokens=False)
+    load = np.ones((1, 64))
+    held = solve(RoutingStatistics.of_loads(load), topology).placement
+    share = (held.held[0] / held.copies[0][:, None]).sum(axis=0) / 64
+    assert share[0] > 0.6
+
+
+def test_copies_go_to_nodes_of_their_own() -> None:
+    topology = h100_nodes(2, 2, 16)
+    placement = solve(statistics(), topology, limits=Limits(min_copies=2)).placement
+    at_node = placement.held.reshape(2, 32, 2, 2).any(axis=3)
+    assert at_node.all()
+
+
+def test_node_locality_keeps_an_expert_on_one_node() -> None:
+    load = np.exp(np.random.default_rng(2).normal(size=(2, 64)))
+    placement = solve(
+        RoutingStatistics.of_loads(load), h100_nodes(2, 4, 9), limits=Limits(node_locality=True)
+    ).placement
+    assert (placement.held.reshape(2, 64, 2, 4).any(axis=3).sum(axis=2) == 1).all()
+
+
+def test_a_time_limit_still_gives_a_plan() -> None:
+    plan = solve(statistics(), h100_nodes(2, 2, 9), limits=Limits(time_limit=1e-6))
+    assert not plan.complete
+    assert (plan.placement.copies >= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("topology", "limits", "message"),
+    [
+        (one_host(2, 10), Limits(), "need 32 slots per layer, the shards have 20: 12 too few"),
+        (one_host(1, 64), Limits(min_copies=2), "min_copies 2 needs as many shards with slots, there are 1"),
+    ],
+)
+def test_infeasible_limits_are_named(topology: Topology, limits: Limits, message: str) -> None:
+    with pytest.raises(InfeasiblePlacementError, match=message):
+        solve(statistics(), topology, limits=limits)
+
+
+def test_repairs_beyond_the_move_limit_are_named() -> None:
+    current = balanced_placement(2, 32, [16, 16])
+    with pytest.raises(InfeasiblePlacementError, match="the limits allow 3: 29 too few"):
+        solve(statistics(), one_host(2, 32).with_slots([32, 0]), current, Limits(max_moved_slots=3))
+
+
+def test_statistics_of_another_model_are_refused() -> None:
+    with pytest.raises(MismatchError, match="2 layers x 8 experts, the statistics 2 x 32"):
+        solve(statistics(), one_host(2, 16), Placement.of(np.tile(np.arange(8), (2, 1)), [4, 4], 8))
+
+
+@pytest.mark.parametrize("bad", [{"min_copies": 0}, {"max_moved_slots": -1}, {"time_limit": 0}, {"workers": 0}])
+def test_bad_limits_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(InfeasiblePlacementError, match=next(iter(bad))):
+        Limits(**bad)  # type: ignore[arg-type]  # wrong on purpose

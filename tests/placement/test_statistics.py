@@ -1,0 +1,153 @@
+"""RoutingStatistics: exact counts, and merge, decay, subtract and the wire form as the algebra they are."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_placement import InvalidStatisticsError, MismatchError, RoutingStatistics
+from moe_placement.statistics import decode_statistics, encode_statistics
+
+
+def random_ids(seed: int, tokens: int = 50, layers: int = 3, experts: int = 6, k: int = 2) -> np.ndarray:
+    scores = np.random.default_rng(seed).random((tokens, layers, experts))
+    return scores.argsort(axis=2)[:, :, :k]
+
+
+def test_counts_by_hand() -> None:
+    statistics = RoutingStatistics(2, 3, 2)
+    statistics.add([[[0, 1], [2, 0]], [[0, 2], [2, -1]]])
+    assert statistics.tokens == 2
+    assert statistics.load.tolist() == [[2, 1, 1], [1, 0, 2]]
+    assert statistics.pairs[0].tolist() == [[2, 1, 1], [1, 1, 0], [1, 0, 1]]
+    assert statistics.transitions[0].tolist() == [[1, 0, 2], [1, 0, 1], [0, 0, 1]]
+
+
+@given(st.integers(0, 2**31), st.integers(0, 2**31))
+@settings(max_examples=20)
+def test_merging_is_counting_together(first: int, second: int) -> None:
+    together = RoutingStatistics(3, 6, 2, capacity=1000)
+    apart = [RoutingStatistics(3, 6, 2, capacity=1000, seed=i) for i in range(2)]
+    for statistics, seed in zip(apart, (first, second), strict=True):
+        statistics.add(random_ids(seed))
+        together.add(random_ids(seed))
+    apart[0].merge(apart[1])
+    assert (apart[0].load == together.load).all()
+    assert (apart[0].pairs == together.pairs).all()
+    assert (apart[0].transitions == together.transitions).all()
+    assert len(apart[0].sample) == len(together.sample) == 100
+
+
+def test_subtracting_a_window_leaves_the_rest() -> None:
+    window, rest = RoutingStatistics(3, 6, 2), RoutingStatistics(3, 6, 2, seed=1)
+    window.add(random_ids(1))
+    rest.add(random_ids(2))
+    both = rest.copy()
+    both.merge(window)
+    both.subtract(window)
+    assert both.tokens == rest.tokens
+    assert (both.load == rest.load).all()
+    assert (both.sample.keys == rest.sample.keys).all()
+
+
+def test_what_was_never_counted_cannot_be_subtracted() -> None:
+    empty, other = RoutingStatistics(3, 6, 2), RoutingStatistics(3, 6, 2)
+    other.add(random_ids(1))
+    with pytest.raises(InvalidStatisticsError, match="never counted here"):
+        empty.subtract(other)
+
+
+def test_decay_halves_counts_and_the_old_in_the_sample() -> None:
+    statistics = RoutingStatistics(1, 4, 1, capacity=1000, seed=3)
+    statistics.add(np.zeros((4000, 1, 1), dtype=int))
+    statistics.decay(0.25)
+    statistics.add(np.full((4000, 1, 1), 1))
+    assert statistics.load.tolist() == [[1000, 4000, 0, 0]]
+    old = float((statistics.sample.ids == 0).mean())
+    assert old == pytest.approx(0.2, abs=0.05)
+
+
+def test_covariance_of_windows() -> None:
+    statistics = RoutingStatistics(1, 2, 1)
+    for zeros in (8, 2):
+        statistics.add([[[0]]] * zeros + [[[1]]] * (10 - zeros))
+        statistics.close_window()
+    assert statistics.covariance(0) == pytest.approx(np.array([[0.18, -0.18], [-0.18, 0.18]]))
+
+
+def test_departures_within_chance_are_steadied_and_real_ones_stay() -> None:
+    random = np.random.default_rng(0)
+    statistics = RoutingStatistics(1, 3, 1)
+    rates = [[0.5, 0.3, 0.2], [0.3, 0.5, 0.2]] * 8
+    statistics.windows = np.array([[random.multinomial(2000, rate)] for rate in rates], dtype=np.float64)
+    before, after = statistics.window_parts()[:, 0].std(axis=0), statistics.steadied_parts()[:, 0].std(axis=0)
+    assert after[:2] == pytest.approx(before[:2], rel=0.05)
+    assert after[2] < before[2]
+
+
+@given(st.integers(0, 2**31), st.booleans())
+@settings(max_examples=20)
+def test_the_wire_form_round_trips(seed: int, gated: bool) -> None:
+    statistics = RoutingStatistics(3, 6, 2, capacity=20)
+    ids = random_ids(seed)
+    statistics.add(ids, np.full(ids.shape, 0.5) if gated else None)
+    statistics.close_window()
+    data = encode_statistics(statistics)
+    back = decode_statistics(data)
+    assert encode_statistics(back) == data
+    assert (back.load == statistics.load).all()
+    assert (back.sample.ids == statistics.sample.ids).all()
+    assert back.pairs == pytest.approx(statistics.pairs, rel=1e-3)
+
+
+def test_58_layers_of_256_experts_fit_in_16_megabytes() -> None:
+    statistics = RoutingStatistics(58, 256, 8, capacity=4096)
+    scores = np.random.default_rng(0).integers(0, 2**16, size=(4096, 58, 8), dtype=np.int64)
+    statistics.add((scores % 32) + np.arange(8) * 32)
+    assert len(encode_statistics(statistics)) <= 16 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[[0, 1]]], r"must be \[tokens, 3, 2\]"),
+        (np.full((1, 3, 2), 0.5), "must be integers"),
+        ([[[0, 6]] * 3], "the model has experts 0 .. 5"),
+        ([[[0, -2]] * 3], "the model has experts 0 .. 5"),
+        ([[[1, 1]] * 3], "chosen twice"),
+    ],
+)
+def test_bad_batches_are_refused(ids: object, message: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=message):
+        RoutingStatistics(3, 6, 2).add(ids)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(InvalidStatisticsError, match="top_k"):
+        RoutingStatistics(1, 2, 3)
+    with pytest.raises(InvalidStatisticsError, match="decay factor is 0"):
+        RoutingStatistics(1, 2, 1).decay(0)
+    with pytest.raises(InvalidStatisticsError, match="finite and not negative"):
+        RoutingStatistics.of_loads([[1.0, float("nan")]])
+    with pytest.raises(MismatchError, match="another model"):
+        RoutingStatistics(1, 2, 1).merge(RoutingStatistics(1, 3, 1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": "moe-routing-statistics/2"}\n', b"[1]\nx"])
+def test_other_bytes_are_refused(damage: bytes) -> None:
+    with pytest.raises(InvalidStatisticsError):
+        decode_statistics(damage)
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+@settings(max_examples=50)
+def test_damaged_bytes_are_refused_or_read(position: int, patch: bytes) -> None:
+    statistics = RoutingStatistics(2, 4, 2, capacity=8)
+    statistics.add(random_ids(0, 20, 2, 4))
+    data = bytearray(encode_statistics(statistics))
+    at = position % len(data)
+    data[at : at + len(patch)] = patch
+    try:
+        decode_statistics(bytes(data))
+    except InvalidStatisticsError as error:
+        assert str(error)  # a clear error of the package's own, and no other

@@ -1,0 +1,133 @@
+"""`make demo` as a stranger runs it: in a fresh clone, with what the caches hold and nothing from the network."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moe_dev.controlplane import ControlPlane
+from moe_dev.demo import STAYS_UP
+from moe_dev.paths import CLONE
+from moe_dev.raylocal import LocalRay
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+
+JOB_SECONDS = 600.0
+STOP_SECONDS = 120.0
+PASTE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("fresh") / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(CLONE), str(path)], check=True)
+    yield path
+    shutil.rmtree(path)
+
+
+def make(clone: Path, *arguments: str) -> list[str]:
+    """The command line, with the Python that this test's environment was made from."""
+    return ["make", "-C", str(clone), f"PYTHON={os.path.realpath(sys.executable)}", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """A shell's: nothing of the make and the Python around this test, and no way to download."""
+    ours = ("MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV", "KUBECONFIG", "RAY_", "PYTEST", "TESTS")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**inherited, "UV_OFFLINE": "1", "PIP_NO_INDEX": "1", "GOPROXY": "off"}
+
+
+def processes_of(clone: Path) -> list[str]:
+    """Whatever runs with the clone's Python or in its folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        about = [process.info["cwd"] or "", *(process.info["cmdline"] or [])]
+        if any(str(clone) in part for part in about):
+            found.append(f"{process.pid} {' '.join(process.info['cmdline'] or [])[:120]}")
+    return found
+
+
+@contextmanager
+def running_demo(clone: Path, log: Path, *variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`make demo` up to where it stays up; ended with `make demo-stop` if the test did not."""
+    with open(log, "wb") as output:
+        demo = subprocess.Popen(make(clone, "demo", *variables), env=environment(), stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + JOB_SECONDS
+        while STAYS_UP not in log.read_text():
+            assert demo.poll() is None, f"make demo ended with {demo.returncode}:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"not up after {JOB_SECONDS:.0f} s:\n{log.read_text()}"
+            time.sleep(0.5)
+        yield demo
+    finally:
+        subprocess.run(make(clone, "demo-stop"), env=environment(), timeout=STOP_SECONDS, check=True)
+        demo.wait(STOP_SECONDS)
+
+
+def test_a_fresh_clone_does_the_job_and_ends_by_itself(clone: Path) -> None:
+    ended = subprocess.run(
+        make(clone, "demo", "DEMO_EXIT=1"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=JOB_SECONDS,
+        check=False,
+    )
+    print(ended.stdout)
+    assert ended.returncode == 0
+    for expected in ("$ kubectl apply -f examples/01-tiny.yaml", "Ready: ", "$ kubectl get moe", "first token "):
+        assert expected in ended.stdout
+    assert re.search(r"^tiny +\w+ +4 +4 .*True +Available", ended.stdout, re.MULTILINE)
+    assert re.search(r"layer +shard 0 +shard 1 +shard 2 +shard 3", ended.stdout)
+    routed = re.search(r"(\d+) rows through MoE layers", ended.stdout)
+    assert routed is not None
+    assert int(routed[1]) > 0
+    assert not processes_of(clone)
+    changed = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, check=True)
+    assert not changed.stdout
+
+
+def test_a_cluster_of_ones_own_is_used_and_only_the_demo_is_stopped(
+    clone: Path, ray_cluster: LocalRay, tmp_path: Path
+) -> None:
+    log = tmp_path / "demo.log"
+    with ControlPlane.start(tmp_path / "own") as own:
+        with running_demo(clone, log, f"KUBECONFIG={own.kubeconfig}") as demo:
+            deployment = own.kubectl.get("moe", "tiny", "moe-demo")
+            assert deployment is not None
+            lines = [line.strip() for line in log.read_text().partition(STAYS_UP)[2].splitlines() if line[:2] == "  "]
+            assert '"type":"Ready"' in paste(lines, "get moe tiny").replace(" ", "")
+            assert paste(lines, "import openai").strip()
+            if shutil.which("curl"):
+                assert paste(lines, "curl ").rstrip().endswith("data: [DONE]")
+            stopped = subprocess.run(make(clone, "demo-stop"), env=environment(), timeout=STOP_SECONDS, check=False)
+            assert stopped.returncode == 0
+            assert demo.wait(STOP_SECONDS) == 0
+        assert own.kubectl.get("namespace", "moe-demo") is None
+        assert not processes_of(clone)
+    request = urllib.request.Request(
+        f"{ray_cluster.dashboard_url}/api/serve/applications/",
+        headers={"Authorization": f"Bearer {ray_cluster.token}"},
+    )
+    with urllib.request.urlopen(request, timeout=PASTE_SECONDS) as answer:
+        assert answer.status == 200
+
+
+def paste(lines: list[str], what: str) -> str:
+    """What the shown line with `what` in it prints, in a shell that was given the lines for kubectl."""
+    exports = [line for line in lines if line.startswith("export ")]
+    (chosen,) = (line for line in lines if what in line and "scale" not in line)
+    script = "\n".join([*exports, chosen.replace("-o yaml", "-o json")])
+    ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PASTE_SECONDS, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

@@ -1,0 +1,59 @@
+"""The local Ray: guarded by a token, reachable from this machine only, and its end is nobody else's."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import pytest
+
+from moe_dev.raylocal import LocalRay
+
+pytestmark = pytest.mark.e2e
+
+DRIVER = """
+import os, ray
+ray.init(address=os.environ["RAY_ADDRESS"], logging_level="ERROR")
+print(ray.get(ray.remote(num_cpus=0)(lambda: "a task ran").remote()))
+"""
+DRIVER_SECONDS = 120.0
+
+
+def get(url: str, headers: Mapping[str, str]) -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_serve_knows_its_address_and_asks_for_the_token(ray_cluster: LocalRay) -> None:
+    url = f"{ray_cluster.dashboard_url}/api/serve/applications/"
+    details = get(url, {"Authorization": f"Bearer {ray_cluster.token}"})
+    assert details["http_options"]["host"] == "127.0.0.1"
+    assert ray_cluster.serve_url.endswith(f":{details['http_options']['port']}")
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[13]") as refused:
+            get(url, headers)
+        refused.value.close()
+
+
+def test_all_its_listeners_are_on_loopback(ray_cluster: LocalRay) -> None:
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_another_ray_lives_on(ray_cluster: LocalRay) -> None:
+    with LocalRay.start(cpus=1) as other:
+        directory = other.directory
+    assert not directory.exists()
+    driver = [sys.executable, "-c", DRIVER]
+    environment = {"PATH": "/usr/bin:/bin", **ray_cluster.environment}
+    ended = subprocess.run(driver, env=environment, capture_output=True, text=True, timeout=DRIVER_SECONDS)
+    assert ended.stdout == "a task ran\n", ended.stderr

@@ -1,0 +1,105 @@
+"""Set-up: the missing tool is the first line, pip's settings reach uv, the operator installs alone, builds are one."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from moe_dev import binaries, uv
+from moe_dev.paths import CLONE
+
+CHECK_TOOLS = CLONE / "hack" / "check-tools.sh"
+OLD_PYTHON = "#!/bin/sh\ncase $* in *version_info*) exit 1;; *python_version*) echo 3.9.2;; esac\n"
+OLD_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.20.4;; *) echo auto;; esac\n"
+PINNED_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.24.1;; *) echo local;; esac\n"
+YOUNGER_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.24.1;; *) echo auto;; esac\n"
+GOOD = "#!/bin/sh\nexit 0\n"
+NEW_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.26.8;; *) echo auto;; esac\n"
+
+
+@pytest.mark.parametrize(
+    ("tools", "says"),
+    [
+        ({"python3": GOOD, "go": NEW_GO}, "git is missing: install it"),
+        ({"git": GOOD, "go": NEW_GO}, "python3 is missing: install Python 3.11 or newer"),
+        ({"git": GOOD, "python3": OLD_PYTHON, "go": NEW_GO}, "python3 is 3.9.2, too old: install Python 3.11"),
+        ({"git": GOOD, "python3": GOOD}, "Go is missing: install 1.26 or newer"),
+        ({"git": GOOD, "python3": GOOD, "go": OLD_GO}, "Go is go1.20.4, too old"),
+        ({"git": GOOD, "python3": GOOD, "go": PINNED_GO}, "Go is go1.24.1, too old"),
+        ({"git": GOOD, "python3": GOOD, "go": YOUNGER_GO}, None),
+        ({"git": GOOD, "python3": GOOD, "go": NEW_GO}, None),
+    ],
+)
+def test_the_first_line_names_the_tool_and_the_cure(tmp_path: Path, tools: dict[str, str], says: str | None) -> None:
+    for name, script in tools.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "sed").symlink_to("/bin/sed")
+    environment = {"PATH": str(tmp_path)}
+    ended = subprocess.run(["/bin/sh", str(CHECK_TOOLS)], env=environment, capture_output=True, text=True, check=False)
+    if says is None:
+        assert (ended.returncode, ended.stderr) == (0, "")
+    else:
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[0].startswith(says)
+
+
+def test_pips_settings_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nindex-url = https://mirror.test/simple\ncert = /etc/mirror.pem\ntimeout = 9\n")
+    monkeypatch.setattr(sys, "executable", os.path.realpath(sys.executable))  # pip lives beside the base interpreter
+    for name in ("PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    environment = uv.environment()
+    assert environment["UV_DEFAULT_INDEX"] == "https://mirror.test/simple"
+    assert environment["SSL_CERT_FILE"] == "/etc/mirror.pem"
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://chosen.test/simple")
+    assert uv.environment()["UV_DEFAULT_INDEX"] == "https://chosen.test/simple"
+
+
+def test_the_operator_installs_and_runs_without_torch_and_ray(tmp_path: Path) -> None:
+    python = str(tmp_path / "venv" / "bin" / "python")
+    uv.uv("venv", "--quiet", "--python", os.path.realpath(sys.executable), str(tmp_path / "venv"))
+    lock = CLONE / "requirements-operator.lock"
+    uv.uv("pip", "install", "--quiet", "--offline", "--python", python, "--require-hashes", "-r", str(lock))
+    code = """
+import sys
+import moe_operator.cli
+print(*sorted({"torch", "ray", "transformers", "moe_serving"} & set(sys.modules)), "imported")
+moe_operator.cli.main(["--version"])
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{CLONE / 'placement'}:{CLONE / 'operator'}"}
+    ended = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[0].strip() == "imported"
+
+
+def test_two_builds_at_once_build_each_binary_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def go_build(package: str, output: Path) -> None:
+        calls.append(package)
+        output.write_text(package)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.setattr(binaries, "_go_build", go_build)
+    builders = [threading.Thread(target=binaries.build) for _ in range(4)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert sorted(calls) == sorted(package for package, _ in binaries.PACKAGES.values())
+    assert binaries.build() == binaries.cache_directory()
+    assert len(calls) == len(binaries.PACKAGES)
+
+
+def test_a_missing_binary_is_told_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    with pytest.raises(binaries.BinariesError, match="etcd is missing: run `make setup`"):
+        binaries.binary(binaries.ETCD)

@@ -1,0 +1,358 @@
+"""The directory's loop with shards that are plain objects and a clock that is set by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from moe_placement import Placement, balanced_placement
+from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.codec import decode_counts, decode_placement, encode_placement
+from moe_placement.wire.model import ModelFacts
+from moe_serving.checkpoint import ModelError
+from moe_serving.directory.directory import HEARING_SECONDS, Directory
+from moe_serving.directory.errors import ShardGoneError
+from moe_serving.directory.leases import LEASE_SECONDS
+from moe_serving.directory.messages import AttentionStatus, SyncRequest
+from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
+from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.routing.counters import RoutingCounters
+from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.wire.endpoint import Address
+
+LAYERS, EXPERTS = 2, 4
+FACTS = ModelFacts(
+    digest="sha256:d",
+    architecture="Mixtral",
+    layers=LAYERS,
+    experts=EXPERTS,
+    top_k=2,
+    bytes_per_expert=8,
+    dtype="float32",
+    max_context=64,
+)
+
+
+_lives = itertools.count()
+
+
+class FakeShard:
+    """Loads at once whatever it is told to."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.capacity = LAYERS * EXPERTS + 2
+        self.digest = FACTS.digest
+        self.fault: Exception | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.incarnation = f"{self.index}-{next(_lives)}"
+        self.held = np.zeros((LAYERS, EXPERTS), dtype=bool)
+
+    async def describe(self) -> ShardDescription:
+        if self.fault is not None:
+            raise self.fault
+        return ShardDescription(
+            index=self.index,
+            node="node",
+            incarnation=self.incarnation,
+            pid=100 + self.index,
+            address=Address("node", b"key", unix_path=f"/{self.incarnation}"),
+            digest=self.digest,
+            capacity=self.capacity,
+            held=self.held.copy(),
+        )
+
+    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+        assert incarnation == self.incarnation
+        for layer, expert in free:
+            self.held[layer, expert] = False
+        for layer, expert in load:
+            self.held[layer, expert] = True
+        assert self.held.sum() <= self.capacity
+
+
+class Scene:
+    """A directory, its shards, and one attention replica."""
+
+    def __init__(self, shards: int) -> None:
+        self.now = 1000.0
+        self.shards = [FakeShard(index) for index in range(shards)]
+        self.version = TableVersion(0, "")
+        self.table: RoutingTable | None = None
+        self.revision = 0
+        self.directory = self.new_directory()
+
+    def new_directory(self) -> Directory:
+        return Directory(lambda: FACTS, lambda ref: self.shards[ref.index], lambda: self.now)
+
+    async def restart_directory(self) -> None:
+        self.directory = self.new_directory()
+        await self.directory.inspect_model()
+        self.directory.configure(self.config)
+
+    def place(self, placement: Placement, min_copies: int = 1) -> None:
+        self.revision += 1
+        self.config = DirectoryConfig(
+            term=1,
+            revision=self.revision,
+            shards=tuple(ShardRef(index=i, application=f"s{i}") for i in range(placement.shards)),
+            min_copies=min_copies,
+            placement=encode_placement(placement),
+        ).model_dump(mode="json")
+        self.directory.configure(self.config)
+
+    async def sync(self, counters: RoutingCounters | None = None, sequence: int = 0) -> None:
+        request = SyncRequest("a", self.version, sequence, counters, AttentionStatus(ready=True, running=2, pid=7))
+        reply = await self.directory.sync(request)
+        if reply.table is not None:
+            self.table, self.version = reply.table, reply.table.version
+
+    async def turns(self, count: int, sync: bool = True) -> None:
+        for _ in range(count):
+            self.now += 0.25
+            await self.directory.turn()
+            if sync:
+                await self.sync()
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    """Two shards that hold two experts of each layer, in use; the directory's start is long ago."""
+    scene = Scene(shards=3)
+    await scene.directory.inspect_model()
+    scene.place(balanced_placement(LAYERS, EXPERTS, [2, 2, 0], 1))
+    scene.now += LEASE_SECONDS
+    await scene.turns(3)
+    assert scene.directory.report().progress.settled
+    return scene
+
+
+async def test_a_placement_is_carried_out(scene: Scene) -> None:
+    report = scene.directory.report()
+    assert (report.term, report.revision, report.refused, report.model) == (1, 1, None, FACTS)
+    assert [(shard.phase, shard.held, shard.wanted, shard.pid) for shard in report.shards] == [
+        ("Ready", 4, 4, 100),
+        ("Ready", 4, 4, 101),
+        ("Ready", 0, 0, 102),
+    ]
+    assert (report.progress.copied, report.progress.total) == (8, 8)
+    assert report.placement is not None
+    assert (decode_placement(report.placement).held == balanced_placement(LAYERS, EXPERTS, [2, 2, 0], 1).held).all()
+    assert [(a.replica, a.ready, a.epoch, a.running, a.pid) for a in report.attention] == [
+        ("a", True, report.epoch, 2, 7)
+    ]
+
+
+async def test_old_copies_wait_for_the_acknowledgement(scene: Scene) -> None:
+    goal = balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1)
+    scene.place(goal)
+    await scene.turns(4, sync=False)
+    assert scene.shards[0].held.any(), "the replica still routes to them"
+    assert not scene.directory.report().progress.settled
+    await scene.turns(3)
+    assert not scene.shards[0].held.any()
+    assert scene.directory.report().progress.settled
+
+
+async def test_a_replica_that_fell_silent_holds_nobody_up(scene: Scene) -> None:
+    scene.place(balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1))
+    await scene.turns(4, sync=False)
+    scene.now += LEASE_SECONDS
+    await scene.turns(1, sync=False)
+    assert not scene.shards[0].held.any()
+    assert scene.directory.report().attention == ()
+
+
+async def test_a_restarted_shard_gets_its_own_experts_back(scene: Scene) -> None:
+    scene.shards[0].start()
+    await scene.turns(3)
+    assert scene.shards[0].held.sum() == 4
+    assert scene.directory.report().progress.settled
+    assert scene.table is not None
+    assert scene.table.shards[0].incarnation == scene.shards[0].incarnation
+
+
+async def test_a_silent_shard_is_lost_but_stays_in_the_table_for_a_while(scene: Scene) -> None:
+    scene.shards[0].fault = TimeoutError()
+    scene.now += LOST_SECONDS
+    await scene.turns(1)
+    report = scene.directory.report()
+    assert (report.shards[0].phase, report.shards[0].held) == ("Lost", 0)
+    assert scene.table is not None
+    assert scene.table.complete
+    scene.now += FORGOTTEN_SECONDS
+    await scene.turns(2)
+    assert not scene.table.complete
+    scene.shards[0].fault = None
+    await scene.turns(1)
+    assert scene.table.complete
+
+
+async def test_a_dead_shard_leaves_the_table_at_once(scene: Scene) -> None:
+    scene.shards[0].fault = ShardGoneError("its process has ended")
+    await scene.turns(1)
+    assert scene.table is not None
+    assert [shard.index for shard in scene.table.shards] == [1]
+    assert scene.directory.report().shards[0].phase == "Lost"
+    assert scene.directory.report().placement is None
+
+
+async def test_a_shard_with_another_checkpoint_is_not_used(scene: Scene) -> None:
+    scene.shards[0].digest = "sha256:other"
+    await scene.turns(1)
+    assert scene.table is not None
+    assert [shard.index for shard in scene.table.shards] == [1]
+    assert "another checkpoint" in (scene.directory.report().shards[0].problem or "")
+
+
+async def test_too_little_room_is_told(scene: Scene) -> None:
+    scene.shards[2].capacity = 2
+    scene.place(balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1))
+    await scene.turns(3)
+    assert scene.shards[2].held.sum() == 2
+    assert "it may hold 2 experts, the placement gives it 4" in (scene.directory.report().shards[2].problem or "")
+
+
+async def test_after_a_restart_the_directory_asks_the_shards(scene: Scene) -> None:
+    before = scene.version
+    await scene.restart_directory()
+    await scene.turns(2)
+    assert scene.version.epoch > before.epoch
+    assert scene.version.origin != before.origin
+    assert scene.directory.report().progress.settled
+
+
+async def test_a_new_directory_publishes_nothing_before_it_has_heard_all_shards(scene: Scene) -> None:
+    """Replicas keep the table of its predecessor; one without live shards would stop them."""
+    before = scene.table
+    scene.directory = scene.new_directory()
+    await scene.directory.inspect_model()
+    await scene.turns(2)
+    assert scene.table is before, "it has not even been told which shards there are"
+    scene.shards[0].fault = TimeoutError()
+    scene.directory.configure(scene.config)
+    await scene.turns(2)
+    assert scene.table is before
+    scene.now += HEARING_SECONDS
+    await scene.turns(1)
+    assert scene.table is not None
+    assert [shard.index for shard in scene.table.shards] == [1], "shard 0 is not waited for any longer"
+
+
+async def test_a_new_directory_frees_nothing_that_a_predecessors_table_may_name(scene: Scene) -> None:
+    scene.place(balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1))
+    await scene.restart_directory()
+    await scene.turns(4, sync=False)
+    assert scene.shards[2].held.sum() == 4
+    assert scene.shards[0].held.any(), "a replica that has not reported yet may route to them"
+    scene.now += LEASE_SECONDS
+    await scene.turns(3)
+    assert not scene.shards[0].held.any()
+
+
+async def test_what_is_refused_is_told_and_the_old_target_stays(scene: Scene) -> None:
+    scene.directory.configure({**scene.config, "term": 0, "revision": 99})
+    report = scene.directory.report()
+    assert "term: 0 is older than 1" in (report.refused or "")
+    assert report.revision == 1
+    scene.place(balanced_placement(LAYERS, EXPERTS + 1, [3, 2, 2], 1))
+    assert "the model has 2 of 4" in (scene.directory.report().refused or "")
+    scene.directory.configure("nonsense")
+    assert "malformed" in (scene.directory.report().refused or "")
+    await scene.turns(2)
+    assert scene.directory.report().progress.settled
+    scene.directory.configure(scene.config | {"placement": encode_placement(balanced_placement(2, 4, [2, 2, 0], 1))})
+    assert scene.directory.report().refused is None
+
+
+async def test_a_shard_that_is_not_wanted_any_more_leaves_the_table(scene: Scene) -> None:
+    scene.place(balanced_placement(LAYERS, EXPERTS, [4], 1))
+    await scene.turns(3)
+    report = scene.directory.report()
+    assert len(report.shards) == 1
+    assert report.progress.settled
+
+
+async def test_without_shards_there_is_an_empty_table(scene: Scene) -> None:
+    scene.directory.configure({"term": 1, "revision": 9})
+    await scene.turns(1)
+    report = scene.directory.report()
+    assert (report.shards, report.placement, report.progress.settled) == ((), None, False)
+
+
+async def test_counts_are_added_once_however_often_they_are_delivered(scene: Scene) -> None:
+    delta = RoutingCounters.zero(LAYERS, EXPERTS)
+    delta.load[1, 2] = 5
+    delta.tokens, delta.visits, delta.failovers = 4, 6, 1
+    delta.pairs[1] = 5
+    await scene.sync(delta, sequence=1)
+    await scene.sync(delta, sequence=1)
+    await scene.sync(delta, sequence=2)
+    report = scene.directory.report()
+    assert (report.traffic.tokens, report.traffic.visits, report.traffic.failovers) == (8, 12, 2)
+    assert decode_counts(report.traffic.load or "", LAYERS, EXPERTS)[1, 2] == 10
+    assert [shard.tokens for shard in report.shards] == [0, 10, 0]
+
+
+async def test_a_model_that_cannot_be_served_is_reported_and_looked_at_again() -> None:
+    answers: list[ModelFacts | ModelError] = [ModelError("ConfigMissing", "no config.json in /m; copy it"), FACTS]
+
+    def inspect() -> ModelFacts:
+        answer = answers.pop(0)
+        if isinstance(answer, ModelError):
+            raise answer
+        return answer
+
+    directory = Directory(inspect, FakeShard)
+    assert not await directory.inspect_model()
+    report = directory.report()
+    assert report.model is None
+    assert report.model_problem is not None
+    assert report.model_problem.reason == "ConfigMissing"
+    reply = await directory.sync(SyncRequest("a", TableVersion(0, ""), 0, None, AttentionStatus(ready=False)))
+    assert reply.table is None
+    assert await directory.inspect_model()
+    assert directory.report().model == FACTS
+    assert directory.report().model_problem is None
+
+
+async def test_a_placement_that_turns_out_to_be_for_another_model_is_refused() -> None:
+    scene = Scene(shards=1)
+    scene.place(balanced_placement(LAYERS, EXPERTS + 1, [5], 1))
+    assert scene.directory.report().refused is None
+    await scene.directory.inspect_model()
+    assert "the model has 2 of 4" in (scene.directory.report().refused or "")
+    await scene.turns(2)
+    assert not scene.shards[0].held.any()
+
+
+async def test_an_answer_from_before_an_order_is_not_believed() -> None:
+    """Shard 0 is asked, then told to free a copy, and only then answers what it held when it was asked."""
+    scene = Scene(shards=2)
+    await scene.directory.inspect_model()
+    scene.place(balanced_placement(LAYERS, EXPERTS, [4, 4], 2), min_copies=1)
+    scene.now += LEASE_SECONDS
+    await scene.turns(3)
+    monitor = scene.directory._monitors[0]
+    asked, answer = asyncio.Event(), asyncio.Event()
+    describe = scene.shards[0].describe
+
+    async def slowly() -> ShardDescription:
+        description = await describe()
+        asked.set()
+        await answer.wait()
+        return description
+
+    scene.shards[0].describe = slowly  # type: ignore[method-assign]  # this one answer comes late
+    poll = asyncio.create_task(monitor.poll())
+    await asked.wait()
+    await monitor.assign(load=(), free=((0, 0),))
+    answer.set()
+    await poll
+    assert not monitor.held(FACTS)[0, 0]

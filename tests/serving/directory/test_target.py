@@ -1,0 +1,82 @@
+"""What the directory takes for a target and what it refuses, in words that name field, value and cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moe_placement import balanced_placement
+from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.codec import encode_placement
+from moe_placement.wire.model import ModelFacts
+from moe_serving.directory.errors import ConfigRefusedError
+from moe_serving.directory.target import Target, read_target
+
+PLACEMENT = balanced_placement(2, 4, [2, 2], 1)
+FACTS = ModelFacts(
+    digest="sha256:d",
+    architecture="Mixtral",
+    layers=2,
+    experts=4,
+    top_k=2,
+    bytes_per_expert=8,
+    dtype="float32",
+    max_context=64,
+)
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "term": 3,
+        "revision": 7,
+        "shards": (ShardRef(index=0, application="a"), ShardRef(index=1, application="b")),
+        "slots_per_shard": 2,
+        "placement": encode_placement(PLACEMENT),
+    }
+    return DirectoryConfig(**{**fields, **changes}).model_dump(mode="json")
+
+
+def test_a_good_one() -> None:
+    target = read_target(config(), Target())
+    assert (target.term, target.revision, target.min_copies) == (3, 7, 1)
+    assert target.placement == PLACEMENT
+    target.check_model(FACTS)
+
+
+def test_before_the_model_is_known_there_is_no_placement() -> None:
+    assert read_target({}, Target()) == Target()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"term": 2}, "term: 2 is older than 3"),
+        ({"shards": [{"index": 1, "application": "b"}]}, r"indices \[1\] are not 0 .. 0"),
+        ({"shards": [{"index": 0, "application": "a"}]}, "is for 2 shards, 1 are listed"),
+        ({"placement": "p9.abc"}, "placement: unknown placement format 'p9'"),
+        ({"placement": "p1.????"}, "placement: damaged placement"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"min_copies": 0}, "min_copies: Input should be greater than or equal to 1"),
+    ],
+)
+def test_refusals(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigRefusedError, match=message):
+        read_target({**config(), **changed}, read_target(config(), Target()))
+
+
+def test_a_config_that_is_no_object_at_all() -> None:
+    with pytest.raises(ConfigRefusedError, match="malformed user_config: config:"):
+        read_target(["nonsense"], Target())
+
+
+def test_the_same_term_may_be_written_again() -> None:
+    current = read_target(config(), Target())
+    assert read_target(config(revision=8), current).revision == 8
+
+
+def test_a_placement_for_another_model() -> None:
+    target = read_target(config(), Target())
+    with pytest.raises(ConfigRefusedError, match="2 layers of 4 experts, the model has 2 of 8"):
+        target.check_model(FACTS.model_copy(update={"experts": 8}))
+    assert target.without_placement().placement is None

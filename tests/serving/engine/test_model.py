@@ -1,0 +1,113 @@
+"""The attention process's model: everything but experts, from a local path, complete or not at all."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from reference import CONFIGS, build_checkpoint, reference_model
+from safetensors.torch import load_file, save_file
+from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+
+from moe_serving.checkpoint import Checkpoint, ModelError
+from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.engine.model import load_attention_model
+
+
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_it_holds_all_parameters_but_the_experts(checkpoint_of, variant):
+    path = checkpoint_of(variant)
+    checkpoint = Checkpoint.open(path)
+    whole = {name: tensor for name, tensor in reference_model(path).named_parameters() if ".experts." not in name}
+    model = load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    held = dict(model.module.named_parameters())
+    assert held.keys() == whole.keys()
+    assert all(torch.equal(held[name], whole[name]) for name in whole)
+    stored = sum(entry.end - entry.begin for entry in checkpoint.tensors.values())
+    facts = checkpoint.facts("auto")
+    experts = facts.layers * facts.experts * facts.bytes_per_expert
+    assert sum(p.numel() * p.element_size() for p in held.values()) == stored - experts
+
+
+def test_the_experts_class_is_whole_again_afterwards(checkpoint_of):
+    path = checkpoint_of("mixtral")
+    load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    config = reference_model(path).config
+    assert {name for name, _ in MixtralExperts(config).named_parameters()} == {"gate_up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_served_dtype(checkpoint_of, dtype):
+    path = checkpoint_of("mixtral")
+    model = load_attention_model(path, dtype, "cpu", LocalExperts(path, dtype, "cpu"))
+    assert {parameter.dtype for parameter in model.module.parameters()} == {getattr(torch, dtype)}
+
+
+def test_end_tokens_come_from_the_generation_config_first(tmp_path):
+    path = build_checkpoint("mixtral", tmp_path)
+    generation = path / "generation_config.json"
+    generation.write_text(json.dumps({"eos_token_id": [7, 8]}))
+    experts = LocalExperts(path, "auto", "cpu")
+    assert load_attention_model(path, "auto", "cpu", experts).end_token_ids == {7, 8}
+    generation.unlink()
+    assert load_attention_model(path, "auto", "cpu", experts).end_token_ids == {2}
+
+
+def test_a_missing_tensor_is_an_error_not_a_random_number(tmp_path):
+    path = edited(tmp_path, drop="model.layers.2.self_attn.q_proj.weight")
+    with pytest.raises(ModelError, match=r"lacks 1 tensors, such as model.layers.2.self_attn.q_proj.weight") as caught:
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    assert caught.value.reason == "WeightsMissing"
+
+
+def test_a_tensor_of_another_shape_is_an_error(tmp_path):
+    path = edited(tmp_path, reshape="model.layers.1.self_attn.k_proj.weight")
+    with pytest.raises(ModelError, match=r"k_proj.weight is \[64, 32\], config.json makes it \[32, 64\]") as caught:
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    assert caught.value.reason == "ConfigInvalid"
+
+
+def test_a_config_transformers_refuses_is_an_error(tmp_path):
+    path = build_checkpoint("mixtral", tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "num_attention_heads": "four"}))
+    with pytest.raises(ModelError, match="num_attention_heads") as caught:
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    assert caught.value.reason == "ConfigInvalid"
+
+
+def edited(path, drop="", reshape=""):
+    build_checkpoint("mixtral", path)
+    tensors = load_file(path / "model.safetensors")
+    tensors.pop(drop, None)
+    if reshape:
+        tensors[reshape] = tensors[reshape].T.contiguous()
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+_MEASURE = """
+import sys, psutil
+from moe_serving.engine.model import load_attention_model
+class Nobody:
+    def forward(self, layer, hidden, expert_ids, weights): raise NotImplementedError
+small, large = sys.argv[1:]
+load_attention_model(small, "auto", "cpu", Nobody())
+before = psutil.Process().memory_full_info().uss
+model = load_attention_model(large, "auto", "cpu", Nobody())
+print(psutil.Process().memory_full_info().uss - before)
+"""
+
+
+def test_private_memory_has_no_room_for_experts(checkpoint_of, tmp_path):
+    large = build_checkpoint(
+        "mixtral", tmp_path, hidden_size=512, intermediate_size=1024, num_hidden_layers=2, num_local_experts=16
+    )
+    facts = Checkpoint.open(large).facts("auto")
+    experts = facts.layers * facts.experts * facts.bytes_per_expert
+    assert experts > 200e6
+    command = [sys.executable, "-c", _MEASURE, str(checkpoint_of("mixtral")), str(large)]
+    grown = int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+    rest = sum(entry.end - entry.begin for entry in Checkpoint.open(large).tensors.values()) - experts
+    assert grown < rest + 0.1 * experts, f"{grown / 1e6:.0f} MB for {rest / 1e6:.0f} MB of weights"

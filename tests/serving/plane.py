@@ -1,0 +1,192 @@
+"""A data plane on the Ray of the tests, told what to do as the operator would tell it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from moe_dev.raylocal import LocalRay
+from moe_placement import Placement, balanced_placement
+from moe_placement.wire.applications import (
+    ApiConfig,
+    AttentionConfig,
+    AttentionScale,
+    CoreArgs,
+    DirectoryConfig,
+    ModelArgs,
+    Network,
+    ShardArgs,
+    ShardConfig,
+    ShardRef,
+    render_core,
+    render_shard,
+    shard_application_name,
+)
+from moe_placement.wire.codec import encode_placement
+from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_serving.checkpoint import inspect_model
+from moe_serving.standalone.serve_rest import ServeRest
+
+WAIT_S = 240.0
+"""For anything that starts processes; two busy cores are slow."""
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Plane:
+    """One deployment. Every change is a PUT of what should be, as Serve wants it.
+
+    Attributes:
+        api_key: what clients must show.
+        limits: of the attention replicas.
+    """
+
+    def __init__(
+        self,
+        ray: LocalRay,
+        name: str,
+        model: Path,
+        *,
+        copies: int = 1,
+        attention: int = 1,
+        network: Network = "auto",
+        verify: bool = False,
+    ) -> None:
+        self.name = name
+        self.url = f"{ray.serve_url}/{name}"
+        self.api_key = secrets.token_hex(16)
+        self.limits = AttentionConfig()
+        self._rest = ServeRest(ray.dashboard_url, ray.token)
+        self._internal_key = secrets.token_hex(16)
+        self._args = ModelArgs(path=str(model), dtype="float32", network=network, verify=verify)
+        self._copies = copies
+        self._attention = attention
+        self._revision = 0
+        self._placement: Placement | None = None
+        self._refs: tuple[ShardRef, ...] = ()
+        self._deployed: set[str] = set()
+
+    def deploy_core(self) -> None:
+        """The core alone: no shard, no placement."""
+        self._put()
+
+    def scale(self, shards: int) -> None:
+        """Run ``shards`` shards, as the operator would: copy, then take away. Waits until it is done."""
+        facts = inspect_model(self._args.path, self._args.dtype)
+        before = len(self._refs)
+        names = [shard_application_name(self.name, index) for index in range(max(shards, before))]
+        slots = [facts.experts if index < shards else 0 for index in range(len(names))]
+        self._placement = balanced_placement(facts.layers, facts.experts, slots, self._copies, self._placement)
+        self._refs = tuple(ShardRef(index=index, application=name) for index, name in enumerate(names))
+        self._put(slots_per_shard=facts.experts)
+        self.wait(lambda report: report.revision == self._revision and report.progress.settled, f"{shards} shards")
+        if shards < before:
+            self._refs = self._refs[:shards]
+            kept = self._placement.slots[:, : facts.experts * shards]
+            self._placement = Placement.of(kept, slots[:shards], facts.experts)
+            self._put(slots_per_shard=facts.experts)
+
+    def set_attention(self, limits: AttentionConfig | None = None, replicas: int | None = None) -> None:
+        """Change the ``user_config`` or the number of the attention replicas, and nothing else."""
+        self.limits = limits or self.limits
+        self._attention = replicas or self._attention
+        self._put(slots_per_shard=self._placement.shard_slots[0] if self._placement else 0)
+
+    def report(self) -> DirectoryReport | None:
+        """What the operator would read; None while nothing answers."""
+        body = self.get(INTERNAL_REPORT_PATH, self._internal_key)[1]
+        try:
+            return DirectoryReport.model_validate_json(body)
+        except ValueError:
+            return None
+
+    def get(self, path: str, key: str | None = None) -> tuple[int, str]:
+        """Status and body of a GET; 0 where nobody answers."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def wait(self, condition: Callable[[DirectoryReport], object], what: str) -> DirectoryReport:
+        """Until a report satisfies ``condition``."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            report = self.report()
+            if report is not None and condition(report):
+                return report
+            assert time.monotonic() < end, f"waited {WAIT_S} s for {what}; last report: {report}\n{self.statuses()}"
+            time.sleep(0.2)
+
+    def wait_ready(self) -> None:
+        """Until the api says that it can answer."""
+        end = time.monotonic() + WAIT_S
+        while (answer := self.get("/healthz"))[0] != 200:
+            assert time.monotonic() < end, f"not ready after {WAIT_S} s: {answer}\n{self.statuses()}"
+            time.sleep(0.2)
+
+    def pids(self) -> dict[str, set[int]]:
+        """Processes of each deployment of each application, as Serve knows them."""
+        return {
+            f"{application}/{deployment}": {replica["pid"] for replica in state["replicas"]}
+            for application, status in self._rest.status().items()
+            if application in self._deployed
+            for deployment, state in status["deployments"].items()
+        }
+
+    def statuses(self) -> dict[str, str]:
+        """Of our applications, in Serve's words."""
+        states = self._rest.status()
+        return {name: f"{states[name]['status']} {states[name]['message']}" for name in self._deployed & states.keys()}
+
+    def remove(self) -> None:
+        self._rest.remove(self._deployed)
+        self._deployed = set()
+
+    def _put(self, slots_per_shard: int = 0) -> None:
+        self._revision += 1
+        core = render_core(
+            CoreArgs(application=self.name, model=self._args),
+            f"/{self.name}",
+            ApiConfig(
+                served_name="tiny",
+                api_key_sha256=(digest(self.api_key),),
+                internal_key_sha256=digest(self._internal_key),
+            ),
+            DirectoryConfig(
+                term=1,
+                revision=self._revision,
+                shards=self._refs,
+                slots_per_shard=slots_per_shard,
+                min_copies=self._copies,
+                placement=encode_placement(self._placement) if self._placement else None,
+            ),
+            self.limits,
+            AttentionScale(min_replicas=self._attention, max_replicas=self._attention),
+        )
+        applications = [core, *self._shards(slots_per_shard)]
+        gone = self._deployed - {application["name"] for application in applications}
+        if gone:
+            self._rest.remove(gone)
+        self._rest.deploy(applications, "127.0.0.1", 0)
+        self._deployed = {application["name"] for application in applications}
+
+    def _shards(self, slots_per_shard: int) -> Sequence[dict[str, Any]]:
+        return [
+            render_shard(
+                ShardArgs(application=ref.application, core=self.name, index=ref.index, model=self._args),
+                ShardConfig(slots_per_shard=slots_per_shard),
+            )
+            for ref in self._refs
+        ]

@@ -1,0 +1,205 @@
+"""The client's rounds with shards that are functions: what is sent where, how it is summed, who is given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from moe_serving.engine.errors import ExpertsUnavailableError
+from moe_serving.experts.messages import ComputeReply, ComputeRequest
+from moe_serving.routing.client import RemoteExperts
+from moe_serving.routing.dispatch import Patience
+from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
+from moe_serving.wire.endpoint import Address
+from moe_serving.wire.errors import ConnectionLostError, WireError
+from moe_serving.wire.transport import Message
+
+EXPERTS = 4
+HIDDEN = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+IDS = torch.tensor([[0, 1], [2, 3]])
+WEIGHTS = torch.tensor([[0.5, 0.25], [1.0, 2.0]])
+EXPECTED = HIDDEN * ((IDS + 1) * WEIGHTS).sum(dim=1, keepdim=True)
+
+
+@dataclass
+class FakeShard:
+    """Expert ``e`` multiplies rows by ``e + 1``. ``seconds`` is how long an answer takes."""
+
+    held: set[int]
+    seconds: float = 0.0
+    broken: bool = False
+    asked: list[list[int]] = field(default_factory=list)
+
+    def answer(self, message: Message) -> Message:
+        request = ComputeRequest.from_message(message)
+        experts = request.experts.tolist()
+        self.asked.append(experts)
+        sums = torch.zeros(request.hidden.shape)
+        for row, (begin, end) in enumerate(zip(request.offsets[:-1], request.offsets[1:], strict=True)):
+            for pair in range(int(begin), int(end)):
+                if experts[pair] in self.held:
+                    sums[row] += request.hidden[row] * (experts[pair] + 1) * request.weights[pair]
+        missing = [pair for pair, expert in enumerate(experts) if expert not in self.held]
+        return ComputeReply(sums, torch.tensor(missing, dtype=torch.int32)).to_message()
+
+
+class FakeCompletion:
+    def __init__(self, reply: Callable[[], Message], ready: float, broken: bool) -> None:
+        self._reply, self._ready, self._broken = reply, ready, broken
+
+    @property
+    def ready(self) -> float:
+        return self._ready
+
+    @property
+    def done(self) -> bool:
+        return self._broken or time.monotonic() >= self._ready
+
+    def result(self) -> Message:
+        if self._broken:
+            raise ConnectionLostError("reset by peer")
+        return self._reply()
+
+
+class FakeTransport:
+    def __init__(self, shard: FakeShard) -> None:
+        self._shard = shard
+
+    def submit(self, message: Message) -> FakeCompletion:
+        shard = self._shard
+        return FakeCompletion(lambda: shard.answer(message), time.monotonic() + shard.seconds, shard.broken)
+
+    def close(self) -> None:
+        pass
+
+
+class FakeFabric:
+    """Shards by the path of their address."""
+
+    def __init__(self, shards: Sequence[FakeShard]) -> None:
+        self._shards = {f"/{index}": shard for index, shard in enumerate(shards)}
+
+    def connect(self, address: Address, timeout: float) -> FakeTransport:
+        return FakeTransport(self._shards[str(address.unix_path)])
+
+    def wait(self, pending: Sequence[FakeCompletion], timeout: float) -> None:
+        until = min(time.monotonic() + timeout, *(completion.ready for completion in pending))
+        if not any(completion.done for completion in pending):
+            time.sleep(max(0.0, until - time.monotonic()))
+
+
+def table(shards: Sequence[FakeShard], epoch: int = 1) -> RoutingTable:
+    """What the shards hold by the directory's knowledge: all of it."""
+    held = np.zeros((1, EXPERTS, len(shards)), dtype=bool)
+    for position, shard in enumerate(shards):
+        held[0, sorted(shard.held), position] = True
+    paths = [Address("node", b"", unix_path=f"/{index}") for index in range(len(shards))]
+    addresses = tuple(ShardAddress(index, f"life-{index}", path) for index, path in enumerate(paths))
+    return RoutingTable(TableVersion(epoch, "directory"), addresses, held)
+
+
+def client(shards: Sequence[FakeShard], patience: Patience = Patience()) -> RemoteExperts[FakeCompletion]:  # noqa: B008
+    experts = RemoteExperts(1, EXPERTS, FakeFabric(shards), "node", patience)
+    experts.update(table(shards))
+    return experts
+
+
+def forward(experts: RemoteExperts[FakeCompletion]) -> torch.Tensor:
+    return experts.forward(0, HIDDEN, IDS, WEIGHTS)
+
+
+def preferred(experts: RemoteExperts[FakeCompletion], shards: Sequence[FakeShard]) -> FakeShard:
+    """A shard that ``forward`` asks while all is well."""
+    forward(experts)
+    experts.take_counters()
+    return next(shard for shard in shards if shard.asked)
+
+
+def test_each_shard_gets_one_message() -> None:
+    shards = [FakeShard({0, 2}), FakeShard({1, 3})]
+    assert torch.equal(forward(client(shards)), EXPECTED)
+    assert [shard.asked for shard in shards] == [[[0, 2]], [[1, 3]]]
+
+
+def test_the_answer_does_not_depend_on_who_answers_first() -> None:
+    """Sums in float32 depend on their order in the last bit, so it must always be the same."""
+    ids, weights, hidden = torch.tensor([[0, 1, 2, 3]]), torch.tensor([[1e-3, 1.0, 1e4, 1e8]]), torch.ones(1, 2)
+    results = set()
+    for slowest in range(EXPERTS):
+        shards = [FakeShard({expert}, seconds=0.02 * (expert == slowest)) for expert in range(EXPERTS)]
+        results.add(tuple(client(shards).forward(0, hidden, ids, weights)[0].tolist()))
+    assert len(results) == 1
+
+
+def test_a_broken_connection_is_made_good_by_another_copy() -> None:
+    shards = [FakeShard({0, 1, 2, 3}), FakeShard({0, 1, 2, 3})]
+    experts = client(shards)
+    asked = preferred(experts, shards)
+    asked.broken = True
+    assert torch.equal(forward(experts), EXPECTED)
+    assert experts.take_counters().failovers > 0
+
+
+def test_pairs_that_a_shard_has_freed_are_asked_for_elsewhere() -> None:
+    """The table is stale: one shard holds nothing any more."""
+    shards = [FakeShard({0, 1, 2, 3}), FakeShard({0, 1, 2, 3})]
+    experts = client(shards)
+    asked = preferred(experts, shards)
+    asked.held = set()
+    assert torch.equal(forward(experts), EXPECTED)
+    counts = experts.take_counters()
+    assert counts.failovers == len(asked.asked[-1]) > 0
+    assert counts.load.tolist() == [[1, 1, 1, 1]]
+    assert counts.tokens == 2
+
+
+def test_a_layer_in_which_all_copies_are_slow_still_ends() -> None:
+    """Each shard given up doubles the patience: otherwise the copies of a slow layer would be given up in turn."""
+    shards = [FakeShard({0, 1, 2, 3}, seconds=0.15), FakeShard({0, 1, 2, 3}, seconds=0.15)]
+    assert torch.equal(forward(client(shards, Patience(late_seconds=0.05))), EXPECTED)
+
+
+def test_a_newer_table_wakes_a_layer_that_waits() -> None:
+    shards = [FakeShard({0, 1}), FakeShard({2, 3})]
+    experts = RemoteExperts(1, EXPERTS, FakeFabric(shards), "node", Patience(unavailable_seconds=30))
+    experts.update(table(shards[:1]))
+    result: list[torch.Tensor] = []
+    thread = threading.Thread(target=lambda: result.append(forward(experts)), daemon=True)
+    thread.start()
+    assert experts.version.epoch == 1
+    experts.update(table(shards, epoch=2))
+    thread.join(10)
+    assert torch.equal(result[0], EXPECTED)
+    assert experts.version.epoch == 2
+
+
+def test_an_older_table_is_ignored() -> None:
+    shards = [FakeShard({0, 1, 2, 3})]
+    experts = client(shards)
+    experts.update(table([], epoch=0))
+    assert torch.equal(forward(experts), EXPECTED)
+
+
+def test_what_nobody_holds_is_named() -> None:
+    experts = client([FakeShard({0, 1, 2})], Patience(unavailable_seconds=0.05))
+    with pytest.raises(ExpertsUnavailableError, match=r"layer 0: no copy of experts \[3\] .* they are on no shard"):
+        forward(experts)
+
+
+def test_a_shard_that_cannot_be_reached_is_named_with_the_reason() -> None:
+    class Unreachable(FakeFabric):
+        def connect(self, address: Address, timeout: float) -> FakeTransport:
+            raise WireError("no route to host")
+
+    shards = [FakeShard({0, 1, 2, 3})]
+    experts = RemoteExperts(1, EXPERTS, Unreachable(shards), "node", Patience(unavailable_seconds=0.3))
+    experts.update(table(shards))
+    with pytest.raises(ExpertsUnavailableError, match=r"shard 0 \(no route to host\)"):
+        forward(experts)
+    experts.close()

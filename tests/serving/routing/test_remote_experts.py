@@ -1,0 +1,249 @@
+"""The experts client against real shard processes that die, hang, move and lie."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from cluster import LocalCluster
+from torch import Tensor
+
+from moe_serving.engine.errors import ExpertsUnavailableError
+from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.routing.dispatch import Patience
+from moe_serving.routing.errors import VerificationError
+
+LAYERS, EXPERTS, TOP_K, HIDDEN = 4, 8, 2, 64
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def path(checkpoint_of: Callable[[str], Path]) -> Path:
+    return checkpoint_of("mixtral")
+
+
+@pytest.fixture(scope="module")
+def whole(path: Path) -> LocalExperts:
+    """The truth: all experts in this process."""
+    return LocalExperts(path, "float32", "cpu")
+
+
+@pytest.fixture
+def cluster(path: Path) -> Iterator[LocalCluster]:
+    with LocalCluster.start(path, shards=4) as cluster:
+        yield cluster
+
+
+def layer_input(tokens: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    experts = torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOP_K] for _ in range(tokens)])
+    return torch.randn(tokens, HIDDEN, generator=generator), experts, torch.rand(tokens, TOP_K, generator=generator)
+
+
+@torch.inference_mode()
+def check(experts: ExpertsClient, whole: LocalExperts, rounds: int, seed: int = 0) -> None:
+    """Layers of batches of 1 to 9 tokens come out as the whole model computes them."""
+    for number in range(rounds):
+        asked = layer_input(1 + number % 9, seed * 1000 + number)
+        layer = number % LAYERS
+        torch.testing.assert_close(experts.forward(layer, *asked), whole.forward(layer, *asked), atol=1e-4, rtol=1e-4)
+
+
+class Stream:
+    """Checks layers without pause in a thread, as an engine would ask for them."""
+
+    def __init__(self, experts: ExpertsClient, whole: LocalExperts) -> None:
+        self.rounds = 0
+        self.slowest = 0.0
+        self._experts, self._whole = experts, whole
+        self._stopping = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive(), f"a layer did not end within {WAIT_S} s"
+        if self._error is not None:
+            raise self._error
+
+    def go_on(self, rounds: int = 30) -> None:
+        """Wait for that many more rounds."""
+        goal, deadline = self.rounds + rounds, time.monotonic() + WAIT_S
+        while self.rounds < goal and self._error is None:
+            assert time.monotonic() < deadline, f"{rounds} rounds did not pass within {WAIT_S} s"
+            time.sleep(0.005)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                begin = time.monotonic()
+                check(self._experts, self._whole, rounds=5, seed=self.rounds)
+                self.slowest = max(self.slowest, time.monotonic() - begin)
+                self.rounds += 1
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's thread
+            self._error = error
+
+
+@pytest.mark.parametrize("network", ["unix", "tcp"])
+def test_rows_come_out_as_the_whole_model_computes_them(path: Path, whole: LocalExperts, network: str) -> None:
+    with LocalCluster.start(path, shards=4, network=network) as cluster:  # type: ignore[arg-type]  # both are
+        for shards, copies in ((1, 1), (2, 2), (4, 1), (4, 3)):
+            cluster.place(shards, copies)
+            check(cluster.client(), whole, rounds=36)
+
+
+def test_counts(cluster: LocalCluster) -> None:
+    cluster.place(shards=2, copies=1)
+    experts = cluster.client()
+    asked = layer_input(tokens=5, seed=1)
+    experts.forward(3, *asked)
+    experts.forward(3, *asked)
+    cluster.wait_until(lambda: cluster.report().traffic.tokens == 10, "the counts to arrive")
+    report = cluster.report()
+    holders = cluster.holders()
+    visits = 2 * sum(len({holders[3][expert] for expert in row}) for row in asked[1].tolist())
+    assert (report.traffic.visits, report.traffic.failovers) == (visits, 0)
+    assert sum(shard.tokens for shard in report.shards) == 2 * 5 * TOP_K
+
+
+def test_a_killed_shard_costs_nothing_but_time_while_copies_live(cluster: LocalCluster, whole: LocalExperts) -> None:
+    cluster.place(shards=3, copies=2)
+    with Stream(cluster.client(), whole) as stream:
+        stream.go_on()
+        cluster.kill(1)
+        stream.go_on()
+        cluster.restart(1)
+        cluster.wait_settled()
+        stream.go_on()
+        cluster.kill(0)
+        stream.go_on()
+    assert cluster.report().traffic.failovers > 0
+
+
+def test_the_only_copy_is_waited_for(cluster: LocalCluster, whole: LocalExperts) -> None:
+    cluster.place(shards=2, copies=1)
+    with Stream(cluster.client(), whole) as stream:
+        stream.go_on()
+        cluster.kill(1)
+        time.sleep(1)
+        cluster.restart(1)
+        stream.go_on()
+    assert stream.slowest > 0.9
+
+
+def test_a_copy_that_never_returns_is_named(cluster: LocalCluster) -> None:
+    cluster.place(shards=2, copies=1)
+    experts = cluster.client(Patience(late_seconds=0.2, unavailable_seconds=0.5))
+    cluster.kill(1)
+    hidden, _, weights = layer_input(tokens=1, seed=1)
+    lost = [expert for expert, shard in enumerate(cluster.holders()[2]) if shard == 1]
+    with pytest.raises(ExpertsUnavailableError, match=rf"layer 2: no copy of experts \[{lost[0]}, {lost[1]}\]"):
+        experts.forward(2, hidden, torch.tensor([lost[:2]]), weights)
+
+
+def test_the_shard_that_should_have_answered_is_named(cluster: LocalCluster) -> None:
+    """It hangs instead of dying: it stays in the table, and the message says what it does."""
+    cluster.place(shards=1, copies=1)
+    experts = cluster.client(Patience(late_seconds=0.2, unavailable_seconds=0.5))
+    asked = layer_input(tokens=1, seed=1)
+    experts.forward(0, *asked)
+    cluster.pause(0)
+    try:
+        with pytest.raises(ExpertsUnavailableError, match=r"shard 0 \(it did not answer in time\)"):
+            experts.forward(0, *asked)
+    finally:
+        cluster.resume(0)
+
+
+def test_a_late_shard_is_given_up_and_comes_back(cluster: LocalCluster, whole: LocalExperts) -> None:
+    cluster.place(shards=2, copies=2)
+    experts = cluster.client(Patience(late_seconds=0.3))
+    check(experts, whole, rounds=9)
+    cluster.pause(0)
+    try:
+        check(experts, whole, rounds=9)
+    finally:
+        cluster.resume(0)
+    sent = cluster.report().shards[0].tokens
+
+    def asked_again() -> bool:
+        check(experts, whole, rounds=9)
+        return cluster.report().shards[0].tokens > sent
+
+    cluster.wait_until(asked_again, "shard 0 to be asked again")
+
+
+def test_a_late_only_copy_is_waited_for(cluster: LocalCluster, whole: LocalExperts) -> None:
+    cluster.place(shards=2, copies=1)
+    with Stream(cluster.client(Patience(late_seconds=0.1)), whole) as stream:
+        stream.go_on()
+        cluster.pause(1)
+        time.sleep(1)
+        cluster.resume(1)
+        stream.go_on()
+
+
+def test_a_stale_table_is_harmless(cluster: LocalCluster, whole: LocalExperts) -> None:
+    """While no directory tells it otherwise, the client asks a shard for what it has freed, and is sent elsewhere."""
+    placement = cluster.place(shards=2, copies=2)
+    experts = cluster.client()
+    cluster.stop_directory()
+    shard = cluster.shards[0]
+    said = shard.call("describe")
+    held = sorted(placement.holdings(0))
+    shard.call("assign", said.incarnation, (), tuple(held[::2]))
+    check(experts, whole, rounds=18)
+    assert experts.take_counters().failovers > 0
+
+
+def test_placements_change_under_load_bit_for_bit(path: Path, whole: LocalExperts) -> None:
+    with LocalCluster.start(path, shards=4, verify=True) as cluster:
+        cluster.place(shards=2, copies=2)
+        with Stream(cluster.client(), whole) as stream:
+            stream.go_on(10)
+            for shards, copies in ((4, 2), (2, 1), (3, 2), (4, 1), (2, 2)):
+                cluster.place(shards, copies)
+                stream.go_on(10)
+            cluster.kill(0)
+            stream.go_on(10)
+        assert cluster.report().traffic.failovers > 0
+
+
+def test_verify_mode_catches_a_damaged_copy(path: Path, whole: LocalExperts) -> None:
+    with LocalCluster.start(path, shards=1, verify=True) as cluster:
+        cluster.place(shards=1, copies=1)
+        experts = cluster.client()
+        asked = layer_input(tokens=4, seed=3)
+        damaged = int(asked[1][2, 0])
+        experts.forward(1, *asked)
+        cluster.shards[0].call("corrupt", 1, damaged)
+        with pytest.raises(VerificationError, match=f"layer 1: expert {damaged} answered row"):
+            experts.forward(1, *asked)
+        experts.forward(2, *asked)
+
+
+def test_tokens_flow_while_the_directory_is_away(cluster: LocalCluster, whole: LocalExperts) -> None:
+    cluster.place(shards=2, copies=2)
+    experts = cluster.client()
+    before = experts.version
+    with Stream(experts, whole) as stream:
+        cluster.stop_directory()
+        stream.go_on()
+        cluster.kill(0)
+        stream.go_on()
+        cluster.start_directory()
+        cluster.restart(0)
+        cluster.wait_settled()
+        stream.go_on()
+    assert experts.version.epoch > before.epoch
+    assert experts.version.origin != before.origin

@@ -1,0 +1,60 @@
+"""``moe-serve`` with arguments that cannot work: a message that names them, exit code 2, and nothing is started."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from moe_serving import cli
+
+TINY = Path(__file__).parents[3] / "models" / "tiny"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said on stderr; argparse ends the program by itself."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: --model"),
+        (["--model", "/nowhere"], "--model /nowhere: PathNotFound: model path /nowhere does not exist"),
+        (["--model", str(TINY), "--shards", "0"], "--shards: '0' is not a whole number of at least 1"),
+        (["--model", str(TINY), "--shards", "-2"], "argument --shards"),
+        (["--model", str(TINY), "--shards", "2", "--copies", "3"], "3 copies of an expert need 3 shards"),
+        (["--model", str(TINY), "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (["--model", str(TINY), "--max-context", "1"], "--max-context 1: must be at least 2"),
+        (["--model", str(TINY), "--port", "99999999"], "argument --port: '99999999' is not a port"),
+        (["--model", str(TINY), "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: cannot listen there"),
+        (["--model", str(TINY), "--api-key-file", "/nowhere"], "--api-key-file /nowhere: No such file or directory"),
+        (["--model", str(TINY), "--api-key-file", "/dev/null"], "--api-key-file /dev/null: has no key in it"),
+    ],
+    ids=str,
+)
+def test_arguments(capsys, arguments, message) -> None:
+    assert message in refusal(capsys, *arguments)
+
+
+def test_a_port_in_use(capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refusal(capsys, "--model", str(TINY), "--port", str(port))
+    assert f"--port {port}: cannot listen there" in said
+    assert "choose another port" in said
+
+
+def test_a_model_that_is_damaged(capsys, tmp_path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(TINY, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    said = refusal(capsys, "--model", str(broken))
+    assert "WeightsTruncated" in said
+    assert "model.safetensors" in said

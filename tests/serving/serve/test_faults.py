@@ -1,0 +1,150 @@
+"""Whatever happens to shards and replicas under load: no request fails, and every token is the right one."""
+
+import asyncio
+import os
+import signal
+
+import httpx2
+import pytest
+from load import Load, compare_with_reference
+from openai import APIError, BadRequestError
+
+from moe_placement.wire.applications import AttentionConfig
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+STREAMS = 8
+TOKENS = 48
+
+
+@pytest.fixture
+def load(plane) -> Load:
+    """At least eight streams at a time."""
+    prompts = [tuple(range(11 * i + 5, 12 * i + 15)) for i in range(STREAMS)]
+    return Load(plane.url, plane.api_key, prompts, TOKENS)
+
+
+@pytest.fixture
+def check(openai, tiny, load):
+    """Compares all answers of the load with the unsharded model's; prints how many."""
+
+    def check(at_least: int = 2 * STREAMS) -> None:
+        assert len(load.answers) >= at_least
+        tally = compare_with_reference(tiny, openai, load.answers, TOKENS)
+        print(f"{len(load.answers)} answers, none failed; {tally}")
+
+    return check
+
+
+async def test_shards_come_and_go(plane, load, check) -> None:
+    before = plane.pids()
+    async with load:
+        await load.flow()
+        await asyncio.to_thread(plane.scale, 4)
+        grown = plane.pids()
+        await asyncio.to_thread(plane.scale, 2)
+    assert {name: grown[name] for name in before} == before, "a process that nobody touched was replaced"
+    assert len(grown) == len(before) + 2
+    assert plane.pids() == before
+    await asyncio.to_thread(check)
+
+
+async def test_a_shard_is_killed(plane, load, check) -> None:
+    victim = plane.report().shards[0]
+    failovers = plane.report().traffic.failovers
+    async with load:
+        await load.flow()
+        os.kill(victim.pid, signal.SIGKILL)
+        back = await asyncio.to_thread(
+            plane.wait,
+            lambda report: report.progress.settled and report.shards[0].incarnation not in ("", victim.incarnation),
+            "the shard to be back with all its experts",
+        )
+    assert back.shards[0].held == victim.held
+    assert back.traffic.failovers > failovers, "no layer was under way when the shard died"
+    await asyncio.to_thread(check)
+
+
+async def test_an_attention_replica_is_killed(plane, load, check) -> None:
+    victim = plane.report().attention[0]
+    async with load:
+        await load.flow()
+        os.kill(victim.pid, signal.SIGKILL)
+        await asyncio.to_thread(
+            plane.wait,
+            lambda report: (
+                victim.replica not in {r.replica for r in report.attention}
+                and sum(r.ready for r in report.attention) == 2
+            ),
+            "another replica in its place",
+        )
+    metrics = plane.get("/metrics")[1]
+    (count,) = (line.split()[1] for line in metrics.splitlines() if line.startswith("moe_attention_failovers_total"))
+    assert float(count) > 0, "no answer was under way when the replica died"
+    await asyncio.to_thread(check)
+
+
+async def test_an_attention_replica_is_taken_away(plane, load, check) -> None:
+    async with load:
+        await load.flow()
+        await asyncio.to_thread(plane.set_attention, replicas=1)
+        await asyncio.to_thread(plane.wait, lambda report: len(report.attention) == 1, "one replica to be left")
+        await load.flow()
+        await asyncio.to_thread(plane.set_attention, replicas=2)
+        await asyncio.to_thread(
+            plane.wait, lambda report: sum(replica.ready for replica in report.attention) == 2, "two replicas again"
+        )
+    await asyncio.to_thread(check)
+
+
+async def test_the_directory_is_killed(plane, load, check) -> None:
+    (victim,) = plane.pids()["serving/directory"]
+    epoch = plane.report().epoch
+    async with load:
+        await load.flow()
+        os.kill(victim, signal.SIGKILL)
+        await load.flow()
+        back = await asyncio.to_thread(
+            plane.wait, lambda report: report.progress.settled and report.epoch > epoch, "another directory to know all"
+        )
+        await load.flow()
+    assert sum(shard.held for shard in back.shards) == back.progress.total
+    await asyncio.to_thread(check)
+
+
+def test_the_api_is_killed(plane, openai) -> None:
+    (victim,) = plane.pids()["serving/api"]
+    stream = openai.completions.create(
+        model="tiny", prompt="x", max_tokens=900, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(stream)
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises((APIError, httpx2.TransportError)):
+        list(stream)
+    plane.wait(
+        lambda report: report.attention and not any(replica.kv_tokens for replica in report.attention),
+        "replicas to drop what nobody waits for any more",
+    )
+    plane.wait_ready()
+    assert openai.completions.create(model="tiny", prompt="x", max_tokens=4).choices[0].text
+
+
+async def test_other_limits_restart_nothing(plane, load, openai, check) -> None:
+    before = plane.pids()
+    narrow = AttentionConfig(max_running=2, max_batch_tokens=16, kv_cache_tokens=160)
+    async with load:
+        await load.flow()
+        await asyncio.to_thread(plane.set_attention, narrow)
+        await asyncio.to_thread(
+            plane.wait,
+            lambda report: any(0 < replica.running <= 2 and replica.waiting for replica in report.attention),
+            "the new limits",
+        )
+        with pytest.raises(
+            BadRequestError, match="the replica's cache holds 160; shorten them or raise kv_cache_tokens"
+        ):
+            await asyncio.to_thread(openai.completions.create, model="tiny", prompt="x", max_tokens=200)
+        await asyncio.to_thread(plane.set_attention, AttentionConfig())
+        await load.flow()
+    assert plane.pids() == before
+    await asyncio.to_thread(check)

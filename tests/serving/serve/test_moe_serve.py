@@ -1,0 +1,150 @@
+"""``moe-serve`` from the start to Ctrl-C, as a user runs it."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from openai import AuthenticationError, OpenAI
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+READY_S = 180.0
+
+
+class MoeServe:
+    """A running ``moe-serve``; remembers what it prints and every process it started."""
+
+    def __init__(self, arguments: list[str], temporary: Path, ray: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "moe_serving", *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.printed = ""
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment | (ray or {}) | {"TMPDIR": str(temporary)},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait_for(self, text: str) -> None:
+        end = time.monotonic() + READY_S
+        while text not in self.printed:
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.printed}"
+            assert time.monotonic() < end, f"waited {READY_S} s for {text!r} in:\n{self.printed}"
+            time.sleep(0.1)
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: int) -> int:
+        """Send a signal; returns the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            for process in [*self.family(), psutil.Process(self.process.pid)]:
+                process.kill()
+        self.process.wait(10)
+        self._reader.join(10)
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.printed += line
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A directory whose name leaves room for Ray's sockets in it."""
+    path = Path(tempfile.mkdtemp(prefix="ms"))
+    yield path
+    shutil.rmtree(path)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_from_start_to_end(tiny, tmp_path, short_tmp) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-first\nsk-second\n")
+    port = free_port()
+    arguments = ["--model", str(tiny), "--shards", "4", "--copies", "2", "--port", str(port)]
+    serving = MoeServe([*arguments, "--api-key-file", str(keys), "--max-context", "200"], short_tmp)
+    try:
+        serving.wait_for("Ctrl-C ends it.")
+        print(serving.printed)
+        assert re.search(r"\d+ MoE layers of \d+ experts", serving.printed)
+        assert re.search(r"(\d+) of \1 expert copies", serving.printed)
+        url = re.search(r"ready: (\S+)", serving.printed)[1]
+        assert url == f"http://127.0.0.1:{port}/v1"
+        assert f"curl -N {url}/completions" in serving.printed
+        with OpenAI(base_url=url, api_key="sk-second", max_retries=0) as client:
+            stream = client.completions.create(model="tiny", prompt="The", max_tokens=8, stream=True)
+            assert "".join(chunk.choices[0].text for chunk in stream)
+            with pytest.raises(AuthenticationError):
+                client.with_options(api_key="none").models.list()
+        family = serving.family()
+        assert len(family) > 6
+        assert serving.end(signal.SIGINT) == 0
+        assert_nothing_left(family, short_tmp)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    finally:
+        serving.kill()
+
+
+def test_an_end_in_the_middle_of_the_start(tiny, short_tmp) -> None:
+    serving = MoeServe(["--model", str(tiny), "--port", str(free_port())], short_tmp)
+    try:
+        serving.wait_for("starting api and directory")
+        family = serving.family()
+        assert serving.end(signal.SIGTERM) == 0
+        assert_nothing_left(family, short_tmp)
+    finally:
+        serving.kill()
+
+
+def test_on_a_ray_that_others_use_too(tiny, ray_cluster, plane, short_tmp) -> None:
+    theirs = plane.pids()
+    arguments = ["--model", str(tiny), "--ray", ray_cluster.address, "--route-prefix"]
+    taken = MoeServe([*arguments, f"/{plane.name}"], short_tmp, ray_cluster.environment)
+    serving = MoeServe([*arguments, "/own"], short_tmp, ray_cluster.environment)
+    try:
+        assert taken.process.wait(120) == 2
+        serving.wait_for("Ctrl-C ends it.")
+        url = re.search(r"ready: (\S+)", serving.printed)[1]
+        assert url == f"{ray_cluster.serve_url}/own/v1"
+        with OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            assert client.completions.create(model="tiny", prompt="The", max_tokens=4).choices[0].text
+        assert serving.end(signal.SIGINT) == 0
+        assert plane.pids() == theirs
+        assert plane.get("/healthz")[0] == 200
+    finally:
+        taken.kill()
+        serving.kill()
+    assert f"--route-prefix /{plane.name}: application {plane.name} is there; choose another" in taken.printed
+
+
+def assert_nothing_left(family: list[psutil.Process], temporary: Path) -> None:
+    alive = psutil.wait_procs(family, timeout=20)[1]
+    assert not alive
+    assert not list(temporary.glob("moe-*/session_*")), "Ray's files are left behind"

@@ -1,0 +1,94 @@
+"""What ``moe-serve`` hands to Ray Serve, and what it refuses before anything starts."""
+
+from typing import Any
+
+import pytest
+
+from moe_placement.wire.applications import CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
+from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelFacts
+from moe_serving.standalone.errors import UsageError
+from moe_serving.standalone.plan import Wanted, plan_applications
+
+FACTS = ModelFacts(
+    digest="sha256:00",
+    architecture="Mixtral",
+    layers=3,
+    experts=16,
+    top_k=2,
+    bytes_per_expert=1024,
+    dtype="float32",
+    max_context=64,
+)
+
+
+def wanted(**fields: Any) -> Wanted:
+    defaults: dict[str, Any] = {
+        "model": ModelArgs(path="/m"),
+        "served_name": "tiny",
+        "route_prefix": "/",
+        "shards": 4,
+        "copies": 2,
+        "attention_replicas": 1,
+        "max_context": None,
+        "api_keys": (),
+        "internal_key": "secret",
+    }
+    return Wanted(**(defaults | fields))
+
+
+def deployment(application: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entry for entry in application["deployments"] if entry["name"] == name)
+
+
+def test_one_core_and_an_application_per_shard() -> None:
+    core, *shards = plan_applications(wanted(), FACTS, gpus=0)
+    assert CoreArgs.model_validate(core["args"]).model.path == "/m"
+    assert [shard["route_prefix"] for shard in (core, *shards)] == ["/", None, None, None, None]
+    assert [ShardArgs.model_validate(shard["args"]).index for shard in shards] == [0, 1, 2, 3]
+    directory = DirectoryConfig.model_validate(deployment(core, "directory")["user_config"])
+    assert [ref.application for ref in directory.shards] == [shard["name"] for shard in shards]
+    assert directory.min_copies == 2
+    placement = decode_placement(directory.placement or "")
+    assert (placement.layers, placement.experts, placement.shard_slots) == (3, 16, (8, 8, 8, 8))
+    assert (placement.copies == 2).all()
+
+
+def test_keys_leave_only_as_digests() -> None:
+    core, *_ = plan_applications(wanted(api_keys=("sk-clear",), internal_key="in-clear"), FACTS, gpus=0)
+    assert "sk-clear" not in str(core)
+    assert "in-clear" not in str(core)
+    config = deployment(core, "api")["user_config"]
+    assert [len(digest) for digest in (*config["api_key_sha256"], config["internal_key_sha256"])] == [64, 64]
+
+
+@pytest.mark.parametrize(
+    ("shards", "replicas", "gpus", "device", "share"),
+    [
+        (4, 1, 1, "auto", 0.2),
+        (4, 2, 2, "cuda", 0.3333),
+        (1, 1, 8, "auto", 1.0),
+        (4, 1, 2, "cpu", None),
+        (4, 1, 0, "auto", None),
+    ],
+)
+def test_gpus_are_shared_evenly(shards, replicas, gpus, device, share) -> None:
+    asked = wanted(shards=shards, copies=1, attention_replicas=replicas, model=ModelArgs(path="/m", device=device))
+    core, *others = plan_applications(asked, FACTS, gpus)
+    options = None if share is None else {"num_cpus": 0, "num_gpus": share}
+    for entry in (deployment(core, "attention"), *(deployment(other, "experts") for other in others)):
+        assert entry.get("ray_actor_options") == options
+    assert "ray_actor_options" not in deployment(core, "api")
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpus", "message"),
+    [
+        ({"shards": 2, "copies": 3}, 0, "--shards 2 --copies 3: 3 copies of an expert need 3 shards"),
+        ({"model": ModelArgs(path="/m", device="cuda")}, 0, "--device cuda: Ray finds no GPU"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work(fields, gpus, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan_applications(wanted(**fields), FACTS, gpus)

@@ -1,0 +1,223 @@
+"""Tokens over real sockets from replicas that answer, stumble and die: the answer goes on, whole, nothing twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+import pytest
+
+from moe_serving.api.errors import InvalidRequestError, NotReadyError
+from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
+from moe_serving.streams import source as source_module
+from moe_serving.streams.errors import ReplicaLostError
+from moe_serving.streams.messages import StreamEvent
+from moe_serving.streams.receiver import StreamReceiver
+from moe_serving.streams.sender import SenderPool, StreamSender
+from moe_serving.streams.source import ReplicatedSource
+from moe_serving.wire.endpoint import Address
+from moe_serving.wire.kinds import StreamKind
+
+NODE = "node"
+
+
+class Replicas:
+    """Answers requests with the tokens 0, 1, 2 … of their positions; ``plan`` tells what becomes of each attempt.
+
+    Attributes:
+        plan: per attempt a function that is called before each token and may raise; the last one stays.
+    """
+
+    def __init__(self) -> None:
+        self.pool = SenderPool("replica", NODE, "auto")
+        self.address: Address | None = None
+        self.plan: list[Callable[[int], object]] = [lambda position: None]
+        self.asked: list[GenerationRequest] = []
+        self.cancelled: list[str] = []
+        self.cancelling = asyncio.Event()
+        self.failovers = 0
+
+    async def answer(self, request: GenerationRequest, stream: int) -> None:
+        self.asked.append(request)
+        step = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        sender = await self.pool.get(self.address)
+        sender.push(StreamEvent(stream))
+        try:
+            for position in range(len(request.emitted_ids), request.sampling.max_tokens):
+                outcome = step(position)
+                if asyncio.iscoroutine(outcome):
+                    await outcome
+                last = position + 1 == request.sampling.max_tokens
+                sender.push(StreamEvent(stream, (position,), "length" if last else None))
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled.append(request.request_id)
+            self.cancelling.set()
+            raise
+
+    async def sender(self) -> StreamSender:
+        return await self.pool.get(self.address)
+
+    def on_failover(self) -> None:
+        self.failovers += 1
+
+
+@pytest.fixture(params=["unix", "tcp"])
+async def receiver(request: pytest.FixtureRequest) -> AsyncIterator[StreamReceiver]:
+    receiver = StreamReceiver()
+    receiver.address = await receiver.start(NODE, "127.0.0.1", request.param)
+    yield receiver
+    await receiver.close()
+
+
+@pytest.fixture
+async def replicas(receiver: StreamReceiver) -> AsyncIterator[Replicas]:
+    replicas = Replicas()
+    replicas.address = receiver.address
+    yield replicas
+    await replicas.pool.close()
+
+
+@pytest.fixture
+def source(receiver: StreamReceiver, replicas: Replicas) -> ReplicatedSource:
+    return ReplicatedSource(receiver, replicas.answer, replicas.on_failover)
+
+
+def ask(name: str, tokens: int) -> GenerationRequest:
+    return GenerationRequest(name, (1, 2, 3), Sampling(max_tokens=tokens))
+
+
+async def collect(source: ReplicatedSource, request: GenerationRequest) -> list[TokenEvent]:
+    async with asyncio.timeout(20):
+        return [event async for event in source.stream(request)]
+
+
+def tokens(events: list[TokenEvent]) -> list[int]:
+    return [token for event in events for token in event.token_ids]
+
+
+def lost_at(position: int) -> Callable[[int], None]:
+    def step(now: int) -> None:
+        if now == position:
+            raise ReplicaLostError("killed")
+
+    return step
+
+
+async def test_many_streams_share_one_connection(source, replicas) -> None:
+    answers = await asyncio.gather(*(collect(source, ask(f"r{i}", 10 + i)) for i in range(20)))
+    assert [tokens(events) for events in answers] == [list(range(10 + i)) for i in range(20)]
+    assert all(events[-1].finish_reason == "length" for events in answers)
+    assert len(replicas.pool._senders) == 1
+    assert replicas.failovers == 0
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 9])
+async def test_a_lost_replica_is_followed_by_another(source, replicas, position) -> None:
+    replicas.plan = [lost_at(position), lambda now: None]
+    events = await collect(source, ask("r", 10))
+    assert tokens(events) == list(range(10))
+    assert replicas.failovers == 1
+    first, second = replicas.asked
+    assert second.emitted_ids == tuple(range(len(second.emitted_ids)))
+    assert (first.prompt_ids, first.sampling) == (second.prompt_ids, second.sampling)
+    assert first.request_id != second.request_id
+
+
+async def test_losses_may_follow_each_other(source, replicas) -> None:
+    replicas.plan = [lost_at(3), lost_at(3), lost_at(5), lambda now: None]
+    assert tokens(await collect(source, ask("r", 10))) == list(range(10))
+    assert replicas.failovers == 3
+
+
+async def test_the_socket_tells_of_a_death_before_the_call_does(source, replicas) -> None:
+    async def die_silently() -> None:
+        await (await replicas.sender()).close()
+        await asyncio.sleep(3600)
+
+    replicas.plan = [lambda now: die_silently() if now == 4 else None, lambda now: None]
+    assert tokens(await collect(source, ask("r", 8))) == list(range(8))
+    assert replicas.cancelled == ["r.0"]
+
+
+async def test_all_tokens_but_not_the_word_that_they_are_all(source, replicas) -> None:
+    async def answer(request: GenerationRequest, stream: int) -> None:
+        sender = await replicas.sender()
+        sender.push(StreamEvent(stream, (0, 1, 2)))
+        await asyncio.sleep(0.05)
+        raise ReplicaLostError("killed")
+
+    source._call = answer
+    events = await collect(source, ask("r", 3))
+    assert tokens(events) == [0, 1, 2]
+    assert events[-1].finish_reason == "length"
+
+
+async def test_nobody_left_is_an_error_after_a_while(source, replicas, monkeypatch) -> None:
+    monkeypatch.setattr(source_module, "RESUME_S", 0.3)
+    replicas.plan = [lost_at(2)]
+    with pytest.raises(NotReadyError, match="no attention replica could go on with the answer: killed"):
+        await collect(source, ask("r", 10))
+
+
+async def test_nobody_takes_the_request(source, monkeypatch) -> None:
+    async def answer(request: GenerationRequest, stream: int) -> None:
+        await asyncio.sleep(3600)
+
+    source._call = answer
+    monkeypatch.setattr(source_module, "RESUME_S", 0.2)
+    with pytest.raises(NotReadyError, match="none took the request"):
+        await collect(source, ask("r", 10))
+
+
+async def test_what_no_replica_can_answer_is_not_tried_again(source, replicas) -> None:
+    def refuse(now: int) -> None:
+        raise InvalidRequestError("too long")
+
+    replicas.plan = [refuse]
+    with pytest.raises(InvalidRequestError, match="too long"):
+        await collect(source, ask("r", 10))
+    assert len(replicas.asked) == 1
+
+
+async def test_leaving_early_cancels_the_call(source, replicas) -> None:
+    replicas.plan = [lambda now: asyncio.sleep(0.001)]
+    async with aclosing(source.stream(ask("r", 1_000_000))) as events:
+        async for event in events:
+            if event.token_ids:
+                break
+    async with asyncio.timeout(5):
+        await replicas.cancelling.wait()
+    assert replicas.cancelled == ["r.0"]
+
+
+async def test_a_reader_that_stops_reading_holds_nobody_up(source) -> None:
+    slow = source.stream(ask("slow", 1000))
+    first = await anext(slow)
+    assert tokens(await collect(source, ask("fast", 2000))) == list(range(2000))
+    rest = [event async for event in slow]
+    assert tokens([first, *rest]) == list(range(1000))
+    assert len(rest) < 100, "what was not read is joined"
+    await slow.aclose()
+
+
+async def test_more_tokens_than_asked_for_end_the_attempt(source, replicas) -> None:
+    async def answer(request: GenerationRequest, stream: int) -> None:
+        replicas.asked.append(request)
+        sender = await replicas.sender()
+        count = 9 if len(replicas.asked) == 1 else 4
+        sender.push(StreamEvent(stream, tuple(range(count)), "length"))
+
+    source._call = answer
+    assert tokens(await collect(source, ask("r", 4))) == [0, 1, 2, 3]
+    assert len(replicas.asked) == 2
+
+
+async def test_a_malformed_frame_closes_that_connection_and_streams_go_on(source, replicas) -> None:
+    async def spoil() -> None:
+        sender = await replicas.sender()
+        await sender._connection.send(StreamKind.TOKENS, b"nonsense")
+        await asyncio.sleep(3600)
+
+    replicas.plan = [lambda now: spoil() if now == 2 else None, lambda now: None]
+    assert tokens(await collect(source, ask("r", 6))) == list(range(6))
+    assert replicas.failovers == 1

@@ -1,0 +1,109 @@
+"""Greedy tokens over real shards equal plain transformers' in float32: models x shards x copies x batch x network.
+
+Shards are processes of their own, reached over sockets; Serve is not involved. 32 prompts of 64 tokens each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from cluster import LocalCluster
+from driver import ask, complete, greedy, running_engine
+from exactness import Tally, compare
+from reference import build_checkpoint, prompts, reference_greedy
+
+from moe_placement.wire.applications import Network
+from moe_serving.engine.engine import Engine
+from moe_serving.routing.client import RemoteExperts
+from moe_serving.wire.transport import SocketCompletion
+
+PROMPTS, TOKENS = 32, 64
+SHARDS_AND_COPIES = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]
+"""All of 1, 2, 4 shards and 1, 2 copies with no more copies than shards."""
+RANDOM = {"mixtral": {"num_hidden_layers": 2}, "qwen2_moe": {}, "qwen3_moe": {}, "olmoe": {"num_hidden_layers": 2}}
+"""Random checkpoints, two or three MoE layers each, by the fields that differ from ``reference.CONFIGS``."""
+MATRIX = [
+    (model, shards, copies, at_once)
+    for model in ("tiny", "mixtral", "qwen3_moe", "olmoe")
+    for shards, copies in SHARDS_AND_COPIES
+    for at_once in (1, 8)
+]
+
+Tokens = tuple[int, ...]
+
+
+class Served:
+    """One model over one kind of network: four shards and an engine that asks them."""
+
+    def __init__(
+        self, path: Path, cluster: LocalCluster, experts: RemoteExperts[SocketCompletion], engine: Engine
+    ) -> None:
+        self._path = path
+        self._cluster = cluster
+        self._experts = experts
+        self._engine = engine
+
+    @classmethod
+    def start(cls, path: Path, network: Network, stack: ExitStack) -> Served:
+        cluster = stack.enter_context(LocalCluster.start(path, shards=4, network=network))
+        experts = cluster.client()
+        return cls(path, cluster, experts, stack.enter_context(running_engine(path, experts=experts)))
+
+    def compare_all(self, shards: int, copies: int, at_once: int, tally: Tally) -> None:
+        self._cluster.place(shards, copies)
+        before = self._pairs_by_shard()
+        asked = prompts(PROMPTS, vocabulary=self._engine.model.vocabulary)
+        answers = complete(self._engine, asked, greedy(TOKENS), at_once)
+        for prompt, wanted, got in zip(asked, reference_greedy(self._path, asked, TOKENS), answers, strict=True):
+            compare(self._path, prompt, wanted, got, lambda done, p=prompt: self._resume(p, done), tally)
+        placed = [index < shards for index in range(4)]
+        self._cluster.wait_until(
+            lambda: [now > then for now, then in zip(self._pairs_by_shard(), before, strict=True)] == placed,
+            f"the first {shards} shards, and no others, to have been asked",
+        )
+
+    def _pairs_by_shard(self) -> list[int]:
+        return [shard.tokens for shard in self._cluster.report().shards]
+
+    def _resume(self, prompt: Tokens, emitted: Tokens) -> Tokens:
+        if len(emitted) == TOKENS:
+            return ()
+        return ask(self._engine, prompt, greedy(TOKENS), emitted).wait().token_ids
+
+
+@pytest.fixture(scope="module")
+def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, Network], Served]]:
+    """By model and network, started when first asked for."""
+    running: dict[tuple[str, Network], Served] = {}
+    paths = {"tiny": tiny}
+    with ExitStack() as stack:
+
+        def get(model: str, network: Network) -> Served:
+            if model not in paths:
+                paths[model] = build_checkpoint(model, tmp_path_factory.mktemp(model), **RANDOM[model])
+            if (model, network) not in running:
+                running[model, network] = Served.start(paths[model], network, stack)
+            return running[model, network]
+
+        yield get
+
+
+@pytest.fixture(scope="module")
+def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
+    tally = Tally()
+    yield tally
+    request.config.get_terminal_writer().line(f"\nexactness: {tally}")
+    tally.check()
+
+
+@pytest.mark.parametrize(("model", "shards", "copies", "at_once"), MATRIX)
+def test_unix(served, model, shards, copies, at_once, tally):
+    served(model, "unix").compare_all(shards, copies, at_once, tally)
+
+
+@pytest.mark.parametrize("model", ["tiny", *RANDOM])
+def test_tcp(served, model, tally):
+    served(model, "tcp").compare_all(shards=4, copies=2, at_once=8, tally=tally)
