@@ -28,13 +28,13 @@ class ModelRunner:
             ExpertsUnavailableError: from the experts client. The sequences of the chunks cannot go on then.
         """
         sampled = [chunk.sequence for chunk in chunks if chunk.samples]
-        logits = self._forward(chunks)
+        logits = self.logits(chunks)
         if not sampled:
             return []
         return choose_tokens(logits, [s.request.sampling for s in sampled], [s.answered for s in sampled])
 
-    def _forward(self, chunks: Many[Chunk]) -> torch.Tensor:
-        """Logits ``[sampled, vocabulary]`` of the last token of each chunk that ``samples``."""
+    def logits(self, chunks: Many[Chunk]) -> torch.Tensor:
+        """The forward pass of ``run``: logits ``[sampled, vocabulary]`` of the last token of each chunk that ``samples``."""
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []

@@ -74,7 +74,8 @@ def _grouped_by_expert(source: ExpertSource, request: ComputeRequest, device: to
     edges = [0, *(np.flatnonzero(np.diff(experts)) + 1).tolist(), len(experts)] if len(experts) else [0]
     rows = torch.from_numpy(row_of_pair[order]).to(device)
     gathered = hidden.index_select(0, rows)
-    gate_weights = request.weights[torch.from_numpy(order)].to(device, hidden.dtype).unsqueeze(1)
+    # In float32, also where rows are 16 bits: some families' gates are, and rounding them would scale whole outputs.
+    gate_weights = request.weights[torch.from_numpy(order)].to(device).unsqueeze(1)
     outputs = torch.empty_like(gathered)
     missing: list[int] = []
     for begin, end in pairwise(edges):
