@@ -17,7 +17,7 @@ from aiohttp import web
 from moe_placement.wire.applications import DirectoryConfig
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport
+from moe_placement.wire.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport
 
 JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -202,12 +202,20 @@ class FakeDirectory:
 
     Attributes:
         problem: reported instead of the facts.
+        candidate_problem: of any model that they are asked to look at.
         answers: whether they report at all.
     """
 
     facts: ModelFacts
     problem: ModelProblem | None = None
+    candidate_problem: ModelProblem | None = None
     answers: bool = True
+
+    def _look_at_candidate(self, target: DirectoryConfig) -> CandidateReport | None:
+        if target.candidate is None:
+            return None
+        bad = self.candidate_problem
+        return CandidateReport(args=target.candidate, model=None if bad else self.facts, model_problem=bad)
 
     def __call__(self, config: JsonObject) -> DirectoryReport | None:
         if not self.answers:
@@ -222,6 +230,7 @@ class FakeDirectory:
             epoch=target.revision,
             model=None if self.problem else self.facts,
             model_problem=self.problem,
+            candidate=self._look_at_candidate(target),
             shards=tuple(
                 ShardReport(index=ref.index, phase="Ready", held=count, wanted=count)
                 for ref, count in zip(target.shards, held, strict=True)

@@ -193,7 +193,7 @@ class LocalCluster:
         """A new directory that knows nothing but its configuration, as after a crash."""
 
         async def start() -> Directory:
-            directory = Directory(lambda: self.facts, lambda ref: PipeClient(self, ref.index))
+            directory = Directory(self.model, lambda model: self.facts, lambda ref: PipeClient(self, ref.index))
             await directory.inspect_model()
             directory.configure(self._config)
             return directory

@@ -144,16 +144,15 @@ def _degraded(world: World, problem: Finding | None) -> Condition:
 
 def _model_valid(world: World, plan: Plan) -> Condition:
     kind = ConditionType.MODEL_VALID
-    report = None if plan.step is Step.REPLACE else world.report
-    if report and report.model_problem:
-        found = report.model_problem
-        return _condition(world, kind, "False", Finding(Reason.named(found.reason), found.message))
-    if report and report.model:
-        m = report.model
+    seen = None if plan.step is Step.REPLACE else world.candidate if plan.change else world.report
+    if seen and seen.model_problem:
+        return _condition(world, kind, "False", Finding.of(seen.model_problem))
+    if seen and seen.model:
+        m = seen.model
         what = f"{m.architecture}: {m.layers} MoE layers of {m.experts} experts, top-{m.top_k}, served in {m.dtype}"
         return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what))
     before = world.moe.status.condition(kind)
-    if before and plan.step is not Step.REPLACE and (world.serve is None or world.core):
+    if before and not plan.change and plan.step is not Step.REPLACE and (world.serve is None or world.core):
         return before
     return _condition(
         world, kind, "Unknown", Finding(Reason.INSPECTING_MODEL, "Ray's side has not looked at the model yet")

@@ -36,7 +36,7 @@ def diagnose(world: World, plan: Plan, conflict: Conflict | None) -> Finding | N
         lambda: runtime_problem(world),
         lambda: _conflict(world, conflict),
         lambda: _failed_applications(world),
-        lambda: _model(world.report),
+        lambda: _model(world, plan),
         lambda: plan.problem,
         lambda: _directory(world),
         lambda: _refused(world.report),
@@ -114,10 +114,12 @@ def _still_failing(world: World) -> Finding | None:
     return Finding(Reason.named(before.reason), before.message)
 
 
-def _model(report: DirectoryReport | None) -> Finding | None:
-    if report is None or report.model_problem is None:
+def _model(world: World, plan: Plan) -> Finding | None:
+    if plan.change:
+        return plan.change.problem
+    if world.report is None or world.report.model_problem is None:
         return None
-    return Finding(Reason.named(report.model_problem.reason), report.model_problem.message)
+    return Finding.of(world.report.model_problem)
 
 
 def _directory(world: World) -> Finding | None:

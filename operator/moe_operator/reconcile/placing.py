@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.reconcile.world import Finding, World
 from moe_placement import InfeasiblePlacementError, InvalidPlacementError, Placement, balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_placement.wire.codec import decode_placement, encode_placement
 from moe_placement.wire.model import ModelFacts
 
@@ -34,15 +34,15 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     """The placement wanted now; its revision goes up exactly when the placement differs from the one wanted before."""
     spec = world.moe.spec.experts
     slots = slots_per_shard(world, facts)
-    problem = _impossible(world.moe, facts, slots)
+    problem = impossible(world.moe, facts, slots)
     if problem:
-        return Goal(world.target.model_copy(update={"term": world.term}), problem)
+        return Goal(unchanged(world), problem)
     current = _of_model(_decoded(world.target.placement), facts)
     shape = _shape(world, current, slots)
     try:
         placement = _placement(world, facts, current, shape)
     except InfeasiblePlacementError as error:
-        return Goal(world.target.model_copy(update={"term": world.term}), _infeasible(error))
+        return Goal(unchanged(world), _infeasible(error))
     return Goal(
         DirectoryConfig(
             term=world.term,
@@ -53,6 +53,11 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
             placement=encode_placement(placement),
         )
     )
+
+
+def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConfig:
+    """What the directory was told last, from this leader; ``candidate``: a model that it shall look at."""
+    return world.target.model_copy(update={"term": world.term, "candidate": candidate})
 
 
 def slots_per_shard(world: World, facts: ModelFacts) -> int:
@@ -70,7 +75,8 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
     return -(-facts.experts * spec.copies.min // spec.shards)
 
 
-def _impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | None:
+def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | None:
+    """Why so many shards of ``slots`` slots cannot serve a model, if so."""
     spec = moe.spec.experts
     if spec.shards > facts.experts:
         return Finding(

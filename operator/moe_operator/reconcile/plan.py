@@ -9,9 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from moe_operator.api import MoEDeployment
-from moe_operator.reconcile.placing import Goal, next_goal
+from moe_operator.reconcile.model_change import ModelChange, waiting_change
+from moe_operator.reconcile.placing import Goal, next_goal, unchanged
 from moe_operator.reconcile.world import Finding, KeyHashes, World
 from moe_placement.wire.applications import (
+    API,
     EXPERTS,
     ApiConfig,
     AttentionConfig,
@@ -53,12 +55,14 @@ class Plan:
         applications: all that this deployment shall run; None to leave it as it is.
         target: the placement wanted.
         problem: why the spec cannot be met with this model; what ran before goes on.
+        change: of the model, if one waits; what runs until then is the former model.
     """
 
     step: Step
     applications: tuple[Config, ...] | None = None
     target: DirectoryConfig = field(default_factory=DirectoryConfig)
     problem: Finding | None = None
+    change: ModelChange | None = None
 
 
 def next_plan(world: World) -> Plan:
@@ -67,16 +71,17 @@ def next_plan(world: World) -> Plan:
         return Plan(Step.NOTHING, target=world.target)
     if world.moe.spec.experts.shards == 0:
         return Plan(Step.SLEEP, ())
-    if _runs_another_model(world) or _is_on_its_way_out(world):
+    change = waiting_change(world) if _runs_another_model(world) else None
+    if (_runs_another_model(world) and change is None) or _is_on_its_way_out(world):
         return Plan(Step.REPLACE, ())
     if world.keys is None:
         return Plan(Step.NOTHING, target=world.target)
-    goal = next_goal(world, world.facts) if world.facts else Goal(_same_target(world))
+    goal = _next_goal(world, change)
     applications = [_core(world, world.keys, goal.config)]
     applications += [_shard(world, ref.index, goal.config) for ref in goal.config.shards]
     dead = _due_for_retry(world)
     wanted = tuple(application for application in applications if application["name"] not in dead)
-    return Plan(Step.RUN, wanted, goal.config, goal.problem)
+    return Plan(Step.RUN, wanted, goal.config, goal.problem, change)
 
 
 def serve_http_options(moe: MoEDeployment) -> Config | None:
@@ -91,8 +96,11 @@ def serve_http_options(moe: MoEDeployment) -> Config | None:
     return {"host": "127.0.0.1" if url.hostname == "localhost" else url.hostname, "port": url.port or 80}
 
 
-def _same_target(world: World) -> DirectoryConfig:
-    return world.target.model_copy(update={"term": world.term})
+def _next_goal(world: World, change: ModelChange | None) -> Goal:
+    """While a change of the model waits, its experts stay where they are: other wishes are for the new model."""
+    if change:
+        return Goal(unchanged(world, world.model), change.problem)
+    return next_goal(world, world.facts) if world.facts else Goal(unchanged(world))
 
 
 def _runs_another_model(world: World) -> bool:
@@ -119,10 +127,10 @@ def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
     moe = world.moe
     spec = moe.spec.attention
     return render_core(
-        CoreArgs(application=world.core_name, model=world.model),
+        CoreArgs(application=world.core_name, model=world.running_model),
         moe.route_prefix,
         ApiConfig(
-            served_name=moe.served_name,
+            served_name=_served_name(world),
             max_context=moe.spec.serving.max_context,
             api_key_sha256=keys.api,
             internal_key_sha256=keys.internal,
@@ -137,9 +145,16 @@ def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
     )
 
 
+def _served_name(world: World) -> str:
+    """The name of the model that runs: it must not answer to the name of the one that shall replace it."""
+    if world.running_model == world.model:
+        return world.moe.served_name
+    return str(world.submitted_config(world.core_name, API).get("served_name", world.moe.served_name))
+
+
 def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
     name = world.shard_name(index)
-    args = ShardArgs(application=name, core=world.core_name, index=index, model=world.model)
+    args = ShardArgs(application=name, core=world.core_name, index=index, model=world.running_model)
     slots = target.slots_per_shard
     if not (world.settled and world.target.revision == target.revision):
         slots = max(slots, _slots_given(world, name))
@@ -148,7 +163,4 @@ def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
 
 def _slots_given(world: World, name: str) -> int:
     """What a shard has; until the directory has settled, fewer could drop copies that requests are still sent to."""
-    for deployment in world.submitted.get(name, {}).get("deployments", ()):
-        if deployment["name"] == EXPERTS:
-            return int((deployment.get("user_config") or {}).get("slots_per_shard", 0))
-    return 0
+    return int(world.submitted_config(name, EXPERTS).get("slots_per_shard", 0))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from moe_operator.api import ConditionType, Reason
+from moe_operator.reconcile.model_change import believed_to_serve
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
-
-SERVING_GRACE_SECONDS = 30.0
-"""Tokens flow without a directory: one that cannot be asked for so long does not yet mean that nothing is served."""
 
 
 def serves(world: World, plan: Plan) -> bool:
@@ -16,9 +14,7 @@ def serves(world: World, plan: Plan) -> bool:
         return False
     if world.report:
         return world.report.placement is not None and any(replica.ready for replica in world.report.attention)
-    before = world.moe.status.condition(ConditionType.READY)
-    runs = world.serve is None or world.core is not None
-    return bool(before and before.status == "True" and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS)
+    return believed_to_serve(world)
 
 
 def next_stage(world: World, plan: Plan) -> Finding | None:
@@ -28,6 +24,11 @@ def next_stage(world: World, plan: Plan) -> Finding | None:
     if plan.step is Step.REPLACE:
         return Finding(
             Reason.DEPLOYING_CORE, "the applications that run another model are being removed, then the new ones start"
+        )
+    if plan.change:
+        return Finding(
+            Reason.INSPECTING_MODEL,
+            f"the directory looks at {world.moe.model_path} first; {world.running_model.path} is served until then",
         )
     report = world.report
     if report is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -20,8 +20,8 @@ from moe_placement.wire.applications import (
     application_name,
     shard_application_name,
 )
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import DirectoryReport
+from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.report import CandidateReport, DirectoryReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Finding:
 
     reason: Reason
     message: str
+
+    @classmethod
+    def of(cls, problem: ModelProblem) -> Self:
+        """What the directory found wrong with a model."""
+        return cls(Reason.named(problem.reason), problem.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,23 @@ class World:
 
     @cached_property
     def model(self) -> ModelArgs:
-        """The arguments by which every process loads the model."""
+        """The arguments by which every process shall load the model that the spec names."""
         return ModelArgs(path=self.moe.model_path, dtype=self.moe.spec.model.dtype)
+
+    @cached_property
+    def running_model(self) -> ModelArgs:
+        """Those by which what was submitted last loads its model; those of the spec before the first."""
+        args = self.submitted.get(self.core_name, {}).get("args", {}).get("model")
+        try:
+            return ModelArgs.model_validate(args) if args else self.model
+        except ValidationError:
+            return self.model
+
+    @property
+    def candidate(self) -> CandidateReport | None:
+        """What the directory that runs found out about the model that the spec names, if it was asked to look."""
+        found = self.report.candidate if self.report else None
+        return found if found and found.args == self.model else None
 
     @cached_property
     def applications(self) -> Mapping[str, Application]:
@@ -117,13 +137,17 @@ class World:
     @cached_property
     def target(self) -> DirectoryConfig:
         """The placement that the directory was last told to reach; an empty one before the first."""
-        for deployment in self.submitted.get(self.core_name, {}).get("deployments", ()):
-            if deployment["name"] == DIRECTORY:
-                try:
-                    return DirectoryConfig.model_validate(deployment.get("user_config") or {})
-                except ValidationError:
-                    break
-        return DirectoryConfig()
+        try:
+            return DirectoryConfig.model_validate(self.submitted_config(self.core_name, DIRECTORY))
+        except ValidationError:
+            return DirectoryConfig()
+
+    def submitted_config(self, application: str, deployment: str) -> Mapping[str, Any]:
+        """The ``user_config`` that a deployment of an application was given last; empty before the first."""
+        for entry in self.submitted.get(application, {}).get("deployments", ()):
+            if entry["name"] == deployment:
+                return entry.get("user_config") or {}
+        return {}
 
     @property
     def facts(self) -> ModelFacts | None:

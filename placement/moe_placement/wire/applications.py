@@ -79,6 +79,7 @@ class DirectoryConfig(WireModel):
         min_copies: a copy is freed only while this many live ones remain.
         placement: ``codec.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
             order of ``shards[].index``; a shard that must end empty has 0 slots in it.
+        candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
     """
 
     term: int = Field(default=0, ge=0)
@@ -88,6 +89,7 @@ class DirectoryConfig(WireModel):
     spare_slots: int = Field(default=2, ge=1)
     min_copies: int = Field(default=1, ge=1)
     placement: str | None = None
+    candidate: ModelArgs | None = None
 
 
 class ApiConfig(WireModel):

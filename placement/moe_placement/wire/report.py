@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from moe_placement.wire.applications import ModelArgs
 from moe_placement.wire.base import WireModel
 from moe_placement.wire.model import ModelFacts, ModelProblem
 
@@ -82,6 +83,18 @@ class Traffic(WireModel):
     load: str | None = None
 
 
+class CandidateReport(WireModel):
+    """A model that was looked at beside the one that runs, loaded as ``args`` say.
+
+    Attributes:
+        model: what it is; model_problem: why it cannot be served. Both None while it is being inspected.
+    """
+
+    args: ModelArgs
+    model: ModelFacts | None = None
+    model_problem: ModelProblem | None = None
+
+
 class DirectoryReport(WireModel):
     """The state of one deployment's data plane.
 
@@ -90,6 +103,7 @@ class DirectoryReport(WireModel):
         refused: why the last ``user_config`` was not taken, if so; the old target stays.
         epoch: of the routing table in force.
         model: what the model is; model_problem: why it cannot be served. Both None while it is being inspected.
+        candidate: the model that ``DirectoryConfig.candidate`` asked to look at, if any.
         placement: ``codec.encode_placement`` of the routing table in force, by shard index, if it is complete.
     """
 
@@ -99,6 +113,7 @@ class DirectoryReport(WireModel):
     epoch: int
     model: ModelFacts | None = None
     model_problem: ModelProblem | None = None
+    candidate: CandidateReport | None = None
     shards: tuple[ShardReport, ...] = ()
     attention: tuple[AttentionReport, ...] = ()
     progress: Progress

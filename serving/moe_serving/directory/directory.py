@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moe_placement.wire.applications import ShardRef
+from moe_placement.wire.applications import ModelArgs, ShardRef
 from moe_placement.wire.codec import encode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import DirectoryReport, Progress
 from moe_serving.checkpoint.errors import ModelError
+from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
 from moe_serving.directory.messages import SyncReply, SyncRequest
@@ -33,8 +34,6 @@ TURN_SECONDS = 0.25
 HEARING_SECONDS = 10.0
 """How long a directory that has just started waits for every shard to answer before it publishes its first table:
 attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
-INSPECT_AGAIN_SECONDS = 5.0
-"""Before a model that could not be inspected is looked at again: it may be repaired, or still on its way."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +42,22 @@ class Directory:
     """See the module.
 
     Args:
-        inspect: looks at the model; runs in a thread; raises ModelError.
+        model: the one to serve.
+        inspect: looks at a model; runs in a thread; raises ModelError.
         connect: makes the client of a shard.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
-        inspect: Callable[[], ModelFacts],
+        model: ModelArgs,
+        inspect: Callable[[ModelArgs], ModelFacts],
         connect: Callable[[ShardRef], ShardClient],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._args = model
         self._inspect = inspect
+        self._candidate = Candidate(inspect)
         self._connect = connect
         self._clock = clock
         self._model: _Model | None = None
@@ -81,11 +84,17 @@ class Directory:
         known = dict(zip(self._target.shards, self._monitors, strict=True))
         self._monitors = tuple(known.get(ref) or self._watch(ref) for ref in target.shards)
         self._target = target
+        self._candidate.look_at(target.candidate)
         if self._model is not None:
             self._model.publication.resize(len(self._monitors))
 
     async def run(self) -> None:
-        """Inspect the model, then turn until cancelled."""
+        """Inspect the model, then turn until cancelled; look at the candidate meanwhile."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._candidate.run())
+            both.create_task(self._keep_turning())
+
+    async def _keep_turning(self) -> None:
         while True:
             known = self._model is not None or await self.inspect_model()
             if known:
@@ -95,7 +104,7 @@ class Directory:
     async def inspect_model(self) -> bool:
         """Look at the model; whether it can be served."""
         try:
-            facts = await asyncio.to_thread(self._inspect)
+            facts = await asyncio.to_thread(self._inspect, self._args)
         except ModelError as error:
             self._model_problem = error.to_wire()
             logger.warning("the model cannot be served: %s", error)
@@ -147,6 +156,7 @@ class Directory:
                 refused=self._refused,
                 epoch=0,
                 model_problem=self._model_problem,
+                candidate=self._candidate.report,
                 shards=tuple(report_shard(monitor, None, wanted=0, pairs=0) for monitor in self._monitors),
                 attention=attention,
                 progress=Progress(copied=0, total=0, settled=False),
@@ -160,6 +170,7 @@ class Directory:
             refused=self._refused,
             epoch=model.publication.epoch,
             model=model.facts,
+            candidate=self._candidate.report,
             shards=tuple(report_shard(m, model.facts, int(wanted[m.index]), pairs[m.index]) for m in self._monitors),
             attention=attention,
             progress=report_progress(now, in_use and target.placement is not None),

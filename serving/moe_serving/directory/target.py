@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from moe_placement import InvalidPlacementError, Placement
-from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts
 from moe_serving.directory.errors import ConfigRefusedError
@@ -21,6 +21,7 @@ class Target:
         term, revision, min_copies: see ``DirectoryConfig``.
         shards: ascending by index, which is the position.
         placement: None before the operator knows the model.
+        candidate: a model to be looked at beside the one that runs.
     """
 
     term: int = 0
@@ -28,6 +29,7 @@ class Target:
     min_copies: int = 1
     shards: tuple[ShardRef, ...] = ()
     placement: Placement | None = None
+    candidate: ModelArgs | None = None
 
     def without_placement(self) -> Target:
         """What is left of a target whose placement turned out to be for another model."""
@@ -64,7 +66,8 @@ def read_target(config: object, current: Target) -> Target:
     shards = tuple(sorted(wanted.shards, key=lambda shard: shard.index))
     if [shard.index for shard in shards] != list(range(len(shards))):
         raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")
-    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, _read_placement(wanted))
+    placement = _read_placement(wanted)
+    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate)
 
 
 def _read_placement(wanted: DirectoryConfig) -> Placement | None:

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from moe_placement.wire.applications import AttentionConfig, CoreArgs
+from moe_serving.checkpoint import inspect_model
 from moe_serving.directory.messages import AttentionStatus
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.routing.sync import DirectorySync
@@ -131,6 +132,8 @@ class Attention:
         )
 
     def _load(self, limits: AttentionConfig) -> LoadedEngine:
+        # First without torch: while a bad model is told of, nobody should wait for the processor because of it.
+        inspect_model(self._args.model.path, self._args.model.dtype)
         from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
 
         return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node)

@@ -11,7 +11,8 @@ from ray.exceptions import ActorDiedError, NodeDiedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from moe_placement.wire.applications import EXPERTS, CoreArgs, ShardRef
+from moe_placement.wire.applications import EXPERTS, CoreArgs, ModelArgs, ShardRef
+from moe_placement.wire.model import ModelFacts
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.checkpoint import inspect_model
 from moe_serving.directory import directory
@@ -26,13 +27,14 @@ class Directory:
 
     def __init__(self, args: CoreArgs) -> None:
         log_with_serve()
-        self._directory = directory.Directory(
-            inspect=lambda: inspect_model(args.model.path, args.model.dtype), connect=HandleClient
-        )
+        self._directory = directory.Directory(args.model, _inspect, connect=HandleClient)
         self._running = asyncio.create_task(self._directory.run())
 
-    def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take a new target (``DirectoryConfig``); what is refused is reported."""
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take a new target (``DirectoryConfig``); what is refused is reported.
+
+        A coroutine, since Serve runs other methods in threads, and the directory belongs to one event loop.
+        """
         self._directory.configure(config)
 
     async def sync(self, request: SyncRequest) -> SyncReply:
@@ -50,6 +52,10 @@ class Directory:
 
     def __del__(self) -> None:
         self._running.cancel()
+
+
+def _inspect(model: ModelArgs) -> ModelFacts:
+    return inspect_model(model.path, model.dtype)
 
 
 class HandleClient:

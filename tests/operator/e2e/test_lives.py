@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fake_ray import FakeRay, JsonObject
+from fake_ray import FakeDirectory, FakeRay, JsonObject
 
 from moe_placement.wire.model import ModelProblem
 
@@ -82,11 +82,16 @@ def test_nothing_is_put_in_steady_state_and_settings_touch_only_user_config(oper
     assert "kkkk" not in json.dumps(ray.puts)
 
 
-def test_another_model_replaces_everything(operator, objects, ray: FakeRay) -> None:
+def test_another_model_replaces_everything(operator, objects, ray: FakeRay, directory: FakeDirectory) -> None:
     objects.apply("tiny", ray.spec())
     objects.wait_ready("tiny")
-    ray.puts.clear()
+    directory.candidate_problem = ModelProblem(reason="ConfigMissing", message="models/other has no config.json")
     objects.patch("tiny", '{"spec": {"model": {"source": {"path": "models/other"}}}}')
+    objects.wait_condition("tiny", "Degraded", "True", "ConfigMissing")
+    assert objects.condition("tiny", "Ready")["status"] == "True"
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    ray.puts.clear()
+    directory.candidate_problem = None
     objects.wait_settled("tiny", 2)
     paths = [
         {a["args"]["model"]["path"] for a in put["applications"] if a["name"].startswith("moe.")} for put in ray.puts

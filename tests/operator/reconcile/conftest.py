@@ -16,7 +16,7 @@ from moe_operator.reconcile.world import KeyHashes, World, core_name
 from moe_placement.wire.applications import DirectoryConfig
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_placement.wire.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport, Traffic
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FACTS = ModelFacts(
@@ -59,6 +59,7 @@ class DataPlane:
     applications: dict[str, Application] = field(default_factory=dict)
     facts: ModelFacts | None = FACTS
     problem: ModelProblem | None = None
+    candidate: ModelFacts | ModelProblem | None = FACTS
     answers: bool = True
     ready: bool = True
     settled: bool = True
@@ -80,6 +81,13 @@ class DataPlane:
             return DirectoryConfig()
         return DirectoryConfig.model_validate(core.config["deployments"][2]["user_config"])
 
+    def look_at_candidate(self) -> CandidateReport | None:
+        args, found = self.target().candidate, self.candidate
+        if args is None or found is None:
+            return CandidateReport(args=args) if args else None
+        field = "model" if isinstance(found, ModelFacts) else "model_problem"
+        return CandidateReport(args=args, **{field: found})
+
     def report(self) -> DirectoryReport | None:
         if not self.answers or self.name not in self.applications:
             return None
@@ -95,6 +103,7 @@ class DataPlane:
             refused=self.refused,
             model=self.facts,
             model_problem=self.problem,
+            candidate=self.look_at_candidate(),
             shards=tuple(
                 ShardReport(
                     index=ref.index,

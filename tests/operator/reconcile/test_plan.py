@@ -11,8 +11,20 @@ from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
 from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.model import ModelFacts, ModelProblem
 
 CORE = application_name("team", "tiny", "u-1")
+# Another model of the same shape.
+FACTS = ModelFacts(
+    digest="sha256:2",
+    architecture="Mixtral",
+    layers=2,
+    experts=8,
+    top_k=2,
+    bytes_per_expert=100,
+    dtype="float32",
+    max_context=512,
+)
 
 
 def shards(plan: Plan) -> list[int]:
@@ -131,8 +143,10 @@ def test_slots_follow_another_model(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
-    plane.facts = plane.facts.model_copy(update={"digest": "sha256:2", "experts": 16})
-    plane.run(), plane.run()
+    plane.candidate = plane.facts.model_copy(update={"digest": "sha256:2", "experts": 16})
+    assert [plane.run().step for _ in range(2)] == [Step.RUN, Step.REPLACE]
+    plane.facts = plane.candidate
+    plane.run()
     assert slots(plane.run()) == (8, 8)
 
 
@@ -223,10 +237,14 @@ def test_suspended_nothing_is_written(make_plane) -> None:
     assert (plane.plan().step, plane.plan().applications) == (Step.NOTHING, None)
 
 
+OTHER_MODEL = {"model": {"source": {"path": "models/other"}, "servedName": "other"}}
+
+
 def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    plane.change(shards=2, spec=OTHER_MODEL)
+    plane.run()
     plan = plane.run()
     assert (plan.step, plan.applications) == (Step.REPLACE, ())
     plane.applications = {CORE: Application(CORE, "DELETING")}
@@ -234,6 +252,68 @@ def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> 
     plane.applications = {}
     assert told(plane.run()) == ([], (), 0)
     assert core(plane.run())["args"]["model"]["path"] == "models/other"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "shards", "reason"),
+    [
+        (None, 2, None),
+        (ModelProblem(reason="PathNotFound", message="no models/other"), 2, Reason.PATH_NOT_FOUND),
+        (FACTS, 9, Reason.TOO_MANY_SHARDS),
+    ],
+)
+def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candidate, shards: int, reason) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.candidate = candidate
+    plane.change(shards=shards, spec=OTHER_MODEL)
+    for _ in range(3):
+        plan = plane.run()
+    assert (plan.problem.reason if plan.problem else None) == reason
+    assert plan.applications[1:] == before.applications[1:]
+    assert core(plan)["args"] == core(before)["args"]
+    assert user_config(plan, "api") == user_config(before, "api")
+    assert user_config(plan, "directory") == user_config(before, "directory") | {
+        "candidate": user_config(plan, "directory")["candidate"]
+    }
+    assert user_config(plan, "directory")["candidate"]["path"] == "models/other"
+    # Settings that say nothing of a model need not wait: a key may have to be withdrawn.
+    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
+    assert user_config(plane.run(), "api")["api_key_sha256"] == ["a" * 64]
+    plane.more = {}
+    # Mended: the files, or the spec.
+    plane.candidate = FACTS
+    plane.change(shards=2, spec=OTHER_MODEL)
+    assert plane.run().step is Step.REPLACE
+
+
+def test_a_model_that_is_taken_back_changes_nothing(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.candidate = ModelProblem(reason="PathNotFound", message="no models/other")
+    plane.change(shards=2, spec=OTHER_MODEL)
+    assert plane.run().applications != before.applications
+    plane.change(shards=2)
+    assert plane.run().applications == before.applications
+
+
+def test_another_model_waits_for_nobody_where_nothing_is_served(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.answers = False
+    plane.change(shards=2, spec=OTHER_MODEL)
+    # A directory that is away for a moment is waited for.
+    plane.more = {"report_failing_seconds": 3.0}
+    assert plane.run().step is Step.RUN
+    plane.more = {"report_failing_seconds": 31.0}
+    assert plane.run().step is Step.REPLACE
+    fresh = make_plane(shards=2)
+    fresh.answers = False
+    fresh.run(), fresh.tell()
+    fresh.change(shards=2, spec=OTHER_MODEL)
+    assert fresh.run().step is Step.REPLACE
 
 
 def test_settings_travel_in_user_config_only(make_plane) -> None:

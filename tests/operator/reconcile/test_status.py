@@ -317,11 +317,46 @@ def test_suspended(make_plane) -> None:
 def test_another_model(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
+    model = plane.tell().model
     plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    plane.candidate = None
+    looking = {
+        "Ready": "True Available",
+        "Progressing": "True InspectingModel",
+        "Degraded": "False AsExpected",
+        "ModelValid": "Unknown InspectingModel",
+        "RuntimeReachable": "True Reachable",
+    }
+    assert told(plane.tell()) == looking
+    plane.run()
+    assert told(plane.tell()) == looking
+    plane.candidate = ModelProblem(reason="PathNotFound", message="no models/other")
+    status = plane.tell()
+    assert told(status) == looking | {
+        "Progressing": "False PathNotFound",
+        "Degraded": "True PathNotFound",
+        "ModelValid": "False PathNotFound",
+    }
+    assert message(status, DEGRADED) == "no models/other"
+    assert status.model == model
+    plane.candidate = plane.facts
     status = plane.tell()
     assert told(status)["Ready"] == "False DeployingCore"
     assert told(status)["ModelValid"] == "Unknown InspectingModel"
     assert status.model is None
+
+
+def test_from_one_bad_model_to_another(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.run()
+    plane.facts, plane.problem = None, ModelProblem(reason="PathNotFound", message="no models/tiny")
+    assert told(plane.tell())["Ready"] == "False PathNotFound"
+    plane.change(shards=2, spec={"model": {"source": {"path": "models/other"}}})
+    plane.candidate = None
+    plane.run()
+    assert told(plane.tell())["Ready"] == "False InspectingModel"
+    plane.candidate = ModelProblem(reason="ConfigMissing", message="no config.json in models/other")
+    assert told(plane.tell())["Ready"] == "False ConfigMissing"
 
 
 def test_figures_are_told_anew_only_when_they_have_moved(make_plane) -> None:

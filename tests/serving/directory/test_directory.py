@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from moe_placement import Placement, balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, ShardRef
+from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_placement.wire.codec import decode_counts, decode_placement, encode_placement
 from moe_placement.wire.model import ModelFacts
 from moe_serving.checkpoint import ModelError
@@ -25,6 +25,7 @@ from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.wire.endpoint import Address
 
 LAYERS, EXPERTS = 2, 4
+MODEL = ModelArgs(path="/m")
 FACTS = ModelFacts(
     digest="sha256:d",
     architecture="Mixtral",
@@ -89,7 +90,7 @@ class Scene:
         self.directory = self.new_directory()
 
     def new_directory(self) -> Directory:
-        return Directory(lambda: FACTS, lambda ref: self.shards[ref.index], lambda: self.now)
+        return Directory(MODEL, lambda model: FACTS, lambda ref: self.shards[ref.index], lambda: self.now)
 
     async def restart_directory(self) -> None:
         self.directory = self.new_directory()
@@ -303,13 +304,14 @@ async def test_counts_are_added_once_however_often_they_are_delivered(scene: Sce
 async def test_a_model_that_cannot_be_served_is_reported_and_looked_at_again() -> None:
     answers: list[ModelFacts | ModelError] = [ModelError("ConfigMissing", "no config.json in /m; copy it"), FACTS]
 
-    def inspect() -> ModelFacts:
+    def inspect(model: ModelArgs) -> ModelFacts:
+        assert model == MODEL
         answer = answers.pop(0)
         if isinstance(answer, ModelError):
             raise answer
         return answer
 
-    directory = Directory(inspect, FakeShard)
+    directory = Directory(MODEL, inspect, FakeShard)
     assert not await directory.inspect_model()
     report = directory.report()
     assert report.model is None

@@ -1,0 +1,49 @@
+"""Whether what runs may give way to the model that the spec names now. Pure.
+
+Shards of two models must never answer one request, so everything goes before anything new comes. The directory that
+runs looks at the new model first: a mistake in a path takes nothing down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moe_operator.api import ConditionType
+from moe_operator.reconcile.placing import impossible, slots_per_shard
+from moe_operator.reconcile.world import Finding, World
+
+SERVING_GRACE_SECONDS = 30.0
+"""Tokens flow without a directory: one that cannot be asked for so long does not yet mean that nothing is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """A change of the model that waits.
+
+    Attributes:
+        problem: why it cannot be made; None while the directory looks at the new model.
+    """
+
+    problem: Finding | None = None
+
+
+def waiting_change(world: World) -> ModelChange | None:
+    """What a change of the model waits for; None where it may be made, and everything that runs may go."""
+    if not (world.report or believed_to_serve(world)):
+        return None
+    candidate = world.candidate
+    if candidate is None or not (candidate.model or candidate.model_problem):
+        return ModelChange()
+    if candidate.model_problem:
+        return ModelChange(Finding.of(candidate.model_problem))
+    if candidate.model:
+        problem = impossible(world.moe, candidate.model, slots_per_shard(world, candidate.model))
+        return ModelChange(problem) if problem else None
+    return ModelChange()
+
+
+def believed_to_serve(world: World) -> bool:
+    """Whether a directory that does not report now is to be taken for one that is away for a moment."""
+    before = world.moe.status.condition(ConditionType.READY)
+    runs = world.serve is None or world.core is not None
+    return bool(before and before.status == "True" and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS)

@@ -1,0 +1,60 @@
+"""A model looked at beside the one that runs: a mistake in a new model's path must take nothing down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from moe_placement.wire.applications import ModelArgs
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import CandidateReport
+from moe_serving.checkpoint.errors import ModelError
+
+INSPECT_AGAIN_SECONDS = 5.0
+"""Before a model that cannot be served is looked at again: it may be repaired, or still on its way."""
+
+logger = logging.getLogger(__name__)
+
+
+class Candidate:
+    """At most one at a time.
+
+    Attributes:
+        report: what was found; None while there is nothing to look at.
+
+    Args:
+        inspect: looks at a model; runs in a thread; raises ModelError.
+    """
+
+    def __init__(self, inspect: Callable[[ModelArgs], ModelFacts]) -> None:
+        self.report: CandidateReport | None = None
+        self._inspect = inspect
+        self._changed = asyncio.Event()
+
+    def look_at(self, args: ModelArgs | None) -> None:
+        """Have ``run`` look at this model from now on; None: at none."""
+        if args != (self.report and self.report.args):
+            self.report = CandidateReport(args=args) if args else None
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._changed.clear()
+            if self.report is not None:
+                await self._look(self.report.args)
+            faulty = self.report is not None and self.report.model_problem is not None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INSPECT_AGAIN_SECONDS if faulty else None):
+                    await self._changed.wait()
+
+    async def _look(self, args: ModelArgs) -> None:
+        try:
+            found = CandidateReport(args=args, model=await asyncio.to_thread(self._inspect, args))
+        except ModelError as error:
+            logger.warning("the model to change to cannot be served: %s", error)
+            found = CandidateReport(args=args, model_problem=error.to_wire())
+        if self.report is not None and self.report.args == args:
+            self.report = found

@@ -1,0 +1,76 @@
+"""A model looked at beside the one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from moe_placement.wire.applications import DirectoryConfig, ModelArgs
+from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.report import CandidateReport
+from moe_serving.checkpoint import ModelError
+from moe_serving.directory import candidate
+from moe_serving.directory.directory import Directory
+
+RUNNING, GOOD, BAD = (ModelArgs(path=path) for path in ("/running", "/good", "/bad"))
+
+
+def facts_of(model: ModelArgs) -> ModelFacts:
+    return ModelFacts(
+        digest=model.path,
+        architecture="Mixtral",
+        layers=2,
+        experts=4,
+        top_k=2,
+        bytes_per_expert=8,
+        dtype="float32",
+        max_context=64,
+    )
+
+
+class Disk:
+    """Models by path: those of ``missing`` cannot be served."""
+
+    def __init__(self) -> None:
+        self.missing = {BAD.path}
+
+    def inspect(self, model: ModelArgs) -> ModelFacts:
+        if model.path in self.missing:
+            raise ModelError("PathNotFound", f"model path {model.path} does not exist")
+        return facts_of(model)
+
+
+async def found(directory: Directory, model: ModelArgs, *, good: bool) -> CandidateReport:
+    """The report on ``model``, once it is ``good`` or has a problem."""
+    async with asyncio.timeout(10):
+        while True:
+            seen = directory.report().candidate
+            if seen is not None and seen.args == model and (seen.model if good else seen.model_problem):
+                return seen
+            await asyncio.sleep(0.01)
+
+
+async def test_it_is_reported_whatever_becomes_of_it_and_what_runs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidate, "INSPECT_AGAIN_SECONDS", 0.05)
+    disk = Disk()
+    directory = Directory(RUNNING, disk.inspect, connect=lambda shard: pytest.fail("there are no shards"))
+    running = asyncio.create_task(directory.run())
+    try:
+        assert directory.report().candidate is None
+        directory.configure(DirectoryConfig(candidate=BAD).model_dump(mode="json"))
+        bad = await found(directory, BAD, good=False)
+        assert bad.model_problem is not None
+        assert (bad.model, bad.model_problem.reason) == (None, "PathNotFound")
+        assert directory.report().model == facts_of(RUNNING)
+        directory.configure(DirectoryConfig(candidate=GOOD).model_dump(mode="json"))
+        assert (await found(directory, GOOD, good=True)).model == facts_of(GOOD)
+        # One that is repaired is found good without being asked for again.
+        directory.configure(DirectoryConfig(candidate=BAD).model_dump(mode="json"))
+        await found(directory, BAD, good=False)
+        disk.missing.clear()
+        await found(directory, BAD, good=True)
+        directory.configure(DirectoryConfig().model_dump(mode="json"))
+        assert directory.report().candidate is None
+    finally:
+        running.cancel()
