@@ -136,6 +136,7 @@ class Reason(_Told):
     SHARDS_LOST = "ShardsLost", "Shards do not answer; experts without a live copy make requests wait."
     ATTENTION_LOST = "AttentionLost", "No attention replica is ready any more."
     SHARD_PROBLEM = "ShardProblem", "A shard holds less than it should; the message says why."
+    UNHEALTHY = "Unhealthy", "Serve calls an application unhealthy and restarts it; the message has its words."
     CLEANUP_ABANDONED = "CleanupAbandoned", "Deletion went on although Serve applications could not be removed."
 
 

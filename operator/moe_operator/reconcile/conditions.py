@@ -25,6 +25,7 @@ _PASSING = frozenset(
         Reason.SHARDS_LOST,
         Reason.ATTENTION_LOST,
         Reason.SHARD_PROBLEM,
+        Reason.UNHEALTHY,
         Reason.FOREIGN_WRITER,
         Reason.DIRECTORY_UNREACHABLE,
     }

@@ -38,10 +38,11 @@ def diagnose(world: World, plan: Plan, conflict: Conflict | None) -> Finding | N
         lambda: _failed_applications(world),
         lambda: _model(world, plan),
         lambda: plan.problem,
-        lambda: _directory(world),
         lambda: _refused(world.report),
         lambda: _shards(world),
         lambda: _attention(world),
+        lambda: _unhealthy(world),
+        lambda: _directory(world),
         lambda: _foreign_writer(world),
     )
     return next((problem for look in looks if (problem := look())), None)
@@ -85,7 +86,7 @@ def _failed_applications(world: World) -> Finding | None:
 
 
 def _failure(world: World, application: Application) -> Finding:
-    said = _ANSI.sub("", "\n".join([application.message, *application.problems.values()]))
+    said = _said(application)
     missing = _MISSING_MODULE.search(said)
     if missing:
         return Finding(
@@ -94,6 +95,10 @@ def _failure(world: World, application: Application) -> Finding:
             f"it on all its nodes, pip install '{serving_requirement()}'; it is tried again by itself",
         )
     return Finding(Reason.DEPLOY_FAILED, f"Serve could not start {application.name}: {_last_line(said)}")
+
+
+def _said(application: Application) -> str:
+    return _ANSI.sub("", "\n".join([application.message, *application.problems.values()]))
 
 
 def _last_line(text: str) -> str:
@@ -154,6 +159,15 @@ def _was_served(world: World) -> bool:
     ready = world.moe.status.condition(ConditionType.READY)
     degraded = world.moe.status.condition(ConditionType.DEGRADED)
     return bool(ready and ready.status == "True") or bool(degraded and degraded.reason == Reason.ATTENTION_LOST)
+
+
+def _unhealthy(world: World) -> Finding | None:
+    """Told after what the directory says is lost, which is nearer to the cause, and before that it says nothing."""
+    for application in world.applications.values():
+        if application.status == "UNHEALTHY":
+            said = _last_line(_said(application))
+            return Finding(Reason.UNHEALTHY, f"Serve calls {application.name} unhealthy, and restarts it: {said}")
+    return None
 
 
 def _foreign_writer(world: World) -> Finding | None:

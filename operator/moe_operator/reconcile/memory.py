@@ -15,11 +15,13 @@ class Memory:
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
         token: the one that reached its Ray cluster last; the Secret may go before the object does.
+        reported: whether the directory of the core application that runs has reported.
     """
 
     uid: str
     term: int = 0
     token: str | None = None
+    reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None
     _lost: dict[str, float] = field(default_factory=dict)
@@ -36,7 +38,7 @@ class Memory:
         return 0.0 if self._runtime_failing_since is None else now - self._runtime_failing_since
 
     def report_failing(self, failing: bool, now: float) -> float:
-        """Note whether the directory reported; returns for how many seconds it did not."""
+        """Note whether a report is missed; returns for how many seconds it has been."""
         self._report_failing_since = _since(self._report_failing_since, failing, now)
         return 0.0 if self._report_failing_since is None else now - self._report_failing_since
 

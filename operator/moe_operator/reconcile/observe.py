@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from moe_operator.api import MoEDeployment
+from moe_operator.api import ConditionType, MoEDeployment
 from moe_operator.backends.directory import read_report
 from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayError
 from moe_operator.backends.http import HttpClient
@@ -42,9 +42,8 @@ class Observer:
         """All that can be seen now; what cannot be is a finding of the world, never an error."""
         world = World(moe=moe, now=self.now(), lost=memory.lost(self.clock()))
         world = await self._observe_serve(world, memory)
-        if world.serve is None and moe.status.model is None:
-            return world
-        if moe.spec.experts.shards == 0:
+        if _needs_no_directory(world):
+            memory.reported = False
             return world
         return await self._observe_directory(world, memory)
 
@@ -69,10 +68,13 @@ class Observer:
         try:
             key = await ensure_internal_key(self.api, world.moe)
         except NameConflictError as error:
-            return replace(world, key_problem=Finding(error.reason, str(error)))
+            world = replace(world, key_problem=Finding(error.reason, str(error)))
+            return self._without_report(world, memory)
         world = await self._read_key_hashes(world, key)
         if world.serve is None or world.core is not None:
             world = await self._read_report(world, memory, key)
+        else:
+            memory.reported = False
         seen = max(world.target.term, world.report.term if world.report else 0)
         return replace(world, term=memory.claim_term(seen))
 
@@ -90,9 +92,29 @@ class Observer:
         try:
             report = await read_report(self.http, moe.ray_cluster.serve_url, route, key)
         except (DirectoryError, RayAddressRefusedError) as error:
-            # A core application that is still starting has no directory to miss.
-            failing = world.core is None or world.core.status == "RUNNING"
-            seconds = memory.report_failing(failing, self.clock())
-            return replace(world, report_problem=Finding(error.reason, str(error)), report_failing_seconds=seconds)
+            world = replace(world, report_problem=Finding(error.reason, str(error)))
+            return self._without_report(world, memory)
         memory.report_failing(False, self.clock())
+        memory.reported = True
         return replace(world, report=report)
+
+    def _without_report(self, world: World, memory: Memory) -> World:
+        # After a restart the status tells what this process cannot remember.
+        memory.reported = memory.reported or _is_told_ready(world.moe)
+        # A core application that is still starting has no directory to miss.
+        missed = memory.reported or world.core is None or world.core.status == "RUNNING"
+        return replace(world, report_failing_seconds=memory.report_failing(missed, self.clock()))
+
+
+def _is_told_ready(moe: MoEDeployment) -> bool:
+    ready = moe.status.condition(ConditionType.READY)
+    return ready is not None and ready.status == "True"
+
+
+def _needs_no_directory(world: World) -> bool:
+    """Whether there is no directory to ask and none to be made, so that not even a key for it is wanted."""
+    if world.serve is None:
+        return world.moe.status.model is None
+    if world.moe.spec.suspend:
+        return world.core is None
+    return world.moe.spec.experts.shards == 0

@@ -295,6 +295,26 @@ def test_losses(make_plane, change: dict[str, Any], expected: str) -> None:
     assert told(plane.tell())["Degraded"] == expected
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_application_that_serve_calls_unhealthy(make_plane, answers: bool) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    config = plane.applications[plane.name].config
+    plane.answers = answers
+    plane.applications[plane.name] = Application(
+        plane.name, "UNHEALTHY", config=config, problems={"directory": "A replica's health check failed (pid=7)."}
+    )
+    status = plane.tell()
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True Unhealthy")
+    assert told(status)["Progressing"] == "False Settled"
+    assert message(status, DEGRADED) == (
+        f"Serve calls {plane.name} unhealthy, and restarts it: A replica's health check failed (…)."
+    )
+    # What the directory says is lost is nearer to the cause.
+    plane.lost = frozenset({1})
+    assert told(plane.tell())["Degraded"] == ("True ShardsLost" if answers else "True Unhealthy")
+
+
 def test_a_foreign_writer_is_named(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()

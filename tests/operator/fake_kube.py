@@ -1,0 +1,94 @@
+"""The edge to Kubernetes in memory: objects by kind and name, without admission, owners or managed fields."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from moe_operator.kube.api import Json
+from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
+from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS, Resource
+
+Key = tuple[str, str, str]
+
+
+class FakeKube:
+    """As ``KubeApi``. A deleted object stays while it has finalizers."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Key, Json] = {}
+        self._writes = 0
+
+    def put(self, resource: Resource, body: Mapping[str, Any]) -> Json:
+        """An object as somebody else made or changed it."""
+        metadata = body["metadata"]
+        return self._store((resource.plural, metadata["namespace"], metadata["name"]), dict(body))
+
+    def moe(self, name: str = "tiny", namespace: str = "team") -> Json:
+        return self.objects[MOE_DEPLOYMENTS.plural, namespace, name]
+
+    def exists(self, resource: Resource, name: str, namespace: str = "team") -> bool:
+        return (resource.plural, namespace, name) in self.objects
+
+    def reasons(self) -> list[str]:
+        """Of all Events, in the order in which they were told."""
+        return [body["reason"] for (plural, _, _), body in self.objects.items() if plural == EVENTS.plural]
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        try:
+            return copy.deepcopy(self.objects[resource.plural, namespace, name])
+        except KeyError:
+            raise NotFoundError(f"no {resource.kind} {namespace}/{name}", 404) from None
+
+    async def get_metadata(self, resource: Resource, namespace: str, name: str) -> Json:
+        return (await self.get(resource, namespace, name))["metadata"]
+
+    async def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
+        found = [body for (plural, ns, _), body in self.objects.items() if plural == resource.plural]
+        return [copy.deepcopy(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
+
+    async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
+        if self.exists(resource, body["metadata"]["name"], body["metadata"]["namespace"]):
+            raise AlreadyExistsError(f"{resource.kind} {body['metadata']['name']} exists", 409)
+        return self.put(resource, body)
+
+    async def replace(self, resource: Resource, body: Mapping[str, Any], subresource: str | None = None) -> Json:
+        metadata = body["metadata"]
+        live = await self.get(resource, metadata["namespace"], metadata["name"])
+        self._check(live, metadata)
+        return self.put(resource, {**live, "status": body["status"]} if subresource else body)
+
+    async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Json:
+        live = await self.get(resource, namespace, name)
+        self._check(live, patch.get("metadata", {}))
+        return self.put(resource, _merged(live, patch))
+
+    async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
+        live = await self.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
+        return self.put(resource, _merged(live, body))
+
+    def _store(self, key: Key, body: Json) -> Json:
+        self._writes += 1
+        body = copy.deepcopy(body)
+        body["metadata"] |= {"resourceVersion": str(self._writes), "uid": body["metadata"].get("uid", "u-1")}
+        self.objects[key] = body
+        if body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers"):
+            del self.objects[key]
+        return copy.deepcopy(body)
+
+    @staticmethod
+    def _check(live: Json, wanted: Mapping[str, Any]) -> None:
+        for field in ("uid", "resourceVersion"):
+            if wanted.get(field, live["metadata"][field]) != live["metadata"][field]:
+                raise ConflictError(f"{field} is {live['metadata'][field]}", 409)
+
+
+def _merged(live: Json, patch: Mapping[str, Any]) -> Json:
+    merged = dict(live)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, Mapping):
+            merged[name] = _merged(merged.get(name) or {}, value)
+        else:
+            merged[name] = value
+    return merged

@@ -1,0 +1,183 @@
+"""Whole passes over one MoEDeployment, the times in the test's hand: Kubernetes in memory, a fake Ray behind HTTP."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fake_kube import FakeKube
+from fake_ray import FakeDirectory, FakeRay
+
+from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.backends.http import HttpClient
+from moe_operator.backends.serve_rest import cluster
+from moe_operator.backends.serve_rest.cluster import ServeClusters
+from moe_operator.kube.events import EventRecorder
+from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
+from moe_operator.reconcile.cleanup import Cleanup
+from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.telemetry.metrics import Metrics
+from moe_placement.wire.model import ModelFacts
+
+FACTS = ModelFacts(
+    digest="sha256:1",
+    architecture="Mixtral",
+    layers=2,
+    experts=8,
+    top_k=2,
+    bytes_per_expert=100,
+    dtype="float32",
+    max_context=512,
+)
+INTERNAL_KEY = "tiny-moe-internal"
+
+
+@dataclass
+class Bench:
+    """One object, ``team/tiny``, and what works it. ``now`` is the monotonic clock, in seconds."""
+
+    http: HttpClient
+    ray: FakeRay
+    kube: FakeKube = field(default_factory=FakeKube)
+    now: float = 1000.0
+    metrics: Metrics = field(default_factory=Metrics)
+    directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(FACTS))
+
+    def __post_init__(self) -> None:
+        self.ray.report = self.directory
+        self.restart()
+
+    def restart(self) -> None:
+        """Another operator process takes over."""
+        observer = Observer(
+            self.kube, self.http, ServeClusters(self.http, lambda: None), lambda: self.now, lambda: datetime.now(UTC)
+        )
+        events = EventRecorder(self.kube, "test")
+        self.reconciler = Reconciler(
+            self.kube, observer, events, Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
+        )
+
+    def apply(self, **spec: Any) -> None:
+        self.kube.put(
+            MOE_DEPLOYMENTS,
+            {
+                "apiVersion": "moe-operator.io/v1alpha1",
+                "kind": "MoEDeployment",
+                "metadata": {"name": "tiny", "namespace": "team", "generation": 1},
+                "spec": self.ray.spec(**spec),
+            },
+        )
+
+    def change(self, **spec: Any) -> None:
+        live = self.kube.moe()
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "spec": {**live["spec"], **spec}})
+
+    def delete(self) -> None:
+        live = self.kube.moe()
+        asked = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], **asked}})
+
+    async def work(self, passes: int = 1, seconds: float = 0.0) -> Result:
+        """Some passes, ``seconds`` after one another."""
+        for _ in range(passes):
+            self.now += seconds
+            result = await self.reconciler.reconcile("team/tiny")
+        return result
+
+    async def ready(self) -> None:
+        await self.work(5)
+        assert self.condition("Ready") == "True Available"
+
+    def condition(self, kind: str) -> str:
+        found = next(c for c in self.kube.moe()["status"]["conditions"] if c["type"] == kind)
+        return f"{found['status']} {found['reason']}"
+
+    def finalizers(self) -> list[str]:
+        return self.kube.moe()["metadata"].get("finalizers", [])
+
+    @property
+    def core(self) -> str:
+        return next(name for name in self.ray.configs if "experts" not in name)
+
+    def blink(self, looks: int) -> None:
+        """Ray says in so many answers that it runs no Serve, as when it does not find its controller for a moment."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            nonlocal looks
+            if request.method != "GET" or looks == 0:
+                self.ray.override = None
+                return await self.ray.handle(request)
+            looks -= 1
+            return web.json_response({"applications": {}})
+
+        self.ray.override = answer
+
+
+@pytest.fixture
+async def bench(http: HttpClient, fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    for name in ("FRESH_SECONDS", "ABSENT_SECONDS", "GATHER_SECONDS"):
+        monkeypatch.setattr(cluster, name, 0.0)
+    yield Bench(http, fake_ray)
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "UNHEALTHY", "DEPLOYING", "DEPLOY_FAILED"])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_ready_does_not_outlive_the_reports(bench: Bench, status: str, restarted: bool) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.directory.answers = False
+    bench.ray.set_status(bench.core, status)
+    if restarted:
+        bench.restart()
+    await bench.work()
+    assert bench.condition("Ready") == "True Available"
+    await bench.work(4, seconds=10.0)
+    assert bench.condition("Ready").startswith("False")
+    assert bench.condition("Degraded").startswith("True")
+
+
+async def test_a_core_application_that_has_never_reported_is_not_missed_while_it_starts(bench: Bench) -> None:
+    bench.directory.answers = False
+    bench.ray.status = "DEPLOYING"
+    bench.apply()
+    await bench.work(10, seconds=10.0)
+    assert bench.condition("Degraded") == "False AsExpected"
+    bench.ray.status = "RUNNING"
+    await bench.work(3, seconds=10.0)
+    assert bench.condition("Degraded") == "True DirectoryUnreachable"
+
+
+async def test_neither_is_one_that_is_woken(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.change(experts={"shards": 0})
+    await bench.work(2)
+    assert bench.condition("Ready") == "False Asleep"
+    bench.directory.answers, bench.ray.status = False, "DEPLOYING"
+    bench.change(experts={"shards": 2})
+    await bench.work(10, seconds=10.0)
+    assert bench.condition("Degraded") == "False AsExpected"
+
+
+@pytest.mark.parametrize("spec", [{}, {"suspend": True, "experts": {"shards": 0}}])
+async def test_ready_does_not_outlive_a_key_that_is_somebody_elses(bench: Bench, spec: Any) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.change(**spec)
+    bench.kube.put(SECRETS, {"kind": "Secret", "metadata": {"name": INTERNAL_KEY, "namespace": "team"}})
+    await bench.work()
+    assert bench.condition("Ready") == "True Available"
+    await bench.work(4, seconds=10.0)
+    assert bench.condition("Ready") == "False NameConflict"
+
+
+async def test_what_is_suspended_from_the_beginning_makes_nothing(bench: Bench) -> None:
+    bench.apply(suspend=True)
+    await bench.work(3)
+    assert bench.condition("Ready") == "False Suspended"
+    assert not bench.kube.exists(SECRETS, INTERNAL_KEY)
+    assert bench.ray.puts == []
+    assert CLEANUP_FINALIZER not in bench.finalizers()
