@@ -6,7 +6,8 @@ OperatorError
 ├── KubeError …             kube/errors.py
 ├── NameConflictError       kube/errors.py
 ├── SecretError …           kube/errors.py
-└── RayError …              backends/errors.py
+├── RayError …              backends/errors.py
+└── StalePlanError          backends/errors.py
 """
 
 from __future__ import annotations

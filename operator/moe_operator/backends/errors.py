@@ -1,4 +1,4 @@
-"""Errors of the Ray side. Each says which reason a condition gives for it; messages are the same at every attempt.
+"""Errors of the Ray side. A RayError says which reason a condition gives for it, in the same words at every attempt.
 
 RayError
 ├── RayAddressRefusedError   the operator may not connect there
@@ -9,6 +9,7 @@ RayError
 ├── DeployRefusedError       Serve refused the configuration
 └── DirectoryError           the directory of a deployment cannot be asked
     └── RouteMissingError    Serve has no such route (yet)
+StalePlanError               what was planned from is no longer so
 """
 
 from __future__ import annotations
@@ -71,3 +72,7 @@ class DirectoryError(RayError):
 
 class RouteMissingError(DirectoryError):
     """Serve answers, but has no such route: the core application is not up (yet)."""
+
+
+class StalePlanError(OperatorError):
+    """What Serve runs is not what was planned from: look and plan again, then write. Nothing was written."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from moe_operator.api import DeletionPolicy, MoEDeployment, Reason
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.merge import Change, owned
+from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import SecretError
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.world import Finding, core_name
+from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
 from moe_operator.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """``deadline``: seconds after the deletion was asked for, after which it goes on without a cleanup."""
+    """``deadline``: seconds for which this process fails to clean up, after which the deletion goes on without.
+
+    Those of which no operator ran, and those in which Serve stops what it was told to, do not count.
+    """
 
     api: KubeApi
     observer: Observer
@@ -39,7 +43,7 @@ class Cleanup:
             return None
         if moe.spec.deletion_policy == DeletionPolicy.DELETE:
             waiting = await self._remove_applications(moe, memory)
-            if waiting and not self._overdue(moe):
+            if waiting and not self._overdue(memory, waiting):
                 return waiting
             if waiting:
                 await self._abandon(moe, waiting)
@@ -51,12 +55,18 @@ class Cleanup:
             token = await self._token(moe, memory)
             cluster = self.observer.cluster(moe)
             await cluster.apply(token, Change(core_name(moe), ()))
-            left = owned(await cluster.observe(token), core_name(moe))
+            serve = await cluster.observe(token)
         except (RayError, SecretError) as error:
             return Finding(error.reason, str(error))
-        if not left:
+        return self._what_is_left(moe, serve, memory)
+
+    def _what_is_left(self, moe: MoEDeployment, serve: ServeState, memory: Memory) -> Finding | None:
+        absent = memory.serve_absent(not serve.controller, self.observer.clock())
+        if is_certainly_empty(serve, core_name(moe), absent):
             return None
-        return Finding(Reason.DELETING, f"Serve is stopping {', '.join(sorted(left))}")
+        if not serve.controller:
+            return Finding(Reason.DELETING, f"Ray at {moe.ray_cluster.dashboard_url} runs no Serve; looking once more")
+        return Finding(Reason.DELETING, f"Serve is stopping {', '.join(sorted(owned(serve, core_name(moe))))}")
 
     async def _token(self, moe: MoEDeployment, memory: Memory) -> str | None:
         """The token, or the one that worked last: a namespace that is deleted loses its Secrets first."""
@@ -67,9 +77,9 @@ class Cleanup:
                 raise
             return memory.token
 
-    def _overdue(self, moe: MoEDeployment) -> bool:
-        asked = moe.metadata.deletion_timestamp
-        return asked is not None and (self.observer.now() - asked).total_seconds() > self.deadline
+    def _overdue(self, memory: Memory, waiting: Finding) -> bool:
+        failing = memory.cleanup_failing(waiting.reason != Reason.DELETING, self.observer.clock())
+        return failing > self.deadline
 
     async def _abandon(self, moe: MoEDeployment, waiting: Finding) -> None:
         note = (

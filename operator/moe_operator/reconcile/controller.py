@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
+from moe_operator.backends.errors import StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.api import KubeApi
 from moe_operator.kube.errors import ConflictError, KubeError
@@ -96,7 +97,7 @@ class Controller:
             with self.metrics.reconcile_timed():
                 async with asyncio.timeout(PASS_SECONDS):
                     result = await self.reconciler.reconcile(key)
-        except ConflictError as error:
+        except (ConflictError, StalePlanError) as error:
             logger.debug("%s; once more", error)
             self.metrics.reconcile_ended(ReconcileResult.CONFLICT)
             self.queue.add_after(key, CONFLICT_SECONDS)

@@ -24,6 +24,8 @@ class Memory:
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None
+    _serve_absent_since: float | None = None
+    _cleanup_failing_since: float | None = None
     _lost: dict[str, float] = field(default_factory=dict)
 
     def claim_term(self, seen: int) -> int:
@@ -35,12 +37,22 @@ class Memory:
     def runtime_failing(self, failing: bool, now: float) -> float:
         """Note whether Ray could be read; returns for how many seconds it could not."""
         self._runtime_failing_since = _since(self._runtime_failing_since, failing, now)
-        return 0.0 if self._runtime_failing_since is None else now - self._runtime_failing_since
+        return _seconds(self._runtime_failing_since, now)
 
     def report_failing(self, failing: bool, now: float) -> float:
         """Note whether a report is missed; returns for how many seconds it has been."""
         self._report_failing_since = _since(self._report_failing_since, failing, now)
-        return 0.0 if self._report_failing_since is None else now - self._report_failing_since
+        return _seconds(self._report_failing_since, now)
+
+    def serve_absent(self, absent: bool, now: float) -> float:
+        """Note whether Ray said that it runs no Serve; returns for how many seconds it has said so."""
+        self._serve_absent_since = _since(self._serve_absent_since, absent, now)
+        return _seconds(self._serve_absent_since, now)
+
+    def cleanup_failing(self, failing: bool, now: float) -> float:
+        """Note whether the cleanup gets on; returns for how many seconds it has not."""
+        self._cleanup_failing_since = _since(self._cleanup_failing_since, failing, now)
+        return _seconds(self._cleanup_failing_since, now)
 
     def note_lost(self, applications: frozenset[str], now: float) -> None:
         """Note that a foreign writer removed these."""
@@ -56,6 +68,10 @@ def _since(before: float | None, failing: bool, now: float) -> float | None:
     if not failing:
         return None
     return now if before is None else before
+
+
+def _seconds(since: float | None, now: float) -> float:
+    return 0.0 if since is None else now - since
 
 
 @dataclass(slots=True)

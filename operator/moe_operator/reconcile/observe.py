@@ -57,11 +57,13 @@ class Observer:
             serve = await self.cluster(moe).observe(token)
         except RayError as error:
             failing = memory.runtime_failing(True, self.clock())
+            memory.serve_absent(False, self.clock())
             problem = Finding(error.reason, str(error))
             return replace(world, runtime_problem=problem, runtime_failing_seconds=failing)
         memory.runtime_failing(False, self.clock())
         memory.token = token
-        world = replace(world, serve=serve)
+        absent = memory.serve_absent(not serve.controller, self.clock())
+        world = replace(world, serve=serve, serve_absent_seconds=absent)
         return replace(world, remembered=self.cluster(moe).remembered(world.core_name))
 
     async def _observe_directory(self, world: World, memory: Memory) -> World:

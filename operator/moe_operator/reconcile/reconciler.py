@@ -67,6 +67,7 @@ class Reconciler:
 
         Raises:
             KubeError: the API server refused or did not answer; ``ConflictError`` if somebody else wrote in between.
+            StalePlanError: Serve runs something else than was planned from.
             LeadershipLostError: this process may no longer write.
         """
         live = await self._read(key)
@@ -105,7 +106,7 @@ class Reconciler:
             return await set_cleanup_finalizer(self.api, live, present=False)
         if plan.applications:
             return await set_cleanup_finalizer(self.api, live, present=True)
-        if plan.step is Step.SLEEP and not world.applications:
+        if plan.step is Step.SLEEP and world.nothing_is_left:
             return await set_cleanup_finalizer(self.api, live, present=False)
         return live
 
@@ -115,7 +116,7 @@ class Reconciler:
             return Outcome(), None
         change = Change(world.core_name, plan.applications, serve_http_options(world.moe))
         try:
-            outcome = await self.observer.cluster(world.moe).apply(memory.token, change)
+            outcome = await self.observer.cluster(world.moe).apply(memory.token, change, world.serve)
         except RayError as error:
             return Outcome(), Finding(error.reason, str(error))
         memory.note_lost(outcome.lost, self.observer.clock())

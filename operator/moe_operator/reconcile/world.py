@@ -23,6 +23,8 @@ from moe_placement.wire.applications import (
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import CandidateReport, DirectoryReport
 
+ABSENT_CERTAIN_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -51,6 +53,7 @@ class World:
 
     Attributes:
         serve: what its Ray cluster runs; None if that could not be read.
+        serve_absent_seconds: for how long already it says that it runs no Serve at all.
         runtime_problem: why not; ``runtime_failing_seconds``: for how long already, as far as this process knows.
         keys: None if they could not be read; ``key_problem`` says why.
         report: of its directory; None if there is none (yet).
@@ -63,6 +66,7 @@ class World:
     moe: MoEDeployment
     now: datetime
     serve: ServeState | None = None
+    serve_absent_seconds: float = 0.0
     runtime_problem: Finding | None = None
     runtime_failing_seconds: float = 0.0
     keys: KeyHashes | None = None
@@ -102,6 +106,11 @@ class World:
     def applications(self) -> Mapping[str, Application]:
         """Those of this deployment that exist, those being deleted included."""
         return owned(self.serve, self.core_name) if self.serve else {}
+
+    @property
+    def nothing_is_left(self) -> bool:
+        """Whether it is certain that no application of this deployment exists."""
+        return self.serve is not None and is_certainly_empty(self.serve, self.core_name, self.serve_absent_seconds)
 
     @property
     def core(self) -> Application | None:
@@ -162,6 +171,15 @@ class World:
     def shard_name(self, index: int) -> str:
         """Name of the application of shard ``index``."""
         return shard_application_name(self.core_name, index)
+
+
+def is_certainly_empty(serve: ServeState, core: str, absent_seconds: float) -> bool:
+    """Whether nothing of the deployment exists, in a Serve that is known to run, or has been absent for some seconds.
+
+    Ray says that it runs no Serve also when it does not find its controller for a moment. Whatever is let go then stays
+    for ever.
+    """
+    return not owned(serve, core) and bool(serve.controller or absent_seconds >= ABSENT_CERTAIN_SECONDS)
 
 
 def core_name(moe: MoEDeployment) -> str:

@@ -29,7 +29,7 @@ class ReconcileResult(StrEnum):
     WAITING = "waiting"
     """On the way; the key comes again by itself."""
     CONFLICT = "conflict"
-    """Somebody wrote in between; the key comes again at once."""
+    """Somebody wrote in between, to Kubernetes or to Ray; the key comes again at once."""
     ERROR = "error"
     """It raised; the key comes again with a growing delay."""
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from fake_ray import serving
 
-from moe_operator.backends.errors import RayAuthError, RayUnreachableError
+from moe_operator.backends.errors import RayAuthError, RayUnreachableError, StalePlanError
 from moe_operator.backends.serve_rest import cluster as module
-from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
+from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 from moe_operator.backends.serve_rest.merge import Change, Conflict
+from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import LeadershipLostError
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
@@ -90,7 +92,7 @@ async def test_a_cancelled_writer_leaves_the_others_to_the_next(ray, fake_ray) -
 
     await ray.observe(None)
     fake_ray.override = slow
-    ray._seen[None].at = float("inf")
+    ray._seen.get(None).at = float("inf")
     first = asyncio.create_task(ray.apply(None, change("a")))
     second = asyncio.create_task(ray.apply(None, change("b")))
     await entered.wait()
@@ -150,6 +152,85 @@ async def test_foreign_applications_survive_a_ray_that_says_for_a_moment_that_it
     fake_ray.override = blink
     await ray.apply(None, change("a"))
     assert "shop" in fake_ray.configs
+
+
+def blinking(fake_ray, *looks: int) -> None:
+    """Have the looks of these numbers find no controller."""
+    seen = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal seen
+        seen += request.method == "GET"
+        if request.method == "GET" and seen in looks:
+            return web.json_response({"applications": {}})
+        fake_ray.override = None
+        response = await fake_ray.handle(request)
+        fake_ray.override = answer
+        return response
+
+    fake_ray.override = answer
+
+
+async def test_a_look_believes_only_the_second_time_that_no_serve_runs(ray, fake_ray) -> None:
+    blinking(fake_ray, 1)
+    assert (await ray.observe(None)).controller == "controller-1"
+    fake_ray.controller, fake_ray.gets = "", 0
+    for _ in range(3):
+        assert (await ray.observe(None)).controller == ""
+    assert fake_ray.gets == 4
+
+
+async def test_foreign_applications_survive_a_blink_just_before_the_put(ray, fake_ray) -> None:
+    fake_ray.configs["shop"] = SHOP
+    blinking(fake_ray, 3)
+    with pytest.raises(StalePlanError):
+        await ray.apply(None, change("a"))
+    assert fake_ray.puts == []
+
+
+async def test_a_plan_made_from_something_else_is_made_again(ray, fake_ray) -> None:
+    await ray.apply(None, change("a", shards=2))
+    for unlike in (ServeState(), ServeState("controller-2"), ServeState("controller-1")):
+        stale, right = await asyncio.gather(
+            ray.apply(None, change("a", shards=0), unlike), ray.apply(None, change("b")), return_exceptions=True
+        )
+        assert isinstance(stale, StalePlanError)
+        assert isinstance(right, Outcome)
+    assert fake_ray.configs.keys() == {"a", "a.experts-0", "a.experts-1", "b", "b.experts-0"}
+    assert (await ray.apply(None, change("a", shards=0), await ray.observe(None))).written
+
+
+async def test_rays_that_run_no_serve_do_not_wait_for_each_other(http, fake_ray) -> None:
+    fake_ray.controller = ""
+    stuck, released = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            stuck.set()
+            await released.wait()
+            return web.Response()
+        return web.json_response({"applications": {}})
+
+    clusters = ServeClusters(http, free)
+    async with serving(slow) as other:
+        waiting = asyncio.create_task(clusters.at(other).apply(None, change("b")))
+        await asyncio.wait_for(stuck.wait(), 5)
+        assert (await asyncio.wait_for(clusters.at(fake_ray.url).apply(None, change("a")), 5)).written
+        released.set()
+        await waiting
+
+
+async def test_what_nobody_asks_for_is_forgotten(http, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
+    clusters = ServeClusters(http, free)
+    ray = clusters.at(fake_ray.url)
+    await ray.apply("one", change("a"))
+    assert ray.remembered("a")
+    await asyncio.sleep(0.2)
+    clusters.at("http://elsewhere:8265")
+    await ray.observe("other")
+    assert (len(clusters._clusters), len(ray._seen), len(ray._written)) == (1, 1, 0)
+    assert not clusters._gate._locks
 
 
 async def test_two_addresses_of_one_ray_do_not_lose_each_others_changes(http, fake_ray) -> None:

@@ -1,5 +1,6 @@
 """Whole passes over one MoEDeployment, the times in the test's hand: Kubernetes in memory, a fake Ray behind HTTP."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from fake_kube import FakeKube
 from fake_ray import FakeDirectory, FakeRay
 
 from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.backends.errors import StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest import cluster
 from moe_operator.backends.serve_rest.cluster import ServeClusters
@@ -81,10 +83,12 @@ class Bench:
         self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], **asked}})
 
     async def work(self, passes: int = 1, seconds: float = 0.0) -> Result:
-        """Some passes, ``seconds`` after one another."""
+        """Some passes, ``seconds`` after one another; a plan that is stale is made again in the next."""
+        result = Result()
         for _ in range(passes):
             self.now += seconds
-            result = await self.reconciler.reconcile("team/tiny")
+            with contextlib.suppress(StalePlanError):
+                result = await self.reconciler.reconcile("team/tiny")
         return result
 
     async def ready(self) -> None:
@@ -114,6 +118,10 @@ class Bench:
             return web.json_response({"applications": {}})
 
         self.ray.override = answer
+
+
+async def broken(request: web.Request) -> web.StreamResponse:
+    return web.Response(status=500)
 
 
 @pytest.fixture
@@ -181,3 +189,70 @@ async def test_what_is_suspended_from_the_beginning_makes_nothing(bench: Bench) 
     assert not bench.kube.exists(SECRETS, INTERNAL_KEY)
     assert bench.ray.puts == []
     assert CLEANUP_FINALIZER not in bench.finalizers()
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3])
+async def test_a_ray_that_blinks_while_an_object_is_deleted_keeps_nothing(bench: Bench, looks: int) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.delete()
+    bench.blink(looks)
+    await bench.work(3, seconds=0.7)
+    assert bench.ray.configs == {}
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+
+
+async def test_neither_does_one_that_blinks_while_an_object_falls_asleep(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.change(experts={"shards": 0})
+    bench.blink(2)
+    await bench.work()
+    assert bench.finalizers() == [CLEANUP_FINALIZER]
+    await bench.work(2)
+    assert bench.ray.configs == {}
+    assert bench.finalizers() == []
+
+
+async def test_an_object_whose_ray_runs_no_serve_any_more_goes_after_some_seconds(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.ray.configs.clear()
+    bench.ray.controller = ""
+    bench.delete()
+    result = await bench.work(3, seconds=2.0)
+    assert result.again is not None
+    assert bench.condition("Degraded") == "False AsExpected"
+    await bench.work(seconds=2.0)
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4])
+async def test_a_ray_that_blinks_when_the_operator_starts_loses_nothing(bench: Bench, looks: int) -> None:
+    bench.apply(shards=3)
+    await bench.ready()
+    before = set(bench.ray.configs)
+    bench.restart()
+    bench.ray.puts.clear()
+    bench.blink(looks)
+    await bench.work(3)
+    assert all({application["name"] for application in put["applications"]} == before for put in bench.ray.puts)
+    assert bench.condition("Ready") == "True Available"
+
+
+async def test_the_deadline_of_a_cleanup_counts_only_the_time_in_which_it_fails(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.delete()
+    # It was asked for long ago, while no operator ran; and Serve takes its time.
+    bench.restart()
+    bench.ray.deleting_reads = 20
+    await bench.work(10, seconds=100.0)
+    assert bench.condition("Ready") == "False Deleting"
+    bench.ray.override = broken
+    await bench.work(3, seconds=100.0)
+    assert bench.condition("Degraded") == "True RayUnreachable"
+    assert bench.finalizers() == [CLEANUP_FINALIZER]
+    await bench.work(2, seconds=100.0)
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+    assert bench.kube.reasons()[-1] == "CleanupAbandoned"

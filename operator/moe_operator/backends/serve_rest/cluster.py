@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_operator.backends.errors import RayError
+from moe_operator.backends.errors import RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
 from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, merge, owned
+from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import OperatorError
 
@@ -24,6 +26,9 @@ FRESH_SECONDS = 0.5
 """A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""
 ABSENT_SECONDS = 1.0
 """Between two looks at a Ray cluster that seems to run no Serve."""
+IDLE_SECONDS = 900.0
+"""After which an address, a token or a deployment that nobody asks for is forgotten; what is wanted is asked for each
+minute. To forget one costs a GET, and the memory of what was written."""
 GATHER_SECONDS = 0.1
 """For which a writer waits for more changes: each PUT starts anew the builds of all applications not yet built."""
 
@@ -45,9 +50,19 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Request:
+    """``basis``: what the change was planned from; None where it is right whatever runs."""
+
     change: Change
     token: str | None
+    basis: ServeState | None
     done: asyncio.Future[Outcome]
+
+    def is_stale(self, state: ServeState) -> bool:
+        """Whether another Serve runs now, or something of the deployment that the plan knew nothing of."""
+        if self.basis is None:
+            return False
+        unseen = owned(state, self.change.core).keys() - owned(self.basis, self.change.core).keys()
+        return state.controller != self.basis.controller or bool(unseen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,12 @@ class _Seen:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     at: float = float("-inf")
-    result: ServeState | RayError = field(default_factory=ServeState)
+    result: ServeState | RayError | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether the last look was sure that no Serve runs."""
+        return isinstance(self.result, ServeState) and not self.result.controller
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +97,11 @@ class _Gate:
 
     may_write: Callable[[], None]
     on_write: Callable[[bool], None]
-    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _locks: weakref.WeakValueDictionary[str, asyncio.Lock] = field(default_factory=weakref.WeakValueDictionary)
 
-    def lock(self, controller: str) -> asyncio.Lock:
-        return self._locks.setdefault(controller, asyncio.Lock())
+    def lock(self, cluster: str) -> asyncio.Lock:
+        """One as long as anybody holds it or waits for it; ``cluster`` is a controller's id, or an address."""
+        return self._locks.setdefault(cluster, asyncio.Lock())
 
 
 class ServeCluster:
@@ -90,45 +111,53 @@ class ServeCluster:
         self._http = http
         self._dashboard_url = dashboard_url
         self._gate = gate
-        self._seen: dict[str | None, _Seen] = {}
+        self._seen: Recent[str | None, _Seen] = Recent(IDLE_SECONDS)
         self._pending: list[_Request] = []
         self._writing = asyncio.Lock()
-        self._written: dict[str, _Written] = {}
+        self._written: Recent[str, _Written] = Recent(IDLE_SECONDS)
 
     async def observe(self, token: str | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
-        seen = self._seen.setdefault(token, _Seen())
+        seen = self._seen.get_or_make(token, _Seen)
         async with seen.lock:
-            if time.monotonic() - seen.at > FRESH_SECONDS:
-                try:
-                    seen.result = await self._client(token).read()
-                except RayError as error:
-                    seen.result = error
+            if seen.result is None or time.monotonic() - seen.at > FRESH_SECONDS:
+                seen.result = await self._look(token, seen)
                 seen.at = time.monotonic()
-        if isinstance(seen.result, RayError):
+            result = seen.result
+        if isinstance(result, RayError):
             # A new one each time: a shared exception would collect the traceback of every task that raises it.
-            raise type(seen.result)(*seen.result.args)
-        return seen.result
+            raise type(result)(*result.args)
+        return result
+
+    async def _look(self, token: str | None, seen: _Seen) -> ServeState | RayError:
+        client = self._client(token)
+        try:
+            return await (client.read() if seen.absent else self._read_surely(client))
+        except RayError as error:
+            return error
 
     def remembered(self, core: str) -> Change | None:
         """What this process wrote last for a deployment: what to put back when it is gone. None after a restart."""
         written = self._written.get(core)
         return written.change if written else None
 
-    async def apply(self, token: str | None, change: Change) -> Outcome:
+    async def apply(self, token: str | None, change: Change, basis: ServeState | None = None) -> Outcome:
         """Make a deployment run what ``change`` says; nothing is written where that is what was submitted last.
+
+        ``basis`` is what the change was planned from. None where it is right whatever runs, as a removal is.
 
         Changes that wait for the same PUT go into it together. Each deployment's change is written with its own token:
         what one may write must not depend on what another may.
 
         Raises:
             RayError: it was not written.
+            StalePlanError: it was not written, since ``basis`` is no longer so.
             LeadershipLostError: from ``may_write``.
         """
         planned = merge(await self.observe(token), [change])
         if not planned.changed:
             return Outcome(conflict=planned.conflicts.get(change.core))
-        request = _Request(change, token, asyncio.get_running_loop().create_future())
+        request = _Request(change, token, basis, asyncio.get_running_loop().create_future())
         self._pending.append(request)
         try:
             async with self._writing:
@@ -145,29 +174,30 @@ class ServeCluster:
         batch = [request for request in self._pending if request.token == own.token]
         self._pending = [request for request in self._pending if request.token != own.token]
         try:
-            outcomes = await self._write(own.token, [request.change for request in batch])
+            await self._write(own.token, batch)
         except OperatorError as error:
-            for request in batch:
-                request.done.set_exception(error)
-                # Retrieved here too: a request whose task has gone must not complain that nobody looked.
-                request.done.exception()
+            _fail(batch, error)
         except BaseException:
             # The task that happened to write for all was cancelled: the next one that waits takes over.
-            self._pending += [request for request in batch if request is not own]
+            self._pending += [request for request in batch if request is not own and not request.done.done()]
             raise
-        else:
-            for request in batch:
-                request.done.set_result(outcomes[request.change.core])
 
-    async def _write(self, token: str | None, changes: list[Change]) -> Mapping[str, Outcome]:
+    async def _write(self, token: str | None, batch: list[_Request]) -> None:
         client = self._client(token)
-        controller = (await self._read_for_write(client)).controller
-        async with self._gate.lock(controller):
+        controller = (await self._read_surely(client)).controller
+        async with self._gate.lock(controller or self._dashboard_url):
             state = await client.read()
+            if state.controller != controller:
+                raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
+            stale = [request for request in batch if request.is_stale(state)]
+            _fail(stale, StalePlanError(f"Serve at {self._dashboard_url} runs something else than was planned from"))
+            current = [request for request in batch if request not in stale]
+            changes = [request.change for request in current]
             merged = merge(state, changes)
             if merged.changed:
                 await self._put(client, body(state, merged.applications, changes))
-        return {change.core: self._outcome(state, merged, change) for change in changes}
+        for request in current:
+            request.done.set_result(self._outcome(state, merged, request.change))
 
     async def _put(self, client: ServeClient, config: Mapping[str, Any]) -> None:
         self._gate.may_write()
@@ -179,11 +209,12 @@ class ServeCluster:
             self._seen.clear()
             self._gate.on_write(written)
 
-    async def _read_for_write(self, client: ServeClient) -> ServeState:
+    @staticmethod
+    async def _read_surely(client: ServeClient) -> ServeState:
         """Read; where no Serve seems to run, look twice.
 
-        Ray answers with an empty list also when it fails to find a running controller for a moment; a PUT made from
-        that would delete whatever foreign applications there are.
+        Ray answers with an empty list also when it fails to find a running controller for a moment. A plan made from
+        that would begin anew, and a PUT would delete whatever foreign applications there are.
         """
         state = await client.read()
         if not state.controller:
@@ -200,13 +231,21 @@ class ServeCluster:
         if before and before.controller == state.controller:
             lost = (before.change.names & change.names) - owned(state, change.core).keys()
         if change.applications:
-            self._written[change.core] = _Written(state.controller, change)
+            self._written.put(change.core, _Written(state.controller, change))
         else:
-            self._written.pop(change.core, None)
+            self._written.pop(change.core)
         return Outcome(merged.changed, None, lost)
 
     def _client(self, token: str | None) -> ServeClient:
         return ServeClient(self._http, self._dashboard_url, token)
+
+
+def _fail(requests: list[_Request], error: OperatorError) -> None:
+    for request in requests:
+        if not request.done.done():
+            request.done.set_exception(error)
+            # Retrieved here too: a request whose task has gone must not complain that nobody looked.
+            request.done.exception()
 
 
 class ServeClusters:
@@ -221,10 +260,9 @@ class ServeClusters:
     ) -> None:
         self._http = http
         self._gate = _Gate(may_write, on_write)
-        self._clusters: dict[str, ServeCluster] = {}
+        self._clusters: Recent[str, ServeCluster] = Recent(IDLE_SECONDS)
 
     def at(self, dashboard_url: str) -> ServeCluster:
+        """The cluster at this address; what stands here about it is forgotten when nobody asks any more."""
         address = dashboard_url.rstrip("/")
-        if address not in self._clusters:
-            self._clusters[address] = ServeCluster(self._http, address, self._gate)
-        return self._clusters[address]
+        return self._clusters.get_or_make(address, lambda: ServeCluster(self._http, address, self._gate))
