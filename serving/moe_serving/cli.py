@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--network", choices=["auto", "unix", "tcp"], default="auto", help="between attention and shards (default auto)"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="check every answer of a shard bit for bit against the checkpoint; slow"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="where HTTP is answered (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="default 8000")
     parser.add_argument("--route-prefix", type=_route, default="/", metavar="PATH", help="before /v1 (default /)")
@@ -129,7 +132,13 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         )
     path = Path(arguments.model).resolve()
     return Wanted(
-        model=ModelArgs(path=str(path), dtype=arguments.dtype, device=arguments.device, network=arguments.network),
+        model=ModelArgs(
+            path=str(path),
+            dtype=arguments.dtype,
+            device=arguments.device,
+            network=arguments.network,
+            verify=arguments.verify,
+        ),
         served_name=arguments.served_name or path.name,
         route_prefix=arguments.route_prefix,
         shards=arguments.shards,

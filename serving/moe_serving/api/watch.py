@@ -74,5 +74,7 @@ def _missing(report: DirectoryReport) -> str | None:
         return f"experts are being loaded: {progress.copied} of {progress.total} copies are in place"
     if not any(replica.ready for replica in report.attention):
         problems = [replica.problem for replica in report.attention if replica.problem]
-        return f"no attention replica is ready: {problems[0] if problems else 'none has started'}"
+        if problems:
+            return f"no attention replica can load the model: {problems[0]}"
+        return "attention is loading the model" if report.attention else "no attention replica has started"
     return None

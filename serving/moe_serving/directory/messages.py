@@ -13,7 +13,8 @@ class AttentionStatus:
     """A replica's own view of itself.
 
     Attributes:
-        ready: it can answer requests; problem: why not.
+        ready: it can answer requests.
+        problem: why the model cannot be loaded, which is tried again and again; None while it is being loaded at first.
         running, waiting: sequences being decoded and queued.
         kv_tokens: tokens whose keys and values are held for them.
         pid: of its process.

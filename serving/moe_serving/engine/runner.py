@@ -34,7 +34,7 @@ class ModelRunner:
         return choose_tokens(logits, [s.request.sampling for s in sampled], [s.answered for s in sampled])
 
     def logits(self, chunks: Many[Chunk]) -> torch.Tensor:
-        """The forward pass of ``run``: logits ``[sampled, vocabulary]`` of the last token of each chunk that ``samples``."""
+        """The forward pass of ``run``: logits ``[sampled, vocabulary]`` of the last token of chunks that sample."""
         ids: list[int] = []
         positions: list[int] = []
         rows: list[int] = []

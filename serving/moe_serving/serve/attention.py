@@ -48,7 +48,7 @@ class Attention:
         self._senders = SenderPool(f"attention {self._name}", self._node, args.model.network)
         self._limits = AttentionConfig()
         self._loaded: LoadedEngine | None = None
-        self._problem: str | None = "the model is being loaded"
+        self._problem: str | None = None
         self._load_tried = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         self._tables = TableKeeper()
@@ -77,7 +77,8 @@ class Attention:
             RequestRefusedError: no replica can ever answer it.
         """
         if self._loaded is None:
-            raise ReplicaLostError(f"attention replica {self._name} is not ready: {self._problem}")
+            why = self._problem or "the model is being loaded"
+            raise ReplicaLostError(f"attention replica {self._name} is not ready: {why}")
         try:
             sender = await self._senders.get(address)
         except WireError as error:

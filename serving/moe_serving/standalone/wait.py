@@ -65,6 +65,8 @@ def _steps(report: DirectoryReport | None) -> Iterator[str]:
     yield f"{report.progress.copied} of {report.progress.total} expert copies loaded"
     waiting = [replica for replica in report.attention if not replica.ready]
     yield f"{len(report.attention) - len(waiting)} of {max(1, len(report.attention))} attention replicas ready"
+    yield from (f"shard {shard.index}: {shard.problem}" for shard in report.shards if shard.problem)
+    yield from (f"attention replica {replica.replica}: {replica.problem}" for replica in waiting if replica.problem)
 
 
 def _report(url: str, key: str) -> DirectoryReport | None:

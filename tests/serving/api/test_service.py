@@ -7,7 +7,7 @@ import pytest
 
 from moe_placement.wire.applications import ApiConfig
 from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import DirectoryReport
+from moe_placement.wire.report import AttentionReport, DirectoryReport
 from moe_serving.api import service
 
 COMPLETION = {"model": "model", "prompt": "the fox"}
@@ -81,7 +81,15 @@ async def test_the_operators_report(api, client) -> None:
             r"the model cannot be served (PathNotFound): nothing at /x",
         ),
         ({"placement": None}, "experts are being loaded: 8 of 8 copies are in place"),
-        ({"attention": ()}, "no attention replica is ready: none has started"),
+        ({"attention": ()}, "no attention replica has started"),
+        (
+            {"attention": (AttentionReport(replica="a", ready=False, epoch=0, running=0, waiting=0),)},
+            "attention is loading the model",
+        ),
+        (
+            {"attention": (AttentionReport(replica="a", ready=False, problem="full", epoch=0, running=0, waiting=0),)},
+            "no attention replica can load the model: full",
+        ),
     ],
     ids=str,
 )

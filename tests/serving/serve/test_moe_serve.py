@@ -15,7 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from openai import AuthenticationError, OpenAI
+from openai import AuthenticationError, InternalServerError, OpenAI
+
+from moe_serving.checkpoint import Checkpoint
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -142,6 +144,35 @@ def test_on_a_ray_that_others_use_too(tiny, ray_cluster, plane, short_tmp) -> No
         taken.kill()
         serving.kill()
     assert f"--route-prefix /{plane.name}: application {plane.name} is there; choose another" in taken.printed
+
+
+def test_verify_notices_a_single_wrong_bit(tiny, ray_cluster, tmp_path, short_tmp) -> None:
+    model = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    arguments = ["--model", str(model), "--shards", "1", "--ray", ray_cluster.address, "--route-prefix", "/verified"]
+    serving = MoeServe([*arguments, "--verify"], short_tmp, ray_cluster.environment)
+    try:
+        serving.wait_for("Ctrl-C ends it.")
+        with OpenAI(base_url=f"{ray_cluster.serve_url}/verified/v1", api_key="none", max_retries=0) as client:
+            assert client.completions.create(model="tiny", prompt=[5], max_tokens=1).usage.completion_tokens == 1
+            flip_a_bit_of_each_expert(model)  # the shard has loaded them; attention reads what it checks only when used
+            with pytest.raises(InternalServerError, match="with other bits than the checkpoint's"):
+                client.completions.create(model="tiny", prompt=list(range(50, 150)), max_tokens=1)
+    finally:
+        serving.end(signal.SIGINT)
+        serving.kill()
+
+
+def flip_a_bit_of_each_expert(model: Path) -> None:
+    """The lowest one of the first weight of each ``down``, in place."""
+    checkpoint = Checkpoint.open(model)
+    for layer in range(len(checkpoint.config.moe_layers)):
+        for expert in range(checkpoint.config.experts):
+            entry = checkpoint.tensors[checkpoint.expert_tensors(layer, expert).down]
+            with entry.file.open("r+b") as file:
+                file.seek(entry.begin)
+                (byte,) = file.read(1)
+                file.seek(entry.begin)
+                file.write(bytes([byte ^ 1]))
 
 
 def assert_nothing_left(family: list[psutil.Process], temporary: Path) -> None:

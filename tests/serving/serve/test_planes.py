@@ -13,6 +13,9 @@ def client_of(plane) -> OpenAI:
 
 def test_everything_over_tcp_and_verified_bit_for_bit(another_plane, tiny) -> None:
     plane = another_plane("serving-tcp", tiny, network="tcp", verify=True)
+    plane.deploy_core()
+    loading = plane.wait(lambda report: report.attention, "an attention replica").attention
+    assert [(replica.ready, replica.problem) for replica in loading] == [(False, None)], "loading is no problem"
     plane.scale(2)
     plane.wait_ready()
     prompts = [tuple(range(5 * i + 3, 6 * i + 9)) for i in range(4)]
@@ -34,5 +37,6 @@ def test_a_model_that_cannot_be_served_is_told_and_crashes_nothing(another_plane
     assert refused.value.status_code == 503
     assert refused.value.response.headers["retry-after"] == "1"
     before = plane.pids()
-    plane.wait(lambda report: report.attention and report.attention[0].problem, "the replica's problem")
+    report = plane.wait(lambda report: report.attention and report.attention[0].problem, "the replica's problem")
+    assert f"{tmp_path / 'nowhere'} does not exist" in report.attention[0].problem
     assert plane.pids() == before
