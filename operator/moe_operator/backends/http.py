@@ -11,13 +11,13 @@ import asyncio
 import ipaddress
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
@@ -26,9 +26,15 @@ CONNECT_SECONDS = 3.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Serve's state of some thousand applications is about 10 MB."""
 
+NAME_THREADS = 32
+"""As many as workers: a name that nobody answers for holds one for as long as the system tries, up to a minute."""
+
 # Ray blanks the secrets of runtime environments in answers to browsers; a client that writes them back must not get
 # such answers, so it names itself.
 _USER_AGENT = "moe-operator"
+
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+_NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +99,38 @@ class HttpClient:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Resolves as the system does and lets through only addresses that the policy allows."""
+    """Resolves as the system does and lets through only addresses that the policy allows.
+
+    In threads of its own: dead names that users wrote must not hold up plans, nor the name of the API server.
+    """
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._policy = policy
-        self._system = ThreadedResolver()
+        self._threads = ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        results = await self._system.resolve(host, port, family)
+        results = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port, family)
         for result in results:
             self._policy.check_resolved(host, port, ipaddress.ip_address(result["host"].partition("%")[0]))
         return results
 
     async def close(self) -> None:
-        await self._system.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [
+        ResolveResult(hostname=host, host=_numeric(address), port=port, family=kind, proto=proto, flags=_NUMERIC)
+        for kind, _, proto, _, address in found
+    ]
+
+
+def _numeric(address: tuple[Any, ...]) -> str:
+    """With the zone of a link-local address, without which it cannot be reached."""
+    return socket.getnameinfo(address, _NUMERIC_NAME)[0]
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

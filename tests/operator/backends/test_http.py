@@ -1,5 +1,10 @@
 """What becomes of every way not to get an answer."""
 
+import asyncio
+import socket
+import threading
+from typing import Any
+
 import pytest
 from aiohttp import web
 
@@ -20,6 +25,25 @@ async def test_connection_refused(http: HttpClient, closed_address: str) -> None
 
 async def test_no_answer(http: HttpClient, black_hole: str) -> None:
     assert await refusal(http, black_hole, seconds=1) == f"{black_hole}: no answer within 1 s"
+
+
+async def test_dead_names_hold_up_no_other_thread(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    released, resolve = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        if host.startswith("dead-"):
+            released.wait(10)
+            raise socket.gaierror("no answer")
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    names = [asyncio.create_task(refusal(http, f"http://dead-{number}:8265", seconds=5)) for number in range(20)]
+    try:
+        await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "planned"), 2) == "planned"
+    finally:
+        released.set()
+    assert {said.partition(": ")[2] for said in await asyncio.gather(*names)} == {"the host name cannot be resolved"}
 
 
 async def test_unknown_host(http: HttpClient) -> None:
