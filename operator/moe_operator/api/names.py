@@ -119,7 +119,10 @@ class Reason(_Told):
     RAY_AUTH_FAILED = "RayAuthFailed", "Ray wants another token: see tokenSecretRef."
     NOT_A_RAY_DASHBOARD = "NotARayDashboard", "What answers at dashboardURL is not a Ray dashboard."
     PACKAGE_MISSING = "PackageMissing", "The Ray cluster lacks moe-operator[serving]: install it on its nodes."
-    ROUTE_PREFIX_TAKEN = "RoutePrefixTaken", "Another application answers below routePrefix: choose another."
+    ROUTE_PREFIX_TAKEN = (
+        "RoutePrefixTaken",
+        "Another application has routePrefix, or a path of the API below it, or the reverse: choose another.",
+    )
     FOREIGN_WRITER = "ForeignWriter", "Somebody else's Serve configuration removed applications; they were put back."
     DEPLOY_FAILED = "DeployFailed", "Serve could not start an application; the message has its words."
     DIRECTORY_UNREACHABLE = "DirectoryUnreachable", "The directory cannot be asked for its state; serving goes on."

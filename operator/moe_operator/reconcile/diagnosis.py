@@ -24,7 +24,7 @@ DIRECTORY_GRACE_SECONDS = 10.0
 _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")
-_OURS = re.compile(r"moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8}(\.|$)")
+_OURS = re.compile(r"(?P<core>moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8})(\.|$)")
 
 
 def diagnose(world: World, plan: Plan, conflict: Conflict | None) -> Finding | None:
@@ -59,23 +59,45 @@ def runtime_problem(world: World) -> Finding | None:
 def _conflict(world: World, conflict: Conflict | None) -> Finding | None:
     if conflict is None:
         return None
-    owner = _owner(conflict.owner)
+    owner, removal = _owner(world, conflict.owner), _removal(world, conflict.owner)
     if conflict.route is None:
         return Finding(
             Reason.NAME_CONFLICT,
-            f"{owner} on this Ray cluster has a name of this deployment's and is left alone: delete it",
+            f"{owner} on this Ray cluster has a name of this deployment's and is left alone: delete it{removal}",
+        )
+    if conflict.path:
+        return Finding(
+            Reason.ROUTE_PREFIX_TAKEN,
+            f"spec.serving.routePrefix is {conflict.route}, and {conflict.path} on this Ray cluster is of {owner}: "
+            f"Serve would send requests for the one to the other; choose another prefix{removal}",
         )
     return Finding(
         Reason.ROUTE_PREFIX_TAKEN,
-        f"spec.serving.routePrefix is {conflict.route}, which {owner} has on this Ray cluster: choose another",
+        f"spec.serving.routePrefix is {conflict.route}, which {owner} has on this Ray cluster: choose another{removal}",
     )
 
 
-def _owner(application: str) -> str:
+def _owner(world: World, application: str) -> str:
     ours = _OURS.match(application)
-    if ours:
-        return f"MoEDeployment {ours['namespace']}/{ours['name']}"
-    return f"Serve application {application!r}"
+    if not ours or ours["core"] == world.core_name:
+        return f"Serve application {application!r}"
+    whose = f"MoEDeployment {ours['namespace']}/{ours['name']}"
+    return f"an earlier {whose} (or one of another Kubernetes cluster)" if _namesake(world, application) else whose
+
+
+def _namesake(world: World, application: str) -> str | None:
+    """The core application's name, if this is of another object of the same name: names carry a hash of the uid."""
+    ours = _OURS.match(application)
+    if ours and f"{ours['namespace']}/{ours['name']}" == world.moe.key and ours["core"] != world.core_name:
+        return ours["core"]
+    return None
+
+
+def _removal(world: World, application: str) -> str:
+    left = _namesake(world, application)
+    if left is None:
+        return ""
+    return f", or, if nobody needs it, remove {left}* from Ray (docs/operations.md, 'Applications left behind')"
 
 
 def _failed_applications(world: World) -> Finding | None:

@@ -101,6 +101,41 @@ def test_a_route_or_name_of_somebody_else_is_left_alone(there: list[Config], wan
     assert merged.changed == (conflict is None)
 
 
+@pytest.mark.parametrize(
+    ("there", "wanted", "path"),
+    [
+        # Below what the api of another deployment answers, or the reverse.
+        (core("b", "/x"), "/x/v1", "/x/v1"),
+        (core("b", "/x"), "/x/v1/chat/completions", "/x/v1"),
+        (core("b", "/x"), "/x/internal/report", "/x/internal"),
+        (core("b", "/x"), "/x/healthz", "/x/healthz"),
+        (core("b", "/x"), "/x/metrics", "/x/metrics"),
+        (core("b", "/"), "/v1/tiny", "/v1"),
+        (core("b", "/x/v1/y"), "/x", "/x/v1/y"),
+        (core("b", "/v1"), "/", "/v1"),
+        (foreign("b", route_prefix="/x/v1"), "/x", "/x/v1"),
+        # What a foreign application answers below its prefix is not known; and one below the other is Serve's own way.
+        (foreign("b", route_prefix="/x"), "/x/v1", None),
+        (core("b", "/"), "/other", None),
+        (core("b", "/other"), "/", None),
+        (core("b", "/x"), "/x/y", None),
+        (core("b", "/x"), "/x/v10", None),
+        (core("b", "/x/v1x"), "/x", None),
+    ],
+)
+def test_of_two_routes_one_within_the_api_of_the_other(there: Config, wanted: str, path: str | None) -> None:
+    merged = merge(state(there), [Change("a", (core("a", wanted), A0))])
+    assert merged.conflicts == ({"a": Conflict(wanted, "b", path)} if path else {})
+
+
+def test_a_deployment_is_not_disturbed_by_one_that_came_into_its_api_later() -> None:
+    there = state(core("a", "/x"), core("b", "/x/v1"))
+    assert not merge(there, [Change("a", (core("a", "/x", args={"n": 1}),))]).conflicts
+    assert merge(there, [Change("a", (core("a", "/"),))]).conflicts == {}
+    left = state(core("b", "/x/v1"))
+    assert merge(left, [Change("a", (core("a", "/x"),))]).conflicts == {"a": Conflict("/x", "b", "/x/v1")}
+
+
 def test_of_two_that_want_a_route_at_once_the_earlier_has_it() -> None:
     merged = merge(state(), [Change("a", (core("a", "/x"),)), Change("b", (core("b", "/x"),))])
     assert names(merged.applications) == ["a"]

@@ -6,7 +6,7 @@ with the applications of the deployments that changed replaced and everything el
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 Config = Mapping[str, Any]
+
+API_PATHS = ("/v1", "/internal", "/healthz", "/metrics", "/openapi.json")
+"""What the api of a deployment answers below its route prefix. Serve sends a request to the longest prefix that fits,
+so whoever has one of these, or one below, takes requests, API keys included, that are meant for that deployment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +44,14 @@ class Conflict:
     """Why a change was left out.
 
     Attributes:
-        route: the route prefix that ``owner`` has; None if ``owner`` is a foreign application with a name of ours.
+        route: the route prefix wanted; None if ``owner`` is a foreign application with a name of ours.
         owner: name of an application.
+        path: what ``owner`` answers, where that is not ``route`` itself but of two paths one lies below the other.
     """
 
     route: str | None
     owner: str
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +109,56 @@ def _conflict(state: ServeState, wanted: Mapping[str, Config], change: Change) -
         config = state.applications[name].config
         if config is not None and not _is_ours(config):
             return Conflict(None, name)
-    taken = _routes(state, wanted)
+    others = [other for other in _routes(state, wanted) if not belongs(other.application, change.core)]
     for application in change.applications:
-        owner = taken.get(application["route_prefix"])
-        if application["route_prefix"] is not None and owner is not None and not belongs(owner, change.core):
-            return Conflict(application["route_prefix"], owner)
+        mine = _Route.of(application)
+        conflict = mine and (_same(mine, others) or _nested(mine, others, wanted))
+        if conflict:
+            return conflict
     return None
 
 
-def _routes(state: ServeState, wanted: Mapping[str, Config]) -> dict[str, str]:
-    """Route prefix -> application, of those that run without REST, those on their way out and those wanted."""
-    others = {a.route_prefix: name for name, a in state.applications.items() if name not in wanted}
-    routes = {route: name for route, name in others.items() if route is not None}
-    routes.update(_declared_routes(wanted.values()))
-    return routes
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A route prefix, whose it is, and whether below it one of our apis answers."""
+
+    prefix: str
+    application: str
+    is_api: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> _Route | None:
+        prefix = config.get("route_prefix", "/")
+        return None if prefix is None else cls(prefix, config["name"], config.get("import_path") == CORE_IMPORT_PATH)
+
+    def path_of(self, other: _Route) -> str | None:
+        """The path of this one's api that ``other`` would take, if it would."""
+        if not self.is_api:
+            return None
+        paths = (self.prefix.rstrip("/") + path for path in API_PATHS)
+        return next((path for path in paths if f"{other.prefix}/".startswith(f"{path}/")), None)
 
 
-def _declared_routes(configs: Iterable[Config]) -> Iterable[tuple[str, str]]:
-    for config in configs:
-        route = config.get("route_prefix", "/")
-        if route is not None:
-            yield route, config["name"]
+def _same(mine: _Route, others: Sequence[_Route]) -> Conflict | None:
+    return next((Conflict(mine.prefix, other.application) for other in others if other.prefix == mine.prefix), None)
+
+
+def _nested(mine: _Route, others: Sequence[_Route], wanted: Mapping[str, Config]) -> Conflict | None:
+    """Of two, the one that came later; what has its route already is not disturbed for another's sake."""
+    before = wanted.get(mine.application)
+    if before is not None and _Route.of(before) == mine:
+        return None
+    for other in others:
+        path = other.path_of(mine) or (other.prefix if mine.path_of(other) else None)
+        if path:
+            return Conflict(mine.prefix, other.application, path)
+    return None
+
+
+def _routes(state: ServeState, wanted: Mapping[str, Config]) -> list[_Route]:
+    """Of those that run without REST, those on their way out and those wanted."""
+    others = (_Route(a.route_prefix, n) for n, a in state.applications.items() if n not in wanted and a.route_prefix)
+    return [*others, *(route for config in wanted.values() if (route := _Route.of(config)))]
 
 
 def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> dict[str, Any]:

@@ -1,0 +1,20 @@
+"""The operator knows what the api of the data plane answers, which it cannot import."""
+
+from typing import Any, cast
+
+from moe_operator.backends.serve_rest.merge import API_PATHS
+from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_serving.api.app import build_app
+
+
+class Service:
+    """Of which the application asks only this before the first request."""
+
+    metrics = None
+
+
+def test_all_that_the_api_answers_is_known() -> None:
+    app = cast(Any, build_app(cast(Any, Service())))
+    served = {*app.openapi()["paths"], app.openapi_url, INTERNAL_REPORT_PATH}
+    assert {path for path in served if not path.startswith(API_PATHS)} == set()
+    assert {known for known in API_PATHS if not any(path.startswith(known) for path in served)} == set()
