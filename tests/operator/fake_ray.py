@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +51,6 @@ class FakeRay:
     gets: int = 0
     deleting_reads: int = 0
     statuses: dict[str, tuple[str, str]] = field(default_factory=dict)
-    deployed_at: float = 0.0
     _deleting: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -105,7 +105,7 @@ class FakeRay:
             "route_prefix": route,
             "status": status,
             "message": message,
-            "last_deployed_time_s": self.deployed_at,
+            "last_deployed_time_s": time.time(),
             "deployed_app_config": config,
             "source": "declarative",
             "deployments": {},

@@ -133,7 +133,6 @@ class MoEDeployment(ApiModel):
         """Path below which the API answers."""
         return self.spec.serving.route_prefix or f"/{self.metadata.namespace}/{self.metadata.name}"
 
-    @property
-    def url(self) -> str:
-        """Base URL of the OpenAI API."""
-        return f"{self.ray_cluster.serve_url.rstrip('/')}{self.route_prefix.rstrip('/')}/v1"
+    def url_at(self, route_prefix: str) -> str:
+        """Base URL of the OpenAI API below a route prefix."""
+        return f"{self.ray_cluster.serve_url.rstrip('/')}{route_prefix.rstrip('/')}/v1"

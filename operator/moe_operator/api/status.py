@@ -69,7 +69,7 @@ class MoEDeploymentStatus(StatusModel):
     observed_generation: int | None = None
     """Generation of the spec that this status describes."""
     url: str | None = None
-    """Base URL of the OpenAI API."""
+    """Base URL of the OpenAI API that runs; before anything runs, the one it will have."""
     shards: int | None = None
     """Expert shards that exist."""
     ready_shards: int | None = None

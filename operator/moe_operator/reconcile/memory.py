@@ -26,6 +26,7 @@ class Memory:
     _report_failing_since: float | None = None
     _serve_absent_since: float | None = None
     _cleanup_failing_since: float | None = None
+    _failed_since: dict[str, float] = field(default_factory=dict)
     _lost: dict[str, float] = field(default_factory=dict)
 
     def claim_term(self, seen: int) -> int:
@@ -53,6 +54,11 @@ class Memory:
         """Note whether the cleanup gets on; returns for how many seconds it has not."""
         self._cleanup_failing_since = _since(self._cleanup_failing_since, failing, now)
         return _seconds(self._cleanup_failing_since, now)
+
+    def failed(self, applications: frozenset[str], now: float) -> dict[str, float]:
+        """Note which applications Serve has given up; returns for how many seconds each has been."""
+        self._failed_since = {name: self._failed_since.get(name, now) for name in applications}
+        return {name: now - since for name, since in self._failed_since.items()}
 
     def note_lost(self, applications: frozenset[str], now: float) -> None:
         """Note that a foreign writer removed these."""

@@ -64,7 +64,12 @@ class Observer:
         memory.token = token
         absent = memory.serve_absent(not serve.controller, self.clock())
         world = replace(world, serve=serve, serve_absent_seconds=absent)
-        return replace(world, remembered=self.cluster(moe).remembered(world.core_name))
+        given_up = frozenset(a.name for a in world.applications.values() if a.status == "DEPLOY_FAILED")
+        return replace(
+            world,
+            failed_seconds=memory.failed(given_up, self.clock()),
+            remembered=self.cluster(moe).remembered(world.core_name),
+        )
 
     async def _observe_directory(self, world: World, memory: Memory) -> World:
         try:

@@ -27,7 +27,7 @@ from moe_placement.wire.applications import (
 )
 
 RETRY_SECONDS = 30.0
-"""An application that Serve could not start is removed, and so tried anew, this long after it was deployed."""
+"""An application that Serve could not start is removed, and so tried anew, this long after that was first seen."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -119,8 +119,7 @@ def _due_for_retry(world: World) -> frozenset[str]:
         candidates = world.shard_applications
     else:
         candidates = (*world.shard_applications, *([world.core] if world.core else []))
-    now = world.now.timestamp()
-    return frozenset(a.name for a in candidates if a.status == "DEPLOY_FAILED" and now - a.deployed_at >= RETRY_SECONDS)
+    return frozenset(a.name for a in candidates if world.failed_seconds.get(a.name, 0.0) >= RETRY_SECONDS)
 
 
 def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:

@@ -19,7 +19,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
     report = None if plan.step is Step.REPLACE else world.report
     return MoEDeploymentStatus(
         observed_generation=world.moe.metadata.generation,
-        url=world.moe.url,
+        url=_url(world),
         shards=before.shards if world.serve is None else len(world.shard_applications),
         ready_shards=_ready_shards(report),
         selector=shard_selector(world.moe.metadata.name),
@@ -28,6 +28,15 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
         placement=_placement(before.placement, report) if report else before.placement,
         conditions=next_conditions(world, plan, problem),
     )
+
+
+def _url(world: World) -> str | None:
+    """Of what runs: a route that the spec wishes for may be somebody else's."""
+    if world.core:
+        return world.moe.url_at(world.core.route_prefix or world.moe.route_prefix)
+    if world.serve is None and world.moe.status.url:
+        return world.moe.status.url
+    return world.moe.url_at(world.moe.route_prefix)
 
 
 def _ready_shards(report: DirectoryReport | None) -> int:

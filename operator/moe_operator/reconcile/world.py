@@ -55,6 +55,7 @@ class World:
         serve: what its Ray cluster runs; None if that could not be read.
         serve_absent_seconds: for how long already it says that it runs no Serve at all.
         runtime_problem: why not; ``runtime_failing_seconds``: for how long already, as far as this process knows.
+        failed_seconds: by name of an application that Serve has given up: for how long, as far as this process knows.
         keys: None if they could not be read; ``key_problem`` says why.
         report: of its directory; None if there is none (yet).
         report_problem: why there is none although its core application runs; ``report_failing_seconds`` as above.
@@ -69,6 +70,7 @@ class World:
     serve_absent_seconds: float = 0.0
     runtime_problem: Finding | None = None
     runtime_failing_seconds: float = 0.0
+    failed_seconds: Mapping[str, float] = field(default_factory=dict)
     keys: KeyHashes | None = None
     key_problem: Finding | None = None
     report: DirectoryReport | None = None

@@ -20,6 +20,14 @@ def test_failures_are_timed_from_the_first() -> None:
     assert memory.report_failing(True, 20.0) == 0.0
 
 
+def test_what_serve_has_given_up_is_timed_from_when_that_was_first_seen() -> None:
+    memory = Memory("u")
+    assert memory.failed(frozenset({"a"}), 10.0) == {"a": 0.0}
+    assert memory.failed(frozenset({"a", "b"}), 15.0) == {"a": 5.0, "b": 0.0}
+    assert memory.failed(frozenset({"b"}), 20.0) == {"b": 5.0}
+    assert memory.failed(frozenset({"a", "b"}), 21.0) == {"a": 0.0, "b": 6.0}
+
+
 def test_losses_are_told_for_a_while() -> None:
     memory = Memory("u")
     memory.note_lost(frozenset({"a"}), 0.0)

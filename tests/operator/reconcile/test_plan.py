@@ -1,6 +1,5 @@
 """What shall run, step by step: exact sequences from what is observed."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -387,11 +386,11 @@ def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
     plane.settle()
     shard = f"{CORE}.experts-1"
     config = plane.applications[shard].config
-    failed = Application(shard, "DEPLOY_FAILED", config=config, deployed_at=plane.now.timestamp())
-    plane.applications[shard] = failed
+    plane.applications[shard] = Application(shard, "DEPLOY_FAILED", config=config)
     assert shards(plane.plan()) == [0, 1]
-    plane.now += timedelta(seconds=RETRY_SECONDS)
+    plane.more = {"failed_seconds": {shard: RETRY_SECONDS}}
     assert shards(plane.run()) == [0]
+    plane.more = {}
     assert shards(plane.run()) == [0, 1]
 
 
@@ -400,6 +399,7 @@ def test_a_core_that_failed_to_update_but_serves_is_left(make_plane, serving: bo
     plane = make_plane(shards=1)
     plane.settle()
     plane.applications[CORE] = Application(CORE, "DEPLOY_FAILED", config=plane.applications[CORE].config)
+    plane.more = {"failed_seconds": {CORE: RETRY_SECONDS}}
     plane.answers = serving
     assert (CORE in {a["name"] for a in plane.plan().applications}) == kept
 

@@ -16,6 +16,7 @@ from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import Finding
+from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelProblem
 from moe_placement.wire.report import Traffic
@@ -230,9 +231,7 @@ def test_an_application_that_serve_cannot_start(make_plane, text: str, reason: R
     plane.run()
     plane.answers = False
     config = plane.applications[plane.name].config
-    plane.applications[plane.name] = Application(
-        plane.name, "DEPLOY_FAILED", text, config, deployed_at=plane.now.timestamp()
-    )
+    plane.applications[plane.name] = Application(plane.name, "DEPLOY_FAILED", text, config)
     status = plane.tell()
     assert told(status)["Ready"] == told(status)["Progressing"] == f"False {reason}"
     assert says in message(status, DEGRADED)
@@ -250,7 +249,18 @@ def test_an_application_that_serve_cannot_start(make_plane, text: str, reason: R
     [
         (Conflict("/x", "shop"), Reason.ROUTE_PREFIX_TAKEN, "/x, which Serve application 'shop' has"),
         (Conflict("/x", "moe.other.tiny.0123abcd"), Reason.ROUTE_PREFIX_TAKEN, "MoEDeployment other/tiny has"),
-        (Conflict(None, "moe.team.tiny.0123abcd.experts-0"), Reason.NAME_CONFLICT, "MoEDeployment team/tiny"),
+        (Conflict(None, application_name("team", "tiny", "u-1")), Reason.NAME_CONFLICT, "Serve application 'moe."),
+        (
+            Conflict("/x", "moe.team.tiny.0123abcd"),
+            Reason.ROUTE_PREFIX_TAKEN,
+            "/x, which an earlier MoEDeployment team/tiny (or one of another Kubernetes cluster) has on this Ray "
+            "cluster: choose another, or, if nobody needs it, remove moe.team.tiny.0123abcd* from Ray",
+        ),
+        (
+            Conflict("/x/v1", "moe.other.tiny.0123abcd", "/x/v1"),
+            Reason.ROUTE_PREFIX_TAKEN,
+            "routePrefix is /x/v1, and /x/v1 on this Ray cluster is of MoEDeployment other/tiny: Serve would send",
+        ),
     ],
 )
 def test_a_conflict_on_the_ray_cluster(make_plane, conflict: Conflict, reason: Reason, says: str) -> None:
@@ -404,6 +414,19 @@ def test_figures_are_told_anew_only_when_they_have_moved(make_plane) -> None:
 
 def _held(text: str, shard: int) -> frozenset[tuple[int, int]]:
     return decode_placement(text).holdings(shard)
+
+
+def test_the_url_is_of_what_runs(make_plane) -> None:
+    plane = make_plane(shards=2)
+    assert plane.tell().url == "http://ray:8000/team/tiny/v1"
+    plane.settle()
+    plane.change(shards=2, spec={"serving": {"routePrefix": "/taken"}})
+    assert plane.tell().url == "http://ray:8000/team/tiny/v1"
+    plane.more = {"serve": None, "runtime_problem": UNREACHABLE}
+    assert plane.tell().url == "http://ray:8000/team/tiny/v1"
+    plane.more = {}
+    plane.run()
+    assert plane.tell().url == "http://ray:8000/taken/v1"
 
 
 def test_what_cannot_be_seen_stays_as_it_was_told(make_plane) -> None:

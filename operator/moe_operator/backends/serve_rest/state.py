@@ -22,7 +22,6 @@ class Application:
         config: as it was submitted; None while it is being deleted, or if it was not deployed by REST.
         declarative: whether it was deployed by REST and so is subject to the next PUT.
         route_prefix: where it is, or will be, reached; None without a route.
-        deployed_at: Unix time, by Ray's clock, of the PUT that it was part of last.
         problems: what its deployments complain of, by deployment.
     """
 
@@ -32,7 +31,6 @@ class Application:
     config: Mapping[str, Any] | None = None
     declarative: bool = True
     route_prefix: str | None = None
-    deployed_at: float = 0.0
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,7 +72,6 @@ def _application(name: str, fields: Any) -> Application:
         config=config,
         declarative=fields.get("source", "declarative") == "declarative",
         route_prefix=_route(fields.get("route_prefix"), config),
-        deployed_at=float(fields.get("last_deployed_time_s") or 0.0),
         problems={
             deployment: str(details["message"])
             for deployment, details in (fields.get("deployments") or {}).items()
