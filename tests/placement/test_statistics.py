@@ -50,6 +50,73 @@ def test_subtracting_a_window_leaves_the_rest() -> None:
     assert (both.sample.keys == rest.sample.keys).all()
 
 
+def windows_of(*seeds: int) -> RoutingStatistics:
+    statistics = RoutingStatistics(3, 6, 2)
+    for seed in seeds:
+        statistics.add(random_ids(seed))
+        statistics.close_window()
+    return statistics
+
+
+def test_subtracting_takes_the_window_out_of_the_history() -> None:
+    statistics = windows_of(1, 2, 3)
+    statistics.subtract(windows_of(2))
+    assert (statistics.windows == windows_of(1, 3).windows).all()
+    assert (statistics.covariance(0) == windows_of(1, 3).covariance(0)).all()
+
+
+def test_subtracting_undoes_a_merge_in_the_history() -> None:
+    statistics, other = windows_of(1, 2), windows_of(3)
+    other.add(random_ids(4))
+    statistics.merge(other)
+    statistics.subtract(other)
+    assert (statistics.windows == windows_of(1, 2).windows).all()
+    assert not statistics._open.any()
+
+
+def test_a_window_that_fell_out_of_the_history_takes_nothing_with_it() -> None:
+    statistics = RoutingStatistics(1, 2, 1, max_windows=1)
+    for expert in (0, 1):
+        statistics.add(np.full((5, 1, 1), expert))
+        statistics.close_window()
+    statistics.subtract(RoutingStatistics.of_ids(np.zeros((5, 1, 1), dtype=int), 2, windows=1))
+    assert statistics.windows.tolist() == [[[0, 5]]]
+
+
+def test_samples_of_two_replicas_are_taken_for_different_tokens() -> None:
+    first, second = windows_of(1), windows_of(1)
+    assert not np.isin(first.sample.keys, second.sample.keys).any()
+    first.merge(second)
+    first.subtract(second)
+    assert len(first.sample) == 50
+    back, copied = decode_statistics(encode_statistics(first)), first.copy()
+    for statistics in (first, back, copied):
+        statistics.add(random_ids(2))
+    assert len(set(first.sample.keys) & set(back.sample.keys)) == 50
+    assert len(set(first.sample.keys) & set(copied.sample.keys)) == 50
+
+
+def test_seeds_and_equal_traces_give_equal_samples() -> None:
+    drawn = [RoutingStatistics(3, 6, 2, seed=7) for _ in range(2)]
+    for statistics in drawn:
+        statistics.add(random_ids(1))
+    copies = [statistics.copy() for statistics in drawn]
+    for statistics in copies:
+        statistics.add(random_ids(2))
+    assert (copies[0].sample.keys == copies[1].sample.keys).all()
+    one, again, other = (RoutingStatistics.of_ids(random_ids(seed), 6) for seed in (1, 1, 2))
+    assert (one.sample.keys == again.sample.keys).all()
+    assert not np.isin(one.sample.keys, other.sample.keys).any()
+
+
+def test_gates_of_a_trace_are_sampled_with_their_sets() -> None:
+    ids = random_ids(1)
+    statistics = RoutingStatistics.of_ids(ids, 6, gates=ids / 8)
+    assert (statistics.sample.gates == statistics.sample.ids / 8).all()
+    with pytest.raises(InvalidStatisticsError, match="gates must be finite"):
+        RoutingStatistics.of_ids(ids, 6, gates=np.full(ids.shape, 1e6))
+
+
 def test_what_was_never_counted_cannot_be_subtracted() -> None:
     empty, other = RoutingStatistics(3, 6, 2), RoutingStatistics(3, 6, 2)
     other.add(random_ids(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moe_placement.errors import InvalidStatisticsError, MismatchError
 from moe_placement.statistics.reservoir import Reservoir
+from moe_placement.statistics.windows import aligned, take_out
 
 NO_EXPERT = -1
 DEFAULT_CAPACITY = 4096
@@ -39,8 +41,9 @@ class RoutingStatistics:
 
     def __init__(
         self, layers: int, experts: int, top_k: int, capacity: int = DEFAULT_CAPACITY,
-        max_windows: int = DEFAULT_WINDOWS, seed: int = 0,
+        max_windows: int = DEFAULT_WINDOWS, seed: int | None = None,
     ) -> None:  # fmt: skip
+        """``seed`` is the sample's; without one it comes from the system, so that no two replicas draw alike."""
         if layers < 1 or experts < 1 or not 1 <= top_k <= experts or experts > 32767:
             raise InvalidStatisticsError(
                 f"layers {layers}, experts {experts}, top_k {top_k}: each must be at least 1, top_k at most experts, "
@@ -66,7 +69,8 @@ class RoutingStatistics:
             gates: floats of the same shape, the gate weights, where known.
 
         Raises:
-            InvalidStatisticsError: another shape, an id out of range, an expert twice in one set, NaN gates.
+            InvalidStatisticsError: another shape, an id out of range, an expert twice in one set, gates that are not
+                finite.
         """
         batch = self._checked(ids)
         weights = None if gates is None else _checked_gates(gates, batch.shape)
@@ -155,10 +159,10 @@ class RoutingStatistics:
         self._open += other._open
         self.sample.merge(other.sample)
         count = max(len(self.windows), len(other.windows))
-        self.windows = _aligned(self.windows, count) + _aligned(other.windows, count)
+        self.windows = aligned(self.windows, count) + aligned(other.windows, count)
 
     def subtract(self, other: RoutingStatistics) -> None:
-        """Take an earlier window out again; samples that both hold leave.
+        """Take an earlier window out again, from counts and history; samples that both hold leave.
 
         Raises:
             InvalidStatisticsError: ``other`` counted something that this does not contain.
@@ -172,6 +176,9 @@ class RoutingStatistics:
         self.pairs = np.maximum(self.pairs - other.pairs, 0)
         self.transitions = np.maximum(self.transitions - other.transitions, 0)
         self.sample.remove(other.sample)
+        history, parts = ([side._open, *side.windows[::-1]] for side in (self, other))
+        self._open, *windows = take_out(history, parts)
+        self.windows = np.array(windows[::-1]).reshape(-1, *self.load.shape)
 
     def _check_same_model(self, other: RoutingStatistics) -> None:
         if self.shape != other.shape:
@@ -179,9 +186,7 @@ class RoutingStatistics:
 
     def copy(self) -> RoutingStatistics:
         """An independent copy."""
-        twin = RoutingStatistics(
-            self.shape.layers, self.shape.experts, self.shape.top_k, self.sample.capacity, self.max_windows
-        )
+        twin = RoutingStatistics(self.shape.layers, self.shape.experts, self.shape.top_k, 0, self.max_windows)
         twin.tokens = self.tokens
         twin.load, twin.pairs, twin.transitions = self.load.copy(), self.pairs.copy(), self.transitions.copy()
         twin.windows, twin._open = self.windows.copy(), self._open.copy()
@@ -190,15 +195,28 @@ class RoutingStatistics:
 
     @classmethod
     def of_ids(
-        cls, ids: ArrayLike, experts: int, capacity: int = DEFAULT_CAPACITY, windows: int = 16, seed: int = 0
-    ) -> RoutingStatistics:
-        """Statistics of a whole trace ``[tokens, layers, k]``, cut into ``windows`` windows of equal length."""
+        cls, ids: ArrayLike, experts: int, capacity: int = DEFAULT_CAPACITY, windows: int = 16,
+        seed: int | None = None, gates: ArrayLike | None = None,
+    ) -> RoutingStatistics:  # fmt: skip
+        """Statistics of a whole trace, cut into ``windows`` windows of equal length.
+
+        Args:
+            ids: integers ``[tokens, layers, k]``.
+            experts, capacity: as for the statistics.
+            windows: how many.
+            seed: of the sample; without one it is drawn from the ids, so that equal traces give equal statistics and
+                different ones do not share keys.
+            gates: floats like ``ids``, where known.
+        """
         array = np.asarray(ids)
         if array.ndim != 3:
             raise InvalidStatisticsError(f"ids must be [tokens, layers, k], got {array.shape}")
+        weights = None if gates is None else _checked_gates(gates, array.shape)
+        if seed is None:
+            seed = int.from_bytes(hashlib.blake2b(array.tobytes(), digest_size=16).digest())
         statistics = cls(array.shape[1], experts, array.shape[2], capacity, max(windows, 1), seed)
-        for part in np.array_split(array, max(windows, 1)):
-            statistics.add(part)
+        for part in np.array_split(np.arange(len(array)), max(windows, 1)):
+            statistics.add(array[part], None if weights is None else weights[part])
             statistics.close_window()
         return statistics
 
@@ -218,8 +236,8 @@ class RoutingStatistics:
 
 def _checked_gates(gates: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float16]:
     weights = np.asarray(gates, dtype=np.float32)
-    if weights.shape != shape or not np.isfinite(weights).all():
-        raise InvalidStatisticsError(f"gates must be finite and shaped like ids {shape}, got {weights.shape}")
+    if weights.shape != shape or not (np.abs(weights) <= np.finfo(np.float16).max).all():
+        raise InvalidStatisticsError(f"gates must be finite half floats, shaped like ids {shape}, got {weights.shape}")
     return weights.astype(np.float16)
 
 
@@ -229,9 +247,3 @@ def _co_occurrence(left: NDArray[np.int64], right: NDArray[np.int64], experts: i
     cell = (left[:, :, None] + 1) * stride + (right[:, None, :] + 1)
     counts = np.bincount(cell.ravel(), minlength=stride * stride).reshape(stride, stride)
     return counts[1:, 1:].astype(np.float32)
-
-
-def _aligned(windows: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Put empty windows before the oldest until there are ``count``: the newest ones belong together."""
-    missing = count - len(windows)
-    return np.concatenate([np.zeros((missing, *windows.shape[1:])), windows])

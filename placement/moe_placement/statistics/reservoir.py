@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 class Reservoir:
     """At most ``capacity`` tokens.
 
+    Keys come from the operating system's entropy unless a seed is given: two reservoirs with one seed draw equal keys
+    for different tokens, and merging or removing would take these for the same.
+
     Attributes:
         ids: int16 ``[n, layers, k]``; -1 where there is no expert.
         gates: float16 like ``ids``; NaN where the gate weights are not known.
         keys: float64 ``[n]``, ascending; equal keys mean the same token.
     """
 
-    def __init__(self, capacity: int, layers: int, top_k: int, seed: int = 0) -> None:
+    def __init__(self, capacity: int, layers: int, top_k: int, seed: int | None = None) -> None:
         self.capacity = capacity
         self.ids: NDArray[np.int16] = np.zeros((0, layers, top_k), dtype=np.int16)
         self.gates: NDArray[np.float16] = np.zeros((0, layers, top_k), dtype=np.float16)
@@ -63,6 +66,7 @@ class Reservoir:
 
     def copy(self) -> Reservoir:
         """An independent copy; it draws other keys than the original from here on."""
-        twin = Reservoir(self.capacity, self.ids.shape[1], self.ids.shape[2], seed=len(self) + 1)
+        twin = Reservoir(self.capacity, self.ids.shape[1], self.ids.shape[2])
+        (twin._random,) = self._random.spawn(1)  # reproducible where the original is
         twin.ids, twin.gates, twin.keys = self.ids.copy(), self.gates.copy(), self.keys.copy()
         return twin
