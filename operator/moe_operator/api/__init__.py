@@ -3,7 +3,7 @@
 Pure: no I/O but the generator's file. Read by everything in the operator; it reads nothing of the operator but errors.
 """
 
-from moe_operator.api.deployment import MoEDeployment
+from moe_operator.api.deployment import Identity, MoEDeployment
 from moe_operator.api.names import ConditionType, Reason
 from moe_operator.api.spec import DeletionPolicy, MoEDeploymentSpec
 from moe_operator.api.status import Condition, MoEDeploymentStatus
@@ -12,6 +12,7 @@ __all__ = [
     "Condition",
     "ConditionType",
     "DeletionPolicy",
+    "Identity",
     "MoEDeployment",
     "MoEDeploymentSpec",
     "MoEDeploymentStatus",

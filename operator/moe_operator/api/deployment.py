@@ -68,14 +68,36 @@ class ObjectMeta(ApiModel):
     finalizers: tuple[str, ...] = ()
 
 
-class MoEDeployment(ApiModel):
-    """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""
+class Identity(ApiModel):
+    """What can be read of any object, whatever its spec: who it is, and whether it is being deleted."""
 
-    model_config = ConfigDict(json_schema_extra=validations(NAME_RULE, CAPACITY_RULE))
+    model_config = ConfigDict(extra="ignore")
 
     api_version: str
     kind: str
     metadata: ObjectMeta
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def deleting(self) -> bool:
+        """Whether deletion was asked for."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def has_cleanup_finalizer(self) -> bool:
+        """Whether deletion waits for the operator."""
+        return CLEANUP_FINALIZER in self.metadata.finalizers
+
+
+class MoEDeployment(Identity):
+    """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE, CAPACITY_RULE))
+
     spec: MoEDeploymentSpec
     """What is asked for."""
     status: MoEDeploymentStatus = MoEDeploymentStatus()
@@ -93,21 +115,6 @@ class MoEDeployment(ApiModel):
         except ValidationError as error:
             faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise InvalidObjectError(f"{faults}: correct the fields, or install the CRD of this release") from error
-
-    @property
-    def key(self) -> str:
-        """``namespace/name``."""
-        return f"{self.metadata.namespace}/{self.metadata.name}"
-
-    @property
-    def deleting(self) -> bool:
-        """Whether deletion was asked for."""
-        return self.metadata.deletion_timestamp is not None
-
-    @property
-    def has_cleanup_finalizer(self) -> bool:
-        """Whether deletion waits for the operator."""
-        return CLEANUP_FINALIZER in self.metadata.finalizers
 
     @property
     def served_name(self) -> str:

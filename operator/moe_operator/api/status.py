@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from moe_operator.api.base import StatusModel
 
@@ -90,6 +91,14 @@ class MoEDeploymentStatus(StatusModel):
         ),
     ] = ()
     """State by aspect."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Self:
+        """As an object has it as the API server returns it; an empty one where it is none of these types'."""
+        try:
+            return cls.model_validate(raw.get("status", {}))
+        except ValidationError:
+            return cls()
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if there is one."""

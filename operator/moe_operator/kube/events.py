@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from moe_operator.api.deployment import MoEDeployment
+from moe_operator.api.deployment import Identity
 from moe_operator.api.names import REPORTING_CONTROLLER, Reason
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import AlreadyExistsError, KubeError, NotFoundError
@@ -50,7 +50,7 @@ class EventRecorder:
         self._instance = instance
         self._now = now
 
-    async def record(self, about: MoEDeployment, note: EventNote) -> None:
+    async def record(self, about: Identity, note: EventNote) -> None:
         """Create the Event, or count it once more if the same was told of the same object and is still kept."""
         body = self._body(about, note)
         try:
@@ -72,7 +72,7 @@ class EventRecorder:
         except KubeError as error:
             logger.warning("Event %s was not counted: %s", name, error)
 
-    def _body(self, about: MoEDeployment, note: EventNote) -> Json:
+    def _body(self, about: Identity, note: EventNote) -> Json:
         metadata = about.metadata
         text = note.note.encode()[:MAX_NOTE].decode(errors="ignore")
         told = "\n".join((metadata.uid, note.type, note.reason, note.action, text))

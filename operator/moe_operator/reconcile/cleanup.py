@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from moe_operator.api import DeletionPolicy, MoEDeployment, Reason
+from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import ServeState
@@ -46,7 +46,18 @@ class Cleanup:
             if waiting and not self._overdue(memory, waiting):
                 return waiting
             if waiting:
-                await self._abandon(moe, waiting)
+                await self._abandon(moe, moe.ray_cluster.dashboard_url, waiting)
+        await set_cleanup_finalizer(self.api, live, present=False)
+        return None
+
+    async def advance_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Finding | None:
+        """The same for an object of which these types cannot tell where its applications run."""
+        if not about.has_cleanup_finalizer:
+            return None
+        waiting = Finding(Reason.SPEC_INVALID, why)
+        if not self._overdue(memory, waiting):
+            return waiting
+        await self._abandon(about, "its Ray cluster", waiting)
         await set_cleanup_finalizer(self.api, live, present=False)
         return None
 
@@ -81,11 +92,11 @@ class Cleanup:
         failing = memory.cleanup_failing(waiting.reason != Reason.DELETING, self.observer.clock())
         return failing > self.deadline
 
-    async def _abandon(self, moe: MoEDeployment, waiting: Finding) -> None:
+    async def _abandon(self, about: Identity, where: str, waiting: Finding) -> None:
         note = (
-            f"gave up after {self.deadline:.0f} s removing the Serve applications {core_name(moe)}* from "
-            f"{moe.ray_cluster.dashboard_url}: {waiting.message}; remove them there, they may still run"
+            f"gave up after {self.deadline:.0f} s removing the Serve applications {core_name(about)}* from {where}: "
+            f"{waiting.message}; remove them there, they may still run"
         )
         logger.error("%s", note)
         self.metrics.cleanup_abandoned()
-        await self.events.record(moe, EventNote("Warning", Reason.CLEANUP_ABANDONED, note, action="Delete"))
+        await self.events.record(about, EventNote("Warning", Reason.CLEANUP_ABANDONED, note, action="Delete"))

@@ -7,7 +7,7 @@ import logging
 import random
 from dataclasses import dataclass, field, replace
 
-from moe_operator.api import ConditionType, DeletionPolicy, MoEDeployment, MoEDeploymentStatus, Reason
+from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.cluster import Outcome
 from moe_operator.backends.serve_rest.merge import Change
@@ -74,14 +74,15 @@ class Reconciler:
         if live is None:
             self.memories.forget(key)
             return Result()
+        memory = self.memories.of(key, live["metadata"]["uid"])
         try:
-            moe = MoEDeployment.parse(live)
+            return await self._work(MoEDeployment.parse(live), live, memory)
         except InvalidObjectError as error:
-            return await self._tell_invalid(live, error)
-        memory = self.memories.of(key, moe.metadata.uid)
+            return await self._work_unreadable(Identity.model_validate(live), live, memory, str(error))
+
+    async def _work(self, moe: MoEDeployment, live: Json, memory: Memory) -> Result:
         if moe.deleting:
             return await self._delete(moe, live, memory)
-
         world = await self.observer.observe(moe, memory)
         # Placing a large model takes seconds: in a thread, since probes and the Lease must not wait for it.
         plan = await asyncio.to_thread(next_plan, world)
@@ -90,7 +91,7 @@ class Reconciler:
         world = replace(world, lost=memory.lost(self.observer.clock()))
         problem = refusal or diagnose(world, plan, outcome.conflict)
         status = next_status(world, plan, problem)
-        await self._tell(moe, live, status)
+        await self._tell(moe, moe.status, live, status)
         return _result(world, status, refused=bool(refusal))
 
     async def _read(self, key: str) -> Json | None:
@@ -124,20 +125,26 @@ class Reconciler:
             logger.info("Serve at %s was told to run %s", world.moe.ray_cluster.dashboard_url, _names(change))
         return outcome, None
 
-    async def _tell(self, moe: MoEDeployment, live: Json, status: MoEDeploymentStatus) -> None:
+    async def _tell(
+        self, about: Identity, before: MoEDeploymentStatus, live: Json, status: MoEDeploymentStatus
+    ) -> None:
         """Write the status where it differs, and an Event for each transition in it."""
         if await write_status(self.api, live, status) is live:
             return
-        for note in transitions(moe.status, status):
+        for note in transitions(before, status):
             logger.log(logging.WARNING if note.type == "Warning" else logging.INFO, "%s: %s", note.reason, note.note)
-            await self.events.record(moe, note)
+            await self.events.record(about, note)
 
-    async def _tell_invalid(self, live: Json, error: InvalidObjectError) -> Result:
-        metadata = live["metadata"]
-        before = MoEDeploymentStatus.model_validate(live.get("status", {}))
-        history = History(before, metadata.get("generation", 0), self.observer.now())
-        status = invalid_status(history, str(error))
-        await write_status(self.api, live, status)
+    async def _work_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Result:
+        """The little that can be done with an object that these types cannot read: say so, and let it be deleted."""
+        history = History(MoEDeploymentStatus.of(live), about.metadata.generation, self.observer.now())
+        status = invalid_status(history, why)
+        if about.deleting:
+            waiting = await self.cleanup.advance_unreadable(about, live, memory, why)
+            if waiting is None:
+                return Result()
+            status = deleting_status(history, waiting)
+        await self._tell(about, history.before, live, status)
         return Result(status)
 
     async def _delete(self, moe: MoEDeployment, live: Json, memory: Memory) -> Result:
@@ -146,7 +153,7 @@ class Reconciler:
             return Result()
         history = History(moe.status, moe.metadata.generation, self.observer.now())
         status = deleting_status(history, waiting)
-        await self._tell(moe, live, status)
+        await self._tell(moe, moe.status, live, status)
         return Result(status, again=MOVING_SECONDS if waiting.reason == Reason.DELETING else None, moving=True)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api import Identity, MoEDeployment, Reason
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_placement.wire.applications import (
@@ -184,6 +184,6 @@ def is_certainly_empty(serve: ServeState, core: str, absent_seconds: float) -> b
     return not owned(serve, core) and bool(serve.controller or absent_seconds >= ABSENT_CERTAIN_SECONDS)
 
 
-def core_name(moe: MoEDeployment) -> str:
+def core_name(about: Identity) -> str:
     """Name of the core application of a MoEDeployment."""
-    return application_name(moe.metadata.namespace, moe.metadata.name, moe.metadata.uid)
+    return application_name(about.metadata.namespace, about.metadata.name, about.metadata.uid)

@@ -48,7 +48,7 @@ def test_defaults_are_those_of_the_design() -> None:
 )
 def test_route_and_url(serving: dict[str, str], prefix: str, url: str) -> None:
     moe = MoEDeployment.parse(stored(serving=serving))
-    assert (moe.route_prefix, moe.url) == (prefix, url)
+    assert (moe.route_prefix, moe.url_at(moe.route_prefix)) == (prefix, url)
 
 
 def test_deletion_and_finalizer_are_read_from_metadata() -> None:

@@ -256,3 +256,39 @@ async def test_the_deadline_of_a_cleanup_counts_only_the_time_in_which_it_fails(
     await bench.work(2, seconds=100.0)
     assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
     assert bench.kube.reasons()[-1] == "CleanupAbandoned"
+
+
+UNREADABLE: list[Any] = [{"rebalance": {"mode": "Auto"}}, {"runtime": {}}, {"runtime": {"kubeRay": {}}}]
+
+
+@pytest.mark.parametrize("newer", UNREADABLE)
+async def test_an_object_that_these_types_cannot_read_is_told_of_and_can_be_deleted(bench: Bench, newer: Any) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.change(**newer)
+    await bench.work(3)
+    assert bench.condition("Ready") == "False SpecInvalid"
+    assert bench.kube.reasons().count("SpecInvalid") == 1
+    bench.delete()
+    await bench.work(4, seconds=100.0)
+    assert (bench.condition("Ready"), bench.condition("Degraded")) == ("False Deleting", "True SpecInvalid")
+    await bench.work(seconds=100.0)
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+    assert bench.kube.reasons()[-1] == "CleanupAbandoned"
+    assert b"cleanups_abandoned_total 1.0" in bench.metrics.exposition()
+
+
+async def test_one_with_a_status_that_they_cannot_read_either(bench: Bench) -> None:
+    bench.apply(rebalance={"mode": "Auto"})
+    bench.kube.put(MOE_DEPLOYMENTS, {**bench.kube.moe(), "status": {"conditions": "many"}})
+    await bench.work()
+    assert bench.condition("Degraded") == "True SpecInvalid"
+
+
+async def test_what_serve_gave_up_is_tried_anew_whatever_its_clock_says(bench: Bench) -> None:
+    bench.ray.status, bench.directory.answers = "DEPLOY_FAILED", False
+    bench.apply()
+    await bench.work(4, seconds=9.0)
+    assert len(bench.ray.puts) == 1
+    await bench.work(3, seconds=9.0)
+    assert [len(put["applications"]) for put in bench.ray.puts] == [1, 0, 1]
