@@ -21,12 +21,12 @@ class Backoff:
     rng: random.Random = field(default_factory=random.Random)
     _failures: dict[str, int] = field(default_factory=dict)
 
-    def next_delay(self, key: str) -> float:
-        """Seconds to wait after another failure of ``key``."""
+    def next_delay(self, key: str, cap: float | None = None) -> float:
+        """Seconds to wait after another failure of ``key``; ``cap`` in place of the usual one."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # The exponent is bounded: beyond any cap in use a larger one would only overflow.
-        delay = min(self.cap, self.first * 2.0 ** min(failures, 32))
+        delay = min(self.cap if cap is None else cap, self.first * 2.0 ** min(failures, 32))
         return delay * (1.0 - self.jitter * self.rng.random())
 
     def forget(self, key: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ WORKER_LIMIT_SECONDS = 120.0
 BEAT_SECONDS = 20.0
 METRICS_SECONDS = 2.0
 CONFLICT_SECONDS = 0.1
+SLOW_SECONDS = 2.0
+"""A pass that took so long and led nowhere waited for a Ray, or a name, that does not answer."""
+SLOW_CAP_SECONDS = 60.0
+"""The longest delay after such a pass; it keeps a worker for 6 s. What fails at once is tried again sooner."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +51,14 @@ class Controller:
     workers: int
     resync_seconds: float
     namespaces: Collection[str] = ()
-    queue: WorkQueue = field(default_factory=WorkQueue)
+    queue: WorkQueue = field(init=False)
     backoff: Backoff = field(default_factory=Backoff)
     statuses: dict[str, MoEDeploymentStatus] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Half of the workers are never kept waiting by keys that are known to."""
+        self.queue = WorkQueue(slow_at_a_time=max(1, self.workers // 2))
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -93,6 +102,7 @@ class Controller:
 
     async def _attempt(self, key: str) -> None:
         """One pass; whatever it ends with decides when the key comes again."""
+        started = time.monotonic()
         try:
             with self.metrics.reconcile_timed():
                 async with asyncio.timeout(PASS_SECONDS):
@@ -113,23 +123,25 @@ class Controller:
             logger.exception("reconcile failed")
             self._retry(key, ReconcileResult.ERROR)
         else:
-            self._schedule(key, result)
+            self._schedule(key, result, time.monotonic() - started)
 
-    def _schedule(self, key: str, result: Result) -> None:
+    def _schedule(self, key: str, result: Result, seconds: float) -> None:
         if result.status is None:
             self._forget(key)
             self.metrics.reconcile_ended(ReconcileResult.DONE)
             return
         self.statuses[key] = result.status
+        slow = result.again is None and seconds >= SLOW_SECONDS
+        self.queue.mark(key, slow)
         if result.again is None:
-            self._retry(key, ReconcileResult.WAITING)
+            self._retry(key, ReconcileResult.WAITING, SLOW_CAP_SECONDS if slow else None)
             return
         self.backoff.forget(key)
         self.queue.add_after(key, result.again)
         self.metrics.reconcile_ended(ReconcileResult.WAITING if result.moving else ReconcileResult.DONE)
 
-    def _retry(self, key: str, ended: ReconcileResult) -> None:
-        self.queue.add_after(key, self.backoff.next_delay(key))
+    def _retry(self, key: str, ended: ReconcileResult, cap: float | None = None) -> None:
+        self.queue.add_after(key, self.backoff.next_delay(key, cap))
         self.metrics.reconcile_ended(ended)
 
     def _forget(self, key: str) -> None:

@@ -22,7 +22,10 @@ SETTLED = Result(TOLD, again=3600.0)
 
 
 class Script:
-    """In place of a Reconciler and of the API server's list: each pass ends as the next entry says."""
+    """In place of a Reconciler and of the API server's list: each pass ends as the next entry says.
+
+    None: never; seconds: after so long without having got anywhere.
+    """
 
     def __init__(self, **passes: list[Any]) -> None:
         self.passes = {key.replace("__", "/"): list(ends) for key, ends in passes.items()}
@@ -36,6 +39,9 @@ class Script:
             raise end
         if end is None:
             await asyncio.Event().wait()
+        if isinstance(end, float):
+            await asyncio.sleep(end)
+            return Result(TOLD)
         return end
 
     async def list(self, resource: Any, namespace: str | None = None) -> list[Any]:
@@ -141,3 +147,16 @@ async def test_health_names_the_worker_that_hangs_and_its_key(monkeypatch: pytes
     async with working(script) as controller:
         await script.until("the problem", lambda: "last doing: team/a" in (controller.liveness.problem() or ""))
         assert (controller.liveness.problem() or "").count("gave no sign") == 1
+
+
+async def test_rays_that_do_not_answer_leave_workers_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(module, "SLOW_CAP_SECONDS", 0.02)
+    silent = {f"team__silent{number}": [0.1] * 100 for number in range(8)}
+    script = Script(team__a=[Result(TOLD, again=0.01)] * 1000, **silent)
+    async with working(script):
+        await script.until("a pass over each", lambda: len(set(script.worked)) == 9)
+        before = script.worked.count("team/a")
+        await asyncio.sleep(0.6)
+        assert script.worked.count("team/a") - before > 10
+        assert sum("silent" in key for key in script.worked) > 8

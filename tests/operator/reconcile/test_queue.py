@@ -120,3 +120,40 @@ def test_backoff_spreads_but_never_exceeds() -> None:
     assert all(0.7 <= delay <= 1.0 for delay in delays)
     assert len(set(delays)) == 200
     assert all(backoff.next_delay("a") <= 10.0 for _ in range(5000))
+
+
+async def test_of_slow_keys_only_some_are_worked_at_a_time() -> None:
+    queue = WorkQueue(slow_at_a_time=1)
+    for key in ("slow-1", "slow-2"):
+        queue.mark(key, True)
+    for key in ("slow-1", "slow-2", "a", "b"):
+        queue.add(key)
+    assert len(queue) == 4
+    assert [await take(queue), await take(queue), await take(queue)] == ["slow-1", "a", "b"]
+    assert await is_idle(queue)
+    waiting = asyncio.create_task(take(queue))
+    await asyncio.sleep(0)
+    queue.done("slow-1")
+    assert await waiting == "slow-2"
+    # Not slow any more: that makes room, too.
+    queue.add("slow-1")
+    queue.mark("slow-2", False)
+    assert await take(queue) == "slow-1"
+
+
+async def test_neither_kind_of_key_starves_the_other() -> None:
+    queue = WorkQueue(slow_at_a_time=1)
+    queue.mark("slow", True)
+    taken = []
+    for key in ("slow", "a"):
+        queue.add(key)
+    for _ in range(6):
+        taken.append(await take(queue))
+        queue.done(taken[-1])
+        queue.add(taken[-1])
+    assert taken == ["slow", "a"] * 3
+
+
+def test_a_longer_cap_for_some() -> None:
+    backoff = Backoff(first=1.0, cap=4.0, jitter=0.0)
+    assert [backoff.next_delay("a", cap) for cap in (None, None, None, None, 60.0, None)] == [1, 2, 4, 4, 16, 4]

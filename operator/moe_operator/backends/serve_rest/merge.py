@@ -15,7 +15,7 @@ from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 Config = Mapping[str, Any]
 
-API_PATHS = ("/v1", "/internal", "/healthz", "/metrics", "/openapi.json")
+API_PATHS = ("/v1", "/internal", "/healthz", "/metrics")
 """What the api of a deployment answers below its route prefix. Serve sends a request to the longest prefix that fits,
 so whoever has one of these, or one below, takes requests, API keys included, that are meant for that deployment."""
 
