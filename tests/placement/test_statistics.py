@@ -152,28 +152,6 @@ def test_departures_within_chance_are_steadied_and_real_ones_stay() -> None:
     assert after[2] < before[2]
 
 
-@given(st.integers(0, 2**31), st.booleans())
-@settings(max_examples=20)
-def test_the_wire_form_round_trips(seed: int, gated: bool) -> None:
-    statistics = RoutingStatistics(3, 6, 2, capacity=20)
-    ids = random_ids(seed)
-    statistics.add(ids, np.full(ids.shape, 0.5) if gated else None)
-    statistics.close_window()
-    data = encode_statistics(statistics)
-    back = decode_statistics(data)
-    assert encode_statistics(back) == data
-    assert (back.load == statistics.load).all()
-    assert (back.sample.ids == statistics.sample.ids).all()
-    assert back.pairs == pytest.approx(statistics.pairs, rel=1e-3)
-
-
-def test_58_layers_of_256_experts_fit_in_16_megabytes() -> None:
-    statistics = RoutingStatistics(58, 256, 8, capacity=4096)
-    scores = np.random.default_rng(0).integers(0, 2**16, size=(4096, 58, 8), dtype=np.int64)
-    statistics.add((scores % 32) + np.arange(8) * 32)
-    assert len(encode_statistics(statistics)) <= 16 * 2**20
-
-
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
@@ -198,23 +176,3 @@ def test_bad_arguments_are_refused() -> None:
         RoutingStatistics.of_loads([[1.0, float("nan")]])
     with pytest.raises(MismatchError, match="another model"):
         RoutingStatistics(1, 2, 1).merge(RoutingStatistics(1, 3, 1))
-
-
-@pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": "moe-routing-statistics/2"}\n', b"[1]\nx"])
-def test_other_bytes_are_refused(damage: bytes) -> None:
-    with pytest.raises(InvalidStatisticsError):
-        decode_statistics(damage)
-
-
-@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
-@settings(max_examples=50)
-def test_damaged_bytes_are_refused_or_read(position: int, patch: bytes) -> None:
-    statistics = RoutingStatistics(2, 4, 2, capacity=8)
-    statistics.add(random_ids(0, 20, 2, 4))
-    data = bytearray(encode_statistics(statistics))
-    at = position % len(data)
-    data[at : at + len(patch)] = patch
-    try:
-        decode_statistics(bytes(data))
-    except InvalidStatisticsError as error:
-        assert str(error)  # a clear error of the package's own, and no other

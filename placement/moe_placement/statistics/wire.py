@@ -1,7 +1,9 @@
 """RoutingStatistics as bytes: a header line, then zlib over little-endian arrays.
 
-58 layers x 256 experts with 4,096 sampled sets per layer stay below 16 MB: pairs as their upper triangle and
-transitions in float16 (relative precision 2^-11) scaled per layer, sampled ids in one byte where experts allow.
+58 layers x 256 experts with 4,096 sampled sets per layer, their gates and 32 windows stay below 14 MB: pairs as their
+upper triangle and transitions in float16 (relative precision 2^-11) scaled per layer, sampled ids in one byte where
+experts allow, gates in one byte (254 steps from the least, or 0, to the greatest), every array as one plane per byte
+of its items, which zlib packs a fifth better. Format 1, without these planes and with gates in float16, is still read.
 A poll every few seconds needs only the loads: ``codec.encode_counts`` of ``load``, about 60 KB at that size.
 """
 
@@ -10,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from moe_placement.errors import InvalidStatisticsError
 from moe_placement.statistics.core import RoutingStatistics
+from moe_placement.statistics.header import FORMAT, Header, Parts, parse_header, part_bytes
 
-_FORMAT = "moe-routing-statistics/1"
-_MAX_BYTES = 1 << 30
-"""Bound on what a message may unpack to."""
+_MOST = 1e30
+"""Bound on loads, which are the diagonal of the float32 pairs as well."""
+_GATE_STEPS = 254
+"""Gate weights are 1 .. 255 in a byte; 0 is one that is not known."""
 
 
 def encode_statistics(statistics: RoutingStatistics) -> bytes:
@@ -29,22 +32,22 @@ def encode_statistics(statistics: RoutingStatistics) -> bytes:
     shape, sample = statistics.shape, statistics.sample
     upper = np.triu_indices(shape.experts, k=1)
     pairs, pair_scale = _half(statistics.pairs[:, upper[0], upper[1]])
-    transitions, transition_scale = _half(statistics.transitions.reshape(max(shape.layers - 1, 0), -1))
-    gated = bool(len(sample)) and bool(np.isfinite(sample.gates).any())
+    transitions, transition_scale = _half(statistics.transitions.reshape(shape.layers - 1, -1))
     arrays = [
         statistics.load.astype("<f8"), pairs, transitions, statistics.windows.astype("<f4"),
         (sample.ids + 1).astype("<u1" if shape.experts < 255 else "<u2"), sample.keys.astype("<f8"),
     ]  # fmt: skip
-    if gated:
-        arrays.append(sample.gates.astype("<f2"))
+    known = sample.gates[np.isfinite(sample.gates)].astype(np.float64)
+    low, high = float(known.min(initial=0)), float(known.max(initial=0))
+    if len(known):
+        arrays.append(_pack_gates(sample.gates.astype(np.float64), low, high))
     header = {
-        "format": _FORMAT, "layers": shape.layers, "experts": shape.experts, "topK": shape.top_k,
-        "tokens": statistics.tokens, "capacity": sample.capacity, "samples": len(sample), "gated": gated,
-        "windows": len(statistics.windows), "maxWindows": statistics.max_windows,
+        "format": FORMAT, "layers": shape.layers, "experts": shape.experts, "topK": shape.top_k,
+        "tokens": statistics.tokens, "capacity": sample.capacity, "samples": len(sample), "gated": len(known) > 0,
+        "gateRange": [low, high], "windows": len(statistics.windows), "maxWindows": statistics.max_windows,
         "pairScale": pair_scale, "transitionScale": transition_scale,
     }  # fmt: skip
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
-    return json.dumps(header).encode() + b"\n" + zlib.compress(body, 1)
+    return json.dumps(header).encode() + b"\n" + zlib.compress(b"".join(map(_planes, arrays)), 1)
 
 
 def decode_statistics(data: bytes) -> RoutingStatistics:
@@ -54,74 +57,69 @@ def decode_statistics(data: bytes) -> RoutingStatistics:
         InvalidStatisticsError: another format or version, damaged, or values that cannot be.
     """
     head, _, packed = data.partition(b"\n")
+    header = parse_header(head)
+    size = part_bytes(header.parts)
     try:
-        header = json.loads(head)
-        if not isinstance(header, dict) or header.get("format") != _FORMAT:
-            raise InvalidStatisticsError(f"unknown statistics format; this release reads {_FORMAT!r}")
-        return _unpack(header, packed)
-    except (ValueError, KeyError, TypeError, OverflowError, zlib.error) as error:
-        if isinstance(error, InvalidStatisticsError):
-            raise
+        body = zlib.decompressobj().decompress(packed, size + 1)
+    except zlib.error as error:
         raise InvalidStatisticsError(f"damaged statistics: {error}") from error
-
-
-def _unpack(header: dict[str, Any], packed: bytes) -> RoutingStatistics:
-    layers, experts, top_k = int(header["layers"]), int(header["experts"]), int(header["topK"])
-    samples, windows = int(header["samples"]), int(header["windows"])
-    id_type = "<u1" if experts < 255 else "<u2"
-    plan: list[tuple[str, tuple[int, ...]]] = [
-        ("<f8", (layers, experts)), ("<f2", (layers, experts * (experts - 1) // 2)),
-        ("<f2", (max(layers - 1, 0), experts * experts)), ("<f4", (windows, layers, experts)),
-        (id_type, (samples, layers, top_k)), ("<f8", (samples,)),
-    ]  # fmt: skip
-    if header["gated"]:
-        plan.append(("<f2", (samples, layers, top_k)))
-    size = sum(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in plan)
-    if min(layers, experts, top_k, samples + 1, windows + 1) < 1 or size > _MAX_BYTES:
-        raise InvalidStatisticsError(f"statistics of {size} bytes announced; at most {_MAX_BYTES} are read")
-    body = zlib.decompressobj().decompress(packed, size + 1)
     if len(body) != size:
         raise InvalidStatisticsError(f"damaged statistics: {len(body)} bytes where {size} were announced")
-    statistics = RoutingStatistics(layers, experts, top_k, int(header["capacity"]), int(header["maxWindows"]))
-    arrays = _split(body, plan)
-    statistics.tokens = float(header["tokens"])
+    arrays = _split(body, header.parts, in_planes=header.version > 1)
+    _check(header, arrays)
+    return _restored(header, arrays)
+
+
+def _check(header: Header, arrays: list[NDArray[Any]]) -> None:
+    """Judge values as they came, before any is narrowed or scaled."""
+    ids, keys = arrays[4].astype(np.int64) - 1, arrays[5]
+    if not all(np.isfinite(counts).all() and (counts >= 0).all() for counts in (*arrays[:4], keys)):
+        raise InvalidStatisticsError("statistics hold counts that are negative or not finite")
+    if arrays[0].max() > _MOST:
+        raise InvalidStatisticsError(f"statistics hold a load of {arrays[0].max():g}, more than {_MOST:g}")
+    if ids.max(initial=-1) >= header.experts:
+        raise InvalidStatisticsError(f"a sampled expert id is {ids.max()}, the last expert is {header.experts - 1}")
+    ordered = np.sort(ids, axis=2)
+    if ((ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)).any():
+        raise InvalidStatisticsError("a sampled set holds the same expert twice")
+    if (np.diff(keys) < 0).any():
+        raise InvalidStatisticsError("the keys of sampled sets must not fall")
+    if header.gated and np.isinf(arrays[6]).any():
+        raise InvalidStatisticsError("a sampled gate weight is infinite")
+
+
+def _restored(header: Header, arrays: list[NDArray[Any]]) -> RoutingStatistics:
+    experts = header.experts
+    statistics = RoutingStatistics(header.layers, experts, header.top_k, header.capacity, header.max_windows)
+    statistics.tokens = header.tokens
     statistics.load = arrays[0].astype(np.float64)
-    _restore_pairs(statistics, arrays[1].astype(np.float32), header["pairScale"])
-    scale = np.asarray(header["transitionScale"], dtype=np.float32).reshape(-1, 1)
-    statistics.transitions = (arrays[2].astype(np.float32) * scale).reshape(-1, experts, experts)
+    row, column = np.triu_indices(experts, k=1)
+    pairs = _scaled(arrays[1], header.pair_scale)
+    statistics.pairs[:, row, column] = statistics.pairs[:, column, row] = pairs
+    diagonal = np.arange(experts)
+    statistics.pairs[:, diagonal, diagonal] = statistics.load
+    statistics.transitions = _scaled(arrays[2], header.transition_scale).reshape(-1, experts, experts)
     statistics.windows = arrays[3].astype(np.float64)
-    statistics.sample.ids = (arrays[4].astype(np.int32) - 1).astype(np.int16)
-    statistics.sample.keys = arrays[5].astype(np.float64)
-    shape = statistics.sample.ids.shape
-    statistics.sample.gates = (
-        arrays[6].astype(np.float16) if header["gated"] else np.full(shape, np.nan, dtype=np.float16)
-    )
-    _check(statistics)
+    sample = statistics.sample
+    sample.ids = (arrays[4].astype(np.int32) - 1).astype(np.int16)
+    sample.keys = arrays[5].astype(np.float64)
+    if not header.gated:
+        sample.gates = np.full(sample.ids.shape, np.nan, dtype=np.float16)
+    elif header.version == 1:
+        sample.gates = arrays[6].astype(np.float16)
+    else:
+        sample.gates = _unpack_gates(arrays[6], *header.gate_range)
     return statistics
 
 
-def _restore_pairs(statistics: RoutingStatistics, triangle: NDArray[np.float32], scale: Sequence[float]) -> None:
-    experts = statistics.shape.experts
-    row, column = np.triu_indices(experts, k=1)
-    values = triangle * np.asarray(scale, dtype=np.float32)[:, None]
-    statistics.pairs[:, row, column] = values
-    statistics.pairs[:, column, row] = values
-    diagonal = np.arange(experts)
-    statistics.pairs[:, diagonal, diagonal] = statistics.load
+def _pack_gates(gates: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint8]:
+    step = np.round((gates - low) * (_GATE_STEPS / max(high - low, 1e-12)))
+    return np.where(np.isfinite(gates), 1 + np.nan_to_num(step), 0).astype(np.uint8)
 
 
-def _check(statistics: RoutingStatistics) -> None:
-    counts: list[NDArray[Any]] = [
-        statistics.load,
-        statistics.pairs,
-        statistics.transitions,
-        statistics.windows,
-        statistics.sample.keys,
-    ]
-    if not all(np.isfinite(array).all() and (array >= 0).all() for array in counts) or not statistics.tokens >= 0:
-        raise InvalidStatisticsError("statistics hold negative or non-finite counts")
-    if statistics.sample.ids.size and statistics.sample.ids.max() >= statistics.shape.experts:
-        raise InvalidStatisticsError(f"a sampled expert id is above {statistics.shape.experts - 1}")
+def _unpack_gates(packed: NDArray[np.uint8], low: float, high: float) -> NDArray[np.float16]:
+    part = (packed.astype(np.float64) - 1) / _GATE_STEPS
+    return np.where(packed > 0, low * (1 - part) + high * part, np.nan).astype(np.float16)
 
 
 def _half(rows: NDArray[np.float32]) -> tuple[NDArray[np.float16], list[float]]:
@@ -132,10 +130,23 @@ def _half(rows: NDArray[np.float32]) -> tuple[NDArray[np.float16], list[float]]:
     return (rows / scale[:, None]).astype("<f2"), [float(value) for value in scale]
 
 
-def _split(body: bytes, plan: list[tuple[str, tuple[int, ...]]]) -> list[NDArray[Any]]:
+def _scaled(rows: NDArray[Any], scale: list[float]) -> NDArray[np.float32]:
+    return rows.astype(np.float32) * np.asarray(scale, dtype=np.float32)[:, None]
+
+
+def _planes(array: NDArray[Any]) -> bytes:
+    """All first bytes of the items, then all second ones, and so on."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
+
+
+def _split(body: bytes, parts: Parts, in_planes: bool) -> list[NDArray[Any]]:
     arrays, begin = [], 0
-    for kind, shape in plan:
-        count = math.prod(shape)
-        arrays.append(np.frombuffer(body, dtype=kind, count=count, offset=begin).reshape(shape))
-        begin += count * np.dtype(kind).itemsize
+    for kind, shape in parts:
+        dtype = np.dtype(kind)
+        size = math.prod(shape) * dtype.itemsize
+        raw = np.frombuffer(body, dtype=np.uint8, count=size, offset=begin)
+        if in_planes:
+            raw = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).reshape(-1)
+        arrays.append(raw.view(dtype).reshape(shape))
+        begin += size
     return arrays

@@ -1,0 +1,102 @@
+"""The header line of the wire form: parsed, and every figure of it checked before anything is unpacked by it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from moe_placement.errors import InvalidStatisticsError
+
+FORMAT = "moe-routing-statistics/2"
+_READ = {"moe-routing-statistics/1": 1, FORMAT: 2}
+_MAX_BYTES = 1 << 30
+"""Bound on what a message may unpack to."""
+_MAX_SCALE = 1e30
+"""A half float times this is still a float."""
+
+Parts = list[tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Figures that the arrays are unpacked by; ``version`` 1 had gates in half floats and arrays not split in bytes."""
+
+    version: int
+    layers: int
+    experts: int
+    top_k: int
+    tokens: float
+    capacity: int
+    samples: int
+    gated: bool
+    gate_range: tuple[float, float]
+    windows: int
+    max_windows: int
+    pair_scale: list[float]
+    transition_scale: list[float]
+
+    @property
+    def parts(self) -> Parts:
+        """dtype and shape of load, pairs, transitions, windows, ids + 1, keys and, where known, gates."""
+        experts, sets = self.experts, (self.samples, self.layers, self.top_k)
+        parts: Parts = [
+            ("<f8", (self.layers, experts)), ("<f2", (self.layers, experts * (experts - 1) // 2)),
+            ("<f2", (self.layers - 1, experts * experts)), ("<f4", (self.windows, self.layers, experts)),
+            ("<u1" if experts < 255 else "<u2", sets), ("<f8", (self.samples,)),
+        ]  # fmt: skip
+        return [*parts, ("<f2" if self.version == 1 else "<u1", sets)] if self.gated else parts
+
+
+def parse_header(line: bytes) -> Header:
+    """Read the first line of a message.
+
+    Raises:
+        InvalidStatisticsError: another format or version, or a field that is missing or cannot be.
+    """
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidStatisticsError(f"damaged statistics: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") not in list(_READ):
+        raise InvalidStatisticsError(f"unknown statistics format; this release reads {' and '.join(_READ)}")
+    version = _READ[fields["format"]]
+    layers, capacity, limit = _whole(fields, "layers", 1), _whole(fields, "capacity"), _whole(fields, "maxWindows", 1)
+    experts = _whole(fields, "experts", 1, 32767)
+    gated = fields.get("gated") is True
+    low, high = _floats(fields, "gateRange", 2, -65504, 65504) if gated and version > 1 else [0.0, 0.0]
+    header = Header(
+        version, layers, experts, _whole(fields, "topK", 1, experts), _floats(fields, "tokens", None)[0], capacity,
+        _whole(fields, "samples", 0, capacity), gated, (low, high), _whole(fields, "windows", 0, limit), limit,
+        _floats(fields, "pairScale", layers, 0, _MAX_SCALE),
+        _floats(fields, "transitionScale", layers - 1, 0, _MAX_SCALE),
+    )  # fmt: skip
+    if (size := part_bytes(header.parts)) > _MAX_BYTES:
+        raise InvalidStatisticsError(f"statistics of {size} bytes announced; at most {_MAX_BYTES} are read")
+    return header
+
+
+def part_bytes(parts: Parts) -> int:
+    """Bytes of all parts together."""
+    return sum(int(kind[-1]) * math.prod(shape) for kind, shape in parts)
+
+
+def _whole(fields: dict[str, Any], name: str, least: int = 0, most: int = 2**31) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise InvalidStatisticsError(f"statistics: {name} must be a whole number in {least} .. {most}, got {value!r}")
+    return value
+
+
+def _floats(
+    fields: dict[str, Any], name: str, count: int | None, least: float = 0.0, most: float = 1e300
+) -> list[float]:
+    """A list of exactly ``count`` numbers, or a single one without ``count``."""
+    value: Any = fields.get(name)
+    values: Any = [value] if count is None else value
+    fit = isinstance(values, list) and count in (None, len(values))
+    if not fit or not all(type(v) in (int, float) and least <= v <= most for v in values):
+        wanted = "a number" if count is None else f"{count} numbers"
+        raise InvalidStatisticsError(f"statistics: {name} must be {wanted} in {least:g} .. {most:g}")
+    return [float(v) for v in values]
