@@ -8,7 +8,7 @@ from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
-from moe_placement.wire.applications import ApiConfig, application_name
+from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 
@@ -331,9 +331,12 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
     after = plane.run()
     assert [a["args"] for a in before.applications] == [a["args"] for a in after.applications]
     assert before.applications[1:] == after.applications[1:]
-    assert ApiConfig.model_validate(user_config(after, "api")) == ApiConfig(
-        served_name="other", max_context=128, api_key_sha256=("a" * 64,), internal_key_sha256="i" * 64
-    )
+    assert user_config(after, "api") == user_config(before, "api") | {
+        "served_name": "other",
+        "max_context": 128,
+        "api_key_sha256": ["a" * 64],
+        "internal_key_sha256": "i" * 64,
+    }
     assert user_config(after, "directory") == user_config(before, "directory")
     scale = next(d["autoscaling_config"] for d in core(after)["deployments"] if d["name"] == "attention")
     assert (scale["min_replicas"], scale["max_replicas"]) == (2, 3)
