@@ -16,7 +16,8 @@ class ModelFacts(WireModel):
     """Enough of a model to plan its placement.
 
     Attributes:
-        digest: ``sha256:…`` over config and tensor headers; equal digests mean interchangeable shards.
+        digest: ``sha256:…`` over config, tensor headers and samples of the weights; equal digests mean interchangeable
+            shards.
         architecture: the family's short name, such as ``Mixtral``.
         layers: MoE layers (dense layers of the model are not counted; MoE layers are numbered 0 .. layers - 1).
         experts: experts per MoE layer.

@@ -14,13 +14,16 @@ from moe_placement.wire.model import ModelFacts
 from moe_serving.checkpoint.config import MoEConfig, read_config
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.families import ExpertTensors
-from moe_serving.checkpoint.tensors import ITEM_BYTES, TensorIndex
+from moe_serving.checkpoint.tensors import ITEM_BYTES, TensorEntry, TensorIndex
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 _TOKENIZER = "tokenizer.json"
 """The one form that every process can read without torch; transformers' ``save_pretrained`` writes it."""
+
+_SAMPLES, _SAMPLE_BYTES = 128, 1024
+"""Tensors looked into for the digest, and how much of each: well under a second on a network file system too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,21 @@ class Checkpoint:
             ModelError: with every reason there is; the first problem found.
         """
         directory = Path(path)
+        try:
+            return cls._open(directory)
+        except OSError as error:  # such as a name too long, no permission on the way, a file system in trouble
+            raise ModelError(
+                "PathNotFound",
+                f"model path {directory!s:.200} cannot be read: {error.strerror}; check it and its permissions",
+            ) from error
+
+    @classmethod
+    def _open(cls, directory: Path) -> Checkpoint:
         if not directory.is_dir():
             what = "is a file, not a directory" if directory.exists() else "does not exist on this node"
-            raise ModelError("PathNotFound", f"model path {directory} {what}; give the directory of the checkpoint")
+            raise ModelError(
+                "PathNotFound", f"model path {directory!s:.200} {what}; give the directory of the checkpoint"
+            )
         config, raw = read_config(directory)
         tensors = TensorIndex(directory)
         _check_experts(directory, config, tensors)
@@ -135,8 +150,24 @@ def _check_tokenizer(path: Path) -> None:
 
 
 def _digest(config: bytes, tensors: TensorIndex) -> str:
+    """Of the configuration, all tensors' names and shapes, and samples of the weights.
+
+    To read all weights would take minutes. The samples tell trained models of one shape apart, whatever files they are
+    split into; a change of a few single weights may escape them.
+    """
     digest = hashlib.sha256(config)
-    for name in sorted(tensors):
+    names = sorted(tensors)
+    for name in names:
         entry = tensors[name]
         digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+    count = min(_SAMPLES, len(names))
+    for number in range(count):
+        digest.update(_sample(tensors[names[number * len(names) // count]]))
     return f"sha256:{digest.hexdigest()}"
+
+
+def _sample(entry: TensorEntry) -> bytes:
+    """Bytes from the middle of a tensor."""
+    with entry.file.open("rb") as file:
+        file.seek(max(entry.begin, (entry.begin + entry.end - _SAMPLE_BYTES) // 2))
+        return file.read(min(_SAMPLE_BYTES, entry.end - entry.begin))

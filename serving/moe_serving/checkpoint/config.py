@@ -62,7 +62,7 @@ def read_config(path: Path) -> tuple[MoEConfig, bytes]:
         raise ModelError("ConfigMissing", f"{file} cannot be read: {error.strerror}; check its permissions") from error
     try:
         content = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError("ConfigInvalid", f"{file} is not JSON: {error}; copy the checkpoint again") from None
     if not isinstance(content, dict):
         raise ModelError("ConfigInvalid", f"{file} holds a {type(content).__name__}, not an object")

@@ -80,7 +80,7 @@ def _listed_files(path: Path) -> dict[str, Path]:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         # An index must not lead out of the checkpoint's directory.
         return {str(name): path / Path(str(file)).name for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError("WeightsMissing", f"{index} is damaged ({error!r}); copy the checkpoint again") from error
 
 
@@ -99,7 +99,7 @@ def _read_header(file: Path) -> dict[str, TensorEntry]:
         raise ModelError("WeightsMissing", f"{file} is missing; copy the checkpoint again") from None
     except OSError as error:
         raise ModelError("WeightsMissing", f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError("WeightsTruncated", f"{file} has a damaged header ({error}); copy it again") from error
     wanted = max((entry.end for entry in entries.values()), default=8 + length)
     if size < wanted:

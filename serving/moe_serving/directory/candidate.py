@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from moe_placement.wire.applications import ModelArgs
-from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import CandidateReport
 from moe_serving.checkpoint.errors import ModelError
 
@@ -16,6 +16,19 @@ INSPECT_AGAIN_SECONDS = 5.0
 """Before a model that cannot be served is looked at again: it may be repaired, or still on its way."""
 
 logger = logging.getLogger(__name__)
+
+
+def problem_of(args: ModelArgs, error: Exception) -> ModelProblem:
+    """What is reported of a model whose inspection raised ``error``.
+
+    Whatever it is: no checkpoint may end the directory, which perhaps serves another one.
+    """
+    if isinstance(error, ModelError):
+        logger.warning("the model at %s cannot be served: %s", args.path, error)
+        return error.to_wire()
+    logger.error("the inspection of the model at %s failed", args.path, exc_info=error)
+    why = f"{type(error).__name__}: {error}"
+    return ModelProblem(reason="ConfigInvalid", message=f"the model at {args.path} cannot be inspected: {why:.500}")
 
 
 class Candidate:
@@ -53,8 +66,7 @@ class Candidate:
     async def _look(self, args: ModelArgs) -> None:
         try:
             found = CandidateReport(args=args, model=await asyncio.to_thread(self._inspect, args))
-        except ModelError as error:
-            logger.warning("the model to change to cannot be served: %s", error)
-            found = CandidateReport(args=args, model_problem=error.to_wire())
+        except Exception as error:  # noqa: BLE001 - see problem_of
+            found = CandidateReport(args=args, model_problem=problem_of(args, error))
         if self.report is not None and self.report.args == args:
             self.report = found

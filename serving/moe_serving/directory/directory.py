@@ -17,8 +17,7 @@ from moe_placement.wire.applications import ModelArgs, ShardRef
 from moe_placement.wire.codec import encode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import DirectoryReport, Progress
-from moe_serving.checkpoint.errors import ModelError
-from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate
+from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
 from moe_serving.directory.messages import SyncReply, SyncRequest
@@ -105,9 +104,8 @@ class Directory:
         """Look at the model; whether it can be served."""
         try:
             facts = await asyncio.to_thread(self._inspect, self._args)
-        except ModelError as error:
-            self._model_problem = error.to_wire()
-            logger.warning("the model cannot be served: %s", error)
+        except Exception as error:  # noqa: BLE001 - see problem_of
+            self._model_problem = problem_of(self._args, error)
             return False
         try:
             self._target.check_model(facts)
@@ -148,7 +146,7 @@ class Directory:
     def report(self) -> DirectoryReport:
         """What the operator polls."""
         target, model = self._target, self._model
-        attention = report_attention(self._leases.live(self._clock()))
+        attention = report_attention(self._leases.live(self._clock()), model.facts if model else None)
         if model is None:
             return DirectoryReport(
                 term=target.term,

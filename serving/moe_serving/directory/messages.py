@@ -14,7 +14,9 @@ class AttentionStatus:
 
     Attributes:
         ready: it can answer requests.
-        problem: why the model cannot be loaded, which is tried again and again; None while it is being loaded at first.
+        problem: why the model cannot be loaded, which is tried again and again, or what else is wrong; None while it is
+            being loaded at first.
+        digest: of the checkpoint it has loaded; None until then.
         running, waiting: sequences being decoded and queued.
         kv_tokens: tokens whose keys and values are held for them.
         pid: of its process.
@@ -22,6 +24,7 @@ class AttentionStatus:
 
     ready: bool
     problem: str | None = None
+    digest: str | None = None
     running: int = 0
     waiting: int = 0
     kv_tokens: int = 0

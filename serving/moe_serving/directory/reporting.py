@@ -11,6 +11,7 @@ from moe_placement.placement import EMPTY
 from moe_placement.wire.model import ModelFacts
 from moe_placement.wire.report import AttentionReport, Progress, ShardReport
 from moe_serving.directory.leases import Lease
+from moe_serving.directory.messages import AttentionStatus
 from moe_serving.directory.monitor import ShardMonitor
 from moe_serving.directory.planner import Copies, Situation, is_settled
 
@@ -42,13 +43,14 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
     )
 
 
-def report_attention(leases: Mapping[str, Lease]) -> tuple[AttentionReport, ...]:
-    """The attention replicas that report, by name."""
+def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> tuple[AttentionReport, ...]:
+    """The attention replicas that report, by name; one with another checkpoint than the directory's is not ready."""
+    strange = {replica: _other_model(lease.status, facts) for replica, lease in leases.items()}
     return tuple(
         AttentionReport(
             replica=replica,
-            ready=lease.status.ready,
-            problem=lease.status.problem,
+            ready=lease.status.ready and strange[replica] is None,
+            problem=strange[replica] or lease.status.problem,
             epoch=max(0, lease.epoch),
             running=lease.status.running,
             waiting=lease.status.waiting,
@@ -56,6 +58,15 @@ def report_attention(leases: Mapping[str, Lease]) -> tuple[AttentionReport, ...]
             pid=lease.status.pid,
         )
         for replica, lease in sorted(leases.items())
+    )
+
+
+def _other_model(status: AttentionStatus, facts: ModelFacts | None) -> str | None:
+    if facts is None or status.digest is None or status.digest == facts.digest:
+        return None
+    return (
+        f"its node has another checkpoint at the model's path ({status.digest}) than the directory ({facts.digest}); "
+        "make them equal and restart the replica"
     )
 
 

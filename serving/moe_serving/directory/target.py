@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from moe_placement import InvalidPlacementError, Placement
 from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_placement.wire.base import in_words
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts
 from moe_serving.directory.errors import ConfigRefusedError
@@ -57,8 +58,7 @@ def read_target(config: object, current: Target) -> Target:
     try:
         wanted = DirectoryConfig.model_validate(config)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
-        raise ConfigRefusedError(f"malformed user_config: {problems}") from None
+        raise ConfigRefusedError(f"malformed user_config: {in_words(error)}") from None
     if wanted.term < current.term:
         raise ConfigRefusedError(
             f"term: {wanted.term} is older than {current.term}, the term of the leader obeyed so far; take a higher one"

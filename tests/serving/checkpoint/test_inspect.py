@@ -64,6 +64,15 @@ def test_the_digest_tells_models_apart_by_config_and_tensors(checkpoint_of, tmp_
     assert inspect_model(str(same), "auto").digest != digest
 
 
+def test_the_digest_tells_a_fine_tune_from_its_base_and_not_by_its_files(tmp_path):
+    base = inspect_model(str(build_checkpoint("mixtral", tmp_path / "base")), "auto").digest
+    split = build_checkpoint("mixtral", tmp_path / "split", max_shard_size="200KB")
+    assert inspect_model(str(split), "auto").digest == base
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({name: tensor + 1e-3 for name, tensor in load_file(file).items()}, file)
+    assert inspect_model(str(tmp_path / "base"), "auto").digest != base
+
+
 def test_a_checkpoint_in_several_files_is_the_same_model(tmp_path):
     path = build_checkpoint("mixtral", tmp_path, max_shard_size="200KB")
     assert len(list(path.glob("*.safetensors"))) > 3
@@ -115,6 +124,7 @@ def config(**fields):
 BAD = {
     "no config.json": (remove("config.json"), "ConfigMissing", "has no config.json"),
     "config not JSON": (write("config.json", "{oops"), "ConfigInvalid", "is not JSON"),
+    "config nested without end": (write("config.json", "[" * 100_000), "ConfigInvalid", "is not JSON"),
     "config not text": (write("config.json", b"\xff\xfe\x00"), "ConfigInvalid", "is not JSON"),
     "config a list": (write("config.json", "[1]"), "ConfigInvalid", "holds a list, not an object"),
     "no model_type": (config(model_type=None), "ConfigInvalid", "has no field model_type"),
@@ -180,6 +190,11 @@ BAD = {
         "WeightsTruncated",
         "damaged header",
     ),
+    "header nested without end": (
+        write("model.safetensors", (100_000).to_bytes(8, "little") + b"[" * 100_000),
+        "WeightsTruncated",
+        "damaged header",
+    ),
     "no tokenizer": (remove("tokenizer.json"), "TokenizerMissing", "has no tokenizer; it needs tokenizer.json: load"),
 }
 
@@ -202,6 +217,24 @@ def test_bad_paths(tmp_path):
         assert caught.value.reason == "PathNotFound"
 
 
+@pytest.mark.parametrize("path", ["/" + "x" * 5000, "/nul\0here"], ids=["too long", "NUL"])
+def test_paths_that_no_system_takes(path):
+    with pytest.raises(ModelError, match="model path /") as caught:
+        inspect_model(path, "auto")
+    assert caught.value.reason == "PathNotFound"
+    assert len(str(caught.value)) < 400
+
+
+def test_a_directory_that_may_not_be_entered(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)  # root, as whom tests may run, is refused nothing
+    with pytest.raises(ModelError, match="cannot be read: Permission denied; check it") as caught:
+        inspect_model(str(tmp_path), "auto")
+    assert caught.value.reason == "PathNotFound"
+
+
 def test_all_layers_dense(checkpoint_of, tmp_path):
     path = Path(shutil.copytree(checkpoint_of("qwen3_moe"), tmp_path / "model"))
     change_config(path, mlp_only_layers=[0, 1, 2, 3])
@@ -215,6 +248,7 @@ def test_all_layers_dense(checkpoint_of, tmp_path):
     [
         (lambda path: next(path.glob("model-00002*")).unlink(), "model-00002-of-.* is missing"),
         (write("model.safetensors.index.json", "{}"), "is damaged"),
+        (write("model.safetensors.index.json", "[" * 100_000), "is damaged"),
         (write("model.safetensors.index.json", '{"weight_map": ["a"]}'), "is damaged"),
         (
             write("model.safetensors.index.json", '{"weight_map": {"x": "/etc/../etc/passwd"}}'),

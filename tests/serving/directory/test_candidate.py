@@ -13,7 +13,7 @@ from moe_serving.checkpoint import ModelError
 from moe_serving.directory import candidate
 from moe_serving.directory.directory import Directory
 
-RUNNING, GOOD, BAD = (ModelArgs(path=path) for path in ("/running", "/good", "/bad"))
+RUNNING, GOOD, BAD, ODD = (ModelArgs(path=path) for path in ("/running", "/good", "/bad", "/odd"))
 
 
 def facts_of(model: ModelArgs) -> ModelFacts:
@@ -38,6 +38,8 @@ class Disk:
     def inspect(self, model: ModelArgs) -> ModelFacts:
         if model.path in self.missing:
             raise ModelError("PathNotFound", f"model path {model.path} does not exist")
+        if model == ODD:
+            raise RecursionError("too deep")
         return facts_of(model)
 
 
@@ -63,6 +65,11 @@ async def test_it_is_reported_whatever_becomes_of_it_and_what_runs_stays(monkeyp
         assert bad.model_problem is not None
         assert (bad.model, bad.model_problem.reason) == (None, "PathNotFound")
         assert directory.report().model == facts_of(RUNNING)
+        directory.configure(DirectoryConfig(candidate=ODD).model_dump(mode="json"))
+        odd = await found(directory, ODD, good=False)
+        assert odd.model_problem is not None
+        assert odd.model_problem.message == "the model at /odd cannot be inspected: RecursionError: too deep"
+        assert not running.done()
         directory.configure(DirectoryConfig(candidate=GOOD).model_dump(mode="json"))
         assert (await found(directory, GOOD, good=True)).model == facts_of(GOOD)
         # One that is repaired is found good without being asked for again.

@@ -212,6 +212,15 @@ async def test_a_shard_with_another_checkpoint_is_not_used(scene: Scene) -> None
     assert "another checkpoint" in (scene.directory.report().shards[0].problem or "")
 
 
+async def test_a_replica_with_another_checkpoint_is_not_ready(scene: Scene) -> None:
+    for digest, ready in ((FACTS.digest, True), ("sha256:other", False), (None, True)):
+        status = AttentionStatus(ready=True, digest=digest)
+        await scene.directory.sync(SyncRequest("a", scene.version, 0, None, status))
+        (replica,) = scene.directory.report().attention
+        assert replica.ready is ready
+        assert ("another checkpoint" in (replica.problem or "")) is not ready
+
+
 async def test_too_little_room_is_told(scene: Scene) -> None:
     scene.shards[2].capacity = 2
     scene.place(balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1))
@@ -302,16 +311,21 @@ async def test_counts_are_added_once_however_often_they_are_delivered(scene: Sce
 
 
 async def test_a_model_that_cannot_be_served_is_reported_and_looked_at_again() -> None:
-    answers: list[ModelFacts | ModelError] = [ModelError("ConfigMissing", "no config.json in /m; copy it"), FACTS]
+    missing = ModelError("ConfigMissing", "no config.json in /m; copy it")
+    answers: list[ModelFacts | Exception] = [OSError(36, "File name too long"), missing, FACTS]
 
     def inspect(model: ModelArgs) -> ModelFacts:
         assert model == MODEL
         answer = answers.pop(0)
-        if isinstance(answer, ModelError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
     directory = Directory(MODEL, inspect, FakeShard)
+    assert not await directory.inspect_model()
+    unforeseen = directory.report().model_problem
+    assert unforeseen is not None
+    assert "the model at /m cannot be inspected: OSError: [Errno 36] File name too long" in unforeseen.message
     assert not await directory.inspect_model()
     report = directory.report()
     assert report.model is None
