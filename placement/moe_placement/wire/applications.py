@@ -98,12 +98,14 @@ class ApiConfig(WireModel):
     Attributes:
         served_name: the model's name in the API.
         max_context: bound on prompt + completion in tokens; None for the model's own.
+        kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``render_core``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
     """
 
     served_name: str
     max_context: int | None = Field(default=None, ge=2)
+    kv_cache_tokens: int | None = Field(default=None, ge=1)
     api_key_sha256: tuple[str, ...] = ()
     internal_key_sha256: str | None = None
 
@@ -160,6 +162,7 @@ def render_core(
 
     ``attention_options`` are actor options of the attention replicas beside ``num_cpus: 0``, such as ``num_gpus``.
     """
+    api = api.model_copy(update={"kv_cache_tokens": attention.kv_cache_tokens})
     deployments: list[dict[str, Any]] = [
         {"name": API, "user_config": api.model_dump(mode="json")},
         {

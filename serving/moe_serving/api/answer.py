@@ -46,8 +46,6 @@ class Answer:
         """
         if event.finish_reason == "error":
             raise GenerationError(event.error or "the engine gave no reason")
-        self.tokens += len(event.token_ids)
-        self._untold.extend(event.token_ids)
         text, finish = self._read(event.token_ids, event.finish_reason)
         if not text and finish is None:
             return None
@@ -56,11 +54,19 @@ class Answer:
         return piece
 
     def _read(self, token_ids: Sequence[int], finish: Finish | None) -> tuple[str, Finish | None]:
-        # With "stop" the last token is the end-of-sequence token: counted, but no text.
-        visible = token_ids[:-1] if finish == "stop" else token_ids
-        text, stopped = self._stops.push(self._detokenizer.push(visible))
-        if stopped or finish is None:
-            return text, "stop" if stopped else None
+        text = ""
+        for place, token in enumerate(token_ids, start=1):
+            # One by one: those behind a stop string do not count, however many came with it.
+            self.tokens += 1
+            self._untold.append(token)
+            if finish == "stop" and place == len(token_ids):
+                break  # the end-of-sequence token: counted, but no text
+            more, stopped = self._stops.push(self._detokenizer.push((token,)))
+            text += more
+            if stopped:
+                return text, "stop"
+        if finish is None:
+            return text, None
         rest, stopped = self._stops.push(self._detokenizer.flush())
         if stopped:
             return text + rest, "stop"

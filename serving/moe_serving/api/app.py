@@ -6,14 +6,14 @@ import logging
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.report import INTERNAL_REPORT_PATH
 from moe_serving.api.errors import ApiError, InvalidRequestError, NotFoundError
-from moe_serving.api.keys import check_key
+from moe_serving.api.gate import Gate, refusal
 from moe_serving.api.metrics import ServingMetrics
 from moe_serving.api.routes import build_router
 from moe_serving.api.service import Service
@@ -27,10 +27,11 @@ CLIENT_GONE = "499"
 
 def build_app(service: Service) -> ASGIApp:
     """The application of one api process; ``service`` may change its config while it runs."""
-    app = FastAPI(title="moe-operator", docs_url=None, redoc_url=None)
+    app = FastAPI(title="moe-operator", openapi_url=None)
     app.include_router(build_router(service))
     _add_own_routes(app, service)
     _add_error_handlers(app)
+    app.add_middleware(Gate, service=service)
     app.add_middleware(_CountRequests, metrics=service.metrics)
     return app
 
@@ -46,40 +47,36 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get(INTERNAL_REPORT_PATH, include_in_schema=False)
-    async def report(request: Request) -> Response:
-        digest = service.config.internal_key_sha256
-        if digest is None:
+    async def report() -> Response:
+        if service.settings.internal_key_sha256 is None:
             raise HTTPException(404)
-        check_key(request, (digest,))
         fresh = await service.fetch_report()
-        return Response(fresh.model_dump_json(), media_type="application/json")
+        told = fresh.model_copy(update={"refused": fresh.refused or service.refused})
+        return Response(told.model_dump_json(), media_type="application/json")
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    def answer(error: ApiError) -> Response:
-        return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
-
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
-        return answer(error)
+        return refusal(error)
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> Response:
-        return answer(invalid_body(error.errors()))
+        return refusal(invalid_body(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return answer(NotFoundError(f"there is no {request.method} {request.url.path} here"))
+            return refusal(NotFoundError(f"there is no {request.method} {request.url.path} here"))
         wrong = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
         wrong.status = error.status_code
         wrong.headers = dict(error.headers or {})
-        return answer(wrong)
+        return refusal(wrong)
 
     @app.exception_handler(Exception)
     async def unexpected_error(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return answer(ApiError("an unexpected error in the server; its log says more"))
+        return refusal(ApiError("an unexpected error in the server; its log says more"))
 
 
 class _CountRequests:

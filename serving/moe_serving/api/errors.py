@@ -31,7 +31,8 @@ class ApiError(MoEServingError):
 
     def body(self) -> dict[str, Any]:
         """The JSON of the response: ``{"error": {...}}``."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        param = _encodable(self.param) if self.param is not None else None
+        return {"error": {"message": _encodable(self.message), "type": self.type, "param": param, "code": self.code}}
 
 
 class InvalidRequestError(ApiError):
@@ -39,6 +40,16 @@ class InvalidRequestError(ApiError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """A body of more bytes than are read."""
+
+    status = 413
+    code = "request_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than {limit >> 20} MiB; send less in one request")
 
 
 class ContextLengthError(InvalidRequestError):
@@ -79,3 +90,8 @@ class GenerationError(ApiError):
     """The answer was begun and could not be finished."""
 
     code = "generation_failed"
+
+
+def _encodable(text: str) -> str:
+    """JSON may hold half of a surrogate pair (``"\\ud800"``), which is no text: an error shows its escape instead."""
+    return text.encode(errors="backslashreplace").decode()

@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moe_placement.wire.applications import ApiConfig
+from moe_placement.wire.model import ModelFacts
 from moe_serving.api.answer import Answer
 from moe_serving.api.errors import ContextLengthError, InvalidRequestError
 from moe_serving.api.schemas import EMPTY_PROMPT, MAX_CHOICES, ChatRequest, CompletionRequest, GenerationParameters
@@ -14,7 +16,10 @@ from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.engine.request import GenerationRequest, Sampling
 
 COMPLETION_TOKENS = 16
-"""OpenAI's bound of a completion that names none; a chat's is the context."""
+"""OpenAI's bound of a completion that names none."""
+CHAT_TOKENS = 4096
+"""Bound of a chat's answer that names none, or the context where that is less. A place in the cache is kept for every
+token that may come: with OpenAI's bound, the whole context, few chats would run side by side where that is large."""
 
 _SEEDS = 2**63
 _SEED_STEP = 0x9E3779B97F4A7C15
@@ -46,10 +51,37 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The model's: tokens of prompt and answer together, and its tokenizer."""
+    """What a request must keep to.
+
+    Attributes:
+        context: tokens of prompt and answer together.
+        limit: what makes it so, in words.
+        tokenizer: the model's.
+    """
 
     context: int
+    limit: str
     tokenizer: ModelTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """How long an answer may become: ``wanted`` tokens or else ``default``; and the client's fields that decide it."""
+
+    wanted: int | None
+    default: int
+    field: str
+    prompt_field: str
+
+
+def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer) -> Bounds:
+    """The model's bounds, within what the deployment offers."""
+    context = min(facts.max_context, config.max_context or facts.max_context)
+    cache = config.kv_cache_tokens
+    if cache is None or cache >= context:
+        return Bounds(context, f"this model's context of {context}", tokenizer)
+    limit = f"the {cache} tokens that the cache of a replica holds (its kv_cache_tokens; the model has {context})"
+    return Bounds(cache, limit, tokenizer)
 
 
 async def plan_completion(request: CompletionRequest, request_id: str, bounds: Bounds) -> Plan:
@@ -60,9 +92,9 @@ async def plan_completion(request: CompletionRequest, request_id: str, bounds: B
             f"prompt: {count} answers asked for (prompts x n), at most {MAX_CHOICES} are made at once"
         )
     prompts = [await _prompt_ids(prompt, bounds) for prompt in request.prompts]
-    wanted = request.max_tokens
-    openings = [bounds.tokenizer.decode(ids) if request.echo else "" for ids in prompts]
-    return _plan(request, request_id, prompts, openings, wanted, COMPLETION_TOKENS, bounds)
+    openings = [_echo(prompt, bounds.tokenizer) if request.echo else "" for prompt in request.prompts]
+    length = _Length(request.max_tokens, COMPLETION_TOKENS, "max_tokens", "prompt")
+    return _plan(request, request_id, prompts, openings, length, bounds)
 
 
 async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Plan:
@@ -70,8 +102,15 @@ async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Pl
     messages = [message.for_template() for message in request.messages]
     _check_length(sum(len(message["content"]) for message in messages), bounds, "messages")
     ids = await asyncio.to_thread(bounds.tokenizer.encode_chat, messages)
-    wanted = request.max_completion_tokens or request.max_tokens
-    return _plan(request, request_id, [ids], [""], wanted, bounds.context, bounds)
+    if request.max_completion_tokens is not None:
+        length = _Length(request.max_completion_tokens, CHAT_TOKENS, "max_completion_tokens", "messages")
+    else:
+        length = _Length(request.max_tokens, CHAT_TOKENS, "max_tokens", "messages")
+    return _plan(request, request_id, [ids], [""], length, bounds)
+
+
+def _echo(prompt: str | list[int], tokenizer: ModelTokenizer) -> str:
+    return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
 
 
 async def _prompt_ids(prompt: str | list[int], bounds: Bounds) -> list[int]:
@@ -94,8 +133,7 @@ def _check_length(characters: int, bounds: Bounds, field: str) -> None:
     least = -(-characters // bounds.tokenizer.longest_token)
     if least > bounds.context:
         raise ContextLengthError(
-            f"{field}: {characters} characters are at least {least} tokens, this model's context is {bounds.context}",
-            field,
+            f"{field}: {characters} characters are at least {least} tokens, more than {bounds.limit}", field
         )
 
 
@@ -104,14 +142,13 @@ def _plan(
     request_id: str,
     prompts: Sequence[Sequence[int]],
     openings: Sequence[str],
-    wanted: int | None,
-    default: int,
+    length: _Length,
     bounds: Bounds,
 ) -> Plan:
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
     choices: list[Choice] = []
     for ids, opening in zip(prompts, openings, strict=True):
-        tokens = _answer_bound(len(ids), wanted, default, bounds.context)
+        tokens = _answer_bound(len(ids), length, bounds)
         for number in range(request.choices_per_prompt):
             sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS)
             index = len(choices)
@@ -121,21 +158,21 @@ def _plan(
     return Plan(tuple(choices), sum(map(len, prompts)))
 
 
-def _answer_bound(prompt: int, wanted: int | None, default: int, context: int) -> int:
-    room = context - prompt
+def _answer_bound(prompt: int, length: _Length, bounds: Bounds) -> int:
+    room = bounds.context - prompt
     if room < 1:
         raise ContextLengthError(
-            f"prompt: {prompt} tokens leave no room for an answer in this model's context of {context}; "
+            f"{length.prompt_field}: {prompt} tokens leave no room for an answer in {bounds.limit}; "
             f"shorten it by {1 - room} tokens at least",
-            "prompt",
+            length.prompt_field,
         )
-    if wanted is not None and wanted > room:
+    if length.wanted is not None and length.wanted > room:
         raise ContextLengthError(
-            f"max_tokens: {wanted} and a prompt of {prompt} tokens exceed this model's context of {context}; "
+            f"{length.field}: {length.wanted} and a prompt of {prompt} tokens exceed {bounds.limit}; "
             f"ask for at most {room}",
-            "max_tokens",
+            length.field,
         )
-    return min(wanted or default, room)
+    return min(length.wanted or length.default, room)
 
 
 def _sampling(request: GenerationParameters, max_tokens: int, seed: int) -> Sampling:

@@ -6,14 +6,13 @@ import secrets
 from collections.abc import Awaitable
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from moe_serving.api.answer import Piece
 from moe_serving.api.errors import GenerationError
 from moe_serving.api.events import EventStream
 from moe_serving.api.generation import Generation
-from moe_serving.api.keys import check_key
 from moe_serving.api.plan import Plan, plan_chat, plan_completion
 from moe_serving.api.responses import ChatFormat, CompletionFormat, Format, Header, Whole
 from moe_serving.api.schemas import ChatRequest, CompletionRequest, GenerationParameters
@@ -21,13 +20,8 @@ from moe_serving.api.service import Service
 
 
 def build_router(service: Service) -> APIRouter:
-    """``/v1/…``, behind the API keys if there are any."""
-
-    async def authorize(request: Request) -> None:
-        if service.config.api_key_sha256:
-            check_key(request, service.config.api_key_sha256)
-
-    router = APIRouter(prefix="/v1", dependencies=[Depends(authorize)])
+    """``/v1/…``; the keys are checked by ``gate``."""
+    router = APIRouter(prefix="/v1")
 
     @router.get("/models")
     async def list_models() -> dict[str, Any]:
@@ -54,7 +48,8 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _model(service: Service) -> dict[str, Any]:
-    return {"id": service.config.served_name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
+    name = service.settings.served_name
+    return {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
 
 
 def _header(service: Service, body: GenerationParameters, prefix: str) -> Header:

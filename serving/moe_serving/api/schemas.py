@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -31,11 +32,23 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _is_text(value: str) -> str:
+    """JSON may hold half of a surrogate pair (``"\\ud800"``), which no tokenizer takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("no_text", "Input should be text, it holds half of a surrogate pair") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_is_text)]
+
+
 class TextPart(Schema):
     """A piece of a message's content."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 def one_of(words: str) -> WrapValidator:
@@ -50,10 +63,10 @@ def one_of(words: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+NonEmpty = Annotated[Text, StringConstraints(min_length=1)]
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Prompt = Annotated[
-    str | TokenIds | list[str] | list[TokenIds],
+    Text | TokenIds | list[Text] | list[TokenIds],
     one_of("a text, token ids (at least one, none negative), or a list of either"),
 ]
 Stop = Annotated[
@@ -61,7 +74,7 @@ Stop = Annotated[
     one_of("a text or up to 4 texts, none of them empty"),
 ]
 Content = Annotated[
-    str | list[TextPart], one_of('a text or a list of {"type": "text", "text": ...}: this server reads text only')
+    Text | list[TextPart], one_of('a text or a list of {"type": "text", "text": ...}: this server reads text only')
 ]
 
 
@@ -91,7 +104,7 @@ class GenerationParameters(Unsupported):
         return_token_ids: not OpenAI's: choices carry ``token_ids``, those of the answer, so that it can be checked.
     """
 
-    model: str
+    model: Text
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -100,7 +113,7 @@ class GenerationParameters(Unsupported):
     stop: Stop = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = None
+    user: Text | None = None
     ignore_eos: bool = False
     return_token_ids: bool = False
 
@@ -153,7 +166,7 @@ class Message(Schema):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
-    name: str | None = None
+    name: Text | None = None
     refusal: Annotated[Any, only()] = None
     tool_calls: Annotated[Any, only([])] = None
     function_call: Annotated[Any, only()] = None
@@ -185,7 +198,7 @@ class ChatRequest(GenerationParameters):
     prompt_cache_retention: Annotated[Any, only("in_memory")] = None
     reasoning_effort: Annotated[Any, only("none")] = None
     response_format: Annotated[Any, only({"type": "text"})] = None
-    safety_identifier: str | None = None
+    safety_identifier: Text | None = None
     service_tier: Annotated[Any, only("auto", "default")] = None
     store: Annotated[Any, only(False)] = None
     tool_choice: Annotated[Any, only("none", "auto")] = None

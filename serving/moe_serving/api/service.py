@@ -7,11 +7,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from pydantic import ValidationError
+
 from moe_placement.wire.applications import ApiConfig
+from moe_placement.wire.base import in_words
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
-from moe_serving.api.plan import Bounds
+from moe_serving.api.plan import Bounds, bounds_of
 from moe_serving.api.source import TokenSource
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch
@@ -26,7 +29,8 @@ class Service:
     """State of one api process.
 
     Attributes:
-        config: replaced when Serve delivers another one; requests read it when they begin.
+        config: the one accepted last; None before the first: nobody is let in while it is unknown who may.
+        refused: why the last ``user_config`` was not taken, if so.
         source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
         created: seconds since the epoch, for ``/v1/models``.
     """
@@ -34,7 +38,8 @@ class Service:
     source: TokenSource
 
     def __init__(self, model_path: str, fetch_report: Callable[[], Awaitable[DirectoryReport]]) -> None:
-        self.config = ApiConfig(served_name="model")
+        self.config: ApiConfig | None = None
+        self.refused: str | None = None
         self.fetch_report = fetch_report
         self.watch = DirectoryWatch(fetch_report)
         self.metrics = ServingMetrics(lambda: self.watch.report)
@@ -42,6 +47,27 @@ class Service:
         self._model_path = model_path
         self._tokenizer: ModelTokenizer | None = None
         self._tokenizer_problem: str | None = None
+
+    def configure(self, config: object) -> None:
+        """Take new names, bounds and keys (``ApiConfig`` as JSON data). Never raises: what cannot be read is told, and
+        the old ones stay in force.
+        """
+        try:
+            self.config, self.refused = ApiConfig.model_validate(config), None
+        except ValidationError as error:
+            self.refused = f"user_config of the api is refused: {in_words(error)}"
+            logger.error(self.refused)
+
+    @property
+    def settings(self) -> ApiConfig:
+        """The configuration in force.
+
+        Raises:
+            NotReadyError: none was accepted yet.
+        """
+        if self.config is None:
+            raise NotReadyError(self.refused or "the api has no configuration yet")
+        return self.config
 
     async def run(self) -> None:
         """Load the tokenizer and watch the directory, until cancelled. Never raises because of a bad model."""
@@ -52,6 +78,8 @@ class Service:
     @property
     def problem(self) -> str | None:
         """Why requests are turned away; None when they are not."""
+        if self.config is None:
+            return self.refused or "the api has no configuration yet"
         if self.watch.problem is not None:
             return self.watch.problem
         if self._tokenizer is None:
@@ -69,14 +97,13 @@ class Service:
         facts, problem = self.watch.facts, self.problem
         if problem is not None or facts is None or self._tokenizer is None:
             raise NotReadyError(f"model {model!r} is not ready: {problem}")
-        return Bounds(min(facts.max_context, self.config.max_context or facts.max_context), self._tokenizer)
+        return bounds_of(facts, self.settings, self._tokenizer)
 
     def check_name(self, model: str) -> None:
         """Raises NotFoundError for another name than ours."""
-        if model != self.config.served_name:
-            raise NotFoundError(
-                f"model: {model!r} is not served here; ask for {self.config.served_name!r}", "model", "model_not_found"
-            )
+        ours = self.settings.served_name
+        if model != ours:
+            raise NotFoundError(f"model: {model!r} is not served here; ask for {ours!r}", "model", "model_not_found")
 
     @property
     def fingerprint(self) -> str:

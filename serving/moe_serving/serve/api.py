@@ -7,19 +7,19 @@ import logging
 from typing import Any
 
 import ray
-from pydantic import ValidationError
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from moe_placement.wire.applications import ApiConfig, CoreArgs
+from moe_placement.wire.applications import CoreArgs
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.app import build_app
 from moe_serving.api.errors import GenerationError, InvalidRequestError
 from moe_serving.api.service import Service
 from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
+from moe_serving.errors import MoEServingError
 from moe_serving.serve.logs import log_with_serve
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
@@ -51,11 +51,8 @@ class Api:
         return build_app(self._service)
 
     def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take new names, bounds and keys; what cannot be read leaves the old ones in force."""
-        try:
-            self._service.config = ApiConfig.model_validate(config)
-        except ValidationError as error:
-            logger.error("user_config of the api is refused, the old one stays: %s", error)
+        """Take new names, bounds and keys; see ``Service.configure``."""
+        self._service.configure(config)
 
     def check_health(self) -> None:
         """Raises RuntimeError when the background work has ended: Serve then replaces this replica."""
@@ -71,22 +68,30 @@ class Api:
         return report
 
     async def _ask_replica(self, request: GenerationRequest, stream: int) -> None:
-        """See ``streams.source.Call``: the translation of Ray's errors is all there is to it."""
+        """See ``streams.source.Call``."""
         response = self._attention.generate.remote(request, stream, self._address)
         try:
             await response
         except asyncio.CancelledError:
             response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
             raise
-        except RequestRefusedError as error:
-            raise InvalidRequestError(str(error)) from error
-        except (ReplicaLostError, EngineStoppedError, DeploymentUnavailableError) as error:
-            raise ReplicaLostError(str(error)) from error
-        except (BackPressureError, RequestCancelledError) as error:
-            raise ReplicaLostError(f"Serve turned the call away: {error}") from error
-        except RayTaskError as error:
-            logger.error("request %s failed in its attention replica", request.request_id, exc_info=error)
-            raise GenerationError("the attention replica failed; its log says more") from error
-        except RayError as error:
-            # Its process or node is gone, or cannot be reached.
-            raise ReplicaLostError(f"{type(error).__name__} of an attention replica") from error
+        except Exception as error:
+            raise translate(error, request.request_id) from error
+
+
+def translate(error: Exception, request_id: str) -> MoEServingError:
+    """What a failed call to an attention replica means for its request: see ``streams.source.Call``."""
+    # What a replica raises comes as an exception of both its own class and Ray's, whose text is the remote traceback.
+    said = getattr(error, "cause", error)
+    match error:
+        case RequestRefusedError():
+            return InvalidRequestError(str(said))
+        case ReplicaLostError() | EngineStoppedError() | DeploymentUnavailableError():
+            return ReplicaLostError(str(said))
+        case BackPressureError() | RequestCancelledError():
+            return ReplicaLostError(f"Serve turned the call away: {said}")
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        # Its process or node is gone, or cannot be reached.
+        return ReplicaLostError(f"{type(error).__name__} of an attention replica")
+    logger.error("request %s failed in its attention replica", request_id, exc_info=error)
+    return GenerationError("the attention replica failed; its log says more")

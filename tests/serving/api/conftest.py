@@ -105,6 +105,7 @@ class Api:
         self.service = Service(str(checkpoint), self._fetch)
         self.source = ScriptedSource()
         self.service.source = self.source
+        self.service.configure({"served_name": "model"})
         self.app = build_app(self.service)
 
     @asynccontextmanager

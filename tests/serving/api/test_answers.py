@@ -104,6 +104,30 @@ async def test_stop_strings(api, client, stop, text, streamed) -> None:
     assert api.source.cancelled, "the replica goes on computing what nobody wants"
 
 
+@pytest.mark.parametrize("together", [1, 3, 100])
+async def test_what_comes_behind_a_stop_string_does_not_count(api, client, together) -> None:
+    """However many tokens a busy machine hands on at once."""
+    ids = api.service.bounds("model").tokenizer.encode(" jumps over the lazy dog")
+    groups = [tuple(ids[begin : begin + together]) for begin in range(0, len(ids), together)]
+    api.source.script = lambda request: [
+        TokenEvent("", group, "length" if group is groups[-1] else None) for group in groups
+    ]
+    asked = COMPLETION | {"stop": "over", "return_token_ids": True, "max_tokens": 40}
+    body = (await client.post("/v1/completions", json=asked)).json()
+    assert (body["choices"][0]["text"], body["choices"][0]["finish_reason"]) == (" jumps ", "stop")
+    needed = next(n for n in range(len(ids)) if "over" in api.service.bounds("model").tokenizer.decode(ids[:n]))
+    assert body["choices"][0]["token_ids"] == ids[:needed]
+    assert body["usage"]["completion_tokens"] == needed
+
+
+async def test_an_echo_is_the_prompt_itself(api, client) -> None:
+    """Also where tokens do not tell all of it: special ones are no text, other tokenizers drop spaces."""
+    api.answer_with(" dog")
+    prompt = "<|user|>the  fox<|end|>"
+    body = (await client.post("/v1/completions", json=COMPLETION | {"prompt": prompt, "echo": True})).json()
+    assert body["choices"][0]["text"] == prompt + " dog"
+
+
 async def test_several_prompts_and_choices(api, client) -> None:
     api.answer_with(" dog")
     asked = COMPLETION | {"prompt": ["the fox", "a fox"], "n": 2, "seed": 5, "echo": True}
@@ -160,6 +184,13 @@ async def test_fields_become_sampling(api, client, path, fields, expected) -> No
     assert (await client.post(path, json=base | fields)).status_code == 200
     sampling = api.source.asked[0].sampling
     assert {name: getattr(sampling, name) for name in expected} == expected
+
+
+async def test_a_chat_that_names_no_bound_keeps_no_place_for_a_large_context(api, client) -> None:
+    api.service.watch.facts = api.service.watch.facts.model_copy(update={"max_context": 1_000_000})
+    api.answer_with(" dog")
+    assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    assert api.source.asked[0].sampling.max_tokens == 4096
 
 
 async def test_a_chat_may_fill_the_context(api, client) -> None:

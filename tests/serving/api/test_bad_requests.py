@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from moe_serving.api import gate
+
 COMPLETION = {"model": "model", "prompt": "the fox"}
 CHAT = {"model": "model", "messages": [{"role": "user", "content": "the fox"}]}
 
@@ -87,13 +89,19 @@ async def test_completions(client, fields, param, code, message) -> None:
         ),
         (
             {"messages": [{"role": "user", "content": "fox " * 70}]},
-            "prompt",
+            "messages",
             "context_length_exceeded",
             "context of 64",
         ),
         ({"max_completion_tokens": -3}, "max_completion_tokens", "invalid_value", "(got -3)"),
         ({"max_completion_tokens": 3, "max_tokens": 4}, None, "unsupported_parameter", "not both"),
-        ({"max_tokens": 64}, "max_tokens", "context_length_exceeded", "ask for at most"),
+        ({"max_tokens": 64}, "max_tokens", "context_length_exceeded", "max_tokens: 64 and a prompt"),
+        (
+            {"max_completion_tokens": 64},
+            "max_completion_tokens",
+            "context_length_exceeded",
+            "max_completion_tokens: 64 and a prompt",
+        ),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "leave it out"),
         ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter", "leave it out"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter", "leave it out"),
@@ -144,6 +152,59 @@ async def test_bodies_that_are_no_request(client, path, body, content_type, code
     error = response.json()["error"]
     assert error["code"] == code
     assert message in error["message"]
+
+
+HALF = '"\\ud800"'
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/completions", f'"prompt": {HALF}'),
+        ("/v1/completions", f'"prompt": ["fox", {HALF}]'),
+        ("/v1/completions", f'"stop": {HALF}'),
+        ("/v1/completions", f'"stop": [{HALF}]'),
+        ("/v1/completions", f'"user": {HALF}'),
+        ("/v1/completions", f"{HALF}: 1"),
+        ("/v1/completions", f'"logit_bias": {{{HALF}: 1}}'),
+        ("/v1/completions", f'"model": {HALF}'),
+        ("/v1/chat/completions", f'"messages": [{{"role": "user", "content": {HALF}}}]'),
+        ("/v1/chat/completions", f'"messages": [{{"role": {HALF}, "content": "x"}}]'),
+        ("/v1/chat/completions", f'"messages": [{{"role": "user", "content": "x", {HALF}: 1}}]'),
+    ],
+)
+@pytest.mark.parametrize("streamed", ["true", "false"])
+async def test_half_a_surrogate_pair_is_no_text(client, path, field, streamed) -> None:
+    base = (
+        f'"model": "model", "stream": {streamed}, "prompt": "x", '
+        if path == "/v1/completions"
+        else '"model": "model", '
+    )
+    response = await client.post(path, content="{" + base + field + "}", headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 404), response.text
+    assert r"\ud800" in response.text
+
+
+async def test_a_body_without_end_is_not_read_to_its_end(client, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "MAX_BODY_BYTES", 2 << 20)
+    read = 0
+
+    async def body():
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b" " * (1 << 20)
+
+    for content in (body(), b" " * (3 << 20)):
+        response = await client.post("/v1/completions", content=content, headers={"Content-Type": "application/json"})
+        assert response.status_code == 413
+        assert response.json()["error"] == {
+            "message": "the body is larger than 2 MiB; send less in one request",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "request_too_large",
+        }
+    assert read <= 4
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])

@@ -58,9 +58,55 @@ async def test_api_keys(api, client, headers, status) -> None:
     assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_a_wrong_key_is_told_before_a_wrong_body(api, client) -> None:
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/openapi.json", "/docs", "/nowhere"])
+async def test_without_a_key_nothing_else_is_looked_at(api, client, path) -> None:
     api.service.config = ApiConfig(served_name="model", api_key_sha256=(digest("one"),))
-    assert (await client.post("/v1/completions", json={"nonsense": 1})).status_code == 401
+    read = 0
+
+    async def body():
+        nonlocal read
+        for _ in range(3):
+            read += 1
+            yield b"{nonsense"
+
+    answer = await client.post(path, content=body(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert read == 0
+
+
+async def test_no_schema_is_served(client) -> None:
+    for path in ("/openapi.json", "/docs", "/redoc"):
+        assert (await client.get(path)).status_code == 404
+
+
+async def test_nobody_is_let_in_before_it_is_known_who_may(api, client) -> None:
+    api.service.config = None
+    for path in ("/v1/models", "/internal/report", "/nowhere"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert "the api has no configuration yet" in answer.json()["error"]["message"]
+    assert (await client.get("/healthz")).text == "the api has no configuration yet"
+    api.service.configure({"served_name": ["no", "name"]})
+    assert "served_name: Input should be a valid string" in (await client.get("/healthz")).text
+    api.service.configure({"served_name": "model"})
+    assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_a_refused_configuration_is_reported_and_the_old_one_stays(api, client) -> None:
+    api.service.configure({"served_name": "other", "internal_key_sha256": digest("internal")})
+    api.service.configure({"served_name": "third", "max_context": -1})
+    report = DirectoryReport.model_validate_json(
+        (await client.get("/internal/report", headers=bearer("internal"))).text
+    )
+    assert report.refused == (
+        "user_config of the api is refused: max_context: Input should be greater than or equal to 2"
+    )
+    assert (await client.get("/v1/models/other")).status_code == 200
+    api.service.configure({"served_name": "third", "internal_key_sha256": digest("internal")})
+    report = DirectoryReport.model_validate_json(
+        (await client.get("/internal/report", headers=bearer("internal"))).text
+    )
+    assert report.refused is None
 
 
 async def test_the_operators_report(api, client) -> None:
@@ -141,6 +187,22 @@ async def test_the_context_may_be_bounded(api, client) -> None:
     api.service.config = ApiConfig(served_name="model", max_context=8)
     answer = await client.post("/v1/completions", json=COMPLETION | {"prompt": [9] * 8})
     assert "this model's context of 8" in answer.json()["error"]["message"]
+
+
+async def test_the_cache_of_a_replica_bounds_the_context(api, client) -> None:
+    api.service.config = ApiConfig(served_name="model", kv_cache_tokens=20)
+    error = (await client.post("/v1/completions", json=COMPLETION | {"prompt": [9] * 8, "max_tokens": 13})).json()[
+        "error"
+    ]
+    assert error["message"] == (
+        "max_tokens: 13 and a prompt of 8 tokens exceed the 20 tokens that the cache of a replica holds "
+        "(its kv_cache_tokens; the model has 64); ask for at most 12"
+    )
+    api.answer_with(" dog")
+    chat = {"model": "model", "messages": [{"role": "user", "content": "fox"}]}
+    assert (await client.post("/v1/chat/completions", json=chat)).status_code == 200
+    asked = api.source.asked[0]
+    assert len(asked.prompt_ids) + asked.sampling.max_tokens == 20
 
 
 async def test_metrics(api, client) -> None:

@@ -1,0 +1,89 @@
+"""What stands before all routes: the API key, and the bound on a body. Nothing of a body is read before the key."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_serving.api.errors import ApiError, RequestTooLargeError
+from moe_serving.api.keys import check_key
+from moe_serving.api.service import Service
+
+MAX_BODY_BYTES = 16 << 20
+"""A million token ids are 7 MB of JSON, as many words of text are less."""
+
+_OPEN = ("/healthz", "/metrics")
+"""For whoever probes and scrapes."""
+
+
+class Gate:
+    """Middleware. A path that is not said to be open needs an API key, whether there is such a route or not."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+            body = await _read(scope, receive)
+        except ApiError as error:
+            await refusal(error)(scope, receive, send)
+        except ClientDisconnect:
+            return
+        else:
+            await self._app(scope, _again(body, receive), send)
+
+    def _check(self, scope: Scope) -> None:
+        """
+        Raises:
+            NotReadyError: which keys there are is not known yet.
+            AuthenticationError: see ``check_key``.
+        """
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in _OPEN:
+            return
+        config = self._service.settings
+        internal = [config.internal_key_sha256] if config.internal_key_sha256 else []
+        keys = internal if path == INTERNAL_REPORT_PATH else config.api_key_sha256
+        if keys:
+            check_key(Request(scope), keys)
+
+
+def refusal(error: ApiError) -> Response:
+    """The answer to a request that failed, in OpenAI's shape."""
+    return JSONResponse(error.body(), status_code=error.status, headers=error.headers)
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestTooLargeError: it is larger than ``MAX_BODY_BYTES``, or says so.
+        ClientDisconnect: the client went away before its end.
+    """
+    told = Request(scope).headers.get("content-length", "")
+    if told.isdecimal() and int(told) > MAX_BODY_BYTES:
+        raise RequestTooLargeError(MAX_BODY_BYTES)
+    body = bytearray()
+    async for part in Request(scope, receive).stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise RequestTooLargeError(MAX_BODY_BYTES)
+    return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """``receive`` from the beginning: the body, then what else comes."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again
