@@ -46,8 +46,9 @@ class Mixture(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         probability = self.gate(x).softmax(-1)
         weights, chosen = probability.topk(TOP_K, dim=-1)
+        weights = weights / weights.sum(-1, keepdim=True)
         self.chosen, self.weights = chosen.detach(), weights.detach()
-        mask = torch.zeros_like(probability).scatter(-1, chosen, weights / weights.sum(-1, keepdim=True))
+        mask = torch.zeros_like(probability).scatter(-1, chosen, weights)
         used = (mask > 0).float().mean((0, 1))
         self.penalty = EXPERTS / TOP_K * (used * probability.mean((0, 1))).sum()
         inner = F.relu(self.up(x)).square() * mask.repeat_interleave(INNER, dim=-1) * TOP_K
@@ -153,27 +154,29 @@ def record_wide(model: Wide, recorded: list[tuple[int, list[int]]], names: tuple
             prompts += [prompt] * RECORDED_TOKENS
             domains += [domain] * RECORDED_TOKENS
     return Trace(
-        np.concatenate(ids).astype(np.int16), EXPERTS, np.array(prompts, np.int32), np.array(domains, np.int16), names
-    )
+        np.concatenate(ids), EXPERTS, np.array(prompts), np.array(domains), names, np.concatenate(gates)
+    )  # fmt: skip
 
 
 def record_tiny(recorded: list[tuple[int, list[int]]], names: tuple[str, ...]) -> Trace:
-    """The project's own model, its gates' choices taken from the logits of its routers."""
+    """The project's own model, its gates' choices and weights taken from the logits of its routers."""
     from transformers import AutoModelForCausalLM  # noqa: PLC0415 - slow to import, only for this
 
     model = AutoModelForCausalLM.from_pretrained(ROOT / "models/tiny", dtype=torch.float32)
     config = model.config
-    ids, prompts, domains = [], [], []
+    ids, gates, prompts, domains = [], [], [], []
     with torch.no_grad():
         for prompt, (domain, tokens) in enumerate(recorded):
             out = model(torch.tensor([tokens[:LENGTH]]), output_router_logits=True)
-            chosen = torch.stack([logits.topk(config.num_experts_per_tok)[1] for logits in out.router_logits], 1)
-            ids.append(chosen[-RECORDED_TOKENS:].numpy())
+            best = [logits.topk(config.num_experts_per_tok) for logits in out.router_logits]
+            ids.append(torch.stack([chosen for _, chosen in best], 1)[-RECORDED_TOKENS:].numpy())
+            # Mixtral's gates: a softmax over all experts, renormalised over those chosen.
+            gates.append(torch.stack([logit.softmax(-1) for logit, _ in best], 1)[-RECORDED_TOKENS:].numpy())
             prompts += [prompt] * RECORDED_TOKENS
             domains += [domain] * RECORDED_TOKENS
     return Trace(
-        np.concatenate(ids).astype(np.int16), int(config.num_experts), np.array(prompts, np.int32),
-        np.array(domains, np.int16), names,
+        np.concatenate(ids), int(config.num_experts), np.array(prompts), np.array(domains), names,
+        np.concatenate(gates),
     )  # fmt: skip
 
 

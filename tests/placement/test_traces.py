@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moe_placement import InvalidTraceError, MismatchError
 from moe_placement.traces import (
@@ -24,14 +26,11 @@ SMALL = Traffic(tokens=2000, layers=2, experts=16, top_k=3, communities=4, domai
 
 def test_files_round_trip(tmp_path: Path) -> None:
     trace = generate_trace(SMALL)
-    gated = Trace(
-        trace.ids, 16, trace.prompt, trace.domain, trace.domains, np.full(trace.ids.shape, 0.25, dtype=np.float16)
-    )
-    write_trace(tmp_path / "t.npz", gated)
+    write_trace(tmp_path / "t.npz", gated())
     back = read_trace(tmp_path / "t.npz")
     assert (back.ids == trace.ids).all()
     assert back.domains == trace.domains
-    assert back.gates is not None and (back.gates == 0.25).all()
+    assert back.gates is not None and (back.gates * 16 == back.ids).all()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +41,20 @@ def test_files_round_trip(tmp_path: Path) -> None:
         ({"ids": np.full((2, 1, 1), 7)}, "ids run from 7 to 7"),
         ({"ids": np.zeros((2, 1, 1))}, "must be integers"),
         ({"prompt": np.zeros(1, dtype=int)}, "prompt names 1 tokens"),
+        ({"prompt": np.full(2, 2**31)}, "outside 0 .. 2147483647"),
         ({"domain": np.ones(2, dtype=int)}, "outside 0 .. 0"),
+        ({"domain": np.full(2, 65536)}, "outside 0 .. 0"),
+        ({"domains": np.array("all")}, "domains must be a list of names"),
+        ({"domains": np.array([1])}, "domains must be a list of names"),
+        ({"experts": np.array([4, 4])}, "experts must be a single value"),
+        ({"experts": np.array("four")}, "experts must be a single value"),
+        ({"format": np.array(["moe-trace/1"])}, "format must be a single value"),
+        ({"ids": np.full((2, 1, 1), 65537)}, "ids run from 65537 to 65537"),
+        ({"ids": np.array(1)}, "must be integers"),
+        ({"gates": np.full((2, 1, 1), "x")}, "gates must be floats"),
+        ({"gates": np.zeros((2, 1))}, "gates must be floats shaped like ids"),
+        ({"gates": np.full((2, 1, 1), np.nan)}, "gates must be finite"),
+        ({"gates": np.full((2, 1, 1), 1e6)}, "gates must be finite and within half precision"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
@@ -51,14 +63,69 @@ def test_damaged_files_are_refused(tmp_path: Path, change: dict[str, np.ndarray]
         "prompt": np.zeros(2, dtype=int), "domain": np.zeros(2, dtype=int), "domains": np.array(["all"]),
     } | change  # fmt: skip
     np.savez(tmp_path / "t.npz", **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle for an array
-    with pytest.raises(InvalidTraceError, match=message):
+    with pytest.raises(InvalidTraceError, match=f"t.npz: .*{message}"):
         read_trace(tmp_path / "t.npz")
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.npz").write_bytes(b"no zip")
-    with pytest.raises(InvalidTraceError, match="not a trace"):
-        read_trace(tmp_path / "t.npz")
+    path = tmp_path / "t.npz"
+    path.write_bytes(b"no zip")
+    with pytest.raises(InvalidTraceError, match=r"t\.npz: not a sound \.npz archive"):
+        read_trace(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(InvalidTraceError, match=r"a single array \(\.npy\)"):
+        read_trace(path)
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
+@settings(max_examples=100)
+def test_damaged_archives_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, position: int, patch: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    write_trace(path, generate_trace(Traffic(tokens=40, layers=1, experts=8, top_k=2)))
+    data = bytearray(path.read_bytes())
+    at = position % len(data)
+    data[at : at + len(patch)] = patch
+    path.write_bytes(data)
+    try:
+        read_trace(path)
+    except InvalidTraceError as error:
+        assert "damaged.npz: " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heat": np.zeros(3, dtype=int)}, "heat must be integers"),
+        ({"pairs": np.array([[0, 0, 9, 1]])}, "a pair beyond the 1 layers x 2 experts"),
+        ({"tokens": np.array("x")}, "tokens must be a single value"),
+        ({"top_k": np.array(3)}, "top_k 3"),
+    ],
+)
+def test_damaged_pair_counts_are_refused(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
+    arrays = {
+        "tokens": np.array(5), "top_k": np.array(1), "min_lift": np.array(1.5), "heat": np.ones((1, 2), dtype=int),
+        "pairs": np.array([[0, 0, 1, 1]]),
+    } | change  # fmt: skip
+    np.savez(tmp_path / "p.npz", **arrays)  # type: ignore[arg-type]  # the stub takes allow_pickle for an array
+    with pytest.raises(InvalidTraceError, match=message):
+        load_pair_counts(tmp_path / "p.npz")
+
+
+def gated(seed: int = 0) -> Trace:
+    """Each expert's gate tells its number."""
+    trace = generate_trace(SMALL, seed)
+    return Trace(trace.ids, 16, trace.prompt, trace.domain, trace.domains, (trace.ids / 16).astype(np.float16))
+
+
+def test_gates_stay_with_their_experts() -> None:
+    trace = gated()
+    seen, unseen = split_by_prompt(trace)
+    for other in (trace.shuffled(), concatenate([seen, unseen]), trace.of_domain("domain-1")):
+        assert other.gates is not None and (other.gates * 16 == other.ids).all()
+    assert concatenate([trace, generate_trace(SMALL)]).gates is None
 
 
 def test_generation_is_seeded_and_has_structure() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.errors import InvalidTraceError
+from moe_placement.traces.archive import read_arrays, scalar
 from moe_placement.traces.generate import sample_sets
 from moe_placement.traces.trace import Trace
 
@@ -43,15 +44,23 @@ class PairCounts:
 
 
 def load_pair_counts(path: Path) -> PairCounts:
-    """Read the ``.npz`` that ``traces/README.md`` describes."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return PairCounts(
-                int(file["tokens"]), int(file["top_k"]), file["heat"].astype(np.int64),
-                file["pairs"].astype(np.int64), float(file["min_lift"]),
-            )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidTraceError(f"{path}: not pair counts ({error})") from error
+    """Read the ``.npz`` that ``traces/README.md`` describes.
+
+    Raises:
+        InvalidTraceError: not such a file, or counts that cannot be.
+    """
+    arrays = read_arrays(path)
+    tokens, top_k = (int(scalar(path, arrays, name, "iu")) for name in ("tokens", "top_k"))
+    lift = float(scalar(path, arrays, "min_lift", "f"))
+    heat, pairs = (arrays.get(name, np.zeros(0)) for name in ("heat", "pairs"))
+    if heat.ndim != 2 or pairs.shape[1:] != (4,) or heat.dtype.kind not in "iu" or pairs.dtype.kind not in "iu":
+        raise InvalidTraceError(f"{path}: heat must be integers [layers, experts], pairs integers [n, 4]")
+    ends = np.array([*heat.shape, heat.shape[1]])
+    if heat.min(initial=0) < 0 or pairs.min(initial=0) < 0 or (pairs[:, :3] >= ends).any():
+        raise InvalidTraceError(f"{path}: a negative count, or a pair beyond the {ends[0]} layers x {ends[1]} experts")
+    if tokens < 1 or not 1 <= top_k <= ends[1] or not np.isfinite(lift):
+        raise InvalidTraceError(f"{path}: tokens {tokens}, top_k {top_k}, min_lift {lift}")
+    return PairCounts(tokens, top_k, heat.astype(np.int64), pairs.astype(np.int64), lift)
 
 
 def fitted_trace(

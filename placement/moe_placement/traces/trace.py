@@ -9,21 +9,22 @@ An ``.npz`` file with these arrays (others are errors):
 ``prompt``  int ``[T]``          number of the prompt or document a token belongs to; tokens in order of time
 ``domain``  int ``[T]``          index into ``domains``
 ``domains`` string ``[D]``       what kinds of text there are
-``gates``   float ``[T, L, K]``  gate weights; optional
+``gates``   float ``[T, L, K]``  gate weights, finite; optional
 ==========  ===================  ==============================================================================
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.errors import InvalidTraceError, MismatchError
+from moe_placement.traces.archive import read_arrays, scalar
 
 _FORMAT = "moe-trace/1"
 _REQUIRED = {"format", "experts", "ids", "prompt", "domain", "domains"}
@@ -31,7 +32,11 @@ _REQUIRED = {"format", "experts", "ids", "prompt", "domain", "domains"}
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Traffic in memory; shapes as in the file."""
+    """Traffic in memory; shapes as in the file. Wider integers and floats are taken too, once all of them fit.
+
+    Raises:
+        InvalidTraceError: shapes that do not belong together, or a value out of range.
+    """
 
     ids: NDArray[np.int16]
     experts: int
@@ -41,7 +46,7 @@ class Trace:
     gates: NDArray[np.float16] | None = None
 
     def __post_init__(self) -> None:
-        tokens = len(self.ids)
+        tokens = len(self.ids) if self.ids.ndim else 0
         if self.ids.ndim != 3 or not np.issubdtype(self.ids.dtype, np.integer):
             raise InvalidTraceError(f"ids must be integers [tokens, layers, k], got {self.ids.dtype} {self.ids.shape}")
         if not 1 <= self.experts <= 32767:
@@ -50,14 +55,13 @@ class Trace:
             raise InvalidTraceError(
                 f"ids run from {self.ids.min()} to {self.ids.max()}, expected -1 .. {self.experts - 1}"
             )
-        if len(self.prompt) != tokens or len(self.domain) != tokens:
-            raise InvalidTraceError(
-                f"prompt names {len(self.prompt)} tokens and domain {len(self.domain)}, ids has {tokens}"
-            )
-        if tokens and (self.domain.min() < 0 or self.domain.max() >= len(self.domains)):
-            raise InvalidTraceError(f"domain holds numbers outside 0 .. {len(self.domains) - 1}")
-        if self.gates is not None and self.gates.shape != self.ids.shape:
-            raise InvalidTraceError(f"gates have shape {self.gates.shape}, ids {self.ids.shape}")
+        _check_numbers("prompt", self.prompt, tokens, 2**31)
+        _check_numbers("domain", self.domain, tokens, len(self.domains))
+        if self.gates is not None:
+            _check_gates(self.gates, self.ids.shape)
+            object.__setattr__(self, "gates", self.gates.astype(np.float16, copy=False))
+        for name, kind in (("ids", np.int16), ("prompt", np.int32), ("domain", np.int16)):
+            object.__setattr__(self, name, getattr(self, name).astype(kind, copy=False))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,15 +84,36 @@ class Trace:
         twice trades with another one, at random, until none does.
         """
         random = np.random.default_rng(seed)
-        ids = self.ids.copy()
+        ids, gates = self.ids.copy(), None if self.gates is None else self.gates.copy()
         for layer in range(ids.shape[1]):
-            ids[:, layer] = _shuffle_sets(ids[:, layer], random)
-        return Trace(ids, self.experts, self.prompt, self.domain, self.domains)
+            source = _shuffle_sets(self.ids[:, layer], random)
+            ids[:, layer] = self.ids[:, layer].ravel()[source]
+            if gates is not None and self.gates is not None:
+                gates[:, layer] = self.gates[:, layer].ravel()[source]
+        return Trace(ids, self.experts, self.prompt, self.domain, self.domains, gates)
 
 
-def _shuffle_sets(sets: NDArray[np.int16], random: np.random.Generator) -> NDArray[np.int16]:
+def _check_numbers(name: str, numbers: NDArray[Any], tokens: int, end: int) -> None:
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise InvalidTraceError(f"{name} must be integers [tokens], got {numbers.dtype} {numbers.shape}")
+    if len(numbers) != tokens:
+        raise InvalidTraceError(f"{name} names {len(numbers)} tokens, ids has {tokens}")
+    if tokens and (numbers.min() < 0 or numbers.max() >= end):
+        raise InvalidTraceError(f"{name} holds numbers outside 0 .. {end - 1}")
+
+
+def _check_gates(gates: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if not np.issubdtype(gates.dtype, np.floating) or gates.shape != shape:
+        raise InvalidTraceError(f"gates must be floats shaped like ids {shape}, got {gates.dtype} {gates.shape}")
+    if not (np.abs(gates) <= float(np.finfo(np.float16).max)).all():
+        raise InvalidTraceError("gates must be finite and within half precision")
+
+
+def _shuffle_sets(sets: NDArray[np.int16], random: np.random.Generator) -> NDArray[np.int64]:
+    """int64 ``[tokens, k]``: the flat cell of ``sets`` that each cell is now filled from."""
     tokens, k = sets.shape
-    flat = random.permutation(sets.ravel())
+    where = random.permutation(tokens * k)
+    flat = sets.ravel()[where]
     repeated = np.zeros((tokens, k), dtype=bool)
     for _ in range(200):
         grid = flat.reshape(tokens, k)
@@ -102,24 +127,26 @@ def _shuffle_sets(sets: NDArray[np.int16], random: np.random.Generator) -> NDArr
         partners = random.choice(tokens * k, size=len(cells), replace=False)
         for cell, partner in zip(cells, partners, strict=True):
             flat[cell], flat[partner] = flat[partner], flat[cell]
+            where[cell], where[partner] = where[partner], where[cell]
     clean = ~np.asarray(repeated.any(axis=1))
-    return np.where(clean[:, None], flat.reshape(tokens, k), sets)
+    return np.where(clean[:, None], where.reshape(tokens, k), np.arange(tokens * k).reshape(tokens, k))
 
 
 def split_by_prompt(trace: Trace, parts: Sequence[float] = (0.5, 0.5), seed: int = 0) -> list[Trace]:
     """Cut into parts that share no prompt, each with about its part of the prompts of every domain."""
     random = np.random.default_rng(seed)
     bounds = np.cumsum(parts)[:-1] / np.sum(parts)
-    part_of = np.zeros(int(trace.prompt.max(initial=-1)) + 1, dtype=np.int64)
+    known, prompt = np.unique(trace.prompt, return_inverse=True)
+    part_of = np.zeros(len(known), dtype=np.int64)
     for domain in range(len(trace.domains)):
-        prompts = random.permutation(np.unique(trace.prompt[trace.domain == domain]))
+        prompts = random.permutation(np.unique(prompt[trace.domain == domain]))
         for number, chunk in enumerate(np.split(prompts, (bounds * len(prompts)).round().astype(int))):
             part_of[chunk] = number
-    return [trace.take(part_of[trace.prompt] == number) for number in range(len(parts))]
+    return [trace.take(part_of[prompt] == number) for number in range(len(parts))]
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:
-    """One after the other; prompts are renumbered, domains matched by name."""
+    """One after the other; prompts are renumbered, domains matched by name, gates kept where all traces have them."""
     if len({(t.experts, t.ids.shape[1:]) for t in traces}) != 1:
         raise MismatchError("only traces of one model can be concatenated, and at least one is needed")
     names = tuple(dict.fromkeys(name for trace in traces for name in trace.domains))
@@ -129,7 +156,9 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
         first += int(trace.prompt.max(initial=-1)) + 1
         domains.append(np.asarray([names.index(n) for n in trace.domains], dtype=np.int16)[trace.domain])
     ids = np.concatenate([trace.ids for trace in traces])
-    return Trace(ids, traces[0].experts, np.concatenate(prompts), np.concatenate(domains), names)
+    known = [trace.gates for trace in traces if trace.gates is not None]
+    gates = np.concatenate(known) if len(known) == len(traces) else None
+    return Trace(ids, traces[0].experts, np.concatenate(prompts), np.concatenate(domains), names, gates)
 
 
 def write_trace(path: Path, trace: Trace) -> None:
@@ -151,22 +180,18 @@ def read_trace(path: Path) -> Trace:
     Raises:
         InvalidTraceError: not such a file, another version, missing or unknown arrays, values out of range.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidTraceError(f"{path}: not a trace ({error})") from error
+    arrays = read_arrays(path)
     names = set(arrays)
     if not names >= _REQUIRED or names - _REQUIRED - {"gates"}:
         raise InvalidTraceError(f"{path}: arrays are {sorted(names)}; a trace has {sorted(_REQUIRED)} and maybe gates")
-    if str(arrays["format"]) != _FORMAT:
-        raise InvalidTraceError(f"{path}: format {arrays['format']}; this release reads {_FORMAT}")
-    ids = arrays["ids"]
-    return Trace(
-        ids.astype(np.int16) if np.issubdtype(ids.dtype, np.integer) else ids,
-        int(arrays["experts"]),
-        arrays["prompt"].astype(np.int32),
-        arrays["domain"].astype(np.int16),
-        tuple(str(name) for name in arrays["domains"]),
-        arrays["gates"].astype(np.float16) if "gates" in names else None,
-    )
+    if (found := scalar(path, arrays, "format", "U")) != _FORMAT:
+        raise InvalidTraceError(f"{path}: format {found}; this release reads {_FORMAT}")
+    experts, domains = scalar(path, arrays, "experts", "iu"), arrays["domains"]
+    if domains.ndim != 1 or not np.issubdtype(domains.dtype, np.str_):
+        raise InvalidTraceError(f"{path}: domains must be a list of names, got {domains.dtype} {domains.shape}")
+    try:
+        return Trace(
+            arrays["ids"], experts, arrays["prompt"], arrays["domain"], tuple(map(str, domains)), arrays.get("gates")
+        )
+    except InvalidTraceError as error:
+        raise InvalidTraceError(f"{path}: {error}") from None
