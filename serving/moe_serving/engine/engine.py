@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from moe_placement.wire.applications import AttentionConfig, Device
+from moe_placement.wire.applications import AttentionConfig
 from moe_serving.engine.admission import check_request
 from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.experts import ExpertsClient
@@ -46,9 +46,7 @@ class Engine:
         self._busy_since: float | None = None
 
     @classmethod
-    def load(
-        cls, path: str | Path, dtype: str, device: Device, experts: ExpertsClient, limits: AttentionConfig
-    ) -> Engine:
+    def load(cls, path: str | Path, dtype: str, device: str, experts: ExpertsClient, limits: AttentionConfig) -> Engine:
         """Load the checkpoint at ``path`` without its experts; see ``load_attention_model``.
 
         Raises:
@@ -179,16 +177,18 @@ class Engine:
             self._postprocess(chunks, tokens)
         self._steps += 1
 
-    def _postprocess(self, chunks: list[Chunk], tokens: Iterable[int]) -> None:
+    def _postprocess(self, chunks: list[Chunk], tokens: Iterable[int | None]) -> None:
         """Take the step's tokens into their sequences, let finished ones go, then tell."""
         events: list[tuple[Sequence, TokenEvent]] = []
-        for sequence in take_tokens(chunks, tokens):
+        grown, stuck = take_tokens(chunks, tokens)
+        for sequence in grown:
             reason = sequence.finish_reason(self._model.end_token_ids)
             events.append((sequence, TokenEvent(sequence.request_id, (sequence.token_ids[-1],), reason)))
             if reason is not None:
                 self._scheduler.discard(sequence)
         for sequence, event in events:
             self._emit(sequence, event)
+        self._fail(stuck, "the model computed logits that are not finite; are its weights damaged?")
 
     def _fail(self, sequences: Iterable[Sequence], error: str) -> None:
         for sequence in sequences:

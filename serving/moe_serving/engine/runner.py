@@ -21,8 +21,9 @@ class ModelRunner:
         self.cache = KeyValueCache(model.cache_shape, rows, model.dtype, model.device)
 
     @torch.inference_mode()
-    def run(self, chunks: Many[Chunk]) -> list[int]:
-        """Compute the chunks in one forward pass; one token for each chunk that ``samples``, in their order.
+    def run(self, chunks: Many[Chunk]) -> list[int | None]:
+        """Compute the chunks in one forward pass; one token for each chunk that ``samples``, in their order, or None
+        where the model computed no finite logits.
 
         Raises:
             ExpertsUnavailableError: from the experts client. The sequences of the chunks cannot go on then.

@@ -11,8 +11,12 @@ from torch import Tensor
 from moe_serving.engine.request import Sampling
 
 
-def choose_tokens(logits: Tensor, sampling: Sequence[Sampling], positions: Sequence[int]) -> list[int]:
-    """One token per row.
+MIN_TEMPERATURE = 1e-5
+"""Below it the most likely token is taken: nothing else could be drawn, and logits divided by less overflow."""
+
+
+def choose_tokens(logits: Tensor, sampling: Sequence[Sampling], positions: Sequence[int]) -> list[int | None]:
+    """One token per row; None where the logits are not finite, which is no answer.
 
     Args:
         logits: ``[rows, vocabulary]``.
@@ -20,10 +24,10 @@ def choose_tokens(logits: Tensor, sampling: Sequence[Sampling], positions: Seque
         positions: of each row's token in its answer, from 0.
     """
     # NaN would make argmax pick it and inverse sampling run off the end: both would look like an answer.
-    if not bool(torch.isfinite(logits.amax(dim=-1)).all()):
-        raise FloatingPointError("the model computed logits that are not finite; are its weights damaged?")
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
-    drawn = [row for row, how in enumerate(sampling) if how.temperature > 0]
+    sound: list[bool] = torch.isfinite(logits.amax(dim=-1)).tolist()
+    likeliest: list[int] = logits.argmax(dim=-1).tolist()
+    tokens = [token if good else None for token, good in zip(likeliest, sound, strict=True)]
+    drawn = [row for row, how in enumerate(sampling) if sound[row] and how.temperature >= MIN_TEMPERATURE]
     if drawn:
         hows = [sampling[row] for row in drawn]
         numbers = [uniform(how.seed, positions[row]) for how, row in zip(hows, drawn, strict=True)]

@@ -28,15 +28,24 @@ class Chunk:
         return self.count == self.sequence.pending
 
 
-def take_tokens(chunks: Collection[Chunk], tokens: Iterable[int]) -> list[Sequence]:
-    """After a step: count its chunks as computed and append the tokens chosen; the sequences that got one."""
-    chosen = iter(tokens)
+def take_tokens(chunks: Collection[Chunk], tokens: Iterable[int | None]) -> tuple[list[Sequence], list[Sequence]]:
+    """After a step: count its chunks as computed and append the tokens chosen.
+
+    Returns:
+        The sequences that got a token, and those for which there is none (None in ``tokens``).
+    """
     sampled = [chunk.sequence for chunk in chunks if chunk.samples]
     for chunk in chunks:
         chunk.sequence.computed += chunk.count
-    for sequence in sampled:
-        sequence.token_ids.append(next(chosen))
-    return sampled
+    grown: list[Sequence] = []
+    stuck: list[Sequence] = []
+    for sequence, token in zip(sampled, tokens, strict=True):
+        if token is None:
+            stuck.append(sequence)
+        else:
+            sequence.token_ids.append(token)
+            grown.append(sequence)
+    return grown, stuck
 
 
 class Scheduler:

@@ -26,6 +26,7 @@ class Gate(LocalExperts):
         self.open.set()
         self.entered = threading.Semaphore(0)
         self.error: Exception | None = None
+        self.spoils_first_of_two = False
 
     def forward(self, layer, hidden, expert_ids, weights):
         if layer == 0:
@@ -33,7 +34,10 @@ class Gate(LocalExperts):
             assert self.open.wait(WAIT_S)
             if self.error is not None:
                 raise self.error
-        return super().forward(layer, hidden, expert_ids, weights)
+        outputs = super().forward(layer, hidden, expert_ids, weights)
+        if self.spoils_first_of_two and len(outputs) == 2:
+            outputs[0] = float("nan")
+        return outputs
 
 
 @pytest.fixture
@@ -154,6 +158,22 @@ def test_missing_experts_fail_the_requests_of_that_step_only(engine, experts):
     experts.error = None
     assert ask(engine, PROMPT, greedy(4)).wait().finish_reason == "length"
     assert engine.alive
+    assert settled(engine).kv_tokens_used == 0
+
+
+def test_logits_that_are_no_numbers_fail_their_own_request_only(engine, experts):
+    whole = ask(engine, PROMPT, greedy(30)).wait().token_ids
+    experts.open.clear()
+    answers = [ask(engine, PROMPT, greedy(30)), ask(engine, PROMPT, greedy(30))]
+    experts.spoils_first_of_two = True  # of the rows in a step in which both only decode
+    experts.open.set()
+    for answer in answers:
+        answer.wait()
+    failed = [answer for answer in answers if answer.error is not None]
+    assert [answer.error for answer in failed] == [
+        "the model computed logits that are not finite; are its weights damaged?"
+    ]
+    assert [answer.token_ids for answer in answers if answer not in failed] == [whole]
     assert settled(engine).kv_tokens_used == 0
 
 

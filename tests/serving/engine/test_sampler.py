@@ -71,6 +71,14 @@ def test_a_token_without_probability_is_never_drawn(seed, position, top_p, tempe
     assert choose_tokens(logits, [warm(seed, temperature, top_p)], [position])[0] in {1, 3}
 
 
-def test_logits_that_are_no_numbers_are_an_error():
-    with pytest.raises(FloatingPointError, match="not finite"):
-        choose_tokens(torch.tensor([[0.0, math.nan]]), [GREEDY], [0])
+@pytest.mark.parametrize("how", [GREEDY, warm()], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_rows_that_are_no_numbers_have_no_token_and_spoil_no_other(how, odd):
+    logits = torch.tensor([[0.0, 90.0], [odd, 0.0], [90.0, 0.0]])
+    assert choose_tokens(logits, [how] * 3, [0] * 3) == [1, None, 0]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-300, 5e-324])
+def test_a_temperature_next_to_0_is_greedy(temperature):
+    logits = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)) * 100
+    assert choose_tokens(logits, [warm(temperature=temperature)] * 20, [0] * 20) == logits.argmax(-1).tolist()

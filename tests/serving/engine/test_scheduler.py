@@ -24,7 +24,7 @@ def step(scheduler: Scheduler) -> list[tuple[str, int]]:
     """Do one step as the engine does; the chunks it had."""
     chunks = scheduler.next_step()
     plan = [(chunk.sequence.request_id, chunk.count) for chunk in chunks]
-    for done in take_tokens(chunks, [7] * len(chunks)):
+    for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
         if done.finish_reason(frozenset()):
             scheduler.discard(done)
     return plan
@@ -154,7 +154,7 @@ def test_any_requests_within_any_limits(wanted, batch, running, cache, cancelled
         for chunk in chunks:
             assert 1 <= chunk.count <= chunk.sequence.pending
             assert chunk.sequence.computed + chunk.count <= len(chunk.sequence.rows)
-        for done in take_tokens(chunks, [7] * len(chunks)):
+        for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
             if done.finish_reason(frozenset()):
                 scheduler.discard(done)
         if not scheduler.busy:
