@@ -47,6 +47,7 @@ class Plane:
     Attributes:
         api_key: what clients must show.
         limits: of the attention replicas.
+        spoilt: fields put into the ``user_config`` of deployments, by name, whatever they should be.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Plane:
         self.url = f"{ray.serve_url}/{name}"
         self.api_key = secrets.token_hex(16)
         self.limits = AttentionConfig()
+        self.spoilt: dict[str, dict[str, Any]] = {}
         self._rest = ServeRest(ray.dashboard_url, ray.token)
         self._internal_key = secrets.token_hex(16)
         self._args = ModelArgs(path=str(model), dtype="float32", network=network, verify=verify)
@@ -98,6 +100,10 @@ class Plane:
         """Change the ``user_config`` or the number of the attention replicas, and nothing else."""
         self.limits = limits or self.limits
         self._attention = replicas or self._attention
+        self.put_again()
+
+    def put_again(self) -> None:
+        """The same shards, with what else has changed."""
         self._put(slots_per_shard=self._placement.shard_slots[0] if self._placement else 0)
 
     def report(self) -> DirectoryReport | None:
@@ -176,6 +182,8 @@ class Plane:
             AttentionScale(min_replicas=self._attention, max_replicas=self._attention),
         )
         applications = [core, *self._shards(slots_per_shard)]
+        for deployment in (each for application in applications for each in application["deployments"]):
+            deployment["user_config"] |= self.spoilt.get(deployment["name"], {})
         gone = self._deployed - {application["name"] for application in applications}
         if gone:
             self._rest.remove(gone)

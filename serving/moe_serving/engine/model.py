@@ -22,10 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
-from moe_placement.wire.applications import Device
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
-from moe_serving.device import resolve_device
 from moe_serving.engine.attention import PACKED_ATTENTION
 from moe_serving.engine.cache import CacheShape
 from moe_serving.engine.experts import ExpertsClient
@@ -57,12 +55,12 @@ class AttentionModel:
     device: torch.device
 
 
-def load_attention_model(path: str | Path, dtype: str, device: Device, experts: ExpertsClient) -> AttentionModel:
+def load_attention_model(path: str | Path, dtype: str, device: str, experts: ExpertsClient) -> AttentionModel:
     """Load all but the experts of the checkpoint at ``path``.
 
     Args:
         dtype: float32, bfloat16, float16, or ``auto`` for the checkpoint's own.
-        device: cpu, cuda, or ``auto``: CUDA where there is one.
+        device: as torch names it.
         experts: answers every MoE layer.
 
     Raises:
@@ -70,7 +68,7 @@ def load_attention_model(path: str | Path, dtype: str, device: Device, experts: 
     """
     checkpoint = Checkpoint.open(path)
     torch_dtype: torch.dtype = getattr(torch, checkpoint.served_dtype(dtype))
-    torch_device = resolve_device(device)
+    torch_device = torch.device(device)
     config = _read_config(checkpoint)
     module = _build(checkpoint, config, torch_dtype)
     nn.Module.to(module, torch_device)

@@ -142,7 +142,7 @@ class _OpenShard:
 
     @classmethod
     def open(cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig) -> _OpenShard:
-        device = resolve_device(model.device)
+        device = resolve_device(model.device, identity.index)
         reader = ExpertReader(model.path, model.dtype, str(device))
         checkpoint = reader.checkpoint
         store = ExpertStore(len(checkpoint.config.moe_layers), checkpoint.config.experts)

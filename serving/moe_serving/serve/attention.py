@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from moe_placement.wire.applications import AttentionConfig, CoreArgs
+from moe_placement.wire.base import in_words
 from moe_serving.checkpoint import inspect_model
 from moe_serving.directory.messages import AttentionStatus
 from moe_serving.engine.request import GenerationRequest, TokenEvent
@@ -38,34 +39,41 @@ _STOP_S = 10.0
 
 
 class Attention:
-    """One attention replica. Its constructor and ``reconfigure`` never fail: a bad model is reported, not raised."""
+    """One attention replica. Its constructor and ``reconfigure`` never fail: a bad model is reported, not raised.
+
+    A replica that cannot load the model counts as starting for Serve and gets no calls: one that turned them away at
+    once would always have the shortest queue, and attract them all.
+    """
 
     def __init__(self, args: CoreArgs, directory: DeploymentHandle[Any]) -> None:
         self._args = args
         log_with_serve()
-        self._name = serve.get_replica_context().replica_tag
+        context = serve.get_replica_context()
+        self._name = context.replica_tag
+        self._number = context.rank.rank
         self._node = ray.get_runtime_context().get_node_id()
         self._senders = SenderPool(f"attention {self._name}", self._node, args.model.network)
         self._limits = AttentionConfig()
         self._loaded: LoadedEngine | None = None
         self._problem: str | None = None
-        self._load_tried = asyncio.Event()
+        self._refused: str | None = None
         self._loading: asyncio.Task[None] | None = None
         self._tables = TableKeeper()
         sync = DirectorySync(self._tables, self._name, self._status, directory.sync.remote)
         self._syncing = asyncio.create_task(sync.run())
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take new limits. The first call is part of Serve's start of a replica, so it waits until loading was tried:
-        Serve routes nothing here before; all later ones return at once. What cannot be read leaves the old limits.
+        """Take new limits; what cannot be read leaves the old ones and is told. The first call is part of Serve's start
+        of a replica and returns once the model is loaded, however long that takes; all later ones return at once.
         """
         try:
-            self._limits = AttentionConfig.model_validate(config)
+            self._limits, self._refused = AttentionConfig.model_validate(config), None
         except ValidationError as error:
-            logger.error("user_config of attention is refused, the old one stays: %s", error)
+            self._refused = f"user_config of attention is refused, the old one stays: {in_words(error)}"
+            logger.error(self._refused)
         if self._loading is None:
             self._loading = asyncio.create_task(self._keep_loading())
-            await self._load_tried.wait()
+            await self._loading
         elif self._loaded is not None:
             self._loaded.engine.reconfigure(self._limits)
 
@@ -73,12 +81,11 @@ class Attention:
         """Answer a request on a stream of the api at ``address``; lives as long as the request does.
 
         Raises:
-            ReplicaLostError: not this replica: it does not serve (yet, or any more), or the api hung up.
+            ReplicaLostError: not this replica: it does not serve, or the api hung up.
             RequestRefusedError: no replica can ever answer it.
         """
         if self._loaded is None:
-            why = self._problem or "the model is being loaded"
-            raise ReplicaLostError(f"attention replica {self._name} is not ready: {why}")
+            raise ReplicaLostError(f"attention replica {self._name} has not loaded the model")
         try:
             sender = await self._senders.get(address)
         except WireError as error:
@@ -111,21 +118,21 @@ class Attention:
             except Exception as error:  # whatever a bad checkpoint or a full GPU raises is reported
                 self._problem = str(error) or type(error).__name__
                 logger.warning("the model at %s cannot be loaded", self._args.model.path, exc_info=error)
-                self._load_tried.set()
                 await asyncio.sleep(_LOAD_AGAIN_S)
                 continue
             if self._limits != limits:
                 loaded.engine.reconfigure(self._limits)
             self._tables.attach(loaded.experts)
             self._loaded, self._problem = loaded, None
-            self._load_tried.set()
 
     def _status(self) -> AttentionStatus:
         if self._loaded is None:
-            return AttentionStatus(ready=False, problem=self._problem, pid=os.getpid())
+            return AttentionStatus(ready=False, problem=self._problem or self._refused, pid=os.getpid())
         stats = self._loaded.engine.stats()
         return AttentionStatus(
             ready=True,
+            problem=self._refused,
+            digest=self._loaded.digest,
             running=stats.running,
             waiting=stats.waiting,
             kv_tokens=stats.kv_tokens_used,
@@ -137,7 +144,7 @@ class Attention:
         inspect_model(self._args.model.path, self._args.model.dtype)
         from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
 
-        return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node)
+        return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node, self._number)
 
 
 class _Answer:

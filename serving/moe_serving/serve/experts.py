@@ -9,12 +9,14 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
 from pydantic import ValidationError
 
 from moe_placement.wire.applications import ShardArgs, ShardConfig
+from moe_placement.wire.base import in_words
 from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
 from moe_serving.serve.logs import log_with_serve
@@ -37,26 +39,29 @@ class Experts:
         log_with_serve()
         self._args = args
         self._config = ShardConfig()
+        self._refused: str | None = None
         host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._identity = ShardIdentity(args.index, ray.get_runtime_context().get_node_id(), host)
         self._shard: Shard | None = None
         self._starting = asyncio.create_task(self._start())
 
     def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take a new bound; what cannot be read leaves the old one in force."""
+        """Take a new bound; what cannot be read leaves the old one in force and is told."""
         try:
-            self._config = ShardConfig.model_validate(config)
+            self._config, self._refused = ShardConfig.model_validate(config), None
         except ValidationError as error:
-            logger.error("user_config of a shard is refused, the old one stays: %s", error)
+            self._refused = f"user_config of the shard is refused, the old one stays: {in_words(error)}"
+            logger.error(self._refused)
             return
         if self._shard is not None:
             self._shard.configure(self._config)
 
     async def describe(self) -> ShardDescription:
         """Called by the directory several times a second."""
-        if self._shard is not None:
-            return self._shard.describe()
-        return ShardDescription(self._identity.index, self._identity.node, self._identity.incarnation, os.getpid())
+        who = self._identity
+        starting = ShardDescription(who.index, who.node, who.incarnation, os.getpid())
+        said = self._shard.describe() if self._shard is not None else starting
+        return replace(said, problem=said.problem or self._refused)
 
     async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
         """Called by the directory; see ``Shard.assign``.

@@ -16,26 +16,30 @@ from moe_serving.wire.transport import SocketCompletion, SocketFabric
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """A running engine and the client through which it asks the shards."""
+    """A running engine and the client through which it asks the shards; ``digest`` is of the checkpoint it read."""
 
     engine: Engine
     experts: RemoteExperts[SocketCompletion]
+    digest: str
 
     @classmethod
-    def load(cls, model: ModelArgs, limits: AttentionConfig, name: str, node: str) -> LoadedEngine:
+    def load(cls, model: ModelArgs, limits: AttentionConfig, name: str, node: str, number: int) -> LoadedEngine:
         """Load the checkpoint without its experts and start the engine.
+
+        Args:
+            number: of the replica, see ``resolve_device``.
 
         Raises:
             ModelError: the checkpoint cannot be served.
         """
-        device = resolve_device(model.device)
+        device = resolve_device(model.device, number)
         facts = Checkpoint.open(model.path).facts(model.dtype)
         fabric = SocketFabric(facts.digest, name, node, model.network, MAX_REPLY_BYTES)
         verifier = LayerVerifier(ExpertReader(model.path, model.dtype, str(device)), device) if model.verify else None
         experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier)
-        engine = Engine.load(model.path, model.dtype, model.device, experts, limits)
+        engine = Engine.load(model.path, model.dtype, str(device), experts, limits)
         engine.start()
-        return cls(engine, experts)
+        return cls(engine, experts, facts.digest)
 
     def stop(self, timeout_s: float) -> None:
         """End the engine, then close the connections to the shards."""

@@ -107,7 +107,7 @@ def _api(wanted: Wanted) -> ApiConfig:
 
 
 def _actor_options(wanted: Wanted, gpus: int) -> dict[str, Any] | None:
-    """Equal parts of the GPUs for all shards and attention replicas; an actor that asks for none sees none."""
+    """Equal parts of the GPUs for all shards and attention replicas: Ray shows each the GPU that it has a part of."""
     if wanted.model.device == "cpu" or gpus == 0:
         if wanted.model.device == "cuda":
             raise UsageError("--device cuda: Ray finds no GPU on this machine; use --device cpu or auto")

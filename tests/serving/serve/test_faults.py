@@ -140,10 +140,12 @@ async def test_other_limits_restart_nothing(plane, load, openai, check) -> None:
             lambda report: any(0 < replica.running <= 2 and replica.waiting for replica in report.attention),
             "the new limits",
         )
-        with pytest.raises(
-            BadRequestError, match="the replica's cache holds 160; shorten them or raise kv_cache_tokens"
-        ):
-            await asyncio.to_thread(openai.completions.create, model="tiny", prompt="x", max_tokens=200)
+        with pytest.raises(BadRequestError) as refused:
+            await asyncio.to_thread(openai.completions.create, model="tiny", prompt=[5, 6], max_tokens=200)
+        assert refused.value.body["message"] == (
+            "max_tokens: 200 and a prompt of 2 tokens exceed the 160 tokens that the cache of a replica holds "
+            "(its kv_cache_tokens; the model has 1024); ask for at most 158"
+        )
         await asyncio.to_thread(plane.set_attention, AttentionConfig())
         await load.flow()
     assert plane.pids() == before

@@ -1,5 +1,9 @@
 """Other planes: over TCP, beside another, and with a model that cannot be served."""
 
+import shutil
+import time
+from pathlib import Path
+
 import pytest
 from load import compare_with_reference, complete
 from openai import InternalServerError, OpenAI
@@ -39,4 +43,56 @@ def test_a_model_that_cannot_be_served_is_told_and_crashes_nothing(another_plane
     before = plane.pids()
     report = plane.wait(lambda report: report.attention and report.attention[0].problem, "the replica's problem")
     assert f"{tmp_path / 'nowhere'} does not exist" in report.attention[0].problem
+    assert plane.pids() == before
+
+
+def test_a_replica_that_cannot_load_the_model_gets_no_calls(another_plane, tiny, tmp_path) -> None:
+    """Its node lost the model, say. Serve prefers the replica with the fewest calls, which is one that rejects them."""
+    model = Path(shutil.copytree(tiny, tmp_path / "tiny"))
+    plane = another_plane("serving-half", model)
+    plane.scale(1)
+    plane.wait_ready()
+    config = (model / "config.json").read_bytes()
+    (model / "config.json").unlink()
+    plane.set_attention(replicas=2)
+    report = plane.wait(lambda report: any(replica.problem for replica in report.attention), "the second's problem")
+    assert [replica.problem is None for replica in report.attention if replica.ready] == [True]
+    assert [f"{model} has no config.json" in (r.problem or "") for r in report.attention if not r.ready] == [True]
+    time.sleep(1)  # where Serve took it for started, its calls would come here by now
+    with client_of(plane) as client:
+        for _ in range(20):
+            assert complete(client, (5, 6, 7), 2)
+    assert "moe_attention_failovers_total 0.0" in plane.get("/metrics")[1]
+    (model / "config.json").write_bytes(config)
+    report = plane.wait(lambda report: sum(replica.ready for replica in report.attention) == 2, "the second replica")
+    assert [replica.problem for replica in report.attention] == [None, None]
+
+
+def test_a_refused_user_config_is_told_by_whom_it_was_meant_for(plane) -> None:
+    before = plane.pids()
+    plane.spoilt = {"api": {"max_context": -1}, "attention": {"max_running": 0}, "experts": {"spare_slots": 0}}
+    plane.put_again()
+    try:
+        report = plane.wait(
+            lambda report: (
+                report.refused
+                and all(replica.problem for replica in report.attention)
+                and all(shard.problem for shard in report.shards)
+            ),
+            "all to tell",
+        )
+    finally:
+        plane.spoilt = {}
+        plane.put_again()
+    assert report.refused.startswith("user_config of the api is refused: max_context: ")
+    for replica in report.attention:
+        assert replica.ready
+        assert replica.problem.startswith("user_config of attention is refused, the old one stays: max_running: ")
+    for shard in report.shards:
+        assert shard.phase == "Ready"
+        assert shard.problem.startswith("user_config of the shard is refused, the old one stays: spare_slots: ")
+    plane.wait(
+        lambda report: not (report.refused or any(each.problem for each in (*report.attention, *report.shards))),
+        "all to be content again",
+    )
     assert plane.pids() == before
