@@ -1,14 +1,18 @@
 """Other engines' formats, made here field by field as their sources write them."""
 
+import io
 import json
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from moe_placement import InvalidPlacementError, InvalidTraceError, Placement
+from moe_placement import InvalidPlacementError, InvalidTraceError, Placement, RoutingStatistics
 from moe_placement.engines import (
     from_physical_to_logical,
     physical_map,
@@ -17,6 +21,7 @@ from moe_placement.engines import (
     trace_from_vllm,
     write_sglang_location,
 )
+from moe_placement.engines.torchfile import read_torch_file
 
 torch = pytest.importorskip("torch")
 PLACEMENT = Placement.of([[0, 1, 2, 1], [2, 0, 1, -1]], [2, 2], 3)
@@ -61,18 +66,80 @@ def test_sglang_statistics(tmp_path: Path) -> None:
     assert statistics.windows.tolist() == [[[3, 1]], [[2, 2]]]
 
 
+SLOTS = torch.tensor([[0, 1, 2, 1], [2, 0, 1, 1]])
+
+
+def one_pass(number: int, positions: list[int], lengths: list[int] | None, ids: object = None) -> dict[str, object]:
+    """A record as ``_DetailSinglePassGatherer.collect`` and ``_DetailAccumulator.append`` make it."""
+    default = torch.zeros((2, len(positions), 2), dtype=torch.int32) - torch.tensor([0, 1], dtype=torch.int32)
+    return {
+        "forward_pass_id": number, "rank": 0, "gatherer_key": "primary", "input_ids": [5] * len(positions),
+        "positions": positions, "extend_seq_lens": lengths, "forward_mode": 2 if lengths is None else 1,
+        "topk_ids_of_layer": default if ids is None else ids, "misc_objects": [],
+        "global_physical_count": torch.zeros((2, 4), dtype=torch.int32),
+    }  # fmt: skip
+
+
+def details(path: Path, *records: dict[str, object]) -> Path:
+    torch.save({"records": list(records), "last_physical_to_logical_map": SLOTS}, path)
+    return path
+
+
 def test_sglang_details(tmp_path: Path) -> None:
     ids = torch.tensor([[[0, 2], [1, -1], [-1, -1]], [[3, 1], [0, -1], [-1, -1]]], dtype=torch.int32)
-    record = {
-        "forward_pass_id": 7, "rank": 0, "gatherer_key": "primary", "input_ids": [5, 6, 7], "positions": [0, 1, 0],
-        "topk_ids_of_layer": ids, "misc_objects": [],
-    }  # fmt: skip
-    slots = torch.tensor([[0, 1, 2, 1], [2, 0, 1, 1]])
-    torch.save({"records": [record], "last_physical_to_logical_map": slots}, tmp_path / "d.pt")
-    trace = read_sglang_details([tmp_path / "d.pt"])
+    trace = read_sglang_details([details(tmp_path / "d.pt", one_pass(7, [0, 1, 0], [2, 1], ids))])
     assert trace.experts == 3
     assert trace.ids.tolist() == [[[0, 2], [1, 0]], [[1, -1], [2, -1]]]
-    assert trace.prompt[0] == trace.prompt[1]
+    assert trace.prompt.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("passes", "prompts"),
+    [
+        # two prompts, decoded side by side; the first ends, a third one comes
+        (
+            [([0, 1, 2, 0, 1], [3, 2]), ([3, 2], None), ([3], None), ([0], [1]), ([4, 1], None)],
+            [0, 0, 0, 1, 1, 0, 1, 1, 2, 1, 2],
+        ),
+        # a prompt in two chunks, a decode pass between them, another prompt beside its end
+        ([([0, 1], [2]), ([9], None), ([2, 3, 0], [2, 1]), ([4, 1, 10], None)], [0, 0, 1, 0, 0, 2, 0, 2, 1]),
+        # a prefix hit is a prompt of its own where nothing ends there
+        ([([0, 1], [2]), ([7, 8], [2]), ([9, 2], None)], [0, 0, 1, 1, 1, 0]),
+        # requests of equal length cannot be told apart: one prompt
+        ([([0, 1, 0, 1, 0], [2, 2, 1]), ([2, 2, 1], None)], [0, 0, 0, 0, 1, 0, 0, 1]),
+        # running before the recording began, and positions that jump: one prompt for the whole run
+        ([([5, 8], None), ([6, 9], None), ([0], [1]), ([11, 7, 1], None)], [0, 0, 0, 0, 1, 0, 0, 1]),
+    ],
+)
+def test_sglang_requests_are_followed_through_passes(
+    tmp_path: Path, passes: list[tuple[list[int], list[int] | None]], prompts: list[int]
+) -> None:
+    records = [one_pass(number, *step) for number, step in enumerate(passes)]
+    assert read_sglang_details([details(tmp_path / "d.pt", *records)]).prompt.tolist() == prompts
+    halves = [details(tmp_path / f"{i}.pt", *part) for i, part in enumerate((records[:2], records[2:]))]
+    assert read_sglang_details(halves).prompt.tolist() == prompts
+
+
+def test_sglang_dense_layers_and_columns_beyond_k_are_left_out(tmp_path: Path) -> None:
+    ids = torch.full((2, 1, 8), -1, dtype=torch.int32)
+    ids[1, 0, :2] = torch.tensor([0, 1])
+    assert read_sglang_details([details(tmp_path / "d.pt", one_pass(0, [0], [1], ids))]).ids.tolist() == [[[2, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"topk_ids_of_layer": torch.full((2, 1, 2), 4)}, "slots up to 4 in 2 layers"),
+        ({"topk_ids_of_layer": torch.zeros((2, 1, 2))}, "must be integers of 3 dimensions"),
+        ({"positions": [0, 1]}, "2 positions for 1 tokens"),
+        ({"positions": [[0], 1]}, "positions is no array"),
+        ({"extend_seq_lens": [2]}, "for 1 tokens"),
+        ({"rank": "x"}, "rank must be integers"),
+    ],
+)
+def test_damaged_details_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidTraceError, match=message):
+        read_sglang_details([details(tmp_path / "d.pt", one_pass(0, [0], [1]) | change)])
 
 
 def test_vllm_outputs() -> None:
@@ -81,6 +148,20 @@ def test_vllm_outputs() -> None:
     assert trace.prompt.tolist() == [0, 0, 1]
     with pytest.raises(InvalidTraceError, match="routed_experts must be"):
         trace_from_vllm([np.zeros((2, 3))], experts=2)
+    with pytest.raises(InvalidTraceError, match="ids run from 65537"):
+        trace_from_vllm([np.full((1, 1, 1), 65537)], experts=2)
+
+
+def test_vllm_dense_layers_and_tokens_not_captured_are_left_out() -> None:
+    output = np.array([[[0, 0], [1, 0]], [[0, 0], [0, 2]], [[0, 0], [0, 0]]], dtype=np.int32)
+    trace = trace_from_vllm([output, output[:1]], experts=3)
+    assert trace.ids.tolist() == [[[1, 0]], [[0, 2]], [[1, 0]]]
+    assert trace.prompt.tolist() == [0, 0, 1]
+    RoutingStatistics.of_ids(trace.ids, 3)
+    assert (trace_from_vllm([output], 3, moe_layers=[1]).ids == trace_from_vllm([output], 3).ids).all()
+    assert trace_from_vllm([output[:, :, :1]], 3, moe_layers=[1]).ids.tolist() == [[[1]], [[0]], [[0]]]
+    with pytest.raises(InvalidTraceError, match="no such MoE layers"):
+        trace_from_vllm([output], 3, moe_layers=[2])
 
 
 class Evil:
@@ -107,3 +188,80 @@ def test_a_dump_of_another_mode_is_refused(tmp_path: Path) -> None:
     torch.save({"records": []}, tmp_path / "d.pt")
     with pytest.raises(InvalidTraceError, match="no logical_count in it; found"):
         read_sglang_statistics(tmp_path / "d.pt", 1)
+
+
+class Made:
+    """Pickles as a call of what torch pickles a tensor with."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (torch._utils._rebuild_tensor_v2, self.arguments)
+
+
+class Storage:
+    pass
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, obj: object) -> object:
+        return ("storage", torch.LongStorage, "0", "cpu", 4) if isinstance(obj, Storage) else None
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "message"),
+    [
+        ((4,), (1,), None),
+        ((10**12,), (0,), "larger than the file"),
+        ((5,), (1,), "reaches element 4"),
+        ((2,), (1, 1), "ValueError"),
+        (("x",), (1,), "TypeError"),
+    ],
+)
+def test_views_stay_within_the_file(
+    tmp_path: Path, size: tuple[int, ...], stride: tuple[int, ...], message: str | None
+) -> None:
+    stream = io.BytesIO()
+    Pickler(stream).dump({"logical_count": Made(Storage(), 0, size, stride, False, OrderedDict())})
+    with zipfile.ZipFile(tmp_path / "v.pt", "w") as archive:
+        archive.writestr("v/data.pkl", stream.getvalue())
+        archive.writestr("v/data/0", np.arange(4).tobytes())
+    if message is None:
+        assert read_torch_file(tmp_path / "v.pt")["logical_count"].tolist() == [0, 1, 2, 3]
+        return
+    with pytest.raises(InvalidTraceError, match=message):
+        read_torch_file(tmp_path / "v.pt")
+
+
+@pytest.mark.parametrize(
+    "program", [b"", b".", b"0.", b"h\x07.", b"\x80\x04\x95", b"(K\x01Q.", b"]K\x01K\x02s.", b"Nb."]
+)
+def test_damaged_pickles_are_refused(tmp_path: Path, program: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "p.pt", "w") as archive:
+        archive.writestr("p/data.pkl", program)
+    with pytest.raises(InvalidTraceError, match=r"p\.pt"):
+        read_torch_file(tmp_path / "p.pt")
+
+
+def test_packed_members_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("z/data.pkl", bytes(10**6))
+    with pytest.raises(InvalidTraceError, match="members are compressed"):
+        read_torch_file(tmp_path / "z.pt")
+
+
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=8))
+@settings(max_examples=100)
+def test_damaged_dumps_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, position: int, patch: bytes
+) -> None:
+    path = details(tmp_path_factory.getbasetemp() / "damaged.pt", one_pass(0, [0, 1], [2]))
+    data = bytearray(path.read_bytes())
+    at = position % len(data)
+    data[at : at + len(patch)] = patch
+    path.write_bytes(data)
+    try:
+        read_sglang_details([path])
+    except InvalidTraceError as error:
+        assert str(error)

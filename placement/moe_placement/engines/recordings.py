@@ -1,12 +1,15 @@
 """What other engines record about routing, read into this package's types.
 
-- SGLang's expert distribution recorder (``python/sglang/srt/eplb/expert_distribution.py``, as on its main branch in
-  2025) dumps ``expert_distribution_recorder_<time>.pt``. Mode ``stat``: ``{"rank", "logical_count": [steps, layers,
+- SGLang's expert distribution recorder (``python/sglang/srt/eplb/expert_distribution.py``, read at commit 02295fe5)
+  dumps ``expert_distribution_recorder_<time>.pt``. Mode ``stat``: ``{"rank", "logical_count": [steps, layers,
   experts]}``, later also ``average_utilization_rate_over_window``. Mode ``per_token``, one file per rank:
-  ``{"records": [{"forward_pass_id", "rank", "input_ids", "positions", "topk_ids_of_layer": [layers, tokens, k] (-1:
-  none), ...}], "last_physical_to_logical_map": [layers, slots]}``; its ids are physical slots.
+  ``{"records": [{"forward_pass_id", "rank", "input_ids", "positions", "extend_seq_lens" (None where the pass decodes),
+  "forward_mode", "topk_ids_of_layer": [layers, tokens, 8] (-1: none), ...}], "last_physical_to_logical_map":
+  [layers, slots]}``; its ids are physical slots.
 - vLLM (``vllm/outputs.py``, with ``--enable-return-routed-experts``): ``CompletionOutput.routed_experts``, an integer
-  array ``[tokens, layers, k]`` of logical ids per request.
+  array ``[tokens, layers of the model, k]`` of logical ids per request. Its buffer
+  (``layers/fused_moe/routed_experts_capturer.py``, read at commit 00bd1493) starts as zeros, and so a dense layer, or a
+  token that was not captured, reads as expert 0 chosen k times.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.engines.prompts import PromptNumbers, RankPasses
 from moe_placement.engines.torchfile import read_torch_file
 from moe_placement.errors import InvalidTraceError
 from moe_placement.statistics import RoutingStatistics
@@ -31,64 +35,132 @@ def read_sglang_statistics(path: Path, top_k: int, moe_layers: Sequence[int] | N
         path: the ``.pt`` file.
         top_k: experts per token (not in the file).
         moe_layers: the rows that are MoE layers; default all that have any count.
+
+    Raises:
+        InvalidTraceError: not such a dump, or no such layers.
     """
-    counts = np.asarray(_field(path, read_torch_file(path), "logical_count"), dtype=np.float64)
-    if counts.ndim != 3 or (counts < 0).any():
-        raise InvalidTraceError(f"{path}: logical_count has shape {counts.shape}, expected [steps, layers, experts]")
-    layers = [int(n) for n in (np.flatnonzero(counts.sum(axis=(0, 2)) > 0) if moe_layers is None else moe_layers)]
-    if not layers or max(layers) >= counts.shape[1]:
-        raise InvalidTraceError(f"{path}: no such MoE layers {layers} among {counts.shape[1]}, or no traffic")
-    picked = counts[:, layers]
+    counts = _integers(path, read_torch_file(path), "logical_count", 3)
+    if counts.min(initial=0) < 0:
+        raise InvalidTraceError(f"{path}: logical_count holds {counts.min()}")
+    layers = _chosen_layers(path, np.asarray(counts.any(axis=(0, 2))), moe_layers)
+    picked = counts[:, layers].astype(np.float64)
     statistics = RoutingStatistics.of_loads(picked.sum(axis=0), top_k)
     statistics.windows = picked[-statistics.max_windows :]
     return statistics
 
 
 def read_sglang_details(paths: Sequence[Path], moe_layers: Sequence[int] | None = None) -> Trace:
-    """Whole expert sets from ``per_token`` dumps; a prompt is what starts at position 0 of a forward pass."""
-    ids, prompts = [], []
-    experts = first = 0
+    """Whole expert sets from ``per_token`` dumps.
+
+    Which rows are of one request is not recorded; ``prompts`` says how it is found out, and that in doubt requests are
+    taken for one. Requests already running when the recording began are one prompt for each rank.
+
+    Args:
+        paths: dumps, each rank's in order of time; of ranks that see the same tokens give only one.
+        moe_layers: the rows that are MoE layers; default all that have any expert.
+
+    Raises:
+        InvalidTraceError: not such dumps, or no such layers.
+    """
+    ids, numbers, experts = [], [], 0
+    prompts = PromptNumbers()
+    ranks: dict[int, RankPasses] = {}
     for path in paths:
         content = read_torch_file(path)
-        logical = np.asarray(_field(path, content, "last_physical_to_logical_map"), dtype=np.int64)
-        experts = max(experts, int(logical.max()) + 1)
-        for record in _field(path, content, "records"):
-            physical = np.asarray(_field(path, record, "topk_ids_of_layer"), dtype=np.int64)
-            layers = np.arange(len(physical)) if moe_layers is None else np.asarray(moe_layers)
-            mapped = _to_logical(physical[layers], logical[layers])
+        logical = _integers(path, content, "last_physical_to_logical_map", 2)
+        experts = max(experts, int(logical.max(initial=-1)) + 1)
+        for record in _records(path, content):
+            mapped = _to_logical(path, _integers(path, record, "topk_ids_of_layer", 3), logical)
+            passes = ranks.setdefault(int(_integers(path, record, "rank", 0)), RankPasses(prompts))
+            numbers += _numbered(path, record, passes, mapped.shape[1])
             ids.append(mapped.transpose(1, 0, 2))
-            starts = np.asarray(record.get("positions", np.zeros(physical.shape[1]))) == 0
-            prompts.append(first + np.cumsum(starts))
-            first = int(prompts[-1].max(initial=first)) + 1
-    if not ids:
-        raise InvalidTraceError(f"no records in {[str(path) for path in paths]}")
+    if len({array.shape[1:] for array in ids}) != 1:
+        raise InvalidTraceError(f"no records, or records of different models, in {[str(path) for path in paths]}")
     joined = np.concatenate(ids)
-    keep = (joined >= 0).any(axis=(1, 2))
-    count = int(keep.sum())
-    return Trace(
-        joined[keep].astype(np.int16),
-        experts,
-        np.concatenate(prompts)[keep].astype(np.int32),
-        np.zeros(count, dtype=np.int16),
-    )
+    layers = _chosen_layers(paths[0], np.asarray((joined >= 0).any(axis=(0, 2))), moe_layers)
+    return _trace(joined[:, layers], experts, prompts.resolved(np.asarray(numbers, dtype=np.int64)))
 
 
-def _to_logical(physical: NDArray[np.int64], logical: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``[layers, tokens, k]`` physical slots to experts; -1 stays."""
-    rows = np.arange(len(physical))[:, None, None]
-    return np.where(physical >= 0, logical[rows, np.maximum(physical, 0)], -1)
+def trace_from_vllm(outputs: Sequence[ArrayLike], experts: int, moe_layers: Sequence[int] | None = None) -> Trace:
+    """Whole expert sets from ``routed_experts`` of requests; a request is a prompt.
 
+    Args:
+        outputs: integers ``[tokens, layers of the model, k]`` of each request.
+        experts: experts per layer.
+        moe_layers: which of the layers are MoE layers; default all, but for k > 1 those whose sets are all zeros are
+            dense. For k = 1 a dense layer cannot be told from one that always chooses expert 0: name them.
 
-def trace_from_vllm(outputs: Sequence[ArrayLike], experts: int) -> Trace:
-    """Whole expert sets from ``routed_experts`` of requests, each ``[tokens, layers, k]``; a request is a prompt."""
+    Raises:
+        InvalidTraceError: other shapes, no integers, ids out of range, or no such layers.
+    """
     arrays = [np.asarray(output) for output in outputs]
     if not arrays or any(a.ndim != 3 or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
         raise InvalidTraceError(f"routed_experts must be [tokens, layers, k] each, got {[a.shape for a in arrays]}")
     joined = np.concatenate(arrays)
-    if not np.issubdtype(joined.dtype, np.integer):
+    if joined.dtype.kind not in "iu":
         raise InvalidTraceError(f"routed_experts must be integers, got {joined.dtype}")
-    prompt = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]).astype(np.int32)
-    return Trace(joined.astype(np.int16), experts, prompt, np.zeros(len(joined), dtype=np.int16))
+    if joined.shape[2] > 1:
+        joined = np.where((joined == 0).all(axis=2, keepdims=True), -1, joined.astype(np.int64))
+    layers = _chosen_layers("routed_experts", np.asarray((joined >= 0).any(axis=(0, 2))), moe_layers)
+    return _trace(joined[:, layers], experts, np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]))
+
+
+def _trace(ids: NDArray[np.integer], experts: int, prompt: NDArray[np.integer]) -> Trace:
+    """Without tokens that chose nothing, and without columns beyond the k of the model."""
+    chosen = ids >= 0
+    tokens, columns = chosen.any(axis=(1, 2)), chosen.any(axis=(0, 1))
+    return Trace(ids[tokens][:, :, columns], experts, prompt[tokens], np.zeros(int(tokens.sum()), dtype=np.int16))
+
+
+def _chosen_layers(source: object, used: NDArray[np.bool_], moe_layers: Sequence[int] | None) -> list[int]:
+    """Those asked for, or all that were used."""
+    layers = [int(n) for n in (np.flatnonzero(used) if moe_layers is None else moe_layers)]
+    if not layers or min(layers) < 0 or max(layers) >= len(used):
+        raise InvalidTraceError(f"{source}: no such MoE layers {layers} among {len(used)}, or no traffic")
+    return layers
+
+
+def _records(path: Path, content: Any) -> list[Any]:
+    records = _field(path, content, "records")
+    if not isinstance(records, list):
+        raise InvalidTraceError(f"{path}: records must be a list, got {type(records).__name__}")
+    return records
+
+
+def _numbered(path: Path, record: Any, passes: RankPasses, tokens: int) -> list[int]:
+    """The request's number for each token of a forward pass."""
+    positions = _integers(path, record, "positions", 1)
+    if len(positions) != tokens:
+        raise InvalidTraceError(f"{path}: {len(positions)} positions for {tokens} tokens")
+    if _field(path, record, "extend_seq_lens") is None:
+        return passes.decode(positions.tolist())
+    lengths = _integers(path, record, "extend_seq_lens", 1)
+    if lengths.min(initial=0) < 0 or lengths.sum() > tokens:
+        raise InvalidTraceError(f"{path}: extend_seq_lens {lengths.tolist()} for {tokens} tokens")
+    return passes.extend(positions.tolist(), lengths.tolist())
+
+
+def _to_logical(path: Path, physical: NDArray[np.int64], logical: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[layers, tokens, k]`` physical slots to experts; -1 stays."""
+    if len(physical) != len(logical) or physical.max(initial=-1) >= logical.shape[1]:
+        raise InvalidTraceError(
+            f"{path}: slots up to {physical.max(initial=-1)} in {len(physical)} layers, the map is {logical.shape}"
+        )
+    rows = np.arange(len(physical))[:, None, None]
+    return np.where(physical >= 0, logical[rows, np.maximum(physical, 0)], -1)
+
+
+def _integers(path: Path, content: Any, name: str, dimensions: int) -> NDArray[np.int64]:
+    value = _field(path, content, name)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidTraceError(f"{path}: {name} is no array ({error})") from error
+    if array.ndim != dimensions or (array.size and array.dtype.kind not in "iu"):
+        raise InvalidTraceError(
+            f"{path}: {name} must be integers of {dimensions} dimensions, got {array.dtype} {array.shape}"
+        )
+    return array.astype(np.int64)
 
 
 def _field(path: Path, content: Any, name: str) -> Any:

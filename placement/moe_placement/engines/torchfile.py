@@ -7,8 +7,10 @@ and no others.
 
 from __future__ import annotations
 
+import math
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,35 +24,48 @@ _STORAGES = {
     "ByteStorage": "u1", "CharStorage": "i1", "ShortStorage": "<i2", "IntStorage": "<i4", "LongStorage": "<i8",
     "HalfStorage": "<f2", "FloatStorage": "<f4", "DoubleStorage": "<f8", "BoolStorage": "?",
 }  # fmt: skip
+_DAMAGE = (
+    OSError, EOFError, ArithmeticError, LookupError, AttributeError, MemoryError, RuntimeError, TypeError, ValueError,
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What zipfile, pickle and NumPy raise on damaged files."""
 
 
 def read_torch_file(path: Path) -> Any:
     """The saved object, tensors as NumPy arrays.
+
+    ``torch.save`` packs nothing, so no member may be larger than the file, nor all tensors together than twice that.
 
     Raises:
         InvalidTraceError: not such a file, or one that holds anything but tensors and plain containers.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise InvalidTraceError(f"{path}: not a file of torch.save (its members are compressed)")
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise InvalidTraceError(f"{path}: not a file of torch.save (no data.pkl)")
             with archive.open(pickles[0]) as stream:
-                return _Unpickler(stream, archive, pickles[0].removesuffix("data.pkl")).load()
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, InvalidTraceError):
-            raise
-        raise InvalidTraceError(f"{path}: {error}") from error
+                room = 2 * path.stat().st_size
+                return _Unpickler(stream, archive, pickles[0].removesuffix("data.pkl"), room).load()
+    except InvalidTraceError:
+        raise
+    except _DAMAGE as error:
+        raise InvalidTraceError(f"{path}: {type(error).__name__}: {error}") from error
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, prefix: str) -> None:
+    """Knows tensors and plain containers; ``room`` is how many bytes of tensors it may still make."""
+
+    def __init__(self, stream: Any, archive: zipfile.ZipFile, prefix: str, room: int) -> None:
         super().__init__(stream)
-        self._archive, self._prefix = archive, prefix
+        self._archive, self._prefix, self._room = archive, prefix, room
+        self._storages: dict[str, bytes] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name == "_rebuild_tensor_v2":
-            return _rebuild
+            return self._rebuild
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
         if module == "collections" and name == "OrderedDict":
@@ -58,22 +73,27 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"refused to load {module}.{name}: only tensors and plain containers are read")
 
     def persistent_load(self, pid: Any) -> NDArray[Any]:
-        kind, dtype, key = pid[0], pid[1], pid[2]
+        kind, dtype, key = pid[0], pid[1], str(pid[2])
         if kind != "storage" or dtype not in _STORAGES.values():
             raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
-        return np.frombuffer(self._archive.read(f"{self._prefix}data/{key}"), dtype=dtype)
+        if key not in self._storages:
+            self._storages[key] = self._archive.read(f"{self._prefix}data/{key}")
+        return np.frombuffer(self._storages[key], dtype=dtype)
 
-
-def _rebuild(
-    storage: NDArray[Any], offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_unused: Any
-) -> NDArray[Any]:
-    """A copy of the view that the tensor was, checked against the storage's length."""
-    if any(n < 0 for n in (*size, *stride, offset)):
-        raise ValueError("a tensor with negative size, stride or offset")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 in size:
-        return np.zeros(size, dtype=storage.dtype)
-    if last >= len(storage):
-        raise ValueError(f"a tensor reaches element {last} of a storage of {len(storage)}")
-    strides = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+    def _rebuild(
+        self, storage: NDArray[Any], offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_unused: Any
+    ) -> NDArray[Any]:
+        """A copy of the view that the tensor was, checked against the storage's length."""
+        if any(n < 0 for n in (*size, *stride, offset)):
+            raise ValueError("a tensor with negative size, stride or offset")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if 0 in size:
+            return np.zeros(size, dtype=storage.dtype)
+        if last >= len(storage):
+            raise ValueError(f"a tensor reaches element {last} of a storage of {len(storage)}")
+        # A stride of 0 repeats elements: such a view can be far larger than its storage.
+        self._room -= math.prod(size) * storage.itemsize
+        if self._room < 0:
+            raise ValueError(f"a tensor of size {size}: the tensors are larger than the file")
+        strides = [step * storage.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()

@@ -32,18 +32,21 @@ _REQUIRED = {"format", "experts", "ids", "prompt", "domain", "domains"}
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Traffic in memory; shapes as in the file. Wider integers and floats are taken too, once all of them fit.
+    """Traffic in memory; shapes as in the file.
+
+    Any integers and floats are taken; once they are found to fit they become int16 (ids, domain), int32 (prompt) and
+    float16 (gates).
 
     Raises:
         InvalidTraceError: shapes that do not belong together, or a value out of range.
     """
 
-    ids: NDArray[np.int16]
+    ids: NDArray[np.integer]
     experts: int
-    prompt: NDArray[np.int32]
-    domain: NDArray[np.int16]
+    prompt: NDArray[np.integer]
+    domain: NDArray[np.integer]
     domains: tuple[str, ...] = ("all",)
-    gates: NDArray[np.float16] | None = None
+    gates: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         tokens = len(self.ids) if self.ids.ndim else 0
@@ -109,7 +112,7 @@ def _check_gates(gates: NDArray[Any], shape: tuple[int, ...]) -> None:
         raise InvalidTraceError("gates must be finite and within half precision")
 
 
-def _shuffle_sets(sets: NDArray[np.int16], random: np.random.Generator) -> NDArray[np.int64]:
+def _shuffle_sets(sets: NDArray[np.integer], random: np.random.Generator) -> NDArray[np.int64]:
     """int64 ``[tokens, k]``: the flat cell of ``sets`` that each cell is now filled from."""
     tokens, k = sets.shape
     where = random.permutation(tokens * k)
