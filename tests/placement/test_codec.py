@@ -41,6 +41,13 @@ def packed(header: object, body: bytes = b"") -> str:
         packed({"layers": -1, "shardSlots": [2], "experts": 2}, b"\0\0\0\0"),
         packed({"layers": 1, "shardSlots": [2], "experts": 2}, b"\0\0\0\0"),
         packed({"layers": 10**12, "shardSlots": [2], "experts": 2}),
+        packed({"layers": 1, "shardSlots": [2], "experts": 10**14}, b"\0\0\1\0"),
+        packed({"layers": 0, "shardSlots": [2], "experts": 10**14}),
+        packed({"layers": 1, "shardSlots": [20_000] + [0] * 40_000, "experts": 20_000}, b"\0\0" * 20_000),
+        packed({"layers": float("inf"), "shardSlots": [2], "experts": 2}),
+        packed({"layers": 1, "shardSlots": [2], "experts": float("inf")}, b"\0\0\1\0"),
+        packed({"layers": 1, "shardSlots": [1e300], "experts": 2}, b"\0\0\1\0"),
+        "p1." + base64.b64encode(zlib.compress(b"[" * 100_000 + b"\n")).decode(),
     ],
 )
 def test_damaged_placements_are_refused(text: str) -> None:

@@ -16,6 +16,8 @@ from moe_placement.placement import Placement
 _FORMAT = "p1"
 _MAX_SLOTS = 4_000_000
 """Bound on layers x slots when decoding: an input of a few bytes must not unpack to gigabytes."""
+_MAX_HELD = 1 << 28
+"""Bound on layers x experts x shards when decoding, which is what a placement keeps in memory."""
 
 
 def encode_placement(placement: Placement) -> str:
@@ -40,9 +42,14 @@ def decode_placement(text: str) -> Placement:
         head, _, raw = body.partition(b"\n")
         header = json.loads(head)
         layers, shard_slots = int(header["layers"]), [int(n) for n in header["shardSlots"]]
+        experts = int(header["experts"])
+        if experts > sum(shard_slots) or layers * experts * len(shard_slots) > _MAX_HELD:
+            raise ValueError(
+                f"{layers} layers of {experts} experts on {len(shard_slots)} shards, {shard_slots[:8]} slots"
+            )
         slots = np.frombuffer(raw, dtype="<i2").astype(np.int32).reshape(layers, sum(shard_slots))
-        return Placement.of(slots, shard_slots, int(header["experts"]))
-    except (binascii.Error, zlib.error, ValueError, KeyError, TypeError) as error:
+        return Placement.of(slots, shard_slots, experts)
+    except (binascii.Error, zlib.error, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidPlacementError(f"damaged placement: {error}") from error
 
 
