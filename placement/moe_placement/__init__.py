@@ -8,6 +8,7 @@ from moe_placement.decide import Decision, Policy, decide
 from moe_placement.errors import (
     InfeasiblePlacementError,
     InvalidPlacementError,
+    InvalidPolicyError,
     InvalidStatisticsError,
     InvalidTopologyError,
     InvalidTraceError,
@@ -30,6 +31,7 @@ __all__ = [
     "Figures",
     "InfeasiblePlacementError",
     "InvalidPlacementError",
+    "InvalidPolicyError",
     "InvalidStatisticsError",
     "InvalidTopologyError",
     "InvalidTraceError",

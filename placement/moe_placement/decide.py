@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.errors import InvalidStatisticsError, MismatchError
+from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError, MismatchError
 from moe_placement.expected import expected_figures, figures_on
 from moe_placement.migration import Migration
 from moe_placement.placement import Placement
@@ -43,6 +43,13 @@ class Policy:
     halvings: int = 8
     stall: float = 0.5
     cooldown: int = 0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            least = 1 if item.name == "halvings" else 0
+            if not (math.isfinite(value) and value >= least):
+                raise InvalidPolicyError(f"policy: {item.name} is {value}; it must be a finite number from {least} on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +89,17 @@ def decide(
         seed: of the random halves.
 
     Raises:
+        InvalidPolicyError: a horizon that is negative or not finite.
         InvalidStatisticsError: no evidence, or none with traffic.
-        MismatchError: the plan has no current placement.
+        MismatchError: the plan has no current placement, or the evidence is of another model.
     """
     policy = policy or Policy()
+    if not (math.isfinite(horizon) and horizon >= 0):
+        raise InvalidPolicyError(f"horizon is {horizon}; it must be a finite number of steps from 0 on")
     if plan.current is None:
         raise MismatchError("a plan without a current placement has no alternative to be judged against")
+    if len({window.shape for window in evidence}) > 1:
+        raise MismatchError(f"the evidence is of different models: {[window.shape for window in evidence]}")
     windows = [window for window in evidence if window.tokens > 0]
     if not windows:
         raise InvalidStatisticsError("no evidence: give at least one window with traffic that the plan was not made of")
@@ -119,7 +131,7 @@ def _objections(
     if plan.moved_slots == 0:
         return ["nothing would move: the placement in force is the best found"]
     objections = []
-    if any(decision.accepted for decision in history[len(history) - policy.cooldown :] if policy.cooldown):
+    if any(decision.accepted for decision in history[-policy.cooldown :] if policy.cooldown):
         objections.append(f"cooling down: a plan was accepted within the last {policy.cooldown} decisions")
     if gain < policy.least_gain:
         objections.append(f"gain {gain:.2%} is below the least that counts, {policy.least_gain:.2%}")

@@ -27,3 +27,7 @@ class InvalidTraceError(PlacementError, ValueError):
 
 class MismatchError(PlacementError, ValueError):
     """Two things that are not of the same model or cluster: statistics, placement, topology."""
+
+
+class InvalidPolicyError(PlacementError, ValueError):
+    """Thresholds or a horizon to decide by that cannot be: negative, NaN or infinite."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from moe_placement.cost import LayerTraffic, layer_seconds
 from moe_placement.dispatch import copies_of
+from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
 from moe_placement.simulate import Figures, balance, judge, summarise
 from moe_placement.statistics import RoutingStatistics
@@ -14,7 +15,12 @@ from moe_placement.topology import Topology
 
 
 def figures_on(statistics: RoutingStatistics, placement: Placement, topology: Topology) -> Figures:
-    """Figures on the sampled sets, or on the loads where there is no sample."""
+    """Figures on the sampled sets, or on the loads where there is no sample.
+
+    Raises:
+        MismatchError: statistics of another model than the placement's.
+    """
+    check_same_model(statistics, placement)
     ids, held = statistics.sample.ids, placement.held
     experts, top_k = statistics.shape.experts, statistics.shape.top_k
     if len(ids):
@@ -25,6 +31,15 @@ def figures_on(statistics: RoutingStatistics, placement: Placement, topology: To
     return summarise(
         expected_figures(statistics.load[layer], held[layer], topology, top_k) for layer in range(placement.layers)
     )
+
+
+def check_same_model(statistics: RoutingStatistics, placement: Placement) -> None:
+    """Raise ``MismatchError`` where layers or experts differ."""
+    if (statistics.shape.layers, statistics.shape.experts) != (placement.layers, placement.experts):
+        raise MismatchError(
+            f"statistics of {statistics.shape}, but the placement has {placement.layers} layers of "
+            f"{placement.experts} experts"
+        )
 
 
 def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topology: Topology, top_k: int) -> Figures:

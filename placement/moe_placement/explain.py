@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from moe_placement.expected import check_same_model
 from moe_placement.migration import Migration
 from moe_placement.solve.plan import Plan
 from moe_placement.statistics import RoutingStatistics
@@ -33,7 +35,12 @@ class Explanation:
 
 
 def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | None = None) -> Explanation:
-    """Put a plan into words."""
+    """Put a plan into words.
+
+    Raises:
+        MismatchError: statistics of another model than the plan's.
+    """
+    check_same_model(statistics, plan.placement)
     after = plan.after
     if plan.before is None:
         text = (
@@ -84,23 +91,42 @@ def _largest_moves(plan: Plan, statistics: RoutingStatistics) -> tuple[Move, ...
 
 
 def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, shard: int) -> str:
-    """Another copy for a hot expert, partners it joins, or load it takes from where it was."""
+    """Another copy for a hot expert, a shard that must go, partners it joins, or load it takes from where it was."""
     held = plan.placement.held[layer]
-    old = plan.current.held[layer] if plan.current is not None else held
+    old = _before(plan, layer)
     partners = statistics.pairs[layer, expert].astype(np.float64)
     partners[expert] = 0.0
     total = max(float(partners.sum()), 1e-300)
-    node = np.asarray(plan.topology.node_of_shard)
+    topology = plan.topology
+    node = np.asarray(topology.node_of_shard)
     here = held[:, node == node[shard]].any(axis=1)
     joined = float(partners[here].sum()) / total
     if held[expert].sum() > old[expert].sum():
         return (
             f"a further copy shares its load among {int(held[expert].sum())} shards; {joined:.0%} of partners are near"
         )
-    left = np.flatnonzero(old[expert] & ~held[expert])
-    if len(left):
-        there = old[:, node == node[left[0]]].any(axis=1)
-        were = float(partners[there].sum()) / total
-        if joined > were + 0.01:
-            return f"joins the experts it is chosen with: {joined:.0%} of partners are on the node, {were:.0%} were"
-    return "evens out load: the shard it leaves carries more than the one it joins"
+    now = np.pad(held[expert], (0, old.shape[1] - held.shape[1]))
+    left = int(np.flatnonzero(old[expert] & ~now)[0])
+    if left >= topology.shards or topology.shard_slots[left] == 0:
+        return "the shard it leaves has no slots any more"
+    old = old[:, : topology.shards]
+    there = old[:, node == node[left]].any(axis=1)
+    were = float(partners[there].sum()) / total
+    if joined > were + 0.01:
+        return f"joins the experts it is chosen with: {joined:.0%} of partners are on the node, {were:.0%} were"
+    # Copies of an expert share its load evenly here: enough to compare two shards.
+    load = (statistics.load[layer] / np.maximum(old.sum(axis=1), 1)) @ old
+    carried = load / np.maximum(topology.share * max(float(load.sum()), 1e-300), 1e-300)
+    if carried[left] > carried[shard]:
+        return (
+            f"evens out load: the shard it leaves carried {carried[left]:.2f} of its part, "
+            f"the one it joins {carried[shard]:.2f}"
+        )
+    return "no reason of its own: alone it brings neither its partners together nor loads closer"
+
+
+def _before(plan: Plan, layer: int) -> NDArray[np.bool_]:
+    """bool ``[experts, shards]``: who held what, with as many shards as the larger of both placements."""
+    held = plan.placement.held[layer]
+    old = held if plan.current is None else plan.current.held[layer]
+    return np.pad(old, ((0, 0), (0, max(0, held.shape[1] - old.shape[1]))))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.errors import PlacementError
+from moe_placement.expected import check_same_model
 from moe_placement.placement import Placement
 from moe_placement.statistics import RoutingStatistics
 
@@ -21,7 +22,9 @@ def draw(path: Path, statistics: RoutingStatistics, placement: Placement, layer:
 
     Raises:
         PlacementError: matplotlib is missing, an unknown suffix, or no such layer.
+        MismatchError: statistics of another model.
     """
+    check_same_model(statistics, placement)
     if path.suffix not in (".png", ".svg"):
         raise PlacementError(f"{path}: pictures are written as .png or .svg")
     if not 0 <= layer < placement.layers:

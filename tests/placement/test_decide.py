@@ -1,24 +1,32 @@
 """Decision, verification, drift and explanation: what is accepted, what not, and that the reason is told."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from moe_placement import (
+    InvalidPolicyError,
     InvalidStatisticsError,
     Limits,
     MismatchError,
     Observed,
+    Placement,
     Policy,
     RoutingStatistics,
+    Topology,
     decide,
     explain,
     h100_nodes,
+    one_host,
     plan_migration,
+    simulate,
     solve,
     verify,
 )
 from moe_placement.decide import Decision
 from moe_placement.drift import DriftDetector
+from moe_placement.heatmap import draw
 from moe_placement.solve import Plan
 
 TOPOLOGY = h100_nodes(2, 2, 9)
@@ -77,6 +85,56 @@ def test_cooling_down() -> None:
     assert "cooling down" in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "cooldown", "cools"),
+    [
+        ([True, False, False], 5, True),
+        ([True, False, False], 3, True),
+        ([True, False, False], 2, False),
+        ([True], 0, False),
+        ([], 5, False),
+    ],
+)
+def test_cooling_down_counts_decisions(accepted: list[bool], cooldown: int, cools: bool) -> None:
+    history = [Decision(was, 0.1, 1.0, 0.1, 0.0, ("",)) for was in accepted]
+    decision = judged(window(1, hot=6.0), window(2, hot=6.0), history=history, policy=Policy(cooldown=cooldown))
+    assert decision.accepted is not cools
+
+
+@pytest.mark.parametrize("horizon", [float("nan"), float("inf"), -1.0])
+def test_a_horizon_is_a_number(horizon: float) -> None:
+    plan = replan(window(1, hot=6.0))
+    assert plan.current is not None
+    migration = plan_migration(plan.current, plan.placement, TOPOLOGY)
+    with pytest.raises(InvalidPolicyError, match="horizon is"):
+        decide(plan, migration, [window(2)], horizon)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("margin", float("nan")), ("least_gain", -0.1), ("halvings", 0), ("cooldown", -1)]
+)
+def test_thresholds_are_numbers(field: str, value: float) -> None:
+    with pytest.raises(InvalidPolicyError, match=f"{field} is"):
+        Policy(**{field: value})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_statistics_of_another_model_are_refused() -> None:
+    plan = replan(window(1, hot=6.0))
+    assert plan.current is not None
+    migration = plan_migration(plan.current, plan.placement, TOPOLOGY)
+    ids = np.zeros((10, 2, 1), dtype=int)
+    others = [RoutingStatistics.of_loads(np.ones((2, 33)), 2), RoutingStatistics.of_loads(np.ones((3, 32)), 2)]
+    for other in [*others, RoutingStatistics.of_ids(ids, 8)]:
+        with pytest.raises(MismatchError):
+            decide(plan, migration, [other], 10)
+        with pytest.raises(MismatchError):
+            explain(plan, other)
+        with pytest.raises(MismatchError):
+            draw(Path("unwritten.png"), other, plan.placement, layer=0)
+    with pytest.raises(MismatchError, match="of different models"):
+        decide(plan, migration, [window(2), RoutingStatistics.of_ids(ids, 32)], 10)
+
+
 def test_evidence_is_needed() -> None:
     with pytest.raises(InvalidStatisticsError, match="no evidence"):
         judged(window(1), RoutingStatistics(2, 32, 2))
@@ -96,6 +154,32 @@ def test_an_explanation_has_figures_and_the_largest_moves() -> None:
     still = solve(seen, TOPOLOGY, plan.current, Limits(max_moved_slots=0))
     assert explain(still, seen).text.startswith("Nothing to move")
     assert "A first placement" in explain(solve(seen, TOPOLOGY), seen).text
+
+
+def reason_of(current: list[int], new: list[int], load: list[float], topology: Topology) -> str:
+    """The reason of the only move."""
+    placements = [Placement.of([row], topology.shard_slots, len(load)) for row in (current, new)]
+    figures = simulate(np.zeros((0, 1, 1), dtype=int), placements[1], topology)
+    plan = Plan(placements[1], placements[0], topology, figures, figures, complete=True, seconds=0.0)
+    (move,) = explain(plan, RoutingStatistics.of_loads([load])).moves
+    return move.reason
+
+
+def test_a_move_is_given_the_reason_that_holds() -> None:
+    host = one_host(2, 3)
+    assert reason_of([0, 1, 2, 3, -1, -1], [0, 1, -1, 3, 2, -1], [3, 2, 2, 1], host) == (
+        "evens out load: the shard it leaves carried 1.75 of its part, the one it joins 0.25"
+    )
+    assert reason_of([0, 1, -1, 2, 3, -1], [0, -1, -1, 2, 3, 1], [1, 1, 9, 9], host).startswith("no reason of its own")
+    assert reason_of([0, 1, -1, 2, 3, -1], [0, 1, 2, 2, 3, -1], [1, 1, 9, 9], host).startswith("a further copy")
+    drained = Topology((0, 0, 0), (3, 2, 0))
+    current = Placement.of([[0, 1, -1, 2, -1, 3]], [3, 2, 1], 4)
+    new = Placement.of([[0, 1, 3, 2, -1]], drained.shard_slots, 4)
+    figures = simulate(np.zeros((0, 1, 1), dtype=int), new, drained)
+    for topology, target in ((drained, new), (Topology((0, 0), (3, 2)), Placement.of(new.slots, [3, 2], 4))):
+        plan = Plan(target, current, topology, figures, figures, complete=True, seconds=0.0)
+        (move,) = explain(plan, RoutingStatistics.of_loads([[1, 1, 1, 1]])).moves
+        assert move.reason == "the shard it leaves has no slots any more"
 
 
 @pytest.mark.parametrize(
