@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 from safetensors import SafetensorError
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.errors import MoEServingError
 from moe_serving.experts.description import ExpertKey
+from moe_serving.experts.errors import StoreFullError
 from moe_serving.experts.store import ExpertStore
 
 RETRY_SECONDS = 1.0
@@ -20,13 +22,16 @@ logger = logging.getLogger(__name__)
 
 
 class ExpertLoader:
-    """Loads what is in its queue, in order, while the store has room."""
+    """Loads what is in its queue, in order, while the store has room; one that cannot be read lets the others pass."""
 
     def __init__(self, reader: ExpertReader, store: ExpertStore) -> None:
         self._reader = reader
         self._store = store
         self._queue: tuple[ExpertKey, ...] = ()
-        self._problem: str | None = None
+        # Of what is in the queue: why it could not be read, and how often it was tried.
+        self._failures: dict[ExpertKey, str] = {}
+        self._tries: Counter[ExpertKey] = Counter()
+        self._full: str | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="expert-loader", daemon=True)
@@ -38,6 +43,10 @@ class ExpertLoader:
         """Load ``wanted`` and nothing else; an expert that is being read now is read to its end."""
         with self._changed:
             self._queue = tuple(wanted)
+            for gone in self._failures.keys() - set(wanted):
+                del self._failures[gone], self._tries[gone]
+            if not wanted:
+                self._full = None
             self._changed.notify()
 
     @property
@@ -47,8 +56,9 @@ class ExpertLoader:
 
     @property
     def problem(self) -> str | None:
-        """Why the last read failed; None after one that did not."""
-        return self._problem
+        """Why something of the queue is not loaded, if it was tried."""
+        with self._changed:
+            return self._full or next(iter(self._failures.values()), None)
 
     def stop(self, timeout: float) -> None:
         with self._changed:
@@ -62,20 +72,47 @@ class ExpertLoader:
                 self._changed.wait_for(lambda: self._stopping or self._queue)
                 if self._stopping:
                     return
-                layer, expert = self._queue[0]
+                layer, expert = self._next()
             self._load(layer, expert)
+
+    def _next(self) -> ExpertKey:
+        """The first of those tried least."""
+        return min(self._queue, key=self._tries.__getitem__)
 
     def _load(self, layer: int, expert: int) -> None:
         try:
             if self._store.get(layer, expert) is None:
                 self._store.check_room()
                 self._store.add(layer, expert, self._reader.read(layer, expert))
-            self._problem = None
+        except StoreFullError as error:
+            self._note_full(f"expert {expert} of layer {layer} cannot be loaded: {error}")
         except (OSError, SafetensorError, RuntimeError, MemoryError, MoEServingError) as error:
-            logger.warning("cannot load expert %d of layer %d: %s", expert, layer, error)
-            self._problem = f"expert {expert} of layer {layer} cannot be loaded: {error}"
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS)
-            return
+            self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {error}")
+        else:
+            self._note_loaded((layer, expert))
+
+    def _note_loaded(self, loaded: ExpertKey) -> None:
         with self._changed:
-            self._queue = tuple(key for key in self._queue if key != (layer, expert))
+            self._full = None
+            self._failures.pop(loaded, None)
+            self._tries.pop(loaded, None)
+            self._queue = tuple(key for key in self._queue if key != loaded)
+
+    def _note_full(self, problem: str) -> None:
+        logger.warning(problem)
+        with self._changed:
+            self._full = problem
+            self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS)
+
+    def _note_failure(self, failed: ExpertKey, problem: str) -> None:
+        """Rests before the next try, unless something is left that was not tried yet."""
+        logger.warning(problem)
+        with self._changed:
+            if failed not in self._queue:
+                return
+            self._failures[failed] = problem
+            self._tries[failed] += 1
+            self._changed.wait_for(self._is_called, RETRY_SECONDS)
+
+    def _is_called(self) -> bool:
+        return self._stopping or not self._queue or self._next() not in self._failures

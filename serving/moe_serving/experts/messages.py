@@ -109,8 +109,8 @@ class ComputeReply:
         rows = len(request.experts) if request.per_pair else len(request.hidden)
         if values.dtype != torch.float32 or values.shape != (rows, request.hidden.shape[1]):
             raise ProtocolError(f"asked for {rows} rows, got {values.dtype} {list(values.shape)}")
-        positions = missing.numpy()
-        in_range = ((positions >= 0) & (positions < len(request.experts))).all()
-        if missing.dtype != torch.int32 or missing.dim() != 1 or not in_range:
-            raise ProtocolError("the list of missing pairs does not fit the request")
+        if missing.dtype != torch.int32 or missing.dim() != 1:
+            raise ProtocolError(f"missing pairs must be int32 [M], got {missing.dtype} {list(missing.shape)}")
+        if not ((missing >= 0) & (missing < len(request.experts))).all():
+            raise ProtocolError(f"missing pairs are not all among the {len(request.experts)} asked for")
         return cls(values, missing, request.per_pair)

@@ -6,6 +6,7 @@ read its answers is not read from either, so memory per connection is bounded by
 
 from __future__ import annotations
 
+import errno
 import logging
 import selectors
 import socket
@@ -26,7 +27,8 @@ from moe_serving.wire.transport import Message, decode_frame, encode_frame
 HANDSHAKE_SECONDS = 5.0
 """A peer that has not proved the key by then is dropped: nobody may occupy descriptors without it."""
 SWEEP_SECONDS = 1.0
-"""How often the loop looks for such peers when nothing else happens."""
+"""How often the loop looks for such peers when nothing else happens, and how soon it accepts anew after a failure."""
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class ExpertServer:
         self._max_body = max_body
         self._selector = selectors.DefaultSelector()
         self._peers: set[_Peer] = set()
+        self._resting: list[socket.socket] = []
         self._next_sweep = 0.0
         self._waker, self._woken = socket.socketpair()
         self._stopping = threading.Event()
@@ -106,10 +109,19 @@ class ExpertServer:
             connected, _ = listening.accept()
         except OSError as error:  # the peer is gone again, or descriptors have run out: the others live on
             logger.warning("cannot accept a connection: %s", error)
+            if error.errno in _EXHAUSTED:
+                # It stays ready to be accepted: without a pause the loop would spin.
+                self._selector.unregister(listening)
+                self._resting.append(listening)
             return
         channel = Channel.listener(self._endpoint.address.key, self._subject, self._max_body)
-        peer = _Peer(Connection(connected, channel))
-        self._selector.register(peer.connection, selectors.EVENT_READ, peer)
+        try:
+            peer = _Peer(Connection(connected, channel))
+            self._selector.register(peer.connection, selectors.EVENT_READ, peer)
+        except OSError as error:
+            logger.warning("cannot serve a connection: %s", error)
+            connected.close()
+            return
         self._peers.add(peer)
 
     def _serve(self, peer: _Peer) -> None:
@@ -134,7 +146,7 @@ class ExpertServer:
             logger.warning("closing the connection of %s: %s", connection.channel.peer_name, error)
             self._send_refusal(connection)
             self._drop(peer)
-        except (RuntimeError, MemoryError):  # torch's own errors, out of memory among them: the peer asks elsewhere
+        except Exception:  # torch's own, out of memory, a fault of ours: the peer asks elsewhere, the others live on
             self.counts["failed"] += 1
             logger.exception("cannot answer %s", connection.channel.peer_name)
             self._drop(peer)
@@ -155,6 +167,8 @@ class ExpertServer:
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP_SECONDS
+        while self._resting:
+            self._selector.register(self._resting.pop(), selectors.EVENT_READ)
         late = [peer for peer in self._peers if not peer.connection.channel.established and now > peer.deadline]
         for peer in late:
             self.counts["rejected"] += 1

@@ -58,11 +58,14 @@ class Reader:
         self.reads: list[tuple[int, int]] = []
         self.allowed = threading.Semaphore(0)
         self.fault: Exception | None = None
+        self.unreadable: set[tuple[int, int]] = set()
 
     def read(self, layer: int, expert: int) -> ExpertWeights:
         assert self.allowed.acquire(timeout=10)
         if self.fault is not None:
             raise self.fault
+        if (layer, expert) in self.unreadable:
+            raise OSError("bad block")
         self.reads.append((layer, expert))
         return WEIGHTS
 
@@ -128,6 +131,23 @@ def test_a_failed_read_is_told_and_tried_again(
     reader.allowed.release(1)
     wait_until(lambda: target.get(0, 2) is not None, "the second try")
     wait_until(lambda: loader.problem is None, "the problem to be forgotten")
+
+
+def test_an_expert_that_cannot_be_read_lets_the_others_pass(
+    reader: Reader, loading: tuple[ExpertLoader, ExpertStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "RETRY_SECONDS", 0.01)
+    loader, target = loading
+    reader.unreadable = {(0, 0)}
+    reader.allowed.release(10_000)
+    loader.replace_queue([(0, 0), (0, 1), (1, 1)])
+    wait_until(lambda: loader.queue == ((0, 0),), "the others to be loaded")
+    wait_until(lambda: loader.problem == "expert 0 of layer 0 cannot be loaded: bad block", "the failure")
+    loader.replace_queue([])
+    wait_until(lambda: loader.problem is None, "what is not wanted any more to be no problem")
+    loader.replace_queue([(0, 0)])
+    reader.unreadable = set()
+    wait_until(lambda: target.get(0, 0) is not None, "another try")
 
 
 def test_a_full_store_is_told_and_nothing_is_read(

@@ -1,0 +1,95 @@
+"""The server's loop where something goes wrong that nobody foresaw: one peer is lost, the others live on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from moe_serving.experts import server as server_module
+from moe_serving.experts.server import ExpertServer
+from moe_serving.wire.endpoint import Endpoint
+from moe_serving.wire.errors import ConnectionLostError
+from moe_serving.wire.transport import Message, SocketFabric, SocketTransport
+
+WAIT_S = 10.0
+FAULTY = 0x7F
+
+
+def handle(message: Message) -> Message:
+    if message.kind == FAULTY:
+        raise TypeError("a fault of ours")
+    return message
+
+
+class Exhausted(socket.socket):
+    """Has no descriptors left while ``refusals`` lasts."""
+
+    refusals = 0
+    accepts = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        self.accepts += 1
+        if self.accepts <= self.refusals:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    endpoint = Endpoint.open("node", "127.0.0.1", "unix")
+    (plain,) = endpoint.sockets
+    return replace(endpoint, sockets=(Exhausted(fileno=plain.detach()),))
+
+
+@pytest.fixture
+def server(endpoint: Endpoint) -> Iterator[ExpertServer]:
+    server = ExpertServer(endpoint, "subject", handle, max_body=1 << 20)
+    server.start()
+    yield server
+    server.stop(WAIT_S)
+    assert not server.alive
+
+
+def connect(endpoint: Endpoint) -> SocketTransport:
+    return SocketFabric("subject", "test", "node", "unix", 1 << 20).connect(endpoint.address, WAIT_S)
+
+
+def ask(transport: SocketTransport, kind: int) -> Message:
+    completion = transport.submit(Message(kind, b"", (torch.zeros(1),)))
+    SocketFabric("subject", "test", "node", "unix", 1 << 20).wait([completion], WAIT_S)
+    return completion.result()
+
+
+def test_a_fault_costs_one_peer(server: ExpertServer, endpoint: Endpoint) -> None:
+    good, unlucky = connect(endpoint), connect(endpoint)
+    with pytest.raises(ConnectionLostError):
+        ask(unlucky, FAULTY)
+    assert ask(good, 1).kind == 1
+    assert server.alive
+    assert server.counts == {"failed": 1, "requests": 1}
+    good.close()
+    unlucky.close()
+
+
+def test_without_descriptors_it_rests_instead_of_spinning(
+    server: ExpertServer, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "SWEEP_SECONDS", 0.1)
+    good = connect(endpoint)
+    (listening,) = endpoint.sockets
+    assert isinstance(listening, Exhausted)
+    before = listening.accepts
+    listening.refusals = before + 3
+    begun = time.monotonic()
+    late = connect(endpoint)
+    assert time.monotonic() - begun > 0.15
+    assert listening.accepts == before + 4
+    assert ask(late, 1).kind == ask(good, 1).kind == 1
+    good.close()
+    late.close()
