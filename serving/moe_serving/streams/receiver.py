@@ -23,11 +23,13 @@ class TokenStream:
     Attributes:
         number: what frames call it.
         taken: set once a replica has taken the request on.
+        carrier: the connection that its last event came by.
     """
 
     def __init__(self, number: int, request_id: str, max_tokens: int) -> None:
         self.number = number
         self.taken = asyncio.Event()
+        self.carrier: Connection | None = None
         self._request_id = request_id
         self._room = max_tokens
         self._ids: list[int] = []
@@ -101,25 +103,20 @@ class StreamReceiver:
         self._streams.pop(stream.number, None)
 
     async def _serve(self, connection: Connection) -> None:
-        carried: set[int] = set()
         try:
             while True:
                 frame = await connection.receive()
                 if frame.kind != StreamKind.TOKENS:
                     raise ProtocolError(f"expected tokens, got a frame of kind {frame.kind:#x}")
                 for event in decode_events(frame.body):
-                    self._file(event, carried)
+                    self._file(event, connection)
         finally:
-            for number in carried:
-                if number in self._streams:
-                    self._streams[number].fail(ReplicaLostError(f"{connection.peer_name} is gone"))
+            for stream in self._streams.values():
+                if stream.carrier is connection:
+                    stream.fail(ReplicaLostError(f"{connection.peer_name} is gone"))
 
-    def _file(self, event: StreamEvent, carried: set[int]) -> None:
+    def _file(self, event: StreamEvent, connection: Connection) -> None:
         stream = self._streams.get(event.stream)
-        if stream is None:
-            return
-        stream.put(event)
-        if event.finish is None:
-            carried.add(event.stream)
-        else:
-            carried.discard(event.stream)
+        if stream is not None:
+            stream.carrier = connection
+            stream.put(event)

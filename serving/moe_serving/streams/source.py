@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from moe_serving.api.errors import NotReadyError
+from moe_serving.api.errors import GenerationError, NotReadyError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver, TokenStream
@@ -21,6 +21,8 @@ RESUME_S = 60.0
 """How long an answer may stand still for want of a replica: a restart with a model to load takes its time."""
 _GRACE_S = 5.0
 """How long tokens may trail behind the end of the call that brings them."""
+_MOST_LOSSES = 3
+"""So many replicas in a row an answer may lose without a token from any: what kills replicas must not meet them all."""
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
@@ -44,30 +46,37 @@ class ReplicatedSource:
         """
         told = list(request.emitted_ids)
         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
-        attempt = 0
+        attempt = losses = 0
         while len(told) < request.sampling.max_tokens:
             asked = replace(request, request_id=f"{request.request_id}.{attempt}", emitted_ids=tuple(told))
+            stream = self._receiver.open(asked.request_id, request.sampling.max_tokens - len(told))
             try:
-                async with aclosing(self._ask(asked, deadline)) as events:
+                async with aclosing(self._ask(asked, stream, deadline)) as events:
                     async for event in events:
                         told.extend(event.token_ids)
+                        losses = 0
                         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
                         yield event
                         if event.finish_reason:
                             return
             except ReplicaLostError as error:
+                losses += stream.taken.is_set()
+                if losses >= _MOST_LOSSES:
+                    raise GenerationError(f"{losses} attention replicas in a row were lost over it: {error}") from error
                 if time.monotonic() + pause > deadline:
                     raise NotReadyError(f"no attention replica could go on with the answer: {error}") from error
-                logger.warning("request %s goes on elsewhere: %s", request.request_id, error)
-                self._on_failover()
+                if stream.taken.is_set():
+                    logger.warning("request %s goes on elsewhere: %s", request.request_id, error)
+                    self._on_failover()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 attempt += 1
         # The replica was lost between its last token and the word that it was the last.
         yield TokenEvent(request.request_id, (), "length")
 
-    async def _ask(self, request: GenerationRequest, deadline: float) -> AsyncGenerator[TokenEvent, None]:
-        stream = self._receiver.open(request.request_id, request.sampling.max_tokens - len(request.emitted_ids))
+    async def _ask(
+        self, request: GenerationRequest, stream: TokenStream, deadline: float
+    ) -> AsyncGenerator[TokenEvent, None]:
         call = asyncio.create_task(self._call(request, stream.number))
         self._calls.add(call)
         call.add_done_callback(lambda done: self._call_ended(done, stream))

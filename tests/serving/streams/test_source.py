@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from moe_serving.api.errors import InvalidRequestError, NotReadyError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
 from moe_serving.streams import source as source_module
 from moe_serving.streams.errors import ReplicaLostError
@@ -52,6 +52,9 @@ class Replicas:
         except asyncio.CancelledError:
             self.cancelled.append(request.request_id)
             self.cancelling.set()
+            raise
+        except ReplicaLostError:
+            await asyncio.sleep(0.02)  # what was sent before a death arrives before Ray tells of it
             raise
 
     async def sender(self) -> StreamSender:
@@ -153,10 +156,24 @@ async def test_all_tokens_but_not_the_word_that_they_are_all(source, replicas) -
 
 
 async def test_nobody_left_is_an_error_after_a_while(source, replicas, monkeypatch) -> None:
-    monkeypatch.setattr(source_module, "RESUME_S", 0.3)
-    replicas.plan = [lost_at(2)]
-    with pytest.raises(NotReadyError, match="no attention replica could go on with the answer: killed"):
+    async def turn_away(request: GenerationRequest, stream: int) -> None:
+        replicas.asked.append(request)
+        raise ReplicaLostError("not ready")
+
+    monkeypatch.setattr(source_module, "RESUME_S", 0.5)
+    source._call = turn_away
+    with pytest.raises(NotReadyError, match="no attention replica could go on with the answer: not ready"):
         await collect(source, ask("r", 10))
+    assert len(replicas.asked) > 2
+    assert replicas.failovers == 0, "nobody had begun"
+
+
+async def test_an_answer_that_kills_replicas_does_not_go_through_all(source, replicas) -> None:
+    replicas.plan = [lost_at(2)]
+    with pytest.raises(GenerationError, match="3 attention replicas in a row were lost over it: killed"):
+        await collect(source, ask("r", 10))
+    assert [len(request.emitted_ids) for request in replicas.asked] == [0, 2, 2]
+    assert replicas.failovers == 2
 
 
 async def test_nobody_takes_the_request(source, monkeypatch) -> None:
