@@ -13,6 +13,8 @@ from moe_serving.standalone.errors import StandaloneError
 from moe_serving.standalone.serve_rest import ServeRest, direct
 
 _PERIOD_S = 0.3
+STALLED_S = 180.0
+"""So long nothing may change while something is wrong: loading is tried again by itself, for a disk that comes late."""
 
 
 def wait_until_ready(
@@ -25,18 +27,25 @@ def wait_until_ready(
         url: of the core application.
 
     Raises:
-        StandaloneError: an application cannot be deployed, or the model cannot be served.
+        StandaloneError: an application cannot be deployed, the model cannot be served, or a process cannot load it and
+            nothing has changed for ``STALLED_S``.
     """
-    told = ""
+    told, known, since = "", "", time.monotonic()
     while True:
         report = _report(url, internal_key)
         if report is not None and report.model_problem is not None:
             raise StandaloneError(f"{report.model_problem.reason}: {report.model_problem.message}")
         applications = [application for name, application in rest.status().items() if name in names]
-        step = "; ".join([*_steps(report), *_complaints(applications)])
+        problems = list(_problems(report))
+        steps = "; ".join([*_steps(report), *problems])
+        step = "; ".join([steps, *_complaints(applications)])
         if step != told:
             told = step
             tell(step)
+        if steps != known:
+            known, since = steps, time.monotonic()
+        if problems and time.monotonic() - since > STALLED_S:
+            raise StandaloneError(f"no progress for {STALLED_S:.0f} s: {'; '.join(problems)}")
         if report is not None and _healthy(url):
             return
         time.sleep(_PERIOD_S)
@@ -65,8 +74,12 @@ def _steps(report: DirectoryReport | None) -> Iterator[str]:
     yield f"{report.progress.copied} of {report.progress.total} expert copies loaded"
     waiting = [replica for replica in report.attention if not replica.ready]
     yield f"{len(report.attention) - len(waiting)} of {max(1, len(report.attention))} attention replicas ready"
-    yield from (f"shard {shard.index}: {shard.problem}" for shard in report.shards if shard.problem)
-    yield from (f"attention replica {replica.replica}: {replica.problem}" for replica in waiting if replica.problem)
+
+
+def _problems(report: DirectoryReport | None) -> Iterator[str]:
+    if report is not None:
+        yield from (f"shard {shard.index}: {shard.problem}" for shard in report.shards if shard.problem)
+        yield from (f"attention replica {each.replica}: {each.problem}" for each in report.attention if each.problem)
 
 
 def _report(url: str, key: str) -> DirectoryReport | None:
