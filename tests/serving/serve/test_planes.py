@@ -58,7 +58,7 @@ def test_a_replica_that_cannot_load_the_model_gets_no_calls(another_plane, tiny,
     report = plane.wait(lambda report: any(replica.problem for replica in report.attention), "the second's problem")
     assert [replica.problem is None for replica in report.attention if replica.ready] == [True]
     assert [f"{model} has no config.json" in (r.problem or "") for r in report.attention if not r.ready] == [True]
-    time.sleep(1)  # where Serve took it for started, its calls would come here by now
+    time.sleep(3)  # where Serve took it for started, its calls would come here by now
     with client_of(plane) as client:
         for _ in range(20):
             assert complete(client, (5, 6, 7), 2)
