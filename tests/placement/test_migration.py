@@ -114,6 +114,66 @@ def test_a_budget_stops_early_and_says_so() -> None:
     assert (migration.copies, migration.complete) == (1, False)
 
 
+LAYERS = ([[0, 1, 2, 3]] * 3, [[1, 0, 3, 2], [1, 0, 2, 3], [1, 0, 2, 3]])
+"""Layer 0 takes four copies, layers 1 and 2 two each."""
+
+
+@pytest.mark.parametrize(
+    ("gains", "copies", "layers"),
+    [
+        ([3.0, 1.0, 2.0], 2, {2}),  # per copy 0.75, 0.5 and 1
+        ([3.0, 1.0, 2.0], 6, {0, 2}),
+        ([5.0, 1.0, 2.0], 4, {0}),
+        ([0.0, 1.0, 0.0], 2, {1}),
+    ],
+)
+def test_the_layers_with_most_gain_per_byte_are_moved_within_the_budget(
+    gains: list[float], copies: int, layers: set[int]
+) -> None:
+    topology = Topology((0,) * 4, (1,) * 4)
+    current, target = (Placement.of(rows, topology.shard_slots, 4) for rows in LAYERS)
+    size = topology.costs.bytes_per_expert
+    migration = plan_migration(current, target, topology, gains=np.array(gains), max_bytes=(copies + 0.9) * size)
+    made = [copy for step in migration.rounds for copy in step.copies]
+    assert {copy.layer for copy in made} == layers
+    assert len(made) == copies
+    assert migration.bytes_in.sum() <= (copies + 0.9) * size
+    assert not migration.complete
+    whole = plan_migration(current, target, topology, gains=np.array(gains))
+    assert whole.complete
+    assert whole.rounds[0].copies[0].layer == int(np.argmax(np.array(gains) / [4, 2, 2]))
+
+
+@given(st.integers(2, 6), st.integers(2, 16), st.integers(0, 12), st.integers(0, 2**31))
+@settings(max_examples=40)
+def test_every_prefix_serves_with_gains_and_a_budget(shards: int, experts: int, budget: int, seed: int) -> None:
+    slots = [-(-experts // shards)] * shards
+    current, target = (shuffled(3, experts, slots, 1, seed + i) for i in range(2))
+    topology = Topology((0,) * shards, tuple(slots))
+    gains = np.random.default_rng(seed).normal(size=3)
+    migration = plan_migration(current, target, topology, max_copies=budget, gains=gains)
+    assert migration.copies == min(budget, int((target.held & ~current.held).sum()))
+    for state in migration.states(current.held):
+        assert state.any(axis=2).all()
+        assert (state.sum(axis=(0, 1)) <= topology.slots * 3 + 1).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_bytes": float("nan")}, "max_bytes is nan"),
+        ({"max_copies": -1}, "max_copies is -1"),
+        ({"bandwidth_share": 0.0}, "bandwidth_share is 0"),
+        ({"gains": np.array([np.nan])}, "gains must be finite"),
+        ({"gains": np.ones(2)}, "gains must name 1 layers"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(limits: dict[str, object], message: str) -> None:
+    placement = balanced_placement(1, 4, [2, 2])
+    with pytest.raises((InfeasiblePlacementError, MismatchError), match=message):
+        plan_migration(placement, placement, Topology((0, 0), (2, 2)), **limits)  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_nothing_to_do() -> None:
     placement = balanced_placement(1, 4, [2, 2])
     migration = plan_migration(placement, placement, Topology((0, 0), (2, 2)))

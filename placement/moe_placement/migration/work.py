@@ -1,0 +1,164 @@
+"""What is left of a migration, and which copies make up its next round.
+
+Rounds are matchings between senders and receivers that cover the busiest ones first, as in Koenig's edge colouring of
+bipartite graphs, so their number stays close to max(in, out). Used by ``planner`` only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from moe_placement.migration.schedule import CHECKPOINT, Copy, Free
+from moe_placement.topology import Topology
+
+Pair = tuple[int, int]
+"""Layer and expert."""
+
+
+class Work:
+    """What is left to do; ``next_copies``, ``carry_out`` and ``frees`` take it to the end."""
+
+    def __init__(
+        self, held: NDArray[np.bool_], target: NDArray[np.bool_], topology: Topology, buffers: NDArray[np.int64],
+        density: NDArray[np.float64] | None,
+    ) -> None:  # fmt: skip
+        self._topology = topology
+        self._live: dict[Pair, set[int]] = defaultdict(set)
+        touched = np.argwhere((held != target).any(axis=2))
+        for layer, expert in touched:
+            self._live[int(layer), int(expert)] = set(np.flatnonzero(held[layer, expert]).tolist())
+        self._least = {
+            pair: min(int(held[pair].sum()), int(target[pair].sum())) for pair in self._live
+        }  # fmt: skip
+        self._free = buffers - held.sum(axis=(0, 1))
+        self._incoming: list[list[Pair]] = [[] for _ in range(topology.shards)]
+        for layer, expert, shard in np.argwhere(target & ~held):
+            self._incoming[shard].append((int(layer), int(expert)))
+        self._rank = np.zeros(len(held)) if density is None else -density
+        for queue in self._incoming:
+            queue.sort(key=lambda pair: float(self._rank[pair[0]]))
+        self._later: list[list[Pair]] = [[] for _ in self._incoming]
+        self._surplus: dict[Pair, list[int]] = defaultdict(list)
+        for layer, expert, shard in np.argwhere(held & ~target):
+            self._surplus[int(layer), int(expert)].append(int(shard))
+        self._due = list(self._surplus)
+        self._leaving = np.asarray((held & ~target).sum(axis=(0, 1)), dtype=np.int64)
+
+    @property
+    def remaining(self) -> int:
+        """Copies not yet made."""
+        return sum(map(len, self._incoming)) + sum(map(len, self._later))
+
+    def put_off_beyond(self, limit: int) -> None:
+        """Leave only the ``limit`` copies with the most gain per byte to be made, whole layers while they fit."""
+        if not self._rank.any():
+            return
+        order = sorted(
+            ((pair, shard) for shard, queue in enumerate(self._incoming) for pair in queue),
+            key=lambda copy: (float(self._rank[copy[0][0]]), copy[0][0]),
+        )
+        for pair, shard in order[limit:]:
+            self._incoming[shard].remove(pair)
+            self._later[shard].append(pair)
+
+    def take_up(self) -> bool:
+        """Bring back what was put off, if anything was: the copies left wait for buffers that only others free."""
+        found = any(self._later)
+        self._incoming = [first + later for first, later in zip(self._incoming, self._later, strict=True)]
+        self._later = [[] for _ in self._incoming]
+        return found
+
+    def frees(self) -> tuple[Free, ...]:
+        """Everything that may be freed now."""
+        done = []
+        for pair in self._due:
+            surplus, live = self._surplus[pair], self._live[pair]
+            while surplus and len(live) > max(self._least[pair], 1):
+                # Where buffers are short a free helps most.
+                shard = min(surplus, key=lambda g: self._free[g])
+                surplus.remove(shard)
+                live.discard(shard)
+                self._free[shard] += 1
+                self._leaving[shard] -= 1
+                done.append(Free(*pair, shard))
+        self._due = []
+        return tuple(sorted(done, key=lambda free: (free.shard, free.layer, free.expert)))
+
+    def carry_out(self, copies: tuple[Copy, ...]) -> None:
+        """Make copies live."""
+        for copy in copies:
+            pair = (copy.layer, copy.expert)
+            self._incoming[copy.target].remove(pair)
+            self._live[pair].add(copy.target)
+            self._free[copy.target] -= 1
+            self._due.append(pair)
+
+    def next_copies(self, limit: int) -> tuple[Copy, ...]:
+        """At most ``limit`` copies, one round: a matching of senders and receivers that covers the busiest of both."""
+        shards = self._topology.shards
+        pending = np.array([len(queue) for queue in self._incoming])
+        open_in = (pending > 0) & (self._free > 0)
+        options, best = self._options(open_in)
+        if not options:
+            return ()
+        demand = self._demand()
+        busiest = max(int(pending.max()), int(demand.max()))
+        value = np.zeros((shards + 1, shards))
+        for source, target in options:
+            urgent_in = 2.0 * (pending[target] == busiest) + pending[target] / busiest
+            urgent_out = 0.0
+            if source != CHECKPOINT:
+                urgent_out = 2.0 * (demand[source] == busiest) + demand[source] / busiest
+            value[source, target] = 4 + urgent_in + urgent_out + best[source, target]
+        copies = []
+        for source, target in zip(*linear_sum_assignment(value, maximize=True), strict=True):
+            key = (int(source) if source < shards else CHECKPOINT, int(target))
+            if key in options:
+                layer, expert = options[key]
+                copies.append(Copy(layer, expert, *key))
+        chosen = {copy.target for copy in copies}
+        for (source, target), (layer, expert) in options.items():
+            if source == CHECKPOINT and target not in chosen:
+                copies.append(Copy(layer, expert, source, target))
+                chosen.add(target)
+        copies.sort(key=lambda copy: (float(self._rank[copy.layer]), copy.target, copy.layer, copy.expert))
+        return tuple(sorted(copies[:limit], key=lambda copy: (copy.target, copy.layer, copy.expert)))
+
+    def _demand(self) -> NDArray[np.int64]:
+        """Copies that each shard will have to send, if each comes from the nearest, then least asked, that holds it."""
+        demand = np.zeros(self._topology.shards, dtype=np.int64)
+        node = self._topology.node_of_shard
+        for target, queue in enumerate(self._incoming):
+            for pair in queue:
+                live = self._live[pair]
+                if live:
+                    far = {g: (node[g] != node[target], int(demand[g])) for g in live}
+                    demand[min(live, key=far.__getitem__)] += 1
+        return demand
+
+    def _options(self, open_in: NDArray[np.bool_]) -> tuple[dict[tuple[int, int], Pair], dict[tuple[int, int], float]]:
+        """For each (source, target) the pair best copied between them, and how good that is (0 .. 2)."""
+        options: dict[tuple[int, int], Pair] = {}
+        best: dict[tuple[int, int], float] = {}
+        node = self._topology.node_of_shard
+        for target in np.flatnonzero(open_in):
+            for pair in self._incoming[target]:
+                live = self._live[pair]
+                # A copy after which its expert can leave a shard without a free buffer keeps the rest going.
+                tight = max((1.0 / (1.0 + self._free[g]) for g in self._surplus.get(pair, ())), default=0.0)
+                for source in live or (CHECKPOINT,):
+                    near = source != CHECKPOINT and node[source] == node[target]
+                    score = tight + 0.25 * near
+                    key = (source, int(target))
+                    if key not in options or self._before(pair, score, options[key], best[key]):
+                        options[key], best[key] = pair, score
+        return options, best
+
+    def _before(self, pair: Pair, score: float, other: Pair, best: float) -> bool:
+        """Whether a copy goes before another: by gain per byte, then by score."""
+        ranks = self._rank[pair[0]], self._rank[other[0]]
+        return bool(ranks[0] < ranks[1] or (ranks[0] == ranks[1] and score > best))
