@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from moe_placement.baselines import POLICIES
 from moe_placement.engines import write_sglang_location
-from moe_placement.errors import PlacementError
+from moe_placement.errors import InvalidPlacementError, InvalidTopologyError, PlacementError
 from moe_placement.explain import explain
 from moe_placement.heatmap import draw
 from moe_placement.migration import plan_migration
@@ -21,7 +22,7 @@ from moe_placement.placement import Placement
 from moe_placement.simulate import Figures, simulate
 from moe_placement.solve import Limits, solve
 from moe_placement.statistics import RoutingStatistics
-from moe_placement.topology import Topology, h100_nodes, one_host
+from moe_placement.topology import Costs, Topology, h100_nodes, one_host
 from moe_placement.traces import Trace, read_trace, split_by_prompt
 from moe_placement.wire.codec import decode_placement, encode_placement
 
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     plan = _command(commands, "plan", "make a placement from a trace, or improve one", _plan)
     plan.add_argument("--current", type=Path, help="placement in force; the plan improves it")
-    plan.add_argument("--max-moves", type=int, help="copies that may be made")
+    plan.add_argument("--max-moves", type=int, help="copies that may be made from --current")
     plan.add_argument("--min-copies", type=int, default=1, help="copies of every expert (default 1)")
     plan.add_argument("--out", type=Path, help="write the placement here")
     plan.add_argument("--sglang", type=Path, help="also write SGLang's --init-expert-location file (.json)")
@@ -62,18 +63,45 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, run: ob
     command.add_argument("--nodes", type=int, default=1, help="nodes with fast links inside (default 1)")
     command.add_argument("--shards", type=int, required=True, help="shards (GPUs or processes) per node")
     command.add_argument("--slots", type=int, required=True, help="expert slots per shard and layer")
+    _topology_options(command.add_argument_group("topology", "A preset, and what is different here."))
     return command
 
 
+def _topology_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--preset", choices=("h100", "sockets"), default="h100",
+        help="h100: NVLink inside nodes, 400 Gb/s per GPU between them (default); "
+        "sockets: processes of one machine, attention in one of its own",
+    )  # fmt: skip
+    group.add_argument("--spare-slots", type=int, help="buffers per shard for moves")
+    for item in fields(Costs):
+        name = "--" + item.name.replace("_", "-")
+        if item.type == "bool":
+            group.add_argument(name, action=argparse.BooleanOptionalAction, help="see moe_placement.topology.Costs")
+        else:
+            group.add_argument(name, type=float, metavar="X", help="in the unit of moe_placement.topology.Costs")
+
+
 def _topology(options: argparse.Namespace) -> Topology:
-    if options.nodes == 1:
-        return one_host(options.shards, options.slots)
-    return h100_nodes(options.nodes, options.shards, options.slots)
+    if min(options.nodes, options.shards) < 1:
+        raise InvalidTopologyError(f"--nodes {options.nodes} and --shards {options.shards} must be 1 or more")
+    if options.preset == "sockets" and options.nodes != 1:
+        raise InvalidTopologyError(f"--preset sockets is one machine, --nodes is {options.nodes}")
+    if options.preset == "sockets":
+        topology = one_host(options.shards, options.slots)
+    else:
+        topology = h100_nodes(options.nodes, options.shards, options.slots)
+    given = {item.name: getattr(options, item.name) for item in fields(Costs)}
+    costs = replace(topology.costs, **{name: value for name, value in given.items() if value is not None})
+    spare = topology.spare_slots if options.spare_slots is None else options.spare_slots
+    return replace(topology, costs=costs, spare_slots=spare)
 
 
 def _plan(options: argparse.Namespace) -> None:
+    if options.max_moves is not None and options.current is None:
+        raise PlacementError("--max-moves limits the way from a placement in force: name it with --current")
     trace, topology = read_trace(options.trace), _topology(options)
-    statistics = RoutingStatistics.of_ids(trace.ids, trace.experts)
+    statistics = _statistics(trace)
     current = None if options.current is None else _read_placement(options.current)
     limits = Limits(min_copies=options.min_copies, max_moved_slots=options.max_moves)
     plan = solve(statistics, topology, current, limits)
@@ -107,7 +135,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def compare(seen: Trace, unseen: Trace, topology: Topology) -> list[tuple[str, Figures]]:
     """Figures on ``unseen`` of placements made from ``seen``; policies that do not fit the topology are left out."""
-    statistics = RoutingStatistics.of_ids(seen.ids, seen.experts)
+    statistics = _statistics(seen)
     rows = []
     for name, policy in POLICIES.items():
         try:
@@ -118,8 +146,15 @@ def compare(seen: Trace, unseen: Trace, topology: Topology) -> list[tuple[str, F
     return rows
 
 
+def _statistics(trace: Trace) -> RoutingStatistics:
+    return RoutingStatistics.of_ids(trace.ids, trace.experts, gates=trace.gates)
+
+
 def _read_placement(path: Path) -> Placement:
-    return decode_placement(path.read_text().strip())
+    try:
+        return decode_placement(path.read_text(encoding="utf-8").strip())
+    except (UnicodeDecodeError, InvalidPlacementError) as error:
+        raise InvalidPlacementError(f"{path}: {error}") from error
 
 
 def _print_table(rows: Sequence[tuple[str, Figures]]) -> None:
