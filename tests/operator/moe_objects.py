@@ -15,6 +15,9 @@ from moe_dev.operator_process import OperatorProcess
 JsonObject = dict[str, Any]
 # For a loaded machine; what is asked for is seconds.
 SOON = 30.0
+# Promised: what is wrong is a condition, and what is deleted is gone, within so many seconds.
+TOLD = 10.0
+REMOVED = 30.0
 
 
 class Objects:

@@ -1,4 +1,7 @@
-"""Every example is taken by a real API server under strict validation. What they do is tested end to end."""
+"""Every example is taken by a real API server under strict validation.
+
+What they do is tested end to end: the first by the demo's test, the second on a real Ray of the tests' own.
+"""
 
 from pathlib import Path
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay, JsonObject
+from moe_objects import REMOVED, TOLD
 
 from moe_placement.wire.model import ModelProblem
 
@@ -44,7 +45,7 @@ def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
     objects.wait_ready("tiny")
 
     objects.delete("tiny")
-    objects.wait_gone("tiny")
+    objects.wait_gone("tiny", REMOVED)
     assert ray.configs == {"shop": ray.shop}
     assert {event["reason"] for event in objects.events_of("tiny")} >= {"DeployingCore", "Available", "Asleep"}
 
@@ -126,7 +127,7 @@ def test_two_of_the_same_name_and_a_route_that_is_taken(operator, objects, ray: 
 def test_bad_models(operator, objects, ray, directory, problem, shards: int, extra: JsonObject, reason: str) -> None:
     directory.problem = problem
     objects.apply("tiny", ray.spec() | {"experts": {"shards": shards, **extra}})
-    objects.wait_condition("tiny", "Ready", "False", reason)
+    objects.wait_condition("tiny", "Ready", "False", reason, TOLD)
     assert ray.runs(objects.namespace) == ["core"]
     # Mended in place, as by copying the missing file: it goes on by itself.
     if problem:
@@ -152,7 +153,7 @@ async def redirect(request: web.Request) -> web.StreamResponse:
 def test_a_ray_in_trouble_and_its_recovery(operator, objects, ray: FakeRay, fault: Any, reason: str) -> None:
     ray.override = fault
     objects.apply("tiny", ray.spec())
-    objects.wait_condition("tiny", "RuntimeReachable", "False", reason)
+    objects.wait_condition("tiny", "RuntimeReachable", "False", reason, TOLD)
     ray.override = None
     objects.wait_ready("tiny")
     assert len(objects.events(reason)) == 1

@@ -3,6 +3,7 @@
 import pytest
 from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay
+from moe_objects import REMOVED, TOLD
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +28,7 @@ def test_a_killed_operator_is_continued_and_its_deletions_are_made_up_for(
     assert ray.runs(objects.namespace, "deleted") == ["core", "experts-0", "experts-1"]
     start_operator()
     # The killed one's Lease has to run out first.
-    objects.wait_gone("deleted", timeout=45)
+    objects.wait_gone("deleted", REMOVED)
     assert ray.runs(objects.namespace, "deleted") == []
     objects.wait_ready("begun")
     assert objects.status("begun")["placement"]["revision"] == 1
@@ -68,3 +69,11 @@ def test_a_cleanup_that_cannot_succeed_is_given_up(start_operator, objects, ray:
     (event,) = objects.events("CleanupAbandoned")
     assert ray.url in event["note"]
     assert "cleanups_abandoned_total 1.0" in objects.metrics(operator)
+
+
+def test_an_address_that_the_operator_may_not_connect_to(start_operator, objects, ray: FakeRay) -> None:
+    start_operator("--allowed-ray-address=10.0.0.0/8")
+    objects.apply("tiny", ray.spec())
+    objects.wait_condition("tiny", "Ready", "False", "RayAddressRefused", TOLD)
+    assert "10.0.0.0/8" in objects.condition("tiny", "Ready")["message"]
+    assert ray.gets == 0
