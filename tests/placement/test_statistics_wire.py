@@ -48,6 +48,14 @@ def test_the_wire_form_round_trips(seed: int, gated: bool, experts: int) -> None
     assert np.allclose(back.sample.gates, statistics.sample.gates, rtol=0, atol=1 / 400, equal_nan=True)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 2), (1, 1, 1), (2, 1, 1)])
+def test_the_smallest_models_round_trip(shape: tuple[int, int, int]) -> None:
+    empty = RoutingStatistics(*shape, capacity=0)
+    back = decode_statistics(encode_statistics(empty))
+    assert back.shape == empty.shape
+    assert back.transitions.shape == empty.transitions.shape
+
+
 def test_gates_that_are_unknown_or_negative_survive() -> None:
     statistics = small(gated=True)
     statistics.sample.gates[0] = np.nan

@@ -32,7 +32,7 @@ def encode_statistics(statistics: RoutingStatistics) -> bytes:
     shape, sample = statistics.shape, statistics.sample
     upper = np.triu_indices(shape.experts, k=1)
     pairs, pair_scale = _half(statistics.pairs[:, upper[0], upper[1]])
-    transitions, transition_scale = _half(statistics.transitions.reshape(shape.layers - 1, -1))
+    transitions, transition_scale = _half(statistics.transitions.reshape(shape.layers - 1, shape.experts**2))
     arrays = [
         statistics.load.astype("<f8"), pairs, transitions, statistics.windows.astype("<f4"),
         (sample.ids + 1).astype("<u1" if shape.experts < 255 else "<u2"), sample.keys.astype("<f8"),
