@@ -15,7 +15,7 @@ setup: ## make .venv and build the embedded control plane (cached outside the cl
 	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup
 
 demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 ends by itself; KUBECONFIG= names your cluster
-	@sh hack/check-tools.sh $(PYTHON)
+	@sh hack/check-tools.sh $(PYTHON) $(if $(KUBECONFIG),kubectl)
 	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup $(if $(KUBECONFIG),--kubectl-only)
 	@$(RUN) -m moe_dev.demo
 

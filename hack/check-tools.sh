@@ -1,7 +1,9 @@
 #!/bin/sh
-# Says in its first line which tool of `make setup` is missing or too old, and how to get it. Its argument: the Python.
-# POSIX shell, since it must run where nothing else does.
+# Says in its first line which tool of `make setup` is missing or too old, and how to get it. Its arguments: the Python,
+# and the binaries of the control plane that are wanted (default: all). POSIX shell, since it must run where nothing else
+# does.
 python=${1:-python3}
+[ $# -gt 0 ] && shift
 
 missing() {
 	echo "$1" >&2
@@ -16,10 +18,11 @@ command -v "$python" >/dev/null ||
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
 	missing "$python cannot make virtual environments: install its venv module, e.g. apt-get install python3-venv"
 
-# Ready-made binaries of the control plane need no compiler.
-[ -n "$KUBEBUILDER_ASSETS" ] && exit 0
+# Only what is neither built already nor in KUBEBUILDER_ASSETS needs a compiler.
+unbuilt=$(PYTHONPATH="${0%/*}" "$python" -m moe_dev.binaries --missing "$@") || exit 1
+[ -n "$unbuilt" ] || exit 0
 command -v go >/dev/null ||
-	missing "Go is missing: install 1.26 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a directory with etcd, kube-apiserver, kube-controller-manager and kubectl"
+	missing "Go is missing and $unbuilt must be built: install Go 1.26 or newer from https://go.dev/dl, or set KUBEBUILDER_ASSETS to a directory with them"
 version=$(go env GOVERSION)
 minor=$(echo "$version" | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
 # From 1.21 on Go fetches the toolchain that a go.mod asks for, unless told not to.

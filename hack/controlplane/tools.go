@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package tools names the main packages that go.mod and go.sum pin. `python -m moe_dev.controlplane build` compiles them.
+// Package tools names the main packages that go.mod and go.sum pin. `python -m moe_dev.binaries` compiles them.
 package tools
 
 import (

@@ -2,14 +2,17 @@
 
 The binaries go to a cache outside the clone, keyed by everything that decides what they are, and are built once: a
 file lock keeps two builders apart and a binary appears under its final name only when it is complete.
-Standard library only: `make setup` runs this. `KUBEBUILDER_ASSETS`, where set, replaces the whole matter.
+`KUBEBUILDER_ASSETS`, where set, names a directory whose binaries are taken instead; what it lacks is built, such as
+the kube-controller-manager, which setup-envtest does not ship. Standard library only: `make setup` runs this.
 """
 
+import argparse
 import hashlib
 import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -55,43 +58,69 @@ def cache_directory() -> Path:
     return cache_root() / "controlplane" / f"{kubernetes_version()}-{digest.hexdigest()[:12]}"
 
 
-def directory_in_use() -> Path:
-    """Where the binaries are, whether or not they are built yet."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    return Path(assets) if assets else cache_directory()
-
-
 def binary(name: str) -> Path:
     """The path of one binary, which exists; otherwise BinariesError with the cure."""
-    path = directory_in_use() / name
+    path = _place(name)
     if os.access(path, os.X_OK):
         return path
-    if os.environ.get("KUBEBUILDER_ASSETS"):
-        raise BinariesError(
-            f"KUBEBUILDER_ASSETS={path.parent} holds no executable {name}: put one there"
-            " (setup-envtest does not ship kube-controller-manager), or unset the variable to use the built ones"
-        )
     raise BinariesError(f"{path} is missing: run `make setup`")
 
 
 def build(names: Collection[str] = tuple(PACKAGES)) -> Path:
-    """Build those of `names` that the cache lacks; the directory. Only checked where KUBEBUILDER_ASSETS is set."""
-    target = directory_in_use()
-    if os.environ.get("KUBEBUILDER_ASSETS"):
-        for name in names:
-            binary(name)
-        return target
-    if _missing(target, names):
+    """Build those of `names` that are nowhere yet; the directory of what was built."""
+    target = cache_directory()
+    if missing(names):
         with exclusive(target / ".lock", "the control plane's binaries"):
-            for name in _missing(target, names):
+            for name in missing(names):
                 package, minutes = PACKAGES[name]
                 with step(f"building {name} (first time only: about {minutes} min on 2 cores)"):
                     _go_build(package, target / name)
     return target
 
 
-def _missing(directory: Path, names: Collection[str]) -> list[str]:
-    return [name for name in PACKAGES if name in names and not (directory / name).exists()]
+def missing(names: Collection[str] = tuple(PACKAGES)) -> list[str]:
+    """Those of `names` that must be built; BinariesError where they would not fit what is there."""
+    _check_fit(names)
+    return [name for name in PACKAGES if name in names and not os.access(_place(name), os.X_OK)]
+
+
+def _assets() -> Path | None:
+    directory = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(directory) if directory else None
+
+
+def _place(name: str) -> Path:
+    """Where a binary is, or will be once it is built."""
+    assets = _assets()
+    if assets is not None and os.access(assets / name, os.X_OK):
+        return assets / name
+    return cache_directory() / name
+
+
+def _check_fit(names: Collection[str]) -> None:
+    """A kube-controller-manager may not be newer than its kube-apiserver: one given and one built are of one minor."""
+    if _assets() is not None and all(_place(name).parent != _assets() for name in PACKAGES):
+        raise BinariesError(f"KUBEBUILDER_ASSETS={_assets()} holds none of {', '.join(PACKAGES)}: correct or unset it")
+    pair = {APISERVER, CONTROLLER_MANAGER} & set(names)
+    given = [name for name in pair if _place(name).parent == _assets()]
+    if len(given) != 1 or len(pair) != 2:
+        return
+    (built,) = pair.difference(given)
+    found = _version(_place(given[0]))
+    pinned = kubernetes_version()
+    if found.split(".")[:2] != pinned.split(".")[:2]:
+        wanted = pinned.removeprefix("v").rpartition(".")[0]
+        raise BinariesError(
+            f"KUBEBUILDER_ASSETS={_assets()} has {given[0]} {found or 'of an unknown version'} and no {built}, and the"
+            f" one to build is {pinned}: take `setup-envtest use {wanted}.x`, put a {built} of the same version there,"
+            " or unset the variable"
+        )
+
+
+def _version(program: Path) -> str:
+    """Such as v1.37.2; empty where the program does not say."""
+    ended = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
+    return ended.stdout.strip().rpartition(" ")[2]
 
 
 def _go_build(package: str, output: Path) -> None:
@@ -109,5 +138,21 @@ def _go_build(package: str, output: Path) -> None:
     unfinished.replace(output)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m moe_dev.binaries", description=__doc__)
+    parser.add_argument("--missing", action="store_true", help="build nothing: print the names of what must be built")
+    parser.add_argument("names", nargs="*", default=tuple(PACKAGES), metavar="NAME", help="default: all")
+    options = parser.parse_args()
+    try:
+        if options.missing:
+            print(*missing(options.names))
+        else:
+            say(f"control plane binaries: {build(options.names)}")
+    except BinariesError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    say(f"control plane binaries: {build()}")
+    sys.exit(main())
