@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,21 @@ def test_locks_hold_names_versions_and_hashes_only(lock: str) -> None:
     requirements = re.findall(r"^(\S+)==\S+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.MULTILINE)
     assert len(requirements) == len(re.findall(r"^[a-zA-Z]", text, re.MULTILINE))
     assert "://" not in text
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [("requirements.lock", PROJECT["optional-dependencies"]), ("requirements-operator.lock", ["operator"])],
+)
+def test_locks_hold_what_the_project_pins(lock: str, extras: Iterable[str]) -> None:
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (CLONE / lock).read_text(), re.MULTILINE))
+    wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    stale = []
+    for requirement in wanted:
+        name, _, version = re.sub(r"\[.*\]", "", requirement).lower().partition("==")
+        if name not in locked or version not in ("", locked[name]):
+            stale.append(f"{requirement}: locked is {locked.get(name)}; run `make lock`")
+    assert not stale
 
 
 def test_the_operator_needs_neither_torch_nor_ray() -> None:
