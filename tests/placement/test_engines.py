@@ -235,7 +235,8 @@ def test_views_stay_within_the_file(
 
 
 @pytest.mark.parametrize(
-    "program", [b"", b".", b"0.", b"h\x07.", b"\x80\x04\x95", b"(K\x01Q.", b"]K\x01K\x02s.", b"Nb."]
+    "program",
+    [b"", b".", b"0.", b"h\x07.", b"\x80\x04\x95", b"(K\x01Q.", b"]K\x01K\x02s.", b"Nb.", b"Nr\xff\xff\xff\xff."],
 )
 def test_damaged_pickles_are_refused(tmp_path: Path, program: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "p.pt", "w") as archive:

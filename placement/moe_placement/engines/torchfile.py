@@ -7,8 +7,10 @@ and no others.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import pickletools
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -46,20 +48,27 @@ def read_torch_file(path: Path) -> Any:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise InvalidTraceError(f"{path}: not a file of torch.save (no data.pkl)")
-            with archive.open(pickles[0]) as stream:
-                room = 2 * path.stat().st_size
-                return _Unpickler(stream, archive, pickles[0].removesuffix("data.pkl"), room).load()
+            program, room = archive.read(pickles[0]), 2 * path.stat().st_size
+            _check_memo(program)
+            return _Unpickler(program, archive, pickles[0].removesuffix("data.pkl"), room).load()
     except InvalidTraceError:
         raise
     except _DAMAGE as error:
         raise InvalidTraceError(f"{path}: {type(error).__name__}: {error}") from error
 
 
+def _check_memo(program: bytes) -> None:
+    """The memo is an array as long as its highest index, which five bytes can set to 2^32."""
+    for opcode, argument, _ in pickletools.genops(program):
+        if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= len(program):
+            raise pickle.UnpicklingError(f"memo index {argument} in a pickle of {len(program)} bytes")
+
+
 class _Unpickler(pickle.Unpickler):
     """Knows tensors and plain containers; ``room`` is how many bytes of tensors it may still make."""
 
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, prefix: str, room: int) -> None:
-        super().__init__(stream)
+    def __init__(self, program: bytes, archive: zipfile.ZipFile, prefix: str, room: int) -> None:
+        super().__init__(io.BytesIO(program))
         self._archive, self._prefix, self._room = archive, prefix, room
         self._storages: dict[str, bytes] = {}
 
