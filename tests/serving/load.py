@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,8 @@ from openai import AsyncOpenAI, OpenAI
 from reference import reference_greedy
 
 Tokens = tuple[int, ...]
+VOCABULARY = 4096
+"""Of the repository's model."""
 GREEDY = {"ignore_eos": True, "return_token_ids": True}
 
 
@@ -77,6 +80,14 @@ def complete(client: OpenAI, prompt: Tokens, tokens: int) -> Tokens:
         model="tiny", prompt=list(prompt), max_tokens=tokens, temperature=0, extra_body=GREEDY
     )
     return tuple(answer.choices[0].token_ids)  # type: ignore[attr-defined]  # our extension
+
+
+def complete_all(
+    client: OpenAI, prompts: Sequence[Tokens], tokens: int, at_once: int = 8
+) -> list[tuple[Tokens, Tokens]]:
+    """Greedy answers to all prompts, ``at_once`` of them at a time."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(zip(prompts, pool.map(lambda prompt: complete(client, prompt, tokens), prompts), strict=True))
 
 
 def compare_with_reference(path: Path, client: OpenAI, answers: Sequence[tuple[Tokens, Tokens]], tokens: int) -> Tally:

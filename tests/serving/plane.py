@@ -151,6 +151,10 @@ class Plane:
             for deployment, state in status["deployments"].items()
         }
 
+    def states(self, deployment: str) -> list[str]:
+        """Of the replicas of a deployment of the core, in Serve's words, in alphabetical order."""
+        return sorted(r["state"] for r in self._rest.status()[self.name]["deployments"][deployment]["replicas"])
+
     def statuses(self) -> dict[str, str]:
         """Of our applications, in Serve's words."""
         states = self._rest.status()

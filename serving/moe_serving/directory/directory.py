@@ -141,7 +141,8 @@ class Directory:
         if request.counters is not None:
             model.traffic.add(request.replica, request.sequence, request.counters)
         table = model.publication.table
-        return SyncReply(table if model.publication.published and request.version != table.version else None)
+        news = table if model.publication.published and request.version != table.version else None
+        return SyncReply(news, model.facts.digest)
 
     def report(self) -> DirectoryReport:
         """What the operator polls."""

@@ -52,6 +52,20 @@ class SyncRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyncReply:
-    """``table`` is the one in force, None where the replica has it already."""
+    """Attributes:
+    table: the one in force, None where the replica has it already.
+    digest: of the directory's checkpoint, once it is known.
+    """
 
     table: RoutingTable | None
+    digest: str | None = None
+
+
+def other_model(digest: str | None, directorys: str | None) -> str | None:
+    """What is wrong with a replica that loads the checkpoint of ``digest``; None while one of the two is unknown."""
+    if None in (digest, directorys) or digest == directorys:
+        return None
+    return (
+        f"its node has another checkpoint at the model's path ({digest}) than the directory ({directorys}); make them "
+        "equal and restart the replica"
+    )

@@ -11,7 +11,7 @@ from moe_placement.placement import EMPTY
 from moe_placement.wire.model import ModelFacts
 from moe_placement.wire.report import AttentionReport, Progress, ShardReport
 from moe_serving.directory.leases import Lease
-from moe_serving.directory.messages import AttentionStatus
+from moe_serving.directory.messages import other_model
 from moe_serving.directory.monitor import ShardMonitor
 from moe_serving.directory.planner import Copies, Situation, is_settled
 
@@ -45,7 +45,9 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
 
 def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> tuple[AttentionReport, ...]:
     """The attention replicas that report, by name; one with another checkpoint than the directory's is not ready."""
-    strange = {replica: _other_model(lease.status, facts) for replica, lease in leases.items()}
+    strange = {
+        replica: other_model(lease.status.digest, facts.digest if facts else None) for replica, lease in leases.items()
+    }
     return tuple(
         AttentionReport(
             replica=replica,
@@ -58,15 +60,6 @@ def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> t
             pid=lease.status.pid,
         )
         for replica, lease in sorted(leases.items())
-    )
-
-
-def _other_model(status: AttentionStatus, facts: ModelFacts | None) -> str | None:
-    if facts is None or status.digest is None or status.digest == facts.digest:
-        return None
-    return (
-        f"its node has another checkpoint at the model's path ({status.digest}) than the directory ({facts.digest}); "
-        "make them equal and restart the replica"
     )
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from moe_serving.engine.request import Sampling
 
-
 MIN_TEMPERATURE = 1e-5
 """Below it the most likely token is taken: nothing else could be drawn, and logits divided by less overflow."""
 

@@ -14,8 +14,8 @@ from ray.serve.handle import DeploymentHandle
 
 from moe_placement.wire.applications import AttentionConfig, CoreArgs
 from moe_placement.wire.base import in_words
-from moe_serving.checkpoint import inspect_model
-from moe_serving.directory.messages import AttentionStatus
+from moe_serving.checkpoint import ModelError, inspect_model
+from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest, other_model
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.logs import log_with_serve
@@ -59,7 +59,9 @@ class Attention:
         self._refused: str | None = None
         self._loading: asyncio.Task[None] | None = None
         self._tables = TableKeeper()
-        sync = DirectorySync(self._tables, self._name, self._status, directory.sync.remote)
+        self._directory = directory
+        self._directorys_digest: str | None = None
+        sync = DirectorySync(self._tables, self._name, self._status, self._sync)
         self._syncing = asyncio.create_task(sync.run())
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -125,6 +127,11 @@ class Attention:
             self._tables.attach(loaded.experts)
             self._loaded, self._problem = loaded, None
 
+    async def _sync(self, request: SyncRequest) -> SyncReply:
+        reply: SyncReply = await self._directory.sync.remote(request)
+        self._directorys_digest = reply.digest
+        return reply
+
     def _status(self) -> AttentionStatus:
         if self._loaded is None:
             return AttentionStatus(ready=False, problem=self._problem or self._refused, pid=os.getpid())
@@ -141,9 +148,12 @@ class Attention:
 
     def _load(self, limits: AttentionConfig) -> LoadedEngine:
         # First without torch: while a bad model is told of, nobody should wait for the processor because of it.
-        inspect_model(self._args.model.path, self._args.model.dtype)
+        facts = inspect_model(self._args.model.path, self._args.model.dtype)
         from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
 
+        strange = other_model(facts.digest, self._directorys_digest)
+        if strange is not None:
+            raise ModelError("ConfigInvalid", strange)
         return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node, self._number)
 
 

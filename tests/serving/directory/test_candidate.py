@@ -43,6 +43,13 @@ class Disk:
         return facts_of(model)
 
 
+async def until_inspected(directory: Directory) -> None:
+    """Both models are looked at in threads of their own, in either order."""
+    async with asyncio.timeout(10):
+        while directory.report().model is None:
+            await asyncio.sleep(0.01)
+
+
 async def found(directory: Directory, model: ModelArgs, *, good: bool) -> CandidateReport:
     """The report on ``model``, once it is ``good`` or has a problem."""
     async with asyncio.timeout(10):
@@ -60,6 +67,7 @@ async def test_it_is_reported_whatever_becomes_of_it_and_what_runs_stays(monkeyp
     running = asyncio.create_task(directory.run())
     try:
         assert directory.report().candidate is None
+        await until_inspected(directory)
         directory.configure(DirectoryConfig(candidate=BAD).model_dump(mode="json"))
         bad = await found(directory, BAD, good=False)
         assert bad.model_problem is not None

@@ -215,7 +215,8 @@ async def test_a_shard_with_another_checkpoint_is_not_used(scene: Scene) -> None
 async def test_a_replica_with_another_checkpoint_is_not_ready(scene: Scene) -> None:
     for digest, ready in ((FACTS.digest, True), ("sha256:other", False), (None, True)):
         status = AttentionStatus(ready=True, digest=digest)
-        await scene.directory.sync(SyncRequest("a", scene.version, 0, None, status))
+        reply = await scene.directory.sync(SyncRequest("a", scene.version, 0, None, status))
+        assert reply.digest == FACTS.digest
         (replica,) = scene.directory.report().attention
         assert replica.ready is ready
         assert ("another checkpoint" in (replica.problem or "")) is not ready

@@ -4,7 +4,8 @@ import contextlib
 
 import openai as library
 import pytest
-from load import compare_with_reference, complete
+from load import VOCABULARY, compare_with_reference, complete_all
+from reference import prompts
 from transformers import AutoTokenizer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -26,11 +27,10 @@ def test_models(openai) -> None:
 
 
 def test_tokens_are_those_of_the_unsharded_model(openai, tiny) -> None:
-    prompts = [tuple(range(7 * i + 3, 8 * i + 9)) for i in range(8)]
-    answers = [(prompt, complete(openai, prompt, 64)) for prompt in prompts]
+    answers = complete_all(openai, prompts(32, vocabulary=VOCABULARY), 64)
     tally = compare_with_reference(tiny, openai, answers, 64)
     print(tally)
-    assert tally.sequences == 8
+    assert tally.sequences == 32
 
 
 def test_completions_whole_and_streamed(openai) -> None:

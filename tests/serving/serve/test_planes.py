@@ -1,12 +1,14 @@
 """Other planes: over TCP, beside another, and with a model that cannot be served."""
 
+import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
-from load import compare_with_reference, complete
+from load import VOCABULARY, compare_with_reference, complete, complete_all
 from openai import InternalServerError, OpenAI
+from reference import prompts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -22,10 +24,9 @@ def test_everything_over_tcp_and_verified_bit_for_bit(another_plane, tiny) -> No
     assert [(replica.ready, replica.problem) for replica in loading] == [(False, None)], "loading is no problem"
     plane.scale(2)
     plane.wait_ready()
-    prompts = [tuple(range(5 * i + 3, 6 * i + 9)) for i in range(4)]
     with client_of(plane) as client:
-        answers = [(prompt, complete(client, prompt, 32)) for prompt in prompts]
-        print(compare_with_reference(tiny, client, answers, 32))
+        answers = complete_all(client, prompts(32, vocabulary=VOCABULARY), 64)
+        print(compare_with_reference(tiny, client, answers, 64))
 
 
 def test_a_model_that_cannot_be_served_is_told_and_crashes_nothing(another_plane, tmp_path) -> None:
@@ -58,14 +59,17 @@ def test_a_replica_that_cannot_load_the_model_gets_no_calls(another_plane, tiny,
     report = plane.wait(lambda report: any(replica.problem for replica in report.attention), "the second's problem")
     assert [replica.problem is None for replica in report.attention if replica.ready] == [True]
     assert [f"{model} has no config.json" in (r.problem or "") for r in report.attention if not r.ready] == [True]
-    time.sleep(3)  # where Serve took it for started, its calls would come here by now
+    time.sleep(3)  # by now Serve would have it among those that it sends calls to
+    assert plane.states("attention") == ["RUNNING", "STARTING"]
     with client_of(plane) as client:
-        for _ in range(20):
-            assert complete(client, (5, 6, 7), 2)
-    assert "moe_attention_failovers_total 0.0" in plane.get("/metrics")[1]
+        assert complete(client, (5, 6, 7), 2)
+    (model / "config.json").write_text(json.dumps(json.loads(config) | {"rms_norm_eps": 1e-3}))
+    plane.wait(lambda report: any("another checkpoint" in (r.problem or "") for r in report.attention), "the digest")
+    assert plane.states("attention") == ["RUNNING", "STARTING"]
     (model / "config.json").write_bytes(config)
     report = plane.wait(lambda report: sum(replica.ready for replica in report.attention) == 2, "the second replica")
     assert [replica.problem for replica in report.attention] == [None, None]
+    plane.wait(lambda report: plane.states("attention") == ["RUNNING", "RUNNING"], "Serve to use both")
 
 
 def test_a_refused_user_config_is_told_by_whom_it_was_meant_for(plane) -> None:
