@@ -46,7 +46,9 @@ class Disk:
 async def until_inspected(directory: Directory) -> None:
     """Both models are looked at in threads of their own, in either order."""
     async with asyncio.timeout(10):
-        while directory.report().model is None:
+        while True:
+            if directory.report().model is not None:
+                return
             await asyncio.sleep(0.01)
 
 
