@@ -76,6 +76,11 @@ class ControlPlane:
             raise
         return plane
 
+    @property
+    def processes(self) -> tuple[Guarded, ...]:
+        """What must run for it to work."""
+        return tuple(self._processes)
+
     def user(self, name: str, groups: Sequence[str] = ()) -> Kubectl:
         """kubectl as a user of that name and those groups, who has the rights that RBAC gives them."""
         return Kubectl(self.kubectl.binary, self._write_kubeconfig(name, self._authority.user(name, groups)))

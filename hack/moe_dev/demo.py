@@ -1,6 +1,7 @@
 """`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, on real parts, then stays up.
 
-DEMO_EXIT=1 ends it after the job, with the job's exit code; otherwise Ctrl-C or `make demo-stop` does.
+DEMO_EXIT=1 ends it after the job; otherwise Ctrl-C or `make demo-stop` does. Its exit code is 0 where the job was done,
+whatever signal ended it then, 128 + signal where one came before, and 1 where something failed.
 """
 
 import json
@@ -22,12 +23,12 @@ import yaml
 from moe_dev import demo_view
 from moe_dev.binaries import BinariesError
 from moe_dev.demo_client import condition, directory_report, settled_report, stream_completion
-from moe_dev.demo_cluster import OWN_CLUSTER_NAMESPACE, Cluster, demo_cluster
+from moe_dev.demo_cluster import Cluster, demo_cluster
 from moe_dev.demo_state import DemoRunsError, DemoState
 from moe_dev.kube import KubectlError
-from moe_dev.operator_process import OperatorProcess, install
+from moe_dev.own_cluster import ClusterRefusedError
 from moe_dev.paths import CLONE
-from moe_dev.processes import ProcessError, port_or_free
+from moe_dev.processes import Guarded, ProcessError, port_or_free
 from moe_dev.progress import elapsed, say, step
 from moe_dev.raylocal import LocalRay
 
@@ -37,6 +38,7 @@ DASHBOARD_PORT, SERVE_PORT = 8265, 8000
 READY_SECONDS = 300.0
 COUNTS_SECONDS = 10.0
 DELETE_SECONDS = 45.0
+POLL_SECONDS = 1.0
 PROMPT = "def read_lines(path):\n"
 TOKENS = 96
 # Ctrl-C, `make demo-stop`, a terminal that closes.
@@ -49,13 +51,25 @@ class DemoError(Exception):
     """The job did not succeed; the message says where to look."""
 
 
+# Each with a message for whoever runs the demo; any other is a defect and shows its traceback.
+EXPECTED_ERRORS = (
+    DemoError,
+    DemoRunsError,
+    ClusterRefusedError,
+    BinariesError,
+    KubectlError,
+    ProcessError,
+    openai.OpenAIError,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """All that runs. `deployment` is the example as it was applied."""
+    """All that runs. `deployment` is the example as it was applied, `token` that of its Ray."""
 
     cluster: Cluster
-    ray: LocalRay
-    operator: OperatorProcess
+    processes: tuple[Guarded, ...]
+    token: str
     deployment: Mapping[str, Any]
 
     @property
@@ -69,24 +83,35 @@ class Demo:
             raise DemoError(f"MoEDeployment {self.name} is gone from namespace {self.cluster.namespace}")
         return found
 
+    def ended(self) -> Guarded | None:
+        """A process without which nothing of this works, and which has ended all the same."""
+        return next((process for process in self.processes if process.exit_code is not None), None)
+
+    def check(self) -> None:
+        """DemoError when something ended that should run."""
+        if process := self.ended():
+            raise DemoError(f"{process.name} ended with {process.exit_code}: see {process.log}")
+
 
 def main() -> int:
     """Run the demo; its exit code."""
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupt)
+    done = False
     try:
         with DemoState() as state, ExitStack() as running:
             running.callback(say, "stopped")
             demo = _start(state.directory, running)
             _job(demo)
+            done = True
             if os.environ.get("DEMO_EXIT") == "1":
                 _ignore_signals()
             else:
                 _show_how_to_go_on(demo)
-                signal.pause()
-    except KeyboardInterrupt:
-        return 0
-    except (DemoError, DemoRunsError, BinariesError, KubectlError, ProcessError, openai.OpenAIError) as error:
+                _stay_up(demo)
+    except KeyboardInterrupt as interrupt:
+        return 0 if done else 128 + int(interrupt.args[0])
+    except EXPECTED_ERRORS as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
     return 0
@@ -94,14 +119,14 @@ def main() -> int:
 
 def _start(directory: Path, running: ExitStack) -> Demo:
     """Bring everything up; the stack ends it in reverse."""
-    ray = LocalRay(dashboard_port=port_or_free(DASHBOARD_PORT), serve_port=port_or_free(SERVE_PORT))
+    ports = _port("Ray's dashboard", DASHBOARD_PORT), _port("Ray Serve", SERVE_PORT)
+    ray = LocalRay(dashboard_port=ports[0], serve_port=ports[1], log=directory / "ray.log")
     running.callback(ray.stop)
     with ThreadPoolExecutor(max_workers=1) as pool, step("starting Kubernetes, Ray and the operator"):
         ray_is_up = pool.submit(ray.up)
         try:
             cluster = running.enter_context(demo_cluster(directory))
-            install(cluster.kubectl)
-            operator = OperatorProcess.start(cluster.kubectl, directory)
+            operator = cluster.start_operator(directory)
             running.callback(operator.stop)
             say(f"the operator runs as {operator.user}")
             ray_is_up.result()
@@ -109,10 +134,18 @@ def _start(directory: Path, running: ExitStack) -> Demo:
             ray.stop()  # or the pool would wait for it
             raise
     say(f"Ray Serve answers at {ray.serve_url}, Ray's dashboard at {ray.dashboard_url}")
-    demo = Demo(cluster, ray, operator, _example(ray))
+    processes = (*cluster.processes, *filter(None, [ray.process]), operator.process)
+    demo = Demo(cluster, processes, ray.token, _example(ray))
     running.callback(_remove, demo)
     _apply(demo)
     return demo
+
+
+def _port(what: str, wanted: int) -> int:
+    port = port_or_free(wanted)
+    if port != wanted:
+        say(f"port {wanted} is in use: {what} gets {port}, and the example is applied with that address")
+    return port
 
 
 def _example(ray: LocalRay) -> dict[str, Any]:
@@ -128,7 +161,7 @@ def _apply(demo: Demo) -> None:
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": reference["name"], "labels": {"moe-operator.io/use": "ray-token"}},
-        "stringData": {"token": demo.ray.token},
+        "stringData": {"token": demo.token},
     }
     demo.cluster.kubectl.apply(secret, demo.deployment, namespace=demo.cluster.namespace)
     say(f"$ kubectl apply -f {EXAMPLE.relative_to(CLONE)}")
@@ -168,6 +201,7 @@ def _wait_ready(demo: Demo) -> dict[str, Any]:
     said = ""
     deadline = time.monotonic() + READY_SECONDS
     while True:
+        demo.check()
         live = demo.live()
         ready = condition(live, "Ready") or NOT_SEEN
         if ready["status"] == "True":
@@ -180,8 +214,6 @@ def _wait_ready(demo: Demo) -> dict[str, Any]:
         valid = condition(live, "ModelValid")
         if valid and valid["status"] == "False":
             raise DemoError(f"{valid['reason']}: {valid['message']}")
-        if demo.operator.process.exit_code is not None:
-            raise DemoError(f"the operator ended with {demo.operator.process.exit_code}: see .demo/operator-*.log")
         if time.monotonic() > deadline:
             raise DemoError(f"{demo.name} is not Ready after {READY_SECONDS:.0f} s: {said}; see .demo/*.log")
         time.sleep(0.5)
@@ -212,19 +244,35 @@ def _show_how_to_go_on(demo: Demo) -> None:
     )
 
 
+def _stay_up(demo: Demo) -> None:
+    """Wait for the signal that ends it; DemoError if something ends by itself."""
+    while True:
+        demo.check()
+        time.sleep(POLL_SECONDS)
+
+
 def _remove(demo: Demo) -> None:
     """Take the deployment back while the operator still runs, so that its applications leave Ray; in order."""
-    kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
+    delete = ("delete", "moe", demo.name, "--namespace", demo.cluster.namespace, "--ignore-not-found")
     with step("stopping"):
-        kubectl.run("delete", "moe", demo.name, "--namespace", namespace, "--ignore-not-found", timeout=DELETE_SECONDS)
-        if namespace == OWN_CLUSTER_NAMESPACE:
-            kubectl.run("delete", "namespace", namespace, timeout=DELETE_SECONDS)
-            say("what stays in your cluster: kubectl delete -f operator/manifests -f crds")
+        if demo.ended() is None:
+            demo.cluster.kubectl.run(*delete, timeout=DELETE_SECONDS)
+        elif demo.cluster.own:
+            demo.cluster.kubectl.run(*delete, "--wait=false")
+            _release(demo)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _release(demo: Demo) -> None:
+    """Take the finalizer off: nobody is left to do its work, and what it would tidy ends with Ray."""
+    kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
+    if kubectl.get("moe", demo.name, namespace) is not None:
+        nothing = json.dumps({"metadata": {"finalizers": None}})
+        kubectl.run("patch", "moe", demo.name, "--namespace", namespace, "--type=merge", f"--patch={nothing}")
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     _ignore_signals()  # one is enough; the end is not to be disturbed by a second
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def _ignore_signals() -> None:

@@ -1,50 +1,61 @@
 """The Kubernetes cluster of a demo: the embedded control plane, or the user's own where KUBECONFIG names one."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_dev import binaries
+from moe_dev import binaries, own_cluster
 from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl
+from moe_dev.operator_process import OperatorProcess, install
+from moe_dev.processes import Guarded
 from moe_dev.progress import say
-
-# In a cluster of one's own the demo's objects keep to a namespace that goes with the demo.
-OWN_CLUSTER_NAMESPACE = "moe-demo"
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where the demo's deployment goes."""
+    """Where the demo's deployment goes. `processes`: what it runs on, nothing where it is the user's `own`."""
 
     kubectl: Kubectl
     namespace: str
+    own: bool
+    processes: tuple[Guarded, ...] = ()
 
     @property
     def shell(self) -> tuple[str, ...]:
         """Lines after which `kubectl` in a user's shell means this cluster."""
         return (f"export KUBECONFIG={self.kubectl.kubeconfig}", f"export PATH=$PATH:{self.kubectl.binary.parent}")
 
+    def start_operator(self, directory: Path) -> OperatorProcess:
+        """Run the operator: in a user's own cluster for the demo's namespace only, with its Lease there."""
+        if not self.own:
+            return OperatorProcess.start(self.kubectl, directory)
+        only = (f"--namespace={self.namespace}", f"--lease-namespace={self.namespace}")
+        return OperatorProcess.start(self.kubectl, directory, *only, namespace=self.namespace)
+
 
 @contextmanager
 def demo_cluster(directory: Path) -> Iterator[Cluster]:
-    """The user's cluster if KUBECONFIG is set, else one of our own below `directory`, which ends with the block."""
+    """A cluster that knows MoEDeployments and the operator's ServiceAccount; what was made for the demo goes again.
+
+    The user's cluster if KUBECONFIG is set, else one of our own below `directory`.
+    """
     kubeconfig = os.environ.get("KUBECONFIG")
     if kubeconfig:
-        yield _own(Kubectl(binaries.binary(binaries.KUBECTL), Path(kubeconfig)))
+        kubectl = Kubectl(binaries.binary(binaries.KUBECTL), Path(kubeconfig))
+        context = kubectl.run("config", "current-context").strip()
+        say(f"using the cluster of context {context} in {kubectl.kubeconfig}: Kubernetes {_version(kubectl)}")
+        with own_cluster.demo_namespace(kubectl):
+            yield Cluster(kubectl, own_cluster.NAMESPACE, own=True)
         return
     with ControlPlane.start(directory / "controlplane") as plane:
-        version = binaries.kubernetes_version()
-        say(f"Kubernetes {version} answers at {plane.url}")
-        yield Cluster(plane.kubectl, "default")
+        say(f"Kubernetes {_version(plane.kubectl)} answers at {plane.url}")
+        install(plane.kubectl)
+        yield Cluster(plane.kubectl, "default", own=False, processes=plane.processes)
 
 
-def _own(kubectl: Kubectl) -> Cluster:
-    context = kubectl.run("config", "current-context").strip()
-    kubectl.run("get", "--raw", "/readyz")
-    say(f"using the cluster of context {context} in {kubectl.kubeconfig}")
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN_CLUSTER_NAMESPACE}}
-    kubectl.apply(namespace)
-    return Cluster(kubectl, OWN_CLUSTER_NAMESPACE)
+def _version(kubectl: Kubectl) -> str:
+    return str(json.loads(kubectl.run("version", "-o", "json"))["serverVersion"]["gitVersion"])

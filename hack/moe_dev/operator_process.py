@@ -1,6 +1,6 @@
 """Installs the kinds and the operator's identity in a cluster, and runs the operator with that identity's rights.
 
-The same for the embedded control plane and a user's own cluster. Used by the demo and the tests.
+Used by the demo and the tests. `own_cluster` confines the same identity to one namespace of a user's own cluster.
 """
 
 import http.client
@@ -27,12 +27,17 @@ GRACE_SECONDS = 10.0
 
 def install(kubectl: Kubectl) -> None:
     """Apply the CRDs, wait until the API serves them, then the operator's ServiceAccount and rights."""
-    kubectl.apply(CRDS)
-    # First for there to be conditions: `kubectl wait` fails on a CRD so new that it has none.
-    for wanted in ("--for=jsonpath={.status.conditions}", "--for=condition=Established"):
-        kubectl.run("wait", wanted, "--timeout=30s", "-f", str(CRDS))
+    install_crds(kubectl, CRDS)
     for manifest in sorted(MANIFESTS.glob("*.yaml")):
         kubectl.apply(manifest)
+
+
+def install_crds(kubectl: Kubectl, path: Path) -> None:
+    """Apply the CRDs of a file or folder and wait until the API serves them."""
+    kubectl.apply(path)
+    # First for there to be conditions: `kubectl wait` fails on a CRD so new that it has none.
+    for wanted in ("--for=jsonpath={.status.conditions}", "--for=condition=Established"):
+        kubectl.run("wait", wanted, "--timeout=30s", "-f", str(path))
 
 
 def service_account() -> tuple[str, str]:
@@ -53,12 +58,14 @@ class OperatorProcess:
     process: Guarded
 
     @classmethod
-    def start(cls, kubectl: Kubectl, directory: Path, *arguments: str) -> Self:
+    def start(cls, kubectl: Kubectl, directory: Path, *arguments: str, namespace: str | None = None) -> Self:
         """Start it as its ServiceAccount and wait until it is healthy; log and kubeconfig go to `directory`.
 
-        It also works there, so that a model's path which is relative to where Ray runs leads it nowhere.
+        It also works there, so that a model's path which is relative to where Ray runs leads it nowhere. `namespace`:
+        where its ServiceAccount is, if not where the manifests put it.
         """
-        namespace, name = service_account()
+        usual, name = service_account()
+        namespace = namespace or usual
         port = free_ports(1)[0]
         kubeconfig = kubectl.service_account_kubeconfig(namespace, name, directory / f"operator-{port}.kubeconfig")
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}

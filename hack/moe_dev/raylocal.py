@@ -34,18 +34,28 @@ GRACE_SECONDS = 3.0
 class LocalRay:
     """One running Ray node; `stop` or the end of the `with` block ends it and removes its files."""
 
-    def __init__(self, cpus: int = 8, dashboard_port: int | None = None, serve_port: int | None = None) -> None:
-        """`cpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones."""
+    def __init__(
+        self,
+        cpus: int = 8,
+        dashboard_port: int | None = None,
+        serve_port: int | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """`cpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones.
+
+        `log`: where its output goes, if that is to be there when its files are gone.
+        """
         # Ray makes unix sockets below it, with some 60 bytes of names of its own.
         self.directory = short_private_directory()
         self.token = secrets.token_hex(32)
-        self.log = self.directory / "ray.log"
+        self.log = log or self.directory / "ray.log"
         self._cpus = cpus
         self._token_file = write_private(self.directory / "token", self.token)
         self._gcs_port, self._client_port, free_dashboard, free_serve = free_ports(4)
         self._dashboard_port = dashboard_port or free_dashboard
         self._serve_port = serve_port or free_serve
-        self._process: Guarded | None = None
+        # None until `up` has started it.
+        self.process: Guarded | None = None
 
     @classmethod
     def start(cls, cpus: int = 8) -> Self:
@@ -89,8 +99,8 @@ class LocalRay:
 
     def stop(self) -> None:
         """End every process of this node and remove its files; does nothing the second time."""
-        if self._process is not None:
-            self._process.stop()
+        if self.process is not None:
+            self.process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -128,7 +138,7 @@ class LocalRay:
         # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
         environment["RAY_prestart_worker_first_driver"] = "0"
         # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
-        self._process = Guarded.start(
+        self.process = Guarded.start(
             "ray",
             command,
             self.log,
@@ -137,8 +147,8 @@ class LocalRay:
             grace=GRACE_SECONDS,
             remove=self.directory,
         )
-        self._process.wait_until(f"Ray's dashboard at {self.dashboard_url}", self._no_dashboard, READY_SECONDS)
-        return self._process
+        self.process.wait_until(f"Ray's dashboard at {self.dashboard_url}", self._no_dashboard, READY_SECONDS)
+        return self.process
 
     def _start_serve(self, process: Guarded) -> None:
         process.wait_until("Ray to take a Serve configuration", self._no_configuration, READY_SECONDS)
