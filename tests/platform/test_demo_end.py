@@ -1,0 +1,80 @@
+"""How a demo ends: its exit code says whether the job was done, and nothing it runs on ends unnoticed."""
+
+import functools
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from moe_dev import demo
+from moe_dev.demo import ENDING_SIGNALS, Demo, DemoError
+from moe_dev.demo_cluster import Cluster
+from moe_dev.demo_state import DemoState
+from moe_dev.kube import Kubectl
+from moe_dev.processes import Guarded
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Guarded]:
+    process = Guarded.start("sleeper", ["sh", "-c", "echo up; exec sleep 600"], tmp_path / "sleeper.log")
+    process.wait_until("the shell", lambda: None if process.log_tail() else "silent", 20)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def parts(sleeper: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Guarded]:
+    """The demo without Kubernetes and Ray: it runs on one process, which is this."""
+    nowhere = Kubectl(Path("/no/kubectl"), Path("/no/kubeconfig"))
+    running = Demo(Cluster(nowhere, "default", own=False), (sleeper,), "token", {"metadata": {"name": "tiny"}})
+
+    def start(_directory: Path, _stack: ExitStack) -> Demo:
+        return running
+
+    monkeypatch.setattr(demo, "DemoState", functools.partial(DemoState, tmp_path / ".demo"))
+    monkeypatch.setattr(demo, "_start", start)
+    monkeypatch.setattr(demo, "_job", lambda _demo: None)
+    monkeypatch.setattr(demo, "_show_how_to_go_on", lambda _demo: None)
+    monkeypatch.delenv("DEMO_EXIT", raising=False)
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    yield sleeper
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number: signal.Signals) -> Callable[[Demo], None]:
+    return lambda _demo: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_is_a_success_only_after_the_job(
+    parts: Guarded, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_show_how_to_go_on", send(number))
+    assert demo.main() == 0
+    monkeypatch.setattr(demo, "_job", send(number))
+    assert demo.main() == 128 + number
+    monkeypatch.setenv("DEMO_EXIT", "1")
+    assert demo.main() == 128 + number
+
+
+def test_the_job_alone_is_a_success_where_that_was_asked_for(parts: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMO_EXIT", "1")
+    assert demo.main() == 0
+
+
+def test_what_ends_by_itself_ends_the_demo(parts: Guarded, capsys: pytest.CaptureFixture[str]) -> None:
+    parts.kill()
+    assert demo.main() == 1
+    assert f"demo failed: sleeper ended with 137: see {parts.log}\n" in capsys.readouterr().err
+
+
+def test_waiting_for_ready_notices_it_too(parts: Guarded) -> None:
+    running = Demo(Cluster(Kubectl(Path("/no"), Path("/no")), "default", own=False), (parts,), "token", {})
+    running.check()
+    parts.kill()
+    with pytest.raises(DemoError, match="sleeper ended with 137"):
+        demo._wait_ready(running)
