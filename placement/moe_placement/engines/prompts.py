@@ -3,7 +3,8 @@
 A pass that extends lists how many tokens of each request it takes (a prompt, a chunk of it, or what a cached prefix
 leaves); a pass that decodes has one row per request. A row continues the request whose next position it has. Where
 several have it, they become one prompt: a prompt that is too large costs a split some evenness, one that is cut in two
-would let the traffic that was planned on leak into what is judged on.
+would let the traffic that was planned on leak into what is judged on. That is still so for a request that the engine
+retracted and reads anew from its first position.
 """
 
 from __future__ import annotations
