@@ -20,7 +20,7 @@ from moe_placement.topology import Topology, h100_nodes
 from moe_placement.traces import Traffic, generate_trace
 
 POLICY = Policy()
-LIMITS = Limits(max_moved_slots=24, workers=1)
+LIMITS = Limits(max_moved_slots=72, workers=1)
 """One set of thresholds and limits for all three parts."""
 
 

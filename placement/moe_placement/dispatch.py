@@ -2,6 +2,8 @@
 
 Prefer a shard that the token visits anyway, then a node that it visits anyway (its own included), then the least loaded
 copy. Nodes are chosen first: those that single copies force, then greedily the node that covers most of what is left.
+On these nodes a shard visited anyway is left alone once it is ``LENIENCE`` fuller than another that holds the expert:
+a visit inside a node is cheap, waiting for the fullest shard is not.
 Vectorised over tokens: about 0.3 us per (token, expert) pair in batches of thousands.
 """
 
@@ -18,6 +20,9 @@ from moe_placement.topology import Topology
 
 _CHUNK = 1024
 """Tokens between two looks at the load: fewer balance better, more are faster."""
+
+LENIENCE = 0.03
+"""By what part of the mean load a shard visited anyway may be fuller than another holder and still be preferred."""
 
 NO_EXPERT = -1
 """An id that means no expert was chosen (fewer than top-k); it goes to no shard."""
@@ -180,8 +185,8 @@ def _choose_shards(
             continue
         option, may = options[free, column], allowed[free, column]
         again = may & visited[free[:, None], option]
-        may = np.where(again.any(axis=1)[:, None], again, may)
-        cost = running[option] / speed[option] + turn[free] * (len(free) / copies.n_shards + 1)
+        blur = len(free) / pad + 1
+        cost = running[option] / speed[option] + turn[free] * blur - again * (LENIENCE * running[:pad].mean() + blur)
         pick = option[np.arange(len(free)), np.where(may, cost, np.inf).argmin(axis=1)]
         chosen[free, column] = pick
         visited[free, pick] = True

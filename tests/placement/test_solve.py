@@ -32,10 +32,15 @@ def test_affinity_is_found_and_holds_on_unseen_prompts() -> None:
     seen, unseen = split_by_prompt(generate_trace(STRUCTURED))
     topology = h100_nodes(4, 2, 5)
     known = RoutingStatistics.of_ids(seen.ids, 32, capacity=1024)
-    ours = simulate(unseen.ids, solve(known, topology).placement, topology)
     theirs = simulate(unseen.ids, eplb_global(known.load, topology), topology)
-    assert ours.copies < 0.85 * theirs.copies
-    assert ours.seconds < theirs.seconds
+    bold = simulate(unseen.ids, solve(known, topology, limits=Limits(risk=0.0)).placement, topology)
+    assert bold.copies < 0.85 * theirs.copies
+    assert bold.seconds < theirs.seconds
+    # A few dozen prompts tell little: what surges together is then kept apart at the price of some copies.
+    careful = simulate(unseen.ids, solve(known, topology).placement, topology)
+    assert bold.copies < careful.copies < 0.95 * theirs.copies
+    assert careful.node_balance > bold.node_balance
+    assert careful.seconds < theirs.seconds
 
 
 def test_equal_inputs_give_equal_plans_whatever_the_threads() -> None:

@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve import families, fill_kernel, seed_kernel, shard_kernel
+from moe_placement.solve import families, fill_kernel, seed_kernel, settle_kernel, shard_kernel
 from moe_placement.solve.problem import LayerProblem
 from moe_placement.solve.search import SMALL, UNLIMITED, Search
+from moe_placement.solve.split_kernel import YIELD
 from moe_placement.topology import Topology
 
 Ints = NDArray[np.int64]
@@ -24,6 +25,8 @@ QUICK = 1536
 """Sampled sets that a search looks at that is not thorough."""
 EVEN = 0.002
 """Relative load above the mean at which a shard of a node is even enough."""
+SWAPS = 200
+"""At most so many swaps of copies inside a node for the sake of surges."""
 FULL = 0.9
 """Load of one copy, relative to its shard's fair load, above which an expert gets another copy."""
 
@@ -156,7 +159,10 @@ def _restrict(problem: LayerProblem, masks: Ints, part: int) -> LayerProblem:
         served = known & ((choice & -choice) >> part & 1 == 1)
         sets = np.where(served, sets, -1)
         sets = sets[(sets >= 0).sum(axis=1) > 1]
-    return replace(problem, load=load, least=least, sets=sets)
+    weight = here / divisor
+    covariance = None if problem.covariance is None else problem.covariance * np.outer(weight, weight)
+    elsewhere = np.where(here, copies - 1 + problem.elsewhere, 0)
+    return replace(problem, load=load, least=least, sets=sets, covariance=covariance, elsewhere=elsewhere)
 
 
 def _onto_shards(
@@ -181,8 +187,20 @@ def _onto_shards(
     made += shard_kernel.even_out(
         problem.load, inner, slots, share, problem.least, max(0, budget - made), EVEN, current is not None
     )
+    if current is None and problem.covariance is not None and problem.risk > 0:
+        _settle(problem, inner, share)
     held[:, shards] = inner
     return made
+
+
+def _settle(problem: LayerProblem, inner: Bools, share: Floats) -> None:
+    """Spread what surges together over the shards of one unit; ``inner`` bool ``[experts, shards]`` is changed."""
+    copies = inner.sum(axis=1)
+    part = problem.load / np.maximum(copies, 1)
+    yielding = np.where(copies + problem.elsewhere > 1, YIELD * part, 0.0)
+    weight = 1.0 / np.maximum(copies, 1)
+    covariance = problem.covariance if problem.covariance is not None else np.zeros((len(part), len(part)))
+    settle_kernel.settle(part, weight, yielding, inner, share, covariance, problem.risk, SWAPS)
 
 
 def _trim(need: Ints, problem: LayerProblem, room: int) -> None:

@@ -17,7 +17,7 @@ class Limits:
         max_moved_slots: new copies that the plan may make, over all layers; None for no limit.
         max_moved_bytes: the same in bytes of weights; None for no limit.
         time_limit: seconds after which layers not yet reached keep what they have (or a load-balanced placement).
-        risk: how many standard deviations (over the windows seen) are added to a node's load when it is bounded.
+        risk: how many standard deviations (over the windows seen) the load of a node or shard is assumed to surge by.
         node_locality: keep all copies of an expert on one node (beyond what ``min_copies`` asks for).
         samples: sampled sets per layer to look at; more find finer structure and take longer.
         workers: threads; layers are independent.
@@ -28,7 +28,7 @@ class Limits:
     max_moved_slots: int | None = None
     max_moved_bytes: float | None = None
     time_limit: float = 60.0
-    risk: float = 0.5
+    risk: float = 1.0
     node_locality: bool = False
     samples: int = 4096
     workers: int = 2

@@ -51,6 +51,7 @@ def collect(
     step: int,
     parts: int,
     rest_wanted: Floats,
+    strain: Floats,
     count: Ints,
     cost: Floats,
     expert: Ints,
@@ -68,18 +69,35 @@ def collect(
         for q in range(parts):
             if (old >> q) & 1:
                 if copies > least[e]:
-                    _remember(parts * parts + parts + q, alternatives[e, old & ~(1 << q)] - now + penalty,
-                              e, old & ~(1 << q), count, cost, expert, target)  # fmt: skip
+                    new = old & ~(1 << q)
+                    price = alternatives[e, new] - now + penalty + strained(e, old, new, strain)
+                    _remember(parts * parts + parts + q, price, e, new, count, cost, expert, target)
                 continue
-            _remember(parts * parts + q, alternatives[e, old | (1 << q)] - now + penalty,
-                      e, old | (1 << q), count, cost, expert, target)  # fmt: skip
+            new = old | (1 << q)
+            price = alternatives[e, new] - now + penalty + strained(e, old, new, strain)
+            _remember(parts * parts + q, price, e, new, count, cost, expert, target)
             for p in range(parts):
                 if (old >> p) & 1:
                     new = (old & ~(1 << p)) | (1 << q)
                     # The parts' wish for load tells apart moves of equal cost.
                     wish = load[e] / copies * (rest_wanted[p] - rest_wanted[q])
-                    _remember(p * parts + q, alternatives[e, new] - now + penalty + wish,
-                              e, new, count, cost, expert, target)  # fmt: skip
+                    price = alternatives[e, new] - now + penalty + strained(e, old, new, strain) + wish
+                    _remember(p * parts + q, price, e, new, count, cost, expert, target)
+
+
+@compiled
+def part_in(mask: int, p: int) -> float:
+    """What part of an expert's load a part with ``mask`` carries."""
+    return ((mask >> p) & 1) / popcount(mask) if mask else 0.0
+
+
+@compiled
+def strained(e: int, old: int, new: int, strain: Floats) -> float:
+    """First-order price of the risk that an expert's new mask brings; ``strain`` is of ``split_kernel``."""
+    total = 0.0
+    for p in range(len(strain)):
+        total += (part_in(new, p) - part_in(old, p)) * strain[p, e]
+    return total
 
 
 @compiled

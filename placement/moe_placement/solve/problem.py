@@ -26,8 +26,9 @@ class LayerProblem:
         local: whether all copies of an expert belong on one node.
         seed: of the search.
         slack: load above its share that a part may carry before it is penalised.
-        windows: float64 ``[windows, experts]`` loads of past windows, each summing to 1; None where not known.
-        risk: standard deviations between windows that are added to the load of a part.
+        covariance: float64 ``[experts, experts]`` of ``load`` from window to window; None where not known.
+        risk: standard deviations that are added to the load of a part.
+        elsewhere: int64 ``[experts]`` copies in other regions, which can take over when load surges here.
         thorough: whether to search long; not where a few changes are sought, or many splits follow one another.
     """
 
@@ -38,6 +39,7 @@ class LayerProblem:
     local: bool
     seed: int
     slack: float = SLACK
-    windows: Floats | None = None
+    covariance: Floats | None = None
     risk: float = 0.0
+    elsewhere: Ints | int = 0
     thorough: bool = True

@@ -18,9 +18,9 @@ RIGOUR = 8.0
 """Remote copies per token that a part's relative overload of 1 is worth."""
 PATIENCE = 100
 """Steps without progress before the search stops."""
-HAZARD = 2.0
-"""Remote copies per token that a relative overload of 1 costs in modelled time: what a surge of a part's load is priced
-at. (``RIGOUR`` is more than that: it enforces a limit.)"""
+HAZARD = 3.5
+"""Remote copies per token that a surge by a relative load of 1 is worth. In modelled time it is about 2; more is paid,
+since a surge is felt by every token and a remote copy by one. (``RIGOUR`` is more still: it enforces a limit.)"""
 SMALL, RESTARTED = 32, 384
 """Up to ``SMALL`` experts the search also starts from ``RESTARTED`` / experts random splits: steps are cheap there, and
 traps deep. 105 of 105 small instances with known optima are then solved to the optimum; with 8 starts 102 are."""
@@ -35,7 +35,7 @@ class Search:
 
     arrays: tuple[Ints, Floats, Ints, Ints, Ints]
     load: Floats
-    fluctuation: Floats
+    covariance: Floats
     fewest: Ints
     slots_of: Ints
     capacity: Ints
@@ -61,14 +61,12 @@ class Search:
             slots_of = np.where(beyond, UNLIMITED, slots_of)
         load = problem.load / max(float(problem.load.sum()), 1e-300)
         arrays = (sets, weight, inside, first, members)
-        windows = np.zeros((0, len(load))) if problem.windows is None else problem.windows
-        # Of an expert that this part of the problem has only a share of, the same share fluctuates.
-        scale = problem.load / np.maximum(windows.mean(axis=0), 1e-300) if len(windows) else load
-        fluctuation = np.ascontiguousarray(((windows - windows.mean(axis=0)) * scale).T) if len(windows) else windows.T
         total = max(float(problem.load.sum()), 1e-300)
+        known = problem.covariance is not None
+        covariance = problem.covariance / total**2 if problem.covariance is not None else np.zeros((0, 0))
         return cls(
-            arrays, load, np.ascontiguousarray(fluctuation / total), fewest, slots_of, capacity, share, problem.slack,
-            problem.risk * HAZARD / parts if len(windows) > 1 else 0.0, problem.seed, problem.thorough,
+            arrays, load, np.ascontiguousarray(covariance), fewest, slots_of, capacity, share, problem.slack,
+            problem.risk * HAZARD / parts if known else 0.0, problem.seed, problem.thorough,
         )  # fmt: skip
 
     def improve(self, masks: Ints, origin: Ints, budget: int) -> float:
@@ -108,7 +106,7 @@ class Search:
     ) -> float:
         return float(
             split_kernel.refine(
-                *self.arrays, masks, self.load, self.fluctuation, self.fewest, self.slots_of, self.capacity, self.share,
+                *self.arrays, masks, self.load, self.covariance, self.fewest, self.slots_of, self.capacity, self.share,
                 families.hits(len(prices)), families.visit_costs(prices), self.slack, rigour, self.risk, patience, seed,
                 origin, budget, len(masks) <= SMALL,
             )

@@ -76,7 +76,7 @@ def _pour(e: int, amount: float, held: Bools, share: Floats, part: Floats, fille
 
 
 @compiled
-def _power(x: float) -> float:
+def power(x: float) -> float:
     """x^16: a smooth stand-in for the maximum."""
     x *= x
     x *= x
@@ -135,7 +135,7 @@ def _measure(filled: Floats, share: Floats, mean: float) -> float:
     total = 0.0
     for g in range(len(share)):
         if share[g] > 0:
-            total += share[g] * _power(filled[g] / share[g] / mean)
+            total += share[g] * power(filled[g] / share[g] / mean)
     return total
 
 
@@ -198,7 +198,7 @@ def _list_changes(
             for h in range(shards):
                 if held[e, h] or share[h] <= 0 or slots[h] == 0 or filled[h] / share[h] >= top:
                     continue
-                old = share[g] * _power(top / mean) + share[h] * _power(filled[h] / share[h] / mean)
+                old = share[g] * power(top / mean) + share[h] * power(filled[h] / share[h] / mean)
                 even = (filled[g] * share[h] - filled[h] * share[g]) / (share[g] + share[h])
                 if used[h] < slots[h]:
                     shift = part[e, g]
@@ -255,4 +255,4 @@ def _offer(gain: float, kind: int, e: int, g: int, h: int, f: int, shortlist: In
 @compiled
 def _gain(old: float, load_g: float, load_h: float, share_g: float, share_h: float, mean: float) -> float:
     """Change of the measure when two shards' loads become these; negative is better."""
-    return share_g * _power(load_g / share_g / mean) + share_h * _power(load_h / share_h / mean) - old
+    return share_g * power(load_g / share_g / mean) + share_h * power(load_h / share_h / mean) - old

@@ -77,7 +77,6 @@ class _Job:
     limits: Limits
     load: Floats
     sample: NDArray[np.int64]
-    windows: Floats
     fallback: Bools | None
     before: Bools | None
     budgets: NDArray[np.int64]
@@ -99,9 +98,7 @@ class _Job:
         fallback = None if before is None else _repaired(before, topology, limits.min_copies, load)
         allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
         budgets = _budgets(allowed, fallback, before, layers)
-        return cls(
-            statistics, topology, limits, load, sample, statistics.steadied_parts(), fallback, before, budgets, deadline
-        )
+        return cls(statistics, topology, limits, load, sample, fallback, before, budgets, deadline)
 
     def run(self, layer: int) -> _Result:
         """The best of: what is, and what the search finds, if its turn comes in time."""
@@ -120,7 +117,7 @@ class _Job:
             least=np.full(experts, self.limits.min_copies, dtype=np.int64),
             local=self.limits.node_locality,
             seed=self.limits.seed + layer,
-            windows=np.ascontiguousarray(self.windows[:, layer]),
+            covariance=self.statistics.steadied_covariance(layer),
             risk=self.limits.risk,
         )
         if base is None or self.before is None:

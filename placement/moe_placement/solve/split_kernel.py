@@ -4,9 +4,11 @@ Moves keep slots within capacity, so most are pairs: two experts swap parts, or 
 another gives up. The pairs that look best are priced exactly, interaction and risk included, and the best of them is
 taken, even if it is for the worse; experts just moved rest for a while (tabu), and the best state seen is returned.
 
-Array arguments, beyond those of ``price_kernel``: load float64 [experts], summing to 1; fluctuation float64 [experts,
-windows], how each load departed from its mean; least int64 [experts] fewest parts; slots_of int64 [experts, parts + 1]
-slots in each part by number of parts; capacity, share per part.
+Array arguments, beyond those of ``price_kernel``: load float64 [experts], summing to 1; covariance float64 [experts,
+experts] of these loads; pull float64 [parts, experts], covariance of each part's load with each expert's; square
+float64 [parts], variance of each part's load; relief float64 [parts], load that other copies can take over; strain
+float64 [parts, experts], price of the risk that a unit more of an expert's load in a part brings; least int64 [experts]
+fewest parts; slots_of int64 [experts, parts + 1] slots in each part by number of parts; capacity, share per part.
 """
 
 from __future__ import annotations
@@ -14,8 +16,21 @@ from __future__ import annotations
 import numpy as np
 
 from moe_placement.solve.compiled import compiled
-from moe_placement.solve.moves_kernel import EXACT, NEVER, TOP, changes, collect, overload, pair_up, wishes
+from moe_placement.solve.moves_kernel import (
+    EXACT,
+    NEVER,
+    TOP,
+    changes,
+    collect,
+    overload,
+    pair_up,
+    part_in,
+    strained,
+    wishes,
+)
 from moe_placement.solve.price_kernel import Floats, Ints, give_mask, interaction, popcount, price_alternatives
+
+YIELD = 0.25
 
 
 @compiled
@@ -27,7 +42,7 @@ def refine(
     members: Ints,
     masks: Ints,
     load: Floats,
-    fluctuation: Floats,
+    covariance: Floats,
     least: Ints,
     slots_of: Ints,
     capacity: Ints,
@@ -49,33 +64,43 @@ def refine(
     have: copies that would have to be moved there. ``wide`` tries every pair of moves, not only those that make up for
     each other's slots.
     """
-    np.random.seed(seed)
     experts, parts = len(masks), len(capacity)
     alternatives = np.zeros((experts, len(hits)))
     cost = price_alternatives(sets, weight, inside, masks, hits, costs, alternatives)
-    used, loads, spread = np.zeros(parts, np.int64), np.zeros(parts), np.zeros((parts, fluctuation.shape[1]))
-    fresh_bits = _take_stock(masks, load, fluctuation, slots_of, origin, used, loads, spread)
-    value = cost + rigour * overload(loads, share, slack) + risk * _deviation(spread, share)
+    used, loads = np.zeros(parts, np.int64), np.zeros(parts)
+    pull, square, strain = np.zeros((parts, experts)), np.zeros(parts), np.zeros((parts, experts))
+    relief = np.zeros(parts)
+    fresh_bits = _take_stock(masks, load, slots_of, origin, used, loads)
+    if risk > 0:
+        for e in range(experts):
+            _shift(e, 0, masks[e], covariance, pull, square)
+            _ease(load[e], 0, masks[e], relief)
+    value = cost + rigour * overload(loads, share, slack) + risk * _deviation(square, relief, share)
     best, best_masks = value, masks.copy()
     directions = parts * parts + 2 * parts
     count, resting = np.zeros(directions, np.int64), np.zeros(experts, np.int64)
-    price, expert = np.zeros((directions, TOP)), np.zeros((directions, TOP), np.int64)
+    price, bend = np.zeros((directions, TOP)), np.zeros((directions, TOP))
+    expert = np.zeros((directions, TOP), np.int64)
     target, fresh = np.zeros((directions, TOP), np.int64), np.zeros((directions, TOP), np.int64)
     load_change, slot_change = np.zeros((directions, TOP, parts)), np.zeros((directions, TOP, parts), np.int64)
     pick_price, pick = np.zeros(EXACT), np.zeros((EXACT, 4), np.int64)
     work = np.zeros((4, sets.shape[1]), np.int64)
     idle = step = 0
+    random = seed & 0x7FFFFFFF
     while idle < patience:
         step += 1
         idle += 1
-        collect(masks, load, least, alternatives, resting, step, parts, wishes(loads, share, rigour), count, price,
-                 expert, target)  # fmt: skip
+        if risk > 0:
+            _strain(pull, square, relief, share, risk, strain)
+        collect(masks, load, least, alternatives, resting, step, parts, wishes(loads, share, rigour), strain, count,
+                 price, expert, target)  # fmt: skip
         for d in range(directions):
             for i in range(count[d]):
                 e = expert[d, i]
                 changes(e, masks[e], target[d, i], load, slots_of, load_change[d, i], slot_change[d, i])
                 fresh[d, i] = popcount(target[d, i] & ~origin[e]) - popcount(masks[e] & ~origin[e])
-                price[d, i] = alternatives[e, target[d, i]] - alternatives[e, masks[e]]
+                bend[d, i] = strained(e, masks[e], target[d, i], strain)
+                price[d, i] = alternatives[e, target[d, i]] - alternatives[e, masks[e]] + bend[d, i]
                 if resting[e] > step:
                     price[d, i] += NEVER
         picks = pair_up(count, price, expert, fresh, load_change, slot_change, used, capacity, loads, share, slack,
@@ -88,9 +113,10 @@ def refine(
                 exact += interaction(expert[a, i], target[a, i], expert[b, j], target[b, j], sets, weight, inside,
                                      first, members, masks, hits, costs)  # fmt: skip
             if risk > 0:
+                exact -= bend[a, i] + (bend[b, j] if b >= 0 else 0.0)
                 exact += risk * _deviation_change(
                     expert[a, i], target[a, i], expert[b, j] if b >= 0 else -1, target[b, j] if b >= 0 else 0, masks,
-                    fluctuation, spread, share,
+                    load, covariance, pull, square, relief, share,
                 )  # fmt: skip
             if exact < change:
                 chosen, change = c, exact
@@ -107,8 +133,11 @@ def refine(
             loads += load_change[d, n]
             used += slot_change[d, n]
             fresh_bits += fresh[d, n]
-            _shift(e, masks[e], target[d, n], fluctuation, spread)
-            resting[e] = step + 4 + np.random.randint(0, 8)
+            if risk > 0:
+                _shift(e, masks[e], target[d, n], covariance, pull, square)
+                _ease(load[e], masks[e], target[d, n], relief)
+            random = (random * 1103515245 + 12345) & 0x7FFFFFFF  # not NumPy's: interpreted, that one is everybody's
+            resting[e] = step + 4 + (random >> 16) % 8
             give_mask(e, target[d, n], sets, weight, inside, first, members, masks, hits, costs, alternatives, work)
         if value < best - 1e-9:
             best, idle = value, 0
@@ -118,22 +147,12 @@ def refine(
 
 
 @compiled
-def _take_stock(
-    masks: Ints,
-    load: Floats,
-    fluctuation: Floats,
-    slots_of: Ints,
-    origin: Ints,
-    used: Ints,
-    loads: Floats,
-    spread: Floats,
-) -> int:
+def _take_stock(masks: Ints, load: Floats, slots_of: Ints, origin: Ints, used: Ints, loads: Floats) -> int:
     """Fill what the parts hold; returns the bits that ``origin`` does not have."""
     fresh = 0
     for e in range(len(masks)):
         copies = popcount(masks[e])
         fresh += popcount(masks[e] & ~origin[e])
-        _shift(e, 0, masks[e], fluctuation, spread)
         for p in range(len(used)):
             if (masks[e] >> p) & 1:
                 used[p] += slots_of[e, copies]
@@ -142,45 +161,65 @@ def _take_stock(
 
 
 @compiled
-def _shift(e: int, old: int, new: int, fluctuation: Floats, spread: Floats) -> None:
-    """Move an expert's fluctuation from the parts of one mask to those of another."""
-    for p in range(len(spread)):
-        part = _part_in(new, p) - _part_in(old, p)
-        if part != 0.0:
-            for w in range(spread.shape[1]):
-                spread[p, w] += part * fluctuation[e, w]
+def _shift(e: int, old: int, new: int, covariance: Floats, pull: Floats, square: Floats) -> None:
+    """Move an expert's load from the parts of one mask to those of another."""
+    for p in range(len(square)):
+        step = part_in(new, p) - part_in(old, p)
+        if step != 0.0:
+            square[p] += 2 * step * pull[p, e] + step * step * covariance[e, e]
+            for f in range(pull.shape[1]):
+                pull[p, f] += step * covariance[e, f]
 
 
 @compiled
-def _part_in(mask: int, p: int) -> float:
-    """The part of its load that an expert has in part p."""
-    return 1.0 / popcount(mask) if (mask >> p) & 1 else 0.0
+def _strain(pull: Floats, square: Floats, relief: Floats, share: Floats, risk: float, strain: Floats) -> None:
+    """Write what one unit more of each expert's load in each part adds to the price of risk, to first order."""
+    for p in range(len(share)):
+        deviation = np.sqrt(max(square[p], 0.0))
+        slope = risk / (deviation * share[p]) if share[p] > 0 and deviation > max(relief[p], 0.0) else 0.0
+        for e in range(strain.shape[1]):
+            strain[p, e] = slope * pull[p, e]
 
 
 @compiled
-def _deviation(spread: Floats, share: Floats) -> float:
-    """Sum over parts of the standard deviation of their relative load between windows: sqrt(1' Sigma 1) of each."""
+def _ease(load: float, old: int, new: int, relief: Floats) -> None:
+    """Move what an expert's other copies can take over from one mask to another."""
+    for p in range(len(relief)):
+        relief[p] += load * (_yielding(new, p) - _yielding(old, p))
+
+
+@compiled
+def _yielding(mask: int, p: int) -> float:
+    return YIELD * part_in(mask, p) if popcount(mask) > 1 else 0.0
+
+
+@compiled
+def _deviation(square: Floats, relief: Floats, share: Floats) -> float:
+    """Sum over parts of the standard deviation of their relative load: sqrt(1' Sigma 1) of each."""
     total = 0.0
-    for p in range(len(spread)):
-        square = 0.0
-        for w in range(spread.shape[1]):
-            square += spread[p, w] * spread[p, w]
-        if share[p] > 0 and spread.shape[1] > 1:
-            total += np.sqrt(square / (spread.shape[1] - 1)) / share[p]
+    for p in range(len(square)):
+        if share[p] > 0:
+            total += max(np.sqrt(max(square[p], 0.0)) - relief[p], 0.0) / share[p]
     return total
 
 
 @compiled
 def _deviation_change(
-    e: int, e_mask: int, f: int, f_mask: int, masks: Ints, fluctuation: Floats, spread: Floats, share: Floats
-) -> float:
-    """How ``_deviation`` changes with one or two new masks; ``spread`` is changed and changed back."""
-    before = _deviation(spread, share)
-    _shift(e, masks[e], e_mask, fluctuation, spread)
-    if f >= 0:
-        _shift(f, masks[f], f_mask, fluctuation, spread)
-    after = _deviation(spread, share)
-    _shift(e, e_mask, masks[e], fluctuation, spread)
-    if f >= 0:
-        _shift(f, f_mask, masks[f], fluctuation, spread)
-    return after - before
+    e: int, e_mask: int, f: int, f_mask: int, masks: Ints, load: Floats, covariance: Floats, pull: Floats,
+    square: Floats, relief: Floats, share: Floats,
+) -> float:  # fmt: skip
+    """How ``_deviation`` changes with one or two new masks (f is -1 for one)."""
+    total = 0.0
+    for p in range(len(square)):
+        if share[p] <= 0:
+            continue
+        step = part_in(e_mask, p) - part_in(masks[e], p)
+        new = square[p] + 2 * step * pull[p, e] + step * step * covariance[e, e]
+        eased = relief[p] + load[e] * (_yielding(e_mask, p) - _yielding(masks[e], p))
+        if f >= 0:
+            eased += load[f] * (_yielding(f_mask, p) - _yielding(masks[f], p))
+            other = part_in(f_mask, p) - part_in(masks[f], p)
+            new += 2 * other * pull[p, f] + other * other * covariance[f, f] + 2 * step * other * covariance[e, f]
+        before = max(np.sqrt(max(square[p], 0.0)) - relief[p], 0.0)
+        total += (max(np.sqrt(max(new, 0.0)) - eased, 0.0) - before) / share[p]
+    return total

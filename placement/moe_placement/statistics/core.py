@@ -123,21 +123,22 @@ class RoutingStatistics:
         busy = (total[:, :, 0] > 0).all(axis=1)
         return np.asarray(self.windows[busy] / total[busy], dtype=np.float64)
 
-    def steadied_parts(self) -> NDArray[np.float64]:
-        """``window_parts`` with what sampling alone explains taken out of each expert's departures from its mean.
+    def steadied_covariance(self, layer: int) -> NDArray[np.float64] | None:
+        """``covariance`` with what sampling alone explains taken out; None for fewer than two windows with traffic.
 
-        A count of n has a variance of about n by chance; departures shrink by the root of the part of their variance
-        that is more than that.
+        A count of n has a variance of about n by chance; an expert's departures from its mean shrink by the root of
+        the part of their variance that is more than that.
         """
-        parts = self.window_parts()
+        parts = self.window_parts()[:, layer]
         if len(parts) < 2:
-            return parts
+            return None
         total = self.windows.sum(axis=2)
-        busy = total[(total > 0).all(axis=1)]
+        busy = total[(total > 0).all(axis=1)][:, layer]
         mean = parts.mean(axis=0)
-        by_chance = mean * (1.0 / busy).mean(axis=0)[:, None]
+        by_chance = mean * (1.0 / busy).mean()
         kept = np.clip(1 - by_chance / np.maximum(parts.var(axis=0, ddof=1), 1e-300), 0, 1)
-        return np.asarray(mean + np.sqrt(kept) * (parts - mean), dtype=np.float64)
+        departures = np.sqrt(kept) * (parts - mean)
+        return np.asarray(departures.T @ departures / (len(parts) - 1), dtype=np.float64)
 
     def decay(self, factor: float) -> None:
         """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
