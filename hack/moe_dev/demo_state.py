@@ -38,14 +38,15 @@ class DemoState:
         if not _try_lock(self._lock):
             self._lock.close()
             raise DemoRunsError("a demo of this clone runs already: use it, or end it with `make demo-stop`")
+        # At once: until then the number in it is that of the demo before.
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
         for entry in self.directory.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
             elif entry.name != "lock":
                 entry.unlink()
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
         return self
 
     def __exit__(

@@ -5,6 +5,7 @@ nothing and downloads nothing; a second clone gets the packages and the binaries
 """
 
 import argparse
+import signal
 import sys
 
 from moe_dev import binaries
@@ -22,6 +23,9 @@ def main() -> int:
     except (SetupError, binaries.BinariesError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moe_dev.processes import PORTS, Guarded, ProcessError, free_ports
+from moe_dev.processes import PORTS, Guarded, ProcessError, free_ports, port_or_free
 
 OWNER = Path(__file__).with_name("owner.py")
 HACK = Path(__file__).parents[2] / "hack"
@@ -103,3 +104,12 @@ def test_free_ports_are_distinct_and_out_of_the_kernels_range() -> None:
     assert all(port in PORTS for port in ports)
     first_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(PORTS) < first_of_kernel
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_is_in_use_is_left_alone(address: str) -> None:
+    (wanted,) = free_ports(1)
+    assert port_or_free(wanted) == wanted
+    with socket.create_server((address, wanted)):
+        assert port_or_free(wanted) != wanted
+    assert port_or_free(wanted) == wanted
