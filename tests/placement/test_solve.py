@@ -132,6 +132,39 @@ def test_node_locality_keeps_an_expert_on_one_node() -> None:
     assert (placement.held.reshape(2, 64, 2, 4).any(axis=3).sum(axis=2) == 1).all()
 
 
+def test_node_locality_holds_when_loads_drift() -> None:
+    random = np.random.default_rng(2)
+    topology, limits = h100_nodes(2, 4, 9), Limits(node_locality=True, max_moved_slots=20)
+    load = np.exp(random.normal(size=(2, 64)))
+    placement = solve(RoutingStatistics.of_loads(load), topology, limits=limits).placement
+    for _ in range(5):
+        load *= np.exp(0.5 * random.normal(size=load.shape))
+        plan = solve(RoutingStatistics.of_loads(load), topology, placement, limits)
+        assert plan.before is not None and plan.after.seconds <= plan.before.seconds
+        placement = plan.placement
+    assert (placement.held.reshape(2, 64, 2, 4).any(axis=3).sum(axis=2) == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_stay_on_nodes_of_their_own_when_loads_drift(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    topology, limits = h100_nodes(4, 2, 9), Limits(min_copies=2, max_moved_slots=40)
+    load = np.exp(random.normal(size=(2, 32)))
+    placement = solve(RoutingStatistics.of_loads(load), topology, limits=limits).placement
+    for _ in range(4):
+        load *= np.exp(0.7 * random.normal(size=load.shape))
+        placement = solve(RoutingStatistics.of_loads(load), topology, placement, limits).placement
+        assert (placement.held.reshape(2, 32, 4, 2).any(axis=3).sum(axis=2) >= 2).all()
+
+
+def test_a_shard_that_shrinks_costs_no_more_moves_than_it_must() -> None:
+    current = Placement.of([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 4, 5, 8, 9]], [4, 4, 4, 4], 12)
+    topology = one_host(4, 4).with_slots([3, 4, 4, 4])
+    plan = solve(RoutingStatistics.of_loads(np.ones((1, 12))), topology, current, Limits(max_moved_slots=1))
+    assert int((plan.placement.held & ~current.held).sum()) == 1
+    assert (plan.placement.copies >= 1).all()
+
+
 def test_a_time_limit_still_gives_a_plan() -> None:
     plan = solve(statistics(), h100_nodes(2, 2, 9), limits=Limits(time_limit=1e-6))
     assert not plan.complete

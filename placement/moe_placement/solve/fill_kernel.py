@@ -42,9 +42,7 @@ def fill(load: Floats, held: Bools, copies: Ints, slots: Ints, share: Floats) ->
         for g in range(shards):
             have[e] += held[e, g]
             used[g] += held[e, g]
-    missing = 0
     for e in range(experts):
-        missing += max(0, copies[e] - have[e])
         for g in range(shards):
             if held[e, g]:
                 filled[g] += load[e] / max(have[e], copies[e])
@@ -52,7 +50,9 @@ def fill(load: Floats, held: Bools, copies: Ints, slots: Ints, share: Floats) ->
     for g in range(shards):
         while used[g] > slots[g]:
             used[g] -= _drop_surplus(held, have, copies, g)
-    free = 0
+    missing = free = 0
+    for e in range(experts):
+        missing += max(0, copies[e] - have[e])
     for g in range(shards):
         free += slots[g] - used[g]
     while free < missing:

@@ -46,12 +46,29 @@ def improve_layer(problem: LayerProblem, topology: Topology, current: Bools, bud
     held = current.copy()
     held[:, topology.slots == 0] = False
     if not len(problem.sets):
-        shares = topology.share
-        shard_kernel.even_out(problem.load, held, topology.slots, shares, problem.least, budget, 0.0, True)
+        _even_out_loads(problem, topology, held, budget)
         return held
     quick = replace(problem, sets=problem.sets[:QUICK], thorough=False)
     _split(quick, topology, _units(topology), held, current, budget)
     return held
+
+
+def _even_out_loads(problem: LayerProblem, topology: Topology, held: Bools, budget: int) -> None:
+    """Where only loads are known: over all shards at once, or inside each node if experts shall stay on theirs."""
+    regions = [np.arange(topology.shards)]
+    if problem.local:
+        regions = [np.flatnonzero(topology.node_index == node) for node in range(topology.nodes)]
+    spent = 0
+    for number, shards in enumerate(regions):
+        inner = np.ascontiguousarray(held[:, shards])
+        present = inner.any(axis=1)
+        load = problem.load * inner.sum(axis=1) / np.maximum(held.sum(axis=1), 1)
+        least = np.where(present, np.minimum(problem.least, inner.sum(axis=1)), 0)
+        spent += shard_kernel.even_out(
+            load, inner, topology.slots[shards], topology.share[shards], least,
+            (budget - spent) // (len(regions) - number), 0.0, True,
+        )  # fmt: skip
+        held[:, shards] = inner
 
 
 def _units(topology: Topology) -> list[Ints]:

@@ -147,9 +147,17 @@ class _Job:
         enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
         if self.before is None or self.fallback is None:
             return bool(enough)
+        apart, was_apart = self._nodes(held), self._nodes(self.fallback[layer])
+        enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
         repaired = int((self.fallback[layer] & ~self.before[layer]).sum())
         made = int((held & ~self.before[layer]).sum())
         return bool(enough) and made <= int(self.budgets[layer]) + repaired
+
+    def _nodes(self, held: Bools) -> NDArray[np.int64]:
+        """int64 ``[experts]``: on how many nodes each expert has copies."""
+        index = self.topology.node_index
+        at_node = np.stack([held[:, index == node].any(axis=1) for node in range(self.topology.nodes)])
+        return np.asarray(at_node.sum(axis=0), dtype=np.int64)
 
     def _judge(self, layer: int, held: Bools) -> Figures:
         if len(self.sample):
