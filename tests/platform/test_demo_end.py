@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import yaml
 
 from moe_dev import demo
 from moe_dev.demo import ENDING_SIGNALS, Demo, DemoError
@@ -78,3 +79,15 @@ def test_waiting_for_ready_notices_it_too(parts: Guarded) -> None:
     parts.kill()
     with pytest.raises(DemoError, match="sleeper ended with 137"):
         demo._wait_ready(running)
+
+
+@pytest.mark.e2e
+def test_a_deployment_goes_from_ones_own_cluster_though_its_operator_died(
+    installed: Kubectl, namespace: str, sleeper: Guarded
+) -> None:
+    deployment = yaml.safe_load(demo.EXAMPLE.read_text())
+    deployment["metadata"]["finalizers"] = ["moe-operator.io/cleanup"]
+    installed.apply(deployment, namespace=namespace)
+    sleeper.kill()
+    demo._remove(Demo(Cluster(installed, namespace, own=True), (sleeper,), "token", deployment))
+    assert installed.get("moe", "tiny", namespace) is None
