@@ -38,5 +38,5 @@ def another_plane(ray_cluster: LocalRay) -> Iterator[Callable[..., Plane]]:
 @pytest.fixture
 def openai(plane: Plane) -> Iterator[OpenAI]:
     """The official client, which tries nothing twice."""
-    with OpenAI(base_url=f"{plane.url}/v1", api_key=plane.api_key, max_retries=0, timeout=60) as client:
+    with OpenAI(base_url=f"{plane.url}/v1", api_key=plane.api_key, max_retries=0, timeout=180) as client:
         yield client

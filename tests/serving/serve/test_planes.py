@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def client_of(plane) -> OpenAI:
-    return OpenAI(base_url=f"{plane.url}/v1", api_key=plane.api_key, max_retries=0, timeout=60)
+    return OpenAI(base_url=f"{plane.url}/v1", api_key=plane.api_key, max_retries=0, timeout=180)
 
 
 def test_everything_over_tcp_and_verified_bit_for_bit(another_plane, tiny) -> None:
