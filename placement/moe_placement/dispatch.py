@@ -1,9 +1,12 @@
-"""Which copy of each expert a token goes to: the one rule that simulator, planner and data plane share.
+"""Which copy of each expert a token goes to: the one rule of simulator, planner and every contestant of a comparison.
 
 Prefer a shard that the token visits anyway, then a node that it visits anyway (its own included), then the least loaded
 copy. Nodes are chosen first: those that single copies force, then greedily the node that covers most of what is left.
 On these nodes a shard visited anyway is left alone once it is ``LENIENCE`` fuller than another that holds the expert:
 a visit inside a node is cheap, waiting for the fullest shard is not.
+The data plane's own choice (``moe_serving.routing.choice``) has the same preferences, but no memory of loads between
+steps yet; it cannot call this one as it is, since there shards come and go pair by pair.
+
 Vectorised over tokens: about 0.3 us per (token, expert) pair in batches of thousands.
 """
 

@@ -54,6 +54,13 @@ def test_a_loaded_shard_is_avoided() -> None:
     assert (chosen == 1).all()
 
 
+@pytest.mark.parametrize(("surplus", "chosen"), [(0.0, 2), (1000.0, 3)])
+def test_a_visited_shard_that_is_much_fuller_is_left_alone(surplus: float, chosen: int) -> None:
+    copies = copies_of(held(4, [2], [2, 3]), h100_nodes(2, 2, 2))
+    load = np.array([4000.0, 4000.0, 4000.0 + surplus, 4000.0])
+    assert choose_copies(np.array([[0, 1]]), copies, load=load)[0].tolist() == [2, chosen]
+
+
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 4), st.integers(1, 2))
 @settings(max_examples=40)
 def test_every_pair_goes_to_a_shard_that_holds_it(seed: int, nodes: int, gpus: int, copies: int) -> None:
