@@ -19,6 +19,7 @@ from moe_placement import (
     solve,
 )
 from moe_placement.baselines import eplb_global
+from moe_placement.solve.shard_kernel import level
 from moe_placement.traces import Traffic, generate_trace, split_by_prompt
 
 STRUCTURED = Traffic(tokens=4096, layers=2, experts=32, top_k=4, communities=4, affinity=2.0)
@@ -169,6 +170,25 @@ def test_a_time_limit_still_gives_a_plan() -> None:
     plan = solve(statistics(), h100_nodes(2, 2, 9), limits=Limits(time_limit=1e-6))
     assert not plan.complete
     assert (plan.placement.copies >= 1).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_replicated_experts_without_load_stay_without(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    load = np.where(np.arange(24) < 12, random.random(24), 0.0)
+    held = random.random((24, 6)) < 0.4
+    held[np.arange(24), np.arange(24) % 6] = True
+    part, filled = np.empty(held.shape), np.empty(6)
+    level(load, held, random.random(6) + 0.1, part, filled, 5)
+    assert part.sum(axis=1) == pytest.approx(load)
+
+
+def test_layers_not_reached_in_time_are_balanced_by_load() -> None:
+    load = np.exp(1.5 * np.random.default_rng(4).normal(size=(3, 64)))
+    topology = h100_nodes(2, 4, 9)
+    plan = solve(RoutingStatistics.of_loads(load), topology, limits=Limits(time_limit=1e-6))
+    assert not plan.complete
+    assert plan.after.shard_balance > 0.95
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def _pour(e: int, amount: float, held: Bools, share: Floats, part: Floats, fille
                 base += filled[h]
                 width += share[h]
         candidate = (base + amount) / width
-        if candidate >= top and candidate < water:
+        # The lowest copy alone always is a candidate; rounding must not say otherwise where there is little to pour.
+        if candidate >= top * (1 - 1e-12) and candidate < water:
             water = candidate
     for g in range(shards):
         if held[e, g]:

@@ -107,7 +107,7 @@ class _Job:
         before = None if self.before is None else self._judge(layer, self.before[layer])
         base = self._base(layer)
         if time.monotonic() > self.deadline:
-            held = self._balanced() if base is None else base
+            held = self._by_load(layer) if base is None else base
             return _Result(held, before, self._judge(layer, held), False)
         experts = self.statistics.shape.experts
         problem = LayerProblem(
@@ -122,7 +122,7 @@ class _Job:
         )
         if base is None or self.before is None:
             held = place_layer(problem, self.topology)
-            held = held if self._fits(held, layer) else self._balanced()
+            held = held if self._fits(held, layer) else self._by_load(layer)
             return _Result(held, None, self._judge(layer, held), True)
         found = improve_layer(problem, self.topology, base, int(self.budgets[layer]))
         unchanged = before is not None and bool((base == self.before[layer]).all())
@@ -136,11 +136,18 @@ class _Job:
     def _base(self, layer: int) -> Bools | None:
         return None if self.fallback is None else self.fallback[layer]
 
-    def _balanced(self) -> Bools:
-        """A layer that keeps the hard limits whatever they are."""
-        experts, slots = self.statistics.shape.experts, self.topology.shard_slots
-        held: Bools = balanced_placement(1, experts, slots, self.limits.min_copies).held[0]
-        return held
+    def _by_load(self, layer: int) -> Bools:
+        """A layer that keeps the hard limits whatever they are, balanced as far as loads alone can tell; at once."""
+        from moe_placement.solve.fill_kernel import fill, replicate  # noqa: PLC0415 - Numba is loaded only to solve
+
+        load, slots = self.load[layer], self.topology.slots
+        held = np.zeros((len(load), len(slots)), dtype=bool)
+        copies = np.full(len(load), self.limits.min_copies, dtype=np.int64)
+        replicate(load, copies, int(slots.sum()) - int(copies.sum()), int((slots > 0).sum()))
+        if fill(load, held, copies, slots, self.topology.share) == 0:
+            return held
+        balanced: Bools = balanced_placement(1, len(load), self.topology.shard_slots, self.limits.min_copies).held[0]
+        return balanced
 
     def _fits(self, held: Bools, layer: int) -> bool:
         """Whether a result keeps the limits; the search aims at them, this makes sure."""
