@@ -14,7 +14,7 @@ from moe_placement.topology import Topology
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-RIGOUR = 8.0
+RIGOUR = 4.0
 """Remote copies per token that a part's relative overload of 1 is worth."""
 PATIENCE = 100
 """Steps without progress before the search stops."""
@@ -89,14 +89,14 @@ class Search:
         parts, experts = len(self.capacity), len(masks)
         prices = np.ones(parts)
         random = np.random.default_rng(self.seed)
-        best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, 4 * RIGOUR, self.seed)
+        best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, 8 * RIGOUR, self.seed)
         for number in range(RESTARTED // experts):
             order = random.permutation(experts)
             trial = masks.copy()
             # Slots stay as they are used: who has which mask is shuffled, and then improved.
             trial[order] = masks[np.sort(order)]
             trial[masks == 0] = 0
-            found = self._run(trial, origin, UNLIMITED, prices, 2 * PATIENCE, 4 * RIGOUR, self.seed + number + 1)
+            found = self._run(trial, origin, UNLIMITED, prices, 2 * PATIENCE, 8 * RIGOUR, self.seed + number + 1)
             if found < best - 1e-12:
                 best = found
                 masks[:] = trial
