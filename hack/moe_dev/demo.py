@@ -230,7 +230,7 @@ def _show_how_to_go_on(demo: Demo) -> None:
     url, name = demo.live()["status"]["url"], demo.name
     kubectl = f"kubectl --namespace {demo.cluster.namespace}"
     chat = {"model": name, "stream": True, "messages": [{"role": "user", "content": "What is a pipe?"}]}
-    completion = f'model="{name}", prompt="The ", max_tokens=32'
+    completion = f'model="{name}", prompt="The ", max_tokens=32, temperature=0'
     client = f'import openai; c = openai.OpenAI(base_url="{url}", api_key="none")'
     lines = [
         *demo.cluster.shell,
