@@ -205,18 +205,17 @@ def _onto_shards(
         problem.load, inner, slots, share, problem.least, max(0, budget - made), EVEN, current is not None
     )
     if current is None and problem.covariance is not None and problem.risk > 0:
-        _settle(problem, inner, share)
+        _settle(problem, problem.covariance, inner, share)
     held[:, shards] = inner
     return made
 
 
-def _settle(problem: LayerProblem, inner: Bools, share: Floats) -> None:
+def _settle(problem: LayerProblem, covariance: Floats, inner: Bools, share: Floats) -> None:
     """Spread what surges together over the shards of one unit; ``inner`` bool ``[experts, shards]`` is changed."""
     copies = inner.sum(axis=1)
     part = problem.load / np.maximum(copies, 1)
     yielding = np.where(copies + problem.elsewhere > 1, YIELD * part, 0.0)
     weight = 1.0 / np.maximum(copies, 1)
-    covariance = problem.covariance if problem.covariance is not None else np.zeros((len(part), len(part)))
     settle_kernel.settle(part, weight, yielding, inner, share, covariance, problem.risk, SWAPS)
 
 

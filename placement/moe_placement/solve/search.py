@@ -59,14 +59,14 @@ class Search:
         if problem.local:
             beyond = np.arange(parts + 1) > fewest[:, None]
             slots_of = np.where(beyond, UNLIMITED, slots_of)
-        load = problem.load / max(float(problem.load.sum()), 1e-300)
         arrays = (sets, weight, inside, first, members)
         total = max(float(problem.load.sum()), 1e-300)
-        known = problem.covariance is not None
-        covariance = problem.covariance / total**2 if problem.covariance is not None else np.zeros((0, 0))
+        covariance, risk = np.zeros((0, 0)), 0.0
+        if problem.covariance is not None:
+            covariance, risk = problem.covariance / total**2, problem.risk * HAZARD / parts
         return cls(
-            arrays, load, np.ascontiguousarray(covariance), fewest, slots_of, capacity, share, problem.slack,
-            problem.risk * HAZARD / parts if known else 0.0, problem.seed, problem.thorough,
+            arrays, problem.load / total, covariance, fewest, slots_of, capacity, share, problem.slack, risk,
+            problem.seed, problem.thorough,
         )  # fmt: skip
 
     def improve(self, masks: Ints, origin: Ints, budget: int) -> float:

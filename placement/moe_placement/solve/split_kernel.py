@@ -31,6 +31,7 @@ from moe_placement.solve.moves_kernel import (
 from moe_placement.solve.price_kernel import Floats, Ints, give_mask, interaction, popcount, price_alternatives
 
 YIELD = 0.25
+"""Part of a replicated expert's load that its other copies are counted on to take when this part's load surges."""
 
 
 @compiled
@@ -190,12 +191,13 @@ def _ease(load: float, old: int, new: int, relief: Floats) -> None:
 
 @compiled
 def _yielding(mask: int, p: int) -> float:
+    """What part of an expert's load its other copies can take over from part p."""
     return YIELD * part_in(mask, p) if popcount(mask) > 1 else 0.0
 
 
 @compiled
 def _deviation(square: Floats, relief: Floats, share: Floats) -> float:
-    """Sum over parts of the standard deviation of their relative load: sqrt(1' Sigma 1) of each."""
+    """Sum over parts of the standard deviation of their relative load, sqrt(1' Sigma 1), less what copies relieve."""
     total = 0.0
     for p in range(len(square)):
         if share[p] > 0:

@@ -114,14 +114,8 @@ class RoutingStatistics:
         """float64 ``[experts, experts]``: covariance between windows of the experts' parts of their layer's load."""
         if len(self.windows) < 2:
             return np.zeros((self.shape.experts, self.shape.experts))
-        part = self.window_parts()[:, layer]
+        part, _ = self._layer_windows(layer)
         return np.atleast_2d(np.cov(part, rowvar=False)).astype(np.float64)
-
-    def window_parts(self) -> NDArray[np.float64]:
-        """float64 ``[windows, layers, experts]``: loads of the windows that had traffic, each layer summing to 1."""
-        total = self.windows.sum(axis=2, keepdims=True)
-        busy = (total[:, :, 0] > 0).all(axis=1)
-        return np.asarray(self.windows[busy] / total[busy], dtype=np.float64)
 
     def steadied_covariance(self, layer: int) -> NDArray[np.float64] | None:
         """``covariance`` with what sampling alone explains taken out; None for fewer than two windows with traffic.
@@ -129,16 +123,22 @@ class RoutingStatistics:
         A count of n has a variance of about n by chance; an expert's departures from its mean shrink by the root of
         the part of their variance that is more than that.
         """
-        parts = self.window_parts()[:, layer]
+        parts, counts = self._layer_windows(layer)
         if len(parts) < 2:
             return None
-        total = self.windows.sum(axis=2)
-        busy = total[(total > 0).all(axis=1)][:, layer]
         mean = parts.mean(axis=0)
-        by_chance = mean * (1.0 / busy).mean()
+        by_chance = mean * (1.0 / counts).mean()
         kept = np.clip(1 - by_chance / np.maximum(parts.var(axis=0, ddof=1), 1e-300), 0, 1)
         departures = np.sqrt(kept) * (parts - mean)
         return np.asarray(departures.T @ departures / (len(parts) - 1), dtype=np.float64)
+
+    def _layer_windows(self, layer: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of the windows in which all layers had traffic: one layer's loads ``[windows, experts]``, each window summing
+        to 1, and what they sum to by themselves ``[windows]``."""
+        busy = (self.windows.sum(axis=2) > 0).all(axis=1)
+        loads = self.windows[busy, layer]
+        counts = loads.sum(axis=1)
+        return loads / counts[:, None], counts
 
     def decay(self, factor: float) -> None:
         """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
