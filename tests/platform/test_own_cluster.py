@@ -1,10 +1,10 @@
 """A demo in somebody's cluster keeps to its namespace and changes nothing else, or says why it does not run."""
 
 import datetime
-import json
 from collections.abc import Iterator
 
 import pytest
+from access_review import can
 
 from moe_dev import own_cluster
 from moe_dev.controlplane import ControlPlane
@@ -28,19 +28,6 @@ def version_of_crd(kubectl: Kubectl) -> str:
     found = kubectl.get("crd", CRD)
     assert found is not None
     return str(found["metadata"]["resourceVersion"])
-
-
-def may(kubectl: Kubectl, verb: str, resource: str, namespace: str) -> bool:
-    """Whether the demo's operator may do that, by what the API server says; `resource`: group/plural."""
-    group, _, plural = resource.rpartition("/")
-    attributes = {"verb": verb, "group": group, "resource": plural, "namespace": namespace}
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {"user": OPERATOR, "resourceAttributes": attributes},
-    }
-    answer = json.loads(kubectl.run("create", "-o", "json", "-f", "-", text=json.dumps(review)))
-    return bool(answer["status"]["allowed"])
 
 
 @pytest.mark.parametrize(
@@ -81,11 +68,11 @@ def test_rights_for_a_cluster_become_rights_in_one_namespace() -> None:
 def test_all_but_the_crd_is_in_a_namespace_that_goes(own: Kubectl, capsys: pytest.CaptureFixture[str]) -> None:
     own.run("delete", "crd", CRD, "--ignore-not-found")
     with demo_namespace(own):
-        assert may(own, "list", "moe-operator.io/moedeployments", "moe-demo")
-        assert not may(own, "update", "coordination.k8s.io/leases", "moe-demo")  # but the one of its name
-        assert may(own, "create", "coordination.k8s.io/leases", "moe-demo")
-        assert not may(own, "list", "moe-operator.io/moedeployments", "default")
-        assert not may(own, "get", "secrets", "default")
+        assert can(own, OPERATOR, "list", "moe-operator.io", "moedeployments", "moe-demo")
+        assert not can(own, OPERATOR, "update", "coordination.k8s.io", "leases", "moe-demo")  # but the one of its name
+        assert can(own, OPERATOR, "create", "coordination.k8s.io", "leases", "moe-demo")
+        assert not can(own, OPERATOR, "list", "moe-operator.io", "moedeployments", "default")
+        assert not can(own, OPERATOR, "get", "", "secrets", "default")
         assert own.get("namespace", "moe-system") is None
         assert "moe-operator" not in own.run("get", "clusterroles,clusterrolebindings", "-o", "name")
     assert own.get("namespace", "moe-demo") is None

@@ -1,8 +1,7 @@
 """The operator has the rights it needs and no others; people get theirs by the usual roles."""
 
-import json
-
 import pytest
+from access_review import can
 
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import service_account
@@ -32,27 +31,6 @@ MAY_NOT = [
     ("create", "coordination.k8s.io", "leases", EVERYWHERE),
     ("create", "rbac.authorization.k8s.io", "rolebindings", EVERYWHERE),
 ]
-
-
-def can(kube: Kubectl, user: str, verb: str, group: str, resource: str, namespace: str) -> bool:
-    """``resource`` is ``plural``, ``plural/subresource`` or ``plural:name``."""
-    plural, _, name = resource.partition(":")
-    plural, _, subresource = plural.partition("/")
-    attributes = {
-        "verb": verb,
-        "group": group,
-        "resource": plural,
-        "subresource": subresource,
-        "name": name,
-        "namespace": namespace,
-    }
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {"user": user, "resourceAttributes": attributes},
-    }
-    answer = json.loads(kube.run("create", "-f", "-", "-o", "json", text=json.dumps(review)))
-    return bool(answer["status"]["allowed"])
 
 
 @pytest.mark.parametrize(("verb", "group", "resource", "namespace"), MAY)

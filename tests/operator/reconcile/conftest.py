@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from moe_facts import FACTS
 
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.serve_rest.merge import Change
@@ -19,16 +20,6 @@ from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport, Traffic
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-FACTS = ModelFacts(
-    digest="sha256:1",
-    architecture="Mixtral",
-    layers=2,
-    experts=8,
-    top_k=2,
-    bytes_per_expert=100,
-    dtype="float32",
-    max_context=512,
-)
 
 
 def deployment(generation: int = 1, status: MoEDeploymentStatus | None = None, **experts: Any) -> MoEDeployment:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from moe_facts import FACTS
 
 from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import Change
@@ -10,20 +11,10 @@ from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
 from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.model import ModelProblem
 
 CORE = application_name("team", "tiny", "u-1")
-# Another model of the same shape.
-FACTS = ModelFacts(
-    digest="sha256:2",
-    architecture="Mixtral",
-    layers=2,
-    experts=8,
-    top_k=2,
-    bytes_per_expert=100,
-    dtype="float32",
-    max_context=512,
-)
+ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})
 
 
 def shards(plan: Plan) -> list[int]:
@@ -258,7 +249,7 @@ def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> 
     [
         (None, 2, None),
         (ModelProblem(reason="PathNotFound", message="no models/other"), 2, Reason.PATH_NOT_FOUND),
-        (FACTS, 9, Reason.TOO_MANY_SHARDS),
+        (ANOTHER_MODEL, 9, Reason.TOO_MANY_SHARDS),
     ],
 )
 def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candidate, shards: int, reason) -> None:
@@ -282,7 +273,7 @@ def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candida
     assert user_config(plane.run(), "api")["api_key_sha256"] == ["a" * 64]
     plane.more = {}
     # Mended: the files, or the spec.
-    plane.candidate = FACTS
+    plane.candidate = ANOTHER_MODEL
     plane.change(shards=2, spec=OTHER_MODEL)
     assert plane.run().step is Step.REPLACE
 

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from fake_kube import FakeKube
 from fake_ray import FakeDirectory, FakeRay
+from moe_facts import FACTS
 
 from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.backends.errors import StalePlanError
@@ -22,18 +23,7 @@ from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.reconciler import Reconciler, Result
 from moe_operator.telemetry.metrics import Metrics
-from moe_placement.wire.model import ModelFacts
 
-FACTS = ModelFacts(
-    digest="sha256:1",
-    architecture="Mixtral",
-    layers=2,
-    experts=8,
-    top_k=2,
-    bytes_per_expert=100,
-    dtype="float32",
-    max_context=512,
-)
 INTERNAL_KEY = "tiny-moe-internal"
 
 
