@@ -94,9 +94,10 @@ def part_in(mask: int, p: int) -> float:
 @compiled
 def strained(e: int, old: int, new: int, strain: Floats) -> float:
     """First-order price of the risk that an expert's new mask brings; ``strain`` is of ``split_kernel``."""
+    before, after = 1.0 / max(popcount(old), 1), 1.0 / max(popcount(new), 1)
     total = 0.0
     for p in range(len(strain)):
-        total += (part_in(new, p) - part_in(old, p)) * strain[p, e]
+        total += (((new >> p) & 1) * after - ((old >> p) & 1) * before) * strain[p, e]
     return total
 
 

@@ -69,7 +69,8 @@ def refine(
     alternatives = np.zeros((experts, len(hits)))
     cost = price_alternatives(sets, weight, inside, masks, hits, costs, alternatives)
     used, loads = np.zeros(parts, np.int64), np.zeros(parts)
-    pull, square, strain = np.zeros((parts, experts)), np.zeros(parts), np.zeros((parts, experts))
+    pull, square = np.zeros((parts, experts)), np.zeros(parts)
+    strain = np.zeros((parts if risk > 0 else 0, experts))
     relief = np.zeros(parts)
     fresh_bits = _take_stock(masks, load, slots_of, origin, used, loads)
     if risk > 0:
