@@ -120,17 +120,15 @@ def _choose_chunk(
     ids: NDArray[np.int64], copies: LayerCopies, home: NDArray[np.integer] | None, running: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     options = copies.shards[ids]
-    single = (options[:, :, 1:] == copies.n_shards).all(axis=2)
-    at_node = _visited_nodes(ids, options, single, copies, home, running)
+    at_node = _visited_nodes(ids, copies, home, running)
     rows = np.arange(len(ids))
     allowed = at_node[rows[:, None, None], copies.node_of_shard[options]]
     return _choose_shards(options, allowed, copies, home, running)
 
 
 def _visited_nodes(
-    ids: NDArray[np.int64], options: NDArray[np.int64], single: NDArray[np.bool_], copies: LayerCopies,
-    home: NDArray[np.integer] | None, running: NDArray[np.float64],
-) -> NDArray[np.bool_]:  # fmt: skip
+    ids: NDArray[np.int64], copies: LayerCopies, home: NDArray[np.integer] | None, running: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """bool ``[tokens, n_nodes + 1]``: nodes that cover each token's experts; the padding's column is False."""
     n_nodes = copies.n_nodes
     rows = np.arange(len(ids))
@@ -141,7 +139,7 @@ def _visited_nodes(
     if home is not None:
         visited[rows, copies.node_of_shard[home]] = True
     nodes = copies.nodes[ids]
-    forced = (nodes[:, :, 1:] == n_nodes).all(axis=2)
+    forced = nodes[:, :, 1] == n_nodes if nodes.shape[2] > 1 else np.ones(ids.shape, dtype=bool)
     visited[rows[:, None], np.where(forced, nodes[:, :, 0], n_nodes)] = True
     visited[:, n_nodes] = False
     node_load = np.bincount(copies.node_of_shard, weights=running, minlength=n_nodes + 1)
@@ -149,7 +147,7 @@ def _visited_nodes(
     open_rows = rows
     while len(open_rows):
         near = nodes[open_rows]
-        missing = ~visited[open_rows[:, None, None], near].any(axis=2) & (near[:, :, 0] < n_nodes)
+        missing = ~_any_column(visited[open_rows[:, None, None], near]) & (near[:, :, 0] < n_nodes)
         still = missing.any(axis=1)
         open_rows, near, missing = open_rows[still], near[still], missing[still]
         if not len(open_rows):
@@ -160,6 +158,14 @@ def _visited_nodes(
         score[:, n_nodes] = -1
         visited[open_rows, score.argmax(axis=1)] = True
     return visited
+
+
+def _any_column(member: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``member.any(axis=2)`` where there are few columns, which NumPy's own is slow at."""
+    found = member[:, :, 0]
+    for column in range(1, member.shape[2]):
+        found = found | member[:, :, column]
+    return found
 
 
 def _choose_shards(
@@ -173,8 +179,12 @@ def _choose_shards(
     visited = np.zeros((tokens, pad + 1), dtype=bool)
     if home is not None:
         visited[rows, home] = True
-    forced = allowed.sum(axis=2) == 1
-    forced_shard = np.where(forced, np.where(allowed, options, 0).sum(axis=2), pad)
+    ways, target = np.zeros((tokens, k), dtype=np.int16), np.zeros((tokens, k), dtype=np.int64)
+    for column in range(width):  # few: faster than sums over the last axis
+        ways += allowed[:, :, column]
+        np.copyto(target, options[:, :, column], where=allowed[:, :, column])
+    forced = ways == 1
+    forced_shard = np.where(forced, target, pad)
     visited[rows[:, None], forced_shard] = True
     visited[:, pad] = False
     running += np.bincount(forced_shard.ravel(), minlength=pad + 1)

@@ -15,8 +15,6 @@ TOP = 8
 """Moves remembered per direction."""
 EXACT = 6
 """Pairs priced exactly per step."""
-NEVER = 1e9
-"""Price of a move that must rest."""
 
 
 @compiled
@@ -57,32 +55,46 @@ def collect(
     expert: Ints,
     target: Ints,
 ) -> None:
-    """The ``TOP`` cheapest moves of each direction: from p to q, one more copy on q, one copy less on p."""
+    """The ``TOP`` cheapest moves of each direction, experts at rest left out.
+
+    This is half of a step's time, so the price of risk (``strained``) is put together from what all moves of an expert
+    share, and a move is handed on only if it is among the cheapest.
+    """
     count[:] = 0
+    moves, risky = parts * parts, len(strain) > 0
     for e in range(len(masks)):
         old = masks[e]
-        if old == 0:
+        if old == 0 or resting[e] > step:
             continue
-        copies = popcount(old)
-        now = alternatives[e, old]
-        penalty = NEVER if resting[e] > step else 0.0
+        copies, now, stress, bent = popcount(old), alternatives[e, old], 0.0, 0.0
+        if risky:
+            for p in range(parts):
+                stress += ((old >> p) & 1) * strain[e, p]
         for q in range(parts):
+            if risky:
+                bent = strain[e, q]
             if (old >> q) & 1:
                 if copies > least[e]:
-                    new = old & ~(1 << q)
-                    price = alternatives[e, new] - now + penalty + strained(e, old, new, strain)
-                    _remember(parts * parts + parts + q, price, e, new, count, cost, expert, target)
+                    new, d = old & ~(1 << q), moves + parts + q
+                    left = (stress - bent) / (copies - 1) if copies > 1 else 0.0
+                    price = alternatives[e, new] - now + left - stress / copies
+                    if count[d] < TOP or price < cost[d, TOP - 1]:
+                        _remember(d, price, e, new, count, cost, expert, target)
                 continue
-            new = old | (1 << q)
-            price = alternatives[e, new] - now + penalty + strained(e, old, new, strain)
-            _remember(parts * parts + q, price, e, new, count, cost, expert, target)
+            new, d = old | (1 << q), moves + q
+            price = alternatives[e, new] - now + (stress + bent) / (copies + 1) - stress / copies
+            if count[d] < TOP or price < cost[d, TOP - 1]:
+                _remember(d, price, e, new, count, cost, expert, target)
             for p in range(parts):
                 if (old >> p) & 1:
-                    new = (old & ~(1 << p)) | (1 << q)
+                    new, d = (old & ~(1 << p)) | (1 << q), p * parts + q
                     # The parts' wish for load tells apart moves of equal cost.
-                    wish = load[e] / copies * (rest_wanted[p] - rest_wanted[q])
-                    price = alternatives[e, new] - now + penalty + strained(e, old, new, strain) + wish
-                    _remember(p * parts + q, price, e, new, count, cost, expert, target)
+                    shift = load[e] * (rest_wanted[p] - rest_wanted[q])
+                    if risky:
+                        shift += bent - strain[e, p]
+                    price = alternatives[e, new] - now + shift / copies
+                    if count[d] < TOP or price < cost[d, TOP - 1]:
+                        _remember(d, price, e, new, count, cost, expert, target)
 
 
 @compiled
@@ -93,11 +105,12 @@ def part_in(mask: int, p: int) -> float:
 
 @compiled
 def strained(e: int, old: int, new: int, strain: Floats) -> float:
-    """First-order price of the risk that an expert's new mask brings; ``strain`` is of ``split_kernel``."""
-    before, after = 1.0 / max(popcount(old), 1), 1.0 / max(popcount(new), 1)
+    """First-order price of the risk that an expert's new mask brings; ``strain`` is empty where risk has no price."""
     total = 0.0
-    for p in range(len(strain)):
-        total += (((new >> p) & 1) * after - ((old >> p) & 1) * before) * strain[p, e]
+    if len(strain):
+        before, after = 1.0 / max(popcount(old), 1), 1.0 / max(popcount(new), 1)
+        for p in range(strain.shape[1]):
+            total += (((new >> p) & 1) * after - ((old >> p) & 1) * before) * strain[e, p]
     return total
 
 
@@ -105,14 +118,9 @@ def strained(e: int, old: int, new: int, strain: Floats) -> float:
 def _remember(
     direction: int, price: float, e: int, new: int, count: Ints, cost: Floats, expert: Ints, target: Ints
 ) -> None:
-    """Insert into the direction's list, which stays sorted by price and at most ``TOP`` long."""
-    n = count[direction]
-    if n == TOP:
-        if price >= cost[direction, n - 1]:
-            return
-        n -= 1
-    else:
-        count[direction] += 1
+    """Insert into the direction's list, which stays sorted by price; where it is full, the dearest goes."""
+    n = min(count[direction], TOP - 1)
+    count[direction] = n + 1
     while n > 0 and cost[direction, n - 1] > price:
         cost[direction, n] = cost[direction, n - 1]
         expert[direction, n] = expert[direction, n - 1]
@@ -166,6 +174,9 @@ def pair_up(
                 if not wide and not _complement(a, b, parts):
                     continue
                 for j in range(count[b]):
+                    # Overload can at best go away; what is too dear even then need not be looked at.
+                    if picks == EXACT and price[a, i] + price[b, j] - rigour * over >= pick_price[EXACT - 1]:
+                        continue
                     added = fresh[a, i] + fresh[b, j]
                     if expert[a, i] == expert[b, j] or (added > 0 and added > limit):
                         continue

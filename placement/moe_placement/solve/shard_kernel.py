@@ -34,46 +34,43 @@ def level(load: Floats, held: Bools, share: Floats, part: Floats, filled: Floats
     experts, shards = held.shape
     filled[:] = 0.0
     part[:] = 0.0
-    copies = np.zeros(experts, np.int64)
+    begin, holders = np.zeros(experts + 1, np.int64), np.empty(experts * shards, np.int64)
     for e in range(experts):
-        for g in range(shards):
-            copies[e] += held[e, g]
+        end = begin[e]
         for g in range(shards):
             if held[e, g]:
-                part[e, g] = load[e] / copies[e]
-                filled[g] += part[e, g]
+                holders[end] = g
+                end += 1
+        begin[e + 1] = end
+        for g in holders[begin[e] : end]:
+            part[e, g] = load[e] / (end - begin[e])
+            filled[g] += part[e, g]
     for _ in range(sweeps):
         for e in range(experts):
-            if copies[e] > 1:
-                _pour(e, load[e], held, share, part, filled)
+            if begin[e + 1] - begin[e] > 1:
+                _pour(load[e], holders[begin[e] : begin[e + 1]], share, part[e], filled)
 
 
 @compiled
-def _pour(e: int, amount: float, held: Bools, share: Floats, part: Floats, filled: Floats) -> None:
-    """Water-fill one expert's load over its copies, given the load of all others."""
-    shards = held.shape[1]
-    for g in range(shards):
-        if held[e, g]:
-            filled[g] -= part[e, g]
-            part[e, g] = 0.0
+def _pour(amount: float, holders: Ints, share: Floats, part: Floats, filled: Floats) -> None:
+    """Water-fill one expert's load over its copies, given the load of all others; ``part`` is the expert's row."""
+    for g in holders:
+        filled[g] -= part[g]
     # The level is the lowest at which the copies below it have taken the whole amount.
     water = 1e300
-    for g in range(shards):
-        if not held[e, g]:
-            continue
+    for g in holders:
         top, base, width = filled[g] / share[g], 0.0, 0.0
-        for h in range(shards):
-            if held[e, h] and filled[h] / share[h] <= top:
+        for h in holders:
+            if filled[h] / share[h] <= top:
                 base += filled[h]
                 width += share[h]
         candidate = (base + amount) / width
         # The lowest copy alone always is a candidate; rounding must not say otherwise where there is little to pour.
         if candidate >= top * (1 - 1e-12) and candidate < water:
             water = candidate
-    for g in range(shards):
-        if held[e, g]:
-            part[e, g] = max(0.0, water * share[g] - filled[g])
-            filled[g] += part[e, g]
+    for g in holders:
+        part[g] = max(0.0, water * share[g] - filled[g])
+        filled[g] += part[g]
 
 
 @compiled

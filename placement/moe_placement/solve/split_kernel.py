@@ -7,7 +7,7 @@ taken, even if it is for the worse; experts just moved rest for a while (tabu), 
 Array arguments, beyond those of ``price_kernel``: load float64 [experts], summing to 1; covariance float64 [experts,
 experts] of these loads; pull float64 [parts, experts], covariance of each part's load with each expert's; square
 float64 [parts], variance of each part's load; relief float64 [parts], load that other copies can take over; strain
-float64 [parts, experts], price of the risk that a unit more of an expert's load in a part brings; least int64 [experts]
+float64 [experts, parts], price of the risk that a unit more of an expert's load in a part brings; least int64 [experts]
 fewest parts; slots_of int64 [experts, parts + 1] slots in each part by number of parts; capacity, share per part.
 """
 
@@ -18,7 +18,6 @@ import numpy as np
 from moe_placement.solve.compiled import compiled
 from moe_placement.solve.moves_kernel import (
     EXACT,
-    NEVER,
     TOP,
     changes,
     collect,
@@ -70,7 +69,7 @@ def refine(
     cost = price_alternatives(sets, weight, inside, masks, hits, costs, alternatives)
     used, loads = np.zeros(parts, np.int64), np.zeros(parts)
     pull, square = np.zeros((parts, experts)), np.zeros(parts)
-    strain = np.zeros((parts if risk > 0 else 0, experts))
+    strain = np.zeros((experts if risk > 0 else 0, parts))
     relief = np.zeros(parts)
     fresh_bits = _take_stock(masks, load, slots_of, origin, used, loads)
     if risk > 0:
@@ -103,11 +102,9 @@ def refine(
                 fresh[d, i] = popcount(target[d, i] & ~origin[e]) - popcount(masks[e] & ~origin[e])
                 bend[d, i] = strained(e, masks[e], target[d, i], strain)
                 price[d, i] = alternatives[e, target[d, i]] - alternatives[e, masks[e]] + bend[d, i]
-                if resting[e] > step:
-                    price[d, i] += NEVER
         picks = pair_up(count, price, expert, fresh, load_change, slot_change, used, capacity, loads, share, slack,
                          rigour, limit - fresh_bits, wide, pick_price, pick)  # fmt: skip
-        chosen, change = -1, NEVER / 2
+        chosen, change = -1, np.inf
         for c in range(picks):
             a, i, b, j = pick[c]
             exact = pick_price[c]
@@ -122,8 +119,6 @@ def refine(
                 )  # fmt: skip
             if exact < change:
                 chosen, change = c, exact
-        if picks == 0:
-            break
         if chosen < 0:
             continue
         value += change
@@ -179,8 +174,8 @@ def _strain(pull: Floats, square: Floats, relief: Floats, share: Floats, risk: f
     for p in range(len(share)):
         deviation = np.sqrt(max(square[p], 0.0))
         slope = risk / (deviation * share[p]) if share[p] > 0 and deviation > max(relief[p], 0.0) else 0.0
-        for e in range(strain.shape[1]):
-            strain[p, e] = slope * pull[p, e]
+        for e in range(len(strain)):
+            strain[e, p] = slope * pull[p, e]
 
 
 @compiled

@@ -130,7 +130,9 @@ class RoutingStatistics:
         by_chance = mean * (1.0 / counts).mean()
         kept = np.clip(1 - by_chance / np.maximum(parts.var(axis=0, ddof=1), 1e-300), 0, 1)
         departures = np.sqrt(kept) * (parts - mean)
-        return np.asarray(departures.T @ departures / (len(parts) - 1), dtype=np.float64)
+        # Not by matrix product: BLAS would start threads of its own under the solver's, and they spin for a while.
+        covariance: NDArray[np.float64] = np.einsum("we,wf->ef", departures, departures) / (len(parts) - 1)
+        return covariance
 
     def _layer_windows(self, layer: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of the windows in which all layers had traffic: one layer's loads ``[windows, experts]``, each window summing
