@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test lint crds model bench lock clean
+.PHONY: help setup demo demo-stop test exactness lint crds model bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo-stop: ## end the demo of this clone, and nothing else
 
 test: setup ## run all tests
 	@$(RUN) -m pytest $(TESTS)
+
+exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour
+	@$(RUN) -m pytest -m whole
 
 lint: setup ## ruff, mypy, import arrows, CRDs as generated
 	@.venv/bin/ruff check

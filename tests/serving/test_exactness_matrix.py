@@ -1,6 +1,7 @@
 """Greedy tokens over real shards equal plain transformers' in float32: models x shards x copies x batch x network.
 
-Shards are processes of their own, reached over sockets; Serve is not involved. 32 prompts of 64 tokens each time.
+Shards are processes of their own, reached over sockets; Serve is not involved. 32 prompts of 64 tokens each time make
+the whole matrix, a quarter of an hour (``make exactness``); every cell of it is sampled each time all tests run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from moe_serving.routing.client import RemoteExperts
 from moe_serving.wire.transport import SocketCompletion
 
 PROMPTS, TOKENS = 32, 64
+SAMPLED = {1: 3, 8: 12}
+"""Prompts of the sample, by how many are asked at once: time goes with the number of steps."""
 SHARDS_AND_COPIES = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]
 """All of 1, 2, 4 shards and 1, 2 copies with no more copies than shards."""
 RANDOM = {"mixtral": {"num_hidden_layers": 2}, "qwen2_moe": {}, "qwen3_moe": {}, "olmoe": {"num_hidden_layers": 2}}
@@ -52,10 +55,10 @@ class Served:
         experts = cluster.client()
         return cls(path, cluster, experts, stack.enter_context(running_engine(path, experts=experts)))
 
-    def compare_all(self, shards: int, copies: int, at_once: int, tally: Tally) -> None:
+    def compare_all(self, shards: int, copies: int, at_once: int, count: int, tally: Tally) -> None:
         self._cluster.place(shards, copies)
         before = self._pairs_by_shard()
-        asked = prompts(PROMPTS, vocabulary=self._engine.model.vocabulary)
+        asked = prompts(count, vocabulary=self._engine.model.vocabulary)
         answers = complete(self._engine, asked, greedy(TOKENS), at_once)
         for prompt, wanted, got in zip(asked, reference_greedy(self._path, asked, TOKENS), answers, strict=True):
             compare(self._path, prompt, wanted, got, lambda done, p=prompt: self._resume(p, done), tally)
@@ -99,11 +102,27 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
     tally.check()
 
 
-@pytest.mark.parametrize(("model", "shards", "copies", "at_once"), MATRIX)
+cells = pytest.mark.parametrize(("model", "shards", "copies", "at_once"), MATRIX)
+over_tcp = pytest.mark.parametrize("model", ["tiny", *RANDOM])
+
+
+@cells
+def test_sample_of_unix(served, model, shards, copies, at_once, tally):
+    served(model, "unix").compare_all(shards, copies, at_once, SAMPLED[at_once], tally)
+
+
+@over_tcp
+def test_sample_of_tcp(served, model, tally):
+    served(model, "tcp").compare_all(shards=4, copies=2, at_once=8, count=SAMPLED[8], tally=tally)
+
+
+@pytest.mark.whole
+@cells
 def test_unix(served, model, shards, copies, at_once, tally):
-    served(model, "unix").compare_all(shards, copies, at_once, tally)
+    served(model, "unix").compare_all(shards, copies, at_once, PROMPTS, tally)
 
 
-@pytest.mark.parametrize("model", ["tiny", *RANDOM])
+@pytest.mark.whole
+@over_tcp
 def test_tcp(served, model, tally):
-    served(model, "tcp").compare_all(shards=4, copies=2, at_once=8, tally=tally)
+    served(model, "tcp").compare_all(shards=4, copies=2, at_once=8, count=PROMPTS, tally=tally)

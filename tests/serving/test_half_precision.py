@@ -30,7 +30,7 @@ Asked = list[tuple[Tokens, Tokens]]
 """Prompts and what is put behind them."""
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.whole)])
 @pytest.mark.parametrize("variant", ["tiny", "mixtral", "olmoe"])
 def test_distance_to_float32(request, checkpoint_of, variant, dtype):
     path = request.getfixturevalue("tiny") if variant == "tiny" else checkpoint_of(variant)
