@@ -21,9 +21,12 @@ PATIENCE = 100
 HAZARD = 3.5
 """Remote copies per token that a surge by a relative load of 1 is worth. In modelled time it is about 2; more is paid,
 since a surge is felt by every token and a remote copy by one. (``RIGOUR`` is more still: it enforces a limit.)"""
-SMALL, RESTARTED = 32, 384
-"""Up to ``SMALL`` experts the search also starts from ``RESTARTED`` / experts random splits: steps are cheap there, and
-traps deep. 105 of 105 small instances with known optima are then solved to the optimum; with 8 starts 102 are."""
+SMALL, RESTARTED, MOST = 32, 12288, 96
+"""Up to ``SMALL`` experts the search also starts from random splits, ``RESTARTED`` / experts^2 but at most ``MOST``:
+steps are cheap there, and traps deep. 105 of 105 small instances with known optima are then solved; with half as many
+restarts 104 are."""
+STERN = 32.0
+"""How many times ``RIGOUR`` overload costs in these searches: one expert more or less is much of a part's load."""
 URGENCY = 1.0
 """How strongly the price of a visit follows how often a part is visited."""
 UNLIMITED = 1 << 30
@@ -89,14 +92,14 @@ class Search:
         parts, experts = len(self.capacity), len(masks)
         prices = np.ones(parts)
         random = np.random.default_rng(self.seed)
-        best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, 8 * RIGOUR, self.seed)
-        for number in range(RESTARTED // experts):
+        best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, STERN * RIGOUR, self.seed)
+        for number in range(min(MOST, RESTARTED // experts**2)):
             order = random.permutation(experts)
             trial = masks.copy()
             # Slots stay as they are used: who has which mask is shuffled, and then improved.
             trial[order] = masks[np.sort(order)]
             trial[masks == 0] = 0
-            found = self._run(trial, origin, UNLIMITED, prices, 2 * PATIENCE, 8 * RIGOUR, self.seed + number + 1)
+            found = self._run(trial, origin, UNLIMITED, prices, 2 * PATIENCE, STERN * RIGOUR, self.seed + number + 1)
             if found < best - 1e-12:
                 best = found
                 masks[:] = trial
