@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from linked import wait_linked, wait_until
 
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
@@ -107,6 +108,7 @@ def table(shards: Sequence[FakeShard], epoch: int = 1) -> RoutingTable:
 def client(shards: Sequence[FakeShard], patience: Patience = Patience()) -> RemoteExperts[FakeCompletion]:  # noqa: B008
     experts = RemoteExperts(1, EXPERTS, FakeFabric(shards), "node", patience)
     experts.update(table(shards))
+    wait_linked(experts)
     return experts
 
 
@@ -200,6 +202,8 @@ def test_a_shard_that_cannot_be_reached_is_named_with_the_reason() -> None:
     shards = [FakeShard({0, 1, 2, 3})]
     experts = RemoteExperts(1, EXPERTS, Unreachable(shards), "node", Patience(unavailable_seconds=0.3))
     experts.update(table(shards))
+    links, (shard,) = experts._routes.links, experts._routes.adopt().shards
+    wait_until(lambda: "no route" in links.problem(shard), "the first attempt to fail")
     with pytest.raises(ExpertsUnavailableError, match=r"shard 0 \(no route to host\)"):
         forward(experts)
     experts.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cluster import LocalCluster
+from linked import wait_linked
 from torch import Tensor
 
 from moe_serving.engine.errors import ExpertsUnavailableError
@@ -202,6 +203,7 @@ def test_a_stale_table_is_harmless(cluster: LocalCluster, whole: LocalExperts) -
     """While no directory tells it otherwise, the client asks a shard for what it has freed, and is sent elsewhere."""
     placement = cluster.place(shards=2, copies=2)
     experts = cluster.client()
+    wait_linked(experts)
     cluster.stop_directory()
     shard = cluster.shards[0]
     said = shard.call("describe")
