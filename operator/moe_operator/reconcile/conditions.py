@@ -12,7 +12,7 @@ from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus, Reas
 from moe_operator.api.status import ConditionStatus
 from moe_operator.reconcile.diagnosis import runtime_problem
 from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.progress import next_stage, serves
+from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves
 from moe_operator.reconcile.world import Finding, World
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -105,9 +105,9 @@ def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:
 def _capacity(world: World) -> str:
     if world.report is None:
         return "requests are answered, as far as is known; the directory does not report"
-    shards = sum(shard.phase == "Ready" for shard in world.report.shards)
-    attention = sum(replica.ready for replica in world.report.attention)
-    return f"{shards} expert shards and {attention} attention replicas answer requests"
+    shards = counted(ready_shards(world, world.report), "expert shard")
+    attention = counted(sum(replica.ready for replica in world.report.attention), "attention replica")
+    return f"{shards} and {attention} answer requests"
 
 
 def _idle(world: World, plan: Plan) -> Finding:

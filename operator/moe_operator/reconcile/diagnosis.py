@@ -12,6 +12,7 @@ from moe_operator.api import ConditionType, Reason
 from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.progress import has_its_experts, shards_named
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.release import serving_requirement
 from moe_placement.wire.report import DirectoryReport
@@ -162,11 +163,34 @@ def _refused(report: DirectoryReport | None) -> Finding | None:
 
 def _shards(world: World) -> Finding | None:
     shards = world.report.shards if world.report else ()
-    lost = [str(shard.index) for shard in shards if shard.phase == "Lost" and shard.wanted]
+    lost = [shard.index for shard in shards if shard.phase == "Lost" and shard.wanted]
     if lost:
-        return Finding(Reason.SHARDS_LOST, f"shards {', '.join(lost)} do not answer; Ray restarts them")
+        return Finding(
+            Reason.SHARDS_LOST, shards_named(lost, "does not answer", "do not answer") + "; Ray restarts them"
+        )
     troubled = [f"shard {shard.index}: {shard.problem}" for shard in shards if shard.problem]
-    return Finding(Reason.SHARD_PROBLEM, _VARYING.sub("…", "; ".join(troubled))) if troubled else None
+    if troubled:
+        return Finding(Reason.SHARD_PROBLEM, _VARYING.sub("…", "; ".join(troubled)))
+    return _returning(world)
+
+
+def _returning(world: World) -> Finding | None:
+    """Shards that were lost and are back without all of their experts: until then there are fewer copies than promised.
+
+    A process may die and return between two looks; where all was settled, a shard that lacks experts has lost them.
+    """
+    report = world.report
+    short = [shard.index for shard in report.shards if shard.wanted and not has_its_experts(shard)] if report else []
+    before = world.moe.status
+    degraded, progressing = before.condition(ConditionType.DEGRADED), before.condition(ConditionType.PROGRESSING)
+    was_lost = degraded and degraded.reason in (Reason.SHARDS_LOST, Reason.UNHEALTHY)
+    was_settled = progressing and progressing.reason == Reason.SETTLED
+    same = report and before.placement and before.placement.revision == report.revision
+    if not short or not (was_lost or (was_settled and same)):
+        return None
+    return Finding(
+        Reason.SHARDS_LOST, shards_named(short, "was lost and loads its", "were lost and load their") + " experts anew"
+    )
 
 
 def _attention(world: World) -> Finding | None:

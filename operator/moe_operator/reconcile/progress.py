@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moe_operator.api import ConditionType, Reason
 from moe_operator.reconcile.model_change import believed_to_serve
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
+from moe_placement.wire.report import DirectoryReport, ShardReport
+
+_BROKEN = ("UNHEALTHY", "DEPLOY_FAILED")
 
 
 def serves(world: World, plan: Plan) -> bool:
@@ -15,6 +20,29 @@ def serves(world: World, plan: Plan) -> bool:
     if world.report:
         return world.report.placement is not None and any(replica.ready for replica in world.report.attention)
     return believed_to_serve(world)
+
+
+def has_its_experts(shard: ShardReport) -> bool:
+    """Whether a shard answers and holds what it should."""
+    return shard.phase == "Ready" and shard.held >= shard.wanted > 0 and shard.problem is None
+
+
+def ready_shards(world: World, report: DirectoryReport) -> int:
+    """Shards that have their experts and that Serve does not call broken, which it may know before the directory."""
+    broken = {application.name for application in world.shard_applications if application.status in _BROKEN}
+    return sum(has_its_experts(shard) and world.shard_name(shard.index) not in broken for shard in report.shards)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shards_named(indices: Sequence[int], one: str, many: str) -> str:
+    """``shard 1 <one>`` or ``shards 1, 2 <many>``."""
+    if len(indices) == 1:
+        return f"shard {indices[0]} {one}"
+    return f"shards {', '.join(map(str, indices))} {many}"
 
 
 def next_stage(world: World, plan: Plan) -> Finding | None:
@@ -55,10 +83,12 @@ def _shards(world: World, plan: Plan) -> Finding | None:
     if world.report is None:
         return None
     ready = {shard.index for shard in world.report.shards if shard.phase != "Starting"}
-    waiting = [str(ref.index) for ref in plan.target.shards if ref.index not in ready]
+    waiting = [ref.index for ref in plan.target.shards if ref.index not in ready]
     if not waiting:
         return None
-    return Finding(_while_serving(world, plan, Reason.DEPLOYING_SHARDS), f"shards {', '.join(waiting)} are starting")
+    return Finding(
+        _while_serving(world, plan, Reason.DEPLOYING_SHARDS), shards_named(waiting, "is starting", "are starting")
+    )
 
 
 def _experts(world: World, plan: Plan) -> Finding | None:
@@ -68,10 +98,10 @@ def _experts(world: World, plan: Plan) -> Finding | None:
     ):
         return None
     progress = world.report.progress
-    return Finding(
-        _while_serving(world, plan, Reason.LOADING_EXPERTS),
-        f"{progress.copied} of {progress.total} expert copies are in place",
-    )
+    message = f"{progress.copied} of {progress.total} expert copies are in place"
+    if _leaving(world):
+        message += f"; {counted(_leaving(world), 'shard')} too many: emptied first, then removed"
+    return Finding(_while_serving(world, plan, Reason.LOADING_EXPERTS), message)
 
 
 def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
@@ -82,8 +112,9 @@ def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
     return Reason.SCALING if serves(world, plan) and (wished or scaling) else otherwise
 
 
-def _leaving(world: World) -> bool:
-    return len(world.shard_applications) > world.moe.spec.experts.shards
+def _leaving(world: World) -> int:
+    """Shards that are there and not asked for."""
+    return max(0, len(world.shard_applications) - world.moe.spec.experts.shards)
 
 
 def _attention(world: World) -> Finding | None:

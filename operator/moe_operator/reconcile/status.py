@@ -8,6 +8,7 @@ from moe_operator.api.status import ModelStatus, PlacementStatus
 from moe_operator.reconcile.conditions import next_conditions
 from moe_operator.reconcile.figures import balance, fan_out, steadied
 from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.world import Finding, World
 from moe_placement.wire.report import DirectoryReport
 
@@ -21,7 +22,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
         observed_generation=world.moe.metadata.generation,
         url=_url(world),
         shards=before.shards if world.serve is None else len(world.shard_applications),
-        ready_shards=_ready_shards(report),
+        ready_shards=ready_shards(world, report) if report else 0,
         selector=shard_selector(world.moe.metadata.name),
         slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
         model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
@@ -37,15 +38,6 @@ def _url(world: World) -> str | None:
     if world.serve is None and world.moe.status.url:
         return world.moe.status.url
     return world.moe.url_at(world.moe.route_prefix)
-
-
-def _ready_shards(report: DirectoryReport | None) -> int:
-    """Shards that answer and hold what they should."""
-    if report is None:
-        return 0
-    return sum(
-        shard.phase == "Ready" and shard.held >= shard.wanted > 0 and shard.problem is None for shard in report.shards
-    )
 
 
 def _model(report: DirectoryReport | None) -> ModelStatus | None:

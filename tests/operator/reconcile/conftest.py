@@ -55,6 +55,7 @@ class DataPlane:
     ready: bool = True
     settled: bool = True
     lost: frozenset[int] = frozenset()
+    empty: frozenset[int] = frozenset()
     refused: str | None = None
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
@@ -99,7 +100,9 @@ class DataPlane:
                 ShardReport(
                     index=ref.index,
                     phase="Lost" if ref.index in self.lost else "Ready",
-                    held=len(held.holdings(ref.index)) if held and ref.index < held.shards else 0,
+                    held=len(held.holdings(ref.index))
+                    if held and ref.index < held.shards and ref.index not in self.empty
+                    else 0,
                     wanted=len(wanted.holdings(ref.index)) if wanted else 0,
                 )
                 for ref in target.shards

@@ -325,6 +325,50 @@ def test_an_application_that_serve_calls_unhealthy(make_plane, answers: bool) ->
     assert told(plane.tell())["Degraded"] == ("True ShardsLost" if answers else "True Unhealthy")
 
 
+@pytest.mark.parametrize("seen", [{"lost": frozenset({1})}, {}])
+def test_a_lost_shard_is_told_of_until_it_has_its_experts_again(make_plane, seen: dict[str, Any]) -> None:
+    """Also when it died and returned between two looks."""
+    plane = make_plane(shards=2, copies={"min": 2}, slotsPerShard=16)
+    plane.settle()
+    for name, value in seen.items():
+        setattr(plane, name, value)
+    plane.tell()
+    plane.lost, plane.empty, plane.settled = frozenset(), frozenset({1}), False
+    for _ in range(2):
+        status = plane.tell()
+        assert told(status)["Degraded"] == "True ShardsLost"
+        assert message(status, DEGRADED) == "shard 1 was lost and loads its experts anew"
+        assert status.ready_shards == 1
+    plane.empty, plane.settled = frozenset(), True
+    status = plane.tell()
+    assert (told(status)["Degraded"], status.ready_shards) == ("False AsExpected", 2)
+
+
+def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
+    plane = make_plane(shards=2)
+    for _ in range(6):
+        plane.run()
+        plane.settled = False
+        assert told(plane.tell())["Degraded"] == "False AsExpected"
+    plane.settled = True
+    plane.settle()
+    plane.change(shards=4)
+    for _ in range(6):
+        plane.run()
+        plane.settled = False
+        assert told(plane.tell())["Degraded"] == "False AsExpected"
+
+
+def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    name = next(name for name in plane.applications if name != plane.name)
+    plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
+    status = plane.tell()
+    assert (told(status)["Degraded"], status.ready_shards) == ("True Unhealthy", 1)
+    assert message(status, READY) == "1 expert shard and 1 attention replica answer requests"
+
+
 def test_a_foreign_writer_is_named(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
