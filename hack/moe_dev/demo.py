@@ -65,12 +65,13 @@ EXPECTED_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """All that runs. `deployment` is the example as it was applied, `token` that of its Ray."""
+    """All that runs. `deployment` is the example as it was applied, `manifest` its file, `token` that of its Ray."""
 
     cluster: Cluster
     processes: tuple[Guarded, ...]
     token: str
     deployment: Mapping[str, Any]
+    manifest: Path = EXAMPLE
 
     @property
     def name(self) -> str:
@@ -135,7 +136,8 @@ def _start(directory: Path, running: ExitStack) -> Demo:
             raise
     say(f"Ray Serve answers at {ray.serve_url}, Ray's dashboard at {ray.dashboard_url}")
     processes = (*cluster.processes, *filter(None, [ray.process]), operator.process)
-    demo = Demo(cluster, processes, ray.token, _example(ray))
+    deployment = _example(ray)
+    demo = Demo(cluster, processes, ray.token, deployment, _manifest(deployment, directory))
     running.callback(_remove, demo)
     _apply(demo)
     return demo
@@ -155,6 +157,15 @@ def _example(ray: LocalRay) -> dict[str, Any]:
     return deployment
 
 
+def _manifest(deployment: Mapping[str, Any], directory: Path) -> Path:
+    """The example's file, or one of what was applied in its place: whoever applies the other names another's Ray."""
+    if deployment == yaml.safe_load(EXAMPLE.read_text()):
+        return EXAMPLE
+    changed = directory / EXAMPLE.name
+    changed.write_text(yaml.safe_dump(deployment, sort_keys=False))
+    return changed
+
+
 def _apply(demo: Demo) -> None:
     reference = demo.deployment["spec"]["runtime"]["rayCluster"]["tokenSecretRef"]
     secret = {
@@ -164,7 +175,7 @@ def _apply(demo: Demo) -> None:
         "stringData": {"token": demo.token},
     }
     demo.cluster.kubectl.apply(secret, demo.deployment, namespace=demo.cluster.namespace)
-    say(f"$ kubectl apply -f {EXAMPLE.relative_to(CLONE)}")
+    say(f"$ kubectl apply -f {demo.manifest.relative_to(CLONE)}")
 
 
 def _job(demo: Demo) -> None:
@@ -235,6 +246,7 @@ def _show_how_to_go_on(demo: Demo) -> None:
     lines = [
         *demo.cluster.shell,
         f"{kubectl} get moe {name} -o yaml",
+        f"{kubectl} apply -f {demo.manifest.relative_to(CLONE)}",
         f"{kubectl} scale moe {name} --replicas=2 && {kubectl} get moe {name} --watch",
         f"curl -N {url}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(chat)}'",
         f"{sys.executable} -c '{client}; print(c.completions.create({completion}).choices[0].text)'",

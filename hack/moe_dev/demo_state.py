@@ -6,7 +6,6 @@ Standard library only: `python -m moe_dev.demo_state` is `make demo-stop`.
 
 import fcntl
 import os
-import shutil
 import signal
 import sys
 import time
@@ -26,7 +25,10 @@ class DemoRunsError(Exception):
 
 
 class DemoState:
-    """The private directory of a running demo, held while the `with` block lasts; logs stay until the next one."""
+    """The private directory of a running demo, held while the `with` block lasts.
+
+    Only logs stay when it ends, until the next one begins: keys and addresses of what is gone are of no use.
+    """
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         self.directory = directory
@@ -42,17 +44,14 @@ class DemoState:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
-        for entry in self.directory.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != "lock":
-                entry.unlink()
+        _clear(self.directory, keep=())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
+            _clear(self.directory, keep=(".log",))
             self._lock.close()
 
 
@@ -77,6 +76,16 @@ def stop(directory: Path = DIRECTORY) -> int:
             time.sleep(0.1)
     print("stopped")
     return 0
+
+
+def _clear(directory: Path, keep: tuple[str, ...]) -> None:
+    """Remove all files but the lock and those that end with one of ``keep``, and the folders that this empties."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            if name != "lock" and not name.endswith(keep):
+                (Path(folder) / name).unlink()
+        if folder != str(directory) and not os.listdir(folder):
+            os.rmdir(folder)
 
 
 def _open_lock(directory: Path) -> TextIO:

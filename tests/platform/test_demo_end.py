@@ -91,3 +91,13 @@ def test_a_deployment_goes_from_ones_own_cluster_though_its_operator_died(
     sleeper.kill()
     demo._remove(Demo(Cluster(installed, namespace, own=True), (sleeper,), "token", deployment))
     assert installed.get("moe", "tiny", namespace) is None
+
+
+def test_what_was_applied_with_another_address_is_kept(tmp_path: Path) -> None:
+    """The example itself would then name whatever listens on the usual port."""
+    example = yaml.safe_load(demo.EXAMPLE.read_text())
+    assert demo._manifest(example, tmp_path) == demo.EXAMPLE
+    example["spec"]["runtime"]["rayCluster"]["dashboardURL"] = "http://127.0.0.1:1234"
+    changed = demo._manifest(example, tmp_path)
+    assert changed == tmp_path / "01-tiny.yaml"
+    assert yaml.safe_load(changed.read_text()) == example

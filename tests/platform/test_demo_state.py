@@ -35,11 +35,16 @@ def test_a_second_demo_is_refused_with_the_cure(tmp_path: Path) -> None:
         pass
 
 
-def test_what_the_last_demo_left_is_removed(tmp_path: Path) -> None:
+def test_logs_stay_until_the_next_demo_keys_do_not(tmp_path: Path) -> None:
     with DemoState(tmp_path):
         (tmp_path / "operator.log").write_text("old")
-        (tmp_path / "controlplane").mkdir()
-    assert (tmp_path / "operator.log").exists()  # to be read after a failure
+        (tmp_path / "operator.kubeconfig").write_text("token")
+        (tmp_path / "controlplane/etcd").mkdir(parents=True)
+        (tmp_path / "controlplane/ca.key").write_text("key")
+        (tmp_path / "controlplane/etcd.log").write_text("old")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"lock", "operator.log", "controlplane/etcd.log"}  # to be read after a failure
+    assert not (tmp_path / "controlplane/etcd").exists()
     with DemoState(tmp_path):
         assert [entry.name for entry in tmp_path.iterdir()] == ["lock"]
 

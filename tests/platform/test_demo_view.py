@@ -57,7 +57,7 @@ def test_a_report_in_full() -> None:
         "  layer 0   █·▄·  0:67% 2:33%",
         "  layer 1   ····  no tokens yet",
         "  10 rows through MoE layers, 1.50 shards visited by each, 1 pairs answered by a second copy",
-        "  shard 0: process 42, 4 expert copies, 9 token-expert pairs",
+        "  shard 0: process 42 now, 4 expert copies, 9 token-expert pairs",
     ]
 
 
