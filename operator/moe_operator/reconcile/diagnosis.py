@@ -179,14 +179,14 @@ def _returning(world: World) -> Finding | None:
 
     A process may die and return between two looks; where all was settled, a shard that lacks experts has lost them.
     """
-    report = world.report
-    short = [shard.index for shard in report.shards if shard.wanted and not has_its_experts(shard)] if report else []
-    before = world.moe.status
+    report, before = world.report, world.moe.status
+    if report is None or before.placement is None or before.placement.revision != report.revision:
+        return None  # on the way to a placement there is none to lose
     degraded, progressing = before.condition(ConditionType.DEGRADED), before.condition(ConditionType.PROGRESSING)
     was_lost = degraded and degraded.reason in (Reason.SHARDS_LOST, Reason.UNHEALTHY)
     was_settled = progressing and progressing.reason == Reason.SETTLED
-    same = report and before.placement and before.placement.revision == report.revision
-    if not short or not (was_lost or (was_settled and same)):
+    short = [shard.index for shard in report.shards if shard.wanted and not has_its_experts(shard)]
+    if not short or not (was_lost or was_settled):
         return None
     return Finding(
         Reason.SHARDS_LOST, shards_named(short, "was lost and loads its", "were lost and load their") + " experts anew"

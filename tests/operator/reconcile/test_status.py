@@ -346,10 +346,16 @@ def test_a_lost_shard_is_told_of_until_it_has_its_experts_again(make_plane, seen
 
 def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
     plane = make_plane(shards=2)
+    plane.settled, plane.empty = False, frozenset({0, 1})
     for _ in range(6):
         plane.run()
-        plane.settled = False
+        # Serve may find one that still loads unhealthy.
+        name = next((name for name in plane.applications if name != plane.name), plane.name)
+        plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
+        assert told(plane.tell())["Degraded"] == "True Unhealthy"
+        plane.applications[name] = replace(plane.applications[name], status="RUNNING")
         assert told(plane.tell())["Degraded"] == "False AsExpected"
+    plane.empty = frozenset()
     plane.settled = True
     plane.settle()
     plane.change(shards=4)
