@@ -86,6 +86,16 @@ class NotReadyError(ApiError):
         self.headers = {"Retry-After": str(retry_after_s)}
 
 
+class RemovedError(ApiError):
+    """The deployment is being removed while the answer is under way."""
+
+    status = 503
+    code = "deployment_removed"
+
+    def __init__(self) -> None:
+        super().__init__("the deployment was removed before the answer was complete; what came so far is right")
+
+
 class GenerationError(ApiError):
     """The answer was begun and could not be finished."""
 

@@ -41,6 +41,11 @@ class DirectoryWatch:
             await asyncio.sleep(PERIOD_S if self._was_ready else PERIOD_WHILE_STARTING_S)
 
     @property
+    def away(self) -> bool:
+        """Whether the directory could not be asked the last time."""
+        return self._away
+
+    @property
     def problem(self) -> str | None:
         """Why no answer can be expected now; None when one can.
 

@@ -1,7 +1,7 @@
 """One expert shard, whole but for Ray: opens the checkpoint, holds experts, computes them, obeys the directory.
 
 Run by the Serve deployment (``moe_serving.serve.experts``) and, as a plain process, by tests. Everything here may be
-called from any thread; nothing but ``probe`` and ``stop`` waits.
+called from any thread; nothing but ``probe``, ``drain`` and ``stop`` waits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,8 @@ MAX_REQUEST_BYTES = 1 << 28
 """Rows of one layer for one shard: 8192 tokens of 8192 float32 values. Larger batches are a mistake, not a load."""
 OPEN_RETRY_SECONDS = 2.0
 """Pause before a checkpoint that could not be opened is tried again: it may still be on its way to this node."""
+QUIET_SECONDS = 1.0
+"""A layer takes milliseconds: a shard that was not asked for so long is not needed by any answer under way."""
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +111,16 @@ class Shard:
         Connection.connect(
             address, digest, "probe", node=self._identity.node, network=self._model.network, max_body=0, timeout=timeout
         ).close()
+
+    def drain(self, timeout: float) -> None:
+        """Go on answering until nobody has asked for ``QUIET_SECONDS``, for ``timeout`` seconds at most."""
+        end, before = time.monotonic() + timeout, None
+        while self._open is not None and time.monotonic() < end:
+            answered = self._open.server.counts["requests"]
+            if answered == before:
+                return
+            before = answered
+            time.sleep(QUIET_SECONDS)
 
     def stop(self, timeout: float) -> None:
         """Finish the request in work, then close all connections and end the threads."""

@@ -15,15 +15,22 @@ from starlette.types import ASGIApp
 from moe_placement.wire.applications import CoreArgs
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.app import build_app
-from moe_serving.api.errors import GenerationError, InvalidRequestError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, RemovedError
 from moe_serving.api.service import Service
 from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.logs import log_with_serve
+from moe_serving.serve.removal import wait_for_removal
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
+
+_REPORT_S = 3.0
+"""For one report: a call that was under way when Serve began to take the directory away waits for ever."""
+_LAST_S = 10.0
+"""How long answers go on once the application is being removed. Serve kills this process after ``builder._SHUTDOWN_S``,
+some seconds of which may have passed before we notice, and clients should be told before that."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +45,11 @@ class Api:
         self._network = args.model.network
         self._receiver = StreamReceiver()
         self._service = Service(args.model.path, self._fetch_report)
-        self._service.source = ReplicatedSource(
+        self._service.source = self._source = ReplicatedSource(
             self._receiver, self._ask_replica, self._service.metrics.attention_failovers.inc
         )
         self._running = asyncio.create_task(self._service.run())
+        self._ending = asyncio.create_task(self._end_with(args.application))
 
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by ``serve.ingress`` when the replica starts."""
@@ -61,10 +69,24 @@ class Api:
 
     async def __del__(self) -> None:
         self._running.cancel()
+        self._ending.cancel()
         await self._receiver.close()
 
+    async def _end_with(self, application: str) -> None:
+        """End the answers that are still under way some time after the removal of ``application`` began."""
+        await wait_for_removal(application, lambda: self._service.watch.away)
+        logger.info("%s is being removed: answers under way may take %.0f s more", application, _LAST_S)
+        await asyncio.sleep(_LAST_S)
+        self._source.end(RemovedError())
+
     async def _fetch_report(self) -> DirectoryReport:
-        report: DirectoryReport = await self._directory.report.remote()
+        response = self._directory.report.remote()
+        try:
+            async with asyncio.timeout(_REPORT_S):
+                report: DirectoryReport = await response
+        except TimeoutError:
+            response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
+            raise TimeoutError(f"the directory did not answer within {_REPORT_S:.0f} s") from None
         return report
 
     async def _ask_replica(self, request: GenerationRequest, stream: int) -> None:

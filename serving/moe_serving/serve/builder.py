@@ -14,8 +14,9 @@ _MAX_ONGOING = 1024
 """Calls that a process takes at once. Above what an engine runs: the rest waits there, in a queue that can be seen."""
 _HEALTH_PERIOD_S = 2.0
 """How soon Serve notices a dead process and starts another."""
-_SHUTDOWN_S = 20.0
-"""How long answers may go on in a process that is to end; after that another one goes on with them."""
+_SHUTDOWN_S = 30.0
+"""How long answers may go on in a process that is to end; after that Serve kills it, and another one goes on with them.
+When all of a deployment is removed there is no other: the api ends them before that, see ``api._LAST_S``."""
 
 
 def build_core(args: CoreArgs) -> Application:

@@ -28,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 _PROBE_S = 25.0
 """For one connection to our own listener: it waits behind the request that is being computed. Serve allows 30 s."""
-_STOP_S = 5.0
+_DRAIN_S = 26.0
+"""How long attention may go on asking: when a deployment is removed, longer than ``api._LAST_S``, by which its answers
+have ended, and with ``_STOP_S`` about as long as Serve lets a process take."""
+_STOP_S = 4.0
 """For the request in work and the answers on their way."""
 
 
@@ -83,6 +86,8 @@ class Experts:
     async def __del__(self) -> None:
         self._starting.cancel()
         if self._shard is not None:
+            # Serve knows of no requests here, and would end us before the answers that need us.
+            await asyncio.to_thread(self._shard.drain, _DRAIN_S)
             await asyncio.to_thread(self._shard.stop, _STOP_S)
 
     async def _start(self) -> None:

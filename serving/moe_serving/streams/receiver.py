@@ -102,6 +102,11 @@ class StreamReceiver:
         """What still comes for this stream is of no interest."""
         self._streams.pop(stream.number, None)
 
+    def fail_all(self, error: Exception) -> None:
+        """See ``TokenStream.fail``."""
+        for stream in self._streams.values():
+            stream.fail(error)
+
     async def _serve(self, connection: Connection) -> None:
         try:
             while True:

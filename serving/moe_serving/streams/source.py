@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from moe_serving.api.errors import GenerationError, NotReadyError
+from moe_serving.api.errors import ApiError, GenerationError, NotReadyError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver, TokenStream
@@ -39,6 +39,14 @@ class ReplicatedSource:
         self._call = call
         self._on_failover = on_failover
         self._calls: set[asyncio.Task[None]] = set()
+        self._end: ApiError | None = None
+
+    def end(self, error: ApiError) -> None:
+        """Fail all answers under way, and all to come, with ``error``."""
+        self._end = error
+        self._receiver.fail_all(error)
+        for call in self._calls:
+            call.cancel()
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
         """See ``TokenSource``. Where the replicas differ nothing is repeated and nothing missing: the next one gets the
@@ -48,6 +56,8 @@ class ReplicatedSource:
         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
         attempt = losses = 0
         while len(told) < request.sampling.max_tokens:
+            if self._end is not None:
+                raise self._end
             asked = replace(request, request_id=f"{request.request_id}.{attempt}", emitted_ids=tuple(told))
             stream = self._receiver.open(asked.request_id, request.sampling.max_tokens - len(told))
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from moe_placement.wire.applications import ModelArgs, Network, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.compute import compute
-from moe_serving.experts.description import ShardDescription
+from moe_serving.experts.description import ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
+from moe_serving.experts.shard import QUIET_SECONDS, Shard
 from moe_serving.experts.store import ExpertStore
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, WireError
@@ -212,6 +214,29 @@ def test_a_peer_that_reads_nothing_blocks_nobody(description: ShardDescription) 
 
 def test_the_probe_passes_while_it_serves(shard: ShardProcess) -> None:
     shard.call("probe", WAIT_S)
+
+
+def test_it_drains_for_as_long_as_somebody_asks(path: Path) -> None:
+    """Beside one whose patience ends first."""
+    shard = Shard(ShardIdentity(0, NODE, "127.0.0.1"), ModelArgs(path=str(path), device="cpu"), ShardConfig())
+    shard.drain(WAIT_S)  # not open yet: nobody can ask
+    shard.start()
+    wait_until(lambda: shard.describe().address is not None, "the shard to open its checkpoint")
+    connection = connect(shard.describe())
+    ended: list[str] = []
+    impatient = threading.Thread(target=lambda: (shard.drain(0.1), ended.append("impatient")))
+    patient = threading.Thread(target=lambda: (shard.drain(WAIT_S), ended.append("patient")))
+    for thread in (impatient, patient):
+        thread.start()
+    until = time.monotonic() + 2.5 * QUIET_SECONDS
+    while time.monotonic() < until:
+        ask(connection, request([0]))
+        time.sleep(0.02)
+    assert ended == ["impatient"]
+    patient.join(WAIT_S)
+    assert ended == ["impatient", "patient"]
+    connection.close()
+    shard.stop(WAIT_S)
 
 
 def test_stopping_finishes_what_is_in_work_and_closes(path: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError, RemovedError
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
 from moe_serving.streams import source as source_module
 from moe_serving.streams.errors import ReplicaLostError
@@ -194,6 +194,28 @@ async def test_what_no_replica_can_answer_is_not_tried_again(source, replicas) -
     with pytest.raises(InvalidRequestError, match="too long"):
         await collect(source, ask("r", 10))
     assert len(replicas.asked) == 1
+
+
+@pytest.mark.parametrize("where", ["between tokens", "not taken", "between attempts"])
+async def test_an_end_from_above_fails_what_is_under_way_and_what_comes(source, replicas, monkeypatch, where) -> None:
+    async def wait(request: GenerationRequest, stream: int) -> None:
+        await asyncio.sleep(3600)
+
+    async def turn_away(request: GenerationRequest, stream: int) -> None:
+        raise ReplicaLostError("not ready")
+
+    if where == "between tokens":
+        replicas.plan = [lambda now: asyncio.sleep(3600) if now == 2 else None]
+    else:
+        source._call = wait if where == "not taken" else turn_away
+    answer = asyncio.create_task(collect(source, ask("r", 10)))
+    await asyncio.sleep(0.1)
+    source.end(RemovedError())
+    with pytest.raises(RemovedError, match="the deployment was removed before the answer was complete"):
+        await answer
+    with pytest.raises(RemovedError):
+        await collect(source, ask("later", 10))
+    assert replicas.cancelled == (["r.0"] if where == "between tokens" else [])
 
 
 async def test_leaving_early_cancels_the_call(source, replicas) -> None:
