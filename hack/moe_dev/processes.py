@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_dev import guard
+from moe_dev.progress import waiting
 
 # Below the range from which the kernel takes ports of outgoing connections, so those cannot take one in between.
 PORTS = range(20000, 32000)
@@ -102,12 +103,15 @@ class Guarded:
     def wait_until(self, what: str, ready: Callable[[], str | None], timeout: float) -> None:
         """Poll `ready`, which says what is still missing or None, until None; ProcessError at exit or `timeout`."""
         deadline = time.monotonic() + timeout
-        while (missing := ready()) is not None:
-            if self.exit_code is not None:
-                raise ProcessError(f"{self.name} ended with {self.exit_code} while waiting for {what}; {self._tail()}")
-            if time.monotonic() > deadline:
-                raise ProcessError(f"waited {timeout:.0f} s for {what}: {missing}; {self._tail()}")
-            time.sleep(0.1)
+        with waiting(what):
+            while (missing := ready()) is not None:
+                if self.exit_code is not None:
+                    raise ProcessError(
+                        f"{self.name} ended with {self.exit_code} while waiting for {what}; {self._tail()}"
+                    )
+                if time.monotonic() > deadline:
+                    raise ProcessError(f"waited {timeout:.0f} s for {what}: {missing}; {self._tail()}")
+                time.sleep(0.1)
 
     def _close_pipe(self) -> None:
         if self._guard.stdin is not None:

@@ -1,4 +1,4 @@
-"""Says what a long step does and for how long it has been at it. Standard library only."""
+"""Says what a long step does, for how long it has been at it and what it waits for. Standard library only."""
 
 import sys
 import threading
@@ -10,6 +10,7 @@ HEARTBEAT_SECONDS = 15.0
 
 _started = time.monotonic()
 _print_lock = threading.Lock()
+_waits: list[str] = []
 
 
 def elapsed() -> float:
@@ -24,6 +25,16 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """While the block lasts, steps under way say that they wait for `what`; safe to use in several threads."""
+    _waits.append(what)
+    try:
+        yield
+    finally:
+        _waits.remove(what)
+
+
+@contextmanager
 def step(text: str) -> Iterator[None]:
     """Announce a step, repeat every HEARTBEAT_SECONDS that it still runs, and say how long it took when it was long."""
     begun = time.monotonic()
@@ -31,7 +42,8 @@ def step(text: str) -> Iterator[None]:
 
     def heartbeat() -> None:
         while not done.wait(HEARTBEAT_SECONDS):
-            say(f"  … still {text} ({time.monotonic() - begun:.0f} s)")
+            what = f", waiting for {' and '.join(_waits)}" if _waits else ""
+            say(f"  … still {text} ({time.monotonic() - begun:.0f} s{what})")
 
     say(text)
     thread = threading.Thread(target=heartbeat, name="progress", daemon=True)
