@@ -97,11 +97,28 @@ def _experts(world: World, plan: Plan) -> Finding | None:
         world.settled and world.target.revision == plan.target.revision and not _leaving(world)
     ):
         return None
-    progress = world.report.progress
-    message = f"{progress.copied} of {progress.total} expert copies are in place"
-    if _leaving(world):
-        message += f"; {counted(_leaving(world), 'shard')} too many: emptied first, then removed"
+    message = _on_the_way(world.report, arrived=world.report.revision == plan.target.revision)
+    leaving = _leaving(world)
+    if leaving:
+        message = f"{shards_named(leaving, 'leaves', 'leave')}: {_last_of(world.report, leaving, message)}"
     return Finding(_while_serving(world, plan, Reason.LOADING_EXPERTS), message)
+
+
+def _on_the_way(report: DirectoryReport, arrived: bool) -> str:
+    """What the directory still does for the placement wanted."""
+    progress = report.progress
+    if not arrived:
+        return "the directory is being told of the placement wanted"
+    if progress.copied < progress.total:
+        return f"{progress.copied} of {progress.total} expert copies are in place"
+    return f"all {progress.total} expert copies are in place; they come into use, and what they replace is freed"
+
+
+def _last_of(report: DirectoryReport, leaving: Sequence[int], on_the_way: str) -> str:
+    """What is waited for before shards that leave are gone."""
+    if any(shard.held for shard in report.shards if shard.index in leaving):
+        return f"emptied first, then removed; {on_the_way}"
+    return "empty, to be removed"
 
 
 def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
@@ -112,9 +129,10 @@ def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
     return Reason.SCALING if serves(world, plan) and (wished or scaling) else otherwise
 
 
-def _leaving(world: World) -> int:
-    """Shards that are there and not asked for."""
-    return max(0, len(world.shard_applications) - world.moe.spec.experts.shards)
+def _leaving(world: World) -> list[int]:
+    """Shards that are there and not asked for. Their numbers have no gaps."""
+    wanted, there = world.moe.spec.experts.shards, {application.name for application in world.shard_applications}
+    return [index for index in range(wanted, wanted + len(there)) if world.shard_name(index) in there]
 
 
 def _attention(world: World) -> Finding | None:

@@ -19,7 +19,7 @@ from moe_operator.reconcile.world import Finding
 from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import Traffic
+from moe_placement.wire.report import Progress, Traffic
 
 READY, PROGRESSING, DEGRADED, MODEL, RUNTIME = ConditionType
 
@@ -363,6 +363,28 @@ def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
         plane.run()
         plane.settled = False
         assert told(plane.tell())["Degraded"] == "False AsExpected"
+
+
+def test_a_scale_down_says_which_shards_leave_and_what_they_wait_for(make_plane) -> None:
+    plane = make_plane(shards=4, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=2, slotsPerShard=8)
+    said = message(plane.tell(), PROGRESSING)
+    first = "shards 2, 3 leave: emptied first, then removed; "
+    assert said == first + "the directory is being told of the placement wanted"
+    plane.settled = False
+    plane.run()
+    for copied, says in (
+        (9, "9 of 16 expert copies are in place"),
+        (16, "all 16 expert copies are in place; they come into use, and what they replace is freed"),
+    ):
+        report = plane.report()
+        report = report.model_copy(update={"progress": Progress(copied=copied, total=16, settled=False)})
+        assert message(plane.tell(report=report), PROGRESSING) == first + says
+    plane.settled = True
+    assert message(plane.tell(), PROGRESSING) == "shards 2, 3 leave: empty, to be removed"
+    plane.run()
+    assert told(plane.tell())["Progressing"] == "False Settled"
 
 
 def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
