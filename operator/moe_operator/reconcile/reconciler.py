@@ -29,7 +29,7 @@ from moe_operator.reconcile.world import Finding, World
 
 SETTLED_SECONDS = 5.0
 """Between two looks at a deployment that is where it should be."""
-MOVING_SECONDS = 0.7
+MOVING_SECONDS = 0.5
 """Between two looks at one that is on its way."""
 SPREAD = 0.2
 """By which part the delays differ, so that deployments made together do not stay in step."""

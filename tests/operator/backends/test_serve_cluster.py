@@ -220,6 +220,16 @@ async def test_rays_that_run_no_serve_do_not_wait_for_each_other(http, fake_ray)
         await waiting
 
 
+async def test_that_no_serve_runs_is_made_sure_of_once(ray, fake_ray) -> None:
+    """Each time costs a second, for which the first deployment of a Ray cluster would wait."""
+    fake_ray.controller = ""
+    basis = await ray.observe(None)
+    fake_ray.gets = 0
+    assert (await ray.apply(None, change("a"), basis)).written
+    # To plan, for the controller to lock by, and under that lock.
+    assert fake_ray.gets == 3
+
+
 async def test_what_nobody_asks_for_is_forgotten(http, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
     clusters = ServeClusters(http, free)

@@ -132,7 +132,7 @@ class ServeCluster:
     async def _look(self, token: str | None, seen: _Seen) -> ServeState | RayError:
         client = self._client(token)
         try:
-            return await (client.read() if seen.absent else self._read_surely(client))
+            return await self._read_surely(client, seen)
         except RayError as error:
             return error
 
@@ -184,7 +184,7 @@ class ServeCluster:
 
     async def _write(self, token: str | None, batch: list[_Request]) -> None:
         client = self._client(token)
-        controller = (await self._read_surely(client)).controller
+        controller = (await self._read_surely(client, self._seen.get(token))).controller
         async with self._gate.lock(controller or self._dashboard_url):
             state = await client.read()
             if state.controller != controller:
@@ -210,14 +210,14 @@ class ServeCluster:
             self._gate.on_write(written)
 
     @staticmethod
-    async def _read_surely(client: ServeClient) -> ServeState:
-        """Read; where no Serve seems to run, look twice.
+    async def _read_surely(client: ServeClient, before: _Seen | None) -> ServeState:
+        """Read; where no Serve seems to run, and the look ``before`` did not say so, look twice.
 
         Ray answers with an empty list also when it fails to find a running controller for a moment. A plan made from
         that would begin anew, and a PUT would delete whatever foreign applications there are.
         """
         state = await client.read()
-        if not state.controller:
+        if not state.controller and not (before and before.absent):
             await asyncio.sleep(ABSENT_SECONDS)
             state = await client.read()
         return state
