@@ -29,7 +29,7 @@ from moe_dev.kube import KubectlError
 from moe_dev.own_cluster import ClusterRefusedError
 from moe_dev.paths import CLONE
 from moe_dev.processes import Guarded, ProcessError, port_or_free
-from moe_dev.progress import elapsed, say, step
+from moe_dev.progress import elapsed, say, step, waiting
 from moe_dev.raylocal import LocalRay
 
 EXAMPLE = CLONE / "examples" / "01-tiny.yaml"
@@ -101,7 +101,7 @@ def main() -> int:
     done = False
     try:
         with DemoState() as state, ExitStack() as running:
-            running.callback(say, "stopped")
+            running.callback(say, f"stopped; its logs stay in {state.directory.name}")
             demo = _start(state.directory, running)
             _job(demo)
             done = True
@@ -268,7 +268,8 @@ def _remove(demo: Demo) -> None:
     delete = ("delete", "moe", demo.name, "--namespace", demo.cluster.namespace, "--ignore-not-found")
     with step("stopping"):
         if demo.ended() is None:
-            demo.cluster.kubectl.run(*delete, timeout=DELETE_SECONDS)
+            with waiting("the deployment's applications to leave Ray"):
+                demo.cluster.kubectl.run(*delete, timeout=DELETE_SECONDS)
         elif demo.cluster.own:
             demo.cluster.kubectl.run(*delete, "--wait=false")
             _release(demo)

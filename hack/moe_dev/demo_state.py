@@ -18,6 +18,7 @@ from moe_dev.paths import CLONE
 DIRECTORY = CLONE / ".demo"
 # It removes its applications from Ray, then ends Ray, the operator and the control plane.
 STOP_SECONDS = 120.0
+KEPT = (".log",)
 
 
 class DemoRunsError(Exception):
@@ -51,7 +52,7 @@ class DemoState:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            _clear(self.directory, keep=(".log",))
+            _clear(self.directory, keep=KEPT)
             self._lock.close()
 
 
@@ -62,6 +63,7 @@ def stop(directory: Path = DIRECTORY) -> int:
         return 0
     with _open_lock(directory) as lock:
         if _try_lock(lock):
+            _clear(directory, keep=KEPT)  # what one that was killed left
             print("no demo of this clone runs")
             return 0
         lock.seek(0)
@@ -83,7 +85,7 @@ def _clear(directory: Path, keep: tuple[str, ...]) -> None:
     for folder, _, names in os.walk(directory, topdown=False):
         for name in names:
             if name != "lock" and not name.endswith(keep):
-                (Path(folder) / name).unlink()
+                (Path(folder) / name).unlink(missing_ok=True)
         if folder != str(directory) and not os.listdir(folder):
             os.rmdir(folder)
 

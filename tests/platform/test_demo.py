@@ -124,7 +124,7 @@ def test_one_demo_per_clone_and_ctrl_c_ends_it(clone: Path, tmp_path: Path) -> N
         os.killpg(demo.pid, signal.SIGINT)
         demo.wait(STOP_SECONDS)
     assert "Traceback" not in log.read_text()
-    assert log.read_text().splitlines()[-1].endswith("] stopped"), log.read_text()
+    assert log.read_text().splitlines()[-1].endswith("] stopped; its logs stay in .demo"), log.read_text()
     assert not processes_of(clone)
 
 

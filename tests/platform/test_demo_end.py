@@ -62,9 +62,12 @@ def test_a_signal_is_a_success_only_after_the_job(
     assert demo.main() == 128 + number
 
 
-def test_the_job_alone_is_a_success_where_that_was_asked_for(parts: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_alone_is_a_success_where_that_was_asked_for(
+    parts: Guarded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DEMO_EXIT", "1")
     assert demo.main() == 0
+    assert capsys.readouterr().out.endswith("] stopped; its logs stay in .demo\n")
 
 
 def test_what_ends_by_itself_ends_the_demo(parts: Guarded, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,14 @@ def test_nothing_runs_nothing_is_stopped(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.splitlines() == ["no demo of this clone runs"] * 2
 
 
+def test_keys_that_a_killed_demo_left_go_when_it_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "controlplane").mkdir()
+    for name in ("operator.kubeconfig", "controlplane/ca.key", "ray.log"):
+        (tmp_path / name).write_text("left")
+    assert stop(tmp_path) == 0
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["lock", "ray.log"]
+
+
 def test_stop_ends_the_holder_and_waits(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(CLONE / "hack")}
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
