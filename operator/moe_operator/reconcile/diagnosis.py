@@ -6,7 +6,7 @@ Messages say the same at every attempt: a status that repeats itself is not writ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from moe_operator.api import ConditionType, Reason
 from moe_operator.backends.serve_rest.merge import Conflict
@@ -15,7 +15,7 @@ from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import has_its_experts, shards_named
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.release import serving_requirement
-from moe_placement.wire.report import DirectoryReport
+from moe_placement.wire.report import DirectoryReport, ShardReport
 
 RUNTIME_GRACE_SECONDS = 5.0
 """A Ray that answered before and misses one call is not told of yet."""
@@ -25,6 +25,8 @@ DIRECTORY_GRACE_SECONDS = 10.0
 _MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")
+_SHARDS_SHORT = (Reason.SHARDS_LOST, Reason.UNHEALTHY, Reason.SHARD_PROBLEM)
+"""Told when shards lack experts, they are still told of while these load: nothing else says that these are not new."""
 _OURS = re.compile(r"(?P<core>moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8})(\.|$)")
 
 
@@ -183,14 +185,24 @@ def _returning(world: World) -> Finding | None:
     if report is None or before.placement is None or before.placement.revision != report.revision:
         return None  # on the way to a placement there is none to lose
     degraded, progressing = before.condition(ConditionType.DEGRADED), before.condition(ConditionType.PROGRESSING)
-    was_lost = degraded and degraded.reason in (Reason.SHARDS_LOST, Reason.UNHEALTHY)
+    was_lost = degraded and degraded.reason in _SHARDS_SHORT
     was_settled = progressing and progressing.reason == Reason.SETTLED
-    short = [shard.index for shard in report.shards if shard.wanted and not has_its_experts(shard)]
+    short = [shard for shard in report.shards if shard.wanted and not has_its_experts(shard)]
     if not short or not (was_lost or was_settled):
         return None
-    return Finding(
-        Reason.SHARDS_LOST, shards_named(short, "was lost and loads its", "were lost and load their") + " experts anew"
-    )
+    return Finding(Reason.SHARDS_LOST, _coming_back(short))
+
+
+def _coming_back(shards: Sequence[ShardReport]) -> str:
+    """What each is waited for."""
+    starting = [shard.index for shard in shards if shard.phase == "Starting"]
+    loading = [shard.index for shard in shards if shard.phase != "Starting"]
+    said = []
+    if starting:
+        said.append(shards_named(starting, "was lost and starts anew", "were lost and start anew"))
+    if loading:
+        said.append(shards_named(loading, "was lost and loads its", "were lost and load their") + " experts anew")
+    return "; ".join(said)
 
 
 def _attention(world: World) -> Finding | None:

@@ -344,6 +344,23 @@ def test_a_lost_shard_is_told_of_until_it_has_its_experts_again(make_plane, seen
     assert (told(status)["Degraded"], status.ready_shards) == ("False AsExpected", 2)
 
 
+def test_what_a_lost_shard_waits_for_is_told(make_plane) -> None:
+    """A new process, then its experts; whatever it was that was told of it first."""
+    plane = make_plane(shards=2)
+    plane.settle()
+    settled, plane.settled = plane.report(), False
+
+    def tell(**shard: Any) -> tuple[str, str]:
+        shards = (settled.shards[0], settled.shards[1].model_copy(update=shard))
+        status = plane.tell(report=plane.report().model_copy(update={"shards": shards}))
+        return told(status)["Degraded"], message(status, DEGRADED)
+
+    assert tell(held=3, problem="no room") == ("True ShardProblem", "shard 1: no room")
+    assert tell(held=0, phase="Starting") == ("True ShardsLost", "shard 1 was lost and starts anew")
+    assert tell(held=3) == ("True ShardsLost", "shard 1 was lost and loads its experts anew")
+    assert tell() == ("False AsExpected", "nothing is wrong")
+
+
 def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settled, plane.empty = False, frozenset({0, 1})
