@@ -36,7 +36,7 @@ _NEEDED = "self.status.model.experts * self.spec.experts.copies.min"
 CAPACITY_RULE = Rule(
     rule=(
         "self.spec.experts == oldSelf.spec.experts || self.spec.model != oldSelf.spec.model "
-        "|| self.spec.experts.shards == 0 || !has(self.status) "
+        "|| self.spec.experts.shards <= 0 || !has(self.status) "
         f"|| !has(self.status.model) || self.spec.experts.shards * {_SLOTS} >= {_NEEDED}"
     ),
     message=(

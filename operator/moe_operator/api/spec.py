@@ -75,7 +75,8 @@ class Experts(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=validations(
             Rule(
-                rule="self.shards == 0 || self.copies.min <= self.shards",
+                # A negative number is told of once, as what it is.
+                rule="self.shards <= 0 || self.copies.min <= self.shards",
                 message=(
                     "spec.experts.copies.min is %s but spec.experts.shards is %s: copies live on distinct shards, "
                     "so use more shards or fewer copies"

@@ -106,6 +106,15 @@ def test_refused_at_apply(installed: Kubectl, changes: dict[str, Any], fragments
     assert [fragment for fragment in fragments if fragment not in said] == [], said
 
 
+def test_a_negative_number_of_shards_is_called_that_and_nothing_else(installed: Kubectl, namespace: str) -> None:
+    """By the bound and by the scale subresource, which the API server checks on its own; no rule adds to it."""
+    installed.apply(manifest(), namespace=namespace)
+    know_the_model(installed, namespace, slots=8)
+    said = refusal(installed, manifest(experts__shards=-1), namespace)
+    assert said.count("\n* ") == 2, said
+    assert "copies" not in said
+
+
 @pytest.mark.parametrize(("name", "size"), [("a.b", 3), ("9b", 2), ("a" * 41, 41)])
 def test_a_name_its_children_could_not_carry_is_refused(installed: Kubectl, name: str, size: int) -> None:
     said = refusal(installed, manifest(name))
