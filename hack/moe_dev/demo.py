@@ -24,6 +24,7 @@ from moe_dev import demo_view
 from moe_dev.binaries import BinariesError
 from moe_dev.demo_client import condition, directory_report, settled_report, stream_completion
 from moe_dev.demo_cluster import Cluster, demo_cluster
+from moe_dev.demo_paste import paste_lines
 from moe_dev.demo_state import DemoRunsError, DemoState
 from moe_dev.kube import KubectlError
 from moe_dev.own_cluster import ClusterRefusedError
@@ -238,19 +239,8 @@ def _wait_counted(demo: Demo) -> None:
 
 
 def _show_how_to_go_on(demo: Demo) -> None:
-    url, name = demo.live()["status"]["url"], demo.name
-    kubectl = f"kubectl --namespace {demo.cluster.namespace}"
-    chat = {"model": name, "stream": True, "messages": [{"role": "user", "content": "What is a pipe?"}]}
-    completion = f'model="{name}", prompt="The ", max_tokens=32, temperature=0'
-    client = f'import openai; c = openai.OpenAI(base_url="{url}", api_key="none")'
-    lines = [
-        *demo.cluster.shell,
-        f"{kubectl} get moe {name} -o yaml",
-        f"{kubectl} apply -f {demo.manifest.relative_to(CLONE)}",
-        f"{kubectl} scale moe {name} --replicas=2 && {kubectl} get moe {name} --watch",
-        f"curl -N {url}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(chat)}'",
-        f"{sys.executable} -c '{client}; print(c.completions.create({completion}).choices[0].text)'",
-    ]
+    url = demo.live()["status"]["url"]
+    lines = paste_lines(demo.cluster.shell, demo.cluster.namespace, demo.name, url, demo.manifest)
     print(
         f"\n{STAYS_UP}", *(f"  {line}" for line in lines), "Ctrl-C or `make demo-stop` ends it.", sep="\n", flush=True
     )

@@ -75,7 +75,7 @@ def traffic_line(report: DirectoryReport) -> str:
 
 
 def shard_lines(report: DirectoryReport) -> list[str]:
-    """One line per shard: its process, the copies it holds, the pairs it was sent."""
+    """One line per shard: its process now, the copies it holds, the pairs it was sent."""
     return [
         f"  shard {shard.index}: process {shard.pid} now, {shard.held} expert copies, {shard.tokens} token-expert pairs"
         for shard in report.shards
