@@ -172,4 +172,4 @@ def _open(target: str | tuple[str, int], timeout: float) -> socket.socket:
             raise
         return connecting
     except OSError as error:
-        raise ConnectionLostError(f"cannot connect to {target}: {error}") from error
+        raise ConnectionLostError(f"cannot connect to {target!r}: {error}") from error

@@ -63,7 +63,7 @@ class FakeShard:
             node="node",
             incarnation=self.incarnation,
             pid=100 + self.index,
-            address=Address("node", b"key", unix_path=f"/{self.incarnation}"),
+            address=Address("node", b"key", unix_name=f"/{self.incarnation}"),
             digest=self.digest,
             capacity=self.capacity,
             held=self.held.copy(),

@@ -15,7 +15,7 @@ STATUS = AttentionStatus(ready=True)
 
 
 def address(index: int, incarnation: str = "i") -> ShardAddress:
-    return ShardAddress(index, incarnation, Address("node", b"key", unix_path=f"/{index}.sock"))
+    return ShardAddress(index, incarnation, Address("node", b"key", unix_name=f"/{index}"))
 
 
 def published(*tables: np.ndarray) -> Publication:

@@ -87,7 +87,7 @@ class FakeFabric:
         self._shards = {f"/{index}": shard for index, shard in enumerate(shards)}
 
     def connect(self, address: Address, timeout: float) -> FakeTransport:
-        return FakeTransport(self._shards[str(address.unix_path)])
+        return FakeTransport(self._shards[str(address.unix_name)])
 
     def wait(self, pending: Sequence[FakeCompletion], timeout: float) -> None:
         until = min(time.monotonic() + timeout, *(completion.ready for completion in pending))
@@ -100,7 +100,7 @@ def table(shards: Sequence[FakeShard], epoch: int = 1) -> RoutingTable:
     held = np.zeros((1, EXPERTS, len(shards)), dtype=bool)
     for position, shard in enumerate(shards):
         held[0, sorted(shard.held), position] = True
-    paths = [Address("node", b"", unix_path=f"/{index}") for index in range(len(shards))]
+    paths = [Address("node", b"", unix_name=f"/{index}") for index in range(len(shards))]
     addresses = tuple(ShardAddress(index, f"life-{index}", path) for index, path in enumerate(paths))
     return RoutingTable(TableVersion(epoch, "directory"), addresses, held)
 
