@@ -136,7 +136,7 @@ class Reason(_Told):
     NAME_CONFLICT = "NameConflict", "An object with the name of a child belongs to somebody else."
 
     # Losses.
-    SHARDS_LOST = "ShardsLost", "Shards do not answer; experts without a live copy make requests wait."
+    SHARDS_LOST = "ShardsLost", "Shards do not answer or lack experts again; requests for experts without a copy wait."
     ATTENTION_LOST = "AttentionLost", "No attention replica is ready any more."
     SHARD_PROBLEM = "ShardProblem", "A shard holds less than it should; the message says why."
     UNHEALTHY = "Unhealthy", "Serve calls an application unhealthy and restarts it; the message has its words."

@@ -74,7 +74,7 @@ class MoEDeploymentStatus(StatusModel):
     shards: int | None = None
     """Expert shards that exist."""
     ready_shards: int | None = None
-    """Expert shards that answer and hold what they should."""
+    """Expert shards that answer, hold what they should and are not called broken by Serve."""
     selector: str | None = None
     """Label selector of the scale subresource."""
     slots_per_shard: int | None = None
