@@ -12,12 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.report import INTERNAL_REPORT_PATH
-from moe_serving.api.errors import ApiError, InvalidRequestError, NotFoundError
+from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
 from moe_serving.api.gate import Gate, refusal
 from moe_serving.api.metrics import ServingMetrics
 from moe_serving.api.routes import build_router
 from moe_serving.api.service import Service
-from moe_serving.api.validation import invalid_body
+from moe_serving.api.validation import invalid_body, unreadable_body
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,8 @@ CLIENT_GONE = "499"
 
 def build_app(service: Service) -> ASGIApp:
     """The application of one api process; ``service`` may change its config while it runs."""
-    app = FastAPI(title="moe-operator", openapi_url=None)
+    # A redirect would name the address that this process knows, not the one that a client behind a proxy does.
+    app = FastAPI(title="moe-operator", openapi_url=None, redirect_slashes=False)
     app.include_router(build_router(service))
     _add_own_routes(app, service)
     _add_error_handlers(app)
@@ -66,9 +67,16 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            return refusal(NotFoundError(f"there is no {request.method} {request.url.path} here"))
-        wrong = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
+        # Not request.url, which takes what follows two slashes for a host.
+        path = request.scope["path"]
+        match error.status_code:
+            case 400:
+                return refusal(unreadable_body())
+            case 404:
+                return refusal(NotFoundError(f"there is no {request.method} {path} here; the API is below /v1"))
+            case 405:
+                return refusal(MethodError(request.method, path, error.headers or {}))
+        wrong = InvalidRequestError(f"{request.method} {path}: {error.detail}")
         wrong.status = error.status_code
         wrong.headers = dict(error.headers or {})
         return refusal(wrong)

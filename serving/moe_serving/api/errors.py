@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from moe_serving.errors import MoEServingError
@@ -73,6 +74,16 @@ class NotFoundError(InvalidRequestError):
     """No such model, or no such route."""
 
     status = 404
+
+
+class MethodError(InvalidRequestError):
+    """A route that there is, asked by another method; ``headers`` say by which it can be."""
+
+    status = 405
+
+    def __init__(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        super().__init__(f"{method} {path}: this route takes {headers.get('Allow', 'another method')} only")
+        self.headers = dict(headers)
 
 
 class NotReadyError(ApiError):

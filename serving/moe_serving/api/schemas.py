@@ -11,10 +11,10 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -37,7 +37,7 @@ def _is_text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise PydanticCustomError("no_text", "Input should be text, it holds half of a surrogate pair") from None
+        raise PydanticCustomError("no_text", "must be text, and holds half of a surrogate pair") from None
     return value
 
 
@@ -58,7 +58,7 @@ def one_of(words: str) -> WrapValidator:
         try:
             return members(value)
         except ValidationError:
-            raise PydanticCustomError("one_of", "Input should be {words}", {"words": words}) from None
+            raise PydanticCustomError("one_of", "must be {words}", {"words": words}) from None
 
     return WrapValidator(check)
 
@@ -117,11 +117,12 @@ class GenerationParameters(Unsupported):
     ignore_eos: bool = False
     return_token_ids: bool = False
 
-    @model_validator(mode="after")
-    def _options_of_a_stream(self) -> GenerationParameters:
-        if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError("stream_options", "stream_options is only for requests with stream=true")
-        return self
+    @field_validator("stream_options")
+    @classmethod
+    def _only_of_a_stream(cls, options: StreamOptions | None, others: ValidationInfo) -> StreamOptions | None:
+        if options is not None and not others.data.get("stream", True):
+            raise PydanticCustomError("stream_options", "is only for streams; leave it out or send stream=true")
+        return options
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -207,8 +208,9 @@ class ChatRequest(GenerationParameters):
     verbosity: Annotated[Any, only()] = None
     web_search_options: Annotated[Any, only()] = None
 
-    @model_validator(mode="after")
-    def _one_bound(self) -> ChatRequest:
-        if self.max_tokens is not None and self.max_completion_tokens is not None:
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _one_bound(cls, bound: int | None, others: ValidationInfo) -> int | None:
+        if bound is not None and others.data.get("max_tokens") is not None:
             raise PydanticCustomError(UNSUPPORTED, "send max_tokens or max_completion_tokens, not both")
-        return self
+        return bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import AfterValidator
@@ -17,7 +18,7 @@ def only(*neutral: Any) -> AfterValidator:
     def check(value: Any) -> None:
         if value is None or any(value == known and type(value) is type(known) for known in neutral):
             return
-        hint = f"; leave it out or send {neutral[0]!r}" if neutral else "; leave it out"
+        hint = f"; leave it out or send {json.dumps(neutral[0])}" if neutral else "; leave it out"
         raise PydanticCustomError(UNSUPPORTED, "this server does not support it{hint}", {"hint": hint})
 
     return AfterValidator(check)

@@ -1,10 +1,13 @@
 """Every way to ask wrongly: the status, and an error that names field, value and cure."""
 
+import re
 from typing import Any
 
+import httpx2
 import pytest
 
 from moe_serving.api import gate
+from moe_serving.api.schemas import ChatRequest, CompletionRequest, Message
 
 COMPLETION = {"model": "model", "prompt": "the fox"}
 CHAT = {"model": "model", "messages": [{"role": "user", "content": "the fox"}]}
@@ -37,20 +40,25 @@ async def refusal(client, path: str, body: Any, status: int = 400) -> dict[str, 
         ({"prompt": "x" * 100_000}, "prompt", "context_length_exceeded", "100000 characters are at least"),
         ({"prompt": [9] * 60, "max_tokens": 5}, "max_tokens", "context_length_exceeded", "ask for at most 4"),
         ({"prompt": ["fox"] * 100, "n": 2}, None, None, "200 answers asked for"),
-        ({"max_tokens": -1}, "max_tokens", "invalid_value", "greater than or equal to 1 (got -1)"),
-        ({"max_tokens": 0}, "max_tokens", "invalid_value", "greater than or equal to 1 (got 0)"),
-        ({"max_tokens": "5"}, "max_tokens", "invalid_value", 'a valid integer (got "5")'),
+        ({"max_tokens": -1}, "max_tokens", "invalid_value", "max_tokens: must be at least 1 (got -1)"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value", "must be at least 1 (got 0)"),
+        ({"max_tokens": "5"}, "max_tokens", "invalid_value", 'max_tokens: must be an integer (got "5")'),
         ({"max_tokens": 1.5}, "max_tokens", "invalid_value", "(got 1.5)"),
         ({"temperature": -0.1}, "temperature", "invalid_value", "(got -0.1)"),
         ({"temperature": 2.5}, "temperature", "invalid_value", "(got 2.5)"),
-        ({"top_p": 0}, "top_p", "invalid_value", "greater than 0 (got 0)"),
+        ({"top_p": 0}, "top_p", "invalid_value", "must be greater than 0 (got 0)"),
         ({"n": 0}, "n", "invalid_value", "(got 0)"),
         ({"n": True}, "n", "invalid_value", "(got true)"),
         ({"seed": "x"}, "seed", "invalid_value", '(got "x")'),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value", "up to 4 texts"),
         ({"stop": ""}, "stop", "invalid_value", "none of them empty"),
         ({"stream": "yes"}, "stream", "invalid_value", '(got "yes")'),
-        ({"stream_options": {"include_usage": True}}, None, "invalid_value", "only for requests with stream=true"),
+        (
+            {"stream_options": {"include_usage": True}},
+            "stream_options",
+            "invalid_value",
+            'true (got {"include_usage": true})',
+        ),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unsupported_parameter", "leave it out"),
         ({"logprobs": 2}, "logprobs", "unsupported_parameter", "does not support it; leave it out (got 2)"),
         ({"best_of": 3}, "best_of", "unsupported_parameter", "leave it out or send 1"),
@@ -71,7 +79,7 @@ async def test_completions(client, fields, param, code, message) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "code", "message"),
     [
-        ({"messages": []}, "messages", "invalid_value", "at least 1 item"),
+        ({"messages": []}, "messages", "invalid_value", "messages: must not be empty (got [])"),
         ({"messages": "fox"}, "messages", "invalid_value", '(got "fox")'),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "missing_parameter", "is required"),
         ({"messages": [{"role": "wolf", "content": "x"}]}, "messages.0.role", "invalid_value", '(got "wolf")'),
@@ -94,7 +102,12 @@ async def test_completions(client, fields, param, code, message) -> None:
             "context of 64",
         ),
         ({"max_completion_tokens": -3}, "max_completion_tokens", "invalid_value", "(got -3)"),
-        ({"max_completion_tokens": 3, "max_tokens": 4}, None, "unsupported_parameter", "not both"),
+        (
+            {"max_completion_tokens": 3, "max_tokens": 4},
+            "max_completion_tokens",
+            "unsupported_parameter",
+            "not both (got 3)",
+        ),
         ({"max_tokens": 64}, "max_tokens", "context_length_exceeded", "max_tokens: 64 and a prompt"),
         (
             {"max_completion_tokens": 64},
@@ -104,7 +117,12 @@ async def test_completions(client, fields, param, code, message) -> None:
         ),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter", "leave it out"),
         ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter", "leave it out"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter", "leave it out"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "response_format",
+            "unsupported_parameter",
+            'or send {"type": "text"} (got {"type": "json_object"})',
+        ),
         ({"logprobs": True}, "logprobs", "unsupported_parameter", "leave it out"),
         ({"modalities": ["audio"]}, "modalities", "unsupported_parameter", "leave it out"),
         ({"store": True}, "store", "unsupported_parameter", "leave it out"),
@@ -139,9 +157,17 @@ async def test_what_asks_for_nothing_is_accepted(api, client, fields, path) -> N
 @pytest.mark.parametrize(
     ("body", "content_type", "code", "message"),
     [
-        (b"{nonsense", "application/json", "invalid_json", "not valid JSON: Expecting property name"),
+        (
+            b"{nonsense",
+            "application/json",
+            "invalid_json",
+            "JSON: Expecting property name enclosed in double quotes, at character 1",
+        ),
         (b"", "application/json", "missing_parameter", "needs a JSON body"),
-        (b"[1, 2]", "application/json", "invalid_value", "(got [1, 2])"),
+        (b"[1, 2]", "application/json", "invalid_value", "the body: must be an object (got [1, 2])"),
+        (b"[" * 100_000, "application/json", "invalid_json", "cannot be read: it must be JSON in UTF-8"),
+        (b'{"model": "\xff"}', "application/json", "invalid_json", "cannot be read: it must be JSON in UTF-8"),
+        (b"9" * 5000, "application/json", "invalid_json", "integers below 4300 digits"),
         (b"{}", "application/x-www-form-urlencoded", "invalid_json", "Content-Type: application/json"),
         (b'{"prompt": "x", "messages": []}', "application/json", "missing_parameter", "model: is required"),
     ],
@@ -152,6 +178,30 @@ async def test_bodies_that_are_no_request(client, path, body, content_type, code
     error = response.json()["error"]
     assert error["code"] == code
     assert message in error["message"]
+
+
+WRONG = (None, True, -1, 1e9, 10**30, "", "fox", [], [None], [7], ["fox"], [[]], {}, {"fox": 1})
+FIELDS = [("/v1/completions", name) for name in CompletionRequest.model_fields] + [
+    ("/v1/chat/completions", name) for name in ChatRequest.model_fields
+]
+
+
+@pytest.mark.parametrize(("path", "field"), FIELDS)
+async def test_no_field_is_refused_in_the_words_of_pydantic(api, client, path, field) -> None:
+    """Nor its parts: all of a request's fields with all kinds of wrong values, one at a time and inside of others."""
+    api.answer_with("dog")
+    base = COMPLETION if path == "/v1/completions" else CHAT
+    inside = [
+        *({"include_usage": value} for value in WRONG),
+        *([{"role": "user", "content": "x"} | {name: value}] for name in Message.model_fields for value in WRONG),
+    ]
+    for value in (*WRONG, *(inside if field in ("messages", "stream_options") else ())):
+        response = await client.post(path, json=base | {"stream": False, field: value})
+        if response.status_code == 200:
+            continue
+        message = response.json()["error"]["message"]
+        assert message.startswith(field), message
+        assert not re.search("Input should|valid (integer|string|list|dict|bool|number)|validation", message), message
 
 
 HALF = '"\\ud800"'
@@ -216,12 +266,39 @@ async def test_another_model(client, path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/v2/models", 404), ("DELETE", "/v1/models", 405), ("GET", "/", 404)]
+    ("method", "path", "status", "message"),
+    [
+        ("GET", "/v2/models", 404, "there is no GET /v2/models here; the API is below /v1"),
+        ("GET", "/", 404, "there is no GET / here; the API is below /v1"),
+        ("GET", "", 404, "there is no GET / here; the API is below /v1"),
+        ("POST", "/v1/completions/", 404, "there is no POST /v1/completions/ here; the API is below /v1"),
+        ("GET", "/v1/../v1/", 404, "there is no GET /v1/ here; the API is below /v1"),
+        ("DELETE", "/v1/models", 405, "DELETE /v1/models: this route takes GET only"),
+        ("GET", "/v1/completions", 405, "GET /v1/completions: this route takes POST only"),
+        ("POST", "/healthz", 405, "POST /healthz: this route takes GET only"),
+    ],
 )
-async def test_routes_that_do_not_exist(client, method, path, status) -> None:
+async def test_routes_that_do_not_exist(client, method, path, status, message) -> None:
     response = await client.request(method, path)
     assert response.status_code == status
-    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert response.json()["error"] == {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+    assert response.headers.get("allow") == (message.split()[-2] if status == 405 else None)
+
+
+async def test_routes_below_the_prefix_of_a_deployment(api) -> None:
+    """As Serve calls us: its prefix is part of the path."""
+    transport = httpx2.ASGITransport(app=api.app, root_path="/default/tiny")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        assert (await client.get("/default/tiny/v1/models")).status_code == 200
+        for path in ("/default/tiny", "/default/tiny/", "/default/tiny/v3"):
+            response = await client.get(path)
+            assert response.status_code == 404
+            assert response.json()["error"]["message"] == f"there is no GET {path} here; the API is below /v1"
 
 
 async def test_a_bad_request_harms_nobody_else(api, client) -> None:

@@ -86,7 +86,7 @@ def test_sampling_repeats_with_its_seed(openai) -> None:
         ({"model": "gpt-9"}, library.NotFoundError, "'gpt-9' is not served here"),
         ({"prompt": ""}, library.BadRequestError, "the prompt is empty"),
         ({"prompt": "word " * 20_000}, library.BadRequestError, "this model's context"),
-        ({"max_tokens": -1}, library.BadRequestError, "max_tokens: Input should be greater than or equal to 1"),
+        ({"max_tokens": -1}, library.BadRequestError, "max_tokens: must be at least 1"),
         ({"logprobs": 5}, library.BadRequestError, "logprobs: this server does not support it"),
         ({"extra_body": {"top_k": 3}}, library.BadRequestError, "top_k: this server knows no such parameter"),
     ],
