@@ -55,46 +55,31 @@ def collect(
     expert: Ints,
     target: Ints,
 ) -> None:
-    """The ``TOP`` cheapest moves of each direction, experts at rest left out.
-
-    This is half of a step's time, so the price of risk (``strained``) is put together from what all moves of an expert
-    share, and a move is handed on only if it is among the cheapest.
-    """
+    """The ``TOP`` cheapest moves of each direction, experts at rest left out."""
     count[:] = 0
-    moves, risky = parts * parts, len(strain) > 0
+    moves = parts * parts
     for e in range(len(masks)):
         old = masks[e]
         if old == 0 or resting[e] > step:
             continue
-        copies, now, stress, bent = popcount(old), alternatives[e, old], 0.0, 0.0
-        if risky:
-            for p in range(parts):
-                stress += ((old >> p) & 1) * strain[e, p]
+        copies, now = popcount(old), alternatives[e, old]
         for q in range(parts):
-            if risky:
-                bent = strain[e, q]
             if (old >> q) & 1:
                 if copies > least[e]:
-                    new, d = old & ~(1 << q), moves + parts + q
-                    left = (stress - bent) / (copies - 1) if copies > 1 else 0.0
-                    price = alternatives[e, new] - now + left - stress / copies
-                    if count[d] < TOP or price < cost[d, TOP - 1]:
-                        _remember(d, price, e, new, count, cost, expert, target)
+                    new = old & ~(1 << q)
+                    price = alternatives[e, new] - now + strained(e, old, new, strain)
+                    _remember(moves + parts + q, price, e, new, count, cost, expert, target)
                 continue
-            new, d = old | (1 << q), moves + q
-            price = alternatives[e, new] - now + (stress + bent) / (copies + 1) - stress / copies
-            if count[d] < TOP or price < cost[d, TOP - 1]:
-                _remember(d, price, e, new, count, cost, expert, target)
+            new = old | (1 << q)
+            price = alternatives[e, new] - now + strained(e, old, new, strain)
+            _remember(moves + q, price, e, new, count, cost, expert, target)
             for p in range(parts):
                 if (old >> p) & 1:
-                    new, d = (old & ~(1 << p)) | (1 << q), p * parts + q
+                    new = (old & ~(1 << p)) | (1 << q)
                     # The parts' wish for load tells apart moves of equal cost.
-                    shift = load[e] * (rest_wanted[p] - rest_wanted[q])
-                    if risky:
-                        shift += bent - strain[e, p]
-                    price = alternatives[e, new] - now + shift / copies
-                    if count[d] < TOP or price < cost[d, TOP - 1]:
-                        _remember(d, price, e, new, count, cost, expert, target)
+                    wish = load[e] / copies * (rest_wanted[p] - rest_wanted[q])
+                    price = alternatives[e, new] - now + strained(e, old, new, strain) + wish
+                    _remember(p * parts + q, price, e, new, count, cost, expert, target)
 
 
 @compiled
@@ -118,9 +103,14 @@ def strained(e: int, old: int, new: int, strain: Floats) -> float:
 def _remember(
     direction: int, price: float, e: int, new: int, count: Ints, cost: Floats, expert: Ints, target: Ints
 ) -> None:
-    """Insert into the direction's list, which stays sorted by price; where it is full, the dearest goes."""
-    n = min(count[direction], TOP - 1)
-    count[direction] = n + 1
+    """Insert into the direction's list, which stays sorted by price and at most ``TOP`` long."""
+    n = count[direction]
+    if n == TOP:
+        if price >= cost[direction, n - 1]:
+            return
+        n -= 1
+    else:
+        count[direction] += 1
     while n > 0 and cost[direction, n - 1] > price:
         cost[direction, n] = cost[direction, n - 1]
         expert[direction, n] = expert[direction, n - 1]
@@ -174,9 +164,6 @@ def pair_up(
                 if not wide and not _complement(a, b, parts):
                     continue
                 for j in range(count[b]):
-                    # Overload can at best go away; what is too dear even then need not be looked at.
-                    if picks == EXACT and price[a, i] + price[b, j] - rigour * over >= pick_price[EXACT - 1]:
-                        continue
                     added = fresh[a, i] + fresh[b, j]
                     if expert[a, i] == expert[b, j] or (added > 0 and added > limit):
                         continue
