@@ -93,12 +93,10 @@ def _shards(world: World, plan: Plan) -> Finding | None:
 
 def _experts(world: World, plan: Plan) -> Finding | None:
     """Copies on their way; also the moment between a wish and its arrival at the directory."""
-    if world.report is None or (
-        world.settled and world.target.revision == plan.target.revision and not _leaving(world)
-    ):
+    leaving = _leaving(world)
+    if world.report is None or (world.settled and world.target.revision == plan.target.revision and not leaving):
         return None
     message = _on_the_way(world.report, arrived=world.report.revision == plan.target.revision)
-    leaving = _leaving(world)
     if leaving:
         message = f"{shards_named(leaving, 'leaves', 'leave')}: {_last_of(world.report, leaving, message)}"
     return Finding(_while_serving(world, plan, Reason.LOADING_EXPERTS), message)
