@@ -21,16 +21,13 @@ from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.logs import log_with_serve
-from moe_serving.serve.removal import wait_for_removal
+from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
 
 _REPORT_S = 3.0
 """For one report: a call that was under way when Serve began to take the directory away waits for ever."""
-_LAST_S = 10.0
-"""How long answers go on once the application is being removed. Serve kills this process after ``builder._SHUTDOWN_S``,
-some seconds of which may have passed before we notice, and clients should be told before that."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +72,8 @@ class Api:
     async def _end_with(self, application: str) -> None:
         """End the answers that are still under way some time after the removal of ``application`` began."""
         await wait_for_removal(application, lambda: self._service.watch.away)
-        logger.info("%s is being removed: answers under way may take %.0f s more", application, _LAST_S)
-        await asyncio.sleep(_LAST_S)
+        logger.info("%s is being removed: answers under way may take %.0f s more", application, ANSWERS_S)
+        await asyncio.sleep(ANSWERS_S)
         self._source.end(RemovedError())
 
     async def _fetch_report(self) -> DirectoryReport:

@@ -9,14 +9,12 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS, CoreArgs, ShardArgs
+from moe_serving.serve.removal import SHUTDOWN_S
 
 _MAX_ONGOING = 1024
 """Calls that a process takes at once. Above what an engine runs: the rest waits there, in a queue that can be seen."""
 _HEALTH_PERIOD_S = 2.0
 """How soon Serve notices a dead process and starts another."""
-_SHUTDOWN_S = 30.0
-"""How long answers may go on in a process that is to end; after that Serve kills it, and another one goes on with them.
-When all of a deployment is removed there is no other: the api ends them before that, see ``api._LAST_S``."""
 
 
 def build_core(args: CoreArgs) -> Application:
@@ -44,6 +42,6 @@ def _deployment(replica: type, name: str) -> Deployment:
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_MAX_ONGOING,
         health_check_period_s=_HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=_SHUTDOWN_S,
+        graceful_shutdown_timeout_s=SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.5,
     )(replica)

@@ -20,6 +20,7 @@ from moe_placement.wire.base import in_words
 from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
 from moe_serving.serve.logs import log_with_serve
+from moe_serving.serve.removal import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from moe_serving.experts.shard import Shard
@@ -28,11 +29,10 @@ logger = logging.getLogger(__name__)
 
 _PROBE_S = 25.0
 """For one connection to our own listener: it waits behind the request that is being computed. Serve allows 30 s."""
-_DRAIN_S = 26.0
-"""How long attention may go on asking: when a deployment is removed, longer than ``api._LAST_S``, by which its answers
-have ended, and with ``_STOP_S`` about as long as Serve lets a process take."""
 _STOP_S = 4.0
 """For the request in work and the answers on their way."""
+_DRAIN_S = SHUTDOWN_S - _STOP_S
+"""How long attention may go on asking: all that Serve lets a process take."""
 
 
 class Experts:

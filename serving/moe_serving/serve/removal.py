@@ -11,6 +11,11 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
+SHUTDOWN_S = 30.0
+"""How long answers may go on in a process that is to end; then Serve kills it, and another one goes on with them."""
+ANSWERS_S = 10.0
+"""How long they go on once all of the application is being removed and there is no other: clients are to be told before
+Serve kills the api, and some seconds of ``SHUTDOWN_S`` may have passed before it notices."""
 _PERIOD_S = 0.5
 
 logger = logging.getLogger(__name__)
