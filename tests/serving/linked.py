@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
-from moe_serving.routing.client import RemoteExperts
+from waiting import wait_until
 
-WAIT_S = 30.0
+from moe_serving.routing.client import RemoteExperts
 
 
 def wait_linked(experts: RemoteExperts[Any]) -> None:
@@ -17,10 +15,3 @@ def wait_linked(experts: RemoteExperts[Any]) -> None:
     routes.adopt()
     routes.release()
     wait_until(lambda: bool(routes.connected().all()), "all shards to be connected")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {WAIT_S} s for {what}"
-        time.sleep(0.001)

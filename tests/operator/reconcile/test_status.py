@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from told import DEGRADED, PROGRESSING, READY, message, told
 
-from moe_operator.api import ConditionType, Reason
+from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.diagnosis import diagnose
@@ -20,18 +21,6 @@ from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelProblem
 from moe_placement.wire.report import Progress, Traffic
-
-READY, PROGRESSING, DEGRADED, MODEL, RUNTIME = ConditionType
-
-
-def told(status: Any) -> dict[str, str]:
-    """Condition -> ``status reason``."""
-    return {c.type: f"{c.status} {c.reason}" for c in status.conditions}
-
-
-def message(status: Any, kind: ConditionType) -> str:
-    return status.condition(kind).message
-
 
 UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
 
@@ -288,100 +277,6 @@ def test_a_directory_that_cannot_be_asked(make_plane) -> None:
     assert told(plane.tell())["Ready"] == "False DirectoryUnreachable"
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"lost": frozenset({1})}, "True ShardsLost"),
-        ({"ready": False}, "True AttentionLost"),
-        ({"refused": "revision 7 of term 1 is old"}, "True PlacementRefused"),
-    ],
-)
-def test_losses(make_plane, change: dict[str, Any], expected: str) -> None:
-    plane = make_plane(shards=2)
-    plane.settle()
-    for name, value in change.items():
-        setattr(plane, name, value)
-    assert told(plane.tell())["Degraded"] == expected
-    assert told(plane.tell())["Degraded"] == expected
-
-
-@pytest.mark.parametrize("answers", [True, False])
-def test_an_application_that_serve_calls_unhealthy(make_plane, answers: bool) -> None:
-    plane = make_plane(shards=2)
-    plane.settle()
-    config = plane.applications[plane.name].config
-    plane.answers = answers
-    plane.applications[plane.name] = Application(
-        plane.name, "UNHEALTHY", config=config, problems={"directory": "A replica's health check failed (pid=7)."}
-    )
-    status = plane.tell()
-    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True Unhealthy")
-    assert told(status)["Progressing"] == "False Settled"
-    assert message(status, DEGRADED) == (
-        f"Serve calls {plane.name} unhealthy, and restarts it: A replica's health check failed (…)."
-    )
-    # What the directory says is lost is nearer to the cause.
-    plane.lost = frozenset({1})
-    assert told(plane.tell())["Degraded"] == ("True ShardsLost" if answers else "True Unhealthy")
-
-
-@pytest.mark.parametrize("seen", [{"lost": frozenset({1})}, {}])
-def test_a_lost_shard_is_told_of_until_it_has_its_experts_again(make_plane, seen: dict[str, Any]) -> None:
-    """Also when it died and returned between two looks."""
-    plane = make_plane(shards=2, copies={"min": 2}, slotsPerShard=16)
-    plane.settle()
-    for name, value in seen.items():
-        setattr(plane, name, value)
-    plane.tell()
-    plane.lost, plane.empty, plane.settled = frozenset(), frozenset({1}), False
-    for _ in range(2):
-        status = plane.tell()
-        assert told(status)["Degraded"] == "True ShardsLost"
-        assert message(status, DEGRADED) == "shard 1 was lost and loads its experts anew"
-        assert status.ready_shards == 1
-    plane.empty, plane.settled = frozenset(), True
-    status = plane.tell()
-    assert (told(status)["Degraded"], status.ready_shards) == ("False AsExpected", 2)
-
-
-def test_what_a_lost_shard_waits_for_is_told(make_plane) -> None:
-    """A new process, then its experts; whatever it was that was told of it first."""
-    plane = make_plane(shards=2)
-    plane.settle()
-    settled, plane.settled = plane.report(), False
-
-    def tell(**shard: Any) -> tuple[str, str]:
-        shards = (settled.shards[0], settled.shards[1].model_copy(update=shard))
-        status = plane.tell(report=plane.report().model_copy(update={"shards": shards}))
-        return told(status)["Degraded"], message(status, DEGRADED)
-
-    assert tell(held=3, problem="no room") == ("True ShardProblem", "shard 1: no room")
-    assert tell(held=0, phase="Starting") == ("True ShardsLost", "shard 1 was lost and starts anew")
-    assert tell(held=3) == ("True ShardsLost", "shard 1 was lost and loads its experts anew")
-    assert tell() == ("False AsExpected", "nothing is wrong")
-
-
-def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
-    plane = make_plane(shards=2)
-    plane.settled, plane.empty = False, frozenset({0, 1})
-    for _ in range(6):
-        plane.run()
-        # Serve may find one that still loads unhealthy.
-        name = next((name for name in plane.applications if name != plane.name), plane.name)
-        plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
-        assert told(plane.tell())["Degraded"] == "True Unhealthy"
-        plane.applications[name] = replace(plane.applications[name], status="RUNNING")
-        assert told(plane.tell())["Degraded"] == "False AsExpected"
-    plane.empty = frozenset()
-    plane.settled = True
-    plane.settle()
-    plane.change(shards=4)
-    for _ in range(6):
-        plane.run()
-        plane.settled = False
-        assert told(plane.tell())["Degraded"] == "False AsExpected"
-
-
 def test_a_scale_down_says_which_shards_leave_and_what_they_wait_for(make_plane) -> None:
     plane = make_plane(shards=4, slotsPerShard=8)
     plane.settle()
@@ -402,25 +297,6 @@ def test_a_scale_down_says_which_shards_leave_and_what_they_wait_for(make_plane)
     assert message(plane.tell(), PROGRESSING) == "shards 2, 3 leave: empty, to be removed"
     plane.run()
     assert told(plane.tell())["Progressing"] == "False Settled"
-
-
-def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
-    plane = make_plane(shards=2)
-    plane.settle()
-    name = next(name for name in plane.applications if name != plane.name)
-    plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
-    status = plane.tell()
-    assert (told(status)["Degraded"], status.ready_shards) == ("True Unhealthy", 1)
-    assert message(status, READY) == "1 expert shard and 1 attention replica answer requests"
-
-
-def test_a_foreign_writer_is_named(make_plane) -> None:
-    plane = make_plane(shards=2)
-    plane.settle()
-    plane.more = {"lost": frozenset({"moe.x.experts-1"})}
-    status = plane.tell()
-    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True ForeignWriter")
-    assert "removed moe.x.experts-1; they were put back" in message(status, DEGRADED)
 
 
 def test_suspended(make_plane) -> None:

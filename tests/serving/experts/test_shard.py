@@ -13,6 +13,7 @@ import torch
 from cluster import NODE, ShardProcess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from moe_placement.wire.applications import ModelArgs, Network, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
@@ -30,13 +31,6 @@ from moe_serving.wire.transport import SocketFabric, decode_frame, encode_frame
 
 WAIT_S = 30.0
 HELD = [(layer, expert) for layer in range(4) for expert in range(0, 8, 2)]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_S} s for {what}"
-        time.sleep(0.01)
 
 
 def start(path: Path, network: Network = "auto") -> ShardProcess:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+import waiting
 
 from moe_serving.checkpoint.reader import ExpertWeights
 from moe_serving.experts import loader as loader_module
@@ -16,13 +16,7 @@ from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.store import ExpertStore
 
 WEIGHTS = ExpertWeights(torch.zeros(2, 1), torch.zeros(1, 1), "silu")
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, f"waited 10 s for {what}"
-        time.sleep(0.002)
+wait_until = partial(waiting.wait_until, seconds=10.0)
 
 
 def store(capacity: int) -> ExpertStore:

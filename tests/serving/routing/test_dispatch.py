@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from linked import wait_linked, wait_until
+from linked import wait_linked
+from waiting import wait_until
 
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.experts.messages import ComputeReply, ComputeRequest

@@ -1,0 +1,16 @@
+"""What a status says, in a form that tables can hold."""
+
+from typing import Any
+
+from moe_operator.api import ConditionType
+
+READY, PROGRESSING, DEGRADED, MODEL, RUNTIME = ConditionType
+
+
+def told(status: Any) -> dict[str, str]:
+    """Condition -> ``status reason``."""
+    return {c.type: f"{c.status} {c.reason}" for c in status.conditions}
+
+
+def message(status: Any, kind: ConditionType) -> str:
+    return status.condition(kind).message
