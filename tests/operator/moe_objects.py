@@ -15,6 +15,8 @@ from moe_dev.operator_process import OperatorProcess
 JsonObject = dict[str, Any]
 # For a loaded machine; what is asked for is seconds.
 SOON = 30.0
+# A kubectl costs a tenth of a second of processor time, which what is waited for may need itself.
+POLL = 0.5
 # Promised: what is wrong is a condition, and what is deleted is gone, within so many seconds.
 TOLD = 10.0
 REMOVED = 30.0
@@ -96,7 +98,7 @@ class Objects:
             if time.monotonic() - started > timeout:
                 shown = self.kube.run("get", "moe", "-n", self.namespace, "-o", "yaml")
                 pytest.fail(f"waited {timeout:.0f} s for {what}; there is:\n{shown}")
-            time.sleep(0.2)
+            time.sleep(POLL)
         return time.monotonic() - started
 
     def wait_condition(self, name: str, kind: str, status: str, reason: str, timeout: float = SOON) -> float:

@@ -10,7 +10,6 @@ from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from moe_placement.migration.schedule import CHECKPOINT, Copy, Free
 from moe_placement.topology import Topology
@@ -114,6 +113,9 @@ class Work:
             if source != CHECKPOINT:
                 urgent_out = 2.0 * (demand[source] == busiest) + demand[source] / busiest
             value[source, target] = 4 + urgent_in + urgent_out + best[source, target]
+        # Imported here, since every process of the data plane imports this package, and that takes a third of a second.
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
+
         copies = []
         for source, target in zip(*linear_sum_assignment(value, maximize=True), strict=True):
             key = (int(source) if source < shards else CHECKPOINT, int(target))

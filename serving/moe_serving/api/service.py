@@ -112,6 +112,8 @@ class Service:
         return f"fp_{digest.removeprefix('sha256:')[:12]}"
 
     async def _load_tokenizer(self) -> None:
+        # A bad model is the directory's to tell, and should not wait for the libraries that read a good one.
+        await self.watch.known.wait()
         while self._tokenizer is None:
             try:
                 self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, self._model_path)

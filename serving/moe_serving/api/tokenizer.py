@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerFast
 
 from moe_serving.api.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class ModelTokenizer:
@@ -35,6 +38,8 @@ class ModelTokenizer:
     @classmethod
     def load(cls, path: str) -> ModelTokenizer:
         """Read ``tokenizer.json`` and its companions from a checkpoint's directory."""
+        from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - takes most of a second: the api answers first
+
         return cls(PreTrainedTokenizerFast.from_pretrained(Path(path), local_files_only=True))
 
     def encode(self, text: str) -> list[int]:

@@ -22,11 +22,13 @@ class DirectoryWatch:
     Attributes:
         report: the last one; None before the first.
         facts: the model, once known: a directory that has just restarted knows it only a moment later.
+        known: set with the first facts.
     """
 
     def __init__(self, fetch: Callable[[], Awaitable[DirectoryReport]]) -> None:
         self.report: DirectoryReport | None = None
         self.facts: ModelFacts | None = None
+        self.known = asyncio.Event()
         self._fetch = fetch
         self._was_ready = False
         self._away = False
@@ -58,7 +60,9 @@ class DirectoryWatch:
 
     def _take(self, report: DirectoryReport) -> None:
         self.report = report
-        self.facts = report.model or self.facts
+        if report.model is not None:
+            self.facts = report.model
+            self.known.set()
         self._was_ready = self._was_ready or _missing(report) is None
         self._away = False
 
