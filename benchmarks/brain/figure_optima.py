@@ -141,7 +141,7 @@ def solved(problem: Instance) -> float:
         known = row[row >= 0]
         pairs[np.ix_(known, known)] += weight
     least = np.ones(problem.experts, dtype=np.int64)
-    layer = LayerProblem(problem.load, repeated, pairs, least, False, 0, problem.slack)
+    layer = LayerProblem(problem.load, repeated, pairs, least, np.zeros_like(least), False, 0, problem.slack)
     return cost(problem, place_layer(layer, topology))
 
 

@@ -33,14 +33,24 @@ class LayerTraffic:
     node_out: NDArray[np.float64]
 
 
+def activated(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability that any token of a step chooses a copy, 1 - exp(-n), from its n expected pairs; of any shape.
+
+    Most experts are not on most shards, and the exponential of nothing takes as long as any other.
+    """
+    chosen = np.zeros_like(pairs)
+    np.expm1(-pairs, out=chosen, where=pairs > 0)
+    return -chosen
+
+
 def compute_seconds(copy_load: NDArray[np.float64], tokens: float, topology: Topology) -> NDArray[np.float64]:
     """Seconds ``[shards]`` of one step of ``tokens_per_step`` tokens: launch + sum over copies of the roofline.
 
-    A copy's weights are read if any token of the step chooses it, with probability 1 - exp(-n) for n expected pairs.
+    A copy's weights are read if any token of the step chooses it.
     """
     costs = topology.costs
     pairs = copy_load * (costs.tokens_per_step / tokens if tokens else 0.0)
-    read = -np.expm1(-pairs) * costs.bytes_per_expert / costs.memory_bandwidth
+    read = activated(pairs) * costs.bytes_per_expert / costs.memory_bandwidth
     arithmetic = pairs * costs.flop_per_pair / costs.flops
     busy = np.maximum(read, arithmetic).sum(axis=0) / np.asarray(topology.shard_speed)
     return np.asarray(costs.launch + busy, dtype=np.float64)

@@ -7,12 +7,14 @@ a visit inside a node is cheap, waiting for the fullest shard is not.
 The data plane's own choice (``moe_serving.routing.choice``) has the same preferences, but no memory of loads between
 steps yet; it cannot call this one as it is, since there shards come and go pair by pair.
 
-Vectorised over tokens: about 0.3 us per (token, expert) pair in batches of thousands.
+Vectorised over tokens: about 0.3 us per (token, expert) pair in batches of thousands; with Numba installed
+``dispatch_kernel`` gives the same answers in a tenth of that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,17 +105,37 @@ def choose_copies(
     Returns:
         int64 ``[tokens, k]``; ``n_shards`` for ``NO_EXPERT``.
     """
-    pairs: NDArray[np.int64] = np.asarray(ids, dtype=np.int64)
+    pairs: NDArray[np.int64] = np.ascontiguousarray(ids, dtype=np.int64)
     chosen: NDArray[np.int64] = copies.shards[pairs, 0]
     if copies.shards.shape[1] == 1:
         return chosen
     running = np.zeros(copies.n_shards + 1)
     if load is not None:
         running[:-1] = load
+    kernel = _kernel()
     for begin in range(0, len(pairs), _CHUNK):
         part = slice(begin, begin + _CHUNK)
-        chosen[part] = _choose_chunk(pairs[part], copies, None if home is None else home[part], running)
+        starts = None if home is None else home[part]
+        if kernel is None:
+            chosen[part] = _choose_chunk(pairs[part], copies, starts, running)
+        else:
+            kernel.choose_chunk(
+                pairs[part], copies.shards, copies.nodes, copies.node_of_shard, copies.share * copies.n_shards,
+                np.full(len(pairs[part]), -1) if starts is None else np.asarray(starts, dtype=np.int64), running,
+                LENIENCE, chosen[part],
+            )  # fmt: skip
     return chosen
+
+
+def _kernel() -> ModuleType | None:
+    """``dispatch_kernel``, or None without Numba."""
+    from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba takes a second, and is loaded only to choose
+
+    if not COMPILED:
+        return None
+    from moe_placement import dispatch_kernel  # noqa: PLC0415 - as above
+
+    return dispatch_kernel
 
 
 def _choose_chunk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.cost import LayerTraffic, layer_seconds
+from moe_placement.cost import LayerTraffic, activated, layer_seconds
 from moe_placement.dispatch import copies_of
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
@@ -59,6 +59,6 @@ def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topolog
         copies=0.0,
         shard_balance=balance(filled, topology.share),
         node_balance=balance(topology.per_node(filled), topology.per_node(topology.share)),
-        activated_balance=balance(-np.expm1(-copy_load).sum(axis=0), topology.share),
+        activated_balance=balance(activated(copy_load).sum(axis=0), topology.share),
         seconds=layer_seconds(LayerTraffic(tokens, copy_load, np.zeros(topology.shards), nowhere, nowhere), topology),
     )

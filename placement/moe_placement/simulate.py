@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.cost import LayerTraffic, layer_seconds
+from moe_placement.cost import LayerTraffic, activated, layer_seconds
 from moe_placement.dispatch import LayerCopies, choose_copies, layer_copies
 from moe_placement.errors import InvalidTraceError, MismatchError
 from moe_placement.placement import Placement
@@ -72,7 +72,7 @@ def judge(ids: NDArray[np.integer], copies: LayerCopies, topology: Topology, exp
         copies=remote,
         shard_balance=balance(load, share),
         node_balance=balance(topology.per_node(load), topology.per_node(share)),
-        activated_balance=balance(-np.expm1(-per_step).sum(axis=0), share),
+        activated_balance=balance(activated(per_step).sum(axis=0), share),
         seconds=layer_seconds(traffic, topology),
     )
 

@@ -99,7 +99,7 @@ class Topology:
     def shards(self) -> int:
         return len(self.node_of_shard)
 
-    @property
+    @cached_property
     def nodes(self) -> int:
         return max(self.node_of_shard) + 1
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_placement import MismatchError, Placement, balanced_placement, h100_nodes
+from moe_placement import MismatchError, Placement, balanced_placement, dispatch, h100_nodes
 from moe_placement.dispatch import choose_copies, copies_of, layer_copies
 
 
@@ -70,6 +70,25 @@ def test_every_pair_goes_to_a_shard_that_holds_it(seed: int, nodes: int, gpus: i
     ids = random.random((64, 8)).argsort(axis=1)[:, :3]
     chosen = choose_copies(ids, layer_copies(placement, topology, 0), random.integers(topology.shards, size=64))
     assert placement.held[0][ids, chosen].all()
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 4), st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_kernel_chooses_alike(seed: int, nodes: int, gpus: int, resident: bool, loaded: bool) -> None:
+    random = np.random.default_rng(seed)
+    topology = h100_nodes(nodes, gpus, 8)
+    experts, tokens = int(random.integers(4, 32)), int(random.integers(1, 2500))
+    held = random.random((experts, topology.shards)) < random.choice([0.1, 0.3, 0.6])
+    held[np.arange(experts), random.integers(topology.shards, size=experts)] = True
+    ids = random.random((tokens, experts)).argsort(axis=1)[:, : random.integers(1, 5)]
+    ids[random.random(ids.shape) < 0.05] = dispatch.NO_EXPERT
+    home = random.integers(topology.shards, size=tokens) if resident else None
+    load = random.integers(0, 3000, size=topology.shards).astype(float) if loaded else None
+    fast = choose_copies(ids, copies_of(held, topology), home, load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "_kernel", lambda: None)
+        slow = choose_copies(ids, copies_of(held, topology), home, load)
+    assert (fast == slow).all()
 
 
 def test_another_cluster_is_refused() -> None:

@@ -48,7 +48,8 @@ def test_optimal_on_instances_small_enough_to_enumerate(seed: int) -> None:
     pairs = np.zeros((experts, experts), dtype=np.float32)
     for row in sets:
         pairs[np.ix_(row, row)] += 1
-    problem = LayerProblem(load, sets.astype(np.int64), pairs, np.ones(experts, dtype=np.int64), False, 0, 0.2)
+    least = np.ones(experts, dtype=np.int64)
+    problem = LayerProblem(load, sets.astype(np.int64), pairs, least, np.zeros_like(least), False, 0, 0.2)
     found = place_layer(problem, topology)
     masks = tuple(int(mask) for mask in found @ np.array([1, 2]))
     assert sum(visits(tuple(masks[e] for e in row), 2, None) for row in sets) == best

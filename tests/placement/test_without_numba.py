@@ -8,7 +8,7 @@ import sys
 if sys.argv[1] == "without":
     sys.modules["numba"] = None  # importing it fails
 from moe_placement import Limits, RoutingStatistics, balanced_placement, h100_nodes, solve
-from moe_placement.solve.compiled import COMPILED
+from moe_placement.compiled import COMPILED
 from moe_placement.traces import Traffic, generate_trace
 
 traffic = Traffic(tokens=60, layers=1, experts=36, top_k=4, communities=4, affinity=1.5, zipf=0.6)

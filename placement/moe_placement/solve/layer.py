@@ -6,14 +6,16 @@ more nodes. On a single node the shards themselves are the parts. Called by ``so
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve import families, fill_kernel, seed_kernel, settle_kernel, shard_kernel
-from moe_placement.solve.problem import LayerProblem
-from moe_placement.solve.search import SMALL, UNLIMITED, Search
+from moe_placement.solve import families, part_kernel, region_kernel, seed_kernel, settle_kernel, shard_kernel
+from moe_placement.solve.problem import UNLIMITED, LayerProblem
+from moe_placement.solve.search import SMALL, Search
 from moe_placement.solve.split_kernel import YIELD
 from moe_placement.topology import Topology
 
@@ -34,10 +36,10 @@ FULL = 0.9
 def place_layer(problem: LayerProblem, topology: Topology) -> Bools:
     """From scratch: bool ``[experts, shards]``."""
     held = np.zeros((len(problem.load), topology.shards), dtype=bool)
-    units = _units(topology)
-    if len(units) > families.MAX_PARTS:
+    units = len(_units(topology))
+    if units > families.MAX_PARTS:
         problem = replace(problem, sets=problem.sets[:QUICK], thorough=False)
-    _split(problem, topology, units, held, None, UNLIMITED)
+    _split(problem, topology, 0, units, held, None, UNLIMITED)
     return held
 
 
@@ -49,7 +51,7 @@ def improve_layer(problem: LayerProblem, topology: Topology, current: Bools, bud
         _even_out_loads(problem, topology, held, budget)
         return held
     quick = replace(problem, sets=problem.sets[:QUICK], thorough=False)
-    _split(quick, topology, _units(topology), held, current, budget)
+    _split(quick, topology, 0, len(_units(topology)), held, current, budget)
     return held
 
 
@@ -71,52 +73,87 @@ def _even_out_loads(problem: LayerProblem, topology: Topology, held: Bools, budg
         held[:, shards] = inner
 
 
-def _units(topology: Topology) -> list[Ints]:
+@lru_cache(maxsize=8)
+def _units(topology: Topology) -> tuple[Ints, ...]:
     """The groups of shards that experts are split between: nodes, or the shards of a single node."""
     usable = topology.slots > 0
     if topology.nodes > 1:
         groups = [np.flatnonzero((topology.node_index == node) & usable) for node in range(topology.nodes)]
         groups = [group for group in groups if len(group)]
         if len(groups) > 1:
-            return groups
-    return [np.array([shard]) for shard in np.flatnonzero(usable)]
+            return tuple(groups)
+    return tuple(np.array([shard]) for shard in np.flatnonzero(usable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a group of units is split into: neighbouring units, in at most ``MAX_PARTS`` parts of about equal size.
+
+    Attributes:
+        begins: the first unit of each part, and the end of the last.
+        shards: of each part.
+        part_of: int64 ``[shards]``, the part that each shard is in; -1 for none.
+        slots: int64 ``[parts]``.
+        share: float64 ``[parts]``, what part of the group's load each should carry.
+    """
+
+    begins: tuple[int, ...]
+    shards: tuple[Ints, ...]
+    part_of: Ints
+    slots: Ints
+    share: Floats
+
+    @classmethod
+    def of(cls, topology: Topology, begin: int, end: int) -> _Parts:
+        count = min(families.MAX_PARTS, end - begin)
+        chunks = [len(chunk) for chunk in np.array_split(np.arange(end - begin), count)]
+        begins = (begin, *(begin + np.cumsum(chunks)).tolist())
+        shards = tuple(np.concatenate(_units(topology)[b:e]) for b, e in pairwise(begins))
+        part_of = np.full(topology.shards, -1, dtype=np.int64)
+        for part, inside in enumerate(shards):
+            part_of[inside] = part
+        share = np.array([topology.share[inside].sum() for inside in shards])
+        slots = np.array([topology.slots[inside].sum() for inside in shards])
+        return cls(begins, shards, part_of, slots, share / share.sum())
+
+
+_parts = lru_cache(maxsize=256)(_Parts.of)
+"""Every layer is split alike."""
 
 
 def _split(
-    problem: LayerProblem, topology: Topology, units: list[Ints], held: Bools, current: Bools | None, budget: int
+    problem: LayerProblem, topology: Topology, begin: int, end: int, held: Bools, current: Bools | None, budget: int
 ) -> int:
-    """Place a (sub)problem onto units, writing ``held``; returns the new copies made."""
-    if len(units) == 1:
-        return _onto_shards(problem, topology, units[0], held, current, budget)
-    parts = _group(units)
-    shards = [np.concatenate(group) for group in parts]
-    capacity = np.array([min(int(topology.slots[s].sum()), len(problem.load) * len(s)) for s in shards])
-    share = np.array([topology.share[s].sum() for s in shards])
-    share /= share.sum()
-    slots_of = _slots_of(problem, [len(s) for s in shards])
-    fewest = _fewest(problem, share)
-    masks = _start(problem, shards, capacity, share, slots_of, fewest, current)
-    origin = masks.copy() if current is not None else np.full_like(masks, -1)
-    spendable = budget if budget >= UNLIMITED else (budget + 1) // 2
-    everywhere = int(slots_of[problem.least > 0, len(parts)].sum())
+    """Place a (sub)problem onto the units ``begin .. end - 1``, writing ``held``; returns the new copies made."""
+    if end - begin == 1:
+        return _onto_shards(problem, topology, _units(topology)[begin], held, current, budget)
+    parts = _parts(topology, begin, end)
+    count, widths = len(parts.shards), [len(inside) for inside in parts.shards]
+    capacity = np.minimum(parts.slots, len(problem.load) * np.array(widths))
+    slots_of = _slots_of(problem, widths)
+    fewest = _fewest(problem, parts.share)
+    masks = _start(problem, parts, capacity, slots_of, fewest, current)
+    everywhere = int(slots_of[problem.least > 0, count].sum())
     if current is None and not problem.local and (capacity >= everywhere).all():
-        masks[problem.least > 0] = (1 << len(parts)) - 1  # room for all of them in every part: no token leaves its own
+        masks[problem.least > 0] = (1 << count) - 1  # room for all of them in every part: no token leaves its own
     elif len(problem.sets):
-        search = Search.of(problem, topology, capacity, share, slots_of, fewest)
-        search.improve(masks, origin, spendable)
+        origin = masks.copy() if current is not None else np.full_like(masks, -1)
+        search = Search.of(problem, topology, capacity, parts.share, slots_of, fewest)
+        search.improve(masks, origin, budget if budget >= UNLIMITED else (budget + 1) // 2)
         if current is None and len(masks) <= SMALL:
             search.restart(masks, origin)
+    if current is None and problem.covariance is None and count == end - begin:
+        return int(
+            region_kernel.place_in_parts(
+                problem.load, held, problem.least, problem.elsewhere, masks, parts.part_of, topology.slots,
+                topology.share, EVEN, FULL,
+            )
+        )  # fmt: skip
     spent = 0
-    for number, group in enumerate(parts):
-        part_budget = budget if budget >= UNLIMITED else (budget - spent) // (len(parts) - number)
-        spent += _split(_restrict(problem, masks, number), topology, group, held, current, part_budget)
+    for part, (first, last) in enumerate(pairwise(parts.begins)):
+        part_budget = budget if budget >= UNLIMITED else (budget - spent) // (count - part)
+        spent += _split(_restrict(problem, masks, part), topology, first, last, held, current, part_budget)
     return spent
-
-
-def _group(units: list[Ints]) -> list[list[Ints]]:
-    """Units in at most ``MAX_PARTS`` groups of about equal size, neighbours together."""
-    count = min(families.MAX_PARTS, len(units))
-    return [[units[i] for i in chunk] for chunk in np.array_split(np.arange(len(units)), count)]
 
 
 def _slots_of(problem: LayerProblem, shards: list[int]) -> Ints:
@@ -134,17 +171,18 @@ def _slots_of(problem: LayerProblem, shards: list[int]) -> Ints:
 
 
 def _start(
-    problem: LayerProblem, shards: list[Ints], capacity: Ints, share: Floats, slots_of: Ints, fewest: Ints,
-    current: Bools | None,
+    problem: LayerProblem, parts: _Parts, capacity: Ints, slots_of: Ints, fewest: Ints, current: Bools | None
 ) -> Ints:  # fmt: skip
     """int64 ``[experts]`` masks to begin with: where experts are, or a greedy first split."""
     present = problem.least > 0
     if current is not None:
-        bits = np.stack([current[:, s].any(axis=1) for s in shards], axis=1)
-        return np.where(present, (bits << np.arange(len(shards))).sum(axis=1), 0).astype(np.int64)
+        bits = np.stack([current[:, inside].any(axis=1) for inside in parts.shards], axis=1)
+        return np.where(present, (bits << np.arange(len(parts.shards))).sum(axis=1), 0).astype(np.int64)
     masks = np.zeros(len(problem.load), dtype=np.int64)
     affinity = 1.0 if len(problem.sets) else 0.0
-    seed_kernel.seed_masks(problem.pairs, problem.load, present, fewest, slots_of, capacity, share, affinity, masks)
+    seed_kernel.seed_masks(
+        problem.pairs, problem.load, present, fewest, slots_of, capacity, parts.share, affinity, masks
+    )
     return masks
 
 
@@ -156,73 +194,40 @@ def _fewest(problem: LayerProblem, share: Floats) -> Ints:
 
 
 def _restrict(problem: LayerProblem, masks: Ints, part: int) -> LayerProblem:
-    """The part's own problem: its experts, with their share of load, and what of each set is served there.
-
-    A token whose expert is in several parts is served where its home is (token i's is i modulo parts), else where a
-    single copy takes it anyway, else in the first.
-    """
-    copies = np.bitwise_count(masks).astype(np.int64)
-    here = (masks >> part) & 1 == 1
-    divisor = np.maximum(copies, 1)
-    least = np.where(here, np.maximum(1, -(-problem.least // divisor)), 0)
-    load = np.where(here, problem.load / divisor, 0.0)
+    """The part's own problem: its experts, with their share of load, and what of each set is served there."""
+    load, least, elsewhere, weight = part_kernel.shares_of_part(
+        problem.load, problem.least, problem.elsewhere, masks, part
+    )
+    weight = weight if problem.weight is None else weight * problem.weight
     sets = problem.sets
     if len(sets):
-        known = sets >= 0
-        of_pair = np.where(known, masks[sets], 0)
-        single = np.where(np.bitwise_count(of_pair) == 1, of_pair, 0)
-        visited = np.bitwise_or.reduce(single, axis=1) | (1 << (np.arange(len(sets)) % (int(masks.max()).bit_length())))
-        choice = np.where(of_pair & visited[:, None], of_pair & visited[:, None], of_pair)
-        served = known & ((choice & -choice) >> part & 1 == 1)
-        sets = np.where(served, sets, -1)
-        sets = sets[(sets >= 0).sum(axis=1) > 1]
-    weight = here / divisor
-    covariance = None if problem.covariance is None else problem.covariance * np.outer(weight, weight)
-    elsewhere = np.where(here, copies - 1 + problem.elsewhere, 0)
-    return replace(problem, load=load, least=least, sets=sets, covariance=covariance, elsewhere=elsewhere)
+        sets = part_kernel.sets_of_part(sets, masks, part, int(masks.max()).bit_length())
+    return replace(problem, load=load, least=least, sets=sets, weight=weight, elsewhere=elsewhere)
 
 
 def _onto_shards(
     problem: LayerProblem, topology: Topology, shards: Ints, held: Bools, current: Bools | None, budget: int
 ) -> int:
     """Copies of one unit's experts onto its shards; returns the new copies made."""
-    slots, share = topology.slots[shards], topology.share[shards]
+    share = topology.share[shards]
     inner = np.ascontiguousarray(held[:, shards])
-    present = problem.least > 0
-    inner[~present] = False
-    had = inner.copy()
-    fair = problem.load.sum() / len(shards)
-    need = np.maximum(problem.least, np.ceil(problem.load / max(FULL * fair, 1e-300)).astype(np.int64) * present)
-    need = np.minimum(need, len(shards))
-    _trim(need, problem, int(slots.sum()))
-    if current is None:
-        fill_kernel.replicate(problem.load, need, int(slots.sum() - need.sum()), len(shards))
-    else:
-        need = np.where(need > inner.sum(axis=1), problem.least, need)
-    fill_kernel.fill(problem.load, inner, need, slots, share)
-    made = int((inner & ~had).sum())
-    made += shard_kernel.even_out(
-        problem.load, inner, slots, share, problem.least, max(0, budget - made), EVEN, current is not None
+    made = region_kernel.place(
+        problem.load, inner, problem.least, topology.slots[shards], share, budget, current is None, EVEN, FULL
     )
     if current is None and problem.covariance is not None and problem.risk > 0:
-        _settle(problem, problem.covariance, inner, share)
+        _settle(problem, inner, share)
     held[:, shards] = inner
     return made
 
 
-def _settle(problem: LayerProblem, covariance: Floats, inner: Bools, share: Floats) -> None:
+def _settle(problem: LayerProblem, inner: Bools, share: Floats) -> None:
     """Spread what surges together over the shards of one unit; ``inner`` bool ``[experts, shards]`` is changed."""
-    copies = inner.sum(axis=1)
-    part = problem.load / np.maximum(copies, 1)
-    yielding = np.where(copies + problem.elsewhere > 1, YIELD * part, 0.0)
+    present = np.flatnonzero(problem.least)
+    held = inner[present]
+    copies = held.sum(axis=1)
     weight = 1.0 / np.maximum(copies, 1)
-    settle_kernel.settle(part, weight, yielding, inner, share, covariance, problem.risk, SWAPS)
-
-
-def _trim(need: Ints, problem: LayerProblem, room: int) -> None:
-    """Give up copies wanted for load, least loaded first, until what is needed fits."""
-    while need.sum() > room:
-        spare = np.flatnonzero(need > problem.least)
-        if not len(spare):
-            return
-        need[spare[np.argmin(problem.load[spare] / need[spare])]] -= 1
+    part = problem.load[present] * weight
+    yielding = np.where(copies + problem.elsewhere[present] > 1, YIELD * part, 0.0)
+    covariance = problem.covariance_among(present)
+    settle_kernel.settle(part, weight, yielding, held, share, covariance, problem.risk, SWAPS)
+    inner[present] = held

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moe_placement.solve.compiled import compiled
+from moe_placement.compiled import compiled
 from moe_placement.solve.price_kernel import Floats, Ints, popcount
 
 TOP = 8
@@ -57,29 +57,40 @@ def collect(
 ) -> None:
     """The ``TOP`` cheapest moves of each direction, experts at rest left out."""
     count[:] = 0
-    moves = parts * parts
+    moves, risky = parts * parts, len(strain) > 0
+    most = np.full(len(count), np.inf)  # what is not cheaper is not among the cheapest
     for e in range(len(masks)):
         old = masks[e]
         if old == 0 or resting[e] > step:
             continue
         copies, now = popcount(old), alternatives[e, old]
+        share, more = 1.0 / copies, 1.0 / (copies + 1)
         for q in range(parts):
             if (old >> q) & 1:
                 if copies > least[e]:
                     new = old & ~(1 << q)
-                    price = alternatives[e, new] - now + strained(e, old, new, strain)
-                    _remember(moves + parts + q, price, e, new, count, cost, expert, target)
+                    price = alternatives[e, new] - now
+                    if risky:
+                        price += _strained(old, new, share, 1.0 / max(copies - 1, 1), strain[e])
+                    if price < most[moves + parts + q]:
+                        _remember(moves + parts + q, price, e, new, count, cost, expert, target, most)
                 continue
             new = old | (1 << q)
-            price = alternatives[e, new] - now + strained(e, old, new, strain)
-            _remember(moves + q, price, e, new, count, cost, expert, target)
+            price = alternatives[e, new] - now
+            if risky:
+                price += _strained(old, new, share, more, strain[e])
+            if price < most[moves + q]:
+                _remember(moves + q, price, e, new, count, cost, expert, target, most)
             for p in range(parts):
                 if (old >> p) & 1:
                     new = (old & ~(1 << p)) | (1 << q)
+                    price = alternatives[e, new] - now
+                    if risky:
+                        price += share * strain[e, q] - share * strain[e, p]
                     # The parts' wish for load tells apart moves of equal cost.
-                    wish = load[e] / copies * (rest_wanted[p] - rest_wanted[q])
-                    price = alternatives[e, new] - now + strained(e, old, new, strain) + wish
-                    _remember(p * parts + q, price, e, new, count, cost, expert, target)
+                    price += load[e] / copies * (rest_wanted[p] - rest_wanted[q])
+                    if price < most[p * parts + q]:
+                        _remember(p * parts + q, price, e, new, count, cost, expert, target, most)
 
 
 @compiled
@@ -91,32 +102,35 @@ def part_in(mask: int, p: int) -> float:
 @compiled
 def strained(e: int, old: int, new: int, strain: Floats) -> float:
     """First-order price of the risk that an expert's new mask brings; ``strain`` is empty where risk has no price."""
+    if len(strain) == 0:
+        return 0.0
+    return _strained(old, new, 1.0 / max(popcount(old), 1), 1.0 / max(popcount(new), 1), strain[e])
+
+
+@compiled
+def _strained(old: int, new: int, before: float, after: float, strain: Floats) -> float:
+    """The same for one expert that gives each of its parts ``before`` of its load, and then ``after``."""
     total = 0.0
-    if len(strain):
-        before, after = 1.0 / max(popcount(old), 1), 1.0 / max(popcount(new), 1)
-        for p in range(strain.shape[1]):
-            total += (((new >> p) & 1) * after - ((old >> p) & 1) * before) * strain[e, p]
+    for p in range(len(strain)):
+        total += (((new >> p) & 1) * after - ((old >> p) & 1) * before) * strain[p]
     return total
 
 
 @compiled
 def _remember(
-    direction: int, price: float, e: int, new: int, count: Ints, cost: Floats, expert: Ints, target: Ints
+    direction: int, price: float, e: int, new: int, count: Ints, cost: Floats, expert: Ints, target: Ints, most: Floats
 ) -> None:
     """Insert into the direction's list, which stays sorted by price and at most ``TOP`` long."""
-    n = count[direction]
-    if n == TOP:
-        if price >= cost[direction, n - 1]:
-            return
-        n -= 1
-    else:
-        count[direction] += 1
+    n = min(count[direction], TOP - 1)
+    count[direction] = n + 1
     while n > 0 and cost[direction, n - 1] > price:
         cost[direction, n] = cost[direction, n - 1]
         expert[direction, n] = expert[direction, n - 1]
         target[direction, n] = target[direction, n - 1]
         n -= 1
     cost[direction, n], expert[direction, n], target[direction, n] = price, e, new
+    if count[direction] == TOP:
+        most[direction] = cost[direction, TOP - 1]
 
 
 @compiled
@@ -152,18 +166,24 @@ def pair_up(
     parts = len(capacity)
     room, new_load = capacity - used, np.zeros(parts)
     over = overload(loads, share, slack)
-    picks = 0
+    saved = -rigour * over  # at most, by less overload
+    picks, partners = 0, np.zeros(len(count), np.int64)
     for a in range(len(count)):
+        partner_count = 0
+        for b in range(a + 1, len(count)):
+            if wide or _complement(a, b, parts):
+                partners[partner_count] = b
+                partner_count += 1
         for i in range(count[a]):
             if (fresh[a, i] <= 0 or fresh[a, i] <= limit) and _fits(slot_change[a, i], room):
                 for p in range(parts):
                     new_load[p] = loads[p] + load_change[a, i, p]
                 total = price[a, i] + rigour * (overload(new_load, share, slack) - over)
                 picks = _shortlist(total, a, i, -1, -1, pick_price, pick, picks)
-            for b in range(a + 1, len(count)):
-                if not wide and not _complement(a, b, parts):
-                    continue
+            for b in partners[:partner_count]:
                 for j in range(count[b]):
+                    if picks == EXACT and price[a, i] + price[b, j] + saved >= pick_price[EXACT - 1]:
+                        continue
                     added = fresh[a, i] + fresh[b, j]
                     if expert[a, i] == expert[b, j] or (added > 0 and added > limit):
                         continue

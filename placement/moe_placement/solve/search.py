@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.solve import families, price_kernel, split_kernel
-from moe_placement.solve.problem import LayerProblem
+from moe_placement.solve.problem import UNLIMITED, LayerProblem
 from moe_placement.topology import Topology
 
 Ints = NDArray[np.int64]
@@ -29,14 +29,14 @@ STERN = 32.0
 """How many times ``RIGOUR`` overload costs in these searches: one expert more or less is much of a part's load."""
 URGENCY = 1.0
 """How strongly the price of a visit follows how often a part is visited."""
-UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """One split, ready for the kernel; masks are improved in place."""
 
-    arrays: tuple[Ints, Floats, Ints, Ints, Ints]
+    arrays: tuple[price_kernel.Smalls, Floats, Ints, price_kernel.Smalls]
+    resident: bool
     load: Floats
     covariance: Floats
     fewest: Ints
@@ -57,19 +57,18 @@ class Search:
         if len(problem.load) <= SMALL:  # few experts: many tokens choose the same
             sets, counts = np.unique(np.sort(sets, axis=1), axis=0, return_counts=True)
             weight = counts / len(problem.sets)
-        first, members = price_kernel.csr(sets, len(problem.load))
-        inside = np.full(len(sets), int(topology.resident_tokens), dtype=np.int64)
+        small = sets.astype(np.int32)
+        first, members = price_kernel.csr(small, len(problem.load))
         if problem.local:
             beyond = np.arange(parts + 1) > fewest[:, None]
             slots_of = np.where(beyond, UNLIMITED, slots_of)
-        arrays = (sets, weight, inside, first, members)
         total = max(float(problem.load.sum()), 1e-300)
         covariance, risk = np.zeros((0, 0)), 0.0
         if problem.covariance is not None:
-            covariance, risk = problem.covariance / total**2, problem.risk * HAZARD / parts
+            covariance, risk = problem.covariance_among(slice(None)) / total**2, problem.risk * HAZARD / parts
         return cls(
-            arrays, problem.load / total, covariance, fewest, slots_of, capacity, share, problem.slack, risk,
-            problem.seed, problem.thorough,
+            (small, weight, first, members), topology.resident_tokens, problem.load / total, covariance, fewest,
+            slots_of, capacity, share, problem.slack, risk, problem.seed, problem.thorough,
         )  # fmt: skip
 
     def improve(self, masks: Ints, origin: Ints, budget: int) -> float:
@@ -110,13 +109,13 @@ class Search:
         return float(
             split_kernel.refine(
                 *self.arrays, masks, self.load, self.covariance, self.fewest, self.slots_of, self.capacity, self.share,
-                families.hits(len(prices)), families.visit_costs(prices), self.slack, rigour, self.risk, patience, seed,
-                origin, budget, len(masks) <= SMALL,
+                families.hits(len(prices)), families.visit_costs(prices)[int(self.resident)], self.slack, rigour,
+                self.risk, patience, seed, origin, budget, len(masks) <= SMALL,
             )
         )  # fmt: skip
 
 
-def _visits(sets: Ints, masks: Ints, parts: int) -> Floats:
+def _visits(sets: price_kernel.Smalls, masks: Ints, parts: int) -> Floats:
     """float64 ``[parts]``: fraction of tokens that single copies take to each part."""
     of_pair = np.where(sets >= 0, masks[sets], 0)
     forced = np.bitwise_or.reduce(np.where(np.bitwise_count(of_pair) == 1, of_pair, 0), axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve.compiled import compiled
+from moe_placement.compiled import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -23,7 +23,8 @@ def seed_masks(
     affinity: float,
     masks: Ints,
 ) -> None:
-    """Fill ``masks`` (int64 [experts]) of the experts present; pairs float32 [experts, experts] counts.
+    """Fill ``masks`` (int64 [experts]) of the experts present; pairs float32 [experts, experts] counts, symmetric; they
+    are not looked at where ``affinity`` is 0.
 
     A part attracts an expert by the fraction of its partners that are there already and repels it by its relative load;
     a part without room is taken only when none has any.
@@ -37,7 +38,9 @@ def seed_masks(
         e = order[position]
         if not present[e]:
             continue
-        partners = max(float(pairs[e].sum()) - float(pairs[e, e]), 1e-12)
+        partners = 1.0
+        if affinity > 0:
+            partners = max(float(pairs[e].sum()) - float(pairs[e, e]), 1e-12)
         copies = min(least[e], parts)
         masks[e] = 0
         for _ in range(copies):
@@ -56,6 +59,7 @@ def seed_masks(
             masks[e] |= 1 << best
             used[best] += slots_of[e, copies]
             filled[best] += load[e] / copies
-            for f in range(experts):
-                if f != e:
-                    together[f, best] += pairs[f, e]
+            if affinity > 0:
+                for f in range(experts):
+                    if f != e:
+                        together[f, best] += pairs[e, f]

@@ -13,13 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve.compiled import compiled
+from moe_placement.compiled import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SHORTLIST = 300
 """Changes that are remembered, by what they promise."""
+SOURCES = 4
+"""Shards that load is taken from, if so many are equally full."""
 EXACT = 24
 """Of these, how many are computed exactly, levelling included, before the best is made; more only if none gains."""
 
@@ -29,26 +31,65 @@ def level(load: Floats, held: Bools, share: Floats, part: Floats, filled: Floats
     """Spread each replicated expert over its copies so that the shards' relative loads are as even as they can be.
 
     Block coordinate descent on the sum of share x (load / share)^2, which has the same minimiser as the lexicographic
-    maximum. ``part`` float64 [experts, shards] and ``filled`` [shards] are computed anew on the first sweep.
+    maximum. ``part`` float64 [experts, shards] and ``filled`` [shards] are computed anew.
+    """
+    part[:] = 0.0
+    holders, copies = _list_holders(held)
+    _level(load, holders, copies, share, part, filled, sweeps)
+
+
+@compiled
+def _list_holders(held: Bools) -> tuple[Ints, Ints]:
+    """(int64 ``[experts, shards]``, in row e first the ``copies[e]`` that hold e, in ascending order; int64
+    ``[experts]``).
     """
     experts, shards = held.shape
-    filled[:] = 0.0
-    part[:] = 0.0
-    begin, holders = np.zeros(experts + 1, np.int64), np.empty(experts * shards, np.int64)
+    holders, copies = np.empty((experts, shards), np.int64), np.zeros(experts, np.int64)
     for e in range(experts):
-        end = begin[e]
         for g in range(shards):
             if held[e, g]:
-                holders[end] = g
-                end += 1
-        begin[e + 1] = end
-        for g in holders[begin[e] : end]:
-            part[e, g] = load[e] / (end - begin[e])
+                holders[e, copies[e]] = g
+                copies[e] += 1
+    return holders, copies
+
+
+@compiled
+def _level(
+    load: Floats, holders: Ints, copies: Ints, share: Floats, part: Floats, filled: Floats, sweeps: int
+) -> None:  # fmt: skip
+    """See ``level``; entries of ``part`` where nothing is held are left as they are."""
+    experts = len(load)
+    filled[:] = 0.0
+    for e in range(experts):
+        for g in holders[e, : copies[e]]:
+            part[e, g] = load[e] / copies[e]
             filled[g] += part[e, g]
     for _ in range(sweeps):
         for e in range(experts):
-            if begin[e + 1] - begin[e] > 1:
-                _pour(load[e], holders[begin[e] : begin[e + 1]], share, part[e], filled)
+            if copies[e] > 1:
+                _pour(load[e], holders[e, : copies[e]], share, part[e], filled)
+
+
+@compiled
+def _put(holders: Ints, copies: Ints, e: int, g: int) -> None:
+    """Add shard g to those that hold e."""
+    position = copies[e]
+    while position > 0 and holders[e, position - 1] > g:
+        holders[e, position] = holders[e, position - 1]
+        position -= 1
+    holders[e, position] = g
+    copies[e] += 1
+
+
+@compiled
+def _take(holders: Ints, copies: Ints, e: int, g: int) -> None:
+    """Remove shard g from those that hold e."""
+    copies[e] -= 1
+    position = 0
+    while holders[e, position] != g:
+        position += 1
+    for i in range(position, copies[e]):
+        holders[e, i] = holders[e, i + 1]
 
 
 @compiled
@@ -89,13 +130,13 @@ def even_out(
     """Lower the fullest shard step by step; returns the new copies made (at most ``budget``)."""
     experts, shards = held.shape
     part, filled = np.zeros((experts, shards)), np.zeros(shards)
+    holders, copies = _list_holders(held)
     mean = load.sum() / share.sum()
     spent = 0
     sweeps = 4 if dynamic else 0
-    level(load, held, share, part, filled, sweeps)
+    _level(load, holders, copies, share, part, filled, sweeps)
     if mean <= 0:
         return 0
-    shortlist, price = np.zeros((SHORTLIST, 5), np.int64), np.zeros(SHORTLIST)
     now = _measure(filled, share, mean)
     while spent < budget:
         fullest = -1
@@ -104,16 +145,16 @@ def even_out(
                 fullest = g
         if filled[fullest] / share[fullest] <= mean * (1 + tolerance):
             break
-        count = _list_changes(
-            load, held, slots, share, least, part, filled, mean, fullest, budget - spent, shortlist, price
+        shortlist = _list_changes(
+            held, holders, copies, slots, share, least, part, filled, mean, fullest, budget - spent
         )
         best, best_gain = -1, 1e-9
-        for c in range(count):
+        for c in range(len(shortlist)):
             kind, e, g, h, f = shortlist[c]
-            _change(kind, e, g, h, f, held)
-            level(load, held, share, part, filled, sweeps)
+            _change(kind, e, g, h, f, holders, copies)
+            _level(load, holders, copies, share, part, filled, sweeps)
             gain = (now - _measure(filled, share, mean)) * (0.5 if kind == 0 else 1.0)
-            _undo(kind, e, g, h, f, held)
+            _undo(kind, e, g, h, f, holders, copies)
             if gain > best_gain:
                 best, best_gain = c, gain
             if best >= 0 and (c >= EXACT or not dynamic):
@@ -121,8 +162,13 @@ def even_out(
         if best < 0:
             break
         kind, e, g, h, f = shortlist[best]
-        _change(kind, e, g, h, f, held)
-        level(load, held, share, part, filled, sweeps)
+        _change(kind, e, g, h, f, holders, copies)
+        for changed in (e, f):
+            if changed >= 0:
+                held[changed] = False
+                for shard in holders[changed, : copies[changed]]:
+                    held[changed, shard] = True
+        _level(load, holders, copies, share, part, filled, sweeps)
         now = _measure(filled, share, mean)
         spent += 2 if kind == 0 else 1
     return spent
@@ -138,60 +184,52 @@ def _measure(filled: Floats, share: Floats, mean: float) -> float:
 
 
 @compiled
-def _change(kind: int, e: int, g: int, h: int, f: int, held: Bools) -> None:
+def _change(kind: int, e: int, g: int, h: int, f: int, holders: Ints, copies: Ints) -> None:
     """0: swap e on g with f on h; 1: e moves from g to h; 2: e is copied to h; 3: e is copied to h in f's place."""
-    held[e, h] = True
+    _put(holders, copies, e, h)
+    if kind in (0, 1):
+        _take(holders, copies, e, g)
+    if kind in (0, 3):
+        _take(holders, copies, f, h)
     if kind == 0:
-        held[e, g], held[f, g], held[f, h] = False, True, False
-    elif kind == 1:
-        held[e, g] = False
-    elif kind == 3:
-        held[f, h] = False
+        _put(holders, copies, f, g)
 
 
 @compiled
-def _undo(kind: int, e: int, g: int, h: int, f: int, held: Bools) -> None:
-    held[e, h] = False
+def _undo(kind: int, e: int, g: int, h: int, f: int, holders: Ints, copies: Ints) -> None:
     if kind == 0:
-        held[e, g], held[f, g], held[f, h] = True, False, True
-    elif kind == 1:
-        held[e, g] = True
-    elif kind == 3:
-        held[f, h] = True
+        _take(holders, copies, f, g)
+    if kind in (0, 3):
+        _put(holders, copies, f, h)
+    if kind in (0, 1):
+        _put(holders, copies, e, g)
+    _take(holders, copies, e, h)
 
 
 @compiled
 def _list_changes(
-    load: Floats,
-    held: Bools,
-    slots: Ints,
-    share: Floats,
-    least: Ints,
-    part: Floats,
-    filled: Floats,
-    mean: float,
-    fullest: int,
-    budget: int,
-    shortlist: Ints,
-    price: Floats,
-) -> int:
-    """Shortlist the changes that promise most per new copy in taking load from the fullest shards; returns how many."""
+    held: Bools, holders: Ints, copies: Ints, slots: Ints, share: Floats, least: Ints, part: Floats, filled: Floats,
+    mean: float, fullest: int, budget: int,
+) -> Ints:  # fmt: skip
+    """int64 ``[changes, 5]``: those that promise most per new copy in taking load from the fullest shards, best first;
+    each as ``_change`` takes it: kind, e, g, h, f.
+    """
     experts, shards = held.shape
-    count = 0
     top = filled[fullest] / share[fullest]
-    used, copies = np.zeros(shards, np.int64), np.zeros(experts, np.int64)
+    used, residents = np.zeros(shards, np.int64), np.empty((shards, experts), np.int64)
     for e in range(experts):
-        for g in range(shards):
-            used[g] += held[e, g]
-            copies[e] += held[e, g]
-    sources = 0
+        for g in holders[e, : copies[e]]:
+            residents[g, used[g]] = e
+            used[g] += 1
+    sources, count, most = 0, 0, 2 * SOURCES * used.max() * shards
+    changes, price = np.empty((most, 5), np.int64), np.empty(most)
     for g in range(shards):
         # Levelling makes plateaus: shards that share experts and are equally full are equally good to take from.
-        if share[g] <= 0 or filled[g] / share[g] < top * (1 - 1e-6) or sources >= 4:
+        if share[g] <= 0 or filled[g] / share[g] < top * (1 - 1e-6) or sources >= SOURCES:
             continue
         sources += 1
-        for e in range(experts):
-            if not held[e, g] or part[e, g] <= 0:
+        for e in residents[g, : used[g]]:
+            if part[e, g] <= 0:
                 continue
             for h in range(shards):
                 if held[e, h] or share[h] <= 0 or slots[h] == 0 or filled[h] / share[h] >= top:
@@ -201,15 +239,13 @@ def _list_changes(
                 if used[h] < slots[h]:
                     shift = part[e, g]
                     gain = _gain(old, filled[g] - shift, filled[h] + shift, share[g], share[h], mean)
-                    count = _offer(gain, 1, e, g, h, -1, shortlist, price, count)
+                    count = _offer(gain, 1, e, g, h, -1, changes, price, count)
                     shift = min(part[e, g], even)
                     gain = _gain(old, filled[g] - shift, filled[h] + shift, share[g], share[h], mean)
-                    count = _offer(gain, 2, e, g, h, -1, shortlist, price, count)
+                    count = _offer(gain, 2, e, g, h, -1, changes, price, count)
                     continue
                 replaced, replaced_gain, swapped, swapped_gain = -1, 0.0, -1, 0.0
-                for f in range(experts):
-                    if not held[f, h] or f == e:
-                        continue
+                for f in residents[h, : used[h]]:
                     if copies[f] > least[f]:
                         # What f carried here falls to its other copies; priced as if on shards of mean load.
                         shift = min(part[e, g], even + part[f, h] * share[g] / (share[g] + share[h]))
@@ -223,31 +259,20 @@ def _list_changes(
                         if gain < swapped_gain:
                             swapped, swapped_gain = f, gain
                 if replaced >= 0:
-                    count = _offer(replaced_gain, 3, e, g, h, replaced, shortlist, price, count)
+                    count = _offer(replaced_gain, 3, e, g, h, replaced, changes, price, count)
                 if swapped >= 0:
-                    count = _offer(swapped_gain, 0, e, g, h, swapped, shortlist, price, count)
-    return count
+                    count = _offer(swapped_gain, 0, e, g, h, swapped, changes, price, count)
+    return changes[np.argsort(price[:count], kind="mergesort")[:SHORTLIST]]
 
 
 @compiled
-def _offer(gain: float, kind: int, e: int, g: int, h: int, f: int, shortlist: Ints, price: Floats, count: int) -> int:
-    """Insert a change where its price (lower is better) puts it; returns the length of the list."""
+def _offer(gain: float, kind: int, e: int, g: int, h: int, f: int, changes: Ints, price: Floats, count: int) -> int:
+    """Write a change down if it promises anything; returns how many there are."""
     if gain >= 0:
         return count
-    n = count
-    if n == len(price):
-        if gain >= price[n - 1]:
-            return count
-        n -= 1
-    else:
-        count += 1
-    while n > 0 and price[n - 1] > gain:
-        price[n] = price[n - 1]
-        shortlist[n] = shortlist[n - 1]
-        n -= 1
-    price[n] = gain
-    shortlist[n, 0], shortlist[n, 1], shortlist[n, 2], shortlist[n, 3], shortlist[n, 4] = kind, e, g, h, f
-    return count
+    changes[count, 0], changes[count, 1], changes[count, 2], changes[count, 3], changes[count, 4] = kind, e, g, h, f
+    price[count] = gain
+    return count + 1
 
 
 @compiled

@@ -48,8 +48,7 @@ def solve(
     started = time.monotonic()
     _check(statistics, topology, current, limits)
     job = _Job.of(statistics, topology, current, limits, started + limits.time_limit)
-    with ThreadPoolExecutor(limits.workers) as pool:
-        results = list(pool.map(job.run, range(statistics.shape.layers)))
+    results = job.run_all(statistics.shape.layers)
     held = np.stack([result.held for result in results])
     unchanged = current is not None and _same(held, current, topology)
     placement = current if current is not None and unchanged else _into_slots(held, topology, current)
@@ -70,7 +69,7 @@ class _Result:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What the threads share; ``run`` solves one layer."""
+    """What the threads share."""
 
     statistics: RoutingStatistics
     topology: Topology
@@ -87,7 +86,7 @@ class _Job:
         cls, statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits,
         deadline: float,
     ) -> _Job:  # fmt: skip
-        from moe_placement.solve.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
+        from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
 
         layers, experts = statistics.shape.layers, statistics.shape.experts
         total = statistics.load.sum(axis=1, keepdims=True)
@@ -99,6 +98,21 @@ class _Job:
         allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
         budgets = _budgets(allowed, fallback, before, layers)
         return cls(statistics, topology, limits, load, sample, fallback, before, budgets, deadline)
+
+    def run_all(self, layers: int) -> list[_Result]:
+        """All layers, in threads that each take the next one: to wake this one for each would cost more than a short
+        layer does.
+        """
+        results: dict[int, _Result] = {}
+        waiting = iter(range(layers))
+
+        def run_next(_: int) -> None:
+            for layer in waiting:
+                results[layer] = self.run(layer)
+
+        with ThreadPoolExecutor(self.limits.workers) as pool:
+            list(pool.map(run_next, range(self.limits.workers)))
+        return [results[layer] for layer in range(layers)]
 
     def run(self, layer: int) -> _Result:
         """The best of: what is, and what the search finds, if its turn comes in time."""
@@ -115,6 +129,7 @@ class _Job:
             sets=np.ascontiguousarray(self.sample[:, layer]),
             pairs=self.statistics.pairs[layer],
             least=np.full(experts, self.limits.min_copies, dtype=np.int64),
+            elsewhere=np.zeros(experts, dtype=np.int64),
             local=self.limits.node_locality,
             seed=self.limits.seed + layer,
             covariance=self.statistics.steadied_covariance(layer),
@@ -215,31 +230,35 @@ def _into_slots(held: Bools, topology: Topology, current: Placement | None) -> P
     """Write copies into slots; those that a shard has already keep theirs, so that only real moves show."""
     layers, experts, shards = held.shape
     slots = np.full((layers, int(topology.slots.sum())), EMPTY, dtype=np.int32)
-    begins = np.concatenate([[0], np.cumsum(topology.slots)])
-    if current is None:
-        return Placement(_fill_in_order(held, slots, begins), topology.shard_slots, experts)
-    old = np.concatenate([[0], np.cumsum(current.shard_slots)])
-    for layer in range(layers):
-        for shard in range(shards):
-            wanted = held[layer, :, shard].copy()
-            row = slots[layer, begins[shard] : begins[shard + 1]]
-            if shard < current.shards:
-                kept = current.slots[layer, old[shard] : old[shard + 1]][: len(row)]
-                for position, expert in enumerate(kept):
-                    if expert != EMPTY and wanted[expert]:
-                        row[position] = expert
-                        wanted[expert] = False
-            row[row == EMPTY] = np.resize(np.append(np.flatnonzero(wanted), [EMPTY] * len(row)), (row == EMPTY).sum())
+    left = held.copy()
+    if current is not None:
+        _keep(current, topology, slots, left)
+    # The others in ascending order into what is empty; both lists go layer by layer and shard by shard.
+    group, expert = np.divmod(np.flatnonzero(np.ascontiguousarray(left.transpose(0, 2, 1))), experts)
+    empty = np.flatnonzero(slots == EMPTY)
+    shard_of_slot = np.repeat(np.arange(shards), topology.slots)
+    empty_group = empty // slots.shape[1] * shards + shard_of_slot[empty % slots.shape[1]]
+    rank = np.arange(len(group)) - _first_of_each(group, layers * shards)[group]
+    slots.ravel()[empty[_first_of_each(empty_group, layers * shards)[group] + rank]] = expert
     return Placement(slots, topology.shard_slots, experts)
 
 
-def _fill_in_order(held: Bools, slots: NDArray[np.int32], begins: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Each shard's experts in ascending order into its first slots."""
-    layer, shard, expert = np.nonzero(held.transpose(0, 2, 1))
-    group = layer * held.shape[2] + shard
-    position = np.arange(len(group)) - np.searchsorted(group, group)
-    slots[layer, begins[shard] + position] = expert
-    return slots
+def _first_of_each(group: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """int64 ``[groups]``: where each group begins in a list that is sorted by them."""
+    count = np.bincount(group, minlength=groups)
+    return np.asarray(np.cumsum(count) - count, dtype=np.int64)
+
+
+def _keep(current: Placement, topology: Topology, slots: NDArray[np.int32], left: Bools) -> None:
+    """Write copies that are in ``current`` into the slots they have there, and take them out of ``left``."""
+    layers = np.arange(len(slots))
+    begins, old = (np.concatenate([[0], np.cumsum(widths)]) for widths in (topology.slots, current.shard_slots))
+    for shard in range(min(topology.shards, current.shards)):
+        for position in range(min(int(topology.slots[shard]), current.shard_slots[shard])):
+            expert = current.slots[:, old[shard] + position]
+            kept = layers[(expert != EMPTY) & left[layers, expert, shard]]
+            slots[kept, begins[shard] + position] = expert[kept]
+            left[kept, expert[kept], shard] = False
 
 
 def _check(statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits) -> None:

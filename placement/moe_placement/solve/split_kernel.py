@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moe_placement.solve.compiled import compiled
+from moe_placement.compiled import compiled
 from moe_placement.solve.moves_kernel import (
     EXACT,
     TOP,
@@ -27,7 +27,7 @@ from moe_placement.solve.moves_kernel import (
     strained,
     wishes,
 )
-from moe_placement.solve.price_kernel import Floats, Ints, give_mask, interaction, popcount, price_alternatives
+from moe_placement.solve.price_kernel import Floats, Ints, Smalls, give_mask, interaction, popcount, price_alternatives
 
 YIELD = 0.25
 """Part of a replicated expert's load that its other copies are counted on to take when this part's load surges."""
@@ -35,11 +35,10 @@ YIELD = 0.25
 
 @compiled
 def refine(
-    sets: Ints,
+    sets: Smalls,
     weight: Floats,
-    inside: Ints,
     first: Ints,
-    members: Ints,
+    members: Smalls,
     masks: Ints,
     load: Floats,
     covariance: Floats,
@@ -66,7 +65,7 @@ def refine(
     """
     experts, parts = len(masks), len(capacity)
     alternatives = np.zeros((experts, len(hits)))
-    cost = price_alternatives(sets, weight, inside, masks, hits, costs, alternatives)
+    cost = price_alternatives(sets, weight, masks, hits, costs, alternatives)
     used, loads = np.zeros(parts, np.int64), np.zeros(parts)
     pull, square = np.zeros((parts, experts)), np.zeros(parts)
     strain = np.zeros((experts if risk > 0 else 0, parts))
@@ -85,7 +84,7 @@ def refine(
     target, fresh = np.zeros((directions, TOP), np.int64), np.zeros((directions, TOP), np.int64)
     load_change, slot_change = np.zeros((directions, TOP, parts)), np.zeros((directions, TOP, parts), np.int64)
     pick_price, pick = np.zeros(EXACT), np.zeros((EXACT, 4), np.int64)
-    work = np.zeros((4, sets.shape[1]), np.int64)
+    before = np.zeros(sets.shape[1], np.int64)
     idle = step = 0
     random = seed & 0x7FFFFFFF
     while idle < patience:
@@ -109,8 +108,8 @@ def refine(
             a, i, b, j = pick[c]
             exact = pick_price[c]
             if b >= 0:
-                exact += interaction(expert[a, i], target[a, i], expert[b, j], target[b, j], sets, weight, inside,
-                                     first, members, masks, hits, costs)  # fmt: skip
+                exact += interaction(expert[a, i], target[a, i], expert[b, j], target[b, j], sets, weight, first,
+                                     members, masks, hits, costs)  # fmt: skip
             if risk > 0:
                 exact -= bend[a, i] + (bend[b, j] if b >= 0 else 0.0)
                 exact += risk * _deviation_change(
@@ -135,7 +134,7 @@ def refine(
                 _ease(load[e], masks[e], target[d, n], relief)
             random = (random * 1103515245 + 12345) & 0x7FFFFFFF  # not NumPy's: interpreted, that one is everybody's
             resting[e] = step + 4 + (random >> 16) % 8
-            give_mask(e, target[d, n], sets, weight, inside, first, members, masks, hits, costs, alternatives, work)
+            give_mask(e, target[d, n], sets, weight, first, members, masks, hits, costs, alternatives, before)
         if value < best - 1e-9:
             best, idle = value, 0
             best_masks[:] = masks

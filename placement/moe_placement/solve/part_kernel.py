@@ -1,0 +1,61 @@
+"""What falls to one part of a split: of each expert's load and copies, and of each token."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.compiled import compiled
+from moe_placement.solve.price_kernel import popcount
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@compiled
+def shares_of_part(
+    load: Floats, least: Ints, elsewhere: Ints, masks: Ints, part: int
+) -> tuple[Floats, Ints, Ints, Floats]:  # fmt: skip
+    """By expert: its load in the part, the copies that it must have there, its copies in all other regions, and what
+    fraction of it the part is given; all 0 for an expert that is not in the part.
+    """
+    experts = len(load)
+    part_load, weight = np.zeros(experts), np.zeros(experts)
+    part_least, beyond = np.zeros(experts, np.int64), np.zeros(experts, np.int64)
+    for e in range(experts):
+        if (masks[e] >> part) & 1:
+            copies = popcount(masks[e])
+            part_load[e], weight[e] = load[e] / copies, 1.0 / copies
+            part_least[e] = max(1, -(-least[e] // copies))
+            beyond[e] = copies - 1 + elsewhere[e]
+    return part_load, part_least, beyond, weight
+
+
+@compiled
+def sets_of_part(sets: Ints, masks: Ints, part: int, parts: int) -> Ints:
+    """int64 ``[m, k]``: of each set ``[n, k]`` the experts that the part serves, the others -1; sets of one or none of
+    them are left out, since they cannot be torn apart.
+
+    A token whose expert is in several parts is served where its home is (token i's is i modulo parts) or where a single
+    copy takes it anyway, in the first of these, else in the first part that has the expert.
+    """
+    served, rows = np.empty_like(sets), 0
+    for i in range(len(sets)):
+        visited = 1 << (i % parts)
+        for e in sets[i]:
+            if e >= 0 and popcount(masks[e]) == 1:
+                visited |= masks[e]
+        count = 0
+        for c in range(sets.shape[1]):
+            e = sets[i, c]
+            served[rows, c] = -1
+            if e >= 0:
+                choice = masks[e] & visited
+                if choice == 0:
+                    choice = masks[e]
+                if choice & -choice == 1 << part:
+                    served[rows, c] = e
+                    count += 1
+        if count > 1:
+            rows += 1
+    return served[:rows].copy()
