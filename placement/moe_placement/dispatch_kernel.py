@@ -1,4 +1,4 @@
-"""``dispatch``'s choice token by token, for machines with Numba: the same answers ten times as fast.
+"""``dispatch``'s choice token by token, for machines with Numba: the same answers five times as fast.
 
 Array arguments are those of ``dispatch.LayerCopies``, ``ids`` int64 ``[tokens, k]``, ``home`` int64 ``[tokens]`` (-1
 where a token starts on no shard), ``running`` float64 ``[shards + 1]`` the load so far, changed in place.

@@ -112,22 +112,6 @@ def test_a_fresh_clone_does_the_job_and_ends_by_itself(clone: Path) -> None:
     assert not changed.stdout
 
 
-def test_one_demo_per_clone_and_ctrl_c_ends_it(clone: Path, tmp_path: Path) -> None:
-    log = tmp_path / "demo.log"
-    with running_demo(clone, log) as demo:
-        second = subprocess.run(
-            make(clone, "demo"), env=environment(), capture_output=True, text=True, timeout=STOP_SECONDS, check=False
-        )
-        assert second.returncode != 0
-        assert "a demo of this clone runs already" in second.stderr.splitlines()[0]
-        assert demo.poll() is None
-        os.killpg(demo.pid, signal.SIGINT)
-        demo.wait(STOP_SECONDS)
-    assert "Traceback" not in log.read_text()
-    assert log.read_text().splitlines()[-1].endswith("] stopped; its logs stay in .demo"), log.read_text()
-    assert not processes_of(clone)
-
-
 def test_a_demo_stopped_before_its_job_is_done_has_failed(clone: Path, tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with running_demo(clone, log, "DEMO_EXIT=1", until="Kubernetes v") as demo:
@@ -138,12 +122,13 @@ def test_a_demo_stopped_before_its_job_is_done_has_failed(clone: Path, tmp_path:
     assert not processes_of(clone)
 
 
-def test_a_cluster_of_ones_own_is_used_and_only_the_demo_is_stopped(
+def test_one_demo_on_a_cluster_of_ones_own_and_ctrl_c_ends_that_alone(
     clone: Path, ray_cluster: LocalRay, tmp_path: Path
 ) -> None:
     log = tmp_path / "demo.log"
     with ControlPlane.start(tmp_path / "own") as own:
         with running_demo(clone, log, f"KUBECONFIG={own.kubeconfig}") as demo:
+            refuse_a_second(clone)
             deployment = own.kubectl.get("moe", "tiny", "moe-demo")
             assert deployment is not None
             assert own.kubectl.get("lease", "moe-operator", "moe-demo") is not None
@@ -153,9 +138,11 @@ def test_a_cluster_of_ones_own_is_used_and_only_the_demo_is_stopped(
             assert paste(lines, "import openai").strip()
             if shutil.which("curl"):
                 assert paste(lines, "curl ").rstrip().endswith("data: [DONE]")
-            stopped = subprocess.run(make(clone, "demo-stop"), env=environment(), timeout=STOP_SECONDS, check=False)
-            assert stopped.returncode == 0
-            assert demo.wait(STOP_SECONDS) == 0
+            assert demo.poll() is None
+            os.killpg(demo.pid, signal.SIGINT)
+            demo.wait(STOP_SECONDS)
+        assert "Traceback" not in log.read_text()
+        assert log.read_text().splitlines()[-1].endswith("] stopped; its logs stay in .demo"), log.read_text()
         assert own.kubectl.get("namespace", "moe-demo") is None
         assert not processes_of(clone)
     request = urllib.request.Request(
@@ -164,6 +151,14 @@ def test_a_cluster_of_ones_own_is_used_and_only_the_demo_is_stopped(
     )
     with urllib.request.urlopen(request, timeout=PASTE_SECONDS) as answer:
         assert answer.status == 200
+
+
+def refuse_a_second(clone: Path) -> None:
+    second = subprocess.run(
+        make(clone, "demo"), env=environment(), capture_output=True, text=True, timeout=STOP_SECONDS, check=False
+    )
+    assert second.returncode != 0
+    assert "a demo of this clone runs already" in second.stderr.splitlines()[0]
 
 
 def paste(lines: list[str], what: str) -> str:
