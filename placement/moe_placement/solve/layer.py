@@ -143,6 +143,7 @@ def _split(
         if current is None and len(masks) <= SMALL:
             search.restart(masks, origin)
     if current is None and problem.covariance is None and count == end - begin:
+        # Every part is a unit, and no surges have to be settled in it: one call for all takes a third of the time.
         return int(
             region_kernel.place_in_parts(
                 problem.load, held, problem.least, problem.elsewhere, masks, parts.part_of, topology.slots,
