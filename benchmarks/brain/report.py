@@ -13,7 +13,7 @@ class Row:
     """One measured figure.
 
     Attributes:
-        figure: number in the issue's list.
+        figure: its number in ``docs/placement.md``.
         name: what was measured, on what.
         value: as measured.
         aim: the number to reach; None for a figure that is only told.
@@ -35,7 +35,7 @@ class Row:
         """Whether the aim is met; figures without one always are."""
         if self.aim is None:
             return True
-        return self.value <= self.aim if self.at_most else self.value >= self.aim
+        return bool(self.value <= self.aim if self.at_most else self.value >= self.aim)
 
 
 def print_rows(rows: Iterable[Row]) -> None:
