@@ -17,7 +17,9 @@ def heavy_imports(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["cli", "checkpoint", "api.app", "streams.source", "streams.sender"])
+@pytest.mark.parametrize(
+    "module", ["cli", "checkpoint", "api.app", "streams.source", "streams.sender", "engine.request", "engine.errors"]
+)
 def test_what_they_share(module):
     assert heavy_imports(f"moe_serving.{module}") == set()
 
