@@ -29,6 +29,9 @@ _CHUNK = 1024
 LENIENCE = 0.03
 """By what part of the mean load a shard visited anyway may be fuller than another holder and still be preferred."""
 
+TOKEN_TURN, COPY_TURN = 0.6180339887, 0.7548776662
+"""Tokens of one chunk decide on the same load: a golden-ratio sequence of about one column's load spreads them."""
+
 NO_EXPERT = -1
 """An id that means no expert was chosen (fewer than top-k); it goes to no shard."""
 
@@ -122,7 +125,7 @@ def choose_copies(
             kernel.choose_chunk(
                 pairs[part], copies.shards, copies.nodes, copies.node_of_shard, copies.share * copies.n_shards,
                 np.full(len(pairs[part]), -1) if starts is None else np.asarray(starts, dtype=np.int64), running,
-                LENIENCE, chosen[part],
+                chosen[part],
             )  # fmt: skip
     return chosen
 
@@ -211,8 +214,7 @@ def _choose_shards(
     visited[:, pad] = False
     running += np.bincount(forced_shard.ravel(), minlength=pad + 1)
     chosen = forced_shard
-    # Tokens of one chunk decide on the same load: a golden-ratio sequence of about one column's load spreads them.
-    turn = (rows[:, None] * 0.6180339887 + np.arange(width) * 0.7548776662) % 1.0
+    turn = (rows[:, None] * TOKEN_TURN + np.arange(width) * COPY_TURN) % 1.0
     speed = np.append(copies.share, 1.0) * copies.n_shards
     for column in range(k):
         free = np.flatnonzero(~forced[:, column] & (options[:, column, 0] < pad))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
+from moe_placement.dispatch import COPY_TURN, LENIENCE, TOKEN_TURN
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -19,7 +20,7 @@ Bools = NDArray[np.bool_]
 @compiled
 def choose_chunk(
     ids: Ints, shards: Ints, nodes: Ints, node_of_shard: Ints, speed: Floats, home: Ints, running: Floats,
-    lenience: float, chosen: Ints,
+    chosen: Ints,
 ) -> None:  # fmt: skip
     """Write the shard of each pair to ``chosen``: nodes first, then what is forced on them, then column by column."""
     tokens, k = ids.shape
@@ -46,7 +47,7 @@ def choose_chunk(
         if open_pairs[column] == 0:
             continue
         blur = open_pairs[column] / pad + 1
-        bonus = lenience * running[:pad].mean() + blur
+        bonus = LENIENCE * running[:pad].mean() + blur
         taken[:] = 0.0
         for t in range(tokens):
             if chosen[t, column] < 0:
@@ -119,7 +120,7 @@ def _least_loaded(
         g = options[c]
         if g == len(speed) or not at_node[node_of_shard[g]]:
             continue
-        turn = (token * 0.6180339887 + c * 0.7548776662) % 1.0
+        turn = (token * TOKEN_TURN + c * COPY_TURN) % 1.0
         cost = running[g] / speed[g] + turn * blur
         if visited[g]:
             cost -= bonus

@@ -20,10 +20,10 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SHORTLIST = 300
 """Changes that are remembered, by what they promise."""
-SOURCES = 4
-"""Shards that load is taken from, if so many are equally full."""
 EXACT = 24
 """Of these, how many are computed exactly, levelling included, before the best is made; more only if none gains."""
+SOURCES = 4
+"""Shards that load is taken from, if so many are equally full."""
 
 
 @compiled

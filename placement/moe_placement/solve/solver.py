@@ -18,7 +18,7 @@ from moe_placement.placement import EMPTY, Placement
 from moe_placement.simulate import Figures, judge, summarise
 from moe_placement.solve.limits import Limits
 from moe_placement.solve.plan import Plan, _like
-from moe_placement.solve.problem import LayerProblem
+from moe_placement.solve.problem import UNLIMITED, LayerProblem
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 
@@ -211,7 +211,7 @@ def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats) 
 def _budgets(allowed: int | None, repaired: Bools | None, before: Bools | None, layers: int) -> NDArray[np.int64]:
     """New copies that each layer may make beyond the repairs it needs, int64 ``[layers]``."""
     if allowed is None or repaired is None or before is None:
-        return np.full(layers, 1 << 30, dtype=np.int64)
+        return np.full(layers, UNLIMITED, dtype=np.int64)
     repairs = int((repaired & ~before).sum())
     if repairs > allowed:
         raise InfeasiblePlacementError(
