@@ -28,7 +28,7 @@ class Limits:
     max_moved_slots: int | None = None
     max_moved_bytes: float | None = None
     time_limit: float = 60.0
-    risk: float = 1.0
+    risk: float = 1.4
     node_locality: bool = False
     samples: int = 4096
     workers: int = 2

@@ -65,7 +65,8 @@ class Search:
         total = max(float(problem.load.sum()), 1e-300)
         covariance, risk = np.zeros((0, 0)), 0.0
         if problem.covariance is not None:
-            covariance, risk = problem.covariance_among(slice(None)) / total**2, problem.risk * HAZARD / parts
+            covariance = problem.covariance_among(slice(None)) * (problem.risk / total) ** 2
+            risk = HAZARD / parts
         return cls(
             (small, weight, first, members), topology.resident_tokens, problem.load / total, covariance, fewest,
             slots_of, capacity, share, problem.slack, risk, problem.seed, problem.thorough,

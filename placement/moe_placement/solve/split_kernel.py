@@ -29,7 +29,7 @@ from moe_placement.solve.moves_kernel import (
 )
 from moe_placement.solve.price_kernel import Floats, Ints, Smalls, give_mask, interaction, popcount, price_alternatives
 
-YIELD = 0.25
+YIELD = 0.5
 """Part of a replicated expert's load that its other copies are counted on to take when this part's load surges."""
 
 
