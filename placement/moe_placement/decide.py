@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import real, whole
 from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError, MismatchError
 from moe_placement.expected import expected_figures, figures_on
 from moe_placement.migration import Migration
@@ -45,11 +46,10 @@ class Policy:
     cooldown: int = 0
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            least = 1 if item.name == "halvings" else 0
-            if not (math.isfinite(value) and value >= least):
-                raise InvalidPolicyError(f"policy: {item.name} is {value}; it must be a finite number from {least} on")
+        for name in ("margin", "least_gain", "certainty", "stall"):
+            real(InvalidPolicyError, f"policy: {name}", getattr(self, name))
+        whole(InvalidPolicyError, "policy: halvings", self.halvings, least=1)
+        whole(InvalidPolicyError, "policy: cooldown", self.cooldown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Decision:
 
     Attributes:
         accepted: whether to carry the plan out.
-        gain: relative gain in modelled time on the evidence.
+        gain: relative gain in modelled time on the evidence, over the plan's baseline.
         saved: seconds saved over the horizon, all layers.
         price: seconds that the busiest link is taken from service, and the stall.
         noise: standard deviation of ``gain`` by chance; NaN where an earlier test had failed already.
-        reasons: one sentence per test that failed, or the one that says why it is worth it.
+        reasons: one sentence per test that failed, or the one that says why it is worth it or not to be asked.
     """
 
     accepted: bool
@@ -79,9 +79,12 @@ def decide(
 ) -> Decision:  # fmt: skip
     """Judge a plan.
 
+    Repairs are no question of gain: a plan that brings copies off shards without slots, or makes those that the limits
+    ask for, is accepted. Where only that is wanted, ``plan.baseline`` is the placement to migrate to.
+
     Args:
         plan: with a current placement.
-        migration: from ``plan_migration`` for it.
+        migration: from ``plan_migration``, all the way to its placement.
         evidence: statistics of windows that the plan was not made from, newest last.
         horizon: model steps for which the placement is expected to serve.
         history: earlier decisions, newest last.
@@ -91,26 +94,33 @@ def decide(
     Raises:
         InvalidPolicyError: a horizon that is negative or not finite.
         InvalidStatisticsError: no evidence, or none with traffic.
-        MismatchError: the plan has no current placement, or the evidence is of another model.
+        MismatchError: the plan has no current placement, the migration is not the plan's, or the evidence is of
+            another model.
     """
     policy = policy or Policy()
-    if not (math.isfinite(horizon) and horizon >= 0):
-        raise InvalidPolicyError(f"horizon is {horizon}; it must be a finite number of steps from 0 on")
-    if plan.current is None:
+    real(InvalidPolicyError, "horizon", horizon)
+    if plan.baseline is None:
         raise MismatchError("a plan without a current placement has no alternative to be judged against")
+    _check_same_way(plan, migration)
     if len({window.shape for window in evidence}) > 1:
         raise MismatchError(f"the evidence is of different models: {[window.shape for window in evidence]}")
     windows = [window for window in evidence if window.tokens > 0]
     if not windows:
         raise InvalidStatisticsError("no evidence: give at least one window with traffic that the plan was not made of")
-    now, new = (_seconds(windows, placement, plan.topology) for placement in (plan.current, plan.placement))
+    now, new = (_seconds(windows, placement, plan.topology) for placement in (plan.baseline, plan.placement))
     gain = (now - new) / now if now > 0 else 0.0
-    saved = (now - new) * plan.current.layers * horizon
+    saved = (now - new) * plan.placement.layers * horizon
     price = migration.seconds + policy.stall if migration.copies else 0.0
+    if plan.repairs:
+        text = (
+            f"{plan.repairs} copies are made or given up whatever they gain: shards without slots, or copies that the "
+            f"limits ask for; the rest gains {gain:.2%} for a price of {price:.3g} s in all"
+        )
+        return Decision(True, gain, saved, price, math.nan, (text,))
     reasons = _objections(plan, gain, saved, price, history, policy)
     noise = math.nan
     if not reasons:
-        noise = _noise(windows, plan.current, plan.placement, plan.topology, policy, np.random.default_rng(seed)) / now
+        noise = _noise(windows, plan.baseline, plan.placement, plan.topology, policy, np.random.default_rng(seed)) / now
         if gain < policy.certainty * noise:
             reasons = [
                 f"gain {gain:.2%} does not stand out of noise: random halves of the evidence differ by {noise:.2%} "
@@ -123,6 +133,16 @@ def decide(
         f"({migration.copies} copies); noise {noise:.2%}"
     )
     return Decision(True, gain, saved, price, noise, (text,))
+
+
+def _check_same_way(plan: Plan, migration: Migration) -> None:
+    made = {(copy.layer, copy.expert, copy.target) for step in migration.rounds for copy in step.copies}
+    wanted = {(int(layer), int(expert), int(shard)) for layer, expert, shard in np.argwhere(plan.moved)}
+    if made != wanted:
+        raise MismatchError(
+            f"the migration makes {len(made - wanted)} copies that the plan does not ask for and leaves out "
+            f"{len(wanted - made)}; judge a plan by the whole way to it, and limit that by Limits.max_moved_slots"
+        )
 
 
 def _objections(

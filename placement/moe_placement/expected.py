@@ -18,9 +18,11 @@ def figures_on(statistics: RoutingStatistics, placement: Placement, topology: To
     """Figures on the sampled sets, or on the loads where there is no sample.
 
     Raises:
-        MismatchError: statistics of another model than the placement's.
+        MismatchError: statistics of another model than the placement's, or a topology with other shards.
     """
     check_same_model(statistics, placement)
+    if placement.shards != topology.shards:
+        raise MismatchError(f"the placement has {placement.shards} shards, the topology {topology.shards}")
     ids, held = statistics.sample.ids, placement.held
     experts, top_k = statistics.shape.experts, statistics.shape.top_k
     if len(ids):

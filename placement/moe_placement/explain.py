@@ -42,21 +42,26 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     """
     check_same_model(statistics, plan.placement)
     after = plan.after
+    cut = "" if plan.complete else " The time limit was reached first: a longer search may find better."
     if plan.before is None:
         text = (
             f"A first placement of {plan.placement.experts} experts x {plan.placement.layers} layers on "
             f"{plan.placement.shards} shards: {_figures(plan)}."
         )
-        return Explanation(text, ())
+        return Explanation(text + cut, ())
+    forced = (
+        f"{plan.repairs} copies are made or given up whatever they gain, off shards without slots or as the limits ask"
+    )
     if plan.moved_slots == 0:
-        return Explanation(
-            f"Nothing to move: no placement within the limits was found to be better; {_figures(plan)}.", ()
-        )
+        why = forced if plan.repairs else "no placement within the limits was found to be better"
+        return Explanation(f"Nothing to move: {why}; {_figures(plan)}.{cut}", ())
     before = plan.before
     parts = [
         f"Moving {plan.moved_slots} copies ({plan.moved_bytes / 1e9:.3g} GB) takes a modelled layer from "
         f"{before.seconds * 1e6:.1f} to {after.seconds * 1e6:.1f} us ({(after.seconds / before.seconds - 1):+.1%})"
     ]
+    if plan.repairs:
+        parts.append(f"{forced}, and the figures before are of these alone")
     if before.fan_out:
         parts.append(
             f"a token visits {after.fan_out:.2f} shards instead of {before.fan_out:.2f} and "
@@ -71,7 +76,7 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
             f"the move takes {len(migration.rounds)} rounds and about {migration.seconds:.3g} s, "
             f"{migration.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
         )
-    return Explanation("; ".join(parts) + ".", _largest_moves(plan, statistics))
+    return Explanation("; ".join(parts) + "." + cut, _largest_moves(plan, statistics))
 
 
 def _figures(plan: Plan) -> str:
@@ -106,9 +111,10 @@ def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, 
             f"a further copy shares its load among {int(held[expert].sum())} shards; {joined:.0%} of partners are near"
         )
     now = np.pad(held[expert], (0, old.shape[1] - held.shape[1]))
-    left = int(np.flatnonzero(old[expert] & ~now)[0])
+    left = int(np.flatnonzero(old[expert] & ~now)[-1])
     if left >= topology.shards or topology.shard_slots[left] == 0:
         return "the shard it leaves has no slots any more"
+    came = held[:, left] & ~old[:, left]
     old = old[:, : topology.shards]
     there = old[:, node == node[left]].any(axis=1)
     were = float(partners[there].sum()) / total
@@ -122,7 +128,13 @@ def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, 
             f"evens out load: the shard it leaves carried {carried[left]:.2f} of its part, "
             f"the one it joins {carried[shard]:.2f}"
         )
-    return "no reason of its own: alone it brings neither its partners together nor loads closer"
+    if came.any():
+        other = int(np.argmax(np.where(came, statistics.load[layer], -1.0)))
+        return f"makes room on shard {left} for expert {other}"
+    return (
+        f"part of a larger exchange: {joined:.0%} of partners are on the node, {were:.0%} were; the shard it leaves "
+        f"carried {carried[left]:.2f} of its part, the one it joins {carried[shard]:.2f}"
+    )
 
 
 def _before(plan: Plan, layer: int) -> NDArray[np.bool_]:

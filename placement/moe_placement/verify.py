@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from moe_placement.errors import InvalidStatisticsError
+from moe_placement.checks import real
+from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,12 @@ class Observed:
     latency: float | None = None
 
     def __post_init__(self) -> None:
-        figures = (self.tokens, self.fan_out, self.copies, self.balance, self.latency or 0.0)
-        if not all(math.isfinite(value) and value >= 0 for value in figures):
-            raise InvalidStatisticsError(f"observed figures must be finite and not negative, got {self}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None or item.name != "latency":
+                real(InvalidStatisticsError, f"observed {item.name}", value)
+        if self.balance > 1 + 1e-9:
+            raise InvalidStatisticsError(f"observed balance is {self.balance}; mean / max is at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,16 @@ def verify(
 ) -> Verdict:
     """Compare two windows.
 
-    The score is the relative drop in remote copies (in fan-out on one node) plus the relative drop in the fullest
-    shard's load, 1 / balance. The move stays if the score is above -``tolerance`` and latency rose by at most ``harm``.
+    The score is the relative drop in remote copies (in fan-out on one node; -1 where there were none before) plus the
+    relative drop in the fullest shard's load, 1 / balance. The move stays if the score is above -``tolerance`` and
+    latency rose by at most ``harm``.
 
     Raises:
         InvalidStatisticsError: fewer than ``least_tokens`` tokens in a window: wait longer.
+        InvalidPolicyError: a threshold that is negative or not finite.
     """
+    for name, value in (("least_tokens", least_tokens), ("harm", harm), ("tolerance", tolerance)):
+        real(InvalidPolicyError, name, value)
     if min(before.tokens, after.tokens) < least_tokens:
         raise InvalidStatisticsError(
             f"too few tokens to judge by: {before.tokens:g} before, {after.tokens:g} after, {least_tokens:g} needed"
@@ -59,7 +66,8 @@ def verify(
     visits = ("remote copies", before.copies, after.copies)
     if before.copies == 0 and after.copies == 0:
         visits = ("fan-out", before.fan_out, after.fan_out)
-    travel = (visits[1] - visits[2]) / visits[1] if visits[1] else 0.0
+    per = visits[1] or visits[2]
+    travel = (visits[1] - visits[2]) / per if per else 0.0
     fullest_before, fullest_after = (1 / max(side.balance, 1e-6) for side in (before, after))
     load = (fullest_before - fullest_after) / fullest_before
     score = travel + load

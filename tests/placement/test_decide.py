@@ -15,6 +15,7 @@ from moe_placement import (
     Policy,
     RoutingStatistics,
     Topology,
+    balanced_placement,
     decide,
     explain,
     h100_nodes,
@@ -30,6 +31,7 @@ from moe_placement.heatmap import draw
 from moe_placement.solve import Plan
 
 TOPOLOGY = h100_nodes(2, 2, 9)
+ACCEPTED = Decision(True, 0.1, 1.0, 0.1, 0.0, ("",))
 LIMITS = Limits(max_moved_slots=16, workers=1)
 
 
@@ -78,9 +80,47 @@ def test_a_short_horizon_does_not_pay() -> None:
     assert "does not pay for the move" in decision.reasons[0]
 
 
+@pytest.mark.parametrize("slots", [(18, 18, 18, 0), (18, 18, 18)])
+@pytest.mark.parametrize("old", [(9, 9, 9, 9), (18, 18, 0, 9)])
+def test_repairs_are_no_question_of_gain(slots: tuple[int, ...], old: tuple[int, ...]) -> None:
+    """A shard drains or is gone: its copies are made elsewhere although that saves nothing."""
+    current = balanced_placement(2, 32, old)
+    topology = Topology((0, 0, 1, 1)[: len(slots)], slots)
+    plan = solve(window(1), topology, current, Limits(workers=1))
+    at_last = int(current.held[:, :, 3].sum())
+    assert plan.repairs >= at_last > 0
+    migration = plan_migration(current, plan.placement, topology)
+    decision = decide(plan, migration, [window(2)], horizon=0, history=[ACCEPTED], policy=Policy(cooldown=9))
+    assert decision.accepted
+    assert f"{plan.repairs} copies are made or given up whatever they gain" in decision.reasons[0]
+    assert f"{plan.repairs} copies are made or given up whatever they gain" in explain(plan, window(1)).text
+    assert plan.before is not None and plan.after.seconds <= plan.before.seconds
+    assert plan.before.shard_balance > 0  # of the shards that are left
+
+
+def test_an_added_shard_is_a_question_of_gain() -> None:
+    current = balanced_placement(2, 32, [18, 18])
+    topology = Topology((0, 0, 1), (18, 18, 18))
+    plan = solve(window(1), topology, current, Limits(workers=1))
+    assert plan.repairs == 0
+    decision = decide(plan, plan_migration(current, plan.placement, topology), [window(2)], 100_000)
+    assert decision.accepted
+    assert decision.gain > 0.1
+
+
+def test_a_migration_of_another_plan_is_refused() -> None:
+    plan = replan(window(1, hot=6.0))
+    assert plan.current is not None
+    for migration in (
+        plan_migration(plan.current, plan.placement, TOPOLOGY, max_copies=plan.moved_slots - 1),
+        plan_migration(plan.placement, plan.current, TOPOLOGY),
+    ):
+        with pytest.raises(MismatchError, match="the migration makes"):
+            decide(plan, migration, [window(2)], 10)
+
+
 def test_cooling_down() -> None:
-    earlier = [Decision(True, 0.1, 1.0, 0.1, 0.0, ("",))]
-    decision = judged(window(1, hot=6.0), window(2, hot=6.0), history=earlier, policy=Policy(cooldown=2))
+    decision = judged(window(1, hot=6.0), window(2, hot=6.0), history=[ACCEPTED], policy=Policy(cooldown=2))
     assert not decision.accepted
     assert "cooling down" in decision.reasons[0]
 
@@ -111,7 +151,15 @@ def test_a_horizon_is_a_number(horizon: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("margin", float("nan")), ("least_gain", -0.1), ("halvings", 0), ("cooldown", -1)]
+    ("field", "value"),
+    [
+        ("margin", float("nan")),
+        ("least_gain", -0.1),
+        ("stall", "1"),
+        ("halvings", 0),
+        ("halvings", 1.5),
+        ("cooldown", -1),
+    ],
 )
 def test_thresholds_are_numbers(field: str, value: float) -> None:
     with pytest.raises(InvalidPolicyError, match=f"{field} is"):
@@ -160,7 +208,7 @@ def reason_of(current: list[int], new: list[int], load: list[float], topology: T
     """The reason of the only move."""
     placements = [Placement.of([row], topology.shard_slots, len(load)) for row in (current, new)]
     figures = simulate(np.zeros((0, 1, 1), dtype=int), placements[1], topology)
-    plan = Plan(placements[1], placements[0], topology, figures, figures, complete=True, seconds=0.0)
+    plan = Plan(placements[1], placements[0], topology, placements[0], figures, figures, complete=True, seconds=0.0)
     (move,) = explain(plan, RoutingStatistics.of_loads([load])).moves
     return move.reason
 
@@ -170,14 +218,14 @@ def test_a_move_is_given_the_reason_that_holds() -> None:
     assert reason_of([0, 1, 2, 3, -1, -1], [0, 1, -1, 3, 2, -1], [3, 2, 2, 1], host) == (
         "evens out load: the shard it leaves carried 1.75 of its part, the one it joins 0.25"
     )
-    assert reason_of([0, 1, -1, 2, 3, -1], [0, -1, -1, 2, 3, 1], [1, 1, 9, 9], host).startswith("no reason of its own")
+    assert reason_of([0, 1, -1, 2, 3, -1], [0, -1, -1, 2, 3, 1], [1, 1, 9, 9], host).startswith("part of a larger exch")
     assert reason_of([0, 1, -1, 2, 3, -1], [0, 1, 2, 2, 3, -1], [1, 1, 9, 9], host).startswith("a further copy")
     drained = Topology((0, 0, 0), (3, 2, 0))
     current = Placement.of([[0, 1, -1, 2, -1, 3]], [3, 2, 1], 4)
     new = Placement.of([[0, 1, 3, 2, -1]], drained.shard_slots, 4)
     figures = simulate(np.zeros((0, 1, 1), dtype=int), new, drained)
     for topology, target in ((drained, new), (Topology((0, 0), (3, 2)), Placement.of(new.slots, [3, 2], 4))):
-        plan = Plan(target, current, topology, figures, figures, complete=True, seconds=0.0)
+        plan = Plan(target, current, topology, target, figures, figures, complete=True, seconds=0.0)
         (move,) = explain(plan, RoutingStatistics.of_loads([[1, 1, 1, 1]])).moves
         assert move.reason == "the shard it leaves has no slots any more"
 
@@ -201,11 +249,22 @@ def test_verification_on_one_node_goes_by_fan_out() -> None:
     assert not verify(Observed(5000, 2.0, 0.0, 0.9), Observed(5000, 2.4, 0.0, 0.9)).keep
 
 
+def test_verification_does_not_bear_remote_copies_where_none_were() -> None:
+    assert not verify(Observed(5000, 2.0, 0.0, 0.9), Observed(5000, 2.0, 3.0, 0.9)).keep
+    assert verify(Observed(5000, 2.0, 0.0, 0.9), Observed(5000, 2.0, 0.0, 0.9)).keep
+
+
 def test_verification_needs_traffic_and_finite_figures() -> None:
     with pytest.raises(InvalidStatisticsError, match="too few tokens"):
         verify(Observed(10, 1, 1, 1), Observed(5000, 1, 1, 1))
     with pytest.raises(InvalidStatisticsError, match="finite"):
         Observed(float("nan"), 1, 1, 1)
+    with pytest.raises(InvalidStatisticsError, match="balance is 2"):
+        Observed(5000, 1, 1, 2)
+    fine = Observed(5000, 1, 1, 1)
+    for name, value in (("harm", float("nan")), ("tolerance", -1), ("least_tokens", float("inf"))):
+        with pytest.raises(InvalidPolicyError, match=f"{name} is {value}"):
+            verify(fine, fine, **{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_drift_fires_on_a_shift_and_not_on_noise() -> None:

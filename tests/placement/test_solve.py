@@ -1,5 +1,8 @@
 """The solver: limits always kept, never worse than what is, and better than load balancing where there is structure."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,6 +105,15 @@ def test_a_drained_shard_ends_empty_and_its_experts_live_on() -> None:
     plan = solve(statistics(), topology.with_slots([16, 16, 16, 0]), current, Limits(max_moved_slots=40))
     assert not plan.placement.held[:, :, 3].any()
     assert (plan.placement.copies >= 1).all()
+
+
+@pytest.mark.parametrize("nodes", [5, 7, 9, 10, 13])
+def test_any_number_of_nodes_with_slots_to_spare_in_some(nodes: int) -> None:
+    """Nodes are split in groups, and a group may get no expert at all."""
+    random = np.random.default_rng(0)
+    ids = np.argsort(random.random((300, 1, 20)), axis=2)[:, :, :2]
+    placement = solve(RoutingStatistics.of_ids(ids, 20, seed=0), h100_nodes(nodes, 1, 4)).placement
+    assert (placement.copies >= 1).all()
 
 
 def test_an_added_shard_is_used() -> None:
@@ -214,7 +226,15 @@ def test_statistics_of_another_model_are_refused() -> None:
         solve(statistics(), one_host(2, 16), Placement.of(np.tile(np.arange(8), (2, 1)), [4, 4], 8))
 
 
-@pytest.mark.parametrize("bad", [{"min_copies": 0}, {"max_moved_slots": -1}, {"time_limit": 0}, {"workers": 0}])
-def test_bad_limits_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(InfeasiblePlacementError, match=next(iter(bad))):
-        Limits(**bad)  # type: ignore[arg-type]  # wrong on purpose
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("min_copies", 0), ("min_copies", 1.5), ("max_moved_slots", -1), ("max_moved_slots", math.inf),
+        ("max_moved_bytes", math.inf), ("max_moved_bytes", "1"), ("time_limit", 0), ("time_limit", math.nan),
+        ("risk", -1), ("risk", math.inf), ("samples", 1.5), ("samples", -1), ("workers", 0), ("workers", 1.5),
+        ("seed", None), ("seed", 1.5), ("seed", 2**70), ("seed", True),
+    ],
+)  # fmt: skip
+def test_bad_limits_are_refused(field: str, value: object) -> None:
+    with pytest.raises(InfeasiblePlacementError, match=rf"{field}.* is {re.escape(repr(value))}; it must be a"):
+        Limits(**{field: value})  # type: ignore[arg-type]  # wrong on purpose

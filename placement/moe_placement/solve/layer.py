@@ -153,7 +153,8 @@ def _split(
     spent = 0
     for part, (first, last) in enumerate(pairwise(parts.begins)):
         part_budget = budget if budget >= UNLIMITED else (budget - spent) // (count - part)
-        spent += _split(_restrict(problem, masks, part), topology, first, last, held, current, part_budget)
+        inner = _restrict(problem, masks, part, count)
+        spent += _split(inner, topology, first, last, held, current, part_budget)
     return spent
 
 
@@ -194,7 +195,7 @@ def _fewest(problem: LayerProblem, share: Floats) -> Ints:
     return np.minimum(wanted, len(share))
 
 
-def _restrict(problem: LayerProblem, masks: Ints, part: int) -> LayerProblem:
+def _restrict(problem: LayerProblem, masks: Ints, part: int, parts: int) -> LayerProblem:
     """The part's own problem: its experts, with their share of load, and what of each set is served there."""
     load, least, elsewhere, weight = part_kernel.shares_of_part(
         problem.load, problem.least, problem.elsewhere, masks, part
@@ -202,7 +203,7 @@ def _restrict(problem: LayerProblem, masks: Ints, part: int) -> LayerProblem:
     weight = weight if problem.weight is None else weight * problem.weight
     sets = problem.sets
     if len(sets):
-        sets = part_kernel.sets_of_part(sets, masks, part, int(masks.max()).bit_length())
+        sets = part_kernel.sets_of_part(sets, masks, part, parts)
     return replace(problem, load=load, least=least, sets=sets, weight=weight, elsewhere=elsewhere)
 
 

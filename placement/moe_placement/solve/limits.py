@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from moe_placement.checks import real, whole
 from moe_placement.errors import InfeasiblePlacementError
 
 
@@ -14,9 +14,11 @@ class Limits:
 
     Attributes:
         min_copies: of every expert, each on a shard of its own, and on a node of its own while there are enough.
-        max_moved_slots: new copies that the plan may make, over all layers; None for no limit.
-        max_moved_bytes: the same in bytes of weights; None for no limit.
-        time_limit: seconds after which layers not yet reached keep what they have (or a load-balanced placement).
+        max_moved_slots: new copies that the plan may make, over all layers; None for no limit. A first
+            placement, without a current one, is not limited by it.
+        max_moved_bytes: the same in bytes of weights.
+        time_limit: seconds after which no further search begins; layers not yet reached keep what they have (or a
+            load-balanced placement). One search takes hundredths of a second, seconds without Numba.
         risk: how many standard deviations (over the windows seen) the load of a node or shard is assumed to surge by.
         node_locality: keep all copies of an expert on one node (beyond what ``min_copies`` asks for).
         samples: sampled sets per layer to look at; more find finer structure and take longer.
@@ -35,18 +37,17 @@ class Limits:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.min_copies < 1:
-            raise InfeasiblePlacementError(f"min_copies is {self.min_copies}; every expert needs at least 1 copy")
-        for name in ("max_moved_slots", "max_moved_bytes"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise InfeasiblePlacementError(f"{name} is {value}; it must be 0 or more")
-        if not (math.isfinite(self.time_limit) and self.time_limit > 0):
-            raise InfeasiblePlacementError(f"time_limit is {self.time_limit}; it must be a finite number above 0")
-        if self.samples < 0 or self.workers < 1 or not self.risk >= 0:
-            raise InfeasiblePlacementError(
-                f"samples {self.samples} and risk {self.risk} must be >= 0, workers {self.workers} >= 1"
-            )
+        error = InfeasiblePlacementError
+        whole(error, "min_copies", self.min_copies, least=1)
+        whole(error, "samples", self.samples)
+        whole(error, "workers", self.workers, least=1, most=1024)
+        whole(error, "seed", self.seed)
+        real(error, "time_limit", self.time_limit, above=True)
+        real(error, "risk", self.risk)
+        if self.max_moved_slots is not None:
+            whole(error, "max_moved_slots (None for no limit)", self.max_moved_slots)
+        if self.max_moved_bytes is not None:
+            real(error, "max_moved_bytes (None for no limit)", self.max_moved_bytes)
 
     def moved_slots(self, bytes_per_expert: float) -> int | None:
         """New copies allowed by both limits together; None for no limit."""

@@ -20,15 +20,18 @@ class Plan:
         placement: the one proposed; it is ``current`` itself where nothing better was found.
         current: the one in force, if any.
         topology: that both are meant for.
-        before: predicted figures of ``current`` on the statistics' samples; None without a current placement.
+        baseline: what it is judged against: ``current`` with as few repairs as shards without slots and the limits
+            force, mostly ``current`` itself; None without a current placement.
+        before: predicted figures of ``baseline`` on the statistics' samples; None without a current placement.
         after: the same of ``placement``.
-        complete: whether every layer was solved before the time limit.
+        complete: whether all searches were done before the time limit.
         seconds: that solving took.
     """
 
     placement: Placement
     current: Placement | None
     topology: Topology
+    baseline: Placement | None
     before: Figures | None
     after: Figures
     complete: bool
@@ -45,6 +48,14 @@ class Plan:
     def moved_slots(self) -> int:
         """Copies to be made."""
         return int(self.moved.sum())
+
+    @property
+    def repairs(self) -> int:
+        """Copies made or given up whatever they gain: from ``current`` to ``baseline``."""
+        if self.current is None or self.baseline is None:
+            return 0
+        shards = max(self.current.shards, self.baseline.shards)
+        return int((_like(self.current.held, shards) != _like(self.baseline.held, shards)).sum())
 
     @property
     def moved_bytes(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,9 @@ class LayerProblem:
         slack: load above its share that a part may carry before it is penalised.
         covariance: float64 ``[experts, experts]`` of the layer's loads from window to window; None where not known.
         weight: float64 ``[experts]``, what part of the layer's load of each expert is this problem's.
-        risk: standard deviations that are added to the load of a part.
+        risk: standard deviations that the load of a part may rise by.
         thorough: whether to search long; not where a few changes are sought, or many splits follow one another.
+        deadline: of the monotonic clock, in seconds; no search begins after it.
     """
 
     load: Floats
@@ -47,6 +49,7 @@ class LayerProblem:
     weight: Floats | None = None
     risk: float = 0.0
     thorough: bool = True
+    deadline: float = math.inf
 
     def covariance_among(self, experts: Ints | slice) -> Floats:
         """float64 ``[n, n]`` of this problem's part of some experts' loads; ``covariance`` must be known.

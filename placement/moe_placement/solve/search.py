@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ URGENCY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """One split, ready for the kernel; masks are improved in place."""
+    """One split, ready for the kernel; masks are improved in place, until the deadline as far as whole searches go."""
 
     arrays: tuple[price_kernel.Smalls, Floats, Ints, price_kernel.Smalls]
     resident: bool
@@ -47,6 +48,7 @@ class Search:
     risk: float
     seed: int
     thorough: bool
+    deadline: float
 
     @classmethod
     def of(
@@ -69,10 +71,10 @@ class Search:
             risk = HAZARD / parts
         return cls(
             (small, weight, first, members), topology.resident_tokens, problem.load / total, covariance, fewest,
-            slots_of, capacity, share, problem.slack, risk, problem.seed, problem.thorough,
+            slots_of, capacity, share, problem.slack, risk, problem.seed, problem.thorough, problem.deadline,
         )  # fmt: skip
 
-    def improve(self, masks: Ints, origin: Ints, budget: int) -> float:
+    def improve(self, masks: Ints, origin: Ints, budget: int) -> None:
         """Search from ``masks``, then once more with a higher price on the parts that most tokens come to.
 
         The busiest network card is the one that counts, and parts with equal loads need not be visited equally often.
@@ -80,20 +82,24 @@ class Search:
         parts = len(self.capacity)
         prices = np.ones(parts)
         patience = PATIENCE if self.thorough else PATIENCE // 4
-        found = self._run(masks, origin, budget, prices, patience, RIGOUR, self.seed)
-        if len(masks) > SMALL and self.thorough:
+        if not self._late():
+            self._run(masks, origin, budget, prices, patience, RIGOUR, self.seed)
+        if len(masks) > SMALL and self.thorough and not self._late():
             visits = _visits(self.arrays[0], masks, parts)
             prices = 1 + URGENCY * (visits / max(float(visits.mean()), 1e-300) - 1)
-            found = self._run(masks, origin, budget, prices, PATIENCE // 2, RIGOUR, self.seed)
-        return found
+            self._run(masks, origin, budget, prices, PATIENCE // 2, RIGOUR, self.seed)
 
     def restart(self, masks: Ints, origin: Ints) -> None:
         """Try random splits as well, and keep the best."""
         parts, experts = len(self.capacity), len(masks)
         prices = np.ones(parts)
         random = np.random.default_rng(self.seed)
+        if self._late():
+            return
         best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, STERN * RIGOUR, self.seed)
         for number in range(min(MOST, RESTARTED // experts**2)):
+            if self._late():
+                return
             order = random.permutation(experts)
             trial = masks.copy()
             # Slots stay as they are used: who has which mask is shuffled, and then improved.
@@ -103,6 +109,9 @@ class Search:
             if found < best - 1e-12:
                 best = found
                 masks[:] = trial
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.deadline
 
     def _run(
         self, masks: Ints, origin: Ints, budget: int, prices: Floats, patience: int, rigour: float, seed: int

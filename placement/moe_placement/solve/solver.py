@@ -38,7 +38,8 @@ def solve(
     """Place experts so that a modelled step takes least time, within the limits.
 
     Without ``current`` the placement is made from scratch; with it, the current one is improved by at most
-    ``limits.max_moved_slots`` new copies, and no layer gets worse under the cost model.
+    ``limits.max_moved_slots`` new copies, and no layer gets worse under the cost model. Copies on shards that have no
+    slots in ``topology`` (draining, dead or removed) are made anew elsewhere before anything is improved.
 
     Raises:
         InfeasiblePlacementError: the limits cannot be met; the message names the limit and by how much.
@@ -50,11 +51,11 @@ def solve(
     job = _Job.of(statistics, topology, current, limits, started + limits.time_limit)
     results = job.run_all(statistics.shape.layers)
     held = np.stack([result.held for result in results])
-    unchanged = current is not None and _same(held, current, topology)
-    placement = current if current is not None and unchanged else _into_slots(held, topology, current)
+    baseline = None if job.fallback is None else _written(job.fallback, topology, current)
     before = None if current is None else summarise(result.before for result in results if result.before is not None)
     return Plan(
-        placement, current, topology, before, summarise(result.after for result in results),
+        _written(held, topology, current), current, topology, baseline, before,
+        summarise(result.after for result in results),
         all(result.reached for result in results), time.monotonic() - started,
     )  # fmt: skip
 
@@ -118,11 +119,11 @@ class _Job:
         """The best of: what is, and what the search finds, if its turn comes in time."""
         from moe_placement.solve.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
 
-        before = None if self.before is None else self._judge(layer, self.before[layer])
-        base = self._base(layer)
-        if time.monotonic() > self.deadline:
+        base = None if self.fallback is None else self.fallback[layer]
+        before = None if base is None else self._judge(layer, base)
+        if self._late():
             held = self._by_load(layer) if base is None else base
-            return _Result(held, before, self._judge(layer, held), False)
+            return _Result(held, before, before or self._judge(layer, held), False)
         experts = self.statistics.shape.experts
         problem = LayerProblem(
             load=np.ascontiguousarray(self.load[layer]),
@@ -134,22 +135,21 @@ class _Job:
             seed=self.limits.seed + layer,
             covariance=self.statistics.steadied_covariance(layer),
             risk=self.limits.risk,
+            deadline=self.deadline,
         )
-        if base is None or self.before is None:
+        if base is None or before is None:
             held = place_layer(problem, self.topology)
             held = held if self._fits(held, layer) else self._by_load(layer)
-            return _Result(held, None, self._judge(layer, held), True)
+            return _Result(held, None, self._judge(layer, held), not self._late())
         found = improve_layer(problem, self.topology, base, int(self.budgets[layer]))
-        unchanged = before is not None and bool((base == self.before[layer]).all())
-        after = before if unchanged and before is not None else self._judge(layer, base)
         if self._fits(found, layer):
             figures = self._judge(layer, found)
-            if figures.seconds < after.seconds:
-                return _Result(found, before, figures, True)
-        return _Result(base, before, after, True)
+            if figures.seconds < before.seconds:
+                return _Result(found, before, figures, not self._late())
+        return _Result(base, before, before, not self._late())
 
-    def _base(self, layer: int) -> Bools | None:
-        return None if self.fallback is None else self.fallback[layer]
+    def _late(self) -> bool:
+        return time.monotonic() > self.deadline
 
     def _by_load(self, layer: int) -> Bools:
         """A layer that keeps the hard limits whatever they are, balanced as far as loads alone can tell; at once."""
@@ -222,8 +222,11 @@ def _budgets(allowed: int | None, repaired: Bools | None, before: Bools | None, 
     return np.diff(bounds)
 
 
-def _same(held: Bools, current: Placement, topology: Topology) -> bool:
-    return current.shard_slots == topology.shard_slots and bool((held == current.held).all())
+def _written(held: Bools, topology: Topology, current: Placement | None) -> Placement:
+    """``held`` in slots: the current placement itself where nothing differs."""
+    if current is not None and current.shard_slots == topology.shard_slots and (held == current.held).all():
+        return current
+    return _into_slots(held, topology, current)
 
 
 def _into_slots(held: Bools, topology: Topology, current: Placement | None) -> Placement:

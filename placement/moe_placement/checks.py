@@ -1,0 +1,72 @@
+"""Checks of what callers give, each raising one of the package's own errors that names field, value and cure."""
+
+from __future__ import annotations
+
+import math
+from operator import index
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moe_placement.errors import PlacementError
+
+INT32 = 2**31 - 1
+
+
+def whole(error: type[PlacementError], name: str, value: object, least: int = 0, most: int = INT32) -> int:
+    """``value`` as an int within ``least .. most``; a bool, a fraction and anything that is no number are refused."""
+    try:
+        number = None if isinstance(value, (bool, np.bool_)) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise error(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
+    return number
+
+
+def real(error: type[PlacementError], name: str, value: object, least: float = 0.0, *, above: bool = False) -> float:
+    """``value`` as a finite float from ``least`` on (``above`` it, if so asked)."""
+    try:
+        number = math.nan if isinstance(value, (bool, np.bool_, str)) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or number < least or (above and number == least):
+        bound = f"above {least:g}" if above else f"from {least:g} on"
+        raise error(f"{name} is {value!r}; it must be a finite number {bound}")
+    return number
+
+
+def integers(error: type[PlacementError], name: str, values: ArrayLike, shape: str) -> NDArray[np.int64]:
+    """``values`` as int64 with as many dimensions as ``shape`` (such as ``"[tokens, layers, k]"``) names.
+
+    Ragged lists, fractions and numbers beyond int64 are refused, not rounded or wrapped.
+    """
+    array = _array(error, name, values, shape)
+    if not np.issubdtype(array.dtype, np.integer) and array.size:
+        raise error(f"{name} must be integers {shape}, got {array.dtype}")
+    if array.size and array.dtype == np.uint64 and int(array.max()) > np.iinfo(np.int64).max:
+        raise error(f"{name} hold {array.max()}, beyond any id")
+    return array.astype(np.int64)
+
+
+def floats(error: type[PlacementError], name: str, values: ArrayLike, shape: str) -> NDArray[np.float64]:
+    """``values`` as finite float64 with as many dimensions as ``shape`` names."""
+    array = _array(error, name, values, shape)
+    if array.dtype.kind not in "iuf" and array.size:
+        raise error(f"{name} must be numbers {shape}, got {array.dtype}")
+    numbers = array.astype(np.float64)
+    wrong = np.argwhere(~np.isfinite(numbers))
+    if len(wrong):
+        where = ", ".join(map(str, wrong[0]))
+        raise error(f"{name}[{where}] is {numbers[tuple(wrong[0])]}; every one of {shape} must be finite")
+    return numbers
+
+
+def _array(error: type[PlacementError], name: str, values: ArrayLike, shape: str) -> NDArray[np.generic]:
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError) as cause:
+        raise error(f"{name} must be one array {shape}: {cause}") from None
+    if array.ndim != shape.count(",") + 1:
+        raise error(f"{name} must be {shape}, got an array of shape {array.shape}")
+    return array
