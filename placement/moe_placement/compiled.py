@@ -7,6 +7,7 @@ sampled sets then.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -28,3 +29,17 @@ else:
         """Compile on the first call, cached on disk; the global interpreter lock is released while it runs."""
         jitted: Any = numba.njit(cache=True, nogil=True)(function)
         return cast(Function, jitted)
+
+
+if COMPILED:
+
+    @compiled
+    def interpreter_is_late(deadline: float) -> bool:
+        """False: a compiled search is over before a look at the clock would be worth it."""
+        return False
+
+else:
+
+    def interpreter_is_late(deadline: float) -> bool:
+        """Whether the monotonic clock is beyond ``deadline``, in seconds."""
+        return time.monotonic() > deadline

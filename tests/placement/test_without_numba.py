@@ -3,10 +3,12 @@
 import subprocess
 import sys
 
-PLAN = """
+START = """
 import sys
 if sys.argv[1] == "without":
     sys.modules["numba"] = None  # importing it fails
+"""
+PLAN = """
 from moe_placement import Limits, RoutingStatistics, balanced_placement, h100_nodes, solve
 from moe_placement.compiled import COMPILED
 from moe_placement.traces import Traffic, generate_trace
@@ -22,12 +24,32 @@ print(COMPILED, solve(statistics, topology).placement.slots, improved.placement.
 """
 
 
+HURRIED = """
+from moe_placement import Limits, RoutingStatistics, h100_nodes, solve
+from moe_placement.traces import Traffic, generate_trace
+
+traffic = Traffic(tokens=4000, layers=6, experts=16, top_k=2, communities=4, affinity=1.5, zipf=0.6)
+statistics = RoutingStatistics.of_ids(generate_trace(traffic, seed=1).ids, 16)
+plan = solve(statistics, h100_nodes(1, 4, 5), limits=Limits(time_limit=1.0))
+print(plan.complete, plan.placement.copies.min())
+"""
+
+
+def run(program: str, numba: str) -> str:
+    command = [sys.executable, "-c", START + program, numba]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
 def plans(numba: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", PLAN, numba], capture_output=True, text=True, check=True, timeout=120)
-    return done.stdout.split(maxsplit=1)
+    return run(PLAN, numba).split(maxsplit=1)
 
 
 def test_plans_are_those_of_the_compiled_kernels() -> None:
     compiled, interpreted = plans("with"), plans("without")
     assert (compiled[0], interpreted[0]) == ("True", "False")
     assert compiled[1] == interpreted[1]
+
+
+def test_the_time_limit_ends_an_interpreted_search() -> None:
+    """To its end it would take more than a minute."""
+    assert run(HURRIED, "without").split() == ["False", "1"]

@@ -18,7 +18,7 @@ class Limits:
             placement, without a current one, is not limited by it.
         max_moved_bytes: the same in bytes of weights.
         time_limit: seconds after which no further search begins; layers not yet reached keep what they have (or a
-            load-balanced placement). One search takes hundredths of a second, seconds without Numba.
+            load-balanced placement). One search takes hundredths of a second.
         risk: how many standard deviations (over the windows seen) the load of a node or shard is assumed to surge by.
         node_locality: keep all copies of an expert on one node (beyond what ``min_copies`` asks for).
         samples: sampled sets per layer to look at; more find finer structure and take longer.

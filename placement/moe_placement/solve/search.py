@@ -121,6 +121,7 @@ class Search:
                 *self.arrays, masks, self.load, self.covariance, self.fewest, self.slots_of, self.capacity, self.share,
                 families.hits(len(prices)), families.visit_costs(prices)[int(self.resident)], self.slack, rigour,
                 self.risk, patience, seed, origin, budget, len(masks) <= SMALL,
+                self.deadline,
             )
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moe_placement.compiled import compiled
+from moe_placement.compiled import compiled, interpreter_is_late
 from moe_placement.solve.moves_kernel import (
     EXACT,
     TOP,
@@ -56,6 +56,7 @@ def refine(
     origin: Ints,
     limit: int,
     wide: bool,
+    deadline: float,
 ) -> float:
     """Improve ``masks`` in place until ``patience`` steps brought nothing; returns the value of the best state.
 
@@ -87,7 +88,7 @@ def refine(
     before = np.zeros(sets.shape[1], np.int64)
     idle = step = 0
     random = seed & 0x7FFFFFFF
-    while idle < patience:
+    while idle < patience and not interpreter_is_late(deadline):
         step += 1
         idle += 1
         if risk > 0:
