@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from moe_dev.paths import CLONE
 
@@ -85,9 +86,10 @@ def test_locks_hold_what_the_project_pins(lock: str, extras: Iterable[str]) -> N
     wanted = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
     stale = []
     for requirement in wanted:
-        name, _, version = re.sub(r"\[.*\]", "", requirement).lower().partition("==")
-        if name not in locked or version not in ("", locked[name]):
-            stale.append(f"{requirement}: locked is {locked.get(name)}; run `make lock`")
+        needed = Requirement(requirement)
+        version = locked.get(needed.name.lower())
+        if version is None or not needed.specifier.contains(version):
+            stale.append(f"{requirement}: locked is {version}; run `make lock`")
     assert not stale
 
 

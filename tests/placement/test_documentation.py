@@ -1,0 +1,17 @@
+"""The example in docs/placement.md runs as it stands there."""
+
+import re
+import subprocess
+import sys
+
+from moe_dev.paths import CLONE
+
+
+def test_the_example_runs() -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (CLONE / "docs" / "placement.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, again, decision = done.stdout.splitlines()
+    assert first.startswith("A first placement of 32 experts x 2 layers on 4 shards")
+    assert "copies" in again
+    assert decision.startswith("Decision(accepted=")
