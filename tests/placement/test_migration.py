@@ -161,10 +161,12 @@ def test_every_prefix_serves_with_gains_and_a_budget(shards: int, experts: int, 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"max_bytes": float("nan")}, "max_bytes is nan"),
-        ({"max_copies": -1}, "max_copies is -1"),
+        ({"max_bytes": float("nan")}, "max_bytes .* is nan"),
+        ({"max_bytes": float("inf")}, "max_bytes .* is inf"),
+        ({"max_copies": -1}, "max_copies .* is -1"),
+        ({"max_copies": 2.5}, "max_copies .* is 2.5"),
         ({"bandwidth_share": 0.0}, "bandwidth_share is 0"),
-        ({"gains": np.array([np.nan])}, "gains must be finite"),
+        ({"gains": np.array([np.nan])}, "gains.0. is nan"),
         ({"gains": np.ones(2)}, "gains must name 1 layers"),
     ],
 )

@@ -10,12 +10,12 @@ more copies to give than to get, but every copy given is one got by another. How
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import floats, real, whole
 from moe_placement.errors import InfeasiblePlacementError, MismatchError
 from moe_placement.migration.schedule import CHECKPOINT, Migration, Round, round_seconds
 from moe_placement.migration.work import Work
@@ -46,7 +46,7 @@ def plan_migration(
     if (current.layers, current.experts) != (target.layers, target.experts) or topology.shards != target.shards:
         raise MismatchError("current, target and topology must be of one model and have the target's shards")
     limit = _budget(max_copies, max_bytes, topology.costs.bytes_per_expert)
-    if not 0 < bandwidth_share <= 1:
+    if real(InfeasiblePlacementError, "bandwidth_share", bandwidth_share, above=True) > 1:
         raise InfeasiblePlacementError(f"bandwidth_share is {bandwidth_share}; it must be above 0 and at most 1")
     held = np.zeros_like(target.held)
     shards = min(current.shards, target.shards)
@@ -76,20 +76,19 @@ def plan_migration(
 
 def _budget(max_copies: int | None, max_bytes: float | None, bytes_per_expert: float) -> int:
     """Copies that both limits allow."""
-    for name, value in (("max_copies", max_copies), ("max_bytes", max_bytes)):
-        if value is not None and not value >= 0:
-            raise InfeasiblePlacementError(f"{name} is {value}; it must be 0 or more")
-    by_bytes = sys.maxsize if max_bytes is None or max_bytes == math.inf else int(max_bytes // bytes_per_expert)
-    return by_bytes if max_copies is None else min(max_copies, by_bytes)
+    by_count = by_bytes = sys.maxsize
+    if max_copies is not None:
+        by_count = whole(InfeasiblePlacementError, "max_copies (None for no limit)", max_copies)
+    if max_bytes is not None:
+        by_bytes = int(real(InfeasiblePlacementError, "max_bytes (None for no limit)", max_bytes) // bytes_per_expert)
+    return min(by_count, by_bytes)
 
 
 def _density(gains: NDArray[np.float64], held: NDArray[np.bool_], target: NDArray[np.bool_]) -> NDArray[np.float64]:
     """float64 ``[layers]``: gain per copy to be made, and so per byte."""
-    array = np.asarray(gains, dtype=np.float64)
+    array = floats(InfeasiblePlacementError, "gains", gains, "[layers]")
     if array.shape != (len(held),):
         raise MismatchError(f"gains must name {len(held)} layers, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise InfeasiblePlacementError(f"gains must be finite, got {array}")
     return np.asarray(array / np.maximum((target & ~held).sum(axis=(1, 2)), 1), dtype=np.float64)
 
 
