@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.brain import (
@@ -23,6 +23,8 @@ from benchmarks.brain import (
     original_eplb,
 )
 from benchmarks.brain.report import Row, print_rows, write_rows
+from moe_placement.cli.outputs import check_outputs
+from moe_placement.errors import PlacementError
 
 FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
     ((1, 9), figure_speed.rows),
@@ -34,15 +36,23 @@ FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
     ((7,), figure_decision.rows),
     ((8,), figure_copies.shift_rows),
 )
+KNOWN = sorted(number for numbers, _ in FIGURES for number in numbers)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--figures", type=int, nargs="*", help="numbers; default all")
+    parser.add_argument("--figures", type=int, nargs="+", metavar="N", help=f"numbers of {KNOWN}; default all")
     parser.add_argument("--eplb", type=Path, help="checkout of deepseek-ai/EPLB (needs torch)")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    arguments = parser.parse_args()
-    wanted = set(arguments.figures or range(1, 10))
+    options = parser.parse_args(arguments)
+    wanted = set(options.figures or KNOWN)
+    if unknown := sorted(wanted - set(KNOWN)):
+        parser.error(f"--figures: there are no {unknown}, only {KNOWN}")
+    try:
+        check_outputs({"--json": options.json}, {})
+        original = None if options.eplb is None else original_eplb.load_module(options.eplb)
+    except (PlacementError, OSError) as error:
+        parser.error(str(error))
     rows: list[Row] = []
     for numbers, measure in FIGURES:
         if wanted.isdisjoint(numbers):
@@ -52,12 +62,12 @@ def main() -> int:
         print_rows(found)
         print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
         rows += found
-    if arguments.eplb:
-        found = original_eplb.rows(arguments.eplb)
+    if original is not None:
+        found = original_eplb.rows(original)
         print_rows(found)
         rows += found
-    if arguments.json:
-        write_rows(arguments.json, rows)
+    if options.json is not None:
+        write_rows(options.json, rows)
     below = sum(not row.reached for row in rows)
     print(f"{below} figures below their aim")
     return 1 if below else 0

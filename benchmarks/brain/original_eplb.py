@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -13,19 +14,38 @@ from benchmarks.brain.loads import even_split, shaped
 from benchmarks.brain.report import Row
 from moe_placement import Placement
 from moe_placement.baselines import POLICIES
+from moe_placement.errors import PlacementError
 from moe_placement.topology import h100_nodes
 
 
-def rows(checkout: Path) -> list[Row]:
+def load_module(path: Path) -> ModuleType:
+    """The original's module, from a checkout or from the file itself; it computes with torch.
+
+    Raises:
+        PlacementError: no such file, no torch, or not EPLB; the message names ``--eplb``, what is missing and the cure.
+    """
+    source = path / "eplb.py" if path.is_dir() else path
+    if not source.is_file():
+        raise PlacementError(f"--eplb {path}: there is no file {source}: give a checkout of deepseek-ai/EPLB")
+    if importlib.util.find_spec("torch") is None:
+        raise PlacementError(f"--eplb {path} needs torch, which is not installed: pip install 'moe-operator[serving]'")
+    spec = importlib.util.spec_from_file_location("original_eplb_source", source)
+    if spec is None or spec.loader is None:
+        raise PlacementError(f"--eplb: {source} is not a Python file: give a checkout of deepseek-ai/EPLB")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise PlacementError(f"--eplb: {source} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not hasattr(module, "rebalance_experts"):
+        raise PlacementError(f"--eplb: {source} has no rebalance_experts: give a checkout of deepseek-ai/EPLB")
+    return module
+
+
+def rows(module: ModuleType) -> list[Row]:
     """Mean balance and time of both policies on one load shape; ours should agree with the original's."""
     import torch  # noqa: PLC0415 - only this comparison needs it
 
-    source = checkout / "eplb.py" if checkout.is_dir() else checkout
-    spec = importlib.util.spec_from_file_location("original_eplb_source", source)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"--eplb: {source} is not a Python file; give the checkout of deepseek-ai/EPLB")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     topology = h100_nodes(p.NODES, p.GPUS_PER_NODE, p.SLOTS_PER_GPU)
     load = shaped("lognormal-1.0", p.LAYERS, p.EXPERTS, np.random.default_rng(1))
     found = []

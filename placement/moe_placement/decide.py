@@ -112,10 +112,7 @@ def decide(
     saved = (now - new) * plan.placement.layers * horizon
     price = migration.seconds + policy.stall if migration.copies else 0.0
     if plan.repairs:
-        text = (
-            f"{plan.repairs} copies are made or given up whatever they gain: shards without slots, or copies that the "
-            f"limits ask for; the rest gains {gain:.2%} for a price of {price:.3g} s in all"
-        )
+        text = f"{plan.due}; the rest gains {gain:.2%}, and all of it takes {price:.3g} s"
         return Decision(True, gain, saved, price, math.nan, (text,))
     reasons = _objections(plan, gain, saved, price, history, policy)
     noise = math.nan

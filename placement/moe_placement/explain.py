@@ -49,11 +49,8 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
             f"{plan.placement.shards} shards: {_figures(plan)}."
         )
         return Explanation(text + cut, ())
-    forced = (
-        f"{plan.repairs} copies are made or given up whatever they gain, off shards without slots or as the limits ask"
-    )
     if plan.moved_slots == 0:
-        why = forced if plan.repairs else "no placement within the limits was found to be better"
+        why = plan.due if plan.repairs else "no placement within the limits was found to be better"
         return Explanation(f"Nothing to move: {why}; {_figures(plan)}.{cut}", ())
     before = plan.before
     parts = [
@@ -61,16 +58,14 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
         f"{before.seconds * 1e6:.1f} to {after.seconds * 1e6:.1f} us ({(after.seconds / before.seconds - 1):+.1%})"
     ]
     if plan.repairs:
-        parts.append(f"{forced}, and the figures before are of these alone")
+        parts.append(f"{plan.due}; the figures before are of these alone")
     if before.fan_out:
-        parts.append(
-            f"a token visits {after.fan_out:.2f} shards instead of {before.fan_out:.2f} and "
-            f"{after.copies:.2f} remote nodes instead of {before.copies:.2f}"
-        )
-    parts.append(
-        f"balance over shards {before.shard_balance:.3f} -> {after.shard_balance:.3f}, "
-        f"over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
-    )
+        parts.append(f"a token visits {before.fan_out:.3f} -> {after.fan_out:.3f} shards")
+        if plan.topology.nodes > 1:
+            parts[-1] += f", {before.copies:.3f} -> {after.copies:.3f} remote nodes"
+    parts.append(f"balance over shards {before.shard_balance:.3f} -> {after.shard_balance:.3f}")
+    if plan.topology.nodes > 1:
+        parts[-1] += f", over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
     if migration is not None:
         parts.append(
             f"the move takes {len(migration.rounds)} rounds and about {migration.seconds:.3g} s, "
@@ -81,8 +76,14 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
 
 def _figures(plan: Plan) -> str:
     after = plan.after
-    text = f"balance {after.shard_balance:.3f} over shards, {after.node_balance:.3f} over nodes"
-    return text + (f", {after.copies:.2f} remote nodes per token and layer" if after.fan_out else "")
+    text = f"a modelled layer of {after.seconds * 1e6:.1f} us, balance {after.shard_balance:.3f} over shards"
+    if plan.topology.nodes > 1:
+        text += f" and {after.node_balance:.3f} over nodes"
+    if after.fan_out:
+        text += f", {after.fan_out:.3f} shards"
+        text += f" and {after.copies:.3f} remote nodes" if plan.topology.nodes > 1 else ""
+        text += " visited per token and layer"
+    return text
 
 
 def _largest_moves(plan: Plan, statistics: RoutingStatistics) -> tuple[Move, ...]:
@@ -123,7 +124,7 @@ def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, 
     # Copies of an expert share its load evenly here: enough to compare two shards.
     load = (statistics.load[layer] / np.maximum(old.sum(axis=1), 1)) @ old
     carried = load / np.maximum(topology.share * max(float(load.sum()), 1e-300), 1e-300)
-    if carried[left] > carried[shard]:
+    if carried[left] > carried[shard] + 0.01:
         return (
             f"evens out load: the shard it leaves carried {carried[left]:.2f} of its part, "
             f"the one it joins {carried[shard]:.2f}"

@@ -92,8 +92,8 @@ def test_repairs_are_no_question_of_gain(slots: tuple[int, ...], old: tuple[int,
     migration = plan_migration(current, plan.placement, topology)
     decision = decide(plan, migration, [window(2)], horizon=0, history=[ACCEPTED], policy=Policy(cooldown=9))
     assert decision.accepted
-    assert f"{plan.repairs} copies are made or given up whatever they gain" in decision.reasons[0]
-    assert f"{plan.repairs} copies are made or given up whatever they gain" in explain(plan, window(1)).text
+    assert f"{plan.repairs} changes, copies made and copies given up, are due" in decision.reasons[0]
+    assert f"{plan.repairs} changes, copies made and copies given up, are due" in explain(plan, window(1)).text
     assert plan.before is not None and plan.after.seconds <= plan.before.seconds
     assert plan.before.shard_balance > 0  # of the shards that are left
 

@@ -78,9 +78,9 @@ def _budget(max_copies: int | None, max_bytes: float | None, bytes_per_expert: f
     """Copies that both limits allow."""
     by_count = by_bytes = sys.maxsize
     if max_copies is not None:
-        by_count = whole(InfeasiblePlacementError, "max_copies (None for no limit)", max_copies)
+        by_count = whole(InfeasiblePlacementError, "max_copies", max_copies)
     if max_bytes is not None:
-        by_bytes = int(real(InfeasiblePlacementError, "max_bytes (None for no limit)", max_bytes) // bytes_per_expert)
+        by_bytes = int(real(InfeasiblePlacementError, "max_bytes", max_bytes) // bytes_per_expert)
     return min(by_count, by_bytes)
 
 

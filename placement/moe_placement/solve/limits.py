@@ -45,9 +45,9 @@ class Limits:
         real(error, "time_limit", self.time_limit, above=True)
         real(error, "risk", self.risk)
         if self.max_moved_slots is not None:
-            whole(error, "max_moved_slots (None for no limit)", self.max_moved_slots)
+            whole(error, "max_moved_slots", self.max_moved_slots)
         if self.max_moved_bytes is not None:
-            real(error, "max_moved_bytes (None for no limit)", self.max_moved_bytes)
+            real(error, "max_moved_bytes", self.max_moved_bytes)
 
     def moved_slots(self, bytes_per_expert: float) -> int | None:
         """New copies allowed by both limits together; None for no limit."""

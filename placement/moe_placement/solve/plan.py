@@ -58,6 +58,14 @@ class Plan:
         return int((_like(self.current.held, shards) != _like(self.baseline.held, shards)).sum())
 
     @property
+    def due(self) -> str:
+        """The repairs in words."""
+        return (
+            f"{self.repairs} changes, copies made and copies given up, are due whatever they gain: shards without "
+            "slots, or copies that the limits ask for"
+        )
+
+    @property
     def moved_bytes(self) -> float:
         """Bytes of weights to be copied."""
         return self.moved_slots * self.topology.costs.bytes_per_expert

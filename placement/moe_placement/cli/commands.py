@@ -1,0 +1,167 @@
+"""The commands: read, check everything that can be checked at once, then plan or replay, print and write."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moe_placement.baselines import POLICIES
+from moe_placement.cli.options import check_way, limits, named_by_flag, sizes, topology, topology_of
+from moe_placement.cli.outputs import check_outputs, write_all
+from moe_placement.cli.say import warn
+from moe_placement.cli.sizes import check_plan, check_replay
+from moe_placement.engines import write_sglang_location
+from moe_placement.errors import InvalidPlacementError, InvalidTraceError, MismatchError, PlacementError
+from moe_placement.explain import explain
+from moe_placement.heatmap import draw
+from moe_placement.migration import plan_migration
+from moe_placement.placement import Placement
+from moe_placement.simulate import Figures, simulate
+from moe_placement.solve import Limits, Plan, solve
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Topology
+from moe_placement.traces import Trace, read_trace, split_by_prompt
+from moe_placement.wire.codec import decode_placement, encode_placement
+
+
+def _plan(options: argparse.Namespace) -> None:
+    outputs = {"--out": options.out, "--sglang": options.sglang, "--picture": options.picture}
+    check_way(options)
+    check_outputs(outputs, {"the trace": options.trace})
+    within, trace = limits(options), read_trace(options.trace)
+    cluster = _planned_topology(options, trace)
+    _warn_of_quiet_layers(options.trace, trace)
+    current = None if options.current is None else _read_placement(options.current)
+    statistics = _statistics(trace)
+    plan = _solve(statistics, cluster, current, within)
+    with named_by_flag():
+        migration = None if current is None else plan_migration(current, plan.placement, cluster)
+    explanation = explain(plan, statistics, migration)
+    print(explanation.text)
+    for move in explanation.moves:
+        print(
+            f"  layer {move.layer}: expert {move.expert} to shard {move.shard} ({move.load:.1%} of load): {move.reason}"
+        )
+    writers: dict[str, Callable[[Path], object]] = {
+        "--out": lambda path: path.write_text(encode_placement(plan.placement) + "\n"),
+        "--sglang": lambda path: write_sglang_location(path, plan.placement),
+        "--picture": lambda path: draw(path, statistics, plan.placement, layer=0),
+    }
+    write_all({path: writers[flag] for flag, path in outputs.items() if path is not None})
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    trace, placement = read_trace(options.trace), _read_placement(options.placement)
+    if trace.experts != placement.experts:
+        raise MismatchError(
+            f"{options.trace} is of {trace.experts} experts, {options.placement} of {placement.experts}: give both of "
+            "one model"
+        )
+    cluster = topology_of(options, placement)
+    check_replay(trace, cluster.shards)
+    _check_traffic(options.trace, trace)
+    _print_table([(options.placement.name, simulate(trace.ids, placement, cluster))])
+
+
+def _compare(options: argparse.Namespace) -> None:
+    within, trace = limits(options), read_trace(options.trace)
+    cluster = _planned_topology(options, trace)
+    check_replay(trace, cluster.shards)
+    _check_traffic(options.trace, trace)
+    seen, unseen = _halves(options.trace, trace)
+    _print_table(compare(seen, unseen, cluster, within))
+
+
+COMMANDS = {"plan": _plan, "simulate": _simulate, "compare": _compare}
+
+
+def compare(seen: Trace, unseen: Trace, cluster: Topology, within: Limits) -> list[tuple[str, Figures]]:
+    """Figures on ``unseen`` of placements made from ``seen``; policies that do not fit the topology are left out."""
+    statistics = _statistics(seen)
+    ours = _solve(statistics, cluster, None, within).placement
+    rows = []
+    for name, policy in POLICIES.items():
+        try:
+            rows.append((name, simulate(unseen.ids, policy(statistics.load, cluster), cluster)))
+        except PlacementError as error:
+            warn(f"{name} is left out: {error}")
+    return [*rows, ("moe-placement", simulate(unseen.ids, ours, cluster))]
+
+
+def _planned_topology(options: argparse.Namespace, trace: Trace) -> Topology:
+    nodes, shards, slots = sizes(options)
+    check_plan(trace, nodes * shards, slots)
+    return topology(options)
+
+
+def _solve(statistics: RoutingStatistics, cluster: Topology, current: Placement | None, within: Limits) -> Plan:
+    """A plan; what made it worse than it could be is told."""
+    from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
+
+    if not COMPILED:
+        warn(
+            "without Numba the search is about a hundred times slower and looks at fewer sampled sets: "
+            "pip install numba"
+        )
+    with named_by_flag():
+        plan = solve(statistics, cluster, current, within)
+    if not plan.complete:
+        warn(f"--time-limit {within.time_limit:g} s was over before all layers were searched: give more seconds")
+    return plan
+
+
+def _halves(path: Path, trace: Trace) -> tuple[Trace, Trace]:
+    """To plan from and to judge on, without a prompt in common."""
+    seen, unseen = split_by_prompt(trace)
+    prompts, kinds = len(np.unique(trace.prompt)), len(np.unique(trace.domain))
+    if not (_has_traffic(seen) and _has_traffic(unseen)):
+        raise InvalidTraceError(
+            f"{path} has {prompts} prompts of {kinds} kinds of text, and one half of them has no traffic: at least 2 "
+            "prompts of one kind are needed, one to plan from and one to judge on"
+        )
+    return seen, unseen
+
+
+def _has_traffic(trace: Trace) -> bool:
+    return bool((trace.ids >= 0).any())
+
+
+def _check_traffic(path: Path, trace: Trace) -> None:
+    if not _has_traffic(trace):
+        raise InvalidTraceError(
+            f"{path} has no traffic ({len(trace)} tokens, none of which chose an expert): nothing can be judged on it"
+        )
+    _warn_of_quiet_layers(path, trace)
+
+
+def _warn_of_quiet_layers(path: Path, trace: Trace) -> None:
+    busy = np.asarray((trace.ids >= 0).any(axis=(0, 2)))
+    if not busy.all():
+        warn(
+            f"{path} has no traffic in {int((~busy).sum())} of {len(busy)} layers ({len(trace)} tokens): nothing is "
+            "known of their experts, all count as equally loaded, and figures of these layers mean nothing"
+        )
+
+
+def _statistics(trace: Trace) -> RoutingStatistics:
+    return RoutingStatistics.of_ids(trace.ids, trace.experts, gates=trace.gates)
+
+
+def _read_placement(path: Path) -> Placement:
+    try:
+        return decode_placement(path.read_text(encoding="utf-8").strip())
+    except (UnicodeDecodeError, InvalidPlacementError) as error:
+        raise InvalidPlacementError(f"{path}: {error}; name a file that plan --out wrote") from error
+
+
+def _print_table(rows: Sequence[tuple[str, Figures]]) -> None:
+    width = max(18, *(len(name) + 1 for name, _ in rows))
+    print(f"{'':<{width}}{'fan-out':>9}{'copies':>9}{'shards':>9}{'nodes':>9}{'active':>9}{'us/layer':>10}")
+    for name, f in rows:
+        print(
+            f"{name:<{width}}{f.fan_out:>9.3f}{f.copies:>9.3f}{f.shard_balance:>9.3f}{f.node_balance:>9.3f}"
+            f"{f.activated_balance:>9.3f}{f.seconds * 1e6:>10.1f}"
+        )
