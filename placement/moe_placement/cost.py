@@ -20,7 +20,8 @@ class LayerTraffic:
 
     Attributes:
         tokens: how many.
-        copy_load: float64 ``[experts, shards]``, pairs that each copy served.
+        copy_load: float64 ``[copies]``, pairs that each copy served.
+        copy_shard: int64 ``[copies]``, the shard that it is on.
         visits: float64 ``[shards]``, tokens that visited each shard over the network inside a node or on from it.
         node_in: float64 ``[nodes]``, vectors that came to each node from others.
         node_out: float64 ``[nodes]``, vectors that left each node for others.
@@ -28,32 +29,35 @@ class LayerTraffic:
 
     tokens: float
     copy_load: NDArray[np.float64]
+    copy_shard: NDArray[np.int64]
     visits: NDArray[np.float64]
     node_in: NDArray[np.float64]
     node_out: NDArray[np.float64]
 
-
-def activated(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability that any token of a step chooses a copy, 1 - exp(-n), from its n expected pairs; of any shape.
-
-    Most experts are not on most shards, and the exponential of nothing takes as long as any other.
-    """
-    chosen = np.zeros_like(pairs)
-    np.expm1(-pairs, out=chosen, where=pairs > 0)
-    return -chosen
+    def per_shard(self, of_copy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 ``[shards]``: the sum over each shard's copies of ``[copies]``."""
+        return np.bincount(self.copy_shard, weights=of_copy, minlength=len(self.visits)).astype(np.float64)
 
 
-def compute_seconds(copy_load: NDArray[np.float64], tokens: float, topology: Topology) -> NDArray[np.float64]:
+def activated(traffic: LayerTraffic, topology: Topology) -> NDArray[np.float64]:
+    """Probability ``[copies]`` that any token of a step chooses a copy: 1 - exp(-n), from its n expected pairs."""
+    return -np.expm1(-_pairs_of_step(traffic, topology))
+
+
+def compute_seconds(traffic: LayerTraffic, topology: Topology) -> NDArray[np.float64]:
     """Seconds ``[shards]`` of one step of ``tokens_per_step`` tokens: launch + sum over copies of the roofline.
 
     A copy's weights are read if any token of the step chooses it.
     """
     costs = topology.costs
-    pairs = copy_load * (costs.tokens_per_step / tokens if tokens else 0.0)
-    read = activated(pairs) * costs.bytes_per_expert / costs.memory_bandwidth
-    arithmetic = pairs * costs.flop_per_pair / costs.flops
-    busy = np.maximum(read, arithmetic).sum(axis=0) / np.asarray(topology.shard_speed)
-    return np.asarray(costs.launch + busy, dtype=np.float64)
+    read = activated(traffic, topology) * (costs.bytes_per_expert / costs.memory_bandwidth)
+    arithmetic = _pairs_of_step(traffic, topology) * (costs.flop_per_pair / costs.flops)
+    busy = traffic.per_shard(np.maximum(read, arithmetic))
+    return np.asarray(costs.launch + busy / np.asarray(topology.shard_speed), dtype=np.float64)
+
+
+def _pairs_of_step(traffic: LayerTraffic, topology: Topology) -> NDArray[np.float64]:
+    return traffic.copy_load * (topology.costs.tokens_per_step / traffic.tokens if traffic.tokens else 0.0)
 
 
 def network_seconds(traffic: LayerTraffic, topology: Topology, vector_bytes: float) -> float:
@@ -71,7 +75,7 @@ def network_seconds(traffic: LayerTraffic, topology: Topology, vector_bytes: flo
 
 def layer_seconds(traffic: LayerTraffic, topology: Topology) -> float:
     """Modelled seconds of one layer and step: slowest shard + dispatch + combine, or their maximum if overlapped."""
-    compute = float(compute_seconds(traffic.copy_load, traffic.tokens, topology).max())
+    compute = float(compute_seconds(traffic, topology).max())
     network = network_seconds(traffic, topology, topology.costs.dispatch_bytes)
     network += network_seconds(traffic, topology, topology.costs.combine_bytes)
     return max(compute, network) if topology.costs.overlap else compute + network

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.cost import LayerTraffic, activated, layer_seconds
+from moe_placement.cost import LayerTraffic
 from moe_placement.dispatch import copies_of
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
-from moe_placement.simulate import Figures, balance, judge, summarise
+from moe_placement.simulate import Figures, figures_of, judge, summarise
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 
@@ -53,14 +53,9 @@ def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topolog
     total = float(load.sum())
     even = load / total if total > 0 else np.full(len(load), 1.0 / len(load))
     level(even, np.ascontiguousarray(held), usable, part, filled, 12)
+    copies = np.flatnonzero(held)
     tokens = topology.costs.tokens_per_step
-    copy_load = part * tokens * top_k
     nowhere = np.zeros(topology.nodes)
-    return Figures(
-        fan_out=0.0,
-        copies=0.0,
-        shard_balance=balance(filled, topology.share),
-        node_balance=balance(topology.per_node(filled), topology.per_node(topology.share)),
-        activated_balance=balance(activated(copy_load).sum(axis=0), topology.share),
-        seconds=layer_seconds(LayerTraffic(tokens, copy_load, np.zeros(topology.shards), nowhere, nowhere), topology),
-    )
+    copy_load = part.ravel()[copies] * (tokens * top_k)
+    traffic = LayerTraffic(tokens, copy_load, copies % topology.shards, np.zeros(topology.shards), nowhere, nowhere)
+    return figures_of(traffic, 0.0, 0.0, topology)

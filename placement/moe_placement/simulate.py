@@ -64,15 +64,19 @@ def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figure
 def judge(ids: NDArray[np.integer], copies: LayerCopies, topology: Topology, experts: int) -> Figures:
     """Figures of one layer for ids ``[tokens, k]``."""
     traffic, fan_out, remote = replay(ids, copies, topology, experts)
+    return figures_of(traffic, fan_out, remote, topology)
+
+
+def figures_of(traffic: LayerTraffic, fan_out: float, remote: float, topology: Topology) -> Figures:
+    """Figures of one layer whose tokens visit ``fan_out`` shards and ``remote`` remote nodes on average."""
     share = topology.share
-    load = traffic.copy_load.sum(axis=0)
-    per_step = traffic.copy_load * (topology.costs.tokens_per_step / max(traffic.tokens, 1))
+    load = traffic.per_shard(traffic.copy_load)
     return Figures(
         fan_out=fan_out,
         copies=remote,
         shard_balance=balance(load, share),
         node_balance=balance(topology.per_node(load), topology.per_node(share)),
-        activated_balance=balance(activated(per_step).sum(axis=0), share),
+        activated_balance=balance(traffic.per_shard(activated(traffic, topology)), share),
         seconds=layer_seconds(traffic, topology),
     )
 
@@ -87,7 +91,8 @@ def replay(
     chosen = choose_copies(ids, copies, home)
     flat = np.asarray(ids, dtype=np.int64) * (shards + 1) + chosen
     served = np.bincount(flat[np.asarray(ids) >= 0], minlength=experts * (shards + 1))
-    copy_load = served.reshape(experts, shards + 1)[:, :shards].astype(np.float64)
+    busy = np.flatnonzero(served)
+    copy_load, copy_shard = served[busy].astype(np.float64), busy % (shards + 1)
     at_shard = np.zeros((tokens, shards + 1), dtype=bool)
     at_shard[rows[:, None], chosen] = True
     at_node = np.zeros((tokens, nodes + 1), dtype=bool)
@@ -102,16 +107,19 @@ def replay(
         out = np.bincount(home_node, weights=remote, minlength=nodes).astype(np.float64)
     at_node = at_node[:, :nodes]
     came = at_node.sum(axis=0).astype(np.float64) if nodes > 1 else np.zeros(1)
-    traffic = LayerTraffic(float(tokens), copy_load, at_shard[:, :shards].sum(axis=0).astype(np.float64), came, out)
+    visits = at_shard[:, :shards].sum(axis=0).astype(np.float64)
+    traffic = LayerTraffic(float(tokens), copy_load, copy_shard, visits, came, out)
     return traffic, float(fan_out), float(at_node.sum() / max(tokens, 1))
 
 
 def balance(load: NDArray[np.float64], share: NDArray[np.float64]) -> float:
     """mean / max of load relative to what each should carry; 1 for no load, 0 if a part without a share has load."""
     used = share > 0
-    if (load[~used] > 0).any():
-        return 0.0
-    top = float((load[used] / share[used]).max(initial=0))
+    if not used.all():
+        if (load[~used] > 0).any():
+            return 0.0
+        load, share = load[used], share[used]
+    top = float((load / share).max(initial=0))
     return float(load.sum() / share.sum() / top) if top > 0 else 1.0
 
 

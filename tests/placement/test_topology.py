@@ -45,9 +45,10 @@ def test_layer_seconds_by_hand() -> None:
         link_bandwidth=100, network_bandwidth=2, latency=1, launch=3, tokens_per_step=10,
     )  # fmt: skip
     topology = Topology((0, 1), (1, 1), costs=costs)
-    copy_load = np.array([[10.0, 0.0], [0.0, 5.0]])
-    traffic = LayerTraffic(10, copy_load, np.zeros(2), np.array([6.0, 2.0]), np.array([2.0, 6.0]))
+    traffic = LayerTraffic(
+        10, np.array([10.0, 5.0]), np.array([0, 1]), np.zeros(2), np.array([6.0, 2.0]), np.array([2.0, 6.0])
+    )
     # 10 pairs x 2 flop on the first shard outweigh reading 10 bytes at 5 per second.
-    assert compute_seconds(copy_load, 10, topology) == pytest.approx([3 + 20, 3 + 10])
+    assert compute_seconds(traffic, topology) == pytest.approx([3 + 20, 3 + 10])
     assert network_seconds(traffic, topology, 4) == pytest.approx(1 + 6 * 4 / 2)
     assert layer_seconds(traffic, topology) == pytest.approx(23 + 13 + 25)
