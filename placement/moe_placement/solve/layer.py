@@ -130,8 +130,8 @@ def _split(
     parts = _parts(topology, begin, end)
     count, widths = len(parts.shards), [len(inside) for inside in parts.shards]
     capacity = np.minimum(parts.slots, len(problem.load) * np.array(widths))
-    slots_of = _slots_of(problem, widths)
-    fewest = _fewest(problem, parts.share)
+    slots_of = part_kernel.slots_by_parts(problem.load, problem.least, np.array(widths), FULL)
+    fewest = part_kernel.fewest_parts(problem.load, problem.least, parts.share)
     masks = _start(problem, parts, capacity, slots_of, fewest, current)
     everywhere = int(slots_of[problem.least > 0, count].sum())
     if current is None and not problem.local and (capacity >= everywhere).all():
@@ -158,20 +158,6 @@ def _split(
     return spent
 
 
-def _slots_of(problem: LayerProblem, shards: list[int]) -> Ints:
-    """int64 ``[experts, parts + 1]``: slots an expert needs in each of its parts, by the number of its parts.
-
-    One, more where a copy would be too much for one shard or where ``least`` asks for more copies than parts.
-    """
-    parts = len(shards)
-    fair = problem.load.sum() / sum(shards)
-    count = np.maximum(np.arange(parts + 1), 1)
-    by_load = np.ceil(problem.load[:, None] / count / max(FULL * fair, 1e-300))
-    by_least = np.ceil(problem.least[:, None] / count)
-    needed: Ints = np.clip(np.maximum(by_load, by_least), 1, min(shards)).astype(np.int64)
-    return needed
-
-
 def _start(
     problem: LayerProblem, parts: _Parts, capacity: Ints, slots_of: Ints, fewest: Ints, current: Bools | None
 ) -> Ints:  # fmt: skip
@@ -186,13 +172,6 @@ def _start(
         problem.pairs, problem.load, present, fewest, slots_of, capacity, parts.share, affinity, masks
     )
     return masks
-
-
-def _fewest(problem: LayerProblem, share: Floats) -> Ints:
-    """int64 ``[experts]``: parts each expert must be in: for its copies, or because its load is too much for one."""
-    heavy = np.ceil(problem.load / max(float(problem.load.sum()), 1e-300) / float(share.max()) - 1e-9)
-    wanted = np.maximum(problem.least, np.where(problem.least > 0, heavy, 0).astype(np.int64))
-    return np.minimum(wanted, len(share))
 
 
 def _restrict(problem: LayerProblem, masks: Ints, part: int, parts: int) -> LayerProblem:

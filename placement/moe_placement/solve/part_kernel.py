@@ -1,4 +1,6 @@
-"""What falls to one part of a split: of each expert's load and copies, and of each token."""
+"""What experts need of the parts of a split, and what falls to one part: of each expert's load and copies, and of each
+token.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,38 @@ from moe_placement.solve.price_kernel import popcount
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+
+@compiled
+def slots_by_parts(load: Floats, least: Ints, widths: Ints, full: float) -> Ints:
+    """int64 ``[experts, parts + 1]``: slots an expert needs in each of its parts, by the number of its parts.
+
+    One; more where a copy would carry more than ``full`` of a shard's fair load, or where ``least`` asks for more
+    copies than parts. ``widths`` int64 ``[parts]`` are shards.
+    """
+    experts, parts = len(load), len(widths)
+    most, narrowest = max(full * load.sum() / widths.sum(), 1e-300), float(widths.min())
+    slots = np.ones((experts, parts + 1), np.int64)
+    for e in range(experts):
+        for number in range(parts + 1):
+            count = max(number, 1)
+            # As floats: a load far beyond ``most`` is no int64.
+            by_load = np.ceil(load[e] / count / most)
+            by_least = np.ceil(least[e] / count)
+            slots[e, number] = int(max(1.0, min(max(by_load, by_least), narrowest)))
+    return slots
+
+
+@compiled
+def fewest_parts(load: Floats, least: Ints, share: Floats) -> Ints:
+    """int64 ``[experts]``: parts each expert must be in: for its copies, or because its load is too much for one."""
+    fewest, most = least.copy(), max(load.sum(), 1e-300) * share.max()
+    for e in range(len(load)):
+        if least[e] > 0:
+            heavy = np.ceil(load[e] / most - 1e-9)
+            fewest[e] = int(min(max(float(least[e]), heavy), float(len(share))))
+        fewest[e] = min(fewest[e], len(share))
+    return fewest
 
 
 @compiled

@@ -111,8 +111,10 @@ class _Job:
             for layer in waiting:
                 results[layer] = self.run(layer)
 
-        with ThreadPoolExecutor(self.limits.workers) as pool:
-            list(pool.map(run_next, range(self.limits.workers)))
+        # A first placement from loads alone is over sooner than threads hand the interpreter to each other.
+        workers = self.limits.workers if len(self.sample) or self.before is not None else 1
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run_next, range(workers)))
         return [results[layer] for layer in range(layers)]
 
     def run(self, layer: int) -> _Result:
