@@ -1,5 +1,8 @@
 """RoutingStatistics: exact counts, and merge, decay, subtract and the wire form as the algebra they are."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,7 +116,7 @@ def test_gates_of_a_trace_are_sampled_with_their_sets() -> None:
     ids = random_ids(1)
     statistics = RoutingStatistics.of_ids(ids, 6, gates=ids / 8)
     assert (statistics.sample.gates == statistics.sample.ids / 8).all()
-    with pytest.raises(InvalidStatisticsError, match="gates must be finite"):
+    with pytest.raises(InvalidStatisticsError, match=r"gates\[0, 0, 0\] is 1e\+06; .* within -65504 .. 65504"):
         RoutingStatistics.of_ids(ids, 6, gates=np.full(ids.shape, 1e6))
 
 
@@ -174,12 +177,69 @@ def test_bad_batches_are_refused(ids: object, message: str) -> None:
         RoutingStatistics(3, 6, 2).add(ids)  # type: ignore[arg-type]  # wrong on purpose
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": 0}, "layers is 0; it must be a whole number from 1"),
+        ({"layers": 1.5}, "layers is 1.5"),
+        ({"experts": 40000}, "experts is 40000; it must be a whole number from 1 to 32767"),
+        ({"top_k": 9}, "top_k is 9; it must be a whole number from 1 to 8"),
+        ({"capacity": 1.5}, "capacity is 1.5"),
+        ({"capacity": -1}, "capacity is -1"),
+        ({"max_windows": 0}, "max_windows is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "a"}, "seed is 'a'"),
+    ],
+)
+def test_sizes_are_whole_numbers_in_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=re.escape(message)):
+        RoutingStatistics(**{"layers": 2, "experts": 8, "top_k": 2} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([[[1, 2], [3]]], "ids must be one array [tokens, layers, k]"),
+        ([[1, 2]], "ids must be [tokens, layers, k], got an array of shape (1, 2)"),
+        ([[[1.0, 2.0]]], "ids must be integers [tokens, layers, k], got float64"),
+        (np.array([[[2**64 - 1, 0]]], dtype="u8"), "beyond any id"),
+        ([[[0, 8]]], "ids run from 0 to 8, the model has experts 0 .. 7"),
+        ([[[0, -9]]], "ids run from -9 to 0"),
+        ([[[3, 3]]], "token 0, layer 0: expert 3 is chosen twice in one set"),
+        ([[[0]]], "ids must be [tokens, 1, 2], got (1, 1, 1)"),
+        ("abc", "ids must be [tokens, layers, k]"),
+    ],
+)
+def test_ids_that_cannot_be_are_refused(ids: Any, message: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=re.escape(message)):
+        RoutingStatistics(1, 8, 2).add(ids)
+
+
+@pytest.mark.parametrize(
+    ("loads", "message"),
+    [
+        ([[1.0, float("nan")]], "loads[0, 1] is nan; all of [layers, experts] must be finite within 0 .. 1e+30"),
+        ([[1.0, -2.0]], "loads[0, 1] is -2"),
+        ([[1.0, 1e39]], "loads[0, 1] is 1e+39"),
+        ([[1.0], [1.0, 2.0]], "loads must be one array [layers, experts]"),
+        ([["a"]], "loads must be numbers [layers, experts]"),
+        (np.zeros((0, 4)), "loads are of shape (0, 4); at least one layer and one expert are needed"),
+    ],
+)
+def test_loads_that_cannot_be_are_refused(loads: Any, message: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=re.escape(message)):
+        RoutingStatistics.of_loads(loads)
+
+
+@pytest.mark.parametrize("windows", [0, -3, 1.5])
+def test_a_trace_is_cut_into_a_whole_number_of_windows(windows: Any) -> None:
+    with pytest.raises(InvalidStatisticsError, match=re.escape(f"windows is {windows}")):
+        RoutingStatistics.of_ids([[[0]]], 1, windows=windows)
+
+
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(InvalidStatisticsError, match="top_k"):
-        RoutingStatistics(1, 2, 3)
-    with pytest.raises(InvalidStatisticsError, match="decay factor is 0"):
-        RoutingStatistics(1, 2, 1).decay(0)
-    with pytest.raises(InvalidStatisticsError, match="finite and not negative"):
-        RoutingStatistics.of_loads([[1.0, float("nan")]])
+    for factor in (0, 1.5, float("nan"), "a"):
+        with pytest.raises(InvalidStatisticsError, match=f"decay factor is {factor!r}"):
+            RoutingStatistics(1, 2, 1).decay(factor)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(MismatchError, match="another model"):
         RoutingStatistics(1, 2, 1).merge(RoutingStatistics(1, 3, 1))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.checks import experts_once, floats, integers, real, whole
+from moe_placement.checks import loads as checked_loads
 from moe_placement.errors import InvalidStatisticsError, MismatchError
 from moe_placement.statistics.reservoir import Reservoir
 from moe_placement.statistics.windows import aligned, take_out
@@ -44,15 +46,15 @@ class RoutingStatistics:
         max_windows: int = DEFAULT_WINDOWS, seed: int | None = None,
     ) -> None:  # fmt: skip
         """``seed`` is the sample's; without one it comes from the system, so that no two replicas draw alike."""
-        if layers < 1 or experts < 1 or not 1 <= top_k <= experts or experts > 32767:
-            raise InvalidStatisticsError(
-                f"layers {layers}, experts {experts}, top_k {top_k}: each must be at least 1, top_k at most experts, "
-                "experts at most 32767"
-            )
-        if capacity < 0 or max_windows < 1:
-            raise InvalidStatisticsError(f"capacity {capacity} must be >= 0, max_windows {max_windows} >= 1")
+        error = InvalidStatisticsError
+        layers = whole(error, "layers", layers, 1)
+        experts = whole(error, "experts", experts, 1, 32767)
+        top_k = whole(error, "top_k", top_k, 1, experts)
+        capacity = whole(error, "capacity", capacity)
+        if seed is not None:
+            seed = whole(error, "seed", seed, most=2**128)
         self.shape = Shape(layers, experts, top_k)
-        self.max_windows = max_windows
+        self.max_windows = whole(error, "max_windows", max_windows, 1)
         self.tokens = 0.0
         self.load = np.zeros((layers, experts))
         self.pairs = np.zeros((layers, experts, experts), dtype=np.float32)
@@ -87,22 +89,15 @@ class RoutingStatistics:
         self.sample.add(batch.astype(np.int16), weights)
 
     def _checked(self, ids: ArrayLike) -> NDArray[np.int64]:
-        raw = np.asarray(ids)
+        batch = integers(InvalidStatisticsError, "ids", ids, "[tokens, layers, k]")
         expected = (self.shape.layers, self.shape.top_k)
-        if raw.ndim != 3 or raw.shape[1:] != expected:
-            raise InvalidStatisticsError(f"ids must be [tokens, {expected[0]}, {expected[1]}], got {raw.shape}")
-        if not np.issubdtype(raw.dtype, np.integer):
-            raise InvalidStatisticsError(f"ids must be integers, got {raw.dtype}")
-        batch = raw.astype(np.int64)
+        if batch.shape[1:] != expected:
+            raise InvalidStatisticsError(f"ids must be [tokens, {expected[0]}, {expected[1]}], got {batch.shape}")
         if batch.size and (batch.min() < NO_EXPERT or batch.max() >= self.shape.experts):
             raise InvalidStatisticsError(
                 f"ids run from {batch.min()} to {batch.max()}, the model has experts 0 .. {self.shape.experts - 1}"
             )
-        ordered = np.sort(batch, axis=2)
-        twice = (ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)
-        if twice.any():
-            token, layer, _ = np.argwhere(twice)[0]
-            raise InvalidStatisticsError(f"token {token}, layer {layer}: the same expert is chosen twice")
+        experts_once(InvalidStatisticsError, batch)
         return batch
 
     def close_window(self) -> None:
@@ -144,7 +139,7 @@ class RoutingStatistics:
 
     def decay(self, factor: float) -> None:
         """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
-        if not 0 < factor <= 1:
+        if real(InvalidStatisticsError, "decay factor", factor, above=True) > 1:
             raise InvalidStatisticsError(f"decay factor is {factor}; it must be above 0 and at most 1")
         self.tokens *= factor
         self.load *= factor
@@ -206,19 +201,18 @@ class RoutingStatistics:
         Args:
             ids: integers ``[tokens, layers, k]``.
             experts, capacity: as for the statistics.
-            windows: how many.
+            windows: how many, at least 1.
             seed: of the sample; without one it is drawn from the ids, so that equal traces give equal statistics and
                 different ones do not share keys.
             gates: floats like ``ids``, where known.
         """
-        array = np.asarray(ids)
-        if array.ndim != 3:
-            raise InvalidStatisticsError(f"ids must be [tokens, layers, k], got {array.shape}")
+        array = integers(InvalidStatisticsError, "ids", ids, "[tokens, layers, k]")
+        windows = whole(InvalidStatisticsError, "windows", windows, 1)
         weights = None if gates is None else _checked_gates(gates, array.shape)
         if seed is None:
-            seed = int.from_bytes(hashlib.blake2b(array.tobytes(), digest_size=16).digest())
-        statistics = cls(array.shape[1], experts, array.shape[2], capacity, max(windows, 1), seed)
-        for part in np.array_split(np.arange(len(array)), max(windows, 1)):
+            seed = int.from_bytes(hashlib.blake2b(np.asarray(ids).tobytes(), digest_size=16).digest())
+        statistics = cls(array.shape[1], experts, array.shape[2], capacity, windows, seed)
+        for part in np.array_split(np.arange(len(array)), windows):
             statistics.add(array[part], None if weights is None else weights[part])
             statistics.close_window()
         return statistics
@@ -226,11 +220,9 @@ class RoutingStatistics:
     @classmethod
     def of_loads(cls, loads: ArrayLike, top_k: int = 1) -> RoutingStatistics:
         """Statistics that know nothing but loads ``[layers, experts]``."""
-        array = np.asarray(loads, dtype=np.float64)
-        if array.ndim != 2 or not np.isfinite(array).all() or (array < 0).any():
-            raise InvalidStatisticsError("loads must be [layers, experts], finite and not negative")
+        array = checked_loads(InvalidStatisticsError, loads)
         statistics = cls(array.shape[0], array.shape[1], top_k, capacity=0)
-        statistics.load = array.copy()
+        statistics.load = array
         statistics.tokens = float(array.sum(axis=1).max(initial=0) / top_k)
         diagonal = np.arange(array.shape[1])
         statistics.pairs[:, diagonal, diagonal] = array
@@ -238,9 +230,10 @@ class RoutingStatistics:
 
 
 def _checked_gates(gates: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    weights = np.asarray(gates, dtype=np.float32)
-    if weights.shape != shape or not (np.abs(weights) <= np.finfo(np.float16).max).all():
-        raise InvalidStatisticsError(f"gates must be finite half floats, shaped like ids {shape}, got {weights.shape}")
+    most = float(np.finfo(np.float16).max)
+    weights = floats(InvalidStatisticsError, "gates", gates, "[tokens, layers, k]", -most, most)
+    if weights.shape != shape:
+        raise InvalidStatisticsError(f"gates must be shaped like ids {shape}, got {weights.shape}")
     return weights.astype(np.float16)
 
 

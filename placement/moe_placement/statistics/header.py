@@ -9,8 +9,7 @@ from typing import Any
 
 from moe_placement.errors import InvalidStatisticsError
 
-FORMAT = "moe-routing-statistics/2"
-_READ = {"moe-routing-statistics/1": 1, FORMAT: 2}
+FORMAT = "moe-routing-statistics/3"
 _MAX_BYTES = 1 << 30
 """Bound on what a message may unpack to."""
 _MAX_SCALE = 1e30
@@ -21,9 +20,8 @@ Parts = list[tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Figures that the arrays are unpacked by; ``version`` 1 had gates in half floats and arrays not split in bytes."""
+    """Figures that the arrays are unpacked by."""
 
-    version: int
     layers: int
     experts: int
     top_k: int
@@ -46,7 +44,7 @@ class Header:
             ("<f2", (self.layers - 1, experts * experts)), ("<f4", (self.windows, self.layers, experts)),
             ("<u1" if experts < 255 else "<u2", sets), ("<f8", (self.samples,)),
         ]  # fmt: skip
-        return [*parts, ("<f2" if self.version == 1 else "<u1", sets)] if self.gated else parts
+        return [*parts, ("<u1", sets)] if self.gated else parts
 
 
 def parse_header(line: bytes) -> Header:
@@ -59,15 +57,15 @@ def parse_header(line: bytes) -> Header:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise InvalidStatisticsError(f"damaged statistics: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") not in list(_READ):
-        raise InvalidStatisticsError(f"unknown statistics format; this release reads {' and '.join(_READ)}")
-    version = _READ[fields["format"]]
+    found = fields.get("format") if isinstance(fields, dict) else None
+    if found != FORMAT:
+        raise InvalidStatisticsError(f"unknown statistics format {str(found)[:40]}; this release reads {FORMAT}")
     layers, capacity, limit = _whole(fields, "layers", 1), _whole(fields, "capacity"), _whole(fields, "maxWindows", 1)
     experts = _whole(fields, "experts", 1, 32767)
     gated = fields.get("gated") is True
-    low, high = _floats(fields, "gateRange", 2, -65504, 65504) if gated and version > 1 else [0.0, 0.0]
+    low, high = _floats(fields, "gateRange", 2, -65504, 65504) if gated else [0.0, 0.0]
     header = Header(
-        version, layers, experts, _whole(fields, "topK", 1, experts), _floats(fields, "tokens", None)[0], capacity,
+        layers, experts, _whole(fields, "topK", 1, experts), _floats(fields, "tokens", None)[0], capacity,
         _whole(fields, "samples", 0, capacity), gated, (low, high), _whole(fields, "windows", 0, limit), limit,
         _floats(fields, "pairScale", layers, 0, _MAX_SCALE),
         _floats(fields, "transitionScale", layers - 1, 0, _MAX_SCALE),

@@ -2,13 +2,18 @@
 
 Each token draws an exponential key; the tokens with the smallest key / weight stay (Efraimidis and Spirakis, 2006, in
 the exponential form). Decay divides old keys by the factor, merging keeps the smallest of both: the result is the
-sample that one reservoir over all traffic would have drawn.
+sample that one reservoir over all traffic would have drawn. Keys are kept as logarithms: a model that rests for a day
+decays a thousand times, and the sample must be there when it wakes.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+_TINY = float(np.finfo(np.float64).tiny)
 
 
 class Reservoir:
@@ -20,7 +25,7 @@ class Reservoir:
     Attributes:
         ids: int16 ``[n, layers, k]``; -1 where there is no expert.
         gates: float16 like ``ids``; NaN where the gate weights are not known.
-        keys: float64 ``[n]``, ascending; equal keys mean the same token.
+        keys: float64 ``[n]``, logarithms, ascending; equal keys mean the same token.
     """
 
     def __init__(self, capacity: int, layers: int, top_k: int, seed: int | None = None) -> None:
@@ -35,9 +40,9 @@ class Reservoir:
 
     def add(self, ids: NDArray[np.int16], gates: NDArray[np.float16] | None = None) -> None:
         """Offer a batch ``[tokens, layers, k]``."""
-        keys = self._random.exponential(size=len(ids))
+        keys = np.log(np.maximum(self._random.exponential(size=len(ids)), _TINY))
         if len(self) >= self.capacity:
-            near = np.flatnonzero(keys < (self.keys[-1] if self.capacity else 0))
+            near = np.flatnonzero(keys < (self.keys[-1] if self.capacity else -np.inf))
             ids, keys = ids[near], keys[near]
             gates = None if gates is None else gates[near]
         if gates is None:
@@ -53,7 +58,7 @@ class Reservoir:
 
     def decay(self, factor: float) -> None:
         """Make every token held weigh ``factor`` as much."""
-        self.keys = self.keys / factor
+        self.keys = self.keys - math.log(factor)
 
     def merge(self, other: Reservoir) -> None:
         """Take in another sample; its capacity may differ."""

@@ -3,7 +3,7 @@
 58 layers x 256 experts with 4,096 sampled sets per layer, their gates and 32 windows stay below 14 MB: pairs as their
 upper triangle and transitions in float16 (relative precision 2^-11) scaled per layer, sampled ids in one byte where
 experts allow, gates in one byte (254 steps from the least, or 0, to the greatest), every array as one plane per byte
-of its items, which zlib packs a fifth better. Format 1, without these planes and with gates in float16, is still read.
+of its items, which zlib packs a fifth better.
 A poll every few seconds needs only the loads: ``codec.encode_counts`` of ``load``, about 60 KB at that size.
 """
 
@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import MOST_LOAD
 from moe_placement.errors import InvalidStatisticsError
 from moe_placement.statistics.core import RoutingStatistics
 from moe_placement.statistics.header import FORMAT, Header, Parts, parse_header, part_bytes
 
-_MOST = 1e30
-"""Bound on loads, which are the diagonal of the float32 pairs as well."""
 _GATE_STEPS = 254
 """Gate weights are 1 .. 255 in a byte; 0 is one that is not known."""
 
@@ -65,7 +64,7 @@ def decode_statistics(data: bytes) -> RoutingStatistics:
         raise InvalidStatisticsError(f"damaged statistics: {error}") from error
     if len(body) != size:
         raise InvalidStatisticsError(f"damaged statistics: {len(body)} bytes where {size} were announced")
-    arrays = _split(body, header.parts, in_planes=header.version > 1)
+    arrays = _split(body, header.parts)
     _check(header, arrays)
     return _restored(header, arrays)
 
@@ -73,10 +72,12 @@ def decode_statistics(data: bytes) -> RoutingStatistics:
 def _check(header: Header, arrays: list[NDArray[Any]]) -> None:
     """Judge values as they came, before any is narrowed or scaled."""
     ids, keys = arrays[4].astype(np.int64) - 1, arrays[5]
-    if not all(np.isfinite(counts).all() and (counts >= 0).all() for counts in (*arrays[:4], keys)):
+    if not all(np.isfinite(counts).all() and (counts >= 0).all() for counts in arrays[:4]):
         raise InvalidStatisticsError("statistics hold counts that are negative or not finite")
-    if arrays[0].max() > _MOST:
-        raise InvalidStatisticsError(f"statistics hold a load of {arrays[0].max():g}, more than {_MOST:g}")
+    if not np.isfinite(keys).all():
+        raise InvalidStatisticsError("a key of the sampled sets is not finite")
+    if arrays[0].max() > MOST_LOAD:
+        raise InvalidStatisticsError(f"statistics hold a load of {arrays[0].max():g}, more than {MOST_LOAD:g}")
     if ids.max(initial=-1) >= header.experts:
         raise InvalidStatisticsError(f"a sampled expert id is {ids.max()}, the last expert is {header.experts - 1}")
     ordered = np.sort(ids, axis=2)
@@ -84,8 +85,6 @@ def _check(header: Header, arrays: list[NDArray[Any]]) -> None:
         raise InvalidStatisticsError("a sampled set holds the same expert twice")
     if (np.diff(keys) < 0).any():
         raise InvalidStatisticsError("the keys of sampled sets must not fall")
-    if header.gated and np.isinf(arrays[6]).any():
-        raise InvalidStatisticsError("a sampled gate weight is infinite")
 
 
 def _restored(header: Header, arrays: list[NDArray[Any]]) -> RoutingStatistics:
@@ -105,8 +104,6 @@ def _restored(header: Header, arrays: list[NDArray[Any]]) -> RoutingStatistics:
     sample.keys = arrays[5].astype(np.float64)
     if not header.gated:
         sample.gates = np.full(sample.ids.shape, np.nan, dtype=np.float16)
-    elif header.version == 1:
-        sample.gates = arrays[6].astype(np.float16)
     else:
         sample.gates = _unpack_gates(arrays[6], *header.gate_range)
     return statistics
@@ -139,14 +136,13 @@ def _planes(array: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
 
 
-def _split(body: bytes, parts: Parts, in_planes: bool) -> list[NDArray[Any]]:
+def _split(body: bytes, parts: Parts) -> list[NDArray[Any]]:
     arrays, begin = [], 0
     for kind, shape in parts:
         dtype = np.dtype(kind)
         size = math.prod(shape) * dtype.itemsize
         raw = np.frombuffer(body, dtype=np.uint8, count=size, offset=begin)
-        if in_planes:
-            raw = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).reshape(-1)
-        arrays.append(raw.view(dtype).reshape(shape))
+        items = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).reshape(-1)
+        arrays.append(items.view(dtype).reshape(shape))
         begin += size
     return arrays
