@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.errors import InfeasiblePlacementError, MismatchError
+from moe_placement.checks import loads, whole
+from moe_placement.errors import InfeasiblePlacementError, InvalidStatisticsError, MismatchError
 from moe_placement.placement import Placement
 from moe_placement.topology import Topology
 
@@ -26,7 +27,7 @@ Ints = NDArray[np.int64]
 
 def round_robin(load: Loads, topology: Topology) -> Placement:
     """Experts in order of their number; uneven shards are filled in turn as far as they have slots."""
-    layers, experts = load.shape
+    layers, experts = checked(load).shape
     _check_room(experts, topology)
     turn = np.lexsort((topology_shard_of_slot(topology), _rank_in_shard(topology)))
     slots = np.empty((layers, int(topology.slots.sum())), dtype=np.int32)
@@ -36,7 +37,7 @@ def round_robin(load: Loads, topology: Topology) -> Placement:
 
 def largest_first(load: Loads, topology: Topology) -> Placement:
     """One copy of each expert, heaviest first, each to the shard with the least load for its speed."""
-    layers, experts = load.shape
+    layers, experts = checked(load).shape
     _check_room(experts, topology)
     of_item = np.broadcast_to(np.arange(experts), (layers, experts))
     return _pack_into_slots(load, of_item, topology, experts)
@@ -44,7 +45,7 @@ def largest_first(load: Loads, topology: Topology) -> Placement:
 
 def eplb_global(load: Loads, topology: Topology) -> Placement:
     """EPLB's global policy: replicate over all slots, then pack, without regard to nodes."""
-    experts = load.shape[1]
+    experts = checked(load).shape[1]
     _check_room(experts, topology)
     of_item = replicate(load, int(topology.slots.sum()))
     return _pack_into_slots(_per_copy(load, of_item), of_item, topology, experts)
@@ -61,9 +62,9 @@ def eplb_hierarchical(load: Loads, topology: Topology, groups: int | None = None
     Raises:
         MismatchError: experts or groups do not divide, or nodes are not equal.
     """
-    layers, experts = load.shape
+    layers, experts = checked(load).shape
     nodes = topology.nodes
-    groups = groups or 2 * nodes
+    groups = 2 * nodes if groups is None else whole(MismatchError, "groups", groups, 1)
     per_node = topology.per_node(topology.slots.astype(np.float64))
     if experts % groups or groups % nodes or len(set(per_node)) != 1 or (np.diff(topology.node_index) < 0).any():
         raise MismatchError(
@@ -90,6 +91,15 @@ POLICIES: dict[str, Callable[[Loads, Topology], Placement]] = {
     "eplb-global": eplb_global,
     "eplb-hierarchical": eplb_hierarchical,
 }
+
+
+def checked(load: Loads) -> Loads:
+    """``load`` if it is float64 ``[layers, experts]``, finite and not negative.
+
+    Raises:
+        InvalidStatisticsError: it is not.
+    """
+    return loads(InvalidStatisticsError, load)
 
 
 def replicate(load: Loads, slots: int) -> Ints:

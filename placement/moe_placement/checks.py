@@ -26,14 +26,18 @@ def whole(error: type[PlacementError], name: str, value: object, least: int = 0,
     return number
 
 
-def real(error: type[PlacementError], name: str, value: object, least: float = 0.0, *, above: bool = False) -> float:
-    """``value`` as a finite float from ``least`` on (``above`` it, if so asked)."""
+def real(
+    error: type[PlacementError], name: str, value: object, least: float = 0.0, *, above: bool = False,
+    most: float = math.inf,
+) -> float:  # fmt: skip
+    """``value`` as a finite float from ``least`` (``above`` it, if so asked) to ``most``."""
     try:
         number = math.nan if isinstance(value, (bool, np.bool_, str)) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or number < least or (above and number == least):
-        bound = f"above {least:g}" if above else f"from {least:g} on"
+    if not math.isfinite(number) or number < least or number > most or (above and number == least):
+        bound = f"above {least:g}" if above else f"from {least:g} on" if most == math.inf else f"from {least:g}"
+        bound += "" if most == math.inf else f" to {most:g}"
         raise error(f"{name} is {value!r}; it must be a finite number {bound}")
     return number
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.errors import InvalidStatisticsError, MismatchError
+from moe_placement.checks import loads, real, whole
+from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError, MismatchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,16 @@ class DriftDetector:
     Two windows of the same routing differ by chance; under multinomial sampling the expected total variation is
     sqrt(p (1/n + 1/m) / (2 pi)) summed over experts, for loads p and n and m tokens. A window counts as drifted when
     its distance exceeds ``factor`` times that, and the detector fires when ``patience`` windows in a row do.
+
+    Raises:
+        InvalidStatisticsError: loads that are not ``[layers, experts]``, finite and not negative.
+        InvalidPolicyError: a factor that is not above 0, or a patience below 1.
     """
 
     def __init__(self, reference: NDArray[np.float64], factor: float = 1.5, patience: int = 2) -> None:
-        self._reference = _checked(reference)
-        self._factor = factor
-        self._patience = patience
+        self._reference = loads(InvalidStatisticsError, reference)
+        self._factor = real(InvalidPolicyError, "factor", factor, above=True)
+        self._patience = whole(InvalidPolicyError, "patience", patience, 1)
         self._row = 0
 
     def observe(self, load: NDArray[np.float64]) -> Drift:
@@ -41,9 +46,7 @@ class DriftDetector:
         Raises:
             MismatchError: another shape than the reference.
         """
-        window = _checked(load)
-        if window.shape != self._reference.shape:
-            raise MismatchError(f"loads have shape {window.shape}, the reference {self._reference.shape}")
+        window = self._of_same_model(load)
         n, m = (np.maximum(counts.sum(axis=1, keepdims=True), 1) for counts in (self._reference, window))
         p, q = self._reference / n, window / m
         pooled = (self._reference + window) / (n + m)
@@ -54,13 +57,16 @@ class DriftDetector:
         return Drift(distance, expected, self._row >= self._patience)
 
     def rebase(self, reference: NDArray[np.float64]) -> None:
-        """Start anew from the loads that a new placement was made from."""
-        self._reference = _checked(reference)
+        """Start anew from the loads that a new placement was made from.
+
+        Raises:
+            MismatchError: another shape than the reference before.
+        """
+        self._reference = self._of_same_model(reference)
         self._row = 0
 
-
-def _checked(load: NDArray[np.float64]) -> NDArray[np.float64]:
-    array = np.asarray(load, dtype=np.float64)
-    if array.ndim != 2 or not np.isfinite(array).all() or (array < 0).any():
-        raise InvalidStatisticsError("loads must be [layers, experts], finite and not negative")
-    return array
+    def _of_same_model(self, load: NDArray[np.float64]) -> NDArray[np.float64]:
+        window = loads(InvalidStatisticsError, load)
+        if window.shape != self._reference.shape:
+            raise MismatchError(f"loads have shape {window.shape}, the reference {self._reference.shape}")
+        return window

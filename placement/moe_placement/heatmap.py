@@ -11,29 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import whole
 from moe_placement.errors import PlacementError
 from moe_placement.expected import check_same_model
 from moe_placement.placement import Placement
 from moe_placement.statistics import RoutingStatistics
 
 
-def draw(path: Path, statistics: RoutingStatistics, placement: Placement, layer: int) -> None:
+def draw(path: str | Path, statistics: RoutingStatistics, placement: Placement, layer: int) -> None:
     """Write a picture of one layer; the suffix decides: ``.png`` or ``.svg``.
 
     Raises:
-        PlacementError: matplotlib is missing, an unknown suffix, or no such layer.
+        PlacementError: matplotlib is missing, an unknown suffix, no such folder, or no such layer.
         MismatchError: statistics of another model.
     """
     check_same_model(statistics, placement)
-    if path.suffix not in (".png", ".svg"):
+    if Path(path).suffix not in (".png", ".svg"):
         raise PlacementError(f"{path}: pictures are written as .png or .svg")
-    if not 0 <= layer < placement.layers:
-        raise PlacementError(f"layer {layer}: the placement has layers 0 .. {placement.layers - 1}")
+    if not Path(path).parent.is_dir():
+        raise PlacementError(f"{path}: there is no folder {Path(path).parent}; make it first")
+    whole(PlacementError, "layer", layer, most=placement.layers - 1)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as error:
-        raise PlacementError("pictures need matplotlib: pip install 'moe-operator[plots]'") from error
+        raise PlacementError("pictures need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=(15, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import whole
 from moe_placement.errors import InfeasiblePlacementError
 from moe_placement.placement import EMPTY, Placement
 
@@ -20,7 +21,7 @@ def balanced_placement(
     moves as little as it can. Slots beyond the wanted copies stay empty: filling them well needs routing statistics.
 
     Args:
-        layers: MoE layers of the model.
+        layers: MoE layers of the model; 0 gives a placement of nothing.
         experts: experts per layer.
         shard_slots: slots per layer of each shard; 0 for a shard that must end empty.
         min_copies: copies of every expert, each on a shard of its own.
@@ -29,6 +30,11 @@ def balanced_placement(
     Raises:
         InfeasiblePlacementError: too few shards for the copies, or too few slots.
     """
+    layers = whole(InfeasiblePlacementError, "layers", layers)
+    experts = whole(InfeasiblePlacementError, "experts", experts, 1)
+    whole(InfeasiblePlacementError, "min_copies", min_copies, 1)
+    for shard, width in enumerate(shard_slots):
+        whole(InfeasiblePlacementError, f"shard_slots[{shard}]", width)
     _check_feasible(experts, shard_slots, min_copies)
     limits = np.minimum(np.asarray(shard_slots, dtype=np.int64), experts)
     slots = np.full((layers, sum(shard_slots)), EMPTY, dtype=np.int32)
@@ -40,8 +46,6 @@ def balanced_placement(
 
 
 def _check_feasible(experts: int, shard_slots: Sequence[int], min_copies: int) -> None:
-    if min_copies < 1:
-        raise InfeasiblePlacementError(f"min_copies is {min_copies}; every expert needs at least 1 copy")
     usable = [min(n, experts) for n in shard_slots if n > 0]
     if len(usable) < min_copies:
         raise InfeasiblePlacementError(

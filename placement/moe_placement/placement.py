@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.checks import integers, whole
 from moe_placement.errors import InvalidPlacementError
 
 EMPTY = -1
@@ -31,21 +32,25 @@ class Placement:
     experts: int
 
     def __post_init__(self) -> None:
-        slots = np.ascontiguousarray(self.slots, dtype=np.int32)
+        experts = whole(InvalidPlacementError, "experts", self.experts, 1)
+        widths = tuple(whole(InvalidPlacementError, f"shard_slots[{g}]", n, 0) for g, n in enumerate(self.shard_slots))
+        wide = integers(InvalidPlacementError, "slots", self.slots, "[layers, total_slots]")
+        if wide.size and (wide.min() < EMPTY or wide.max() >= experts):
+            raise InvalidPlacementError(
+                f"slots hold experts {wide.min()} .. {wide.max()}; they must be within {EMPTY} .. {experts - 1}"
+            )
+        slots = wide.astype(np.int32)
         slots.flags.writeable = False
-        object.__setattr__(self, "slots", slots)
-        self._validate()
+        for name, value in (("experts", experts), ("shard_slots", widths), ("slots", slots)):
+            object.__setattr__(self, name, value)
+        self._check_complete()
 
-    def _validate(self) -> None:
-        if self.slots.ndim != 2:
-            raise InvalidPlacementError(f"slots must be [layers, total_slots], got {self.slots.ndim} dimensions")
-        if min(self.shard_slots, default=0) < 0 or sum(self.shard_slots) != self.slots.shape[1]:
+    def _check_complete(self) -> None:
+        if sum(self.shard_slots) != self.slots.shape[1]:
             raise InvalidPlacementError(
                 f"shard_slots {self.shard_slots} sum to {sum(self.shard_slots)}, "
                 f"but a layer has {self.slots.shape[1]} slots"
             )
-        if self.slots.size and (self.slots.min() < EMPTY or self.slots.max() >= self.experts):
-            raise InvalidPlacementError(f"slots hold expert ids outside {EMPTY} .. {self.experts - 1}")
         missing = np.argwhere(~self.held.any(axis=2))
         if len(missing):
             layer, expert = missing[0]
@@ -121,4 +126,4 @@ class Placement:
     @classmethod
     def of(cls, slots: ArrayLike, shard_slots: Sequence[int], experts: int) -> Placement:
         """Build from anything array-like, ``[layers, total_slots]``."""
-        return cls(np.asarray(slots, dtype=np.int32), tuple(int(n) for n in shard_slots), int(experts))
+        return cls(slots, tuple(shard_slots), experts)  # type: ignore[arg-type]  # made an array there

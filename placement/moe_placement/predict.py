@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.errors import InvalidStatisticsError
+from moe_placement.checks import integers, real, whole
+from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError
 from moe_placement.statistics import RoutingStatistics
 
 Method = Literal["popularity", "conditional", "naive-bayes"]
@@ -31,8 +32,14 @@ class NextLayerPredictor:
     """
 
     def __init__(self, statistics: RoutingStatistics, method: Method = "naive-bayes", smoothing: float = 0.5) -> None:
+        if method not in get_args(Method):
+            raise InvalidPolicyError(f"method is {method!r}; it must be one of {', '.join(get_args(Method))}")
+        real(InvalidPolicyError, "smoothing", smoothing, above=True)
         if statistics.shape.layers < 2 or statistics.tokens <= 0:
-            raise InvalidStatisticsError("a predictor needs at least 2 layers and some traffic")
+            raise InvalidStatisticsError(
+                f"a predictor needs at least 2 layers and some traffic, got {statistics.shape.layers} layers and "
+                f"{statistics.tokens:g} tokens"
+            )
         self._tables, self._bases = [], []
         for layer in range(statistics.shape.layers - 1):
             joint = statistics.transitions[layer].astype(np.float64)
@@ -49,20 +56,39 @@ class NextLayerPredictor:
             self._bases.append(base)
 
     def guess(self, layer: int, ids: NDArray[np.integer], count: int) -> NDArray[np.int64]:
-        """int64 ``[tokens, count]``: likely experts of layer + 1 for ids ``[tokens, k]`` of ``layer``."""
+        """int64 ``[tokens, count]``: likely experts of layer + 1 for ids ``[tokens, k]`` of ``layer``.
+
+        Raises:
+            InvalidPolicyError: no such layer, or a count below 1.
+            InvalidStatisticsError: ids of another shape or out of range.
+        """
+        whole(InvalidPolicyError, "layer", layer, most=len(self._tables) - 1)
+        whole(InvalidPolicyError, "count", count, 1)
+        known = self._checked(ids, "[tokens, k]")
         table = np.vstack([self._tables[layer], np.zeros(self._tables[layer].shape[1])])  # row -1: no expert
-        scores = self._bases[layer] + table[np.asarray(ids, dtype=np.int64)].sum(axis=1)
+        scores = self._bases[layer] + table[known].sum(axis=1)
         count = min(count, scores.shape[1])
         return np.argpartition(-scores, count - 1, axis=1)[:, :count].astype(np.int64)
 
     def score(self, ids: NDArray[np.integer], count: int) -> Score:
         """Mean over layers and tokens of a trace ``[tokens, layers, k]``."""
+        ids = self._checked(ids, "[tokens, layers, k]")
+        if ids.shape[1] != len(self._tables) + 1:
+            raise InvalidStatisticsError(f"ids have {ids.shape[1]} layers, the statistics had {len(self._tables) + 1}")
         hits = chosen = guessed = 0
         for layer in range(len(self._tables)):
             guesses = self.guess(layer, ids[:, layer], count)
-            wanted = ids[:, layer + 1].astype(np.int64)
+            wanted = ids[:, layer + 1]
             hits += int((guesses[:, :, None] == wanted[:, None, :]).sum())
             chosen += int((wanted >= 0).sum())
             guessed += guesses.size
         recall, precision = hits / max(chosen, 1), hits / max(guessed, 1)
         return Score(recall, 2 * recall * precision / max(recall + precision, 1e-12))
+
+    def _checked(self, ids: NDArray[np.integer], shape: str) -> NDArray[np.int64]:
+        array, experts = integers(InvalidStatisticsError, "ids", ids, shape), len(self._tables[0])
+        if array.size and (array.min() < -1 or array.max() >= experts):
+            raise InvalidStatisticsError(
+                f"ids run from {array.min()} to {array.max()}, the model has experts 0 .. {experts - 1}"
+            )
+        return array

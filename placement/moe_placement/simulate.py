@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.checks import experts_once, integers
 from moe_placement.cost import LayerTraffic, activated, layer_seconds
 from moe_placement.dispatch import LayerCopies, choose_copies, layer_copies
 from moe_placement.errors import InvalidTraceError, MismatchError
@@ -45,16 +46,17 @@ def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figure
     """Replay expert sets ``[tokens, layers, k]``; token i starts on shard i mod shards.
 
     Raises:
-        InvalidTraceError: wrong shape or ids out of range.
+        InvalidTraceError: wrong shape, ids out of range, or an expert twice in one set.
         MismatchError: the trace, the placement and the topology are not of one model and cluster.
     """
-    array = np.asarray(ids)
-    if array.ndim != 3 or not np.issubdtype(array.dtype, np.integer):
-        raise InvalidTraceError(f"a trace must be integers [tokens, layers, k], got {array.dtype} {array.shape}")
+    array = integers(InvalidTraceError, "ids", ids, "[tokens, layers, k]")
     if array.shape[1] != placement.layers:
         raise MismatchError(f"the trace has {array.shape[1]} layers, the placement {placement.layers}")
     if array.size and (array.min() < -1 or array.max() >= placement.experts):
-        raise InvalidTraceError(f"expert ids must be in 0 .. {placement.experts - 1}, the trace has {array.max()}")
+        raise InvalidTraceError(
+            f"ids run from {array.min()} to {array.max()}, the placement has experts 0 .. {placement.experts - 1}"
+        )
+    experts_once(InvalidTraceError, array)
     return summarise(
         judge(array[:, layer], layer_copies(placement, topology, layer), topology, placement.experts)
         for layer in range(placement.layers)

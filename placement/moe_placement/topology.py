@@ -5,7 +5,6 @@ Pure data with presets; the cost model over it is in ``cost.py``. Built by whoev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import real, whole
 from moe_placement.errors import InvalidTopologyError
 
 
@@ -51,10 +51,11 @@ class Costs:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
-            may_be_zero = item.name in ("latency", "launch")
-            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero and item.name != "overlap"):
-                raise InvalidTopologyError(f"costs: {item.name} is {value}; it must be a finite number above 0")
+            value, may_be_zero = getattr(self, item.name), item.name in ("latency", "launch")
+            if item.name == "overlap":
+                _check_truth("costs: overlap", value)
+            else:
+                real(InvalidTopologyError, f"costs: {item.name}", value, above=not may_be_zero)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Topology:
     Attributes:
         node_of_shard: node of each shard; nodes are numbered 0 .. n - 1 without gaps.
         shard_slots: slots per layer of each shard; 0 for one that must end empty (draining, dead).
-        shard_speed: relative speed of each shard; empty means all 1. Loads are balanced in proportion to it.
+        shard_speed: relative speed of each shard, 1e-6 .. 1e6; empty means all 1. Loads are balanced in proportion.
         resident_tokens: whether tokens start on the shards themselves (data-parallel attention beside the experts), so
             that a visit to a token's own shard or node costs no network; False where attention is elsewhere.
         spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
@@ -79,8 +80,17 @@ class Topology:
     costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
-        if not self.shard_speed:
-            object.__setattr__(self, "shard_speed", (1.0,) * len(self.node_of_shard))
+        error = InvalidTopologyError
+        speeds = self.shard_speed if len(self.shard_speed) else (1.0,) * len(self.node_of_shard)
+        fields_ = {  # tuples, whatever they came as: topologies are keys of caches
+            "node_of_shard": tuple(whole(error, f"node_of_shard[{g}]", n) for g, n in enumerate(self.node_of_shard)),
+            "shard_slots": tuple(whole(error, f"shard_slots[{g}]", n) for g, n in enumerate(self.shard_slots)),
+            "shard_speed": tuple(real(error, f"shard_speed[{g}]", s, 1e-6, most=1e6) for g, s in enumerate(speeds)),
+            "spare_slots": whole(error, "spare_slots", self.spare_slots),
+        }
+        for name, value in fields_.items():
+            object.__setattr__(self, name, value)
+        _check_truth("resident_tokens", self.resident_tokens)
         if not len(self.node_of_shard) == len(self.shard_slots) == len(self.shard_speed):
             raise InvalidTopologyError(
                 f"node_of_shard names {len(self.node_of_shard)} shards, shard_slots {len(self.shard_slots)}, "
@@ -88,12 +98,8 @@ class Topology:
             )
         if sorted(set(self.node_of_shard)) != list(range(len(set(self.node_of_shard)))):
             raise InvalidTopologyError(f"nodes must be numbered 0 .. n - 1 without gaps, got {set(self.node_of_shard)}")
-        if min(self.shard_slots, default=0) < 0 or sum(self.shard_slots) == 0:
+        if sum(self.shard_slots) == 0:
             raise InvalidTopologyError(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
-        if not all(math.isfinite(s) and s > 0 for s in self.shard_speed):
-            raise InvalidTopologyError(f"shard_speed {self.shard_speed} must be finite numbers above 0")
-        if self.spare_slots < 0:
-            raise InvalidTopologyError(f"spare_slots is {self.spare_slots}; it must be 0 or more")
 
     @property
     def shards(self) -> int:
@@ -125,7 +131,12 @@ class Topology:
 
     def with_slots(self, shard_slots: Sequence[int]) -> Topology:
         """The same shards with other numbers of slots; 0 drains a shard."""
-        return replace(self, shard_slots=tuple(int(n) for n in shard_slots))
+        return replace(self, shard_slots=tuple(shard_slots))
+
+
+def _check_truth(name: str, value: object) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidTopologyError(f"{name} is {value!r}; it must be True or False")
 
 
 def h100_nodes(nodes: int = 4, gpus_per_node: int = 8, slots_per_gpu: int = 9, costs: Costs | None = None) -> Topology:

@@ -280,3 +280,13 @@ def test_drift_refuses_other_shapes() -> None:
         DriftDetector(np.ones((1, 4))).observe(np.ones((1, 5)))
     with pytest.raises(InvalidStatisticsError):
         DriftDetector(np.array([[-1.0, 1.0]]))
+    with pytest.raises(MismatchError):
+        DriftDetector(np.ones((1, 4))).rebase(np.ones((1, 5)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("factor", float("nan")), ("factor", 0), ("patience", 0), ("patience", 1.5)]
+)
+def test_drift_is_told_by_numbers(field: str, value: object) -> None:
+    with pytest.raises(InvalidPolicyError, match=f"{field} is {value!r}"):
+        DriftDetector(np.ones((1, 4)), **{field: value})  # type: ignore[arg-type]  # wrong on purpose

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,25 @@ def test_sglang_wants_a_row_for_each_layer_of_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "layers", "total", "message"),
+    [
+        ("map.pt", None, None, "SGLang reads .json files"),
+        ("map.json", [1, 1], 3, "2 different layers below 3"),
+        ("map.json", [0], 3, "2 different layers below 3"),
+        ("map.json", [0, 3], 3, "2 different layers below 3"),
+        ("map.json", [0, 0.7], 3, "moe_layers is 0.7"),
+        ("map.json", None, -1, "model_layers is -1"),
+    ],
+)
+def test_what_sglang_could_not_read_is_not_written(
+    tmp_path: Path, name: str, layers: Any, total: Any, message: str
+) -> None:
+    with pytest.raises(InvalidPlacementError, match=message):
+        write_sglang_location(str(tmp_path / name), PLACEMENT, layers, total)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("placement", "message"),
     [
         (Placement.of([[0, 1, 2]], [1, 2], 3), "equally many slots"),
@@ -56,6 +76,10 @@ def test_what_engines_cannot_load_is_refused(placement: Placement, message: str)
 def test_maps_that_do_not_divide_are_refused() -> None:
     with pytest.raises(InvalidPlacementError, match="does not divide among 3 shards"):
         from_physical_to_logical([[0, 1]], 3, 2)
+    with pytest.raises(InvalidPlacementError, match="shards is 0"):
+        from_physical_to_logical([[0, 1]], 0, 2)
+    with pytest.raises(InvalidPlacementError, match="physical_to_logical_map must be one array"):
+        from_physical_to_logical([[0, 1], [0]], 1, 2)
 
 
 def test_sglang_statistics(tmp_path: Path) -> None:
@@ -130,11 +154,11 @@ def test_sglang_dense_layers_and_columns_beyond_k_are_left_out(tmp_path: Path) -
     ("change", "message"),
     [
         ({"topk_ids_of_layer": torch.full((2, 1, 2), 4)}, "slots up to 4 in 2 layers"),
-        ({"topk_ids_of_layer": torch.zeros((2, 1, 2))}, "must be integers of 3 dimensions"),
+        ({"topk_ids_of_layer": torch.zeros((2, 1, 2))}, r"topk_ids_of_layer must be integers \[layers, tokens, k\]"),
         ({"positions": [0, 1]}, "2 positions for 1 tokens"),
-        ({"positions": [[0], 1]}, "positions is no array"),
+        ({"positions": [[0], 1]}, "positions must be one array"),
         ({"extend_seq_lens": [2]}, "for 1 tokens"),
-        ({"rank": "x"}, "rank must be integers"),
+        ({"rank": "x"}, "rank is 'x'"),
     ],
 )
 def test_damaged_details_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -146,8 +170,14 @@ def test_vllm_outputs() -> None:
     trace = trace_from_vllm([np.zeros((2, 3, 1), dtype=np.int16), np.ones((1, 3, 1), dtype=np.int16)], experts=2)
     assert trace.ids.shape == (3, 3, 1)
     assert trace.prompt.tolist() == [0, 0, 1]
-    with pytest.raises(InvalidTraceError, match="routed_experts must be"):
+    with pytest.raises(InvalidTraceError, match="routed_experts of request 0 must be"):
         trace_from_vllm([np.zeros((2, 3))], experts=2)
+    with pytest.raises(InvalidTraceError, match="routed_experts of request 1 must be one array"):
+        trace_from_vllm([[[[0]]], [[[0], [1, 0]]]], experts=2)
+    with pytest.raises(InvalidTraceError, match=r"routed_experts must be .* got \[\(1, 1, 1\), \(1, 2, 1\)\]"):
+        trace_from_vllm([[[[0]]], [[[0], [1]]]], experts=2)
+    with pytest.raises(InvalidTraceError, match="expert 1 is chosen twice"):
+        trace_from_vllm([[[[1, 1]]]], experts=2)
     with pytest.raises(InvalidTraceError, match="ids run from 65537"):
         trace_from_vllm([np.full((1, 1, 1), 65537)], experts=2)
 
@@ -160,8 +190,12 @@ def test_vllm_dense_layers_and_tokens_not_captured_are_left_out() -> None:
     RoutingStatistics.of_ids(trace.ids, 3)
     assert (trace_from_vllm([output], 3, moe_layers=[1]).ids == trace_from_vllm([output], 3).ids).all()
     assert trace_from_vllm([output[:, :, :1]], 3, moe_layers=[1]).ids.tolist() == [[[1]], [[0]], [[0]]]
-    with pytest.raises(InvalidTraceError, match="no such MoE layers"):
-        trace_from_vllm([output], 3, moe_layers=[2])
+    for layers, message in (
+        ([2], "moe_layers is 2; it must be a whole number from 0 to 1"), ([0.7], "moe_layers is 0.7"),
+        ([1, 1], "names a layer twice"), ([], "names none"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidTraceError, match=message):
+            trace_from_vllm([output], 3, moe_layers=layers)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class Evil:

@@ -1,11 +1,20 @@
 """The first placement: exact expectations for small cases, invariants for all others."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
+from moe_placement import (
+    InfeasiblePlacementError,
+    InvalidStatisticsError,
+    Placement,
+    balanced_placement,
+    h100_nodes,
+)
+from moe_placement.baselines import POLICIES
 
 
 @pytest.mark.parametrize(
@@ -116,3 +125,25 @@ def test_copies_of_a_lost_shard_are_spread_over_all_others() -> None:
 
 def test_empty_layers_are_a_placement() -> None:
     assert balanced_placement(0, 4, [2, 2]) == Placement(np.zeros((0, 4), dtype=np.int32), (2, 2), 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1, 4, [2, 2]), "layers is -1"),
+        ((1, 0, [2, 2]), "experts is 0"),
+        ((1, 2, [4, -2]), r"shard_slots\[1\] is -2"),
+        ((1, 2, [2.5]), r"shard_slots\[0\] is 2.5"),
+        ((1, 2, [2, 2], 0), "min_copies is 0"),
+    ],
+)
+def test_sizes_are_whole_numbers(arguments: Any, message: str) -> None:
+    with pytest.raises(InfeasiblePlacementError, match=message):
+        balanced_placement(*arguments)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
+@pytest.mark.parametrize(("load", "found"), [(float("nan"), "nan"), (-1.0, "-1"), (float("inf"), "inf")])
+def test_baselines_refuse_loads_that_cannot_be(policy: Any, load: float, found: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=rf"loads\[0, 1\] is {found}"):
+        policy(np.array([[1.0, load, 1.0, 1.0]]), h100_nodes(2, 1, 2))

@@ -1,6 +1,7 @@
 """Placement: what is a valid one, and its text form."""
 
-import numpy as np
+from typing import Any
+
 import pytest
 
 from moe_placement import InvalidPlacementError, Placement
@@ -43,17 +44,27 @@ def test_strings_round_trip() -> None:
 @pytest.mark.parametrize(
     ("slots", "shard_slots", "message"),
     [
-        ([0, 1, 2, 0], [2, 2], "1 dimensions"),
+        ([0, 1, 2, 0], [2, 2], r"slots must be \[layers, total_slots\], got an array of shape \(4,\)"),
+        ([[0, 1, 2], [0]], [2, 2], "slots must be one array"),
+        ([[0, 1, 2, 0.5]], [2, 2], "slots must be integers .* got float64"),
         ([[0, 1, 2, 0]], [2, 3], "sum to 5, but a layer has 4 slots"),
-        ([[0, 1, 2, 0]], [5, -1], "but a layer has 4 slots"),
-        ([[0, 1, 2, 3]], [2, 2], "outside -1 .. 2"),
-        ([[0, 1, 2, -2]], [2, 2], "outside -1 .. 2"),
+        ([[0, 1, 2, 0]], [5, -1], r"shard_slots\[1\] is -1"),
+        ([[0, 1, 2, 0]], [2, 2.5], r"shard_slots\[1\] is 2.5"),
+        ([[0, 1, 2, 3]], [2, 2], "slots hold experts 0 .. 3; they must be within -1 .. 2"),
+        ([[0, 1, 2, -2]], [2, 2], "slots hold experts -2 .. 2"),
+        ([[0, 1, 2, 2**40]], [2, 2], "slots hold experts 0 .. 1099511627776"),
         ([[0, 1, 1, 0]], [2, 2], "layer 0: expert 2 is in no slot"),
     ],
 )
-def test_contradictions_are_refused(slots: list[list[int]], shard_slots: list[int], message: str) -> None:
+def test_contradictions_are_refused(slots: Any, shard_slots: Any, message: str) -> None:
     with pytest.raises(InvalidPlacementError, match=message):
-        Placement.of(np.array(slots), shard_slots, experts=3)
+        Placement.of(slots, shard_slots, experts=3)
+
+
+@pytest.mark.parametrize("experts", [0, 1.5, -1])
+def test_experts_are_a_whole_number(experts: Any) -> None:
+    with pytest.raises(InvalidPlacementError, match=f"experts is {experts}"):
+        Placement.of([[0]], [1], experts)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Next-layer prediction: exact where routing is a function, and in the known order where it is not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from moe_placement import InvalidStatisticsError, RoutingStatistics
+from moe_placement import InvalidPolicyError, InvalidStatisticsError, RoutingStatistics
 from moe_placement.predict import NextLayerPredictor
 from moe_placement.traces import Traffic, generate_trace, split_by_prompt
 
@@ -35,3 +37,35 @@ def test_absent_experts_say_nothing() -> None:
 def test_one_layer_has_no_next() -> None:
     with pytest.raises(InvalidStatisticsError, match="at least 2 layers"):
         NextLayerPredictor(RoutingStatistics.of_ids(np.zeros((3, 1, 1), dtype=int), 2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "oracle"}, "method is 'oracle'; it must be one of popularity, conditional, naive-bayes"),
+        ({"smoothing": 0}, "smoothing is 0; it must be a finite number above 0"),
+    ],
+)
+def test_what_is_no_predictor_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPolicyError, match=message):
+        NextLayerPredictor(RoutingStatistics.of_ids([[[0], [1]]], 3), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("layer", "ids", "count", "message"),
+    [
+        (1, [[0]], 1, "layer is 1; it must be a whole number from 0 to 0"),
+        (-1, [[0]], 1, "layer is -1"),
+        (0, [[0]], 0, "count is 0"),
+        (0, [[3]], 1, "ids run from 3 to 3, the model has experts 0 .. 2"),
+        (0, [[-2]], 1, "ids run from -2"),
+        (0, [[0], [0, 1]], 1, "ids must be one array"),
+        (0, [0], 1, r"ids must be \[tokens, k\]"),
+    ],
+)
+def test_guesses_need_a_layer_and_ids_of_the_model(layer: Any, ids: Any, count: Any, message: str) -> None:
+    predictor = NextLayerPredictor(RoutingStatistics.of_ids([[[0], [1]]], 3))
+    with pytest.raises((InvalidPolicyError, InvalidStatisticsError), match=message):
+        predictor.guess(layer, ids, count)
+    with pytest.raises(InvalidStatisticsError, match="ids have 1 layers, the statistics had 2"):
+        predictor.score(np.zeros((1, 1, 1), dtype=int), 1)

@@ -1,5 +1,7 @@
 """The four figures by hand, and baselines on cases with one right answer."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,12 +30,16 @@ def test_no_traffic_is_balanced() -> None:
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (np.zeros((3, 2)), InvalidTraceError, "must be integers"),
+        (np.zeros((3, 2)), InvalidTraceError, r"ids must be \[tokens, layers, k\], got an array of shape \(3, 2\)"),
+        (np.zeros((3, 1, 1)), InvalidTraceError, "ids must be integers"),
+        (np.zeros((3, 1, 2), dtype=int), InvalidTraceError, "token 0, layer 0: expert 0 is chosen twice"),
+        ([[[1]], [[0, 1]]], InvalidTraceError, "ids must be one array"),
         (np.zeros((3, 2, 1), dtype=int), MismatchError, "2 layers, the placement 1"),
-        (np.full((3, 1, 1), 9), InvalidTraceError, "the trace has 9"),
+        (np.full((3, 1, 1), 9), InvalidTraceError, "ids run from 9 to 9, the placement has experts 0 .. 1"),
+        (np.full((3, 1, 1), -9), InvalidTraceError, "ids run from -9 to -9"),
     ],
 )
-def test_bad_traces_are_refused(ids: np.ndarray, error: type[Exception], message: str) -> None:
+def test_bad_traces_are_refused(ids: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         simulate(ids, Placement.of([[0, 1]], [1, 1], 2), one_host(2, 1))
 

@@ -24,8 +24,14 @@ def test_a_drained_shard_has_no_share() -> None:
         ({"shard_slots": (0, 0)}, "no capacity"),
         ({"shard_slots": (1,)}, "must agree"),
         ({"node_of_shard": (0, 2)}, "without gaps"),
-        ({"shard_speed": (1.0, float("nan"))}, "finite numbers above 0"),
+        ({"node_of_shard": (0, 0.5)}, r"node_of_shard\[1\] is 0.5; it must be a whole number"),
+        ({"shard_slots": (1, -1)}, r"shard_slots\[1\] is -1; it must be a whole number from 0"),
+        ({"shard_slots": (1, float("nan"))}, r"shard_slots\[1\] is nan"),
+        ({"shard_slots": (1, 2**40)}, r"shard_slots\[1\] is 1099511627776"),
+        ({"shard_speed": (1.0, float("nan"))}, r"shard_speed\[1\] is nan; it must be a finite number from 1e-06 to 1e"),
+        ({"shard_speed": (1.0, 1e300)}, r"shard_speed\[1\] is 1e\+300"),
         ({"spare_slots": -1}, "spare_slots is -1"),
+        ({"resident_tokens": "no"}, "resident_tokens is 'no'; it must be True or False"),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, object], message: str) -> None:
@@ -34,9 +40,29 @@ def test_contradictions_are_refused(change: dict[str, object], message: str) -> 
         Topology(**arguments)  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_costs_must_be_positive() -> None:
-    with pytest.raises(InvalidTopologyError, match="memory_bandwidth is 0"):
-        Costs(memory_bandwidth=0)
+def test_sequences_become_tuples() -> None:
+    """Topologies are keys of the solver's caches."""
+    topology = Topology([0, 1], np.array([1, 2]), np.array([1.0, 2.0]))  # type: ignore[arg-type]  # on purpose
+    assert topology == Topology((0, 1), (1, 2), (1.0, 2.0))
+    assert hash(topology) == hash(Topology((0, 1), (1, 2), (1.0, 2.0)))
+    with pytest.raises(InvalidTopologyError, match=r"shard_slots\[0\] is 2.7"):
+        topology.with_slots([2.7, 1])  # type: ignore[list-item]  # on purpose
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("memory_bandwidth", 0, "memory_bandwidth is 0; it must be a finite number above 0"),
+        ("latency", -1, "latency is -1; it must be a finite number from 0 on"),
+        ("flops", "x", "flops is 'x'"),
+        ("tokens_per_step", float("inf"), "tokens_per_step is inf"),
+        ("overlap", "no", "overlap is 'no'; it must be True or False"),
+    ],
+)
+def test_costs_are_numbers(field: str, value: object, message: str) -> None:
+    with pytest.raises(InvalidTopologyError, match=message):
+        Costs(**{field: value})  # type: ignore[arg-type]  # wrong on purpose
+    assert Costs(latency=0).latency == 0
 
 
 def test_layer_seconds_by_hand() -> None:

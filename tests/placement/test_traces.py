@@ -1,6 +1,7 @@
 """The recorder's format and the generators."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,22 +40,22 @@ def test_files_round_trip(tmp_path: Path) -> None:
         ({"format": np.array("moe-trace/9")}, "this release reads moe-trace/1"),
         ({"extra": np.zeros(1)}, "arrays are"),
         ({"ids": np.full((2, 1, 1), 7)}, "ids run from 7 to 7"),
-        ({"ids": np.zeros((2, 1, 1))}, "must be integers"),
+        ({"ids": np.zeros((2, 1, 1))}, "ids must be integers"),
         ({"prompt": np.zeros(1, dtype=int)}, "prompt names 1 tokens"),
-        ({"prompt": np.full(2, 2**31)}, "outside 0 .. 2147483647"),
-        ({"domain": np.ones(2, dtype=int)}, "outside 0 .. 0"),
-        ({"domain": np.full(2, 65536)}, "outside 0 .. 0"),
+        ({"prompt": np.full(2, 2**31)}, "prompt holds 2147483648 .. 2147483648; they must be within 0 .. 2147483647"),
+        ({"domain": np.ones(2, dtype=int)}, "domain holds 1 .. 1; they must be within 0 .. 0"),
+        ({"domain": np.full(2, 65536)}, "domain holds 65536"),
         ({"domains": np.array("all")}, "domains must be a list of names"),
         ({"domains": np.array([1])}, "domains must be a list of names"),
         ({"experts": np.array([4, 4])}, "experts must be a single value"),
         ({"experts": np.array("four")}, "experts must be a single value"),
         ({"format": np.array(["moe-trace/1"])}, "format must be a single value"),
         ({"ids": np.full((2, 1, 1), 65537)}, "ids run from 65537 to 65537"),
-        ({"ids": np.array(1)}, "must be integers"),
-        ({"gates": np.full((2, 1, 1), "x")}, "gates must be floats"),
-        ({"gates": np.zeros((2, 1))}, "gates must be floats shaped like ids"),
-        ({"gates": np.full((2, 1, 1), np.nan)}, "gates must be finite"),
-        ({"gates": np.full((2, 1, 1), 1e6)}, "gates must be finite and within half precision"),
+        ({"ids": np.array(1)}, r"ids must be \[tokens, layers, k\]"),
+        ({"gates": np.full((2, 1, 1), "x")}, "gates must be numbers"),
+        ({"gates": np.zeros((2, 1, 2))}, r"gates must be shaped like ids \(2, 1, 1\)"),
+        ({"gates": np.full((2, 1, 1), np.nan)}, r"gates\[0, 0, 0\] is nan"),
+        ({"gates": np.full((2, 1, 1), 1e6)}, r"gates\[0, 0, 0\] is 1e\+06; .* within -65504 .. 65504"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
@@ -157,6 +158,48 @@ def test_traces_of_other_models_are_not_joined() -> None:
         concatenate([trace, generate_trace(Traffic(tokens=10, experts=8, top_k=2))])
     with pytest.raises(InvalidTraceError, match="no domain 'x'"):
         trace.of_domain("x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tokens", -1), ("layers", 0), ("experts", 40000), ("top_k", 17), ("prompt_tokens", 0), ("communities", 0),
+        ("epochs", 0), ("domains", 1.5), ("affinity", float("nan")), ("prompt_share", 1.5), ("drift", -0.1),
+        ("burst", "x"), ("zipf", float("inf")),
+    ],
+)  # fmt: skip
+def test_parameters_of_traffic_are_checked(field: str, value: object) -> None:
+    with pytest.raises(InvalidTraceError, match=f"{field} is {value!r}; it must be a"):
+        Traffic(**{"experts": 16, "top_k": 4} | {field: value})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("tokens", 0), ("layers", 0), ("rank", 129), ("prompt_share", 2), ("prompt_tokens", 0), ("seed", -1)],
+)
+def test_parameters_of_fitted_traces_are_checked(field: str, value: object) -> None:
+    with pytest.raises(InvalidTraceError, match=f"{field} is {value!r}; it must be a"):
+        fitted_trace(load_pair_counts(MBOLT), **{"tokens": 8, "layers": 1} | {field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [((0, 0), "at least one must be above 0"), ((1, -1), r"parts\[1\] is -1"), ([[1], [1, 2]], "one array")],
+)
+def test_parts_of_a_split_are_checked(parts: Any, message: str) -> None:
+    with pytest.raises(InvalidTraceError, match=message):
+        split_by_prompt(generate_trace(SMALL), parts)
+
+
+def test_traces_are_made_of_lists_and_read_by_any_path(tmp_path: Path) -> None:
+    trace = Trace([[[0, 1]]], 2, [0], [0])  # type: ignore[arg-type]  # an array of it is made
+    write_trace(str(tmp_path / "t.npz"), trace)
+    assert read_trace(str(tmp_path / "t.npz")).ids.tolist() == [[[0, 1]]]
+    with pytest.raises(InvalidTraceError, match="token 0, layer 0: expert 1 is chosen twice"):
+        Trace([[[1, 1]]], 2, [0], [0])  # type: ignore[arg-type]  # as above
+    (tmp_path / "README.md").write_text("words")
+    with pytest.raises(InvalidTraceError, match=r"README.md: not a sound .npz archive \(no zip file\)"):
+        read_trace(tmp_path / "README.md")
 
 
 def test_the_fitted_generator_meets_real_loads_and_pairs() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.checks import integers, whole
 from moe_placement.errors import InvalidPlacementError
 from moe_placement.placement import EMPTY, Placement
 
@@ -80,14 +81,14 @@ def from_physical_to_logical(rows: ArrayLike, shards: int, experts: int) -> Plac
     Raises:
         InvalidPlacementError: slots that do not divide among the shards, or not a placement.
     """
-    slots = np.asarray(rows)
-    if slots.ndim != 2 or shards < 1 or slots.shape[1] % shards:
+    slots = integers(InvalidPlacementError, "physical_to_logical_map", rows, "[layers, slots]")
+    if slots.shape[1] % whole(InvalidPlacementError, "shards", shards, 1):
         raise InvalidPlacementError(f"a map of shape {slots.shape} does not divide among {shards} shards")
     return Placement.of(slots, [slots.shape[1] // shards] * shards, experts)
 
 
 def write_sglang_location(
-    path: Path, placement: Placement, moe_layers: Sequence[int] | None = None, model_layers: int | None = None
+    path: str | Path, placement: Placement, moe_layers: Sequence[int] | None = None, model_layers: int | None = None
 ) -> None:
     """Write the JSON file for SGLang's ``--init-expert-location``.
 
@@ -96,12 +97,26 @@ def write_sglang_location(
         placement: its layers are the MoE layers only.
         moe_layers: the model's numbers of these; default 0, 1, …
         model_layers: layers of the model; rows of dense ones repeat the first row.
+
+    Raises:
+        InvalidPlacementError: another suffix (SGLang goes by it), other layers than the placement's, or what
+            ``physical_map`` refuses.
     """
+    target = Path(path)
+    if target.suffix != ".json":
+        raise InvalidPlacementError(f"{path}: SGLang reads .json files; name one")
     mapped = physical_map(placement).physical_to_logical
-    numbers = list(range(placement.layers) if moe_layers is None else moe_layers)
-    total = model_layers if model_layers is not None else max(numbers, default=-1) + 1
-    if len(numbers) != placement.layers or any(not 0 <= n < total for n in numbers):
-        raise InvalidPlacementError(f"moe_layers must name {placement.layers} layers below {total}, got {numbers}")
+    numbers = [
+        whole(InvalidPlacementError, "a layer of moe_layers", n)
+        for n in (range(placement.layers) if moe_layers is None else moe_layers)
+    ]
+    total = max(numbers, default=-1) + 1
+    if model_layers is not None:
+        total = whole(InvalidPlacementError, "model_layers", model_layers)
+    if len(set(numbers)) != len(numbers) or len(numbers) != placement.layers or max(numbers, default=0) >= total:
+        raise InvalidPlacementError(
+            f"moe_layers must name {placement.layers} different layers below {total}, got {numbers}"
+        )
     rows = np.repeat(mapped[:1], total, axis=0)
     rows[numbers] = mapped
-    path.write_text(json.dumps({"physical_to_logical_map": rows.tolist()}) + "\n")
+    target.write_text(json.dumps({"physical_to_logical_map": rows.tolist()}) + "\n")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moe_placement.checks import integers, whole
 from moe_placement.engines.prompts import PromptNumbers, RankPasses
 from moe_placement.engines.torchfile import read_torch_file
 from moe_placement.errors import InvalidTraceError
@@ -28,7 +29,7 @@ from moe_placement.statistics import RoutingStatistics
 from moe_placement.traces import Trace
 
 
-def read_sglang_statistics(path: Path, top_k: int, moe_layers: Sequence[int] | None = None) -> RoutingStatistics:
+def read_sglang_statistics(path: str | Path, top_k: int, moe_layers: Sequence[int] | None = None) -> RoutingStatistics:
     """Loads from a ``stat`` dump; every recorded step becomes a window (the newest 32 stay).
 
     Args:
@@ -39,7 +40,7 @@ def read_sglang_statistics(path: Path, top_k: int, moe_layers: Sequence[int] | N
     Raises:
         InvalidTraceError: not such a dump, or no such layers.
     """
-    counts = _integers(path, read_torch_file(path), "logical_count", 3)
+    counts = _integers(path, read_torch_file(path), "logical_count", "[steps, layers, experts]")
     if counts.min(initial=0) < 0:
         raise InvalidTraceError(f"{path}: logical_count holds {counts.min()}")
     layers = _chosen_layers(path, np.asarray(counts.any(axis=(0, 2))), moe_layers)
@@ -49,7 +50,7 @@ def read_sglang_statistics(path: Path, top_k: int, moe_layers: Sequence[int] | N
     return statistics
 
 
-def read_sglang_details(paths: Sequence[Path], moe_layers: Sequence[int] | None = None) -> Trace:
+def read_sglang_details(paths: Sequence[str | Path], moe_layers: Sequence[int] | None = None) -> Trace:
     """Whole expert sets from ``per_token`` dumps.
 
     Which rows are of one request is not recorded; ``prompts`` says how it is found out, and that in doubt requests are
@@ -67,11 +68,13 @@ def read_sglang_details(paths: Sequence[Path], moe_layers: Sequence[int] | None 
     ranks: dict[int, RankPasses] = {}
     for path in paths:
         content = read_torch_file(path)
-        logical = _integers(path, content, "last_physical_to_logical_map", 2)
+        logical = _integers(path, content, "last_physical_to_logical_map", "[layers, slots]")
         experts = max(experts, int(logical.max(initial=-1)) + 1)
         for record in _records(path, content):
-            mapped = _to_logical(path, _integers(path, record, "topk_ids_of_layer", 3), logical)
-            passes = ranks.setdefault(int(_integers(path, record, "rank", 0)), RankPasses(prompts))
+            physical = _integers(path, record, "topk_ids_of_layer", "[layers, tokens, k]")
+            mapped = _to_logical(path, physical, logical)
+            rank = whole(InvalidTraceError, f"{path}: rank", _field(path, record, "rank"))
+            passes = ranks.setdefault(rank, RankPasses(prompts))
             numbers += _numbered(path, record, passes, mapped.shape[1])
             ids.append(mapped.transpose(1, 0, 2))
     if len({array.shape[1:] for array in ids}) != 1:
@@ -93,14 +96,15 @@ def trace_from_vllm(outputs: Sequence[ArrayLike], experts: int, moe_layers: Sequ
     Raises:
         InvalidTraceError: other shapes, no integers, ids out of range, or no such layers.
     """
-    arrays = [np.asarray(output) for output in outputs]
-    if not arrays or any(a.ndim != 3 or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+    arrays = [
+        integers(InvalidTraceError, f"routed_experts of request {number}", output, "[tokens, layers, k]")
+        for number, output in enumerate(outputs)
+    ]
+    if not arrays or any(a.shape[1:] != arrays[0].shape[1:] for a in arrays):
         raise InvalidTraceError(f"routed_experts must be [tokens, layers, k] each, got {[a.shape for a in arrays]}")
     joined = np.concatenate(arrays)
-    if joined.dtype.kind not in "iu":
-        raise InvalidTraceError(f"routed_experts must be integers, got {joined.dtype}")
     if joined.shape[2] > 1:
-        joined = np.where((joined == 0).all(axis=2, keepdims=True), -1, joined.astype(np.int64))
+        joined = np.where((joined == 0).all(axis=2, keepdims=True), -1, joined)
     layers = _chosen_layers("routed_experts", np.asarray((joined >= 0).any(axis=(0, 2))), moe_layers)
     return _trace(joined[:, layers], experts, np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]))
 
@@ -114,33 +118,39 @@ def _trace(ids: NDArray[np.integer], experts: int, prompt: NDArray[np.integer]) 
 
 def _chosen_layers(source: object, used: NDArray[np.bool_], moe_layers: Sequence[int] | None) -> list[int]:
     """Those asked for, or all that were used."""
-    layers = [int(n) for n in (np.flatnonzero(used) if moe_layers is None else moe_layers)]
-    if not layers or min(layers) < 0 or max(layers) >= len(used):
-        raise InvalidTraceError(f"{source}: no such MoE layers {layers} among {len(used)}, or no traffic")
+    if moe_layers is None:
+        layers = [int(n) for n in np.flatnonzero(used)]
+    else:
+        most = len(used) - 1
+        layers = [whole(InvalidTraceError, f"{source}: a layer of moe_layers", n, most=most) for n in moe_layers]
+    if not layers:
+        raise InvalidTraceError(f"{source}: no traffic in any of {len(used)} layers, or moe_layers names none")
+    if len(set(layers)) != len(layers):
+        raise InvalidTraceError(f"{source}: moe_layers names a layer twice: {layers}")
     return layers
 
 
-def _records(path: Path, content: Any) -> list[Any]:
+def _records(path: str | Path, content: Any) -> list[Any]:
     records = _field(path, content, "records")
     if not isinstance(records, list):
         raise InvalidTraceError(f"{path}: records must be a list, got {type(records).__name__}")
     return records
 
 
-def _numbered(path: Path, record: Any, passes: RankPasses, tokens: int) -> list[int]:
+def _numbered(path: str | Path, record: Any, passes: RankPasses, tokens: int) -> list[int]:
     """The request's number for each token of a forward pass."""
-    positions = _integers(path, record, "positions", 1)
+    positions = _integers(path, record, "positions", "[tokens]")
     if len(positions) != tokens:
         raise InvalidTraceError(f"{path}: {len(positions)} positions for {tokens} tokens")
     if _field(path, record, "extend_seq_lens") is None:
         return passes.decode(positions.tolist())
-    lengths = _integers(path, record, "extend_seq_lens", 1)
+    lengths = _integers(path, record, "extend_seq_lens", "[requests]")
     if lengths.min(initial=0) < 0 or lengths.sum() > tokens:
         raise InvalidTraceError(f"{path}: extend_seq_lens {lengths.tolist()} for {tokens} tokens")
     return passes.extend(positions.tolist(), lengths.tolist())
 
 
-def _to_logical(path: Path, physical: NDArray[np.int64], logical: NDArray[np.int64]) -> NDArray[np.int64]:
+def _to_logical(path: str | Path, physical: NDArray[np.int64], logical: NDArray[np.int64]) -> NDArray[np.int64]:
     """``[layers, tokens, k]`` physical slots to experts; -1 stays."""
     if len(physical) != len(logical) or physical.max(initial=-1) >= logical.shape[1]:
         raise InvalidTraceError(
@@ -150,20 +160,11 @@ def _to_logical(path: Path, physical: NDArray[np.int64], logical: NDArray[np.int
     return np.where(physical >= 0, logical[rows, np.maximum(physical, 0)], -1)
 
 
-def _integers(path: Path, content: Any, name: str, dimensions: int) -> NDArray[np.int64]:
-    value = _field(path, content, name)
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InvalidTraceError(f"{path}: {name} is no array ({error})") from error
-    if array.ndim != dimensions or (array.size and array.dtype.kind not in "iu"):
-        raise InvalidTraceError(
-            f"{path}: {name} must be integers of {dimensions} dimensions, got {array.dtype} {array.shape}"
-        )
-    return array.astype(np.int64)
+def _integers(path: str | Path, content: Any, name: str, shape: str) -> NDArray[np.int64]:
+    return integers(InvalidTraceError, f"{path}: {name}", _field(path, content, name), shape)
 
 
-def _field(path: Path, content: Any, name: str) -> Any:
+def _field(path: str | Path, content: Any, name: str) -> Any:
     if not isinstance(content, dict) or name not in content:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise InvalidTraceError(f"{path}: no {name} in it; found {found}")

@@ -33,7 +33,7 @@ _DAMAGE = (
 """What zipfile, pickle and NumPy raise on damaged files."""
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(path: str | Path) -> Any:
     """The saved object, tensors as NumPy arrays.
 
     ``torch.save`` packs nothing, so no member may be larger than the file, nor all tensors together than twice that.
@@ -48,7 +48,7 @@ def read_torch_file(path: Path) -> Any:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise InvalidTraceError(f"{path}: not a file of torch.save (no data.pkl)")
-            program, room = archive.read(pickles[0]), 2 * path.stat().st_size
+            program, room = archive.read(pickles[0]), 2 * Path(path).stat().st_size
             _check_memo(program)
             return _Unpickler(program, archive, pickles[0].removesuffix("data.pkl"), room).load()
     except InvalidTraceError:

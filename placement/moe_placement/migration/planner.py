@@ -46,8 +46,7 @@ def plan_migration(
     if (current.layers, current.experts) != (target.layers, target.experts) or topology.shards != target.shards:
         raise MismatchError("current, target and topology must be of one model and have the target's shards")
     limit = _budget(max_copies, max_bytes, topology.costs.bytes_per_expert)
-    if real(InfeasiblePlacementError, "bandwidth_share", bandwidth_share, above=True) > 1:
-        raise InfeasiblePlacementError(f"bandwidth_share is {bandwidth_share}; it must be above 0 and at most 1")
+    real(InfeasiblePlacementError, "bandwidth_share", bandwidth_share, above=True, most=1)
     held = np.zeros_like(target.held)
     shards = min(current.shards, target.shards)
     held[:, :, :shards] = current.held[:, :, :shards]

@@ -139,8 +139,7 @@ class RoutingStatistics:
 
     def decay(self, factor: float) -> None:
         """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
-        if real(InvalidStatisticsError, "decay factor", factor, above=True) > 1:
-            raise InvalidStatisticsError(f"decay factor is {factor}; it must be above 0 and at most 1")
+        real(InvalidStatisticsError, "decay factor", factor, above=True, most=1)
         self.tokens *= factor
         self.load *= factor
         self.pairs *= np.float32(factor)

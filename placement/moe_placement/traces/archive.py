@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from moe_placement.errors import InvalidTraceError
 
+_SINGLE = b"\x93NUMPY"
+"""How a file of one array begins."""
 _DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error,
@@ -20,17 +22,20 @@ _DAMAGE = (
 """What NumPy and zipfile raise on damaged archives (encrypted or unknown members are RuntimeErrors)."""
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     """All arrays of the file by name; pickles are never loaded.
 
     Raises:
         InvalidTraceError: no such file, or not a sound ``.npz`` archive of plain arrays.
     """
     try:
-        with path.open("rb") as stream:  # np.load leaves a file open where the archive is damaged
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
+        with Path(path).open("rb") as stream:  # np.load leaves a file open where the archive is damaged
+            if stream.read(len(_SINGLE)) == _SINGLE:
                 raise InvalidTraceError(f"{path}: a single array (.npy); an archive of arrays (.npz) is expected")
+            if not zipfile.is_zipfile(stream):  # np.load would take it for a pickle, and advise to load that
+                raise InvalidTraceError(f"{path}: not a sound .npz archive (no zip file)")
+            stream.seek(0)
+            loaded = np.load(stream, allow_pickle=False)
             return {name: loaded[name] for name in loaded.files}
     except InvalidTraceError:
         raise
@@ -38,7 +43,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise InvalidTraceError(f"{path}: not a sound .npz archive ({error})") from error
 
 
-def scalar(path: Path, arrays: dict[str, NDArray[Any]], name: str, kinds: str) -> Any:
+def scalar(path: str | Path, arrays: dict[str, NDArray[Any]], name: str, kinds: str) -> Any:
     """The only value of an array without dimensions; ``kinds`` are the dtype kinds that it may have.
 
     Raises:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import real, whole
 from moe_placement.errors import InvalidTraceError
 from moe_placement.traces.archive import read_arrays, scalar
 from moe_placement.traces.generate import sample_sets
@@ -43,7 +44,7 @@ class PairCounts:
     min_lift: float
 
 
-def load_pair_counts(path: Path) -> PairCounts:
+def load_pair_counts(path: str | Path) -> PairCounts:
     """Read the ``.npz`` that ``traces/README.md`` describes.
 
     Raises:
@@ -67,8 +68,16 @@ def fitted_trace(
     counts: PairCounts, tokens: int, layers: int, rank: int = 24, prompt_share: float = 0.5, prompt_tokens: int = 64,
     seed: int = 0,
 ) -> Trace:  # fmt: skip
-    """A trace of the first ``layers`` layers (evenly picked) with the model's loads and about its pair counts."""
-    random = np.random.default_rng(seed)
+    """A trace of ``layers`` of the model's layers, evenly picked, with its loads and about its pair counts.
+
+    Raises:
+        InvalidTraceError: a parameter that cannot be.
+    """
+    for name, value in (("tokens", tokens), ("layers", layers), ("prompt_tokens", prompt_tokens)):
+        whole(InvalidTraceError, name, value, 1)
+    whole(InvalidTraceError, "rank", rank, 1, counts.heat.shape[1])
+    real(InvalidTraceError, "prompt_share", prompt_share, most=1)
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
     experts = counts.heat.shape[1]
     prompt = np.arange(tokens) // prompt_tokens
     picked = np.linspace(0, len(counts.heat) - 1, layers).round().astype(int)

@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import real, whole
+from moe_placement.errors import InvalidTraceError
 from moe_placement.traces.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Parameters of ``generate_trace``.
+
+    Raises:
+        InvalidTraceError: one that cannot be.
 
     Attributes:
         tokens, layers, experts, top_k: the trace's shape.
@@ -48,10 +53,22 @@ class Traffic:
     domains: int = 1
     domain_affinity: float = 1.0
 
+    def __post_init__(self) -> None:
+        error = InvalidTraceError
+        whole(error, "tokens", self.tokens)
+        whole(error, "experts", self.experts, 1, 32767)
+        whole(error, "top_k", self.top_k, 1, self.experts)
+        for name in ("layers", "prompt_tokens", "communities", "epochs", "domains"):
+            whole(error, name, getattr(self, name), 1)
+        for name in ("affinity", "zipf", "domain_affinity"):
+            real(error, name, getattr(self, name), most=1e3)
+        for name in ("prompt_share", "drift", "burst"):
+            real(error, name, getattr(self, name), most=1)
+
 
 def generate_trace(traffic: Traffic, seed: int = 0) -> Trace:
     """A trace with the given parameters; equal seeds give equal traces."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
     prompt = np.arange(traffic.tokens) // traffic.prompt_tokens
     domain = (prompt * traffic.domains // max(int(prompt.max(initial=0)) + 1, 1)).astype(np.int16)
     epoch = np.arange(traffic.tokens) * traffic.epochs // max(traffic.tokens, 1)

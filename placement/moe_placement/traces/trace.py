@@ -18,11 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import experts_once, floats, integers, whole
 from moe_placement.errors import InvalidTraceError, MismatchError
 from moe_placement.traces.archive import read_arrays, scalar
 
@@ -38,7 +38,7 @@ class Trace:
     float16 (gates).
 
     Raises:
-        InvalidTraceError: shapes that do not belong together, or a value out of range.
+        InvalidTraceError: shapes that do not belong together, a value out of range, or an expert twice in one set.
     """
 
     ids: NDArray[np.integer]
@@ -49,22 +49,27 @@ class Trace:
     gates: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
-        tokens = len(self.ids) if self.ids.ndim else 0
-        if self.ids.ndim != 3 or not np.issubdtype(self.ids.dtype, np.integer):
-            raise InvalidTraceError(f"ids must be integers [tokens, layers, k], got {self.ids.dtype} {self.ids.shape}")
-        if not 1 <= self.experts <= 32767:
-            raise InvalidTraceError(f"experts is {self.experts}; it must be in 1 .. 32767")
-        if self.ids.size and (self.ids.min() < -1 or self.ids.max() >= self.experts):
-            raise InvalidTraceError(
-                f"ids run from {self.ids.min()} to {self.ids.max()}, expected -1 .. {self.experts - 1}"
-            )
-        _check_numbers("prompt", self.prompt, tokens, 2**31)
-        _check_numbers("domain", self.domain, tokens, len(self.domains))
+        error = InvalidTraceError
+        experts = whole(error, "experts", self.experts, 1, 32767)
+        ids = integers(error, "ids", self.ids, "[tokens, layers, k]")
+        if ids.size and (ids.min() < -1 or ids.max() >= experts):
+            raise error(f"ids run from {ids.min()} to {ids.max()}, expected -1 .. {experts - 1}")
+        experts_once(error, ids)
+        object.__setattr__(self, "experts", experts)
+        object.__setattr__(self, "ids", ids.astype(np.int16))
+        for name, kind, end in (("prompt", np.int32, 2**31), ("domain", np.int16, len(self.domains))):
+            numbers = integers(error, name, getattr(self, name), "[tokens]")
+            if len(numbers) != len(ids):
+                raise error(f"{name} names {len(numbers)} tokens, ids has {len(ids)}")
+            if len(numbers) and (numbers.min() < 0 or numbers.max() >= end):
+                raise error(f"{name} holds {numbers.min()} .. {numbers.max()}; they must be within 0 .. {end - 1}")
+            object.__setattr__(self, name, numbers.astype(kind))
         if self.gates is not None:
-            _check_gates(self.gates, self.ids.shape)
-            object.__setattr__(self, "gates", self.gates.astype(np.float16, copy=False))
-        for name, kind in (("ids", np.int16), ("prompt", np.int32), ("domain", np.int16)):
-            object.__setattr__(self, name, getattr(self, name).astype(kind, copy=False))
+            most = float(np.finfo(np.float16).max)
+            gates = floats(error, "gates", self.gates, "[tokens, layers, k]", -most, most)
+            if gates.shape != ids.shape:
+                raise error(f"gates must be shaped like ids {ids.shape}, got {gates.shape}")
+            object.__setattr__(self, "gates", gates.astype(np.float16))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -96,22 +101,6 @@ class Trace:
         return Trace(ids, self.experts, self.prompt, self.domain, self.domains, gates)
 
 
-def _check_numbers(name: str, numbers: NDArray[Any], tokens: int, end: int) -> None:
-    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
-        raise InvalidTraceError(f"{name} must be integers [tokens], got {numbers.dtype} {numbers.shape}")
-    if len(numbers) != tokens:
-        raise InvalidTraceError(f"{name} names {len(numbers)} tokens, ids has {tokens}")
-    if tokens and (numbers.min() < 0 or numbers.max() >= end):
-        raise InvalidTraceError(f"{name} holds numbers outside 0 .. {end - 1}")
-
-
-def _check_gates(gates: NDArray[Any], shape: tuple[int, ...]) -> None:
-    if not np.issubdtype(gates.dtype, np.floating) or gates.shape != shape:
-        raise InvalidTraceError(f"gates must be floats shaped like ids {shape}, got {gates.dtype} {gates.shape}")
-    if not (np.abs(gates) <= float(np.finfo(np.float16).max)).all():
-        raise InvalidTraceError("gates must be finite and within half precision")
-
-
 def _shuffle_sets(sets: NDArray[np.integer], random: np.random.Generator) -> NDArray[np.int64]:
     """int64 ``[tokens, k]``: the flat cell of ``sets`` that each cell is now filled from."""
     tokens, k = sets.shape
@@ -136,16 +125,23 @@ def _shuffle_sets(sets: NDArray[np.integer], random: np.random.Generator) -> NDA
 
 
 def split_by_prompt(trace: Trace, parts: Sequence[float] = (0.5, 0.5), seed: int = 0) -> list[Trace]:
-    """Cut into parts that share no prompt, each with about its part of the prompts of every domain."""
-    random = np.random.default_rng(seed)
-    bounds = np.cumsum(parts)[:-1] / np.sum(parts)
+    """Cut into parts that share no prompt, each with about its part of the prompts of every domain.
+
+    Raises:
+        InvalidTraceError: a part that is negative or not finite, or parts that sum to nothing.
+    """
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
+    wanted = floats(InvalidTraceError, "parts", parts, "[parts]", 0.0, 1e9)
+    if not wanted.sum() > 0:
+        raise InvalidTraceError(f"parts are {parts}; at least one must be above 0")
+    bounds = np.cumsum(wanted)[:-1] / wanted.sum()
     known, prompt = np.unique(trace.prompt, return_inverse=True)
     part_of = np.zeros(len(known), dtype=np.int64)
     for domain in range(len(trace.domains)):
         prompts = random.permutation(np.unique(prompt[trace.domain == domain]))
         for number, chunk in enumerate(np.split(prompts, (bounds * len(prompts)).round().astype(int))):
             part_of[chunk] = number
-    return [trace.take(part_of[prompt] == number) for number in range(len(parts))]
+    return [trace.take(part_of[prompt] == number) for number in range(len(wanted))]
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:
@@ -164,7 +160,7 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
     return Trace(ids, traces[0].experts, np.concatenate(prompts), np.concatenate(domains), names, gates)
 
 
-def write_trace(path: Path, trace: Trace) -> None:
+def write_trace(path: str | Path, trace: Trace) -> None:
     """Write the format above, compressed; ids in one byte each where the experts allow it."""
     kind = np.int8 if trace.experts <= 127 else np.int16
     arrays = {
@@ -173,11 +169,11 @@ def write_trace(path: Path, trace: Trace) -> None:
     }  # fmt: skip
     if trace.gates is not None:
         arrays["gates"] = trace.gates
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # none of these is its allow_pickle
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: str | Path) -> Trace:
     """Inverse of ``write_trace``.
 
     Raises:

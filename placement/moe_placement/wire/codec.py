@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import whole
 from moe_placement.errors import InvalidPlacementError
 from moe_placement.placement import Placement
 
@@ -41,8 +42,9 @@ def decode_placement(text: str) -> Placement:
         body = unpacker.decompress(base64.b64decode(payload, validate=True), 2 * _MAX_SLOTS + 65536)
         head, _, raw = body.partition(b"\n")
         header = json.loads(head)
-        layers, shard_slots = int(header["layers"]), [int(n) for n in header["shardSlots"]]
-        experts = int(header["experts"])
+        layers = whole(InvalidPlacementError, "layers", header["layers"])
+        experts = whole(InvalidPlacementError, "experts", header["experts"], 1)
+        shard_slots = [whole(InvalidPlacementError, "one of shardSlots", n) for n in header["shardSlots"]]
         if experts > sum(shard_slots) or layers * experts * len(shard_slots) > _MAX_HELD:
             raise ValueError(
                 f"{layers} layers of {experts} experts on {len(shard_slots)} shards, {shard_slots[:8]} slots"
