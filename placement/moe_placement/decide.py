@@ -99,6 +99,7 @@ def decide(
     """
     policy = policy or Policy()
     real(InvalidPolicyError, "horizon", horizon)
+    whole(InvalidPolicyError, "seed", seed)
     if plan.baseline is None:
         raise MismatchError("a plan without a current placement has no alternative to be judged against")
     _check_same_way(plan, migration)

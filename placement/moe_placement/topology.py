@@ -5,6 +5,7 @@ Pure data with presets; the cost model over it is in ``cost.py``. Built by whoev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -55,7 +56,7 @@ class Costs:
             if item.name == "overlap":
                 _check_truth("costs: overlap", value)
             else:
-                real(InvalidTopologyError, f"costs: {item.name}", value, above=not may_be_zero)
+                real(InvalidTopologyError, f"costs: {item.name}", value, 0.0 if may_be_zero else 1e-12, most=1e30)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Topology:
         for name, value in fields_.items():
             object.__setattr__(self, name, value)
         _check_truth("resident_tokens", self.resident_tokens)
+        if not isinstance(self.costs, Costs):
+            raise error(f"costs is {self.costs!r}; it must be made by Costs(...)")
         if not len(self.node_of_shard) == len(self.shard_slots) == len(self.shard_speed):
             raise InvalidTopologyError(
                 f"node_of_shard names {len(self.node_of_shard)} shards, shard_slots {len(self.shard_slots)}, "
@@ -141,7 +144,8 @@ def _check_truth(name: str, value: object) -> None:
 
 def h100_nodes(nodes: int = 4, gpus_per_node: int = 8, slots_per_gpu: int = 9, costs: Costs | None = None) -> Topology:
     """H100 nodes, NVLink inside, a 400 Gb/s NIC per GPU between them; one shard per GPU, attention on the same GPUs."""
-    shards = nodes * gpus_per_node
+    sizes = (("nodes", nodes), ("gpus_per_node", gpus_per_node))
+    shards = math.prod(whole(InvalidTopologyError, name, value, 1, 1 << 20) for name, value in sizes)
     return Topology(
         node_of_shard=tuple(shard // gpus_per_node for shard in range(shards)),
         shard_slots=(slots_per_gpu,) * shards,
@@ -160,4 +164,5 @@ def one_host(shards: int, slots_per_shard: int, bytes_per_expert: float = 400e3,
         combine_bytes=4 * hidden, memory_bandwidth=14e9, flops=50e9, link_bandwidth=5e9, network_bandwidth=5e9,
         latency=40e-6, launch=20e-6, tokens_per_step=64,
     )  # fmt: skip
+    whole(InvalidTopologyError, "shards", shards, 1, 1 << 20)
     return Topology((0,) * shards, (slots_per_shard,) * shards, resident_tokens=False, costs=costs)

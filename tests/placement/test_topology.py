@@ -1,5 +1,7 @@
 """Topology and cost model: presets, exact times of small cases, and what is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,14 @@ def test_presets() -> None:
     assert (topology.shards, topology.nodes, int(topology.slots.sum())) == (32, 4, 288)
     assert topology.share.sum() == pytest.approx(1)
     assert one_host(3, 5).nodes == 1
+
+
+@pytest.mark.parametrize(("size", "message"), [((0, 4, 3), "nodes is 0"), ((1, 1.5, 3), "gpus_per_node is 1.5")])
+def test_presets_have_whole_sizes(size: tuple[Any, Any, Any], message: str) -> None:
+    with pytest.raises(InvalidTopologyError, match=message):
+        h100_nodes(*size)
+    with pytest.raises(InvalidTopologyError, match="shards is -1"):
+        one_host(-1, 3)
 
 
 def test_a_drained_shard_has_no_share() -> None:
@@ -52,8 +62,8 @@ def test_sequences_become_tuples() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("memory_bandwidth", 0, "memory_bandwidth is 0; it must be a finite number above 0"),
-        ("latency", -1, "latency is -1; it must be a finite number from 0 on"),
+        ("memory_bandwidth", 0, r"memory_bandwidth is 0; it must be a finite number from 1e-12 to 1e\+30"),
+        ("latency", -1, r"latency is -1; it must be a finite number from 0 to 1e\+30"),
         ("flops", "x", "flops is 'x'"),
         ("tokens_per_step", float("inf"), "tokens_per_step is inf"),
         ("overlap", "no", "overlap is 'no'; it must be True or False"),

@@ -43,7 +43,7 @@ class Limits:
         whole(error, "workers", self.workers, least=1, most=1024)
         whole(error, "seed", self.seed)
         real(error, "time_limit", self.time_limit, above=True)
-        real(error, "risk", self.risk)
+        real(error, "risk", self.risk, most=1e6)
         if self.max_moved_slots is not None:
             whole(error, "max_moved_slots", self.max_moved_slots)
         if self.max_moved_bytes is not None:
