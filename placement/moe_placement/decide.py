@@ -58,8 +58,8 @@ class Decision:
 
     Attributes:
         accepted: whether to carry the plan out.
-        gain: relative gain in modelled time on the evidence, over the plan's baseline.
-        saved: seconds saved over the horizon, all layers.
+        gain: relative gain in modelled time on the evidence, over the plan's baseline; NaN for repairs without evidence.
+        saved: seconds saved over the horizon, all layers; NaN with ``gain``.
         price: seconds that the busiest link is taken from service, and the stall.
         noise: standard deviation of ``gain`` by chance; NaN where an earlier test had failed already.
         reasons: one sentence per test that failed, or the one that says why it is worth it or not to be asked.
@@ -93,7 +93,7 @@ def decide(
 
     Raises:
         InvalidPolicyError: a horizon that is negative or not finite.
-        InvalidStatisticsError: no evidence, or none with traffic.
+        InvalidStatisticsError: no evidence, or none with traffic, and nothing is to be repaired.
         MismatchError: the plan has no current placement, the migration is not the plan's, or the evidence is of
             another model.
     """
@@ -106,12 +106,14 @@ def decide(
     if len({window.shape for window in evidence}) > 1:
         raise MismatchError(f"the evidence is of different models: {[window.shape for window in evidence]}")
     windows = [window for window in evidence if window.tokens > 0]
+    price = migration.seconds + policy.stall if migration.copies else 0.0
+    if plan.repairs and not windows:
+        return Decision(True, math.nan, math.nan, price, math.nan, (f"{plan.due}; it takes {price:.3g} s",))
     if not windows:
         raise InvalidStatisticsError("no evidence: give at least one window with traffic that the plan was not made of")
     now, new = (_seconds(windows, placement, plan.topology) for placement in (plan.baseline, plan.placement))
     gain = (now - new) / now if now > 0 else 0.0
     saved = (now - new) * plan.placement.layers * horizon
-    price = migration.seconds + policy.stall if migration.copies else 0.0
     if plan.repairs:
         text = f"{plan.due}; the rest gains {gain:.2%}, and all of it takes {price:.3g} s"
         return Decision(True, gain, saved, price, math.nan, (text,))

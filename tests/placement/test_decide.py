@@ -96,6 +96,7 @@ def test_repairs_are_no_question_of_gain(slots: tuple[int, ...], old: tuple[int,
     assert f"{plan.repairs} changes, copies made and copies given up, are due" in explain(plan, window(1)).text
     assert plan.before is not None and plan.after.seconds <= plan.before.seconds
     assert plan.before.shard_balance > 0  # of the shards that are left
+    assert decide(plan, migration, [], horizon=0).accepted  # a shard may be lost before there is traffic
 
 
 def test_an_added_shard_is_a_question_of_gain() -> None:
