@@ -58,7 +58,7 @@ class Decision:
 
     Attributes:
         accepted: whether to carry the plan out.
-        gain: relative gain in modelled time on the evidence, over the plan's baseline; NaN for repairs without evidence.
+        gain: relative gain in modelled time on the evidence, over the baseline; NaN for repairs without evidence.
         saved: seconds saved over the horizon, all layers; NaN with ``gain``.
         price: seconds that the busiest link is taken from service, and the stall.
         noise: standard deviation of ``gain`` by chance; NaN where an earlier test had failed already.
