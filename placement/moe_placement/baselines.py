@@ -6,7 +6,8 @@
   per copy until all slots are used, then pack copies largest first into equal bins. *Global* ignores nodes;
   *hierarchical* first packs groups of experts onto nodes, and replicates and packs inside each node.
 
-All are vectorised over layers. They know loads only.
+All are vectorised over layers. They know loads only, and raise ``InvalidStatisticsError`` where these are not
+``[layers, experts]``, finite and not negative, ``InfeasiblePlacementError`` where the slots do not hold all experts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import loads, whole
+from moe_placement.checks import instance, loads, whole
 from moe_placement.errors import InfeasiblePlacementError, InvalidStatisticsError, MismatchError
 from moe_placement.placement import Placement
 from moe_placement.topology import Topology
@@ -27,8 +28,7 @@ Ints = NDArray[np.int64]
 
 def round_robin(load: Loads, topology: Topology) -> Placement:
     """Experts in order of their number; uneven shards are filled in turn as far as they have slots."""
-    layers, experts = checked(load).shape
-    _check_room(experts, topology)
+    layers, experts = _checked(load, topology).shape
     turn = np.lexsort((topology_shard_of_slot(topology), _rank_in_shard(topology)))
     slots = np.empty((layers, int(topology.slots.sum())), dtype=np.int32)
     slots[:, turn] = np.arange(slots.shape[1]) % experts
@@ -37,18 +37,17 @@ def round_robin(load: Loads, topology: Topology) -> Placement:
 
 def largest_first(load: Loads, topology: Topology) -> Placement:
     """One copy of each expert, heaviest first, each to the shard with the least load for its speed."""
-    layers, experts = checked(load).shape
-    _check_room(experts, topology)
+    load = _checked(load, topology)
+    layers, experts = load.shape
     of_item = np.broadcast_to(np.arange(experts), (layers, experts))
     return _pack_into_slots(load, of_item, topology, experts)
 
 
 def eplb_global(load: Loads, topology: Topology) -> Placement:
     """EPLB's global policy: replicate over all slots, then pack, without regard to nodes."""
-    experts = checked(load).shape[1]
-    _check_room(experts, topology)
+    load = _checked(load, topology)
     of_item = replicate(load, int(topology.slots.sum()))
-    return _pack_into_slots(_per_copy(load, of_item), of_item, topology, experts)
+    return _pack_into_slots(_per_copy(load, of_item), of_item, topology, load.shape[1])
 
 
 def eplb_hierarchical(load: Loads, topology: Topology, groups: int | None = None) -> Placement:
@@ -62,8 +61,8 @@ def eplb_hierarchical(load: Loads, topology: Topology, groups: int | None = None
     Raises:
         MismatchError: experts or groups do not divide, or nodes are not equal.
     """
-    layers, experts = checked(load).shape
-    nodes = topology.nodes
+    load = _checked(load, topology)
+    (layers, experts), nodes = load.shape, topology.nodes
     groups = 2 * nodes if groups is None else whole(MismatchError, "groups", groups, 1)
     per_node = topology.per_node(topology.slots.astype(np.float64))
     if experts % groups or groups % nodes or len(set(per_node)) != 1 or (np.diff(topology.node_index) < 0).any():
@@ -91,15 +90,6 @@ POLICIES: dict[str, Callable[[Loads, Topology], Placement]] = {
     "eplb-global": eplb_global,
     "eplb-hierarchical": eplb_hierarchical,
 }
-
-
-def checked(load: Loads) -> Loads:
-    """``load`` if it is float64 ``[layers, experts]``, finite and not negative.
-
-    Raises:
-        InvalidStatisticsError: it is not.
-    """
-    return loads(InvalidStatisticsError, load)
 
 
 def replicate(load: Loads, slots: int) -> Ints:
@@ -161,7 +151,11 @@ def _rank_in_shard(topology: Topology) -> Ints:
     return np.concatenate([np.arange(n) for n in topology.shard_slots])
 
 
-def _check_room(experts: int, topology: Topology) -> None:
-    room = int(topology.slots.sum())
+def _checked(load: Loads, topology: Topology) -> Loads:
+    """float64 ``[layers, experts]``, for whose experts there is room."""
+    array = loads(InvalidStatisticsError, load)
+    instance(MismatchError, "topology", topology, Topology)
+    experts, room = array.shape[1], int(topology.slots.sum())
     if room < experts:
         raise InfeasiblePlacementError(f"{experts} experts need {experts} slots per layer, the topology has {room}")
+    return array

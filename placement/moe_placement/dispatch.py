@@ -19,6 +19,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.checks import whole
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
 from moe_placement.topology import Topology
@@ -63,7 +64,12 @@ class LayerCopies:
 
 
 def layer_copies(placement: Placement, topology: Topology, layer: int) -> LayerCopies:
-    """The copies of one layer, ready for ``choose_copies``."""
+    """The copies of one layer, ready for ``choose_copies``.
+
+    Raises:
+        MismatchError: no such layer, or a topology of another number of shards.
+    """
+    whole(MismatchError, "layer", layer, most=placement.layers - 1)
     if placement.shards != topology.shards:
         raise MismatchError(f"the placement has {placement.shards} shards, the topology {topology.shards}")
     return copies_of(placement.held[layer], topology)

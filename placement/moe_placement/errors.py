@@ -22,7 +22,7 @@ class InvalidTopologyError(PlacementError, ValueError):
 
 
 class InvalidTraceError(PlacementError, ValueError):
-    """A trace file that is damaged, of another version or of another shape than it says."""
+    """A trace file that is damaged, of another version or shape than it says; ids or parameters that make no trace."""
 
 
 class MismatchError(PlacementError, ValueError):
@@ -30,4 +30,4 @@ class MismatchError(PlacementError, ValueError):
 
 
 class InvalidPolicyError(PlacementError, ValueError):
-    """Thresholds or a horizon to decide by that cannot be: negative, NaN or infinite."""
+    """Settings to decide, detect or predict by that cannot be: negative, NaN, infinite or unknown."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import whole
+from moe_placement.checks import instance, new_file, whole
 from moe_placement.errors import PlacementError
 from moe_placement.expected import check_same_model
 from moe_placement.placement import Placement
@@ -25,11 +25,10 @@ def draw(path: str | Path, statistics: RoutingStatistics, placement: Placement, 
         PlacementError: matplotlib is missing, an unknown suffix, no such folder, or no such layer.
         MismatchError: statistics of another model.
     """
+    instance(PlacementError, "statistics", statistics, RoutingStatistics)
+    instance(PlacementError, "placement", placement, Placement)
     check_same_model(statistics, placement)
-    if Path(path).suffix not in (".png", ".svg"):
-        raise PlacementError(f"{path}: pictures are written as .png or .svg")
-    if not Path(path).parent.is_dir():
-        raise PlacementError(f"{path}: there is no folder {Path(path).parent}; make it first")
+    new_file(PlacementError, path, (".png", ".svg"))
     whole(PlacementError, "layer", layer, most=placement.layers - 1)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra

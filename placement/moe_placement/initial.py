@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import whole
+from moe_placement.checks import MOST_EXPERTS, instance, whole, wholes
 from moe_placement.errors import InfeasiblePlacementError
 from moe_placement.placement import EMPTY, Placement
 
@@ -28,13 +28,14 @@ def balanced_placement(
         current: the placement in force, if any; its shards are matched by index.
 
     Raises:
-        InfeasiblePlacementError: too few shards for the copies, or too few slots.
+        InfeasiblePlacementError: too few shards for the copies, too few slots, or a size that cannot be.
     """
     layers = whole(InfeasiblePlacementError, "layers", layers)
-    experts = whole(InfeasiblePlacementError, "experts", experts, 1)
-    whole(InfeasiblePlacementError, "min_copies", min_copies, 1)
-    for shard, width in enumerate(shard_slots):
-        whole(InfeasiblePlacementError, f"shard_slots[{shard}]", width)
+    experts = whole(InfeasiblePlacementError, "experts", experts, 1, MOST_EXPERTS)
+    min_copies = whole(InfeasiblePlacementError, "min_copies", min_copies, 1)
+    shard_slots = wholes(InfeasiblePlacementError, "shard_slots", shard_slots)
+    if current is not None:
+        instance(InfeasiblePlacementError, "current", current, Placement)
     _check_feasible(experts, shard_slots, min_copies)
     limits = np.minimum(np.asarray(shard_slots, dtype=np.int64), experts)
     slots = np.full((layers, sum(shard_slots)), EMPTY, dtype=np.int32)
@@ -42,7 +43,7 @@ def balanced_placement(
         quota = _even_quotas(experts * min_copies, limits, first=layer)
         held = _place_layer(quota, min_copies, _kept(current, layer, experts, quota), np.random.default_rng(layer))
         _fill_slots(slots[layer], held, shard_slots)
-    return Placement(slots, tuple(shard_slots), experts)
+    return Placement(slots, shard_slots, experts)
 
 
 def _check_feasible(experts: int, shard_slots: Sequence[int], min_copies: int) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.checks import integers, whole
+from moe_placement.checks import MOST_EXPERTS, ids, items, whole, wholes
 from moe_placement.errors import InvalidPlacementError
 
 EMPTY = -1
@@ -32,14 +32,9 @@ class Placement:
     experts: int
 
     def __post_init__(self) -> None:
-        experts = whole(InvalidPlacementError, "experts", self.experts, 1)
-        widths = tuple(whole(InvalidPlacementError, f"shard_slots[{g}]", n, 0) for g, n in enumerate(self.shard_slots))
-        wide = integers(InvalidPlacementError, "slots", self.slots, "[layers, total_slots]")
-        if wide.size and (wide.min() < EMPTY or wide.max() >= experts):
-            raise InvalidPlacementError(
-                f"slots hold experts {wide.min()} .. {wide.max()}; they must be within {EMPTY} .. {experts - 1}"
-            )
-        slots = wide.astype(np.int32)
+        experts = whole(InvalidPlacementError, "experts", self.experts, 1, MOST_EXPERTS)
+        widths = wholes(InvalidPlacementError, "shard_slots", self.shard_slots)
+        slots = ids(InvalidPlacementError, "slots", self.slots, "[layers, total_slots]", experts).astype(np.int32)
         slots.flags.writeable = False
         for name, value in (("experts", experts), ("shard_slots", widths), ("slots", slots)):
             object.__setattr__(self, name, value)
@@ -85,7 +80,12 @@ class Placement:
         return np.asarray(self.held.sum(axis=2), dtype=np.int64)
 
     def holdings(self, shard: int) -> frozenset[tuple[int, int]]:
-        """The (layer, expert) pairs that a shard holds."""
+        """The (layer, expert) pairs that a shard holds.
+
+        Raises:
+            InvalidPlacementError: no such shard.
+        """
+        whole(InvalidPlacementError, "shard", shard, most=self.shards - 1)
         return frozenset((int(layer), int(expert)) for layer, expert in np.argwhere(self.held[:, :, shard]))
 
     @cached_property
@@ -112,18 +112,23 @@ class Placement:
             InvalidPlacementError: an entry is neither a number nor ``-``, or the result is not a placement.
         """
         rows: list[list[int]] = []
-        for number, text in enumerate(layers):
+        width = sum(wholes(InvalidPlacementError, "shard_slots", shard_slots))
+        for number, text in enumerate(items(InvalidPlacementError, "layers", layers)):
             try:
-                rows.append([EMPTY if word == "-" else int(word) for word in text.split()])
+                rows.append([EMPTY if word == "-" else int(word) for word in str(text).split()])
             except ValueError as error:
                 raise InvalidPlacementError(f"layer {number}: {error}; write expert ids or '-'") from None
-            if len(rows[-1]) != sum(shard_slots):
+            if len(rows[-1]) != width:
                 raise InvalidPlacementError(
-                    f"layer {number} has {len(rows[-1])} entries, the shards have {sum(shard_slots)} slots"
+                    f"layer {number} has {len(rows[-1])} entries, the shards have {width} slots"
                 )
-        return cls.of(rows, shard_slots, experts)
+        return cls.of(np.asarray(rows).reshape(len(rows), width), shard_slots, experts)
 
     @classmethod
     def of(cls, slots: ArrayLike, shard_slots: Sequence[int], experts: int) -> Placement:
-        """Build from anything array-like, ``[layers, total_slots]``."""
-        return cls(slots, tuple(shard_slots), experts)  # type: ignore[arg-type]  # made an array there
+        """Build from anything array-like, ``[layers, total_slots]``.
+
+        Raises:
+            InvalidPlacementError: it is not a placement.
+        """
+        return cls(slots, shard_slots, experts)  # type: ignore[arg-type]  # made an array and a tuple there

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.checks import experts_once, integers
+from moe_placement.checks import experts_once, instance
+from moe_placement.checks import ids as checked_ids
 from moe_placement.cost import LayerTraffic, activated, layer_seconds
 from moe_placement.dispatch import LayerCopies, choose_copies, layer_copies
 from moe_placement.errors import InvalidTraceError, MismatchError
@@ -43,19 +44,18 @@ class Figures:
 
 
 def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figures:
-    """Replay expert sets ``[tokens, layers, k]``; token i starts on shard i mod shards.
+    """Replay expert sets ``[tokens, layers, k]``; token i starts on shard i mod shards. No token visits no shard, and
+    what has no load is balanced.
 
     Raises:
         InvalidTraceError: wrong shape, ids out of range, or an expert twice in one set.
         MismatchError: the trace, the placement and the topology are not of one model and cluster.
     """
-    array = integers(InvalidTraceError, "ids", ids, "[tokens, layers, k]")
+    instance(MismatchError, "placement", placement, Placement)
+    instance(MismatchError, "topology", topology, Topology)
+    array = checked_ids(InvalidTraceError, "ids", ids, "[tokens, layers, k]", placement.experts)
     if array.shape[1] != placement.layers:
         raise MismatchError(f"the trace has {array.shape[1]} layers, the placement {placement.layers}")
-    if array.size and (array.min() < -1 or array.max() >= placement.experts):
-        raise InvalidTraceError(
-            f"ids run from {array.min()} to {array.max()}, the placement has experts 0 .. {placement.experts - 1}"
-        )
     experts_once(InvalidTraceError, array)
     return summarise(
         judge(array[:, layer], layer_copies(placement, topology, layer), topology, placement.experts)

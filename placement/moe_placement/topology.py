@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import real, whole
+from moe_placement.checks import floats, instance, real, truth, whole, wholes
 from moe_placement.errors import InvalidTopologyError
 
 
@@ -54,7 +54,7 @@ class Costs:
         for item in fields(self):
             value, may_be_zero = getattr(self, item.name), item.name in ("latency", "launch")
             if item.name == "overlap":
-                _check_truth("costs: overlap", value)
+                truth(InvalidTopologyError, "costs: overlap", value)
             else:
                 real(InvalidTopologyError, f"costs: {item.name}", value, 0.0 if may_be_zero else 1e-12, most=1e30)
 
@@ -82,27 +82,27 @@ class Topology:
 
     def __post_init__(self) -> None:
         error = InvalidTopologyError
-        speeds = self.shard_speed if len(self.shard_speed) else (1.0,) * len(self.node_of_shard)
+        nodes = wholes(error, "node_of_shard", self.node_of_shard)
+        speeds = tuple(floats(error, "shard_speed", self.shard_speed, "[shards]", 1e-6, 1e6).tolist())
         fields_ = {  # tuples, whatever they came as: topologies are keys of caches
-            "node_of_shard": tuple(whole(error, f"node_of_shard[{g}]", n) for g, n in enumerate(self.node_of_shard)),
-            "shard_slots": tuple(whole(error, f"shard_slots[{g}]", n) for g, n in enumerate(self.shard_slots)),
-            "shard_speed": tuple(real(error, f"shard_speed[{g}]", s, 1e-6, most=1e6) for g, s in enumerate(speeds)),
+            "node_of_shard": nodes,
+            "shard_slots": wholes(error, "shard_slots", self.shard_slots),
+            "shard_speed": speeds or (1.0,) * len(nodes),
             "spare_slots": whole(error, "spare_slots", self.spare_slots),
         }
         for name, value in fields_.items():
             object.__setattr__(self, name, value)
-        _check_truth("resident_tokens", self.resident_tokens)
-        if not isinstance(self.costs, Costs):
-            raise error(f"costs is {self.costs!r}; it must be made by Costs(...)")
+        truth(error, "resident_tokens", self.resident_tokens)
+        instance(error, "costs", self.costs, Costs)
         if not len(self.node_of_shard) == len(self.shard_slots) == len(self.shard_speed):
-            raise InvalidTopologyError(
+            raise error(
                 f"node_of_shard names {len(self.node_of_shard)} shards, shard_slots {len(self.shard_slots)}, "
                 f"shard_speed {len(self.shard_speed)}; they must agree"
             )
-        if sorted(set(self.node_of_shard)) != list(range(len(set(self.node_of_shard)))):
-            raise InvalidTopologyError(f"nodes must be numbered 0 .. n - 1 without gaps, got {set(self.node_of_shard)}")
+        if (numbers := set(nodes)) != set(range(len(numbers))):
+            raise error(f"node_of_shard must number nodes 0 .. n - 1 without gaps, got {sorted(numbers)}")
         if sum(self.shard_slots) == 0:
-            raise InvalidTopologyError(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
+            raise error(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
 
     @property
     def shards(self) -> int:
@@ -134,22 +134,18 @@ class Topology:
 
     def with_slots(self, shard_slots: Sequence[int]) -> Topology:
         """The same shards with other numbers of slots; 0 drains a shard."""
-        return replace(self, shard_slots=tuple(shard_slots))
-
-
-def _check_truth(name: str, value: object) -> None:
-    if not isinstance(value, (bool, np.bool_)):
-        raise InvalidTopologyError(f"{name} is {value!r}; it must be True or False")
+        return replace(self, shard_slots=shard_slots)  # type: ignore[arg-type]  # made a tuple there
 
 
 def h100_nodes(nodes: int = 4, gpus_per_node: int = 8, slots_per_gpu: int = 9, costs: Costs | None = None) -> Topology:
     """H100 nodes, NVLink inside, a 400 Gb/s NIC per GPU between them; one shard per GPU, attention on the same GPUs."""
     sizes = (("nodes", nodes), ("gpus_per_node", gpus_per_node))
     shards = math.prod(whole(InvalidTopologyError, name, value, 1, 1 << 20) for name, value in sizes)
+    whole(InvalidTopologyError, "nodes x gpus_per_node", shards, 1, 1 << 20)
     return Topology(
         node_of_shard=tuple(shard // gpus_per_node for shard in range(shards)),
         shard_slots=(slots_per_gpu,) * shards,
-        costs=costs or Costs(),
+        costs=Costs() if costs is None else costs,
     )
 
 
@@ -159,10 +155,11 @@ def one_host(shards: int, slots_per_shard: int, bytes_per_expert: float = 400e3,
     Speeds are of one CPU core and a unix socket, in round figures (14 GB/s of memory per core; 5 GB/s and 40 us per
     layer through a socket).
     """
+    whole(InvalidTopologyError, "shards", shards, 1, 1 << 20)
+    whole(InvalidTopologyError, "hidden", hidden, 1)
     costs = Costs(
         bytes_per_expert=bytes_per_expert, flop_per_pair=bytes_per_expert, dispatch_bytes=4 * hidden,
         combine_bytes=4 * hidden, memory_bandwidth=14e9, flops=50e9, link_bandwidth=5e9, network_bandwidth=5e9,
         latency=40e-6, launch=20e-6, tokens_per_step=64,
     )  # fmt: skip
-    whole(InvalidTopologyError, "shards", shards, 1, 1 << 20)
     return Topology((0,) * shards, (slots_per_shard,) * shards, resident_tokens=False, costs=costs)

@@ -3,13 +3,14 @@
 import base64
 import json
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_placement import InvalidPlacementError, PlacementError, balanced_placement
+from moe_placement import InvalidPlacementError, InvalidStatisticsError, PlacementError, balanced_placement
 from moe_placement.wire.codec import decode_counts, decode_placement, encode_counts, encode_placement
 
 
@@ -32,6 +33,8 @@ def packed(header: object, body: bytes = b"") -> str:
     "text",
     [
         "",
+        None,
+        b"p1.",
         "p2.AAAA",
         "p1.not base64",
         "p1." + base64.b64encode(b"not zlib").decode(),
@@ -50,9 +53,25 @@ def packed(header: object, body: bytes = b"") -> str:
         "p1." + base64.b64encode(zlib.compress(b"[" * 100_000 + b"\n")).decode(),
     ],
 )
-def test_damaged_placements_are_refused(text: str) -> None:
+def test_damaged_placements_are_refused(text: Any) -> None:
     with pytest.raises(InvalidPlacementError):
         decode_placement(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 1.9}, "layers is 1.9; it must be a whole number from 0"),
+        ({"layers": True}, "layers is True"),
+        ({"experts": 0}, "experts is 0; it must be a whole number from 1 to 32767"),
+        ({"experts": "2"}, "experts is '2'"),
+        ({"shardSlots": [2.9]}, r"shardSlots\[0\] is 2.9"),
+        ({"shardSlots": "2"}, "shardSlots is '2'; it must be a list"),
+    ],
+)
+def test_headers_are_whole_numbers(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPlacementError, match=f"damaged placement: {message}"):
+        decode_placement(packed({"layers": 1, "shardSlots": [2], "experts": 2} | change, b"\0\0\1\0"))
 
 
 @given(st.text(max_size=60))
@@ -73,11 +92,24 @@ def test_counts_round_trip(rows: list[list[int]]) -> None:
     assert (decode_counts(encode_counts(counts), *counts.shape) == counts).all()
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [([[1, -2]], "counts hold -2"), ([[1.5]], "counts must be integers"), ([1], r"counts must be \[rows, columns\]")],
+)
+def test_what_are_no_counts_is_refused(counts: Any, message: str) -> None:
+    with pytest.raises(InvalidStatisticsError, match=message):
+        encode_counts(counts)
+    with pytest.raises(InvalidPlacementError, match="placement is"):
+        encode_placement(counts)
+
+
 def test_counts_beyond_32_bits_saturate() -> None:
     assert decode_counts(encode_counts(np.array([[2**40]])), 1, 1)[0, 0] == 2**32 - 1
 
 
-@pytest.mark.parametrize("text", ["!", base64.b64encode(b"x").decode(), encode_counts(np.ones((2, 2), dtype=np.int64))])
-def test_damaged_counts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    "text", [None, "!", base64.b64encode(b"x").decode(), encode_counts(np.ones((2, 2), dtype=np.int64))]
+)
+def test_damaged_counts_are_refused(text: Any) -> None:
+    with pytest.raises(InvalidStatisticsError, match="counts"):
         decode_counts(text, 1, 3)

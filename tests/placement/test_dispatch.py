@@ -1,5 +1,7 @@
 """Replica choice: the order of preference case by case, and what always holds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,3 +96,9 @@ def test_the_kernel_chooses_alike(seed: int, nodes: int, gpus: int, resident: bo
 def test_another_cluster_is_refused() -> None:
     with pytest.raises(MismatchError, match="2 shards, the topology 4"):
         layer_copies(Placement.of([[0, 1]], [1, 1], 2), h100_nodes(1, 4, 1), 0)
+
+
+@pytest.mark.parametrize("layer", [1, -1, 0.5])
+def test_another_layer_is_refused(layer: Any) -> None:
+    with pytest.raises(MismatchError, match=f"layer is {layer}; it must be a whole number from 0 to 0"):
+        layer_copies(Placement.of([[0, 1]], [1, 1], 2), h100_nodes(1, 2, 1), layer)

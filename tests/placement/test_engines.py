@@ -45,11 +45,14 @@ def test_sglang_wants_a_row_for_each_layer_of_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "layers", "total", "message"),
     [
-        ("map.pt", None, None, "SGLang reads .json files"),
+        ("map.pt", None, None, "map.pt: the name must end in .json"),
         ("map.json", [1, 1], 3, "2 different layers below 3"),
         ("map.json", [0], 3, "2 different layers below 3"),
         ("map.json", [0, 3], 3, "2 different layers below 3"),
-        ("map.json", [0, 0.7], 3, "moe_layers is 0.7"),
+        ("map.json", [0, 0.7], 3, r"moe_layers\[1\] is 0.7"),
+        ("map.json", 5, 3, "moe_layers is 5; it must be a list"),
+        ("map.json", None, 2**31, "model_layers is 2147483648"),
+        ("missing/map.json", None, None, "there is no folder .*missing; make it first"),
         ("map.json", None, -1, "model_layers is -1"),
     ],
 )
@@ -65,6 +68,7 @@ def test_what_sglang_could_not_read_is_not_written(
     ("placement", "message"),
     [
         (Placement.of([[0, 1, 2]], [1, 2], 3), "equally many slots"),
+        (Placement.of(np.zeros((0, 4), dtype=int), [2, 2], 2), "layers of the placement is 0"),
         (Placement.of([[0, 1, -1, -1]], [2, 2], 2), "layer 0: shard 1 holds no expert"),
     ],
 )
@@ -176,9 +180,15 @@ def test_vllm_outputs() -> None:
         trace_from_vllm([[[[0]]], [[[0], [1, 0]]]], experts=2)
     with pytest.raises(InvalidTraceError, match=r"routed_experts must be .* got \[\(1, 1, 1\), \(1, 2, 1\)\]"):
         trace_from_vllm([[[[0]]], [[[0], [1]]]], experts=2)
+    with pytest.raises(InvalidTraceError, match=r"routed_experts of request 0 run from -7 to -7; .* within -1 .. 1"):
+        trace_from_vllm([[[[-7]]]], experts=2)
+    with pytest.raises(InvalidTraceError, match="outputs is None; it must be a list"):
+        trace_from_vllm(None, experts=2)  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(InvalidTraceError, match="experts is 0"):
+        trace_from_vllm([[[[0]]]], experts=0)
     with pytest.raises(InvalidTraceError, match="expert 1 is chosen twice"):
         trace_from_vllm([[[[1, 1]]]], experts=2)
-    with pytest.raises(InvalidTraceError, match="ids run from 65537"):
+    with pytest.raises(InvalidTraceError, match="routed_experts of request 0 run from 65537"):
         trace_from_vllm([np.full((1, 1, 1), 65537)], experts=2)
 
 
@@ -191,7 +201,8 @@ def test_vllm_dense_layers_and_tokens_not_captured_are_left_out() -> None:
     assert (trace_from_vllm([output], 3, moe_layers=[1]).ids == trace_from_vllm([output], 3).ids).all()
     assert trace_from_vllm([output[:, :, :1]], 3, moe_layers=[1]).ids.tolist() == [[[1]], [[0]], [[0]]]
     for layers, message in (
-        ([2], "moe_layers is 2; it must be a whole number from 0 to 1"), ([0.7], "moe_layers is 0.7"),
+        ([2], r"moe_layers\[0\] is 2; it must be a whole number from 0 to 1"), ([0.7], r"moe_layers\[0\] is 0.7"),
+        (1, "moe_layers is 1; it must be a list"),
         ([1, 1], "names a layer twice"), ([], "names none"),
     ):  # fmt: skip
         with pytest.raises(InvalidTraceError, match=message):

@@ -135,6 +135,9 @@ def test_empty_layers_are_a_placement() -> None:
         ((1, 2, [4, -2]), r"shard_slots\[1\] is -2"),
         ((1, 2, [2.5]), r"shard_slots\[0\] is 2.5"),
         ((1, 2, [2, 2], 0), "min_copies is 0"),
+        ((1, 32768, [40000]), "experts is 32768"),
+        ((1, 2, 4), "shard_slots is 4; it must be a list"),
+        ((1, 2, [2, 2], 1, 5), "current is 5; it must be of type Placement"),
     ],
 )
 def test_sizes_are_whole_numbers(arguments: Any, message: str) -> None:

@@ -39,6 +39,7 @@ def test_strings_round_trip() -> None:
     placement = two_shards([0, 1, 2, -1], [2, 0, 1, 1])
     assert placement.to_strings() == ["0 1 2 -", "2 0 1 1"]
     assert Placement.from_strings(placement.to_strings(), [2, 2], 3) == placement
+    assert Placement.from_strings([], [2, 2], 3).layers == 0
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,10 @@ def test_strings_round_trip() -> None:
         ([[0, 1, 2, 0]], [2, 3], "sum to 5, but a layer has 4 slots"),
         ([[0, 1, 2, 0]], [5, -1], r"shard_slots\[1\] is -1"),
         ([[0, 1, 2, 0]], [2, 2.5], r"shard_slots\[1\] is 2.5"),
-        ([[0, 1, 2, 3]], [2, 2], "slots hold experts 0 .. 3; they must be within -1 .. 2"),
-        ([[0, 1, 2, -2]], [2, 2], "slots hold experts -2 .. 2"),
-        ([[0, 1, 2, 2**40]], [2, 2], "slots hold experts 0 .. 1099511627776"),
+        ([[0, 1, 2, 0]], 4, "shard_slots is 4; it must be a list"),
+        ([[0, 1, 2, 3]], [2, 2], "slots run from 0 to 3; they must be within -1 .. 2"),
+        ([[0, 1, 2, -2]], [2, 2], "slots run from -2 to 2"),
+        ([[0, 1, 2, 2**40]], [2, 2], "slots run from 0 to 1099511627776"),
         ([[0, 1, 1, 0]], [2, 2], "layer 0: expert 2 is in no slot"),
     ],
 )
@@ -61,10 +63,16 @@ def test_contradictions_are_refused(slots: Any, shard_slots: Any, message: str) 
         Placement.of(slots, shard_slots, experts=3)
 
 
-@pytest.mark.parametrize("experts", [0, 1.5, -1])
+@pytest.mark.parametrize("experts", [0, 1.5, -1, 32768])
 def test_experts_are_a_whole_number(experts: Any) -> None:
     with pytest.raises(InvalidPlacementError, match=f"experts is {experts}"):
         Placement.of([[0]], [1], experts)
+
+
+@pytest.mark.parametrize("shard", [2, -1, None])
+def test_holdings_are_of_a_shard(shard: Any) -> None:
+    with pytest.raises(InvalidPlacementError, match=f"shard is {shard}; it must be a whole number from 0 to 1"):
+        two_shards([0, 1, 2, 1]).holdings(shard)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +81,7 @@ def test_experts_are_a_whole_number(experts: Any) -> None:
 def test_damaged_strings_are_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidPlacementError, match=message):
         Placement.from_strings([text], [2, 2], 3)
+    with pytest.raises(InvalidPlacementError, match="layers is '0 1 2 0'; it must be a list"):
+        Placement.from_strings("0 1 2 0", [2, 2], 3)
+    with pytest.raises(InvalidPlacementError, match=r"shard_slots\[1\] is 'a'"):
+        Placement.from_strings([text], [2, "a"], 3)  # type: ignore[list-item]  # wrong on purpose

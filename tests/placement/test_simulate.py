@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moe_placement import InvalidTraceError, MismatchError, Placement, h100_nodes, one_host, simulate
+from moe_placement import (
+    InvalidTraceError,
+    MismatchError,
+    Placement,
+    balanced_placement,
+    h100_nodes,
+    one_host,
+    simulate,
+)
 from moe_placement.baselines import POLICIES, eplb_global, eplb_hierarchical, largest_first, replicate
 from moe_placement.errors import InfeasiblePlacementError
 
@@ -25,6 +33,8 @@ def test_no_traffic_is_balanced() -> None:
     placement = Placement.of([[0, 1]], [1, 1], 2)
     figures = simulate(np.zeros((0, 1, 1), dtype=int), placement, one_host(2, 1))
     assert (figures.shard_balance, figures.fan_out) == (1.0, 0.0)
+    assert simulate(np.zeros((3, 1, 0), dtype=int), placement, one_host(2, 1)).fan_out == 0
+    assert simulate(np.zeros((3, 0, 1), dtype=int), balanced_placement(0, 2, [1, 1]), one_host(2, 1)).by_layer == ()
 
 
 @pytest.mark.parametrize(
@@ -35,13 +45,21 @@ def test_no_traffic_is_balanced() -> None:
         (np.zeros((3, 1, 2), dtype=int), InvalidTraceError, "token 0, layer 0: expert 0 is chosen twice"),
         ([[[1]], [[0, 1]]], InvalidTraceError, "ids must be one array"),
         (np.zeros((3, 2, 1), dtype=int), MismatchError, "2 layers, the placement 1"),
-        (np.full((3, 1, 1), 9), InvalidTraceError, "ids run from 9 to 9, the placement has experts 0 .. 1"),
+        (np.full((3, 1, 1), 9), InvalidTraceError, "ids run from 9 to 9; they must be within -1 .. 1"),
         (np.full((3, 1, 1), -9), InvalidTraceError, "ids run from -9 to -9"),
     ],
 )
 def test_bad_traces_are_refused(ids: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         simulate(ids, Placement.of([[0, 1]], [1, 1], 2), one_host(2, 1))
+
+
+def test_a_placement_and_a_topology_are_needed() -> None:
+    ids, placement = np.zeros((1, 1, 1), dtype=int), Placement.of([[0, 1]], [1, 1], 2)
+    with pytest.raises(MismatchError, match=r"placement is \[\[0, 1\]\]; it must be of type Placement"):
+        simulate(ids, [[0, 1]], one_host(2, 1))  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(MismatchError, match="topology is None"):
+        simulate(ids, placement, None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_replication_goes_to_the_highest_load_per_copy() -> None:
@@ -65,6 +83,7 @@ def test_eplb_balances_and_hierarchical_keeps_groups_on_a_node() -> None:
 @pytest.mark.parametrize("name", list(POLICIES))
 def test_too_few_slots_are_told(name: str) -> None:
     with pytest.raises(InfeasiblePlacementError, match="8 experts need 8 slots"):
-        POLICIES[name](np.ones((1, 8)), one_host(2, 3)) if name != "eplb-hierarchical" else eplb_global(
-            np.ones((1, 8)), one_host(2, 3)
-        )
+        POLICIES[name](np.ones((1, 8)), one_host(2, 3))
+    with pytest.raises(MismatchError, match="topology is None"):
+        POLICIES[name](np.ones((1, 8)), None)  # type: ignore[arg-type]  # wrong on purpose
+    assert POLICIES[name]([[1, 2]], one_host(2, 1)).layers == 1  # type: ignore[arg-type]  # an array of it is made

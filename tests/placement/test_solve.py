@@ -232,9 +232,9 @@ def test_statistics_of_another_model_are_refused() -> None:
         ("min_copies", 0), ("min_copies", 1.5), ("max_moved_slots", -1), ("max_moved_slots", math.inf),
         ("max_moved_bytes", math.inf), ("max_moved_bytes", "1"), ("time_limit", 0), ("time_limit", math.nan),
         ("risk", -1), ("risk", math.inf), ("samples", 1.5), ("samples", -1), ("workers", 0), ("workers", 1.5),
-        ("seed", None), ("seed", 1.5), ("seed", 2**70), ("seed", True),
+        ("seed", None), ("seed", 1.5), ("seed", 2**70), ("seed", True), ("node_locality", "no"),
     ],
 )  # fmt: skip
 def test_bad_limits_are_refused(field: str, value: object) -> None:
-    with pytest.raises(InfeasiblePlacementError, match=rf"{field} is {re.escape(repr(value))}; it must be a"):
+    with pytest.raises(InfeasiblePlacementError, match=rf"{field} is {re.escape(repr(value))}; it must be "):
         Limits(**{field: value})  # type: ignore[arg-type]  # wrong on purpose

@@ -155,26 +155,28 @@ def test_departures_within_chance_are_steadied_and_real_ones_stay() -> None:
     assert after[2] < before[2]
 
 
+def test_windows_without_traffic_tell_nothing() -> None:
+    statistics = RoutingStatistics(2, 3, 1)
+    statistics.add([[[0], [1]]])
+    for _ in range(3):
+        statistics.close_window()
+    assert not statistics.covariance(1).any()
+    assert statistics.steadied_covariance(1) is None
+
+
+@pytest.mark.parametrize("layer", [2, -1, 0.5, None])
+def test_covariances_are_of_a_layer(layer: Any) -> None:
+    statistics = RoutingStatistics(2, 3, 1)
+    for covariance in (statistics.covariance, statistics.steadied_covariance):
+        with pytest.raises(InvalidStatisticsError, match=f"layer is {layer}; it must be a whole number from 0 to 1"):
+            covariance(layer)
+
+
 def test_one_window_tells_nothing_of_surges() -> None:
     statistics = RoutingStatistics(1, 3, 1)
     statistics.add([[[0]]])
     statistics.close_window()
     assert statistics.steadied_covariance(0) is None
-
-
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        ([[[0, 1]]], r"must be \[tokens, 3, 2\]"),
-        (np.full((1, 3, 2), 0.5), "must be integers"),
-        ([[[0, 6]] * 3], "the model has experts 0 .. 5"),
-        ([[[0, -2]] * 3], "the model has experts 0 .. 5"),
-        ([[[1, 1]] * 3], "chosen twice"),
-    ],
-)
-def test_bad_batches_are_refused(ids: object, message: str) -> None:
-    with pytest.raises(InvalidStatisticsError, match=message):
-        RoutingStatistics(3, 6, 2).add(ids)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -203,8 +205,8 @@ def test_sizes_are_whole_numbers_in_range(arguments: dict[str, Any], message: st
         ([[1, 2]], "ids must be [tokens, layers, k], got an array of shape (1, 2)"),
         ([[[1.0, 2.0]]], "ids must be integers [tokens, layers, k], got float64"),
         (np.array([[[2**64 - 1, 0]]], dtype="u8"), "beyond any id"),
-        ([[[0, 8]]], "ids run from 0 to 8, the model has experts 0 .. 7"),
-        ([[[0, -9]]], "ids run from -9 to 0"),
+        ([[[0, 8]]], "ids run from 0 to 8; they must be within -1 .. 7"),
+        ([[[0, -2]]], "ids run from -2 to 0"),
         ([[[3, 3]]], "token 0, layer 0: expert 3 is chosen twice in one set"),
         ([[[0]]], "ids must be [tokens, 1, 2], got (1, 1, 1)"),
         ("abc", "ids must be [tokens, layers, k]"),
@@ -243,3 +245,6 @@ def test_bad_arguments_are_refused() -> None:
             RoutingStatistics(1, 2, 1).decay(factor)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(MismatchError, match="another model"):
         RoutingStatistics(1, 2, 1).merge(RoutingStatistics(1, 3, 1))
+    for method in (RoutingStatistics.merge, RoutingStatistics.subtract):
+        with pytest.raises(MismatchError, match="other is None; it must be of type RoutingStatistics"):
+            method(RoutingStatistics(1, 2, 1), None)  # type: ignore[arg-type]  # wrong on purpose

@@ -88,8 +88,10 @@ def test_58_dense_layers_of_256_experts_with_gates_and_windows_fit_in_16_megabyt
     assert len(encode_statistics(statistics)) <= 16_000_000
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": "moe-routing-statistics/2"}\n', b"[1]\nx", b"[" * 10**6])
-def test_other_bytes_are_refused(damage: bytes) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"", b"{}", b'{"format": "moe-routing-statistics/2"}\n', b"[1]\nx", b"[" * 10**6, None, "text"]
+)
+def test_other_bytes_are_refused(damage: Any) -> None:
     with pytest.raises(InvalidStatisticsError):
         decode_statistics(damage)
 
@@ -97,22 +99,22 @@ def test_other_bytes_are_refused(damage: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tokens": float("inf")}, "tokens must be a number"),
-        ({"tokens": float("nan")}, "tokens must be a number"),
-        ({"tokens": -1}, "tokens must be a number"),
-        ({"capacity": 19}, "samples must be a whole number in 0 .. 19"),
-        ({"maxWindows": 0}, "maxWindows must be"),
-        ({"windows": 33}, "windows must be a whole number in 0 .. 32"),
+        ({"tokens": float("inf")}, "tokens is inf; it must be a finite number"),
+        ({"tokens": float("nan")}, "tokens is nan"),
+        ({"tokens": -1}, "tokens is -1"),
+        ({"capacity": 19}, "samples is 20; it must be a whole number from 0 to 19"),
+        ({"maxWindows": 0}, "maxWindows is 0"),
+        ({"windows": 33}, "windows is 33; it must be a whole number from 0 to 32"),
         ({"pairScale": [1.0]}, "pairScale must be 3 numbers"),
-        ({"pairScale": 1.0}, "pairScale must be 3 numbers"),
-        ({"pairScale": [1.0, 1.0, 1e999]}, "pairScale must be 3 numbers"),
+        ({"pairScale": 1.0}, r"pairScale must be \[3\], got an array of shape \(\)"),
+        ({"pairScale": [1.0, 1.0, 1e999]}, r"pairScale\[2\] is inf"),
         ({"transitionScale": [1.0, 1.0, 1.0]}, "transitionScale must be 2 numbers"),
-        ({"layers": 3.0}, "layers must be a whole number"),
-        ({"layers": True}, "layers must be a whole number"),
-        ({"experts": 10**14}, "experts must be a whole number in 1 .. 32767"),
+        ({"layers": 3.0}, "layers is 3.0; it must be a whole number"),
+        ({"layers": True}, "layers is True"),
+        ({"experts": 10**14}, "experts is 100000000000000; it must be a whole number from 1 to 32767"),
         ({"experts": 32767, "layers": 10**6, "pairScale": [1] * 10**6}, "transitionScale must be"),
         ({"experts": 32767, "pairScale": [1, 1, 1]}, "at most 1073741824 are read"),
-        ({"topK": 7}, "topK must be a whole number in 1 .. 6"),
+        ({"topK": 7}, "topK is 7; it must be a whole number from 1 to 6"),
         ({"gated": True}, "bytes where"),
     ],
 )
@@ -141,7 +143,11 @@ def test_samples_that_cannot_be_are_refused() -> None:
     twice.sample.ids[3, 1] = 4
     falling.sample.keys = falling.sample.keys[::-1]
     infinite.load[0, 0] = np.inf
-    for statistics, message in ((twice, "same expert twice"), (falling, "must not fall"), (infinite, "not finite")):
+    for statistics, message in (
+        (twice, "token 3, layer 1: expert 4 is chosen twice"),
+        (falling, "must not fall"),
+        (infinite, "not finite"),
+    ):
         with pytest.raises(InvalidStatisticsError, match=message):
             decode_statistics(encode_statistics(statistics))
 

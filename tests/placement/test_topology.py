@@ -16,12 +16,23 @@ def test_presets() -> None:
     assert one_host(3, 5).nodes == 1
 
 
-@pytest.mark.parametrize(("size", "message"), [((0, 4, 3), "nodes is 0"), ((1, 1.5, 3), "gpus_per_node is 1.5")])
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((0, 4, 3), "nodes is 0"),
+        ((1, 1.5, 3), "gpus_per_node is 1.5"),
+        ((2**15, 2**15, 3), "nodes x gpus_per_node is 1073741824"),
+    ],
+)
 def test_presets_have_whole_sizes(size: tuple[Any, Any, Any], message: str) -> None:
     with pytest.raises(InvalidTopologyError, match=message):
         h100_nodes(*size)
     with pytest.raises(InvalidTopologyError, match="shards is -1"):
         one_host(-1, 3)
+    with pytest.raises(InvalidTopologyError, match="hidden is '2'"):
+        one_host(1, 3, hidden="2")  # type: ignore[arg-type]  # wrong on purpose
+    with pytest.raises(InvalidTopologyError, match="costs is 0; it must be of type Costs"):
+        h100_nodes(costs=0)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_drained_shard_has_no_share() -> None:
@@ -38,8 +49,12 @@ def test_a_drained_shard_has_no_share() -> None:
         ({"shard_slots": (1, -1)}, r"shard_slots\[1\] is -1; it must be a whole number from 0"),
         ({"shard_slots": (1, float("nan"))}, r"shard_slots\[1\] is nan"),
         ({"shard_slots": (1, 2**40)}, r"shard_slots\[1\] is 1099511627776"),
-        ({"shard_speed": (1.0, float("nan"))}, r"shard_speed\[1\] is nan; it must be a finite number from 1e-06 to 1e"),
+        ({"shard_speed": (1.0, float("nan"))}, r"shard_speed\[1\] is nan; .* must be finite within 1e-06 .. 1e"),
         ({"shard_speed": (1.0, 1e300)}, r"shard_speed\[1\] is 1e\+300"),
+        ({"shard_speed": "fast"}, r"shard_speed must be \[shards\]"),
+        ({"node_of_shard": 2}, "node_of_shard is 2; it must be a list"),
+        ({"shard_slots": "11"}, "shard_slots is '11'; it must be a list"),
+        ({"costs": None}, "costs is None; it must be of type Costs"),
         ({"spare_slots": -1}, "spare_slots is -1"),
         ({"resident_tokens": "no"}, "resident_tokens is 'no'; it must be True or False"),
     ],
@@ -65,6 +80,9 @@ def test_sequences_become_tuples() -> None:
         ("memory_bandwidth", 0, r"memory_bandwidth is 0; it must be a finite number from 1e-12 to 1e\+30"),
         ("latency", -1, r"latency is -1; it must be a finite number from 0 to 1e\+30"),
         ("flops", "x", "flops is 'x'"),
+        ("flops", b"1", "flops is b'1'"),
+        ("flops", np.ones(1), r"flops is array\(\[1.\]\)"),
+        ("flops", True, "flops is True"),
         ("tokens_per_step", float("inf"), "tokens_per_step is inf"),
         ("overlap", "no", "overlap is 'no'; it must be True or False"),
     ],

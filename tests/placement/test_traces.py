@@ -1,5 +1,6 @@
 """The recorder's format and the generators."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def test_damaged_archives_are_read_or_refused(
         ({"pairs": np.array([[0, 0, 9, 1]])}, "a pair beyond the 1 layers x 2 experts"),
         ({"tokens": np.array("x")}, "tokens must be a single value"),
         ({"top_k": np.array(3)}, "top_k 3"),
+        ({"heat": np.array([[1, 1], [0, 0]])}, r"heat needs layers, and tokens in each; it is \[2, 0\]"),
+        ({"heat": np.zeros((0, 2), dtype=int), "pairs": np.zeros((0, 4), dtype=int)}, "heat needs layers"),
     ],
 )
 def test_damaged_pair_counts_are_refused(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
@@ -197,9 +200,44 @@ def test_traces_are_made_of_lists_and_read_by_any_path(tmp_path: Path) -> None:
     assert read_trace(str(tmp_path / "t.npz")).ids.tolist() == [[[0, 1]]]
     with pytest.raises(InvalidTraceError, match="token 0, layer 0: expert 1 is chosen twice"):
         Trace([[[1, 1]]], 2, [0], [0])  # type: ignore[arg-type]  # as above
+    with pytest.raises(InvalidTraceError, match=r"there is no folder .*missing; make it first"):
+        write_trace(tmp_path / "missing/t.npz", trace)
+    with pytest.raises(InvalidTraceError, match="is a folder; name a file in it"):
+        write_trace(tmp_path, trace)
+    with pytest.raises(InvalidTraceError, match="path is None; it must be a str or a Path"):
+        write_trace(None, trace)  # type: ignore[arg-type]  # wrong on purpose
     (tmp_path / "README.md").write_text("words")
     with pytest.raises(InvalidTraceError, match=r"README.md: not a sound .npz archive \(no zip file\)"):
         read_trace(tmp_path / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: generate_trace(5), InvalidTraceError, "traffic is 5; it must be of type Traffic"),
+        (lambda: generate_trace(SMALL, 1.5), InvalidTraceError, "seed is 1.5"),
+        (lambda: gated().shuffled("a"), InvalidTraceError, "seed is 'a'"),
+        (lambda: fitted_trace(None, 1, 1), InvalidTraceError, "counts is None; it must be of type PairCounts"),
+        (lambda: split_by_prompt(None), InvalidTraceError, "trace is None"),
+        (lambda: concatenate(None), MismatchError, "traces is None; it must be a list"),
+        (lambda: concatenate([5]), MismatchError, r"traces\[0\] is 5; it must be of type Trace"),
+        (lambda: gated().take(np.ones(3, dtype=bool)), InvalidTraceError, "tokens to take of 2000: "),
+        (lambda: concatenate([]), MismatchError, "at least one is needed"),
+        (lambda: Trace([[[0]]], 2, [0], [0], "all"), InvalidTraceError, "domains is 'all'; it must be a list"),
+        (lambda: Trace([[[0]]], 2, [0], [0], (7,)), InvalidTraceError, r"domains\[0\] is 7; it must be of type str"),
+    ],
+)
+def test_what_is_no_trace_is_refused(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_traces_without_tokens_are_traces(tmp_path: Path) -> None:
+    trace = generate_trace(Traffic(tokens=0, layers=2, experts=4, top_k=2))
+    write_trace(tmp_path / "t.npz", trace)
+    parts = split_by_prompt(trace)
+    for other in (read_trace(tmp_path / "t.npz"), trace.shuffled(), concatenate([trace, trace]), *parts):
+        assert other.ids.shape == (0, 2, 2)
 
 
 def test_the_fitted_generator_meets_real_loads_and_pairs() -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.checks import integers, whole
+from moe_placement.checks import instance, integers, new_file, whole, wholes
 from moe_placement.errors import InvalidPlacementError
 from moe_placement.placement import EMPTY, Placement
+
+_MOST_LAYERS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,10 @@ def physical_map(placement: Placement) -> PhysicalMap:
     """EPLB's maps; empty slots are filled with further copies of what their shard holds already.
 
     Raises:
-        InvalidPlacementError: shards of different size, or a shard without any expert in a layer.
+        InvalidPlacementError: no layers, shards of different size, or a shard without any expert in a layer.
     """
+    instance(InvalidPlacementError, "placement", placement, Placement)
+    whole(InvalidPlacementError, "layers of the placement", placement.layers, 1)
     if len(set(placement.shard_slots)) != 1:
         raise InvalidPlacementError(
             f"these engines need equally many slots on every shard, got {placement.shard_slots}"
@@ -99,24 +103,20 @@ def write_sglang_location(
         model_layers: layers of the model; rows of dense ones repeat the first row.
 
     Raises:
-        InvalidPlacementError: another suffix (SGLang goes by it), other layers than the placement's, or what
-            ``physical_map`` refuses.
+        InvalidPlacementError: another suffix (SGLang goes by it), no such folder, other layers than the placement's,
+            or what ``physical_map`` refuses.
     """
-    target = Path(path)
-    if target.suffix != ".json":
-        raise InvalidPlacementError(f"{path}: SGLang reads .json files; name one")
+    target = new_file(InvalidPlacementError, path, (".json",))
     mapped = physical_map(placement).physical_to_logical
-    numbers = [
-        whole(InvalidPlacementError, "a layer of moe_layers", n)
-        for n in (range(placement.layers) if moe_layers is None else moe_layers)
-    ]
+    named = range(placement.layers) if moe_layers is None else moe_layers
+    numbers = wholes(InvalidPlacementError, "moe_layers", named, most=_MOST_LAYERS)
     total = max(numbers, default=-1) + 1
     if model_layers is not None:
-        total = whole(InvalidPlacementError, "model_layers", model_layers)
+        total = whole(InvalidPlacementError, "model_layers", model_layers, most=_MOST_LAYERS)
     if len(set(numbers)) != len(numbers) or len(numbers) != placement.layers or max(numbers, default=0) >= total:
         raise InvalidPlacementError(
-            f"moe_layers must name {placement.layers} different layers below {total}, got {numbers}"
+            f"moe_layers must name {placement.layers} different layers below {total}, got {list(numbers)}"
         )
     rows = np.repeat(mapped[:1], total, axis=0)
-    rows[numbers] = mapped
+    rows[list(numbers)] = mapped
     target.write_text(json.dumps({"physical_to_logical_map": rows.tolist()}) + "\n")

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.checks import integers, whole
+from moe_placement.checks import MOST_EXPERTS, integers, items, whole, wholes
+from moe_placement.checks import ids as checked_ids
 from moe_placement.engines.prompts import PromptNumbers, RankPasses
 from moe_placement.engines.torchfile import read_torch_file
 from moe_placement.errors import InvalidTraceError
@@ -39,6 +40,7 @@ def read_sglang_statistics(path: str | Path, top_k: int, moe_layers: Sequence[in
 
     Raises:
         InvalidTraceError: not such a dump, or no such layers.
+        InvalidStatisticsError: not such a ``top_k``.
     """
     counts = _integers(path, read_torch_file(path), "logical_count", "[steps, layers, experts]")
     if counts.min(initial=0) < 0:
@@ -66,6 +68,7 @@ def read_sglang_details(paths: Sequence[str | Path], moe_layers: Sequence[int] |
     ids, numbers, experts = [], [], 0
     prompts = PromptNumbers()
     ranks: dict[int, RankPasses] = {}
+    paths = items(InvalidTraceError, "paths", paths)
     for path in paths:
         content = read_torch_file(path)
         logical = _integers(path, content, "last_physical_to_logical_map", "[layers, slots]")
@@ -96,9 +99,10 @@ def trace_from_vllm(outputs: Sequence[ArrayLike], experts: int, moe_layers: Sequ
     Raises:
         InvalidTraceError: other shapes, no integers, ids out of range, or no such layers.
     """
+    experts = whole(InvalidTraceError, "experts", experts, 1, MOST_EXPERTS)
     arrays = [
-        integers(InvalidTraceError, f"routed_experts of request {number}", output, "[tokens, layers, k]")
-        for number, output in enumerate(outputs)
+        checked_ids(InvalidTraceError, f"routed_experts of request {number}", output, "[tokens, layers, k]", experts)
+        for number, output in enumerate(items(InvalidTraceError, "outputs", outputs))
     ]
     if not arrays or any(a.shape[1:] != arrays[0].shape[1:] for a in arrays):
         raise InvalidTraceError(f"routed_experts must be [tokens, layers, k] each, got {[a.shape for a in arrays]}")
@@ -121,8 +125,7 @@ def _chosen_layers(source: object, used: NDArray[np.bool_], moe_layers: Sequence
     if moe_layers is None:
         layers = [int(n) for n in np.flatnonzero(used)]
     else:
-        most = len(used) - 1
-        layers = [whole(InvalidTraceError, f"{source}: a layer of moe_layers", n, most=most) for n in moe_layers]
+        layers = list(wholes(InvalidTraceError, f"{source}: moe_layers", moe_layers, most=len(used) - 1))
     if not layers:
         raise InvalidTraceError(f"{source}: no traffic in any of {len(used)} layers, or moe_layers names none")
     if len(set(layers)) != len(layers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_placement.checks import real, whole
+from moe_placement.checks import real, truth, whole
 from moe_placement.errors import InfeasiblePlacementError
 
 
@@ -39,6 +39,7 @@ class Limits:
     def __post_init__(self) -> None:
         error = InfeasiblePlacementError
         whole(error, "min_copies", self.min_copies, least=1)
+        truth(error, "node_locality", self.node_locality)
         whole(error, "samples", self.samples)
         whole(error, "workers", self.workers, least=1, most=1024)
         whole(error, "seed", self.seed)

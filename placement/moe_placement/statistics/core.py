@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moe_placement.checks import experts_once, floats, integers, real, whole
+from moe_placement.checks import MOST_EXPERTS, MOST_SEED, experts_once, instance, integers, real, whole
+from moe_placement.checks import gates as checked_gates
+from moe_placement.checks import ids as checked_ids
 from moe_placement.checks import loads as checked_loads
 from moe_placement.errors import InvalidStatisticsError, MismatchError
 from moe_placement.statistics.reservoir import Reservoir
@@ -45,14 +47,18 @@ class RoutingStatistics:
         self, layers: int, experts: int, top_k: int, capacity: int = DEFAULT_CAPACITY,
         max_windows: int = DEFAULT_WINDOWS, seed: int | None = None,
     ) -> None:  # fmt: skip
-        """``seed`` is the sample's; without one it comes from the system, so that no two replicas draw alike."""
+        """``seed`` is the sample's; without one it comes from the system, so that no two replicas draw alike.
+
+        Raises:
+            InvalidStatisticsError: a size or a seed that is no whole number in its range.
+        """
         error = InvalidStatisticsError
         layers = whole(error, "layers", layers, 1)
-        experts = whole(error, "experts", experts, 1, 32767)
+        experts = whole(error, "experts", experts, 1, MOST_EXPERTS)
         top_k = whole(error, "top_k", top_k, 1, experts)
         capacity = whole(error, "capacity", capacity)
         if seed is not None:
-            seed = whole(error, "seed", seed, most=2**128)
+            seed = whole(error, "seed", seed, most=MOST_SEED)
         self.shape = Shape(layers, experts, top_k)
         self.max_windows = whole(error, "max_windows", max_windows, 1)
         self.tokens = 0.0
@@ -75,7 +81,7 @@ class RoutingStatistics:
                 finite.
         """
         batch = self._checked(ids)
-        weights = None if gates is None else _checked_gates(gates, batch.shape)
+        weights = None if gates is None else checked_gates(InvalidStatisticsError, gates, batch.shape)
         experts = self.shape.experts
         for layer in range(self.shape.layers):
             now = batch[:, layer]
@@ -89,14 +95,10 @@ class RoutingStatistics:
         self.sample.add(batch.astype(np.int16), weights)
 
     def _checked(self, ids: ArrayLike) -> NDArray[np.int64]:
-        batch = integers(InvalidStatisticsError, "ids", ids, "[tokens, layers, k]")
+        batch = checked_ids(InvalidStatisticsError, "ids", ids, "[tokens, layers, k]", self.shape.experts)
         expected = (self.shape.layers, self.shape.top_k)
         if batch.shape[1:] != expected:
             raise InvalidStatisticsError(f"ids must be [tokens, {expected[0]}, {expected[1]}], got {batch.shape}")
-        if batch.size and (batch.min() < NO_EXPERT or batch.max() >= self.shape.experts):
-            raise InvalidStatisticsError(
-                f"ids run from {batch.min()} to {batch.max()}, the model has experts 0 .. {self.shape.experts - 1}"
-            )
         experts_once(InvalidStatisticsError, batch)
         return batch
 
@@ -106,10 +108,15 @@ class RoutingStatistics:
         self._open = np.zeros_like(self._open)
 
     def covariance(self, layer: int) -> NDArray[np.float64]:
-        """float64 ``[experts, experts]``: covariance between windows of the experts' parts of their layer's load."""
-        if len(self.windows) < 2:
-            return np.zeros((self.shape.experts, self.shape.experts))
+        """float64 ``[experts, experts]``: covariance between windows of the experts' parts of their layer's load; zeros
+        for fewer than two windows with traffic.
+
+        Raises:
+            InvalidStatisticsError: no such layer.
+        """
         part, _ = self._layer_windows(layer)
+        if len(part) < 2:
+            return np.zeros((self.shape.experts, self.shape.experts))
         return np.atleast_2d(np.cov(part, rowvar=False)).astype(np.float64)
 
     def steadied_covariance(self, layer: int) -> NDArray[np.float64] | None:
@@ -117,6 +124,9 @@ class RoutingStatistics:
 
         A count of n has a variance of about n by chance; an expert's departures from its mean shrink by the root of
         the part of their variance that is more than that.
+
+        Raises:
+            InvalidStatisticsError: no such layer.
         """
         parts, counts = self._layer_windows(layer)
         if len(parts) < 2:
@@ -132,13 +142,18 @@ class RoutingStatistics:
     def _layer_windows(self, layer: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Of the windows in which all layers had traffic: one layer's loads ``[windows, experts]``, each window summing
         to 1, and what they sum to by themselves ``[windows]``."""
+        whole(InvalidStatisticsError, "layer", layer, most=self.shape.layers - 1)
         busy = (self.windows.sum(axis=2) > 0).all(axis=1)
         loads = self.windows[busy, layer]
         counts = loads.sum(axis=1)
         return loads / counts[:, None], counts
 
     def decay(self, factor: float) -> None:
-        """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes."""
+        """Let all that was counted so far weigh ``factor`` (0 < factor <= 1) as much as what comes.
+
+        Raises:
+            InvalidStatisticsError: another factor.
+        """
         real(InvalidStatisticsError, "decay factor", factor, above=True, most=1)
         self.tokens *= factor
         self.load *= factor
@@ -147,7 +162,11 @@ class RoutingStatistics:
         self.sample.decay(factor)
 
     def merge(self, other: RoutingStatistics) -> None:
-        """Add what ``other`` counted (another replica's statistics of the same time)."""
+        """Add what ``other`` counted (another replica's statistics of the same time).
+
+        Raises:
+            MismatchError: statistics of another model.
+        """
         self._check_same_model(other)
         self.tokens += other.tokens
         self.load += other.load
@@ -163,6 +182,7 @@ class RoutingStatistics:
 
         Raises:
             InvalidStatisticsError: ``other`` counted something that this does not contain.
+            MismatchError: statistics of another model.
         """
         self._check_same_model(other)
         missing = float((other.load - self.load).max(initial=0))
@@ -178,6 +198,7 @@ class RoutingStatistics:
         self.windows = np.array(windows[::-1]).reshape(-1, *self.load.shape)
 
     def _check_same_model(self, other: RoutingStatistics) -> None:
+        instance(MismatchError, "other", other, RoutingStatistics)
         if self.shape != other.shape:
             raise MismatchError(f"statistics of another model: {other.shape}, expected {self.shape}")
 
@@ -204,10 +225,13 @@ class RoutingStatistics:
             seed: of the sample; without one it is drawn from the ids, so that equal traces give equal statistics and
                 different ones do not share keys.
             gates: floats like ``ids``, where known.
+
+        Raises:
+            InvalidStatisticsError: as for the statistics and ``add``, or no windows.
         """
         array = integers(InvalidStatisticsError, "ids", ids, "[tokens, layers, k]")
         windows = whole(InvalidStatisticsError, "windows", windows, 1)
-        weights = None if gates is None else _checked_gates(gates, array.shape)
+        weights = None if gates is None else checked_gates(InvalidStatisticsError, gates, array.shape)
         if seed is None:
             seed = int.from_bytes(hashlib.blake2b(np.asarray(ids).tobytes(), digest_size=16).digest())
         statistics = cls(array.shape[1], experts, array.shape[2], capacity, windows, seed)
@@ -218,7 +242,11 @@ class RoutingStatistics:
 
     @classmethod
     def of_loads(cls, loads: ArrayLike, top_k: int = 1) -> RoutingStatistics:
-        """Statistics that know nothing but loads ``[layers, experts]``."""
+        """Statistics that know nothing but loads ``[layers, experts]``.
+
+        Raises:
+            InvalidStatisticsError: loads of another shape, negative, not finite or above 1e30, or such a ``top_k``.
+        """
         array = checked_loads(InvalidStatisticsError, loads)
         statistics = cls(array.shape[0], array.shape[1], top_k, capacity=0)
         statistics.load = array
@@ -226,14 +254,6 @@ class RoutingStatistics:
         diagonal = np.arange(array.shape[1])
         statistics.pairs[:, diagonal, diagonal] = array
         return statistics
-
-
-def _checked_gates(gates: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    most = float(np.finfo(np.float16).max)
-    weights = floats(InvalidStatisticsError, "gates", gates, "[tokens, layers, k]", -most, most)
-    if weights.shape != shape:
-        raise InvalidStatisticsError(f"gates must be shaped like ids {shape}, got {weights.shape}")
-    return weights.astype(np.float16)
 
 
 def _co_occurrence(left: NDArray[np.int64], right: NDArray[np.int64], experts: int) -> NDArray[np.float32]:

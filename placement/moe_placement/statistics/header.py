@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from moe_placement.checks import MOST_EXPERTS, floats, real, whole
 from moe_placement.errors import InvalidStatisticsError
 
 FORMAT = "moe-routing-statistics/3"
@@ -61,11 +62,12 @@ def parse_header(line: bytes) -> Header:
     if found != FORMAT:
         raise InvalidStatisticsError(f"unknown statistics format {str(found)[:40]}; this release reads {FORMAT}")
     layers, capacity, limit = _whole(fields, "layers", 1), _whole(fields, "capacity"), _whole(fields, "maxWindows", 1)
-    experts = _whole(fields, "experts", 1, 32767)
+    experts = _whole(fields, "experts", 1, MOST_EXPERTS)
+    tokens = real(InvalidStatisticsError, "statistics: tokens", fields.get("tokens"), most=1e300)
     gated = fields.get("gated") is True
     low, high = _floats(fields, "gateRange", 2, -65504, 65504) if gated else [0.0, 0.0]
     header = Header(
-        layers, experts, _whole(fields, "topK", 1, experts), _floats(fields, "tokens", None)[0], capacity,
+        layers, experts, _whole(fields, "topK", 1, experts), tokens, capacity,
         _whole(fields, "samples", 0, capacity), gated, (low, high), _whole(fields, "windows", 0, limit), limit,
         _floats(fields, "pairScale", layers, 0, _MAX_SCALE),
         _floats(fields, "transitionScale", layers - 1, 0, _MAX_SCALE),
@@ -80,21 +82,14 @@ def part_bytes(parts: Parts) -> int:
     return sum(int(kind[-1]) * math.prod(shape) for kind, shape in parts)
 
 
-def _whole(fields: dict[str, Any], name: str, least: int = 0, most: int = 2**31) -> int:
-    value = fields.get(name)
-    if type(value) is not int or not least <= value <= most:
-        raise InvalidStatisticsError(f"statistics: {name} must be a whole number in {least} .. {most}, got {value!r}")
-    return value
+def _whole(fields: dict[str, Any], name: str, least: int = 0, most: int = 2**31 - 1) -> int:
+    return whole(InvalidStatisticsError, f"statistics: {name}", fields.get(name), least, most)
 
 
-def _floats(
-    fields: dict[str, Any], name: str, count: int | None, least: float = 0.0, most: float = 1e300
-) -> list[float]:
-    """A list of exactly ``count`` numbers, or a single one without ``count``."""
-    value: Any = fields.get(name)
-    values: Any = [value] if count is None else value
-    fit = isinstance(values, list) and count in (None, len(values))
-    if not fit or not all(type(v) in (int, float) and least <= v <= most for v in values):
-        wanted = "a number" if count is None else f"{count} numbers"
-        raise InvalidStatisticsError(f"statistics: {name} must be {wanted} in {least:g} .. {most:g}")
-    return [float(v) for v in values]
+def _floats(fields: dict[str, Any], name: str, count: int, least: float, most: float) -> list[float]:
+    """A list of exactly ``count`` numbers."""
+    found: Any = fields.get(name)
+    values = floats(InvalidStatisticsError, f"statistics: {name}", found, f"[{count}]", least, most)
+    if len(values) != count:
+        raise InvalidStatisticsError(f"statistics: {name} must be {count} numbers, got {len(values)}")
+    return [float(value) for value in values]

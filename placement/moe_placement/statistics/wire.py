@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import MOST_LOAD
+from moe_placement.checks import MOST_LOAD, experts_once, instance
 from moe_placement.errors import InvalidStatisticsError
 from moe_placement.statistics.core import RoutingStatistics
 from moe_placement.statistics.header import FORMAT, Header, Parts, parse_header, part_bytes
@@ -28,6 +28,7 @@ _GATE_STEPS = 254
 
 def encode_statistics(statistics: RoutingStatistics) -> bytes:
     """Pack; the window still open is left out."""
+    instance(InvalidStatisticsError, "statistics", statistics, RoutingStatistics)
     shape, sample = statistics.shape, statistics.sample
     upper = np.triu_indices(shape.experts, k=1)
     pairs, pair_scale = _half(statistics.pairs[:, upper[0], upper[1]])
@@ -55,6 +56,7 @@ def decode_statistics(data: bytes) -> RoutingStatistics:
     Raises:
         InvalidStatisticsError: another format or version, damaged, or values that cannot be.
     """
+    instance(InvalidStatisticsError, "statistics", data, bytes)
     head, _, packed = data.partition(b"\n")
     header = parse_header(head)
     size = part_bytes(header.parts)
@@ -80,9 +82,7 @@ def _check(header: Header, arrays: list[NDArray[Any]]) -> None:
         raise InvalidStatisticsError(f"statistics hold a load of {arrays[0].max():g}, more than {MOST_LOAD:g}")
     if ids.max(initial=-1) >= header.experts:
         raise InvalidStatisticsError(f"a sampled expert id is {ids.max()}, the last expert is {header.experts - 1}")
-    ordered = np.sort(ids, axis=2)
-    if ((ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)).any():
-        raise InvalidStatisticsError("a sampled set holds the same expert twice")
+    experts_once(InvalidStatisticsError, ids)
     if (np.diff(keys) < 0).any():
         raise InvalidStatisticsError("the keys of sampled sets must not fall")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import real, whole
+from moe_placement.checks import MOST_SEED, instance, real, whole
 from moe_placement.errors import InvalidTraceError
 from moe_placement.traces.archive import read_arrays, scalar
 from moe_placement.traces.generate import sample_sets
@@ -59,6 +59,8 @@ def load_pair_counts(path: str | Path) -> PairCounts:
     ends = np.array([*heat.shape, heat.shape[1]])
     if heat.min(initial=0) < 0 or pairs.min(initial=0) < 0 or (pairs[:, :3] >= ends).any():
         raise InvalidTraceError(f"{path}: a negative count, or a pair beyond the {ends[0]} layers x {ends[1]} experts")
+    if not heat.any(axis=1).all() or not len(heat):
+        raise InvalidTraceError(f"{path}: heat needs layers, and tokens in each; it is {heat.sum(axis=1).tolist()}")
     if tokens < 1 or not 1 <= top_k <= ends[1] or not np.isfinite(lift):
         raise InvalidTraceError(f"{path}: tokens {tokens}, top_k {top_k}, min_lift {lift}")
     return PairCounts(tokens, top_k, heat.astype(np.int64), pairs.astype(np.int64), lift)
@@ -73,11 +75,12 @@ def fitted_trace(
     Raises:
         InvalidTraceError: a parameter that cannot be.
     """
+    instance(InvalidTraceError, "counts", counts, PairCounts)
     for name, value in (("tokens", tokens), ("layers", layers), ("prompt_tokens", prompt_tokens)):
         whole(InvalidTraceError, name, value, 1)
     whole(InvalidTraceError, "rank", rank, 1, counts.heat.shape[1])
     real(InvalidTraceError, "prompt_share", prompt_share, most=1)
-    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed, most=MOST_SEED))
     experts = counts.heat.shape[1]
     prompt = np.arange(tokens) // prompt_tokens
     picked = np.linspace(0, len(counts.heat) - 1, layers).round().astype(int)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import real, whole
+from moe_placement.checks import MOST_EXPERTS, MOST_SEED, instance, real, whole
 from moe_placement.errors import InvalidTraceError
 from moe_placement.traces.trace import Trace
 
@@ -56,7 +56,7 @@ class Traffic:
     def __post_init__(self) -> None:
         error = InvalidTraceError
         whole(error, "tokens", self.tokens)
-        whole(error, "experts", self.experts, 1, 32767)
+        whole(error, "experts", self.experts, 1, MOST_EXPERTS)
         whole(error, "top_k", self.top_k, 1, self.experts)
         for name in ("layers", "prompt_tokens", "communities", "epochs", "domains"):
             whole(error, name, getattr(self, name), 1)
@@ -67,8 +67,13 @@ class Traffic:
 
 
 def generate_trace(traffic: Traffic, seed: int = 0) -> Trace:
-    """A trace with the given parameters; equal seeds give equal traces."""
-    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
+    """A trace with the given parameters; equal seeds give equal traces.
+
+    Raises:
+        InvalidTraceError: no ``Traffic``, or a seed that is no whole number from 0.
+    """
+    instance(InvalidTraceError, "traffic", traffic, Traffic)
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed, most=MOST_SEED))
     prompt = np.arange(traffic.tokens) // traffic.prompt_tokens
     domain = (prompt * traffic.domains // max(int(prompt.max(initial=0)) + 1, 1)).astype(np.int16)
     epoch = np.arange(traffic.tokens) * traffic.epochs // max(traffic.tokens, 1)

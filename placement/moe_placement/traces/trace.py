@@ -22,7 +22,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import experts_once, floats, integers, whole
+from moe_placement.checks import (
+    MOST_EXPERTS,
+    MOST_SEED,
+    experts_once,
+    floats,
+    instance,
+    integers,
+    items,
+    new_file,
+    whole,
+)
+from moe_placement.checks import gates as checked_gates
+from moe_placement.checks import ids as checked_ids
 from moe_placement.errors import InvalidTraceError, MismatchError
 from moe_placement.traces.archive import read_arrays, scalar
 
@@ -50,14 +62,16 @@ class Trace:
 
     def __post_init__(self) -> None:
         error = InvalidTraceError
-        experts = whole(error, "experts", self.experts, 1, 32767)
-        ids = integers(error, "ids", self.ids, "[tokens, layers, k]")
-        if ids.size and (ids.min() < -1 or ids.max() >= experts):
-            raise error(f"ids run from {ids.min()} to {ids.max()}, expected -1 .. {experts - 1}")
+        experts = whole(error, "experts", self.experts, 1, MOST_EXPERTS)
+        domains = items(error, "domains", self.domains)
+        for number, domain in enumerate(domains):
+            instance(error, f"domains[{number}]", domain, str)
+        ids = checked_ids(error, "ids", self.ids, "[tokens, layers, k]", experts)
         experts_once(error, ids)
         object.__setattr__(self, "experts", experts)
+        object.__setattr__(self, "domains", domains)
         object.__setattr__(self, "ids", ids.astype(np.int16))
-        for name, kind, end in (("prompt", np.int32, 2**31), ("domain", np.int16, len(self.domains))):
+        for name, kind, end in (("prompt", np.int32, 2**31), ("domain", np.int16, len(domains))):
             numbers = integers(error, name, getattr(self, name), "[tokens]")
             if len(numbers) != len(ids):
                 raise error(f"{name} names {len(numbers)} tokens, ids has {len(ids)}")
@@ -65,22 +79,30 @@ class Trace:
                 raise error(f"{name} holds {numbers.min()} .. {numbers.max()}; they must be within 0 .. {end - 1}")
             object.__setattr__(self, name, numbers.astype(kind))
         if self.gates is not None:
-            most = float(np.finfo(np.float16).max)
-            gates = floats(error, "gates", self.gates, "[tokens, layers, k]", -most, most)
-            if gates.shape != ids.shape:
-                raise error(f"gates must be shaped like ids {ids.shape}, got {gates.shape}")
-            object.__setattr__(self, "gates", gates.astype(np.float16))
+            object.__setattr__(self, "gates", checked_gates(error, self.gates, ids.shape))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, tokens: NDArray[np.bool_] | NDArray[np.integer]) -> Trace:
-        """The tokens of a mask or an index."""
+        """The tokens of a mask or an index.
+
+        Raises:
+            InvalidTraceError: a mask of another length, or a token that is not there.
+        """
+        try:
+            ids, prompt, domain = self.ids[tokens], self.prompt[tokens], self.domain[tokens]
+        except IndexError as error:
+            raise InvalidTraceError(f"tokens to take of {len(self)}: {error}") from None
         gates = None if self.gates is None else self.gates[tokens]
-        return Trace(self.ids[tokens], self.experts, self.prompt[tokens], self.domain[tokens], self.domains, gates)
+        return Trace(ids, self.experts, prompt, domain, self.domains, gates)
 
     def of_domain(self, name: str) -> Trace:
-        """Only the tokens of one kind of text."""
+        """Only the tokens of one kind of text.
+
+        Raises:
+            InvalidTraceError: no such domain.
+        """
         if name not in self.domains:
             raise InvalidTraceError(f"no domain {name!r} in this trace; it has {', '.join(self.domains)}")
         return self.take(self.domain == self.domains.index(name))
@@ -90,8 +112,11 @@ class Trace:
 
         Each column of chosen experts is permuted among tokens, layer by layer; a token that would then hold an expert
         twice trades with another one, at random, until none does.
+
+        Raises:
+            InvalidTraceError: a seed that is no whole number from 0.
         """
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(whole(InvalidTraceError, "seed", seed, most=MOST_SEED))
         ids, gates = self.ids.copy(), None if self.gates is None else self.gates.copy()
         for layer in range(ids.shape[1]):
             source = _shuffle_sets(self.ids[:, layer], random)
@@ -130,7 +155,8 @@ def split_by_prompt(trace: Trace, parts: Sequence[float] = (0.5, 0.5), seed: int
     Raises:
         InvalidTraceError: a part that is negative or not finite, or parts that sum to nothing.
     """
-    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed))
+    instance(InvalidTraceError, "trace", trace, Trace)
+    random = np.random.default_rng(whole(InvalidTraceError, "seed", seed, most=MOST_SEED))
     wanted = floats(InvalidTraceError, "parts", parts, "[parts]", 0.0, 1e9)
     if not wanted.sum() > 0:
         raise InvalidTraceError(f"parts are {parts}; at least one must be above 0")
@@ -145,7 +171,14 @@ def split_by_prompt(trace: Trace, parts: Sequence[float] = (0.5, 0.5), seed: int
 
 
 def concatenate(traces: Sequence[Trace]) -> Trace:
-    """One after the other; prompts are renumbered, domains matched by name, gates kept where all traces have them."""
+    """One after the other; prompts are renumbered, domains matched by name, gates kept where all traces have them.
+
+    Raises:
+        MismatchError: traces of different models, or none.
+    """
+    traces = items(MismatchError, "traces", traces)
+    for number, trace in enumerate(traces):
+        instance(MismatchError, f"traces[{number}]", trace, Trace)
     if len({(t.experts, t.ids.shape[1:]) for t in traces}) != 1:
         raise MismatchError("only traces of one model can be concatenated, and at least one is needed")
     names = tuple(dict.fromkeys(name for trace in traces for name in trace.domains))
@@ -161,7 +194,13 @@ def concatenate(traces: Sequence[Trace]) -> Trace:
 
 
 def write_trace(path: str | Path, trace: Trace) -> None:
-    """Write the format above, compressed; ids in one byte each where the experts allow it."""
+    """Write the format above, compressed; ids in one byte each where the experts allow it.
+
+    Raises:
+        InvalidTraceError: no such folder, or no trace.
+    """
+    target = new_file(InvalidTraceError, path)
+    instance(InvalidTraceError, "trace", trace, Trace)
     kind = np.int8 if trace.experts <= 127 else np.int16
     arrays = {
         "format": np.array(_FORMAT), "experts": np.array(trace.experts), "ids": trace.ids.astype(kind),
@@ -169,7 +208,7 @@ def write_trace(path: str | Path, trace: Trace) -> None:
     }  # fmt: skip
     if trace.gates is not None:
         arrays["gates"] = trace.gates
-    with Path(path).open("wb") as file:
+    with target.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # none of these is its allow_pickle
 
 

@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.checks import whole
-from moe_placement.errors import InvalidPlacementError
+from moe_placement.checks import MOST_EXPERTS, instance, integers, whole, wholes
+from moe_placement.errors import InvalidPlacementError, InvalidStatisticsError
 from moe_placement.placement import Placement
 
 _FORMAT = "p1"
@@ -23,6 +23,7 @@ _MAX_HELD = 1 << 28
 
 def encode_placement(placement: Placement) -> str:
     """``p1.<base64(zlib(header line, then little-endian int16 slots))>``."""
+    instance(InvalidPlacementError, "placement", placement, Placement)
     header = {"layers": placement.layers, "shardSlots": placement.shard_slots, "experts": placement.experts}
     body = json.dumps(header).encode() + b"\n" + placement.slots.astype("<i2").tobytes()
     return f"{_FORMAT}.{base64.b64encode(zlib.compress(body, 9)).decode()}"
@@ -34,6 +35,7 @@ def decode_placement(text: str) -> Placement:
     Raises:
         InvalidPlacementError: not this format, damaged, too large, or not a valid placement.
     """
+    instance(InvalidPlacementError, "placement", text, str)
     version, _, payload = text.partition(".")
     if version != _FORMAT:
         raise InvalidPlacementError(f"unknown placement format {version[:16]!r}; this release reads {_FORMAT!r}")
@@ -43,8 +45,8 @@ def decode_placement(text: str) -> Placement:
         head, _, raw = body.partition(b"\n")
         header = json.loads(head)
         layers = whole(InvalidPlacementError, "layers", header["layers"])
-        experts = whole(InvalidPlacementError, "experts", header["experts"], 1)
-        shard_slots = [whole(InvalidPlacementError, "one of shardSlots", n) for n in header["shardSlots"]]
+        experts = whole(InvalidPlacementError, "experts", header["experts"], 1, MOST_EXPERTS)
+        shard_slots = wholes(InvalidPlacementError, "shardSlots", header["shardSlots"])
         if experts > sum(shard_slots) or layers * experts * len(shard_slots) > _MAX_HELD:
             raise ValueError(
                 f"{layers} layers of {experts} experts on {len(shard_slots)} shards, {shard_slots[:8]} slots"
@@ -56,18 +58,26 @@ def decode_placement(text: str) -> Placement:
 
 
 def encode_counts(counts: NDArray[np.int64]) -> str:
-    """Non-negative integer counts ``[rows, columns]`` as base64(zlib(little-endian uint32)), shape sent beside it."""
-    return base64.b64encode(zlib.compress(np.minimum(counts, 2**32 - 1).astype("<u4").tobytes(), 6)).decode()
+    """Integer counts ``[rows, columns]`` as base64(zlib(little-endian uint32)), shape sent beside it.
+
+    Raises:
+        InvalidStatisticsError: other than integers, or a negative one.
+    """
+    checked = integers(InvalidStatisticsError, "counts", counts, "[rows, columns]")
+    if checked.min(initial=0) < 0:
+        raise InvalidStatisticsError(f"counts hold {checked.min()}; none may be negative")
+    return base64.b64encode(zlib.compress(np.minimum(checked, 2**32 - 1).astype("<u4").tobytes(), 6)).decode()
 
 
 def decode_counts(text: str, rows: int, columns: int) -> NDArray[np.int64]:
     """Inverse of ``encode_counts``, int64 ``[rows, columns]``.
 
     Raises:
-        ValueError: damaged text or another shape.
+        InvalidStatisticsError: damaged text or another shape.
     """
+    instance(InvalidStatisticsError, "counts", text, str)
     try:
         raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 4 * rows * columns + 1)
-    except (binascii.Error, zlib.error) as error:
-        raise ValueError(f"damaged counts: {error}") from error
-    return np.frombuffer(raw, dtype="<u4").astype(np.int64).reshape(rows, columns)
+        return np.frombuffer(raw, dtype="<u4").astype(np.int64).reshape(rows, columns)
+    except (ValueError, zlib.error) as error:  # binascii's is a ValueError
+        raise InvalidStatisticsError(f"damaged counts of {rows} x {columns}: {error}") from error
