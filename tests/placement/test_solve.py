@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from moe_placement import (
     solve,
 )
 from moe_placement.baselines import eplb_global
+from moe_placement.solve import solver
 from moe_placement.solve.shard_kernel import level
 from moe_placement.traces import Traffic, generate_trace, split_by_prompt
 
@@ -182,6 +184,14 @@ def test_a_time_limit_still_gives_a_plan() -> None:
     plan = solve(statistics(), h100_nodes(2, 2, 9), limits=Limits(time_limit=1e-6))
     assert not plan.complete
     assert (plan.placement.copies >= 1).all()
+
+
+def test_compiling_is_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a fresh environment it takes longer than any limit, and the first plan must be that of all later calls."""
+    monkeypatch.setattr(solver, "_compile", lambda: time.sleep(2.0))
+    plan = solve(RoutingStatistics.of_loads(np.ones((1, 8))), one_host(2, 5), limits=Limits(time_limit=1.5))
+    assert plan.complete
+    assert plan.seconds < 1.5
 
 
 @pytest.mark.parametrize("seed", range(8))

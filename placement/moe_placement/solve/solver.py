@@ -6,6 +6,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from moe_placement.solve.limits import Limits
 from moe_placement.solve.plan import Plan, _like
 from moe_placement.solve.problem import UNLIMITED, LayerProblem
 from moe_placement.statistics import RoutingStatistics
-from moe_placement.topology import Topology
+from moe_placement.topology import Topology, h100_nodes
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -46,8 +47,29 @@ def solve(
         MismatchError: the current placement is of another model.
     """
     limits = limits or Limits()
-    started = time.monotonic()
     _check(statistics, topology, current, limits)
+    _compile()
+    return _solve(statistics, topology, current, limits)
+
+
+@cache
+def _compile() -> None:
+    """Call every kernel once, before any clock runs: in a fresh environment Numba compiles for longer than a limit may
+    be, and which layers were reached would depend on that.
+    """
+    from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
+
+    if not COMPILED:
+        return
+    known = RoutingStatistics.of_ids([[[0, 1]], [[1, 2]], [[2, 3]], [[3, 0]]], 4, windows=2)
+    for statistics in (known, RoutingStatistics.of_loads(known.load)):
+        for topology in (h100_nodes(2, 2, 2), h100_nodes(1, 2, 3)):
+            first = _solve(statistics, topology, None, Limits(workers=1)).placement
+            _solve(statistics, topology, first, Limits(workers=1))
+
+
+def _solve(statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits) -> Plan:
+    started = time.monotonic()
     job = _Job.of(statistics, topology, current, limits, started + limits.time_limit)
     results = job.run_all(statistics.shape.layers)
     held = np.stack([result.held for result in results])
