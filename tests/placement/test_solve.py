@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moe_placement import (
     InfeasiblePlacementError,
@@ -137,6 +138,47 @@ def test_copies_go_to_nodes_of_their_own() -> None:
     placement = solve(statistics(), topology, limits=Limits(min_copies=2)).placement
     at_node = placement.held.reshape(2, 32, 2, 2).any(axis=3)
     assert at_node.all()
+
+
+def on_nodes(placement: Placement, topology: Topology) -> NDArray[np.int64]:
+    """int64 ``[layers, experts]``: nodes that each expert has copies on."""
+    at = [placement.held[:, :, topology.node_index == node].any(axis=2) for node in range(topology.nodes)]
+    return np.asarray(np.sum(at, axis=0))
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_copies_go_to_nodes_of_their_own_after_a_node_is_lost(sampled: bool) -> None:
+    known = statistics() if sampled else RoutingStatistics.of_loads(statistics().load, 4)
+    topology, limits = h100_nodes(4, 2, 12), Limits(min_copies=2)
+    current = solve(known, topology, limits=limits).placement
+    left = topology.with_slots([12] * 6 + [0] * 2)
+    assert (on_nodes(solve(known, left, current, limits).placement, left) >= 2).all()
+
+
+def test_more_copies_asked_for_later_go_to_nodes_of_their_own() -> None:
+    topology = h100_nodes(4, 2, 12)
+    known = RoutingStatistics.of_loads(statistics().load, 4)
+    current = solve(known, topology).placement
+    plan = solve(known, topology, current, Limits(min_copies=2))
+    assert (on_nodes(plan.placement, topology) >= 2).all()
+    few = solve(known, topology, current, Limits(min_copies=2, max_moved_slots=20))
+    assert few.moved_slots <= 20
+
+
+def test_unequal_speeds_leave_copies_on_nodes_of_their_own() -> None:
+    topology = Topology((0, 0, 1, 1, 2, 2), (12,) * 6, (1, 1, 1, 1, 1, 0.5))
+    known = RoutingStatistics.of_loads(statistics().load, 4)
+    assert (on_nodes(solve(known, topology, limits=Limits(min_copies=2)).placement, topology) >= 2).all()
+
+
+def test_a_node_may_go_where_experts_stay_on_theirs() -> None:
+    load = np.random.default_rng(0).random((1, 16))
+    topology, limits = h100_nodes(3, 2, 8), Limits(node_locality=True)
+    current = solve(RoutingStatistics.of_loads(load, 2), topology, limits=limits).placement
+    left = topology.with_slots([8, 8, 8, 8, 0, 0])
+    plan = solve(RoutingStatistics.of_loads(load, 2), left, current, limits)
+    assert (plan.placement.copies >= 1).all()
+    assert not plan.placement.held[:, :, 4:].any()
 
 
 def test_node_locality_keeps_an_expert_on_one_node() -> None:

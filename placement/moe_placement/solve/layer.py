@@ -57,9 +57,11 @@ def improve_layer(problem: LayerProblem, topology: Topology, current: Bools, bud
 
 def _even_out_loads(problem: LayerProblem, topology: Topology, held: Bools, budget: int) -> None:
     """Where only loads are known: over all shards at once, or inside each node if experts shall stay on theirs."""
-    regions = [np.arange(topology.shards)]
+    usable = topology.slots > 0
+    regions = [np.flatnonzero(usable)]
     if problem.local:
-        regions = [np.flatnonzero(topology.node_index == node) for node in range(topology.nodes)]
+        regions = [np.flatnonzero(usable & (topology.node_index == node)) for node in range(topology.nodes)]
+        regions = [shards for shards in regions if len(shards)]
     spent = 0
     for number, shards in enumerate(regions):
         inner = np.ascontiguousarray(held[:, shards])

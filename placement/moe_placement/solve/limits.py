@@ -20,7 +20,8 @@ class Limits:
         time_limit: seconds after which no further search begins; layers not yet reached keep what they have (or a
             load-balanced placement). One search takes hundredths of a second.
         risk: how many standard deviations (over the windows seen) the load of a node or shard is assumed to surge by.
-        node_locality: keep all copies of an expert on one node (beyond what ``min_copies`` asks for).
+        node_locality: keep all copies of an expert on one node, but for what ``min_copies`` asks for and for experts
+            whose load is more than a node's fair part.
         samples: sampled sets per layer to look at; more find finer structure and take longer.
         workers: threads; layers are independent.
         seed: equal inputs and seeds give equal plans (as long as the time limit is not reached).

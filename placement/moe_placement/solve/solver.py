@@ -18,6 +18,7 @@ from moe_placement.initial import balanced_placement
 from moe_placement.placement import EMPTY, Placement
 from moe_placement.simulate import Figures, judge, summarise
 from moe_placement.solve.limits import Limits
+from moe_placement.solve.nodes import spread_over_nodes
 from moe_placement.solve.plan import Plan, _like
 from moe_placement.solve.problem import UNLIMITED, LayerProblem
 from moe_placement.statistics import RoutingStatistics
@@ -117,8 +118,8 @@ class _Job:
         most = limits.samples if COMPILED else min(limits.samples, _INTERPRETED_SAMPLES)
         sample = statistics.sample.ids[:most].astype(np.int64)
         before = None if current is None else _like(current.held, topology.shards)
-        fallback = None if before is None else _repaired(before, topology, limits.min_copies, load)
         allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
+        fallback = None if before is None else _repaired(before, topology, limits.min_copies, load, allowed)
         budgets = _budgets(allowed, fallback, before, layers)
         return cls(statistics, topology, limits, load, sample, fallback, before, budgets, deadline)
 
@@ -183,10 +184,11 @@ class _Job:
         held = np.zeros((len(load), len(slots)), dtype=bool)
         copies = np.full(len(load), self.limits.min_copies, dtype=np.int64)
         replicate(load, copies, int(slots.sum()) - int(copies.sum()), int((slots > 0).sum()))
-        if fill(load, held, copies, slots, self.topology.share) == 0:
-            return held
-        balanced: Bools = balanced_placement(1, len(load), self.topology.shard_slots, self.limits.min_copies).held[0]
-        return balanced
+        if fill(load, held, copies, slots, self.topology.share) > 0:
+            held = balanced_placement(1, len(load), self.topology.shard_slots, self.limits.min_copies).held[0].copy()
+        if self.limits.min_copies > 1:
+            spread_over_nodes(held, self.topology, self.limits.min_copies, UNLIMITED)
+        return held
 
     def _fits(self, held: Bools, layer: int) -> bool:
         """Whether a result keeps the limits; the search aims at them, this makes sure."""
@@ -216,8 +218,10 @@ class _Job:
         return expected_figures(self.load[layer], held, self.topology, self.statistics.shape.top_k)
 
 
-def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats) -> Bools:
-    """The current placement with as few repairs as the hard limits need: copies on live shards, in their slots."""
+def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats, allowed: int | None) -> Bools:
+    """The current placement with as few repairs as the hard limits need: copies on live shards, in their slots; and as
+    far as ``allowed`` new copies go, on nodes of their own.
+    """
     from moe_placement.solve.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
 
     held = before.copy()
@@ -229,6 +233,9 @@ def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats) 
         short = (held[layer].sum(axis=1) < min_copies).any() or (held[layer].sum(axis=0) > topology.slots).any()
         if short and fill(load[layer], held[layer], need, topology.slots, share):
             held[layer] = balanced_placement(1, experts, topology.shard_slots, min_copies).held[0]
+    left = UNLIMITED if allowed is None else allowed - int((held & ~before).sum())
+    for layer in range(layers if min_copies > 1 else 0):
+        left -= spread_over_nodes(held[layer], topology, min_copies, left)
     return held
 
 
