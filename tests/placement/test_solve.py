@@ -140,6 +140,25 @@ def test_copies_go_to_nodes_of_their_own() -> None:
     assert at_node.all()
 
 
+@pytest.mark.parametrize(
+    "size", [(1, 8, 9), (2, 4, 9), (5, 2, 9), (8, 2, 9), (16, 2, 4)], ids=lambda size: "x".join(map(str, size))
+)
+def test_a_shift_is_followed_from_a_current_placement_on_any_number_of_nodes(size: tuple[int, int, int]) -> None:
+    """Groups of nodes are split in turn, and experts come into groups where they had no copy."""
+    traffic = Traffic(tokens=3000, layers=2, experts=64, top_k=4)
+    before, after = (RoutingStatistics.of_ids(generate_trace(traffic, seed).ids, 64) for seed in (1, 2))
+    topology = h100_nodes(*size)
+    current, anew = solve(before, topology).placement, solve(after, topology).after.seconds
+    some = solve(after, topology, current, Limits(max_moved_slots=50))
+    free = solve(after, topology, current)
+    assert some.before is not None and free.before is not None
+    assert some.moved_slots <= 50
+    assert some.after.seconds < 0.95 * some.before.seconds
+    for layer, figures in enumerate(free.after.by_layer):
+        assert figures.seconds < free.before.by_layer[layer].seconds
+    assert free.before.seconds - free.after.seconds > 0.5 * (free.before.seconds - anew)
+
+
 def on_nodes(placement: Placement, topology: Topology) -> NDArray[np.int64]:
     """int64 ``[layers, experts]``: nodes that each expert has copies on."""
     at = [placement.held[:, :, topology.node_index == node].any(axis=2) for node in range(topology.nodes)]

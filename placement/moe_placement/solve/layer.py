@@ -167,7 +167,9 @@ def _start(
     present = problem.least > 0
     if current is not None:
         bits = np.stack([current[:, inside].any(axis=1) for inside in parts.shards], axis=1)
-        return np.where(present, (bits << np.arange(len(parts.shards))).sum(axis=1), 0).astype(np.int64)
+        held = np.where(present, (bits << np.arange(len(parts.shards))).sum(axis=1), 0).astype(np.int64)
+        part_kernel.admit(problem.load, present, slots_of, capacity, parts.share, held)
+        return held
     masks = np.zeros(len(problem.load), dtype=np.int64)
     affinity = 1.0 if len(problem.sets) else 0.0
     seed_kernel.seed_masks(

@@ -12,6 +12,7 @@ from moe_placement.solve.price_kernel import popcount
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @compiled
@@ -44,6 +45,32 @@ def fewest_parts(load: Floats, least: Ints, share: Floats) -> Ints:
             fewest[e] = int(min(max(float(least[e]), heavy), float(len(share))))
         fewest[e] = min(fewest[e], len(share))
     return fewest
+
+
+@compiled
+def admit(load: Floats, present: Bools, slots_of: Ints, capacity: Ints, share: Floats, masks: Ints) -> None:
+    """Give each expert that is new in this region (moved here by the split above) a part: where there is room, the one
+    that is fullest least, else the one with most room.
+    """
+    experts, parts = len(load), len(capacity)
+    free, filled = capacity.copy(), np.zeros(parts)
+    for e in range(experts):
+        count = popcount(masks[e])
+        for p in range(parts):
+            if (masks[e] >> p) & 1:
+                free[p] -= slots_of[e, count]
+                filled[p] += load[e] / count
+    for e in range(experts):
+        if not present[e] or masks[e] != 0:
+            continue
+        best = 0
+        for p in range(1, parts):
+            both = min(free[p], free[best]) >= slots_of[e, 1]
+            if filled[p] / share[p] < filled[best] / share[best] if both else free[p] > free[best]:
+                best = p
+        masks[e] = 1 << best
+        free[best] -= slots_of[e, 1]
+        filled[best] += load[e]
 
 
 @compiled

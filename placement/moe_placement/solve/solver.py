@@ -166,7 +166,11 @@ class _Job:
             held = place_layer(problem, self.topology)
             held = held if self._fits(held, layer) else self._by_load(layer)
             return _Result(held, None, self._judge(layer, held), not self._late())
-        found = improve_layer(problem, self.topology, base, int(self.budgets[layer]))
+        budget = int(self.budgets[layer])
+        found = self._completed(improve_layer(problem, self.topology, base, budget), layer)
+        beyond = self._made(found, layer) - budget
+        if 0 < beyond <= budget:  # parts of a split round what they may make
+            found = self._completed(improve_layer(problem, self.topology, base, budget - beyond), layer)
         if self._fits(found, layer):
             figures = self._judge(layer, found)
             if figures.seconds < before.seconds:
@@ -190,6 +194,21 @@ class _Job:
             spread_over_nodes(held, self.topology, self.limits.min_copies, UNLIMITED)
         return held
 
+    def _completed(self, held: Bools, layer: int) -> Bools:
+        """With copies of experts that a split found no room for, where there is any."""
+        from moe_placement.solve.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
+
+        need = np.full(len(held), self.limits.min_copies, dtype=np.int64)
+        if (held.sum(axis=1) < need).any():
+            fill(self.load[layer], held, need, self.topology.slots, self.topology.share)
+        return held
+
+    def _made(self, held: Bools, layer: int) -> int:
+        """New copies beyond those that repairs make."""
+        if self.before is None or self.fallback is None:
+            return 0
+        return int((held & ~self.before[layer]).sum() - (self.fallback[layer] & ~self.before[layer]).sum())
+
     def _fits(self, held: Bools, layer: int) -> bool:
         """Whether a result keeps the limits; the search aims at them, this makes sure."""
         enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
@@ -197,9 +216,7 @@ class _Job:
             return bool(enough)
         apart, was_apart = self._nodes(held), self._nodes(self.fallback[layer])
         enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
-        repaired = int((self.fallback[layer] & ~self.before[layer]).sum())
-        made = int((held & ~self.before[layer]).sum())
-        return bool(enough) and made <= int(self.budgets[layer]) + repaired
+        return bool(enough) and self._made(held, layer) <= int(self.budgets[layer])
 
     def _nodes(self, held: Bools) -> NDArray[np.int64]:
         """int64 ``[experts]``: on how many nodes each expert has copies."""
