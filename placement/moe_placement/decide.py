@@ -176,7 +176,7 @@ def _noise(
     All evidence is halved at random; var(gain of one half - gain of the other) is 4 times the variance of the gain on
     the whole.
     """
-    counts = np.sum([window.load for window in windows], axis=0).round().astype(np.int64)
+    counts = np.sum([window.load for window in windows], axis=0)
     ids = np.concatenate([window.sample.ids for window in windows])
     top_k = windows[0].shape.top_k
     differences = []
@@ -188,10 +188,9 @@ def _noise(
                 simulate(half, current, topology).seconds - simulate(half, new, topology).seconds for half in halves
             ]
         else:
-            half = random.binomial(counts, 0.5)
-            gains = [
-                _load_gain(part.astype(np.float64), current, new, topology, top_k) for part in (half, counts - half)
-            ]
+            # A binomial's mean and deviation: decayed counts are no whole numbers, and few of them are much noise.
+            half = np.clip(counts / 2 + np.sqrt(counts) / 2 * random.normal(size=counts.shape), 0, counts)
+            gains = [_load_gain(part, current, new, topology, top_k) for part in (half, counts - half)]
         differences.append(gains[0] - gains[1])
     return float(np.sqrt(np.mean(np.square(differences))) / 2)
 

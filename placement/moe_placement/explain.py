@@ -50,8 +50,10 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
         )
         return Explanation(text + cut, ())
     if plan.moved_slots == 0:
-        why = plan.due if plan.repairs else "no placement within the limits was found to be better"
-        return Explanation(f"Nothing to move: {why}; {_figures(plan)}.{cut}", ())
+        why = "Nothing to move: no placement within the limits was found to be better"
+        if plan.repairs:
+            why = f"No copy has to be made: {plan.due}"
+        return Explanation(f"{why}; {_figures(plan)}.{cut}", ())
     before = plan.before
     parts = [
         f"Moving {plan.moved_slots} copies ({plan.moved_bytes / 1e9:.3g} GB) takes a modelled layer from "

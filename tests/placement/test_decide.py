@@ -66,6 +66,14 @@ def test_a_shift_is_followed_once_evidence_shows_it() -> None:
     assert "saves" in decision.reasons[0]
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.4, 0.1, 1e-6])
+def test_a_few_tokens_are_no_evidence(factor: float) -> None:
+    few = RoutingStatistics(2, 32, 2, capacity=0)
+    few.add([[[0, 1], [0, 1]], [[2, 3], [2, 3]], [[0, 2], [1, 2]]])
+    few.decay(factor)
+    assert not judged(few, few).accepted
+
+
 def test_a_shift_that_only_the_plan_saw_is_not() -> None:
     decision = judged(window(1, hot=6.0), window(2))
     assert not decision.accepted

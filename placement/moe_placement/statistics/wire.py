@@ -60,12 +60,15 @@ def decode_statistics(data: bytes) -> RoutingStatistics:
     head, _, packed = data.partition(b"\n")
     header = parse_header(head)
     size = part_bytes(header.parts)
+    unpacker = zlib.decompressobj()
     try:
-        body = zlib.decompressobj().decompress(packed, size + 1)
+        body = unpacker.decompress(packed, size + 1)
     except zlib.error as error:
         raise InvalidStatisticsError(f"damaged statistics: {error}") from error
     if len(body) != size:
         raise InvalidStatisticsError(f"damaged statistics: {len(body)} bytes where {size} were announced")
+    if not unpacker.eof or unpacker.unused_data:
+        raise InvalidStatisticsError("damaged statistics: cut short, or followed by something else")
     arrays = _split(body, header.parts)
     _check(header, arrays)
     return _restored(header, arrays)
