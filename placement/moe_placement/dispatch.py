@@ -70,9 +70,14 @@ def layer_copies(placement: Placement, topology: Topology, layer: int) -> LayerC
         MismatchError: no such layer, or a topology of another number of shards.
     """
     whole(MismatchError, "layer", layer, most=placement.layers - 1)
+    check_same_shards(placement, topology)
+    return copies_of(placement.held[layer], topology)
+
+
+def check_same_shards(placement: Placement, topology: Topology) -> None:
+    """Raise ``MismatchError`` where there are not equally many."""
     if placement.shards != topology.shards:
         raise MismatchError(f"the placement has {placement.shards} shards, the topology {topology.shards}")
-    return copies_of(placement.held[layer], topology)
 
 
 def copies_of(held: NDArray[np.bool_], topology: Topology) -> LayerCopies:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.cost import LayerTraffic
-from moe_placement.dispatch import copies_of
+from moe_placement.dispatch import check_same_shards, copies_of
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
 from moe_placement.simulate import Figures, figures_of, judge, summarise
@@ -21,8 +21,7 @@ def figures_on(statistics: RoutingStatistics, placement: Placement, topology: To
         MismatchError: statistics of another model than the placement's, or a topology with other shards.
     """
     check_same_model(statistics, placement)
-    if placement.shards != topology.shards:
-        raise MismatchError(f"the placement has {placement.shards} shards, the topology {topology.shards}")
+    check_same_shards(placement, topology)
     ids, held = statistics.sample.ids, placement.held
     experts, top_k = statistics.shape.experts, statistics.shape.top_k
     if len(ids):

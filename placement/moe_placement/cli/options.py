@@ -25,7 +25,7 @@ LIMITS = {
     "max_moved_bytes": "the same in bytes of weights",
     "time_limit": "seconds after which no further search begins",
     "risk": "standard deviations that the load of a node or shard is assumed to surge by",
-    "node_locality": "keep all copies of an expert on one node, beyond what --min-copies asks for",
+    "node_locality": "keep an expert on one node, but for --min-copies and for more load than a node's part",
     "samples": "sampled expert sets per layer to look at",
     "workers": "threads",
     "seed": "of the search; equal ones give equal plans",

@@ -10,6 +10,12 @@ from moe_placement.topology import Topology
 Bools = NDArray[np.bool_]
 
 
+def copies_by_node(held: Bools, topology: Topology) -> NDArray[np.int64]:
+    """int64 ``[experts, nodes]``: copies that each expert has on each node, for ``held`` bool ``[experts, shards]``."""
+    at = [held[:, topology.node_index == node].sum(axis=1) for node in range(topology.nodes)]
+    return np.stack(at, axis=1).astype(np.int64)
+
+
 def spread_over_nodes(held: Bools, topology: Topology, min_copies: int, limit: int) -> int:
     """Trade copies until every expert is on ``min_copies`` nodes, as far as single trades get there; returns how many
     copies moved, at most ``limit``.
@@ -17,9 +23,10 @@ def spread_over_nodes(held: Bools, topology: Topology, min_copies: int, limit: i
     ``held`` bool ``[experts, shards]`` is changed; shards keep their numbers of copies, unless they have room for one.
     No trade takes another expert off a node that it needs.
     """
-    node = topology.node_index
-    wanted = min(min_copies, len(np.unique(node[topology.slots > 0])))
-    on = np.stack([held[:, node == n].sum(axis=1) for n in range(topology.nodes)], axis=1)  # [experts, nodes]
+    if min_copies == 1:
+        return 0
+    wanted = min(min_copies, len(np.unique(topology.node_index[topology.slots > 0])))
+    on = copies_by_node(held, topology)
     moved = 0
     for expert in np.flatnonzero((on > 0).sum(axis=1) < wanted):
         while (on[expert] > 0).sum() < wanted and moved + 2 <= limit:

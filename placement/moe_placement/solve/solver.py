@@ -18,7 +18,7 @@ from moe_placement.initial import balanced_placement
 from moe_placement.placement import EMPTY, Placement
 from moe_placement.simulate import Figures, judge, summarise
 from moe_placement.solve.limits import Limits
-from moe_placement.solve.nodes import spread_over_nodes
+from moe_placement.solve.nodes import copies_by_node, spread_over_nodes
 from moe_placement.solve.plan import Plan, _like
 from moe_placement.solve.problem import UNLIMITED, LayerProblem
 from moe_placement.statistics import RoutingStatistics
@@ -190,8 +190,7 @@ class _Job:
         replicate(load, copies, int(slots.sum()) - int(copies.sum()), int((slots > 0).sum()))
         if fill(load, held, copies, slots, self.topology.share) > 0:
             held = balanced_placement(1, len(load), self.topology.shard_slots, self.limits.min_copies).held[0].copy()
-        if self.limits.min_copies > 1:
-            spread_over_nodes(held, self.topology, self.limits.min_copies, UNLIMITED)
+        spread_over_nodes(held, self.topology, self.limits.min_copies, UNLIMITED)
         return held
 
     def _completed(self, held: Bools, layer: int) -> Bools:
@@ -214,15 +213,11 @@ class _Job:
         enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
         if self.before is None or self.fallback is None:
             return bool(enough)
-        apart, was_apart = self._nodes(held), self._nodes(self.fallback[layer])
+        apart, was_apart = (
+            (copies_by_node(copies, self.topology) > 0).sum(axis=1) for copies in (held, self.fallback[layer])
+        )
         enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
         return bool(enough) and self._made(held, layer) <= int(self.budgets[layer])
-
-    def _nodes(self, held: Bools) -> NDArray[np.int64]:
-        """int64 ``[experts]``: on how many nodes each expert has copies."""
-        index = self.topology.node_index
-        at_node = np.stack([held[:, index == node].any(axis=1) for node in range(self.topology.nodes)])
-        return np.asarray(at_node.sum(axis=0), dtype=np.int64)
 
     def _judge(self, layer: int, held: Bools) -> Figures:
         if len(self.sample):
@@ -251,7 +246,7 @@ def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats, 
         if short and fill(load[layer], held[layer], need, topology.slots, share):
             held[layer] = balanced_placement(1, experts, topology.shard_slots, min_copies).held[0]
     left = UNLIMITED if allowed is None else allowed - int((held & ~before).sum())
-    for layer in range(layers if min_copies > 1 else 0):
+    for layer in range(layers):
         left -= spread_over_nodes(held[layer], topology, min_copies, left)
     return held
 
