@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from moe_operator.api import MoEDeployment
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged
-from moe_operator.reconcile.world import Finding, KeyHashes, World
+from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
 from moe_placement.wire.applications import (
     API,
     EXPERTS,
@@ -105,7 +105,7 @@ def _next_goal(world: World, change: ModelChange | None) -> Goal:
 
 def _runs_another_model(world: World) -> bool:
     wanted = world.model.model_dump(mode="json")
-    return any(config.get("args", {}).get("model") != wanted for config in world.submitted.values())
+    return any(model_args(config) != wanted for config in world.submitted.values())
 
 
 def _is_on_its_way_out(world: World) -> bool:
@@ -148,7 +148,7 @@ def _served_name(world: World) -> str:
     """The name of the model that runs: it must not answer to the name of the one that shall replace it."""
     if world.running_model == world.model:
         return world.moe.served_name
-    return str(world.submitted_config(world.core_name, API).get("served_name", world.moe.served_name))
+    return str(world.submitted_config(world.core_name, API).get("served_name") or world.moe.served_name)
 
 
 def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
@@ -162,4 +162,5 @@ def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
 
 def _slots_given(world: World, name: str) -> int:
     """What a shard has; until the directory has settled, fewer could drop copies that requests are still sent to."""
-    return int(world.submitted_config(name, EXPERTS).get("slots_per_shard", 0))
+    given = world.submitted_config(name, EXPERTS).get("slots_per_shard")
+    return given if isinstance(given, int) and given > 0 else 0

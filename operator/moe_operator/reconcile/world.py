@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -92,7 +92,7 @@ class World:
     @cached_property
     def running_model(self) -> ModelArgs:
         """Those by which what was submitted last loads its model; those of the spec before the first."""
-        args = self.submitted.get(self.core_name, {}).get("args", {}).get("model")
+        args = model_args(self.submitted.get(self.core_name, {}))
         try:
             return ModelArgs.model_validate(args) if args else self.model
         except ValidationError:
@@ -140,9 +140,7 @@ class World:
         if self.core_name in configs or self.remembered is None:
             return configs
         remembered = {application["name"]: application for application in self.remembered.applications}
-        same = all(
-            config.get("args", {}).get("model") == self.model.model_dump(mode="json") for config in remembered.values()
-        )
+        same = all(model_args(config) == self.model.model_dump(mode="json") for config in remembered.values())
         return {**remembered, **configs} if same else configs
 
     @cached_property
@@ -155,9 +153,10 @@ class World:
 
     def submitted_config(self, application: str, deployment: str) -> Mapping[str, Any]:
         """The ``user_config`` that a deployment of an application was given last; empty before the first."""
-        for entry in self.submitted.get(application, {}).get("deployments", ()):
-            if entry["name"] == deployment:
-                return entry.get("user_config") or {}
+        entries = self.submitted.get(application, {}).get("deployments")
+        for entry in entries if isinstance(entries, Sequence) else ():
+            if isinstance(entry, Mapping) and entry.get("name") == deployment:
+                return _mapping(entry.get("user_config"))
         return {}
 
     @property
@@ -173,6 +172,15 @@ class World:
     def shard_name(self, index: int) -> str:
         """Name of the application of shard ``index``."""
         return shard_application_name(self.core_name, index)
+
+
+def model_args(config: Mapping[str, Any]) -> Any:
+    """The model that an application was told to load; None if it was not. (Somebody else may have edited it.)"""
+    return _mapping(config.get("args")).get("model")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def is_certainly_empty(serve: ServeState, core: str, absent_seconds: float) -> bool:

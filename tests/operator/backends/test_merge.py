@@ -180,7 +180,41 @@ def test_serve_is_started_with_the_options_of_the_first_change_that_has_some() -
 
 
 @pytest.mark.parametrize(
-    "answer", [[], {}, {"applications": []}, {"applications": {"a": {}}}, {"applications": {"a": {"status": "?"}}}]
+    "details",
+    [
+        {"deployed_app_config": {"import_path": "shop:app"}},
+        {"deployed_app_config": {"import_path": "shop:app", "route_prefix": None, "deployments": None}},
+        {"deployed_app_config": {"import_path": 7, "route_prefix": 7, "args": [], "deployments": [7]}},
+        {"deployed_app_config": {}, "status": "A_WORD_OF_A_LATER_RAY", "message": 7, "source": 7, "route_prefix": 7},
+        {"deployed_app_config": {}, "deployments": [], "message": None},
+        {"deployed_app_config": None, "deployments": {"d": None, "e": {"message": ["x"]}}},
+    ],
+)
+def test_whatever_a_foreign_application_lacks_it_stays_as_it_is(details: Any) -> None:
+    """Ray leaves out what was left to its default, also the name; that is then its key."""
+    there = parse_state({"applications": {"default": {"status": "RUNNING", **details}}})
+    merged = merge(there, [Change("a", (core("a", "/team/a"),))])
+    assert merged.conflicts == {}
+    kept = [] if details["deployed_app_config"] is None or "source" in details else [details["deployed_app_config"]]
+    assert list(merged.applications) == [*kept, core("a", "/team/a")]
+    assert not merge(there, [Change("b", ())]).changed
+
+
+def test_a_foreign_application_without_a_name_has_its_route() -> None:
+    there = parse_state({"applications": {"default": {"status": "RUNNING", "deployed_app_config": {}}}})
+    assert merge(there, [Change("a", (core("a", "/"),))]).conflicts == {"a": Conflict("/", "default")}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        {"applications": []},
+        {"applications": {"a": {}}},
+        {"applications": {"a": {"status": 7}}},
+        {"applications": {"a": {"status": "RUNNING", "deployed_app_config": ["?"]}}},
+    ],
 )
 def test_what_is_not_serves_answer_is_refused(answer: Any) -> None:
     with pytest.raises(ValueError, match="application"):

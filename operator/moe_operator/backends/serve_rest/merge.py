@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_operator.backends.serve_rest.state import Application, ServeState, route_of
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 Config = Mapping[str, Any]
@@ -111,7 +111,7 @@ def _conflict(state: ServeState, wanted: Mapping[str, Config], change: Change) -
             return Conflict(None, name)
     others = [other for other in _routes(state, wanted) if not belongs(other.application, change.core)]
     for application in change.applications:
-        mine = _Route.of(application)
+        mine = _Route.of(application["name"], application)
         conflict = mine and (_same(mine, others) or _nested(mine, others, wanted))
         if conflict:
             return conflict
@@ -127,9 +127,10 @@ class _Route:
     is_api: bool = False
 
     @classmethod
-    def of(cls, config: Config) -> _Route | None:
-        prefix = config.get("route_prefix", "/")
-        return None if prefix is None else cls(prefix, config["name"], config.get("import_path") == CORE_IMPORT_PATH)
+    def of(cls, name: str, config: Config) -> _Route | None:
+        """Of the application ``name``: Ray leaves the name out of a configuration that left it to its default."""
+        prefix = route_of(config)
+        return None if prefix is None else cls(prefix, name, config.get("import_path") == CORE_IMPORT_PATH)
 
     def path_of(self, other: _Route) -> str | None:
         """The path of this one's api that ``other`` would take, if it would."""
@@ -146,7 +147,7 @@ def _same(mine: _Route, others: Sequence[_Route]) -> Conflict | None:
 def _nested(mine: _Route, others: Sequence[_Route], wanted: Mapping[str, Config]) -> Conflict | None:
     """Of two, the one that came later; what has its route already is not disturbed for another's sake."""
     before = wanted.get(mine.application)
-    if before is not None and _Route.of(before) == mine:
+    if before is not None and _Route.of(mine.application, before) == mine:
         return None
     for other in others:
         path = other.path_of(mine) or (other.prefix if mine.path_of(other) else None)
@@ -158,7 +159,7 @@ def _nested(mine: _Route, others: Sequence[_Route], wanted: Mapping[str, Config]
 def _routes(state: ServeState, wanted: Mapping[str, Config]) -> list[_Route]:
     """Of those that run without REST, those on their way out and those wanted."""
     others = (_Route(a.route_prefix, n) for n, a in state.applications.items() if n not in wanted and a.route_prefix)
-    return [*others, *(route for config in wanted.values() if (route := _Route.of(config)))]
+    return [*others, *(route for name, config in wanted.items() if (route := _Route.of(name, config)))]
 
 
 def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-Status = Literal["NOT_STARTED", "DEPLOYING", "DEPLOY_FAILED", "RUNNING", "UNHEALTHY", "DELETING"]
+from typing import Any
 
 # Fields beside ``applications`` that a GET tells and a PUT takes. A PUT without them would reset them to defaults
 # (``target_capacity`` takes effect at once). Those that no GET tells (``logging_config``, ``tracing_config``) stay as
@@ -16,17 +14,19 @@ KEPT_OPTIONS = ("proxy_location", "http_options", "grpc_options", "target_capaci
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """One application.
+    """One application, ours or anybody's: of a foreign one any field may be missing or of another release of Ray.
 
     Attributes:
-        config: as it was submitted; None while it is being deleted, or if it was not deployed by REST.
+        status: Serve's word, such as RUNNING, DEPLOYING, DEPLOY_FAILED, UNHEALTHY, DELETING.
+        config: as it was submitted, without what was left to its default, be it the name; None while it is being
+            deleted, or if it was not deployed by REST.
         declarative: whether it was deployed by REST and so is subject to the next PUT.
         route_prefix: where it is, or will be, reached; None without a route.
         problems: what its deployments complain of, by deployment.
     """
 
     name: str
-    status: Status
+    status: str
     message: str = ""
     config: Mapping[str, Any] | None = None
     declarative: bool = True
@@ -62,27 +62,33 @@ def parse_state(answer: Any) -> ServeState:
 
 
 def _application(name: str, fields: Any) -> Application:
-    if not isinstance(fields, dict) or fields.get("status") not in get_args(Status):
-        raise ValueError(f"application {name!r} has no status that this release knows")
+    if not isinstance(fields, dict) or not isinstance(fields.get("status"), str):
+        raise ValueError(f"application {name!r} has no status")
     config = fields.get("deployed_app_config")
+    if not isinstance(config, dict | None):
+        raise ValueError(f"the configuration of application {name!r} is no object")  # it could not be put back
     return Application(
         name=name,
         status=fields["status"],
         message=str(fields.get("message") or ""),
         config=config,
         declarative=fields.get("source", "declarative") == "declarative",
-        route_prefix=_route(fields.get("route_prefix"), config),
-        problems={
-            deployment: str(details["message"])
-            for deployment, details in (fields.get("deployments") or {}).items()
-            if details.get("message")
-        },
+        route_prefix=_text(fields.get("route_prefix")) or route_of(config),
+        problems=_problems(fields.get("deployments")),
     )
 
 
-def _route(live: str | None, config: Mapping[str, Any] | None) -> str | None:
-    """The live route, else the one it will get: Serve's default is ``/``."""
-    if live is not None or config is None:
-        return live
-    route = config.get("route_prefix", "/")
-    return None if route is None else str(route)
+def route_of(config: Mapping[str, Any] | None) -> str | None:
+    """The route that a configuration asks for: Serve's default is ``/``; None without a route."""
+    return None if config is None else _text(config.get("route_prefix", "/"))
+
+
+def _problems(deployments: Any) -> dict[str, str]:
+    if not isinstance(deployments, dict):
+        return {}
+    details = {name: each for name, each in deployments.items() if isinstance(each, dict)}
+    return {name: str(each["message"]) for name, each in details.items() if each.get("message")}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
