@@ -28,31 +28,6 @@ NAME_RULE = Rule(
     field_path=".metadata",
 )
 
-_SLOTS = "self.spec.experts.?slotsPerShard.orValue(self.status.?slotsPerShard.orValue(0))"
-_NEEDED = "self.status.model.experts * self.spec.experts.copies.min"
-
-# Writes of the status and of finalizers leave spec.experts as it is, so they always pass. While spec.model changes too,
-# status.model still describes the old one and is no judge.
-CAPACITY_RULE = Rule(
-    rule=(
-        "self.spec.experts == oldSelf.spec.experts || self.spec.model != oldSelf.spec.model "
-        "|| self.spec.experts.shards <= 0 || !has(self.status) "
-        f"|| !has(self.status.model) || self.spec.experts.shards * {_SLOTS} >= {_NEEDED}"
-    ),
-    message=(
-        "spec.experts.shards is %s with %s slots per shard: the %s experts of this model in copies.min %s need %s "
-        "slots per layer; use more shards, a smaller copies.min or a larger slotsPerShard"
-    ),
-    values=(
-        "self.spec.experts.shards",
-        _SLOTS,
-        "self.status.model.experts",
-        "self.spec.experts.copies.min",
-        _NEEDED,
-    ),
-    field_path=".spec.experts.shards",
-)
-
 
 class ObjectMeta(ApiModel):
     """The part of an object's metadata that the operator reads."""
@@ -96,7 +71,7 @@ class Identity(ApiModel):
 class MoEDeployment(Identity):
     """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE, CAPACITY_RULE))
+    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE))
 
     spec: MoEDeploymentSpec
     """What is asked for."""

@@ -111,7 +111,7 @@ class Reason(_Told):
 
     # What only the model can tell about the spec.
     TOO_MANY_SHARDS = "TooManyShards", "There are more shards than experts per MoE layer: use fewer shards."
-    INSUFFICIENT_SLOTS = "InsufficientSlots", "shards x slotsPerShard is less than experts x copies.min."
+    INSUFFICIENT_SLOTS = "InsufficientSlots", "No number of shards can hold the copies: see slotsPerShard, copies.min."
 
     # Ray.
     RAY_UNREACHABLE = "RayUnreachable", "Nothing answers at spec.runtime.rayCluster; tried again with growing delay."
@@ -122,6 +122,10 @@ class Reason(_Told):
     ROUTE_PREFIX_TAKEN = (
         "RoutePrefixTaken",
         "Another application has routePrefix, or a path of the API below it, or the reverse: choose another.",
+    )
+    ROUTE_PREFIX_RESERVED = (
+        "RoutePrefixReserved",
+        "routePrefix begins with the name of another namespace, which owns it: use one segment, or the own namespace.",
     )
     FOREIGN_WRITER = "ForeignWriter", "Somebody else's Serve configuration removed applications; they were put back."
     DEPLOY_FAILED = "DeployFailed", "Serve could not start an application; the message has its words."

@@ -72,26 +72,12 @@ interrupts a request."""
 class Experts(ApiModel):
     """The expert shards: processes that hold the experts of all MoE layers between them."""
 
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            Rule(
-                # A negative number is told of once, as what it is.
-                rule="self.shards <= 0 || self.copies.min <= self.shards",
-                message=(
-                    "spec.experts.copies.min is %s but spec.experts.shards is %s: copies live on distinct shards, "
-                    "so use more shards or fewer copies"
-                ),
-                values=("self.copies.min", "self.shards"),
-                field_path=".copies.min",
-            )
-        )
-    )
-
     shards: int = Field(default=1, ge=0, le=1024)
-    """Number of expert shards; `kubectl scale` sets it. 0 puts the deployment to sleep."""
+    """Number of expert shards; `kubectl scale` sets it. 0 puts the deployment to sleep. Where the copies need \
+more, so many run (status.shards)."""
     slots_per_shard: int | None = Field(default=None, ge=1, le=4096)
     """Experts that a shard can hold per layer. Default: what the copies need when the deployment is created, kept \
-from then on (status.slotsPerShard)."""
+from then on (status.slotsPerShard). More shards run than asked for where the copies need their slots."""
     copies: Copies = Copies()
     """How many copies of each expert there are."""
 

@@ -12,7 +12,7 @@ from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus, Reas
 from moe_operator.api.status import ConditionStatus
 from moe_operator.reconcile.diagnosis import runtime_problem
 from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves
+from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.world import Finding, World
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -134,7 +134,7 @@ def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition
         return _condition(world, kind, "True", stage)
     if plan.step is Step.SLEEP:
         return _condition(world, kind, "False", _idle(world, plan))
-    return _condition(world, kind, "False", Finding(Reason.SETTLED, "what runs is what the spec asks for"))
+    return _condition(world, kind, "False", settled(world))
 
 
 def _degraded(world: World, problem: Finding | None) -> Condition:

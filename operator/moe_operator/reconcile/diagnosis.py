@@ -62,30 +62,36 @@ def runtime_problem(world: World) -> Finding | None:
 def _conflict(world: World, conflict: Conflict | None) -> Finding | None:
     if conflict is None:
         return None
-    owner, removal = _owner(world, conflict.owner), _removal(world, conflict.owner)
+    removal = _removal(world, conflict.owner)
     if conflict.route is None:
         return Finding(
             Reason.NAME_CONFLICT,
-            f"{owner} on this Ray cluster has a name of this deployment's and is left alone: delete it{removal}",
+            f"Serve application {conflict.owner!r} on this Ray cluster has a name of this deployment's and is left "
+            f"alone: delete it{removal}",
         )
+    owner, known = _owner(world, conflict.owner)
     if conflict.path:
+        where = f"{conflict.path} is a path of {owner}" if known else f"a path above or below it is of {owner}"
         return Finding(
             Reason.ROUTE_PREFIX_TAKEN,
-            f"spec.serving.routePrefix is {conflict.route}, and {conflict.path} on this Ray cluster is of {owner}: "
+            f"spec.serving.routePrefix is {conflict.route}, and {where}: "
             f"Serve would send requests for the one to the other; choose another prefix{removal}",
         )
     return Finding(
         Reason.ROUTE_PREFIX_TAKEN,
-        f"spec.serving.routePrefix is {conflict.route}, which {owner} has on this Ray cluster: choose another{removal}",
+        f"spec.serving.routePrefix is {conflict.route}, which {owner} has: choose another{removal}",
     )
 
 
-def _owner(world: World, application: str) -> str:
+def _owner(world: World, application: str) -> tuple[str, bool]:
+    """Who has a route, and whether it may be named: of other namespaces a tenant knows no more than that one does."""
     ours = _OURS.match(application)
-    if not ours or ours["core"] == world.core_name:
-        return f"Serve application {application!r}"
+    if not ours or ours["namespace"] != world.moe.metadata.namespace:
+        return "another application on this Ray cluster", False
     whose = f"MoEDeployment {ours['namespace']}/{ours['name']}"
-    return f"an earlier {whose} (or one of another Kubernetes cluster)" if _namesake(world, application) else whose
+    if _namesake(world, application):
+        return f"an earlier {whose} (or one of another Kubernetes cluster)", True
+    return whose, True
 
 
 def _namesake(world: World, application: str) -> str | None:

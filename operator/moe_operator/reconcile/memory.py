@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moe_operator.backends.serve_rest.merge import Conflict
+
 LOSS_SECONDS = 300.0
 """For how long it is told that a foreign writer removed applications."""
 
@@ -15,12 +17,14 @@ class Memory:
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
         token: the one that reached its Ray cluster last; the Secret may go before the object does.
+        conflict: why its last change was left out, if it was.
         reported: whether the directory of the core application that runs has reported.
     """
 
     uid: str
     term: int = 0
     token: str | None = None
+    conflict: Conflict | None = None
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None

@@ -16,6 +16,9 @@ from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_placement.wire.codec import decode_placement, encode_placement
 from moe_placement.wire.model import ModelFacts
 
+MAX_TOLD_REVISION = 2**31
+"""A status may have been written by anybody; no deployment comes near so many placements."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -64,19 +67,37 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
     """Slots of a shard per layer: what the spec says, else what they were, else what the copies need.
 
     They are kept while the model stays: how much memory a shard may take must not follow from how many there are.
+    Serve knows them for as long as it runs something. The status is asked only when Ray has lost them: whoever may
+    write there could set ``spec.experts.slotsPerShard`` as well, and it is bounded by what has an effect.
     """
     spec, status = world.moe.spec.experts, world.moe.status
     if spec.slots_per_shard is not None:
         return spec.slots_per_shard
-    if status.slots_per_shard and status.model and status.model.digest == facts.digest:
-        return status.slots_per_shard
-    if _of_model(_decoded(world.target.placement), facts):
+    if _of_model(_decoded(world.target.placement), facts) and world.target.slots_per_shard:
         return world.target.slots_per_shard
-    return -(-facts.experts * spec.copies.min // spec.shards)
+    told = status.slots_per_shard or 0
+    if told > 0 and status.model and status.model.digest == facts.digest:
+        return min(told, facts.experts)
+    return -(-facts.experts * spec.copies.min // max(spec.shards, spec.copies.min))
+
+
+def wanted_shards(world: World) -> int:
+    """Shards that shall run: those asked for or, once the model is known, the fewest that can hold its copies."""
+    if world.facts is None:
+        return world.moe.spec.experts.shards
+    return _shards_to_run(world.moe, world.facts, slots_per_shard(world, world.facts))
+
+
+def _shards_to_run(moe: MoEDeployment, facts: ModelFacts, slots: int) -> int:
+    """Copies live on distinct shards. An autoscaler wakes from 0 to 1 first, and must not be refused for that."""
+    spec = moe.spec.experts
+    if spec.shards == 0:
+        return 0
+    return max(spec.shards, spec.copies.min, -(-facts.experts * spec.copies.min // max(1, min(slots, facts.experts))))
 
 
 def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | None:
-    """Why so many shards of ``slots`` slots cannot serve a model, if so."""
+    """Why shards of ``slots`` slots cannot serve a model as the spec asks for, if so."""
     spec = moe.spec.experts
     if spec.shards > facts.experts:
         return Finding(
@@ -84,14 +105,17 @@ def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | N
             f"spec.experts.shards is {spec.shards}, but the model has {facts.experts} experts per MoE layer: "
             f"use at most {facts.experts} shards",
         )
-    wanted, there = facts.experts * spec.copies.min, min(slots, facts.experts) * spec.shards
-    if there < wanted:
-        enough = -(-wanted // spec.shards)
+    if _shards_to_run(moe, facts, slots) > facts.experts:
+        more_slots = spec.copies.min <= facts.experts
+        cure = (
+            f"set slotsPerShard to at least {spec.copies.min}, or use fewer copies"
+            if more_slots
+            else "use fewer copies"
+        )
         return Finding(
             Reason.INSUFFICIENT_SLOTS,
-            f"spec.experts: {facts.experts} experts in {spec.copies.min} copies need {wanted} slots per layer, but "
-            f"{spec.shards} shards of {slots} slots have {there}: set slotsPerShard to at least {enough}, or use more "
-            "shards or fewer copies",
+            f"spec.experts: {facts.experts} experts in {spec.copies.min} copies do not fit on shards of {slots} slots "
+            f"per layer, of which there can be {facts.experts}, as many as experts: {cure}",
         )
     return None
 
@@ -102,7 +126,7 @@ def _infeasible(error: InfeasiblePlacementError) -> Finding:
 
 def _shape(world: World, current: Placement | None, slots: int) -> tuple[int, ...]:
     """Slots of each shard: those wanted, then, without slots, those that cannot be removed yet."""
-    wanted = world.moe.spec.experts.shards
+    wanted = wanted_shards(world)
     staying = [i for i in range(wanted, current.shards if current else 0) if not _drained(world, current, i)]
     return (slots,) * wanted + (0,) * (max(staying, default=wanted - 1) + 1 - wanted)
 
@@ -147,10 +171,9 @@ def _decoded(text: str | None) -> Placement | None:
 
 
 def _next_revision(world: World) -> int:
-    """One more than any known: the directory's memory, Serve's, and, for when Ray lost both, the status."""
-    known = [world.target.revision]
-    if world.report:
-        known.append(world.report.revision)
-    if world.moe.status.placement:
-        known.append(world.moe.status.placement.revision)
-    return max(known) + 1
+    """One more than any known: the directory's memory and Serve's; where Ray lost both, the status."""
+    known = max(world.target.revision, world.report.revision if world.report else 0)
+    told = world.moe.status.placement
+    if known == 0 and told and 0 <= told.revision < MAX_TOLD_REVISION:
+        known = told.revision
+    return known + 1

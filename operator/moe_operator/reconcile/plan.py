@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 from urllib.parse import urlsplit
 
-from moe_operator.api import MoEDeployment
+from moe_operator.api import MoEDeployment, Reason
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged
 from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
@@ -29,6 +30,7 @@ from moe_placement.wire.applications import (
 RETRY_SECONDS = 30.0
 """An application that Serve could not start is removed, and so tried anew, this long after that was first seen."""
 
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Config = Mapping[str, Any]
@@ -54,7 +56,7 @@ class Plan:
     Attributes:
         applications: all that this deployment shall run; None to leave it as it is.
         target: the placement wanted.
-        problem: why the spec cannot be met with this model; what ran before goes on.
+        problem: why the spec cannot be met, with this model or at all; what ran before goes on.
         change: of the model, if one waits; what runs until then is the former model.
     """
 
@@ -71,6 +73,9 @@ def next_plan(world: World) -> Plan:
         return Plan(Step.NOTHING, target=world.target)
     if world.moe.spec.experts.shards == 0:
         return Plan(Step.SLEEP, ())
+    reserved = _reserved_prefix(world.moe)
+    if reserved:
+        return Plan(Step.NOTHING, target=world.target, problem=reserved)
     change = waiting_change(world) if _runs_another_model(world) else None
     if (_runs_another_model(world) and change is None) or _is_on_its_way_out(world):
         return Plan(Step.REPLACE, ())
@@ -94,6 +99,21 @@ def serve_http_options(moe: MoEDeployment) -> Config | None:
     if url.hostname not in _LOOPBACK:
         return None
     return {"host": "127.0.0.1" if url.hostname == "localhost" else url.hostname, "port": url.port or 80}
+
+
+def _reserved_prefix(moe: MoEDeployment) -> Finding | None:
+    """Why a route prefix is another namespace's: below its name are the default prefixes of its deployments.
+
+    Which namespaces there are, or will be, is not asked: whatever may be the name of one counts.
+    """
+    first, _, rest = moe.route_prefix.removeprefix("/").partition("/")
+    if not rest or first == moe.metadata.namespace or not _NAMESPACE.fullmatch(first):
+        return None
+    return Finding(
+        Reason.ROUTE_PREFIX_RESERVED,
+        f"spec.serving.routePrefix is {moe.route_prefix}: what is below /{first} belongs to the namespace of that "
+        f"name; use one of a single segment, such as /{moe.metadata.name}, or one below /{moe.metadata.namespace}",
+    )
 
 
 def _next_goal(world: World, change: ModelChange | None) -> Goal:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from moe_operator.api import ConditionType, Reason
 from moe_operator.reconcile.model_change import believed_to_serve
+from moe_operator.reconcile.placing import wanted_shards
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
 from moe_placement.wire.report import DirectoryReport, ShardReport
@@ -33,9 +34,9 @@ def ready_shards(world: World, report: DirectoryReport) -> int:
     return sum(has_its_experts(shard) and world.shard_name(shard.index) not in broken for shard in report.shards)
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 shard``, ``2 shards``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, many: str = "") -> str:
+    """``1 shard``, ``2 shards``; ``many`` where its plural is another."""
+    return f"{count} {noun}" if count == 1 else f"{count} {many or noun + 's'}"
 
 
 def shards_named(indices: Sequence[int], one: str, many: str) -> str:
@@ -64,6 +65,18 @@ def next_stage(world: World, plan: Plan) -> Finding | None:
     if report.model is None and report.model_problem is None:
         return Finding(Reason.INSPECTING_MODEL, "the directory is reading the model's config and tensor headers")
     return _shards(world, plan) or _experts(world, plan) or _attention(world)
+
+
+def settled(world: World) -> Finding:
+    """That nothing is waited for; and why more shards run than are asked for, if so."""
+    spec, running = world.moe.spec.experts, wanted_shards(world)
+    if running <= spec.shards:
+        return Finding(Reason.SETTLED, "what runs is what the spec asks for")
+    return Finding(
+        Reason.SETTLED,
+        f"spec.experts.shards is {spec.shards}, and {running} run: so many are needed for "
+        f"{counted(spec.copies.min, 'live copy', 'live copies')} of each expert (copies.min, slotsPerShard)",
+    )
 
 
 def _going_to_sleep(world: World) -> Finding | None:
@@ -129,7 +142,7 @@ def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
 
 def _leaving(world: World) -> list[int]:
     """Shards that are there and not asked for. Their numbers have no gaps."""
-    wanted, there = world.moe.spec.experts.shards, {application.name for application in world.shard_applications}
+    wanted, there = wanted_shards(world), {application.name for application in world.shard_applications}
     return [index for index in range(wanted, wanted + len(there)) if world.shard_name(index) in there]
 
 

@@ -121,6 +121,9 @@ class Reconciler:
         except RayError as error:
             return Outcome(), Finding(error.reason, str(error))
         memory.note_lost(outcome.lost, self.observer.clock())
+        if outcome.conflict and outcome.conflict != memory.conflict:
+            logger.warning("not written, since Serve application %r is in the way", outcome.conflict.owner)
+        memory.conflict = outcome.conflict
         if outcome.written:
             logger.info("Serve at %s was told to run %s", world.moe.ray_cluster.dashboard_url, _names(change))
         return outcome, None

@@ -305,7 +305,7 @@ def test_bad_models_are_told_of(operator, on_ray: Objects, ray_cluster: LocalRay
     good = {"source": {"path": str(TINY)}}
     for reason, experts in {
         "TooManyShards": {"shards": 17},
-        "InsufficientSlots": {"shards": 2, "slotsPerShard": 15, "copies": {"min": 2}},
+        "InsufficientSlots": {"shards": 2, "slotsPerShard": 1, "copies": {"min": 2}},
     }.items():
         on_ray.patch("bad", json.dumps({"spec": {"model": good, "experts": experts}}))
         took[reason] = on_ray.wait_condition("bad", "Ready", "False", reason, TOLD)

@@ -125,8 +125,105 @@ def test_slots_are_kept_from_creation(make_plane) -> None:
     assert slots(plane.run()) == (4, 4, 4, 4)
     plane.settle()
     assert plane.moe.status.slots_per_shard == 4
+    # Of four slots each, no fewer than two hold eight experts.
     plane.change(shards=1)
-    assert plane.run().problem.reason == Reason.INSUFFICIENT_SLOTS
+    plane.settle()
+    assert plane.moe.status.shards == 2
+
+
+WOKEN = [
+    # asked for, and how many run: an autoscaler that wakes goes from 0 to 1 first
+    ({"shards": 1, "copies": {"min": 2}}, (8, 8)),
+    ({"shards": 3, "copies": {"min": 2}}, (6, 6, 6)),
+    ({"shards": 1, "slotsPerShard": 3}, (3, 3, 3)),
+    ({"shards": 2, "slotsPerShard": 3, "copies": {"min": 2}}, (3, 3, 3, 3, 3, 3)),
+    ({"shards": 1, "slotsPerShard": 100, "copies": {"min": 2}}, (100, 100)),
+    ({"shards": 5, "slotsPerShard": 3}, (3, 3, 3, 3, 3)),
+]
+
+
+@pytest.mark.parametrize(("experts", "runs"), WOKEN)
+def test_what_runs_is_at_least_what_the_copies_need(make_plane, experts: Any, runs: tuple[int, ...]) -> None:
+    plane = make_plane(**experts)
+    plane.settle()
+    assert slots(plane.run()) == runs
+    status = plane.tell()
+    assert (status.shards, status.ready_shards) == (len(runs), len(runs))
+    progressing = status.condition("Progressing")
+    assert progressing.reason == "Settled"
+    more = f"spec.experts.shards is {experts['shards']}, and {len(runs)} run"
+    assert progressing.message.startswith(more if len(runs) > experts["shards"] else "what runs is what the spec")
+
+
+def test_it_stays_so_when_it_is_scaled_below(make_plane) -> None:
+    plane = make_plane(shards=4, copies={"min": 2}, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=1, copies={"min": 2}, slotsPerShard=8)
+    plane.settle(8)
+    assert (slots(plane.run()), plane.moe.status.shards) == ((8, 8), 2)
+    plane.change(shards=0, copies={"min": 2}, slotsPerShard=8)
+    assert plane.run().applications == ()
+
+
+@pytest.mark.parametrize("told", [-1, 0, 1, 3, 8, 2**40])
+def test_slots_that_a_status_tells_are_believed_only_without_ray_and_within_reason(make_plane, told: int) -> None:
+    """Anybody with the right to write a status may have written it."""
+    plane = make_plane(shards=2)
+    plane.settle()
+    forged = plane.moe.status.model_copy(update={"slots_per_shard": told})
+    plane.moe = plane.moe.model_copy(update={"status": forged})
+    assert slots(plane.run()) == (4, 4)
+    plane.applications, plane.remembered = {}, None
+    plane.moe = plane.moe.model_copy(update={"status": forged})
+    plane.run()
+    assert slots(plane.run())[0] == {-1: 4, 0: 4, 2**40: 8}.get(told, told)
+
+
+@pytest.mark.parametrize(("told", "revision"), [(7, 8), (-7, 1), (2**63 - 1, 1)])
+def test_a_revision_that_a_status_tells(make_plane, told: int, revision: int) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    placed = plane.moe.status.placement.model_copy(update={"revision": told})
+    forged = plane.moe.status.model_copy(update={"placement": placed})
+    plane.moe = plane.moe.model_copy(update={"status": forged})
+    assert plane.run().target.revision == 1
+    plane.applications, plane.remembered, plane.placement = {}, None, None
+    plane.run()
+    assert plane.run().target.revision == revision
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reserved"),
+    [
+        ("/b", False),
+        ("/", False),
+        ("/team", False),
+        ("/team/other/deep", False),
+        ("/Team/x", False),
+        ("/v1.0/x", False),
+        ("/other", False),
+        ("/other/tiny", True),
+        ("/other/tiny/v1", True),
+        ("/kube-system/x", True),
+    ],
+)
+def test_what_is_below_the_name_of_another_namespace_is_its_own(make_plane, prefix: str, reserved: bool) -> None:
+    plane = make_plane(shards=2, spec={"serving": {"routePrefix": prefix}})
+    plan = plane.run()
+    assert (plan.step, plan.applications is None) == ((Step.NOTHING, True) if reserved else (Step.RUN, False))
+    status = plane.tell()
+    assert (status.condition("Degraded").reason == "RoutePrefixReserved") == reserved
+
+
+def test_what_runs_goes_on_when_its_prefix_becomes_another_namespaces(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, spec={"serving": {"routePrefix": "/other/tiny"}})
+    plane.settle()
+    status = plane.tell()
+    assert (status.condition("Ready").status, status.condition("Degraded").reason) == ("True", "RoutePrefixReserved")
+    assert status.url == "http://ray:8000/team/tiny/v1"
+    assert "one below /team" in status.condition("Degraded").message
 
 
 def test_slots_follow_another_model(make_plane) -> None:
@@ -143,12 +240,12 @@ def test_slots_follow_another_model(make_plane) -> None:
 def test_more_copies_and_more_slots(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    plane.change(shards=2, copies={"min": 2})
+    plane.change(shards=2, copies={"min": 16})
     refused = plane.run()
     assert refused.problem.reason == Reason.INSUFFICIENT_SLOTS
     assert refused.problem.message == (
-        "spec.experts: 8 experts in 2 copies need 16 slots per layer, but 2 shards of 4 slots have 8: set "
-        "slotsPerShard to at least 8, or use more shards or fewer copies"
+        "spec.experts: 8 experts in 16 copies do not fit on shards of 4 slots per layer, of which there can be 8, as "
+        "many as experts: use fewer copies"
     )
     assert told(refused) == ([0, 1], (4, 4), 1)
     plane.change(shards=2, copies={"min": 2}, slotsPerShard=8)
@@ -186,7 +283,11 @@ def test_a_shard_keeps_its_slots_until_fewer_are_settled(make_plane) -> None:
     ("experts", "reason", "says"),
     [
         ({"shards": 9}, Reason.TOO_MANY_SHARDS, "spec.experts.shards is 9, but the model has 8 experts"),
-        ({"shards": 2, "slotsPerShard": 3}, Reason.INSUFFICIENT_SLOTS, "2 shards of 3 slots have 6"),
+        (
+            {"shards": 2, "slotsPerShard": 1, "copies": {"min": 2}},
+            Reason.INSUFFICIENT_SLOTS,
+            "set slotsPerShard to at least 2",
+        ),
         ({"shards": 2, "slotsPerShard": 20, "copies": {"min": 2}}, None, ""),
     ],
 )

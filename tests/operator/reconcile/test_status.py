@@ -236,19 +236,33 @@ def test_an_application_that_serve_cannot_start(make_plane, text: str, reason: R
 @pytest.mark.parametrize(
     ("conflict", "reason", "says"),
     [
-        (Conflict("/x", "shop"), Reason.ROUTE_PREFIX_TAKEN, "/x, which Serve application 'shop' has"),
-        (Conflict("/x", "moe.other.tiny.0123abcd"), Reason.ROUTE_PREFIX_TAKEN, "MoEDeployment other/tiny has"),
+        (
+            Conflict("/x", "shop"),
+            Reason.ROUTE_PREFIX_TAKEN,
+            "/x, which another application on this Ray cluster has: choose another",
+        ),
+        (Conflict("/x", "moe.other.tiny.0123abcd"), Reason.ROUTE_PREFIX_TAKEN, "/x, which another application on this"),
+        (
+            Conflict("/x", "moe.team.other.0123abcd"),
+            Reason.ROUTE_PREFIX_TAKEN,
+            "/x, which MoEDeployment team/other has",
+        ),
         (Conflict(None, application_name("team", "tiny", "u-1")), Reason.NAME_CONFLICT, "Serve application 'moe."),
         (
             Conflict("/x", "moe.team.tiny.0123abcd"),
             Reason.ROUTE_PREFIX_TAKEN,
-            "/x, which an earlier MoEDeployment team/tiny (or one of another Kubernetes cluster) has on this Ray "
-            "cluster: choose another, or, if nobody needs it, remove moe.team.tiny.0123abcd* from Ray",
+            "/x, which an earlier MoEDeployment team/tiny (or one of another Kubernetes cluster) has: choose "
+            "another, or, if nobody needs it, remove moe.team.tiny.0123abcd* from Ray",
         ),
         (
             Conflict("/x/v1", "moe.other.tiny.0123abcd", "/x/v1"),
             Reason.ROUTE_PREFIX_TAKEN,
-            "routePrefix is /x/v1, and /x/v1 on this Ray cluster is of MoEDeployment other/tiny: Serve would send",
+            "routePrefix is /x/v1, and a path above or below it is of another application on this Ray cluster: Serve",
+        ),
+        (
+            Conflict("/x/v1", "moe.team.other.0123abcd", "/x/v1"),
+            Reason.ROUTE_PREFIX_TAKEN,
+            "routePrefix is /x/v1, and /x/v1 is a path of MoEDeployment team/other: Serve would send",
         ),
     ],
 )
@@ -258,6 +272,8 @@ def test_a_conflict_on_the_ray_cluster(make_plane, conflict: Conflict, reason: R
     problem = diagnose(world, plan, conflict)
     assert problem.reason == reason
     assert says in problem.message
+    assert "shop" not in problem.message
+    assert "other/" not in problem.message.replace("team/other", "")
     assert told(next_status(world, plan, problem))["Ready"] == f"False {reason}"
 
 
