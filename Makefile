@@ -28,15 +28,17 @@ test: setup ## run all tests
 exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour
 	@$(RUN) -m pytest -m whole
 
-lint: setup ## ruff, mypy, import arrows, CRDs as generated
+lint: setup ## ruff, mypy, import arrows, CRDs and references as generated
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(RUN) -m moe_operator.api.generate --check
+	@$(RUN) -m moe_serving.api.reference --check
 
-crds: setup ## generate crds/ and docs/api.md from the types
+crds: setup ## generate crds/, docs/api.md and docs/serving-api.md from the types
 	@$(RUN) -m moe_operator.api.generate
+	@$(RUN) -m moe_serving.api.reference
 
 model: setup ## train models/tiny anew: 30 minutes on 2 cores, same seeds
 	@$(RUN) models/train_tiny.py

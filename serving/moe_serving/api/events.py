@@ -11,15 +11,25 @@ from starlette.types import Receive, Scope, Send
 
 from moe_serving.api.errors import ApiError
 from moe_serving.api.generation import Generation, Indexed
-from moe_serving.api.responses import Format
+from moe_serving.api.responses import Format, Usage
+from moe_serving.api.schemas import GenerationParameters
+
+_HEADERS = {"Cache-Control": "no-cache"}
 
 
 class EventStream(StreamingResponse):
     """Streams a generation whose first piece is known already; ends it whatever becomes of the client."""
 
-    def __init__(self, generation: Generation, first: Indexed, words: Format, with_usage: bool) -> None:
-        chunks = _chunks(generation, first, words, with_usage)
-        super().__init__(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    def __init__(
+        self,
+        generation: Generation,
+        first: Indexed,
+        words: Format,
+        body: GenerationParameters,
+        headers: dict[str, str],
+    ) -> None:
+        chunks = _chunks(generation, first, words, body)
+        super().__init__(chunks, media_type="text/event-stream", headers=_HEADERS | headers)
         self._generation = generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,20 +39,25 @@ class EventStream(StreamingResponse):
             await self._generation.aclose()
 
 
-async def _chunks(generation: Generation, first: Indexed, words: Format, with_usage: bool) -> AsyncGenerator[str, None]:
+async def _chunks(
+    generation: Generation, first: Indexed, words: Format, body: GenerationParameters
+) -> AsyncGenerator[str, None]:
+    def usage() -> Usage | None:
+        return generation.usage if body.wants_usage_always else None
+
     for choice in generation.plan.choices:
         opening = words.opening(choice.index)
         if opening is not None:
             yield _event(opening)
-    yield _event(words.chunk(*first))
     try:
+        yield _event(words.chunk(*first, usage()))
         async for index, piece in generation:
-            yield _event(words.chunk(index, piece))
+            yield _event(words.chunk(index, piece, usage()))
     except ApiError as error:
         # The status is long sent: the error object is the last event, and there is no [DONE].
         yield _event(error.body())
         return
-    if with_usage:
+    if body.wants_usage:
         yield _event(words.usage_chunk(generation.usage))
     yield "data: [DONE]\n\n"
 

@@ -23,6 +23,9 @@ class ServingMetrics:
         self.requests = Counter(
             "moe_http_requests", "HTTP requests answered.", ["route", "code"], registry=self.registry
         )
+        self.ignored_fields = Counter(
+            "moe_ignored_fields", "Fields of requests that no schema knows.", registry=self.registry
+        )
         self.first_token = Histogram(
             "moe_time_to_first_token_seconds",
             "From a request's submission to its first token.",

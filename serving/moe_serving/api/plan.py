@@ -91,7 +91,8 @@ async def plan_completion(request: CompletionRequest, request_id: str, bounds: B
         raise InvalidRequestError(
             f"prompt: {count} answers asked for (prompts x n), at most {MAX_CHOICES} are made at once"
         )
-    prompts = [await _prompt_ids(prompt, bounds) for prompt in request.prompts]
+    special = request.add_special_tokens is not False
+    prompts = [await _prompt_ids(prompt, bounds, special) for prompt in request.prompts]
     openings = [_echo(prompt, bounds.tokenizer) if request.echo else "" for prompt in request.prompts]
     length = _Length(request.max_tokens, COMPLETION_TOKENS, "max_tokens", "prompt")
     return _plan(request, request_id, prompts, openings, length, bounds)
@@ -101,7 +102,7 @@ async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Pl
     """Raises InvalidRequestError: the template refuses the messages, or more tokens than the context has."""
     messages = [message.for_template() for message in request.messages]
     _check_length(sum(len(message["content"]) for message in messages), bounds, "messages")
-    ids = await asyncio.to_thread(bounds.tokenizer.encode_chat, messages)
+    ids = await asyncio.to_thread(bounds.tokenizer.encode_chat, messages, request.template_variables)
     if request.max_completion_tokens is not None:
         length = _Length(request.max_completion_tokens, CHAT_TOKENS, "max_completion_tokens", "messages")
     else:
@@ -113,10 +114,10 @@ def _echo(prompt: str | list[int], tokenizer: ModelTokenizer) -> str:
     return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
 
 
-async def _prompt_ids(prompt: str | list[int], bounds: Bounds) -> list[int]:
+async def _prompt_ids(prompt: str | list[int], bounds: Bounds, special: bool) -> list[int]:
     if isinstance(prompt, str):
         _check_length(len(prompt), bounds, "prompt")
-        ids = await asyncio.to_thread(bounds.tokenizer.encode, prompt)
+        ids = await asyncio.to_thread(bounds.tokenizer.encode, prompt, special)
         if not ids:
             raise InvalidRequestError("prompt: has no tokens; send at least one", "prompt", EMPTY_PROMPT)
         return ids
@@ -176,10 +177,12 @@ def _answer_bound(prompt: int, length: _Length, bounds: Bounds) -> int:
 
 
 def _sampling(request: GenerationParameters, max_tokens: int, seed: int) -> Sampling:
+    temperature = 1.0 if request.temperature is None else request.temperature
+    top_p = 1.0 if request.top_p is None else request.top_p
     return Sampling(
         max_tokens=max_tokens,
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=temperature if top_p else 0.0,  # the smallest set of tokens is the most likely one
+        top_p=top_p or 1.0,
         seed=seed,
-        ignore_eos=request.ignore_eos,
+        ignore_eos=bool(request.ignore_eos),
     )

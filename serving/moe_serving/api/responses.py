@@ -46,8 +46,8 @@ class Format(Protocol):
         """The chunk that begins an answer, if the format has one."""
         ...
 
-    def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
-        """The chunk of one piece of text."""
+    def chunk(self, index: int, piece: Piece, usage: Usage | None = None) -> dict[str, Any]:
+        """The chunk of one piece of text, with the counts so far where the client wants them."""
         ...
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
@@ -107,9 +107,9 @@ class CompletionFormat:
     def opening(self, index: int) -> None:
         return None
 
-    def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
+    def chunk(self, index: int, piece: Piece, usage: Usage | None = None) -> dict[str, Any]:
         choice = self.header.choice(index, {"text": piece.text}, piece.finish, piece.token_ids)
-        return self.header.chunk("text_completion", [choice])
+        return self.header.chunk("text_completion", [choice], usage)
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         return self.header.chunk("text_completion", [], usage)
@@ -131,8 +131,8 @@ class ChatFormat:
     def opening(self, index: int) -> dict[str, Any]:
         return self._chunk(index, self._message(""), Piece(""))
 
-    def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
-        return self._chunk(index, {"content": piece.text} if piece.text else {}, piece)
+    def chunk(self, index: int, piece: Piece, usage: Usage | None = None) -> dict[str, Any]:
+        return self._chunk(index, {"content": piece.text} if piece.text else {}, piece, usage)
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
         return self.header.chunk("chat.completion.chunk", [], usage)
@@ -140,6 +140,6 @@ class ChatFormat:
     def _message(self, text: str) -> dict[str, Any]:
         return {"role": "assistant", "content": text}
 
-    def _chunk(self, index: int, delta: dict[str, Any], piece: Piece) -> dict[str, Any]:
+    def _chunk(self, index: int, delta: dict[str, Any], piece: Piece, usage: Usage | None = None) -> dict[str, Any]:
         choice = self.header.choice(index, {"delta": delta}, piece.finish, piece.token_ids)
-        return self.header.chunk("chat.completion.chunk", [choice])
+        return self.header.chunk("chat.completion.chunk", [choice], usage)

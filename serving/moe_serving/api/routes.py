@@ -17,6 +17,8 @@ from moe_serving.api.plan import Plan, plan_chat, plan_completion
 from moe_serving.api.responses import ChatFormat, CompletionFormat, Format, Header, Whole
 from moe_serving.api.schemas import ChatRequest, CompletionRequest, GenerationParameters
 from moe_serving.api.service import Service
+from moe_serving.api.unknown import HEADER as IGNORED_HEADER
+from moe_serving.api.unknown import header_value, ignored_fields
 
 
 def build_router(service: Service) -> APIRouter:
@@ -34,15 +36,17 @@ def build_router(service: Service) -> APIRouter:
 
     @router.post("/completions")
     async def create_completion(body: CompletionRequest) -> Response:
+        headers = _told_headers(service, body)
         header = _header(service, body, "cmpl")
         plan = plan_completion(body, header.id, service.bounds(body.model))
-        return await _answer(service, body, plan, CompletionFormat(header))
+        return await _answer(service, body, plan, CompletionFormat(header), headers)
 
     @router.post("/chat/completions")
     async def create_chat_completion(body: ChatRequest) -> Response:
+        headers = _told_headers(service, body)
         header = _header(service, body, "chatcmpl")
         plan = plan_chat(body, header.id, service.bounds(body.model))
-        return await _answer(service, body, plan, ChatFormat(header))
+        return await _answer(service, body, plan, ChatFormat(header), headers)
 
     return router
 
@@ -52,22 +56,32 @@ def _model(service: Service) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
 
 
+def _told_headers(service: Service, body: GenerationParameters) -> dict[str, str]:
+    """Headers of the answer that tell which fields of the request were ignored."""
+    ignored = ignored_fields(body)
+    service.metrics.ignored_fields.inc(len(ignored))
+    names = header_value(ignored)
+    return {IGNORED_HEADER: names} if names else {}
+
+
 def _header(service: Service, body: GenerationParameters, prefix: str) -> Header:
     request_id = f"{prefix}-{secrets.token_hex(12)}"
-    return Header(request_id, body.model, service.fingerprint, body.wants_usage, body.return_token_ids)
+    return Header(request_id, body.model, service.fingerprint, body.wants_usage, bool(body.return_token_ids))
 
 
-async def _answer(service: Service, body: GenerationParameters, plan: Awaitable[Plan], words: Format) -> Response:
+async def _answer(
+    service: Service, body: GenerationParameters, plan: Awaitable[Plan], words: Format, headers: dict[str, str]
+) -> Response:
     generation = Generation(service.source, await plan, service.metrics)
     if not body.stream:
-        return JSONResponse(await _whole(generation, words))
+        return JSONResponse(await _whole(generation, words), headers=headers)
     try:
         # Whatever fails before the first piece still gets a status of its own.
         first = await anext(aiter(generation))
     except BaseException:
         await generation.aclose()
         raise
-    return EventStream(generation, first, words, body.wants_usage)
+    return EventStream(generation, first, words, body, headers)
 
 
 async def _whole(generation: Generation, words: Format) -> dict[str, Any]:

@@ -35,4 +35,9 @@ class StopMatcher:
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a beginning of ``stop`` but not all of it."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    begin = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while begin >= 0:
+        if stop.startswith(text[begin:]):
+            return len(text) - begin
+        begin = text.find(stop[0], begin + 1)
+    return 0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from jinja2 import TemplateError
+from typing import TYPE_CHECKING, Any
 
 from moe_serving.api.errors import InvalidRequestError
 
@@ -42,15 +40,19 @@ class ModelTokenizer:
 
         return cls(PreTrainedTokenizerFast.from_pretrained(Path(path), local_files_only=True))
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, with the special tokens that the model expects around it."""
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of a text, with the special tokens that the model expects around it unless ``special`` is false.
+
+        A begin token that the text brings itself, as a client's rendering of the chat template does, is not doubled.
+        """
         with self._encoding:
-            return list(self._backend.encode(text).ids)
+            ids = list(self._backend.encode(text, add_special_tokens=special).ids)
+        return ids[1:] if special and self._begins_twice(text, ids) else ids
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of a chat up to where the assistant's answer begins.
+    def encode_chat(self, messages: Sequence[dict[str, str]], variables: Mapping[str, Any] | None = None) -> list[int]:
+        """Token ids of a chat up to where the assistant's answer begins; ``variables`` are for the template.
 
-        Special tokens that a client writes into a message are plain text: nobody forges another's turn.
+        Special tokens that a client writes into a message or variable are plain text: nobody forges another's turn.
 
         Raises:
             InvalidRequestError: the model has no chat template, or its template refuses these messages.
@@ -60,13 +62,21 @@ class ModelTokenizer:
         try:
             with self._encoding:
                 ids = self._tokenizer.apply_chat_template(
-                    list(messages), add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+                    list(messages),
+                    add_generation_prompt=True,
+                    return_dict=False,
+                    sanitize_control_tokens=True,
+                    **(variables or {}),
                 )
-        except (TemplateError, ValueError) as error:
+        except Exception as error:
             raise InvalidRequestError(
-                f"messages: the model's chat template refuses them: {error}", "messages"
+                f"messages: the model's chat template refuses them: {error!s:.200}", "messages"
             ) from error
         return list(ids)
+
+    def _begins_twice(self, text: str, ids: Sequence[int]) -> bool:
+        begin = self._tokenizer.bos_token
+        return begin is not None and text.startswith(begin) and ids[:2] == [self._tokenizer.bos_token_id] * 2
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moe_serving.api.errors import InvalidRequestError
+from moe_serving.api.fields import UNSUPPORTED
 from moe_serving.api.schemas import EMPTY_PROMPT
-from moe_serving.api.unsupported import UNSUPPORTED
 
 _LONGEST_VALUE = 80
 _NEEDS_JSON = "the request needs a JSON body and the header 'Content-Type: application/json'"
@@ -16,6 +16,7 @@ _CODES = {UNSUPPORTED, EMPTY_PROMPT}
 """Types of our own validators that are codes as well."""
 _WORDS = {
     "bool_type": "must be true or false",
+    "dict_type": "must be an object",
     "float_type": "must be a number",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -27,6 +28,7 @@ _WORDS = {
     "model_attributes_type": "must be an object",
     "model_type": "must be an object",
     "string_type": "must be text",
+    "too_long": "must have at most {max_length} items",
     "too_short": "must not be empty",
 }
 """Pydantic's types of errors that our schemas can meet; it words them for programmers. A test looks for others."""
@@ -40,8 +42,6 @@ def invalid_body(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
         place = f"{error['ctx']['error']}, at character {where[0]}"
         return InvalidRequestError(f"the body is not valid JSON: {place}", code="invalid_json")
     field = ".".join(where) or None
-    if kind == "extra_forbidden":
-        return InvalidRequestError(f"{field}: this server knows no such parameter; leave it out", field, UNSUPPORTED)
     if kind == "missing":
         return InvalidRequestError(f"{field}: is required" if field else _NEEDS_JSON, field, "missing_parameter")
     if isinstance(error["input"], bytes):

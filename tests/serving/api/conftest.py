@@ -21,7 +21,11 @@ from moe_serving.engine.request import GenerationRequest, TokenEvent
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
     "{{ raise_exception('a system message must come first') }}{% endif %}"
-    "<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "<|{{ m.role }}|>{% if m.reasoning_content %}(thought {{ m.reasoning_content }}){% endif %}{{ m.content }}<|end|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% if mood %}({{ mood }}){% endif %}{% if enable_thinking is false %}(no thinking){% endif %}"
+    "{% if reasoning_effort %}(effort {{ reasoning_effort }}){% endif %}"
+    "{% if number is defined %}{{ number + 1 }}{% endif %}"
 )
 CONTEXT = 64
 

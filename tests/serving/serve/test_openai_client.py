@@ -88,7 +88,7 @@ def test_sampling_repeats_with_its_seed(openai) -> None:
         ({"prompt": "word " * 20_000}, library.BadRequestError, "this model's context"),
         ({"max_tokens": -1}, library.BadRequestError, "max_tokens: must be at least 1"),
         ({"logprobs": 5}, library.BadRequestError, "logprobs: this server does not support it"),
-        ({"extra_body": {"top_k": 3}}, library.BadRequestError, "top_k: this server knows no such parameter"),
+        ({"extra_body": {"max_token": 3}}, library.BadRequestError, "did you mean max_tokens?"),
     ],
     ids=str,
 )

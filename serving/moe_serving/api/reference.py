@@ -1,0 +1,146 @@
+"""``docs/serving-api.md``: what requests may hold, made from the schemas.
+
+``python -m moe_serving.api.reference`` in the repository root (``make crds``); with ``--check`` it only compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
+from moe_serving.api.fields import Hint, Only
+from moe_serving.api.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationParameters,
+    Message,
+    Schema,
+    StreamOptions,
+    TextPart,
+)
+from moe_serving.api.unknown import HEADER, MAX_UNKNOWN
+
+_PATH = Path("docs/serving-api.md")
+
+_HEADER = f"""\
+<!-- Generated from serving/moe_serving/api by `make crds`; edit the schemas, not this file. -->
+# Requests
+
+`POST /v1/completions` and `POST /v1/chat/completions` take the fields of OpenAI's API and those that common clients of
+other servers send. One schema decides for both routes and for everything nested in a request:
+
+- A field that is **supported** does what it says. Its values are checked strictly: `"5"` is no number.
+- A **hint** changes no answer. Its value is checked and has no effect.
+- A field that would change the answer and that this server **cannot honour** is refused by its name (400,
+  `unsupported_parameter`), unless its value asks for nothing. `null` never asks for anything.
+- A field that **nobody knows** is taken and reported: the answer's header `{HEADER}` has up to ten such
+  names, those inside of others with the outer name before them (`messages.mood`), and `moe_ignored_fields_total` counts
+  them. A name that does not fit `[A-Za-z0-9_.-]{{1,40}}` is only counted; more than {MAX_UNKNOWN} different ones are
+  refused. A name that is one edit away from a known one (`max_token`) is refused, with the name that was meant.
+"""
+
+_SECTIONS: tuple[tuple[str, type[Schema]], ...] = (
+    ("Fields of both routes", GenerationParameters),
+    ("Fields of `POST /v1/completions` only", CompletionRequest),
+    ("Fields of `POST /v1/chat/completions` only", ChatRequest),
+    ("`messages[]`", Message),
+    ("`messages[].content[]`", TextPart),
+    ("`stream_options`", StreamOptions),
+)
+
+
+def reference() -> str:
+    """The whole document, Markdown."""
+    return "\n".join([_HEADER, *(line for title, schema in _SECTIONS for line in _section(title, schema))])
+
+
+def _section(title: str, schema: type[Schema]) -> Iterator[str]:
+    shared = GenerationParameters.model_fields if GenerationParameters in schema.__bases__ else {}
+    fields = {name: field for name, field in schema.model_fields.items() if name not in shared}
+    yield f"## {title}\n"
+    supported = {name: field for name, field in fields.items() if not _marks(field, Hint, Only)}
+    yield _table(("Supported", "Values", "Meaning"), (_row(name, field) for name, field in supported.items()))
+    hints = {name: field for name, field in fields.items() if _marks(field, Hint)}
+    if hints:
+        yield _table(("Hint", "Values", "About"), (_row(name, field) for name, field in hints.items()))
+    refused = {name: mark for name, field in fields.items() for mark in _marks(field, Only)}
+    if refused:
+        yield _table(("Cannot be honoured", "Taken all the same"), (_neutral(name, refused[name]) for name in refused))
+
+
+def _marks(field: FieldInfo, *kinds: type) -> list[Any]:
+    return [mark for mark in field.metadata if isinstance(mark, kinds)]
+
+
+def _row(name: str, field: FieldInfo) -> tuple[str, ...]:
+    needed = " (required)" if field.is_required() else ""
+    return f"`{name}`{needed}", _values(field), " ".join((field.description or "").split())
+
+
+def _neutral(name: str, mark: Only) -> tuple[str, ...]:
+    return f"`{name}`", ", ".join(f"`{json.dumps(value)}`" for value in (*mark.neutral, None))
+
+
+def _values(field: FieldInfo) -> str:
+    schema = TypeAdapter(field.rebuild_annotation()).json_schema()
+    return _words(schema, schema.get("$defs", {}))
+
+
+def _words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        kinds = [_words(kind, definitions) for kind in schema["anyOf"] if kind.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    match schema.get("type"):
+        case "array":
+            most = f" (at most {schema['maxItems']})" if "maxItems" in schema else ""
+            return f"list of {_words(schema['items'], definitions)}{most}"
+        case "integer" | "number":
+            return f"{schema['type']}{_range(schema)}"
+        case "string":
+            return "text" + (f" of up to {schema['maxLength']} characters" if "maxLength" in schema else "")
+        case "boolean":
+            return "`true`, `false`"
+        case "object":
+            return "object"
+    return "object" if "$ref" in schema else "any"
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """Bounds that mean something to a person: a seed's are those of an integer of 64 bits."""
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if abs(schema.get(key, 2**63)) < 2**53]
+    return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the file, or with ``--check`` return 1 if it is not what the schemas say."""
+    parser = argparse.ArgumentParser(prog="python -m moe_serving.api.reference", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="the repository root (default: here)")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file differs")
+    options = parser.parse_args(arguments)
+    path: Path = options.root / _PATH
+    same = path.exists() and path.read_text() == reference()
+    if options.check and not same:
+        sys.stderr.write(f"{_PATH} differs from the schemas: run `make crds`\n")
+        return 1
+    if not same:
+        path.write_text(reference())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
