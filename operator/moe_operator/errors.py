@@ -2,6 +2,7 @@
 
 OperatorError
 ├── InvalidObjectError      a stored object that these types cannot read
+├── HistoryLostError        reconcile/controller.py
 ├── LeadershipLostError     a write was about to happen without a valid Lease
 ├── KubeError …             kube/errors.py
 ├── NameConflictError       kube/errors.py

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from moe_operator.kube.api import Json
+from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
 from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS, Resource
 
@@ -42,9 +42,10 @@ class FakeKube:
     async def get_metadata(self, resource: Resource, namespace: str, name: str) -> Json:
         return (await self.get(resource, namespace, name))["metadata"]
 
-    async def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
+    async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
         found = [body for (plural, ns, _), body in self.objects.items() if plural == resource.plural]
-        return [copy.deepcopy(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
+        items = [copy.deepcopy(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
+        return Listing(items, str(self._writes))
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         if self.exists(resource, body["metadata"]["name"], body["metadata"]["namespace"]):

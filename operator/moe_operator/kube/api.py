@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from moe_operator.kube.resources import Resource
 
 Json: TypeAlias = dict[str, Any]
 """An object as the API server returns it."""
+
+
+class Listing(NamedTuple):
+    """All objects as they were at one moment.
+
+    Attributes:
+        items: without ``metadata.managedFields``.
+        version: resourceVersion of that moment; what happened later has a higher one.
+    """
+
+    items: list[Json]
+    version: str
 
 
 class KubeApi(Protocol):
@@ -24,7 +36,7 @@ class KubeApi(Protocol):
     async def get_metadata(self, resource: Resource, namespace: str, name: str) -> Json:
         """The object's ``metadata`` alone, so that the rest is never sent; ``NotFoundError`` if there is none."""
 
-    async def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
+    async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
         """All objects of the namespace, or of all namespaces."""
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:

@@ -19,7 +19,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from moe_operator.api.names import FIELD_MANAGER
 from moe_operator.errors import OperatorError
-from moe_operator.kube.api import Json
+from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -29,6 +29,7 @@ from moe_operator.kube.errors import (
     NotFoundError,
 )
 from moe_operator.kube.resources import Resource
+from moe_operator.kube.store import trimmed
 
 REQUEST_SECONDS = 5.0
 """Bound on one call. A write of a leader must be over before its Lease can be taken (see ``leader.LeaseSettings``)."""
@@ -119,16 +120,16 @@ class KubeClient:
         metadata: Json = found["metadata"]
         return metadata
 
-    async def list(self, resource: Resource, namespace: str | None = None) -> list[Json]:
-        """See ``KubeApi``; read in pages."""
+    async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
+        """See ``KubeApi``; read in pages, all of the moment of the first."""
         items: list[Json] = []
         query = {"limit": str(PAGE_SIZE)}
         while True:
             page = await self._call("GET", resource.path(namespace), query=query)
-            items += page["items"]
+            items += map(trimmed, page["items"])
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
-                return items
+                return Listing(items, page["metadata"].get("resourceVersion", ""))
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """See ``KubeApi``."""

@@ -1,7 +1,7 @@
 """Who is reconciled when: workers that take keys, and a resync that knows which keys there are.
 
-Events only enqueue. The resync lists all objects anew, since nobody tells of what happened in a gap of a watch: it
-enqueues what there is, and what was known and is gone.
+Events go into the store and enqueue. The resync lists all objects anew, since nobody tells of what happened in a gap of
+a watch: it takes the listing over, and enqueues what there is, and what was known and is gone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.backends.errors import StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
-from moe_operator.kube.api import KubeApi
+from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import ConflictError, KubeError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.store import ObjectStore, key_of
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.queue import WorkQueue
 from moe_operator.reconcile.reconciler import Reconciler, Result
@@ -37,15 +38,27 @@ SLOW_SECONDS = 2.0
 SLOW_CAP_SECONDS = 60.0
 """The longest delay after such a pass; it keeps a worker for 6 s. What fails at once is tried again sooner."""
 
+DELETED = "DELETED"
+"""The type of the event of a deletion; all others, and none, tell of an object that is there."""
+
 logger = logging.getLogger(__name__)
+
+
+class HistoryLostError(OperatorError):
+    """The API server's storage was put back, so that nothing known of it can be compared any more."""
 
 
 @dataclass(slots=True)
 class Controller:
-    """Works all MoEDeployments of ``namespaces`` (none: of all). ``run`` ends only by an error or a cancellation."""
+    """Works all MoEDeployments of ``namespaces`` (none: of all). ``run`` ends only by an error or a cancellation.
+
+    Attributes:
+        store: what the passes of ``reconciler`` read.
+    """
 
     reconciler: Reconciler
     api: KubeApi
+    store: ObjectStore
     liveness: Liveness
     metrics: Metrics
     workers: int
@@ -74,6 +87,12 @@ class Controller:
                     tasks.create_task(self._work(f"worker-{number}"), name=f"worker-{number}")
         finally:
             self.queue.close()
+
+    def deliver(self, kind: str | None, live: Json) -> None:
+        """The watch tells of an object; ``kind`` is the type of the event."""
+        news = self.store.remove(live) if kind == DELETED else self.store.put(live, watched=True)
+        if news:
+            self.enqueue(key_of(live))
 
     def enqueue(self, key: str) -> None:
         """Something happened to ``key``."""
@@ -157,22 +176,29 @@ class Controller:
         while True:
             self.liveness.beat("resync", "listing")
             try:
-                present = await self._list()
+                await self._list()
             except KubeError as error:
                 logger.warning("resync: %s", error)
                 delay = delays.next_delay("list")
             else:
                 delays.forget("list")
-                for key in present | self._known:
+                for key in self.store.keys() | self._known:
                     self.enqueue(key)
                 delay = self.resync_seconds * (1.0 + 0.2 * random.random())
             self.liveness.beat("resync")
             await asyncio.sleep(delay)
 
-    async def _list(self) -> set[str]:
+    async def _list(self) -> None:
         scopes: Iterable[str | None] = self.namespaces or (None,)
-        found = [item for scope in scopes for item in await self.api.list(MOE_DEPLOYMENTS, scope)]
-        return {f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found}
+        for scope in scopes:
+            seen = self.store.newest
+            listing = await self.api.list(MOE_DEPLOYMENTS, scope)
+            if listing.version.isdecimal() and int(listing.version) < seen:
+                raise HistoryLostError(
+                    f"the API server is at version {listing.version} and was at {seen} before: it was put back to an "
+                    "earlier state, of which all must be read anew"
+                )
+            self.store.replace_all(listing, scope)
 
     async def _publish(self) -> None:
         """Gauges, apart from the passes: setting them takes time with the number of objects."""

@@ -21,6 +21,8 @@ from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import KubeError, NotFoundError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.store import ObjectStore
+from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
@@ -86,15 +88,17 @@ async def _lead(
         ended = await _first_of(
             elector.hold(),
             controller.run(),
-            watch(client, options.namespaces, controller.enqueue),
+            watch(client, options.namespaces, controller.deliver),
             stopped.wait(),
         )
         return _exit_code(ended, stopped.is_set())
 
 
 def _controller(
-    options: Options, api: KubeClient, http: HttpClient, elector: Elector, liveness: Liveness, metrics: Metrics
+    options: Options, client: KubeClient, http: HttpClient, elector: Elector, liveness: Liveness, metrics: Metrics
 ) -> Controller:
+    store = ObjectStore()
+    api = StoredKube(client, store)
     clusters = ServeClusters(http, elector.check, metrics.serve_written)
     observer = Observer(api, http, clusters)
     events = EventRecorder(api, options.identity)
@@ -102,6 +106,7 @@ def _controller(
     return Controller(
         reconciler=Reconciler(api, observer, events, cleanup),
         api=api,
+        store=store,
         liveness=liveness,
         metrics=metrics,
         workers=options.workers,

@@ -1,4 +1,4 @@
-"""kopf as the watcher: every event of a MoEDeployment becomes a key for the controller, and nothing else.
+"""kopf as the watcher: every event of a MoEDeployment is handed to the controller with the object, and nothing else.
 
 kopf runs in a thread with an event loop of its own: it takes the signals of the loop it runs in, and when it ends it
 cancels every task there, whoever made it.
@@ -16,7 +16,9 @@ import kopf
 
 from moe_operator.api.names import GROUP, PLURAL, VERSION
 from moe_operator.errors import OperatorError
+from moe_operator.kube.api import Json
 from moe_operator.kube.client import KubeClient
+from moe_operator.runtime.inbox import Inbox
 
 STOP_SECONDS = 10.0
 
@@ -24,8 +26,10 @@ STOP_SECONDS = 10.0
 logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
-async def watch(client: KubeClient, namespaces: Collection[str], enqueue: Callable[[str], None]) -> None:
-    """Call ``enqueue`` in this loop with the key of each object that something happened to, until cancelled.
+async def watch(client: KubeClient, namespaces: Collection[str], deliver: Callable[[str | None, Json], None]) -> None:
+    """Call ``deliver`` in this loop with type and object of each event, until cancelled.
+
+    Of several events of one object that come faster than the loop takes them it gets the last.
 
     Raises:
         OperatorError: the watch broke down, as when the kind is deleted.
@@ -34,13 +38,12 @@ async def watch(client: KubeClient, namespaces: Collection[str], enqueue: Callab
     ended: asyncio.Future[None] = loop.create_future()
     stop = threading.Event()
 
-    def deliver(key: str) -> None:
-        loop.call_soon_threadsafe(enqueue, key)
+    inbox = Inbox(loop, deliver)
 
     def run() -> None:
         error: BaseException | None = None
         try:
-            asyncio.run(_run_kopf(client, namespaces, deliver, stop))
+            asyncio.run(_run_kopf(client, namespaces, inbox, stop))
         except BaseException as broken:  # noqa: BLE001 # handed to the loop that waits for it
             error = broken
         loop.call_soon_threadsafe(_end, ended, error)
@@ -63,9 +66,7 @@ def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
         ended.set_exception(OperatorError(f"the watch of {PLURAL}.{GROUP} broke down: {error!r}"))
 
 
-async def _run_kopf(
-    client: KubeClient, namespaces: Collection[str], deliver: Callable[[str], None], stop: threading.Event
-) -> None:
+async def _run_kopf(client: KubeClient, namespaces: Collection[str], inbox: Inbox, stop: threading.Event) -> None:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -73,8 +74,8 @@ async def _run_kopf(
         return await _connection(client)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def changed(namespace: str | None, name: str | None, **_: Any) -> None:
-        deliver(f"{namespace}/{name}")
+    async def changed(event: kopf.RawEvent, **_: Any) -> None:
+        inbox.put(event["type"], dict(event["object"]))
 
     await kopf.operator(
         registry=registry,

@@ -53,9 +53,12 @@ async def test_lists_are_read_in_pages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "PAGE_SIZE", 1)
-    found = await client.list(MOE_DEPLOYMENTS, namespace)
+    found = (await client.list(MOE_DEPLOYMENTS, namespace)).items
     assert [item["metadata"]["name"] for item in found] == ["other", "tiny"]
-    keys = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in await client.list(MOE_DEPLOYMENTS)}
+    everywhere = await client.list(MOE_DEPLOYMENTS)
+    keys = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in everywhere.items}
+    assert int(everywhere.version) >= max(int(item["metadata"]["resourceVersion"]) for item in everywhere.items)
+    assert not any("managedFields" in item["metadata"] for item in everywhere.items)
     assert {(namespace, "other"), (namespace, "tiny")} <= keys
 
 

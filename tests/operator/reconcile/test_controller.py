@@ -9,16 +9,23 @@ import pytest
 
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.errors import LeadershipLostError
+from moe_operator.kube.api import Listing
 from moe_operator.kube.errors import ConflictError, KubeError
+from moe_operator.kube.store import ObjectStore
 from moe_operator.reconcile import controller as module
 from moe_operator.reconcile.backoff import Backoff
-from moe_operator.reconcile.controller import Controller
+from moe_operator.reconcile.controller import Controller, HistoryLostError
 from moe_operator.reconcile.reconciler import Result
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
 
 TOLD = MoEDeploymentStatus()
 SETTLED = Result(TOLD, again=3600.0)
+
+
+def moe(name: str, namespace: str = "team", version: int = 10, uid: str = "u-1") -> dict[str, Any]:
+    metadata = {"namespace": namespace, "name": name, "resourceVersion": str(version), "uid": uid}
+    return {"metadata": metadata}
 
 
 class Script:
@@ -31,6 +38,7 @@ class Script:
         self.passes = {key.replace("__", "/"): list(ends) for key, ends in passes.items()}
         self.present: list[str] = list(self.passes)
         self.worked: list[str] = []
+        self.version = 10
 
     async def reconcile(self, key: str) -> Result:
         self.worked.append(key)
@@ -44,9 +52,10 @@ class Script:
             return Result(TOLD)
         return end
 
-    async def list(self, resource: Any, namespace: str | None = None) -> list[Any]:
+    async def list(self, resource: Any, namespace: str | None = None) -> Listing:
+        self.version += 1
         keys = [key.partition("/") for key in self.present]
-        return [{"metadata": {"namespace": ns, "name": name}} for ns, _, name in keys if namespace in (None, ns)]
+        return Listing([moe(name, ns) for ns, _, name in keys if namespace in (None, ns)], str(self.version))
 
     async def until(self, what: str, check: Callable[[], bool]) -> None:
         for _ in range(1000):
@@ -56,11 +65,11 @@ class Script:
         pytest.fail(f"waited 5 s for {what}; worked: {self.worked}")
 
 
-@asynccontextmanager
-async def working(script: Script, **options: Any) -> AsyncIterator[Controller]:
-    controller = Controller(
+def a_controller(script: Script, **options: Any) -> Controller:
+    return Controller(
         reconciler=script,  # type: ignore[arg-type]  # the one method that is called
         api=script,  # type: ignore[arg-type]  # the one method that is called
+        store=ObjectStore(),
         liveness=Liveness(),
         metrics=Metrics(),
         workers=2,
@@ -68,6 +77,11 @@ async def working(script: Script, **options: Any) -> AsyncIterator[Controller]:
         backoff=Backoff(first=0.01, cap=0.02),
         **options,
     )
+
+
+@asynccontextmanager
+async def working(script: Script, **options: Any) -> AsyncIterator[Controller]:
+    controller = a_controller(script, **options)
     task = asyncio.create_task(controller.run())
     try:
         yield controller
@@ -118,16 +132,38 @@ async def test_a_key_that_is_gone_is_forgotten() -> None:
         assert len(script.worked) == worked
 
 
+async def test_events_are_worked_and_what_is_already_known_is_not() -> None:
+    script = Script(team__a=[SETTLED] * 9)
+    script.present.clear()
+    async with working(script) as controller:
+        await script.until("the first listing", lambda: script.version == 11)
+        controller.deliver("ADDED", moe("a", version=20))
+        await script.until("the first pass", lambda: len(script.worked) == 1)
+        controller.deliver("MODIFIED", moe("a", version=20))
+        controller.deliver("MODIFIED", moe("a", version=19))
+        controller.deliver("MODIFIED", moe("a", version=21))
+        await script.until("the second pass", lambda: len(script.worked) == 2)
+        controller.deliver("DELETED", moe("a", version=22))
+        controller.deliver("MODIFIED", moe("a", version=21))
+        await script.until("the third pass", lambda: len(script.worked) == 3)
+        await asyncio.sleep(0.05)
+        assert len(script.worked) == 3
+        assert controller.store.get("team/a") is None
+
+
+async def test_an_api_server_that_was_put_back_ends_everything() -> None:
+    script = Script(team__a=[SETTLED])
+    controller = a_controller(script)
+    controller.store.put(moe("a", version=1000))
+    with pytest.raises(ExceptionGroup) as ended:
+        async with asyncio.timeout(5):
+            await controller.run()
+    assert ended.group_contains(HistoryLostError, match="at version 11 and was at 1000 before")
+
+
 async def test_a_lost_lease_ends_everything() -> None:
     script = Script(team__a=[LeadershipLostError("the Lease has run out")], team__b=[None])
-    controller = Controller(
-        reconciler=script,  # type: ignore[arg-type]  # the one method that is called
-        api=script,  # type: ignore[arg-type]  # the one method that is called
-        liveness=Liveness(),
-        metrics=Metrics(),
-        workers=2,
-        resync_seconds=3600.0,
-    )
+    controller = a_controller(script)
     with pytest.raises(ExceptionGroup) as ended:
         async with asyncio.timeout(5):
             await controller.run()
