@@ -23,11 +23,14 @@ except ImportError:
         return function
 
 else:
+    from moe_placement.kernel_cache import KernelCache
+
     COMPILED = True
 
     def compiled(function: Function) -> Function:
-        """Compile on the first call, cached on disk; the global interpreter lock is released while it runs."""
-        jitted: Any = numba.njit(cache=True, nogil=True)(function)
+        """Compile on the first call, kept on disk; the global interpreter lock is released while it runs."""
+        jitted: Any = numba.njit(nogil=True)(function)
+        jitted._cache = KernelCache(function)
         return cast(Function, jitted)
 
 

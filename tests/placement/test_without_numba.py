@@ -37,7 +37,7 @@ print(plan.complete, plan.placement.copies.min())
 
 def run(program: str, numba: str) -> str:
     command = [sys.executable, "-c", START + program, numba]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=280).stdout
 
 
 def plans(numba: str) -> list[str]:

@@ -1,0 +1,129 @@
+"""Where compiled kernels are kept: by what they were compiled from, not by where and when that was written.
+
+Numba's own cache lies beside each source file and knows only that file: every clone compiles anew, and a kernel into
+which another file's kernel was inlined is not compiled again when that one changes. Here a directory is named after
+everything that decides the machine code but the processor and the argument types, which Numba's index knows: so a
+second clone, and a container with the directory in its image, compile nothing.
+
+The directory is below ``NUMBA_CACHE_DIR`` where that is set, else below the user's cache. It may be read-only: what is
+not in it is then compiled in every process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
+
+logger = logging.getLogger(__name__)
+
+_PACKAGE = Path(__file__).parent
+_IMPORTED = re.compile(r"^from (moe_placement(?:\.\w+)+) import", re.MULTILINE)
+
+
+@functools.cache
+def kernel_directory() -> Path:
+    """Of this version of the kernels, by this Numba; it need not exist."""
+    return _root() / f"kernels-{_digest()[:16]}"
+
+
+def _root() -> Path:
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "moe-operator"
+
+
+def _digest() -> str:
+    """Over the versions of Python and Numba and the sources of all kernels and of what these import.
+
+    All of them for each: a kernel is inlined into those that call it, and a constant into those that read it.
+    """
+    digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
+    kernels = [_PACKAGE / "compiled.py", Path(__file__), *_PACKAGE.rglob("*_kernel.py")]
+    names = {name for kernel in kernels for name in _IMPORTED.findall(kernel.read_text())}
+    constants = [_PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names]
+    for source in sorted({*kernels, *constants}):
+        digest.update(f"\0{source.relative_to(_PACKAGE)}\0".encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+class _Locator(_CacheLocator):
+    def __init__(self, line: int) -> None:
+        self._line = line
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
+        return cls(py_func.__code__.co_firstlineno)
+
+    def ensure_cache_path(self) -> None:
+        kernel_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(kernel_directory())
+
+    def get_source_stamp(self) -> str:
+        return kernel_directory().name
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012 - as Numba declares it
+
+
+class _Files(IndexDataCacheFile):
+    def save(self, key: Any, data: Any) -> None:
+        """One process at a time: two that read the same index would give the same file to different signatures."""
+        with open(kernel_directory() / ".lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().save(key, data)  # type: ignore[no-untyped-call]
+
+
+class KernelCache(FunctionCache):
+    """Numba's cache of one function, in ``kernel_directory``."""
+
+    _impl_class = _Implementation
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        files = self._cache_file
+        self._cache_file = _Files(files._cache_path, self._impl.filename_base, files._source_stamp)  # type: ignore[no-untyped-call]
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """A function compiled before; None where there is none, or it cannot be read."""
+        with _told():
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function; one that cannot be kept is compiled all the same."""
+        with _told():
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _say_not_kept(f"{error.strerror}: {kernel_directory()}")
+
+
+@functools.cache
+def _say_not_kept(error: str) -> None:
+    logger.warning(
+        "compiled kernels are not kept for the next process: %s; NUMBA_CACHE_DIR can name another place", error
+    )
