@@ -4,12 +4,12 @@ from typing import Any
 
 from moe_operator.api import ConditionType
 
-READY, PROGRESSING, DEGRADED, MODEL, RUNTIME = ConditionType
+READY, PROGRESSING, DEGRADED, MODEL, RUNTIME, RECONCILING, STALLED = ConditionType
 
 
 def told(status: Any) -> dict[str, str]:
-    """Condition -> ``status reason``."""
-    return {c.type: f"{c.status} {c.reason}" for c in status.conditions}
+    """Condition -> ``status reason``, of those that are not for kstatus."""
+    return {c.type: f"{c.status} {c.reason}" for c in status.conditions if c.type not in (RECONCILING, STALLED)}
 
 
 def message(status: Any, kind: ConditionType) -> str:

@@ -13,6 +13,10 @@ from moe_operator.api.schema import structural_schema
 _HEADER = "# Generated from operator/moe_operator/api by `make crds`; edit the types, not this file.\n"
 
 
+UNSEEN = -1
+"""``status.observedGeneration`` of an object that no operator has looked at yet."""
+
+
 def _column(name: str, path: str, kind: str = "string", wide: bool = False) -> dict[str, Any]:
     column: dict[str, Any] = {"name": name, "type": kind, "jsonPath": path}
     return column | {"priority": 1} if wide else column
@@ -38,6 +42,9 @@ def moedeployment_schema() -> dict[str, Any]:
     properties["kind"] = {"type": "string"}
     properties["metadata"] = {"type": "object"}
     schema["required"] = ["spec"]
+    # Without it whoever waits by kstatus would take an object that nobody has looked at yet for one that is as it
+    # should be.
+    properties["status"]["default"] = {"observedGeneration": UNSEEN}
     return schema
 
 

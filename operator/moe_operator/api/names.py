@@ -71,11 +71,20 @@ class _Told(StrEnum):
 class ConditionType(_Told):
     """Types of the conditions in a MoEDeployment's status."""
 
-    READY = "Ready", "Requests are answered and every expert has a live copy. Stays True while scaling."
+    READY = (
+        "Ready",
+        "Requests are answered and every expert has a live copy; or, with reason Asleep or Suspended, nothing runs, as "
+        "was asked for. Stays True while scaling.",
+    )
     PROGRESSING = "Progressing", "Something is being started, moved or removed on the way to the spec."
     DEGRADED = "Degraded", "Something that should run does not, though requests may still be answered."
     MODEL_VALID = "ModelValid", "The model was found and can be served. Unknown until Ray's side has looked at it."
     RUNTIME_REACHABLE = "RuntimeReachable", "Ray answers at spec.runtime and lets the operator in."
+    RECONCILING = "Reconciling", "For kstatus: in progress, be it towards the spec or back from a loss."
+    STALLED = (
+        "Stalled",
+        "For kstatus: failed; it waits for somebody to mend what the message names, or has been in trouble for 10 min.",
+    )
 
 
 class Reason(_Told):
@@ -132,7 +141,12 @@ class Reason(_Told):
     DIRECTORY_UNREACHABLE = "DirectoryUnreachable", "The directory cannot be asked for its state; serving goes on."
     PLACEMENT_REFUSED = "PlacementRefused", "The directory did not take the placement; the message says why."
 
-    # Kubernetes.
+    # Kubernetes, and the operator itself.
+    INTERNAL_ERROR = "InternalError", "The operator could not work the object, by a fault of its own: see its log."
+    KUBERNETES_REFUSED = (
+        "KubernetesRefused",
+        "The API server refused what the operator needs for this object: a right, a quota or an admission policy.",
+    )
     SPEC_INVALID = "SpecInvalid", "The object does not fit the operator's types: install the CRD of this release."
     SECRET_MISSING = "SecretMissing", "A Secret that the spec names, or a key in it, does not exist."
     SECRET_NOT_LABELLED = "SecretNotLabelled", "The Secret lacks the label moe-operator.io/use for this use."
@@ -145,6 +159,10 @@ class Reason(_Told):
     SHARD_PROBLEM = "ShardProblem", "A shard holds less than it should; the message says why."
     UNHEALTHY = "Unhealthy", "Serve calls an application unhealthy and restarts it; the message has its words."
     CLEANUP_ABANDONED = "CleanupAbandoned", "Deletion went on although Serve applications could not be removed."
+
+
+RESTING = frozenset({Reason.ASLEEP, Reason.SUSPENDED})
+"""With one of these Ready is True although nothing is served, as was asked for."""
 
 
 def child_labels(deployment: str, component: str) -> dict[str, str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from moe_operator.api.base import StatusModel
+from moe_operator.api.names import RESTING, ConditionType, Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 
@@ -16,7 +17,7 @@ class Condition(StatusModel):
     """One aspect of the state, in the form all of Kubernetes uses."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Which aspect: Ready, Progressing, Degraded, ModelValid, RuntimeReachable."""
+    """Which aspect: Ready, Progressing, Degraded, ModelValid, RuntimeReachable, Reconciling, Stalled."""
     status: ConditionStatus
     """Whether it holds."""
     observed_generation: Annotated[int, Field(ge=0)]
@@ -68,7 +69,7 @@ class MoEDeploymentStatus(StatusModel):
     """What the operator saw."""
 
     observed_generation: int | None = None
-    """Generation of the spec that this status describes."""
+    """Generation of the spec that this status describes; -1 until the operator has looked at the object."""
     url: str | None = None
     """Base URL of the OpenAI API that runs; before anything runs, the one it will have."""
     shards: int | None = None
@@ -92,6 +93,13 @@ class MoEDeploymentStatus(StatusModel):
     ] = ()
     """State by aspect."""
 
+    @field_validator("conditions")
+    @classmethod
+    def _known(cls, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        """Without those of a newer operator, or of somebody's hand, whose words mean nothing here."""
+        types, reasons = {*ConditionType}, {*Reason}
+        return tuple(each for each in conditions if each.type in types and each.reason in reasons)
+
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """As an object has it as the API server returns it; an empty one where it is none of these types'."""
@@ -99,6 +107,12 @@ class MoEDeploymentStatus(StatusModel):
             return cls.model_validate(raw.get("status", {}))
         except ValidationError:
             return cls()
+
+    @property
+    def serves(self) -> bool:
+        """Whether it tells that requests are answered. (Ready is also True of what rests, as was asked for.)"""
+        ready = self.condition(ConditionType.READY)
+        return ready is not None and ready.status == "True" and ready.reason not in RESTING
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if there is one."""

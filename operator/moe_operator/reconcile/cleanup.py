@@ -9,13 +9,14 @@ import logging
 from dataclasses import dataclass
 
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
-from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import ServeState
+from moe_operator.errors import InvalidObjectError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import SecretError
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer
+from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
@@ -67,8 +68,16 @@ class Cleanup:
             cluster = self.observer.cluster(moe)
             await cluster.apply(token, Change(core_name(moe), ()))
             serve = await cluster.observe(token)
-        except (RayError, SecretError) as error:
-            return Finding(error.reason, str(error))
+        except InvalidObjectError:
+            raise
+        except Exception as error:
+            # Whatever it is, it must count for the deadline: it would keep the object for ever.
+            why = failure(error)
+            if why is None:
+                raise
+            if not isinstance(error, OperatorError):
+                logger.exception("the cleanup failed")
+            return why
         return self._what_is_left(moe, serve, memory)
 
     def _what_is_left(self, moe: MoEDeployment, serve: ServeState, memory: Memory) -> Finding | None:

@@ -1,75 +1,32 @@
-"""The conditions of a MoEDeployment. Pure: the world, the plan and what is wrong in, five conditions out.
+"""The conditions of a MoEDeployment. Pure: the world, the plan and what is wrong in, seven conditions out.
 
 Nothing in them changes while the world does not: no times but those of transitions, no counts but of progress.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-
-from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus, Reason
+from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason
+from moe_operator.api.names import RESTING
 from moe_operator.api.status import ConditionStatus
 from moe_operator.reconcile.diagnosis import runtime_problem
+from moe_operator.reconcile.history import History
+from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves, settled
+from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
 from moe_operator.reconcile.world import Finding, World
-
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-MAX_MESSAGE = 4096
-"""Much of a message may be another program's words; one that the API server refuses would never be told."""
-
-# What repairs itself: with one of these the deployment is still on its way.
-_PASSING = frozenset(
-    {
-        Reason.SHARDS_LOST,
-        Reason.ATTENTION_LOST,
-        Reason.SHARD_PROBLEM,
-        Reason.UNHEALTHY,
-        Reason.FOREIGN_WRITER,
-        Reason.DIRECTORY_UNREACHABLE,
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What was told before, and of which spec and when it is told now."""
-
-    before: MoEDeploymentStatus
-    generation: int
-    now: datetime
-
-    def condition(self, kind: ConditionType, status: ConditionStatus, why: Finding) -> Condition:
-        """The condition, with the time since when its status is what it is."""
-        earlier = self.before.condition(kind)
-        since = earlier.last_transition_time if earlier and earlier.status == status else None
-        return Condition(
-            type=kind,
-            status=status,
-            observed_generation=self.generation,
-            last_transition_time=since or self.now.strftime(TIME_FORMAT),
-            reason=why.reason,
-            message=why.message[:MAX_MESSAGE],
-        )
-
-    def status_with(self, *conditions: Condition) -> MoEDeploymentStatus:
-        """The status told before, with these conditions in place of those of their types."""
-        told = {condition.type: condition for condition in (*self.before.conditions, *conditions)}
-        return self.before.model_copy(
-            update={"observed_generation": self.generation, "conditions": tuple(told.values())}
-        )
 
 
 def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
     """While the object is being deleted: what that waits for."""
     deleting = Finding(Reason.DELETING, waiting.message)
-    stuck = waiting.reason != Reason.DELETING
-    degraded = waiting if stuck else Finding(Reason.AS_EXPECTED, "nothing is wrong")
+    failing = waiting.reason != Reason.DELETING
+    degraded = waiting if failing else Finding(Reason.AS_EXPECTED, "nothing is wrong")
     return history.status_with(
         history.condition(ConditionType.READY, "False", deleting),
         history.condition(ConditionType.PROGRESSING, "True", deleting),
-        history.condition(ConditionType.DEGRADED, "True" if stuck else "False", degraded),
+        history.condition(ConditionType.DEGRADED, "True" if failing else "False", degraded),
+        *on_the_way(history, deleting),
     )
 
 
@@ -80,25 +37,47 @@ def invalid_status(history: History, message: str) -> MoEDeploymentStatus:
         history.condition(ConditionType.READY, "False", why),
         history.condition(ConditionType.PROGRESSING, "False", why),
         history.condition(ConditionType.DEGRADED, "True", why),
+        *stuck(history, why),
+    )
+
+
+def failed_status(history: History, why: Finding, seconds: float) -> MoEDeploymentStatus:
+    """Of an object over which no pass comes to an end, for ``seconds`` already: how it is, is not known any more.
+
+    What serves goes on serving: Ready is left as it is for as long as a directory that does not report leaves it.
+    """
+    degraded = history.condition(ConditionType.DEGRADED, "True", why)
+    told = history.status_with(degraded)
+    known = [] if seconds >= SERVING_GRACE_SECONDS else [ConditionType.READY, ConditionType.PROGRESSING]
+    unknown = [kind for kind in (ConditionType.READY, ConditionType.PROGRESSING) if kind not in known]
+    missing = [kind for kind in known if told.condition(kind) is None]
+    return history.status_with(
+        *(history.condition(kind, "Unknown", why) for kind in (*unknown, *missing)),
+        degraded,
+        *tried_again(history, told, why),
     )
 
 
 def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[Condition, ...]:
     """All conditions, in the order in which they are shown."""
-    return (
+    told = (
         _ready(world, plan, problem),
         _progressing(world, plan, problem),
         _degraded(world, problem),
         _model_valid(world, plan),
         _runtime_reachable(world),
     )
+    return (*told, *settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem))
 
 
 def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:
     if serves(world, plan):
         return _condition(world, ConditionType.READY, "True", Finding(Reason.AVAILABLE, _capacity(world)))
+    rest = _rest(world, problem)
+    if rest:
+        return _condition(world, ConditionType.READY, "True", rest)
     stage = None if world.moe.spec.suspend else next_stage(world, plan)
-    why = problem or stage or _idle(world, plan)
+    why = problem or stage or Finding(Reason.LOADING_EXPERTS, "the routing table is not complete yet")
     return _condition(world, ConditionType.READY, "False", why)
 
 
@@ -110,12 +89,24 @@ def _capacity(world: World) -> str:
     return f"{shards} and {attention} answer requests"
 
 
-def _idle(world: World, plan: Plan) -> Finding:
-    if plan.step is Step.SLEEP:
+def _rest(world: World, problem: Finding | None) -> Finding | None:
+    """That it does nothing, as was asked for, and so is as it should be."""
+    spec = world.moe.spec
+    if spec.experts.shards == 0 and _nothing_runs(world):
         return Finding(Reason.ASLEEP, "spec.experts.shards is 0; scale up to wake it")
-    if world.moe.spec.suspend:
+    if spec.suspend and (_nothing_runs(world) or problem is None):
         return Finding(Reason.SUSPENDED, "spec.suspend is true, and nothing is being served")
-    return Finding(Reason.LOADING_EXPERTS, "the routing table is not complete yet")
+    return None
+
+
+def _nothing_runs(world: World) -> bool:
+    """Whether nothing of it is on Ray; where Ray cannot be asked, as it was told, or since nothing needs a cleanup."""
+    if world.serve is not None:
+        return not world.applications
+    ready = world.moe.status.condition(ConditionType.READY)
+    rested = ready is not None and ready.status == "True" and ready.reason in RESTING
+    never_ran = world.moe.spec.deletion_policy == DeletionPolicy.DELETE and not world.moe.has_cleanup_finalizer
+    return rested or never_ran
 
 
 def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition:
@@ -124,7 +115,7 @@ def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition
         return _condition(
             world, kind, "False", Finding(Reason.SUSPENDED, "spec.suspend is true: nothing is written to Ray")
         )
-    if problem and problem.reason not in _PASSING:
+    if problem and problem.reason not in PASSING:
         return _condition(world, kind, "False", problem)
     before = world.moe.status.condition(kind)
     if world.report is None and serves(world, plan) and before:
@@ -132,8 +123,9 @@ def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition
     stage = next_stage(world, plan)
     if stage:
         return _condition(world, kind, "True", stage)
-    if plan.step is Step.SLEEP:
-        return _condition(world, kind, "False", _idle(world, plan))
+    rest = _rest(world, problem)
+    if rest:
+        return _condition(world, kind, "False", rest)
     return _condition(world, kind, "False", settled(world))
 
 
@@ -176,4 +168,8 @@ def _runtime_reachable(world: World) -> Condition:
 
 
 def _condition(world: World, kind: ConditionType, status: ConditionStatus, why: Finding) -> Condition:
-    return History(world.moe.status, world.moe.metadata.generation, world.now).condition(kind, status, why)
+    return _history(world).condition(kind, status, why)
+
+
+def _history(world: World) -> History:
+    return History(world.moe.status, world.moe.metadata.generation, world.now)

@@ -220,9 +220,8 @@ def _attention(world: World) -> Finding | None:
 
 
 def _was_served(world: World) -> bool:
-    ready = world.moe.status.condition(ConditionType.READY)
     degraded = world.moe.status.condition(ConditionType.DEGRADED)
-    return bool(ready and ready.status == "True") or bool(degraded and degraded.reason == Reason.ATTENTION_LOST)
+    return world.moe.status.serves or bool(degraded and degraded.reason == Reason.ATTENTION_LOST)
 
 
 def _unhealthy(world: World) -> Finding | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moe_operator.api import MoEDeploymentStatus
 from moe_operator.backends.serve_rest.merge import Conflict
+from moe_operator.reconcile.telling import Allowance, Telling
 
 LOSS_SECONDS = 300.0
 """For how long it is told that a foreign writer removed applications."""
@@ -17,6 +19,10 @@ class Memory:
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
         token: the one that reached its Ray cluster last; the Secret may go before the object does.
+        concluded: the status that the last pass came to, written or not: what the next one goes on from. What stands in
+            the object may be written by anybody with the right to.
+        written: the status that this process wrote last.
+        telling: when the next may be written; ``events``: when the next Event.
         conflict: why its last change was left out, if it was.
         reported: whether the directory of the core application that runs has reported.
     """
@@ -24,12 +30,17 @@ class Memory:
     uid: str
     term: int = 0
     token: str | None = None
+    concluded: MoEDeploymentStatus | None = None
+    written: MoEDeploymentStatus | None = None
+    telling: Telling = field(default_factory=Telling)
+    events: Allowance = field(default_factory=lambda: Allowance(burst=25, seconds=60.0))
     conflict: Conflict | None = None
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None
     _serve_absent_since: float | None = None
     _cleanup_failing_since: float | None = None
+    _pass_failing_since: float | None = None
     _failed_since: dict[str, float] = field(default_factory=dict)
     _lost: dict[str, float] = field(default_factory=dict)
 
@@ -58,6 +69,11 @@ class Memory:
         """Note whether the cleanup gets on; returns for how many seconds it has not."""
         self._cleanup_failing_since = _since(self._cleanup_failing_since, failing, now)
         return _seconds(self._cleanup_failing_since, now)
+
+    def pass_failing(self, failing: bool, now: float) -> float:
+        """Note whether a pass came to its end; returns for how many seconds none has."""
+        self._pass_failing_since = _since(self._pass_failing_since, failing, now)
+        return _seconds(self._pass_failing_since, now)
 
     def failed(self, applications: frozenset[str], now: float) -> dict[str, float]:
         """Note which applications Serve has given up; returns for how many seconds each has been."""

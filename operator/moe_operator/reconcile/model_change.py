@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_operator.api import ConditionType
 from moe_operator.reconcile.placing import impossible, slots_per_shard
 from moe_operator.reconcile.world import Finding, World
 
@@ -44,6 +43,5 @@ def waiting_change(world: World) -> ModelChange | None:
 
 def believed_to_serve(world: World) -> bool:
     """Whether a directory that does not report now is to be taken for one that is away for a moment."""
-    before = world.moe.status.condition(ConditionType.READY)
     runs = world.serve is None or world.core is not None
-    return bool(before and before.status == "True" and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS)
+    return world.moe.status.serves and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from moe_operator.api import ConditionType, MoEDeployment
+from moe_operator.api import MoEDeployment
 from moe_operator.backends.directory import read_report
 from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayError
 from moe_operator.backends.http import HttpClient
@@ -107,15 +107,10 @@ class Observer:
 
     def _without_report(self, world: World, memory: Memory) -> World:
         # After a restart the status tells what this process cannot remember.
-        memory.reported = memory.reported or _is_told_ready(world.moe)
+        memory.reported = memory.reported or world.moe.status.serves
         # A core application that is still starting has no directory to miss.
         missed = memory.reported or world.core is None or world.core.status == "RUNNING"
         return replace(world, report_failing_seconds=memory.report_failing(missed, self.clock()))
-
-
-def _is_told_ready(moe: MoEDeployment) -> bool:
-    ready = moe.status.condition(ConditionType.READY)
-    return ready is not None and ready.status == "True"
 
 
 def _needs_no_directory(world: World) -> bool:

@@ -11,22 +11,28 @@ from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeploym
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.cluster import Outcome
 from moe_operator.backends.serve_rest.merge import Change
-from moe_operator.errors import InvalidObjectError
+from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.reconcile.cleanup import Cleanup
-from moe_operator.reconcile.conditions import History, deleting_status, invalid_status
+from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status
 from moe_operator.reconcile.diagnosis import diagnose
+from moe_operator.reconcile.failure import failure
+from moe_operator.reconcile.history import History
 from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.plan import Plan, Step, next_plan, serve_http_options
 from moe_operator.reconcile.status import next_status
+from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
 from moe_operator.reconcile.world import Finding, World
 
+WORK_SECONDS = 75.0
+"""Bound on the work of a pass, in which the first PUT to a Ray cluster may take a minute. The controller's bound on the
+whole pass leaves time to tell that it was met."""
 SETTLED_SECONDS = 5.0
 """Between two looks at a deployment that is where it should be."""
 MOVING_SECONDS = 0.5
@@ -76,7 +82,20 @@ class Reconciler:
             return Result()
         memory = self.memories.of(key, live["metadata"]["uid"])
         try:
-            return await self._work(MoEDeployment.parse(live), live, memory)
+            async with asyncio.timeout(WORK_SECONDS):
+                result = await self._pass(live, memory)
+        except Exception as error:
+            await self._tell_failure(key, memory, error)
+            raise
+        memory.pass_failing(False, self.observer.clock())
+        return result
+
+    async def _pass(self, live: Json, memory: Memory) -> Result:
+        try:
+            moe = MoEDeployment.parse(live)
+            if memory.concluded:
+                moe = moe.model_copy(update={"status": memory.concluded})
+            return await self._work(moe, live, memory)
         except InvalidObjectError as error:
             return await self._work_unreadable(Identity.model_validate(live), live, memory, str(error))
 
@@ -91,8 +110,8 @@ class Reconciler:
         world = replace(world, lost=memory.lost(self.observer.clock()))
         problem = refusal or diagnose(world, plan, outcome.conflict)
         status = next_status(world, plan, problem)
-        await self._tell(moe, moe.status, live, status)
-        return _result(world, status, refused=bool(refusal))
+        held = await self._tell(moe, memory, live, status)
+        return _result(world, status, held, refused=bool(refusal))
 
     async def _read(self, key: str) -> Json | None:
         namespace, _, name = key.partition("/")
@@ -128,44 +147,76 @@ class Reconciler:
             logger.info("Serve at %s was told to run %s", world.moe.ray_cluster.dashboard_url, _names(change))
         return outcome, None
 
-    async def _tell(
-        self, about: Identity, before: MoEDeploymentStatus, live: Json, status: MoEDeploymentStatus
-    ) -> None:
-        """Write the status where it differs, and an Event for each transition in it."""
-        if await write_status(self.api, live, status) is live:
-            return
+    async def _tell(self, about: Identity, memory: Memory, live: Json, status: MoEDeploymentStatus) -> float:
+        """Write the status where it differs and its time has come, and an Event for each transition in it.
+
+        Returns the seconds for which it is held back.
+        """
+        memory.concluded = status
+        stands = MoEDeploymentStatus.of(live)
+        what, now = news(stands, status), self.observer.clock()
+        held = memory.telling.wait(what, now)
+        if held > 0.0 or await write_status(self.api, live, status) is live:
+            return held
+        memory.telling.written(what, now)
+        before, memory.written = memory.written or stands, status
         for note in transitions(before, status):
             logger.log(logging.WARNING if note.type == "Warning" else logging.INFO, "%s: %s", note.reason, note.note)
-            await self.events.record(about, note)
+            if memory.events.wait(now) == 0.0:
+                memory.events.take(now)
+                await self.events.record(about, note)
+        return 0.0
+
+    async def _tell_failure(self, key: str, memory: Memory, error: Exception) -> None:
+        """Say of a pass that failed what is in the way; where even that fails, the log says both."""
+        why = failure(error)
+        if why is None:
+            return
+        seconds = memory.pass_failing(True, self.observer.clock())
+        try:
+            live = await self._read(key)  # anew: the pass may have changed the object
+            if live is None or live["metadata"]["uid"] != memory.uid:
+                return
+            about = Identity.model_validate(live)
+            history = self._history(about, live, memory)
+            status = deleting_status(history, why) if about.deleting else failed_status(history, why, seconds)
+            await self._tell(about, memory, live, status)
+        except LeadershipLostError:
+            raise
+        except OperatorError as second:
+            logger.warning("%s; of which nothing could be told: %s", why.message, second)
+
+    def _history(self, about: Identity, live: Json, memory: Memory) -> History:
+        before = memory.concluded or MoEDeploymentStatus.of(live)
+        return History(before, about.metadata.generation, self.observer.now())
 
     async def _work_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Result:
         """The little that can be done with an object that these types cannot read: say so, and let it be deleted."""
-        history = History(MoEDeploymentStatus.of(live), about.metadata.generation, self.observer.now())
+        history = self._history(about, live, memory)
         status = invalid_status(history, why)
         if about.deleting:
             waiting = await self.cleanup.advance_unreadable(about, live, memory, why)
             if waiting is None:
                 return Result()
             status = deleting_status(history, waiting)
-        await self._tell(about, history.before, live, status)
+        await self._tell(about, memory, live, status)
         return Result(status)
 
     async def _delete(self, moe: MoEDeployment, live: Json, memory: Memory) -> Result:
         waiting = await self.cleanup.advance(moe, live, memory)
         if waiting is None:
             return Result()
-        history = History(moe.status, moe.metadata.generation, self.observer.now())
-        status = deleting_status(history, waiting)
-        await self._tell(moe, moe.status, live, status)
+        status = deleting_status(self._history(moe, live, memory), waiting)
+        await self._tell(moe, memory, live, status)
         return Result(status, again=MOVING_SECONDS if waiting.reason == Reason.DELETING else None, moving=True)
 
 
-def _result(world: World, status: MoEDeploymentStatus, refused: bool) -> Result:
+def _result(world: World, status: MoEDeploymentStatus, held: float, refused: bool) -> Result:
     if refused or world.runtime_problem:
         return Result(status)
     progressing = status.condition(ConditionType.PROGRESSING)
     moving = progressing is not None and progressing.status == "True"
-    delay = MOVING_SECONDS if moving else SETTLED_SECONDS
+    delay = MOVING_SECONDS if moving else min(SETTLED_SECONDS, held or SETTLED_SECONDS)
     return Result(status, delay * (1.0 + SPREAD * (2.0 * random.random() - 1.0)), moving)
 
 

@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from kstatus import kstatus
 
 from moe_dev.kube import Kubectl, KubectlError
 
@@ -199,3 +200,16 @@ def test_columns_and_categories(installed: Kubectl, namespace: str) -> None:
     installed.run("wait", "--for=condition=Ready", "moe/tiny", "--namespace", namespace, "--timeout=5s")
     for category in ("all", "moe-operator"):
         assert "moedeployment.moe-operator.io/tiny" in installed.run("get", category, "-n", namespace, "-o", "name")
+
+
+def test_right_after_apply_kstatus_sees_that_nobody_has_looked_yet(installed: Kubectl, namespace: str) -> None:
+    """By the default of the status, which is filled in although nobody may write there at creation."""
+    installed.apply(manifest(), namespace=namespace)
+    stored = installed.get("moe", "tiny", namespace)
+    assert stored is not None
+    assert stored["status"] == {"observedGeneration": -1}
+    assert kstatus(stored) == "InProgress"
+    patch_status(installed, namespace, observedGeneration=1)
+    stored = installed.get("moe", "tiny", namespace)
+    assert stored is not None
+    assert (stored["status"], kstatus(stored)) == ({"observedGeneration": 1}, "Current")

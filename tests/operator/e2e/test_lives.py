@@ -38,7 +38,7 @@ def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
     assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
 
     objects.patch("tiny", '{"spec": {"suspend": false, "experts": {"shards": 0}}}')
-    objects.wait_condition("tiny", "Ready", "False", "Asleep")
+    objects.wait_condition("tiny", "Ready", "True", "Asleep")
     assert ray.runs(objects.namespace) == []
     objects.wait("no finalizer while asleep", lambda: not objects.get("tiny")["metadata"].get("finalizers"))
     objects.patch("tiny", '{"spec": {"experts": {"shards": 2}}}')

@@ -153,7 +153,7 @@ async def test_neither_is_one_that_is_woken(bench: Bench) -> None:
     await bench.ready()
     bench.change(experts={"shards": 0})
     await bench.work(2)
-    assert bench.condition("Ready") == "False Asleep"
+    assert bench.condition("Ready") == "True Asleep"
     bench.directory.answers, bench.ray.status = False, "DEPLOYING"
     bench.change(experts={"shards": 2})
     await bench.work(10, seconds=10.0)
@@ -175,7 +175,7 @@ async def test_ready_does_not_outlive_a_key_that_is_somebody_elses(bench: Bench,
 async def test_what_is_suspended_from_the_beginning_makes_nothing(bench: Bench) -> None:
     bench.apply(suspend=True)
     await bench.work(3)
-    assert bench.condition("Ready") == "False Suspended"
+    assert bench.condition("Ready") == "True Suspended"
     assert not bench.kube.exists(SECRETS, INTERNAL_KEY)
     assert bench.ray.puts == []
     assert CLEANUP_FINALIZER not in bench.finalizers()

@@ -1,0 +1,45 @@
+"""What was told of an object before, and conditions that go on from there. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
+from moe_operator.api.status import ConditionStatus
+from moe_operator.reconcile.world import Finding
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+MAX_MESSAGE = 4096
+"""Much of a message may be another program's words; one that the API server refuses would never be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was told before, and of which spec and when it is told now."""
+
+    before: MoEDeploymentStatus
+    generation: int
+    now: datetime
+
+    def condition(self, kind: ConditionType, status: ConditionStatus, why: Finding) -> Condition:
+        """The condition, with the time since when its status is what it is."""
+        earlier = self.before.condition(kind)
+        since = earlier.last_transition_time if earlier and earlier.status == status else None
+        return Condition(
+            type=kind,
+            status=status,
+            observed_generation=self.generation,
+            last_transition_time=since or self.now.strftime(TIME_FORMAT),
+            reason=why.reason,
+            message=why.message[:MAX_MESSAGE],
+        )
+
+    def status_with(self, *conditions: Condition) -> MoEDeploymentStatus:
+        """The status told before, with these conditions in place of those of their types."""
+        told = {condition.type: condition for condition in (*self.before.conditions, *conditions)}
+        ordered = sorted(told.values(), key=lambda condition: _ORDER.get(condition.type, len(_ORDER)))
+        return self.before.model_copy(update={"observed_generation": self.generation, "conditions": tuple(ordered)})
+
+
+_ORDER = {str(kind): place for place, kind in enumerate(ConditionType)}

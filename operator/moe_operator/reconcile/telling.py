@@ -1,0 +1,101 @@
+"""When a status is written: at once where something became of the object, seldom where only words or figures moved.
+
+Pure. A write costs the API server, its store and everybody who watches, and much of a status is another program's words
+and figures, which may change at every look. What is held back is written when its time comes, or with the next news.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from moe_operator.api import ConditionType, MoEDeploymentStatus
+
+WORDS_SECONDS = 30.0
+"""Between two writes that bring nothing but other words and figures; doubled each time, while it stays at that."""
+WORDS_CAP_SECONDS = 300.0
+
+
+class News(Enum):
+    """The most that a status brings beyond what is told already."""
+
+    NOTHING = auto()
+    WORDS = auto()
+    """Other messages and figures."""
+    REASONS = auto()
+    """A condition has another status or reason, the spec is another one, or as many shards exist as did not before."""
+    READY = auto()
+    """Whether it is ready."""
+
+
+def news(before: MoEDeploymentStatus, after: MoEDeploymentStatus) -> News:
+    """What ``after`` brings to who knows ``before``."""
+    if after == before:
+        return News.NOTHING
+    if _status_of_ready(before) != _status_of_ready(after):
+        return News.READY
+    return News.REASONS if _reasons(before) != _reasons(after) else News.WORDS
+
+
+def _status_of_ready(status: MoEDeploymentStatus) -> str | None:
+    ready = status.condition(ConditionType.READY)
+    return ready.status if ready else None
+
+
+def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
+    # Autoscalers reckon with the number of shards.
+    conditions = tuple((each.type, each.status, each.reason) for each in status.conditions)
+    return status.observed_generation, status.shards, conditions
+
+
+@dataclass(slots=True)
+class Allowance:
+    """So many at once, and from then on one per ``seconds``. Times are of a monotonic clock."""
+
+    burst: int
+    seconds: float
+    _left: float = field(init=False)
+    _at: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._left = float(self.burst)
+
+    def wait(self, now: float) -> float:
+        """Seconds until one more is allowed."""
+        left = min(self.burst, self._left + (now - self._at) / self.seconds)
+        return max(0.0, 1.0 - left) * self.seconds
+
+    def take(self, now: float) -> None:
+        """One was made."""
+        self._left = min(self.burst, self._left + (now - self._at) / self.seconds) - 1.0
+        self._at = now
+
+
+@dataclass(slots=True)
+class Telling:
+    """When the status of one object may be written. A new process knows nothing of former writes and begins anew."""
+
+    _ready: Allowance = field(default_factory=lambda: Allowance(burst=10, seconds=5.0))
+    _reasons: Allowance = field(default_factory=lambda: Allowance(burst=6, seconds=5.0))
+    _words_wait: float = WORDS_SECONDS
+    _at: float | None = None
+
+    def wait(self, what: News, now: float) -> float:
+        """Seconds for which a write with such news is held back."""
+        if what is News.READY:
+            return self._ready.wait(now)
+        if what is News.REASONS:
+            return self._reasons.wait(now)
+        if what is News.WORDS and self._at is not None:
+            return max(0.0, self._at + self._words_wait - now)
+        return 0.0
+
+    def written(self, what: News, now: float) -> None:
+        """A write with such news was made."""
+        if what is News.READY:
+            self._ready.take(now)
+        elif what is News.REASONS:
+            self._reasons.take(now)
+        words_again = what is News.WORDS and self._at is not None
+        self._words_wait = min(2.0 * self._words_wait, WORDS_CAP_SECONDS) if words_again else WORDS_SECONDS
+        self._at = now
