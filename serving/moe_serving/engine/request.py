@@ -17,7 +17,7 @@ class Sampling:
         max_tokens: bound on the tokens of the answer, those of an earlier replica (``emitted_ids``) included.
         temperature: 0, or next to it, takes the most likely token.
         top_p: keep the smallest set of tokens whose probabilities reach this sum; in (0, 1].
-        seed: with the position in the answer it determines the random number of a token, on every replica.
+        seed: with a token's position in the answer and its id it determines the noise of sampling, on every replica.
         stop_token_ids: end the answer, beside the model's own end-of-sequence tokens.
         ignore_eos: the model's own end-of-sequence tokens do not end the answer.
     """

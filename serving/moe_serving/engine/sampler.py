@@ -1,17 +1,25 @@
-"""The choice of the next token, the same on any replica: its random number depends on seed and position only."""
+"""The choice of the next token, the same on any replica: its noise depends on seed, position and token only.
+
+Gumbel-max (Gumbel, 1954): the token whose logit plus noise is largest is a draw from their softmax. A logit that is
+rounded otherwise, in a batch of another size, matters only where the two best sums are as close as that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from moe_serving.engine.noise import exponential, gumbel, noise_bits
+from moe_serving.engine.nucleus import Candidates, largest, nucleus, relative_probabilities
 from moe_serving.engine.request import Sampling
 
 MIN_TEMPERATURE = 1e-5
 """Below it the most likely token is taken: nothing else could be drawn, and logits divided by less overflow."""
+
+_FINALISTS = 8
+"""Tokens of a whole vocabulary whose sums are compared in float64."""
 
 
 def choose_tokens(logits: Tensor, sampling: Sequence[Sampling], positions: Sequence[int]) -> list[int | None]:
@@ -22,37 +30,62 @@ def choose_tokens(logits: Tensor, sampling: Sequence[Sampling], positions: Seque
         sampling: of each row's request.
         positions: of each row's token in its answer, from 0.
     """
-    # NaN would make argmax pick it and inverse sampling run off the end: both would look like an answer.
+    # NaN would be taken for the largest value, and look like an answer.
     sound: list[bool] = torch.isfinite(logits.amax(dim=-1)).tolist()
-    likeliest: list[int] = logits.argmax(dim=-1).tolist()
-    tokens = [token if good else None for token, good in zip(likeliest, sound, strict=True)]
+    tokens: list[int | None] = [None] * len(sampling)
+    likeliest = [row for row, how in enumerate(sampling) if sound[row] and how.temperature < MIN_TEMPERATURE]
+    if likeliest:
+        for row, token in zip(likeliest, _rows(logits, likeliest).argmax(dim=-1).tolist(), strict=True):
+            tokens[row] = token
     drawn = [row for row, how in enumerate(sampling) if sound[row] and how.temperature >= MIN_TEMPERATURE]
-    if drawn:
-        hows = [sampling[row] for row in drawn]
-        numbers = [uniform(how.seed, positions[row]) for how, row in zip(hows, drawn, strict=True)]
-        for row, token in zip(drawn, _draw(logits[drawn], hows, numbers), strict=True):
+    # A kernel takes many rows at once; a CPU takes one after the other, whose numbers then stay in its cache.
+    for rows in _alike(drawn, sampling) if logits.is_cuda else [[row] for row in drawn]:
+        choice = _draw(_rows(logits, rows).float(), [sampling[row] for row in rows], [positions[row] for row in rows])
+        for row, token in zip(rows, choice.tolist(), strict=True):
             tokens[row] = token
     return tokens
 
 
-def uniform(seed: int, position: int) -> float:
-    """The random number in [0, 1) of a token: Philox 4x64 (Salmon et al., 2011) with the seed as key."""
-    word = int(np.random.Philox(key=seed % 2**128, counter=position).random_raw())
-    return (word >> 11) * 2.0**-53
-
-
-def _draw(logits: Tensor, hows: Sequence[Sampling], numbers: Sequence[float]) -> list[int]:
-    """Inverse sampling in vocabulary order: rounding may move the borders between tokens, but never swaps tokens."""
+def _draw(logits: Tensor, hows: Sequence[Sampling], positions: Sequence[int]) -> Tensor:
+    """A token id for each row, int64 ``[rows]``; either all of ``hows`` cut something off or none does."""
+    seeds = [how.seed for how in hows]
     temperature = torch.tensor([how.temperature for how in hows], dtype=torch.float64, device=logits.device)
-    top_p = torch.tensor([how.top_p for how in hows], dtype=torch.float64, device=logits.device)
-    probabilities = torch.softmax(logits.double() / temperature[:, None], dim=-1)
-    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    beyond = ordered.cumsum(dim=-1) - ordered >= top_p[:, None]
-    beyond[:, 0] = False
-    probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), 0.0)
-    cumulative = probabilities.cumsum(dim=-1)
-    number = torch.tensor(numbers, dtype=torch.float64, device=logits.device)[:, None]
-    drawn = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
-    last_possible = (probabilities > 0).cumsum(dim=-1).argmax(dim=-1, keepdim=True)
-    chosen: list[int] = torch.minimum(drawn, last_possible).squeeze(1).tolist()
-    return chosen
+    if _cuts(hows[0]):
+        top_p = torch.tensor([how.top_p for how in hows], dtype=torch.float64, device=logits.device)
+        candidates = nucleus(logits, temperature, top_p)
+    else:
+        candidates = _likely_winners(logits, temperature, seeds, positions)
+    noise = gumbel(noise_bits(seeds, positions, candidates.tokens))
+    best = (candidates.scores + noise).argmax(dim=-1, keepdim=True)
+    return candidates.tokens.gather(1, best).squeeze(1)
+
+
+def _likely_winners(logits: Tensor, temperature: Tensor, seeds: Sequence[int], positions: Sequence[int]) -> Candidates:
+    """A few tokens of the whole vocabulary, among them the one with the largest sum: found in float32, which is fast,
+    and in which only sums next to each other can change places.
+    """
+    likeliest = logits.amax(dim=-1, keepdim=True)
+    every = torch.arange(logits.shape[1], device=logits.device)[None]
+    waiting = exponential(noise_bits(seeds, positions, every), torch.float32)
+    rates = relative_probabilities(logits - likeliest, temperature)
+    _, tokens = largest(rates.div_(waiting), min(_FINALISTS, logits.shape[1]))
+    scores = (logits.gather(1, tokens) - likeliest).double().div_(temperature[:, None])
+    return Candidates(tokens, scores)
+
+
+def _cuts(how: Sampling) -> bool:
+    """Whether some tokens may not be drawn."""
+    return how.top_p < 1
+
+
+def _alike(rows: Sequence[int], sampling: Sequence[Sampling]) -> list[list[int]]:
+    """``rows`` that cut something off, and those that do not; none of them empty."""
+    parts = [[row for row in rows if _cuts(sampling[row]) == cuts] for cuts in (True, False)]
+    return [part for part in parts if part]
+
+
+def _rows(logits: Tensor, rows: Sequence[int]) -> Tensor:
+    """The rows ``rows``, ascending; those that lie side by side are not copied."""
+    if rows[-1] - rows[0] == len(rows) - 1:
+        return logits[rows[0] : rows[-1] + 1]
+    return logits[torch.tensor(rows, device=logits.device)]

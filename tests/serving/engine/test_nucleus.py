@@ -1,0 +1,73 @@
+"""The tokens a draw may take equal the definition by a full sort, whatever the shape of the distribution."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_serving.engine.nucleus import largest, nucleus
+
+torch.set_num_threads(1)
+
+
+def by_definition(logits, temperature, top_p):
+    """The smallest set whose probabilities reach ``top_p``; among equals the lower id comes first."""
+    mass = torch.softmax(logits.double() / temperature, dim=-1)
+    ordered, tokens = mass.sort(descending=True, stable=True)
+    before = ordered.cumsum(0) - ordered
+    return {int(token) for token, less in zip(tokens, before, strict=True) if less < top_p} | {int(tokens[0])}
+
+
+def kept(candidates, row):
+    return set(candidates.tokens[row][candidates.scores[row] > -torch.inf].tolist())
+
+
+SHAPES = {
+    "peaked": lambda g: torch.randn(3, 30_000, generator=g) * 2 + 15 * (torch.rand(3, 30_000, generator=g) > 0.999),
+    "flat": lambda g: torch.randn(3, 30_000, generator=g) * 0.01,
+    "one token": lambda g: torch.where(torch.arange(30_000) == 17_123, 50.0, torch.randn(3, 30_000, generator=g)),
+    "many as likely as each other": lambda g: (torch.randn(3, 30_000, generator=g) * 2).round(),
+    "forbidden tokens": lambda g: torch.randn(3, 30_000, generator=g).masked_fill(
+        torch.arange(30_000) % 3 > 0, -torch.inf
+    ),
+    "a small vocabulary": lambda g: torch.randn(3, 50, generator=g),
+    "no whole number of blocks": lambda g: torch.randn(3, 20_001, generator=g) * 6,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_it_is_the_definition(shape):
+    logits = shape(torch.Generator().manual_seed(3))
+    temperature, top_p = torch.tensor([1.0, 0.5, 1.7]).double(), torch.tensor([0.9, 0.99, 0.3]).double()
+    candidates = nucleus(logits, temperature, top_p)
+    for row in range(3):
+        wanted = by_definition(logits[row], float(temperature[row]), float(top_p[row]))
+        # Rounding may decide about tokens at the very edge.
+        assert len(kept(candidates, row) ^ wanted) <= len(wanted) * 1e-4
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-40, 40), min_size=1, max_size=300),
+    st.floats(0.01, 1.0, exclude_max=True),
+    st.floats(1e-4, 3.0),
+)
+def test_scores_are_those_of_the_tokens_and_someone_is_always_left(values, top_p, temperature):
+    logits = torch.tensor([values]) / 4
+    candidates = nucleus(logits, torch.tensor([temperature]).double(), torch.tensor([top_p]).double())
+    assert int(logits[0].argmax()) in kept(candidates, 0)
+    left = candidates.scores[0] > -torch.inf
+    scores = (logits[0, candidates.tokens[0]] - logits.max()).double() / temperature
+    torch.testing.assert_close(candidates.scores[0][left], scores[left])
+
+
+@pytest.mark.parametrize("count", [1, 5, 64, 1000])
+@pytest.mark.parametrize("width", [1000, 1024, 20_001])
+def test_largest(count, width):
+    values = (torch.randn(4, width, generator=torch.Generator().manual_seed(0)) * 50).round()
+    found, places = largest(values, count)
+    wanted = values.sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(found, wanted.values[:, :count])
+    above = found > found[:, -1:]  # of those equal to the last one any may be found
+    assert torch.equal(places[above], wanted.indices[:, :count][above])
+    assert torch.equal(values.gather(1, places), found)
