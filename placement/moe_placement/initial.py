@@ -84,8 +84,9 @@ def _kept(current: Placement | None, layer: int, experts: int, quota: NDArray[np
     kept = np.zeros((experts, len(quota)), dtype=bool)
     if current is None or current.experts != experts or layer >= current.layers:
         return kept
-    for shard in range(min(current.shards, len(quota))):
-        kept[np.flatnonzero(current.held[layer, :, shard])[: quota[shard]], shard] = True
+    shards = min(current.shards, len(quota))
+    held = current.held_in(layer)[:, :shards]
+    kept[:, :shards] = held & (np.cumsum(held, axis=0) <= quota[:shards])
     return kept
 
 
@@ -100,30 +101,46 @@ def _place_layer(
     held = held.copy()
     for crowded in np.flatnonzero(held.sum(axis=1) > copies):
         held[crowded, np.flatnonzero(held[crowded])[copies:]] = False
+    room = quota - held.sum(axis=0)
     for expert in range(len(held)):
         for _ in range(copies - int(held[expert].sum())):
-            _add_copy(held, expert, quota, order)
+            room[_add_copy(held, expert, room, order)] -= 1
     return held
 
 
-def _add_copy(held: NDArray[np.bool_], expert: int, quota: NDArray[np.int64], order: np.random.Generator) -> None:
-    """Give ``expert`` one more shard, moving other experts along the shortest path to a shard with room."""
-    room = quota - held.sum(axis=0)
+def _add_copy(held: NDArray[np.bool_], expert: int, room: NDArray[np.int64], order: np.random.Generator) -> int:
+    """Give ``expert`` one more shard, moving other experts along the shortest path to a shard with ``room``
+    (int64 ``[shards]``), which is returned."""
     # Ties are broken at random (seeded): no fixed pair of shards then shares its experts, and the load of a lost shard
     # falls on all others instead of on one.
-    preference = np.lexsort((order.random(len(room)), -room))
-    queue = [int(shard) for shard in preference if not held[expert, shard]]
+    ties = order.random(len(room))
+    free = np.where(held[expert], 0, room)
+    roomiest = int(np.where(free == free.max(), ties, 1.0).argmin())
+    if free[roomiest] > 0:
+        held[expert, roomiest] = True
+        return roomiest
+    preference = np.lexsort((ties, -room))
+    queue: list[int] = preference[~held[expert, preference]].tolist()
     reached: dict[int, tuple[int, int | None]] = dict.fromkeys(queue, (expert, None))
     for shard in queue:
         if room[shard] > 0:
             _move_along(held, reached, shard)
-            return
-        for target in map(int, preference):
-            movers = np.flatnonzero(held[:, shard] & ~held[:, target])
-            if target not in reached and len(movers):
-                reached[target] = (int(movers[0]), shard)
+            return shard
+        for target, mover in _movers(held, shard, preference):
+            if target not in reached:
+                reached[target] = (mover, shard)
                 queue.append(target)
     raise InfeasiblePlacementError(f"expert {expert}: no shard has a slot left for another copy")
+
+
+def _movers(held: NDArray[np.bool_], shard: int, targets: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Those of ``targets`` that an expert of ``shard`` can move to, each with the first such expert."""
+    experts = np.flatnonzero(held[:, shard])
+    if not len(experts):
+        return []
+    can_move = ~held[np.ix_(experts, targets)]
+    some = np.flatnonzero(can_move.any(axis=0))
+    return list(zip(targets[some].tolist(), experts[can_move[:, some].argmax(axis=0)].tolist(), strict=True))
 
 
 def _move_along(held: NDArray[np.bool_], reached: dict[int, tuple[int, int | None]], shard: int) -> None:

@@ -46,7 +46,10 @@ class Placement:
                 f"shard_slots {self.shard_slots} sum to {sum(self.shard_slots)}, "
                 f"but a layer has {self.slots.shape[1]} slots"
             )
-        missing = np.argwhere(~self.held.any(axis=2))
+        layer_of, expert_of, _ = self._pairs
+        present = np.zeros((self.layers, self.experts), dtype=bool)
+        present[layer_of, expert_of] = True
+        missing = np.argwhere(~present)
         if len(missing):
             layer, expert = missing[0]
             raise InvalidPlacementError(
@@ -68,16 +71,41 @@ class Placement:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """bool ``[layers, experts, shards]``: whether a shard holds an expert."""
+        """bool ``[layers, experts, shards]``: whether a shard holds an expert. Of a large model this is large, and
+        ``held_in`` or ``holders`` may do."""
         held = np.zeros((self.layers, self.experts, self.shards), dtype=bool)
-        layer, slot = np.nonzero(self.slots != EMPTY)
-        held[layer, self.slots[layer, slot], self.shard_of_slot[slot]] = True
+        held[self._pairs] = True
         return held
+
+    def held_in(self, layer: int) -> NDArray[np.bool_]:
+        """bool ``[experts, shards]``: ``held`` of one layer."""
+        held = np.zeros((self.experts, self.shards), dtype=bool)
+        slot = np.flatnonzero(self.slots[layer] != EMPTY)
+        held[self.slots[layer, slot], self.shard_of_slot[slot]] = True
+        return held
+
+    @property
+    def holders(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Layer, expert and shard of each copy, in this order; an expert that a shard has in two slots is one copy."""
+        layer, expert, shard = self._pairs
+        copies = np.unique((layer * self.experts + expert) * self.shards + shard)
+        pair, shard = np.divmod(copies, max(self.shards, 1))
+        layer, expert = np.divmod(pair, self.experts)
+        return layer, expert, shard
+
+    @property
+    def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Layer, expert and shard of each slot in use."""
+        layer, slot = np.nonzero(self.slots != EMPTY)
+        expert, shard = self.slots[layer, slot], self.shard_of_slot[slot]
+        return layer, expert.astype(np.int64), shard.astype(np.int64)
 
     @property
     def copies(self) -> NDArray[np.int64]:
         """int64 ``[layers, experts]``: on how many distinct shards each expert is."""
-        return np.asarray(self.held.sum(axis=2), dtype=np.int64)
+        layer, expert, _ = self.holders
+        counts = np.bincount(layer * self.experts + expert, minlength=self.layers * self.experts)
+        return np.asarray(counts, dtype=np.int64).reshape(self.layers, self.experts)
 
     def holdings(self, shard: int) -> frozenset[tuple[int, int]]:
         """The (layer, expert) pairs that a shard holds.
@@ -86,7 +114,8 @@ class Placement:
             InvalidPlacementError: no such shard.
         """
         whole(InvalidPlacementError, "shard", shard, most=self.shards - 1)
-        return frozenset((int(layer), int(expert)) for layer, expert in np.argwhere(self.held[:, :, shard]))
+        layer, expert, there = self._pairs
+        return frozenset(zip(layer[there == shard].tolist(), expert[there == shard].tolist(), strict=True))
 
     @cached_property
     def digest(self) -> str:

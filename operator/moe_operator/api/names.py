@@ -122,6 +122,11 @@ class Reason(_Told):
     TOO_MANY_SHARDS = "TooManyShards", "There are more shards than experts per MoE layer: use fewer shards."
     INSUFFICIENT_SLOTS = "InsufficientSlots", "No number of shards can hold the copies: see slotsPerShard, copies.min."
 
+    PLACEMENT_TOO_LARGE = (
+        "PlacementTooLarge",
+        "layers x shards x slotsPerShard is more than this release places, or placing took too long: use fewer.",
+    )
+
     # Ray.
     RAY_UNREACHABLE = "RayUnreachable", "Nothing answers at spec.runtime.rayCluster; tried again with growing delay."
     RAY_ADDRESS_REFUSED = "RayAddressRefused", "The operator's settings forbid connecting to this address."

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.reconcile.world import Finding, World
-from moe_placement import InfeasiblePlacementError, InvalidPlacementError, Placement, balanced_placement
+from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
 from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
-from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.wire.codec import encode_placement
 from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.sizes import MOST_SHARDS, MOST_SLOTS
 
 MAX_TOLD_REVISION = 2**31
 """A status may have been written by anybody; no deployment comes near so many placements."""
@@ -40,7 +41,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     problem = impossible(world.moe, facts, slots)
     if problem:
         return Goal(unchanged(world), problem)
-    current = _of_model(_decoded(world.target.placement), facts)
+    current = _of_model(world.target_placement, facts)
     shape = _shape(world, current, slots)
     try:
         placement = _placement(world, facts, current, shape)
@@ -73,7 +74,7 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
     spec, status = world.moe.spec.experts, world.moe.status
     if spec.slots_per_shard is not None:
         return spec.slots_per_shard
-    if _of_model(_decoded(world.target.placement), facts) and world.target.slots_per_shard:
+    if _of_model(world.target_placement, facts) and world.target.slots_per_shard:
         return world.target.slots_per_shard
     told = status.slots_per_shard or 0
     if told > 0 and status.model and status.model.digest == facts.digest:
@@ -117,7 +118,21 @@ def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | N
             f"spec.experts: {facts.experts} experts in {spec.copies.min} copies do not fit on shards of {slots} slots "
             f"per layer, of which there can be {facts.experts}, as many as experts: {cure}",
         )
-    return None
+    return _too_large(facts, _shards_to_run(moe, facts, slots), slots, spec.copies.min)
+
+
+def _too_large(facts: ModelFacts, shards: int, slots: int, copies: int) -> Finding | None:
+    """Why so many slots are more than can be placed, if they are."""
+    if shards <= MOST_SHARDS and facts.layers * shards * slots <= MOST_SLOTS:
+        return None
+    least = facts.layers * facts.experts * copies
+    cure = "use fewer copies, or a smaller model" if least > MOST_SLOTS else "use fewer shards, or fewer slotsPerShard"
+    return Finding(
+        Reason.PLACEMENT_TOO_LARGE,
+        f"spec.experts: {facts.layers} MoE layers x {shards} shards x {slots} slots are "
+        f"{facts.layers * shards * slots} slots (the model has {facts.experts} experts per layer); this release places "
+        f"at most {MOST_SLOTS} on at most {MOST_SHARDS} shards: {cure}",
+    )
 
 
 def _infeasible(error: InfeasiblePlacementError) -> Finding:
@@ -144,7 +159,7 @@ def _placement(world: World, facts: ModelFacts, current: Placement | None, shape
             return current
         if _only_empty_ones_leave(current, shape):
             return Placement(current.slots, tuple(shape), current.experts)
-    actual = _of_model(_decoded(world.report.placement), facts) if world.report else None
+    actual = _of_model(world.actual_placement, facts)
     # From the placement in force: the next one shall differ from it as little as it can.
     base = actual or current
     return balanced_placement(facts.layers, facts.experts, shape, world.moe.spec.experts.copies.min, base)
@@ -159,15 +174,6 @@ def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | Non
     """The placement, if it is one of a model with as many layers and experts."""
     fits = placement and (placement.layers, placement.experts) == (facts.layers, facts.experts)
     return placement if fits else None
-
-
-def _decoded(text: str | None) -> Placement | None:
-    if text is None:
-        return None
-    try:
-        return decode_placement(text)
-    except InvalidPlacementError:
-        return None
 
 
 def _next_revision(world: World) -> int:

@@ -26,7 +26,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
         selector=shard_selector(world.moe.metadata.name),
         slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
         model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
-        placement=_placement(before.placement, report) if report else before.placement,
+        placement=_placement(world, report) if report else before.placement,
         conditions=next_conditions(world, plan, problem),
     )
 
@@ -46,13 +46,14 @@ def _model(report: DirectoryReport | None) -> ModelStatus | None:
     return ModelStatus.model_validate(report.model.model_dump())
 
 
-def _placement(before: PlacementStatus | None, report: DirectoryReport) -> PlacementStatus | None:
+def _placement(world: World, report: DirectoryReport) -> PlacementStatus | None:
+    before = world.moe.status.placement
     if report.placement is None:
         return before
     earlier = before if before and before.revision == report.revision else None
     return PlacementStatus(
         revision=report.revision,
         epoch=report.epoch,
-        balance=steadied(earlier.balance if earlier else None, balance(report)),
+        balance=steadied(earlier.balance if earlier else None, balance(world.actual_placement, report.traffic)),
         fan_out=steadied(earlier.fan_out if earlier else None, fan_out(report)),
     )

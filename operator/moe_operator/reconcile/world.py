@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from moe_operator.api import Identity, MoEDeployment, Reason
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_placement import InvalidPlacementError, Placement
 from moe_placement.wire.applications import (
     DIRECTORY,
     DirectoryConfig,
@@ -20,8 +21,10 @@ from moe_placement.wire.applications import (
     application_name,
     shard_application_name,
 )
+from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import CandidateReport, DirectoryReport
+from moe_placement.wire.sizes import MOST_SHARDS, MOST_SLOTS_READ
 
 ABSENT_CERTAIN_SECONDS = 5.0
 
@@ -151,6 +154,11 @@ class World:
         except ValidationError:
             return DirectoryConfig()
 
+    @cached_property
+    def target_placement(self) -> Placement | None:
+        """The placement of ``target``, if it has one that can be read."""
+        return _decoded(self.target.placement)
+
     def submitted_config(self, application: str, deployment: str) -> Mapping[str, Any]:
         """The ``user_config`` that a deployment of an application was given last; empty before the first."""
         entries = self.submitted.get(application, {}).get("deployments")
@@ -158,6 +166,11 @@ class World:
             if isinstance(entry, Mapping) and entry.get("name") == deployment:
                 return _mapping(entry.get("user_config"))
         return {}
+
+    @cached_property
+    def actual_placement(self) -> Placement | None:
+        """The placement in force, as the directory reports it, if it does and it can be read."""
+        return _decoded(self.report.placement) if self.report else None
 
     @property
     def facts(self) -> ModelFacts | None:
@@ -177,6 +190,15 @@ class World:
 def model_args(config: Mapping[str, Any]) -> Any:
     """The model that an application was told to load; None if it was not. (Somebody else may have edited it.)"""
     return _mapping(config.get("args")).get("model")
+
+
+def _decoded(text: str | None) -> Placement | None:
+    """Ray, and whoever may write there, say what this is: it is bounded before it is unpacked."""
+    try:
+        placement = decode_placement(text, MOST_SLOTS_READ) if text else None
+    except InvalidPlacementError:
+        return None
+    return placement if placement and placement.shards <= MOST_SHARDS else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

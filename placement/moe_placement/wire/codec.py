@@ -18,7 +18,8 @@ _FORMAT = "p1"
 _MAX_SLOTS = 4_000_000
 """Bound on layers x slots when decoding: an input of a few bytes must not unpack to gigabytes."""
 _MAX_HELD = 1 << 28
-"""Bound on layers x experts x shards when decoding, which is what a placement keeps in memory."""
+"""Bound on layers x experts x shards when decoding, which is what a placement may come to keep in memory."""
+_MAX_HEADER = 65536
 
 
 def encode_placement(placement: Placement) -> str:
@@ -29,8 +30,8 @@ def encode_placement(placement: Placement) -> str:
     return f"{_FORMAT}.{base64.b64encode(zlib.compress(body, 9)).decode()}"
 
 
-def decode_placement(text: str) -> Placement:
-    """Inverse of ``encode_placement``.
+def decode_placement(text: str, most_slots: int = _MAX_SLOTS) -> Placement:
+    """Inverse of ``encode_placement``, of at most ``most_slots`` layers x slots.
 
     Raises:
         InvalidPlacementError: not this format, damaged, too large, or not a valid placement.
@@ -41,8 +42,10 @@ def decode_placement(text: str) -> Placement:
         raise InvalidPlacementError(f"unknown placement format {version[:16]!r}; this release reads {_FORMAT!r}")
     try:
         unpacker = zlib.decompressobj()
-        body = unpacker.decompress(base64.b64decode(payload, validate=True), 2 * _MAX_SLOTS + 65536)
+        body = unpacker.decompress(base64.b64decode(payload, validate=True), 2 * most_slots + _MAX_HEADER)
         head, _, raw = body.partition(b"\n")
+        if len(head) > _MAX_HEADER:
+            raise ValueError("its header has no end")
         header = json.loads(head)
         layers = whole(InvalidPlacementError, "layers", header["layers"])
         experts = whole(InvalidPlacementError, "experts", header["experts"], 1, MOST_EXPERTS)
@@ -51,6 +54,8 @@ def decode_placement(text: str) -> Placement:
             raise ValueError(
                 f"{layers} layers of {experts} experts on {len(shard_slots)} shards, {shard_slots[:8]} slots"
             )
+        if layers * sum(shard_slots) > most_slots:
+            raise ValueError(f"{layers} layers of {sum(shard_slots)} slots; at most {most_slots} slots are read")
         slots = np.frombuffer(raw, dtype="<i2").astype(np.int32).reshape(layers, sum(shard_slots))
         return Placement.of(slots, shard_slots, experts)
     except (binascii.Error, zlib.error, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from moe_placement.wire.base import WireModel
+from pydantic import Field
+
+from moe_placement.wire.base import MOST_COUNTED, Name, WireModel, Words
+from moe_placement.wire.sizes import MOST_EXPERTS, MOST_LAYERS
+
+Positive = Annotated[int, Field(ge=1, le=MOST_COUNTED)]
 
 ModelProblemReason = Literal[
     "PathNotFound", "ConfigMissing", "ConfigInvalid", "NotMixtureOfExperts", "UnsupportedArchitecture",
@@ -27,18 +32,18 @@ class ModelFacts(WireModel):
         max_context: the longest sequence the model was made for, in tokens.
     """
 
-    digest: str
-    architecture: str
-    layers: int
-    experts: int
-    top_k: int
-    bytes_per_expert: int
-    dtype: str
-    max_context: int
+    digest: Name
+    architecture: Name
+    layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+    experts: Annotated[int, Field(ge=1, le=MOST_EXPERTS)]
+    top_k: Annotated[int, Field(ge=1, le=MOST_EXPERTS)]
+    bytes_per_expert: Positive
+    dtype: Name
+    max_context: Positive
 
 
 class ModelProblem(WireModel):
     """Why a model cannot be served; the message names the path, what was found and the cure."""
 
     reason: ModelProblemReason
-    message: str
+    message: Words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
 
 from moe_placement.wire.applications import ModelArgs
-from moe_placement.wire.base import WireModel
+from moe_placement.wire.base import Count, Name, WireModel, Words
 from moe_placement.wire.model import ModelFacts, ModelProblem
+from moe_placement.wire.sizes import MOST_REPLICAS, MOST_SHARDS
 
 ShardPhase = Literal["Starting", "Ready", "Lost"]
 
@@ -29,29 +32,29 @@ class ShardReport(WireModel):
         problem: why it holds less than it should, in words, if so.
     """
 
-    index: int
+    index: Annotated[int, Field(ge=0, lt=MOST_SHARDS)]
     phase: ShardPhase
-    node: str = ""
-    incarnation: str = ""
-    pid: int = 0
-    held: int = 0
-    wanted: int = 0
-    capacity: int = 0
-    tokens: int = 0
-    problem: str | None = None
+    node: Name = ""
+    incarnation: Name = ""
+    pid: Count = 0
+    held: Count = 0
+    wanted: Count = 0
+    capacity: Count = 0
+    tokens: Count = 0
+    problem: Words | None = None
 
 
 class AttentionReport(WireModel):
     """One attention replica: ready to answer or why not, the epoch it routes by, its queue and the cache in use."""
 
-    replica: str
+    replica: Name
     ready: bool
-    problem: str | None = None
-    epoch: int
-    running: int
-    waiting: int
-    kv_tokens: int = 0
-    pid: int = 0
+    problem: Words | None = None
+    epoch: Count
+    running: Count
+    waiting: Count
+    kv_tokens: Count = 0
+    pid: Count = 0
 
 
 class Progress(WireModel):
@@ -62,8 +65,8 @@ class Progress(WireModel):
         settled: the target is in force everywhere and nothing old is left to be freed.
     """
 
-    copied: int
-    total: int
+    copied: Count
+    total: Count
     settled: bool
 
 
@@ -77,9 +80,9 @@ class Traffic(WireModel):
         load: ``codec.encode_counts`` of token-expert pairs per layer and expert.
     """
 
-    tokens: int = 0
-    visits: int = 0
-    failovers: int = 0
+    tokens: Count = 0
+    visits: Count = 0
+    failovers: Count = 0
     load: str | None = None
 
 
@@ -107,15 +110,22 @@ class DirectoryReport(WireModel):
         placement: ``codec.encode_placement`` of the routing table in force, by shard index, if it is complete.
     """
 
-    term: int
-    revision: int
-    refused: str | None = None
-    epoch: int
+    term: Count
+    revision: Count
+    refused: Words | None = None
+    epoch: Count
     model: ModelFacts | None = None
     model_problem: ModelProblem | None = None
     candidate: CandidateReport | None = None
-    shards: tuple[ShardReport, ...] = ()
-    attention: tuple[AttentionReport, ...] = ()
+    shards: Annotated[tuple[ShardReport, ...], Field(max_length=MOST_SHARDS)] = ()
+    attention: Annotated[tuple[AttentionReport, ...], Field(max_length=MOST_REPLICAS)] = ()
     progress: Progress
     placement: str | None = None
     traffic: Traffic = Traffic()
+
+    @field_validator("shards")
+    @classmethod
+    def _each_once(cls, shards: tuple[ShardReport, ...]) -> tuple[ShardReport, ...]:
+        if len({shard.index for shard in shards}) < len(shards):
+            raise ValueError("a shard is there twice")
+        return shards

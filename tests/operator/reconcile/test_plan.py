@@ -9,8 +9,9 @@ from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
+from moe_placement import balanced_placement
 from moe_placement.wire.applications import application_name
-from moe_placement.wire.codec import decode_placement
+from moe_placement.wire.codec import decode_placement, encode_placement
 from moe_placement.wire.model import ModelProblem
 
 CORE = application_name("team", "tiny", "u-1")
@@ -525,3 +526,51 @@ def test_a_memory_of_another_model_is_not_believed(make_plane) -> None:
 def test_serve_is_started_on_loopback_where_it_is_reached_there(make_plane, serve_url: str, options: Any) -> None:
     runtime = {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": serve_url}}
     assert serve_http_options(make_plane(spec={"runtime": runtime}).moe) == options
+
+
+LARGEST = FACTS.model_copy(update={"layers": 61, "experts": 512})
+
+
+def test_the_largest_deployment_is_planned(make_plane) -> None:
+    plane = make_plane(shards=512)
+    plane.facts = LARGEST
+    plane.run()
+    plan = plane.plan()
+    placed = decode_placement(plan.target.placement)
+    assert (plan.problem, placed.layers, placed.shards, placed.copies.min()) == (None, 61, 512, 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "experts", "wishes"),
+    [
+        (200, 1024, {"shards": 1}),
+        (200, 1024, {"shards": 1024}),
+        (61, 512, {"shards": 512, "slotsPerShard": 64}),
+        (61, 512, {"shards": 512, "copies": {"min": 64}}),
+        (1, 32767, {"shards": 1, "slotsPerShard": 1}),
+        (1024, 32767, {"shards": 1024}),
+    ],
+)
+def test_what_is_larger_than_can_be_placed_is_told_before_anything_is_computed(
+    make_plane, layers: int, experts: int, wishes: dict[str, Any]
+) -> None:
+    plane = make_plane(**wishes)
+    plane.facts = FACTS.model_copy(update={"layers": layers, "experts": experts})
+    plane.run()
+    problem = plane.plan().problem
+    assert problem.reason == "PlacementTooLarge"
+    assert f"{layers} MoE layers x " in problem.message
+    assert "at most 200000" in problem.message
+
+
+def test_a_placement_on_ray_that_no_operator_made_is_not_believed(make_plane) -> None:
+    """Whoever may write to Ray could name thousands of shards, or slots, and have the operator keep them."""
+    plane = make_plane()
+    plane.run()
+    plane.run()
+    told = plane.applications[plane.name].config["deployments"][2]["user_config"]
+    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4] + [0] * 2000))
+    assert len(plane.plan().target.shards) == 2
+    told["slots_per_shard"] = 10**9
+    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4]))
+    assert plane.plan().problem.reason == "PlacementTooLarge"

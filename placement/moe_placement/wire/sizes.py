@@ -1,0 +1,15 @@
+"""How large a deployment may be: what one operator, one directory and one Kubernetes object can hold."""
+
+from moe_placement.checks import MOST_EXPERTS
+
+MOST_LAYERS = 1024
+MOST_SHARDS = 1024
+MOST_REPLICAS = 4096
+"""Attention replicas, those on their way out included."""
+MOST_SLOTS = 200_000
+"""Layers x slots of all shards: 61 x 512 experts in six copies. A placement of that size is a Kubernetes object of most
+of a megabyte, and is planned within seconds."""
+MOST_SLOTS_READ = 4 * MOST_SLOTS
+"""Of a placement that somebody else tells: on the way from one to another there are copies of both."""
+
+__all__ = ["MOST_EXPERTS", "MOST_LAYERS", "MOST_REPLICAS", "MOST_SHARDS", "MOST_SLOTS", "MOST_SLOTS_READ"]

@@ -1,0 +1,94 @@
+"""What is read from outside has an end: numbers that can be counted with, texts and lists of some size."""
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from moe_placement import InvalidPlacementError, balanced_placement
+from moe_placement.wire.base import MOST_WORDS, in_words
+from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.wire.model import ModelProblem
+from moe_placement.wire.report import DirectoryReport
+
+MODEL = {
+    "digest": "sha256:1",
+    "architecture": "Mixtral",
+    "layers": 6,
+    "experts": 16,
+    "top_k": 2,
+    "bytes_per_expert": 393216,
+    "dtype": "float32",
+    "max_context": 1024,
+}
+REPLICA = {"replica": "a", "ready": True, "epoch": 1, "running": 0, "waiting": 0}
+REPORT = {"term": 1, "revision": 1, "epoch": 1, "progress": {"copied": 0, "total": 0, "settled": True}}
+
+
+def report(**changed: Any) -> DirectoryReport:
+    return DirectoryReport.model_validate_json(json.dumps(REPORT | changed))
+
+
+def test_the_largest_model_that_there_is_fits() -> None:
+    assert report(model=MODEL | {"layers": 61, "experts": 512}).model.experts == 512
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        *(({"model": MODEL | {"layers": bad}}, "model.layers") for bad in (0, -1, 1e9, 10**30, "many", None)),
+        *(({"model": MODEL | {"experts": bad}}, "model.experts") for bad in (0, 1e9, 32768)),
+        *(({"model": MODEL | {"top_k": bad}}, "model.top_k") for bad in (0, 1e9)),
+        ({"model": MODEL | {"bytes_per_expert": -1}}, "model.bytes_per_expert"),
+        ({"model": MODEL | {"max_context": 2**60}}, "model.max_context"),
+        ({"model": MODEL | {"digest": "x" * 1000}}, "model.digest"),
+        ({"model": MODEL | {"dtype": "x" * 1000}}, "model.dtype"),
+        ({"term": 2**60}, "term"),
+        ({"revision": -1}, "revision"),
+        ({"epoch": 1.5}, "epoch"),
+        ({"progress": {"copied": -1, "total": 0, "settled": True}}, "progress.copied"),
+        ({"shards": [{"index": 1024, "phase": "Ready"}]}, "shards.0.index"),
+        ({"shards": [{"index": -1, "phase": "Ready"}]}, "shards.0.index"),
+        ({"shards": [{"index": 0, "phase": "Ready", "held": 10**30}]}, "shards.0.held"),
+        ({"shards": [{"index": 0, "phase": "Ready", "node": "x" * 1000}]}, "shards.0.node"),
+        ({"shards": [{"index": 3, "phase": "Ready"}] * 2}, "shards"),
+        ({"shards": [{"index": 0, "phase": "Ready"}] * 1025}, "shards"),
+        ({"attention": [REPLICA] * 4097}, "attention"),
+        ({"attention": [REPLICA | {"replica": "x" * 1000}]}, "attention.0.replica"),
+        ({"traffic": {"tokens": -1}}, "traffic.tokens"),
+        ({"traffic": {"visits": float("nan")}}, "traffic.visits"),
+        ({"traffic": {"failovers": float("inf")}}, "traffic.failovers"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(changed: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        report(**changed)
+    assert in_words(caught.value).startswith(f"{field}: ")
+
+
+def test_of_a_long_text_the_beginning_is_kept() -> None:
+    words = "what " * 10_000
+    told = (
+        report(refused=words).refused,
+        report(shards=[{"index": 0, "phase": "Ready", "problem": words}]).shards[0].problem,
+        report(attention=[REPLICA | {"problem": words}]).attention[0].problem,
+        ModelProblem(reason="PathNotFound", message=words).message,
+    )
+    assert all(len(text) == MOST_WORDS and text.startswith("what what") and text.endswith(" …") for text in told)
+
+
+def test_a_placement_is_unpacked_only_to_the_size_asked_for() -> None:
+    text = encode_placement(balanced_placement(4, 16, [8, 8]))
+    assert decode_placement(text, 64).shards == 2
+    with pytest.raises(InvalidPlacementError, match="at most 63 slots"):
+        decode_placement(text, 63)
+
+
+def test_a_placement_of_which_the_header_has_no_end_is_refused() -> None:
+    header = json.dumps({"layers": 1, "shardSlots": [1] + [0] * 40_000, "experts": 1}).encode()
+    text = "p1." + base64.b64encode(zlib.compress(header + b"\n\0\0")).decode()
+    with pytest.raises(InvalidPlacementError, match="header"):
+        decode_placement(text)
