@@ -55,7 +55,8 @@ class Bounds:
 
     Attributes:
         context: tokens of prompt and answer together.
-        limit: what makes it so, in words.
+        limit: a sentence that tells it, and what makes it so. It begins with OpenAI's words, by which LiteLLM and
+            others know that a shorter prompt would help.
         tokenizer: the model's.
     """
 
@@ -74,14 +75,20 @@ class _Length:
     prompt_field: str
 
 
+def context_of(facts: ModelFacts, config: ApiConfig) -> int:
+    """Tokens of prompt and answer together, within what the deployment offers."""
+    bounds = (facts.max_context, config.max_context, config.kv_cache_tokens)
+    return min(bound for bound in bounds if bound is not None)
+
+
 def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer) -> Bounds:
     """The model's bounds, within what the deployment offers."""
-    context = min(facts.max_context, config.max_context or facts.max_context)
-    cache = config.kv_cache_tokens
-    if cache is None or cache >= context:
-        return Bounds(context, f"this model's context of {context}", tokenizer)
-    limit = f"the {cache} tokens that the cache of a replica holds (its kv_cache_tokens; the model has {context})"
-    return Bounds(cache, limit, tokenizer)
+    context = context_of(facts, config)
+    limit = f"this model's maximum context length is {context} tokens"
+    offered = min(facts.max_context, config.max_context or facts.max_context)
+    if context < offered:
+        limit += f", what the cache of a replica holds (its kv_cache_tokens; the model has {offered})"
+    return Bounds(context, limit, tokenizer)
 
 
 async def plan_completion(request: CompletionRequest, request_id: str, bounds: Bounds) -> Plan:
@@ -133,9 +140,7 @@ def _check_length(characters: int, bounds: Bounds, field: str) -> None:
     """Refuse a text that cannot fit, before the work of tokenizing it."""
     least = -(-characters // bounds.tokenizer.longest_token)
     if least > bounds.context:
-        raise ContextLengthError(
-            f"{field}: {characters} characters are at least {least} tokens, more than {bounds.limit}", field
-        )
+        raise ContextLengthError(f"{field}: {characters} characters are at least {least} tokens; {bounds.limit}", field)
 
 
 def _plan(
@@ -147,11 +152,12 @@ def _plan(
     bounds: Bounds,
 ) -> Plan:
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
+    stop_ids = bounds.tokenizer.special_ids(request.stops)
     choices: list[Choice] = []
     for ids, opening in zip(prompts, openings, strict=True):
         tokens = _answer_bound(len(ids), length, bounds)
         for number in range(request.choices_per_prompt):
-            sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS)
+            sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS, stop_ids)
             index = len(choices)
             token_request = GenerationRequest(f"{request_id}-{index}", tuple(ids), sampling)
             answer = Answer(bounds.tokenizer.decode, ids, request.stops)
@@ -163,20 +169,20 @@ def _answer_bound(prompt: int, length: _Length, bounds: Bounds) -> int:
     room = bounds.context - prompt
     if room < 1:
         raise ContextLengthError(
-            f"{length.prompt_field}: {prompt} tokens leave no room for an answer in {bounds.limit}; "
+            f"{length.prompt_field}: {prompt} tokens leave no room for an answer; {bounds.limit}; "
             f"shorten it by {1 - room} tokens at least",
             length.prompt_field,
         )
     if length.wanted is not None and length.wanted > room:
         raise ContextLengthError(
-            f"{length.field}: {length.wanted} and a prompt of {prompt} tokens exceed {bounds.limit}; "
+            f"{length.field}: {length.wanted} and a prompt of {prompt} tokens are too many; {bounds.limit}; "
             f"ask for at most {room}",
             length.field,
         )
     return min(length.wanted or length.default, room)
 
 
-def _sampling(request: GenerationParameters, max_tokens: int, seed: int) -> Sampling:
+def _sampling(request: GenerationParameters, max_tokens: int, seed: int, stop_ids: frozenset[int]) -> Sampling:
     temperature = 1.0 if request.temperature is None else request.temperature
     top_p = 1.0 if request.top_p is None else request.top_p
     return Sampling(
@@ -184,5 +190,6 @@ def _sampling(request: GenerationParameters, max_tokens: int, seed: int) -> Samp
         temperature=temperature if top_p else 0.0,  # the smallest set of tokens is the most likely one
         top_p=top_p or 1.0,
         seed=seed,
+        stop_token_ids=stop_ids,
         ignore_eos=bool(request.ignore_eos),
     )

@@ -53,7 +53,8 @@ def build_router(service: Service) -> APIRouter:
 
 def _model(service: Service) -> dict[str, Any]:
     name = service.settings.served_name
-    return {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
+    body = {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
+    return body | {"max_model_len": service.context}  # the name that vLLM and SGLang gave it
 
 
 def _told_headers(service: Service, body: GenerationParameters) -> dict[str, str]:

@@ -14,7 +14,7 @@ from moe_placement.wire.base import in_words
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
-from moe_serving.api.plan import Bounds, bounds_of
+from moe_serving.api.plan import Bounds, bounds_of, context_of
 from moe_serving.api.source import TokenSource
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch
@@ -98,6 +98,11 @@ class Service:
         if problem is not None or facts is None or self._tokenizer is None:
             raise NotReadyError(f"model {model!r} is not ready: {problem}")
         return bounds_of(facts, self.settings, self._tokenizer)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together; None while the model is not known."""
+        return context_of(self.watch.facts, self.settings) if self.watch.facts else None
 
     def check_name(self, model: str) -> None:
         """Raises NotFoundError for another name than ours."""

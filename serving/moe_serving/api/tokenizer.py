@@ -31,6 +31,8 @@ class ModelTokenizer:
         self._backend.no_padding()
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocabulary = max(vocabulary.values()) + 1
+        added = self._backend.get_added_tokens_decoder()
+        self._special = {token.content: number for number, token in added.items() if token.special}
         self.longest_token = max(map(len, vocabulary))
 
     @classmethod
@@ -77,6 +79,10 @@ class ModelTokenizer:
     def _begins_twice(self, text: str, ids: Sequence[int]) -> bool:
         begin = self._tokenizer.bos_token
         return begin is not None and text.startswith(begin) and ids[:2] == [self._tokenizer.bos_token_id] * 2
+
+    def special_ids(self, texts: Sequence[str]) -> frozenset[int]:
+        """Ids of those texts that are special tokens: they are no part of what ``decode`` gives."""
+        return frozenset(self._special[text] for text in texts if text in self._special)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens."""

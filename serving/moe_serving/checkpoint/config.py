@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_serving.checkpoint.context import longest_context
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.families import (
     ACTIVATIONS,
@@ -90,7 +91,7 @@ def _parse(fields: _Fields) -> MoEConfig:
         intermediate=fields.positive(family.intermediate_field),
         activation=activation,
         dtype=fields.text("dtype", "torch_dtype", default="") or None,
-        max_context=fields.positive("max_position_embeddings"),
+        max_context=longest_context(fields.content, fields.positive("max_position_embeddings")),
     )
 
 

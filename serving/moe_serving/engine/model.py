@@ -18,7 +18,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
@@ -26,6 +26,7 @@ from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
 from moe_serving.engine.attention import PACKED_ATTENTION
 from moe_serving.engine.cache import CacheShape
+from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import ExpertsClient
 
 REMOTE_EXPERTS = "moe_serving_remote"
@@ -76,7 +77,7 @@ def load_attention_model(path: str | Path, dtype: str, device: str, experts: Exp
     return AttentionModel(
         module=module,
         cache_shape=_cache_shape(config),
-        end_token_ids=_end_token_ids(checkpoint.path, config),
+        end_token_ids=end_token_ids(checkpoint.path, config),
         vocabulary=config.vocab_size,
         max_context=checkpoint.config.max_context,
         dtype=torch_dtype,
@@ -201,14 +202,6 @@ def _forward_experts(module: nn.Module, hidden: Tensor, expert_ids: Tensor, weig
 def _cache_shape(config: PreTrainedConfig) -> CacheShape:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return CacheShape(layers=config.num_hidden_layers, heads=config.num_key_value_heads, head_dim=head_dim)
-
-
-def _end_token_ids(path: Path, config: PreTrainedConfig) -> frozenset[int]:
-    """``generation_config.json`` says it last; older checkpoints only have ``config.json``."""
-    ends = getattr(config, "eos_token_id", None)
-    if (path / "generation_config.json").is_file():
-        ends = GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id or ends
-    return frozenset([ends] if isinstance(ends, int) else ends or ())
 
 
 ALL_EXPERTS_FUNCTIONS.register(REMOTE_EXPERTS, _forward_experts)

@@ -56,6 +56,52 @@ async def test_a_streamed_completion_says_the_same(api, client) -> None:
     assert {chunk["id"] for chunk in chunks[:-1]} == {pieces[0]["id"]}
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("finish", ["stop", "length"])
+async def test_no_text_in_the_chunk_that_tells_why_an_answer_ended(api, client, path, finish) -> None:
+    """Strict clients do not read it there."""
+    api.answer_with("the lazy dog", finish)
+    asked = (COMPLETION if path == "/v1/completions" else CHAT) | {"return_token_ids": True, "stop": "nothing \n\n"}
+    choices = [chunk["choices"][0] for chunk in (await stream(client, path, asked))[:-1]]
+    reasons = [choice["finish_reason"] for choice in choices]
+    assert reasons == [None] * (len(choices) - 1) + [finish]
+    texts = [choice.get("text", choice.get("delta", {}).get("content", "")) for choice in choices]
+    assert "".join(texts) == "the lazy dog"
+    assert texts[-1] == ""
+    ids = api.service.bounds("model").tokenizer.encode("the lazy dog") + ([0] if finish == "stop" else [])
+    assert [token for choice in choices for token in choice["token_ids"]] == ids
+
+
+async def test_no_line_of_an_event_ends_before_its_end(api, client) -> None:
+    """As ``splitlines`` sees it, and with it httpx, requests and others."""
+    api.answer_with(" dog")
+    prompt = "a\u2028b\u0085c\u2029d\u000be\u000cf\u001cg\r\nh"
+    asked = COMPLETION | {"prompt": prompt, "echo": True, "stream": True}
+    text = (await client.post("/v1/completions", json=asked)).text
+    lines = [line for line in text.splitlines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert json.loads(lines[0][6:])["choices"][0]["text"] == prompt
+
+
+async def test_a_stream_is_not_to_be_collected_or_kept(api, client) -> None:
+    api.answer_with(" dog")
+    response = await client.post("/v1/completions", json=COMPLETION | {"stream": True})
+    assert response.headers["x-accel-buffering"] == "no"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+async def test_a_stop_string_that_is_a_special_token_stops_by_its_id(api, client, path) -> None:
+    """Its text never appears."""
+    api.answer_with(" dog")
+    tokenizer = api.service.bounds("model").tokenizer
+    asked = (COMPLETION if path == "/v1/completions" else CHAT) | {"stop": ["<|user|>", "fox"], "ignore_eos": True}
+    assert (await client.post(path, json=asked)).status_code == 200
+    assert api.source.asked[0].sampling.stop_token_ids == {tokenizer.encode("<|user|>")[0]}
+    assert api.source.asked[0].sampling.ignore_eos
+
+
 async def test_a_whole_chat(api, client) -> None:
     api.answer_with("dog", finish="length")
     body = (await client.post("/v1/chat/completions", json=CHAT)).json()

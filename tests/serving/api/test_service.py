@@ -23,7 +23,7 @@ def bearer(key: str) -> dict[str, str]:
 
 async def test_models(client) -> None:
     listed = (await client.get("/v1/models")).json()
-    assert [model["id"] for model in listed["data"]] == ["model"]
+    assert [(model["id"], model["max_model_len"]) for model in listed["data"]] == [("model", 64)]
     assert (await client.get("/v1/models/model")).json() == listed["data"][0]
     assert (await client.get("/v1/models/other")).status_code == 404
 
@@ -183,10 +183,20 @@ async def test_a_tokenizer_that_cannot_be_read_yet(api, eventually, checkpoint, 
         await eventually(lambda: late.service.problem is None, "the tokenizer")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "length"), [({}, 64), ({"max_context": 8}, 8), ({"max_context": 30, "kv_cache_tokens": 20}, 20)], ids=str
+)
+async def test_models_tell_the_context(api, client, bounds, length) -> None:
+    api.service.config = ApiConfig(served_name="model", **bounds)
+    assert (await client.get("/v1/models/model")).json()["max_model_len"] == length
+    api.service.watch.facts = None
+    assert (await client.get("/v1/models/model")).json()["max_model_len"] is None
+
+
 async def test_the_context_may_be_bounded(api, client) -> None:
     api.service.config = ApiConfig(served_name="model", max_context=8)
     answer = await client.post("/v1/completions", json=COMPLETION | {"prompt": [9] * 8})
-    assert "this model's context of 8" in answer.json()["error"]["message"]
+    assert "this model's maximum context length is 8 tokens;" in answer.json()["error"]["message"]
 
 
 async def test_the_cache_of_a_replica_bounds_the_context(api, client) -> None:
@@ -195,8 +205,8 @@ async def test_the_cache_of_a_replica_bounds_the_context(api, client) -> None:
         "error"
     ]
     assert error["message"] == (
-        "max_tokens: 13 and a prompt of 8 tokens exceed the 20 tokens that the cache of a replica holds "
-        "(its kv_cache_tokens; the model has 64); ask for at most 12"
+        "max_tokens: 13 and a prompt of 8 tokens are too many; this model's maximum context length is 20 tokens, "
+        "what the cache of a replica holds (its kv_cache_tokens; the model has 64); ask for at most 12"
     )
     api.answer_with(" dog")
     chat = {"model": "model", "messages": [{"role": "user", "content": "fox"}]}

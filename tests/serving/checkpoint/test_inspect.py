@@ -48,6 +48,31 @@ def test_the_served_dtype_decides_the_bytes(checkpoint_of, tmp_path):
     assert inspect_model(str(stored), "auto").dtype == "float16", "older checkpoints spell it torch_dtype"
 
 
+@pytest.mark.parametrize(
+    ("fields", "context"),
+    [
+        ({}, 512),
+        # As Qwen's cards say: the length of the training times the factor.
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}}, 2048),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 400}}, 1600),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 1.5}}, 768),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2}, "original_max_position_embeddings": 600}, 1200),
+        # The field has the longer length already.
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 256}}, 512),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, 1024),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 128}}, 512),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, 512),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": "four"}}, 512),
+        ({"rope_scaling": None}, 512),
+    ],
+    ids=str,
+)
+def test_scaled_positions_make_the_context_longer(checkpoint_of, tmp_path, fields, context):
+    path = shutil.copytree(checkpoint_of("mixtral"), tmp_path / "scaled")
+    change_config(path, **({"rope_parameters": None} | fields))
+    assert inspect_model(str(path), "auto").max_context == context
+
+
 def test_moe_layers_are_those_transformers_builds(checkpoint_of):
     for variant in ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe"):
         path = checkpoint_of(variant)

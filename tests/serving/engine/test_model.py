@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from reference import CONFIGS, build_checkpoint, reference_model
+from reference import CONFIGS, build_checkpoint, build_tokenizer, reference_model
 from safetensors.torch import load_file, save_file
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from moe_serving.checkpoint import Checkpoint, ModelError
+from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.model import load_attention_model
 
@@ -44,14 +46,45 @@ def test_served_dtype(checkpoint_of, dtype):
     assert {parameter.dtype for parameter in model.module.parameters()} == {getattr(torch, dtype)}
 
 
-def test_end_tokens_come_from_the_generation_config_first(tmp_path):
+TURNS = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}\n{{ '<turn>' }}{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "eos", "template", "ends"),
+    [
+        (2, None, None, None, {2}),
+        ([2, 9], None, None, None, {2, 9}),
+        (2, {"eos_token_id": [7, 8]}, None, None, {2, 7, 8}),
+        (None, {"eos_token_id": 7}, "<eot>", None, {7, 320}),
+        (2, {"do_sample": True}, "</s>", TURNS, {2, 321}),
+        (None, None, "</s>", TURNS.replace("assistant", "nobody"), {2}),
+        (None, None, None, "{{ raise_exception('only one message') }}", set()),
+        (None, None, None, "{{ messages[0].content", set()),
+        (-1, {"eos_token_id": [None, True, "x"]}, None, None, set()),
+    ],
+    ids=str,
+)
+def test_end_tokens_come_from_wherever_the_files_name_them(tmp_path, config, generation, eos, template, ends):
+    tokenizer = build_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<eot>", "<turn>"]})
+    if eos:
+        tokenizer.eos_token = eos
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path)
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    assert end_token_ids(tmp_path, SimpleNamespace(eos_token_id=config)) == ends
+
+
+def test_end_tokens_of_a_checkpoint(tmp_path):
     path = build_checkpoint("mixtral", tmp_path)
-    generation = path / "generation_config.json"
-    generation.write_text(json.dumps({"eos_token_id": [7, 8]}))
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 8]}))
     experts = LocalExperts(path, "auto", "cpu")
-    assert load_attention_model(path, "auto", "cpu", experts).end_token_ids == {7, 8}
-    generation.unlink()
-    assert load_attention_model(path, "auto", "cpu", experts).end_token_ids == {2}
+    assert load_attention_model(path, "auto", "cpu", experts).end_token_ids == {2, 7, 8}
+    (path / "generation_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"generation_config.json cannot be read as JSON"):
+        load_attention_model(path, "auto", "cpu", experts)
 
 
 def test_a_missing_tensor_is_an_error_not_a_random_number(tmp_path):

@@ -1,5 +1,8 @@
 """The engine's tokens are transformers' own, whatever else is in the batch: every family, experts in process."""
 
+import json
+import shutil
+
 import pytest
 from driver import ask, complete, greedy, running_engine
 from exactness import Tally, compare
@@ -51,6 +54,18 @@ def compare_all(path, asked, limits, at_once, tally):
 
 def rest(engine, prompt, emitted):
     return ask(engine, prompt, greedy(TOKENS), emitted).wait().token_ids
+
+
+@pytest.mark.parametrize("kind", ["yarn", "linear"])
+def test_beyond_the_length_of_the_training(checkpoint_of, tmp_path, tally, kind):
+    path = shutil.copytree(checkpoint_of("qwen3_moe"), tmp_path / kind)
+    config = json.loads((path / "config.json").read_text())
+    trained = {"original_max_position_embeddings": 24} if kind == "yarn" else {}
+    config["rope_parameters"] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 8.0} | trained
+    (path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 24}))
+    asked = [prompt for prompt in prompts(8) if len(prompt) + TOKENS <= 8 * 24]
+    assert max(len(prompt) + TOKENS for prompt in asked) > 24
+    compare_all(path, asked, AttentionConfig(max_batch_tokens=50), 8, tally)
 
 
 def test_late_joiners(checkpoint_of, tally):
