@@ -44,6 +44,20 @@ other servers send. One schema decides for both routes and for everything nested
   names, those inside of others with the outer name before them (`messages.mood`), and `moe_ignored_fields_total` counts
   them. A name that does not fit `[A-Za-z0-9_.-]{{1,40}}` is only counted; more than {MAX_UNKNOWN} different ones are
   refused. A name that is one edit away from a known one (`max_token`) is refused, with the name that was meant.
+
+## What is worth knowing
+
+- **Context.** `/v1/models` tells it as `max_model_len`: the model's own, within `spec.serving.maxContext` and the cache
+  of a replica. A scaling by YaRN (or a linear one) in `config.json` makes it longer than `max_position_embeddings` by
+  its factor. What does not fit is refused with `context_length_exceeded` and OpenAI's words, by which clients know it.
+- **Prompts.** A text gets the begin token once, whether the client has rendered the chat template itself or not; with
+  `add_special_tokens: false` nothing is put around it. Text parts of a message are joined by line ends. Special tokens
+  inside of messages and template variables are plain text.
+- **Ends.** An answer ends with any end token that the model's files name: `config.json`, `generation_config.json`, the
+  tokenizer's configuration, or the special token that its chat template puts behind an answer. `ignore_eos` goes on
+  beyond all of them. A stop string that is a special token ends the answer too, though its text never appears.
+- **Streams.** The chunk that has `finish_reason` has no text. U+0085, U+2028 and U+2029 are escaped in events, so that
+  no reader of lines cuts one in two; `X-Accel-Buffering: no` asks proxies not to collect them.
 """
 
 _SECTIONS: tuple[tuple[str, type[Schema]], ...] = (

@@ -46,7 +46,10 @@ def test_served_dtype(checkpoint_of, dtype):
     assert {parameter.dtype for parameter in model.module.parameters()} == {getattr(torch, dtype)}
 
 
-TURNS = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}\n{{ '<turn>' }}{% endif %}{% endfor %}"
+TURNS = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}"
+    "{% if m.role == 'assistant' %}\n{{ '<turn>' }}{% endif %}{% endfor %}"
+)
 
 
 @pytest.mark.parametrize(
