@@ -141,7 +141,7 @@ class Reason(_Told):
         "RoutePrefixReserved",
         "routePrefix begins with the name of another namespace, which owns it: use one segment, or the own namespace.",
     )
-    FOREIGN_WRITER = "ForeignWriter", "Somebody else's Serve configuration removed applications; they were put back."
+    FOREIGN_WRITER = "ForeignWriter", "Somebody else's Serve configuration removed or changed applications; put back."
     DEPLOY_FAILED = "DeployFailed", "Serve could not start an application; the message has its words."
     DIRECTORY_UNREACHABLE = "DirectoryUnreachable", "The directory cannot be asked for its state; serving goes on."
     PLACEMENT_REFUSED = "PlacementRefused", "The directory did not take the placement; the message says why."

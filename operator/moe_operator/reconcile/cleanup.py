@@ -6,7 +6,7 @@ The finalizer is on an object only while there is, or may be, something of it on
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
 from moe_operator.backends.serve_rest.merge import Change, owned
@@ -19,6 +19,7 @@ from moe_operator.kube.objects import set_cleanup_finalizer
 from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.orphans import Orphans
 from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
 from moe_operator.telemetry.metrics import Metrics
 
@@ -37,10 +38,14 @@ class Cleanup:
     events: EventRecorder
     metrics: Metrics
     deadline: float
+    orphans: Orphans = field(default_factory=Orphans)
 
     async def advance(self, moe: MoEDeployment, live: Json, memory: Memory) -> Finding | None:
-        """One attempt; returns what is being waited for, or None when the object may go, and has been let go."""
-        if not moe.has_cleanup_finalizer:
+        """One attempt; returns what is being waited for, or None when the object may go, and has been let go.
+
+        One without the finalizer, which others keep, is cleaned up too if it is known that something may be left.
+        """
+        if not moe.has_cleanup_finalizer and not memory.outlives:
             return None
         if moe.spec.deletion_policy == DeletionPolicy.DELETE:
             waiting = await self._remove_applications(moe, memory)
@@ -48,8 +53,25 @@ class Cleanup:
                 return waiting
             if waiting:
                 await self._abandon(moe, moe.ray_cluster.dashboard_url, waiting)
+        memory.outlives = False
         await set_cleanup_finalizer(self.api, live, present=False)
         return None
+
+    async def advance_departed(self, moe: MoEDeployment, memory: Memory) -> bool:
+        """One attempt for an object that is gone already, its finalizer taken away; returns whether it was the last.
+
+        The deadline counts from the first attempt on: nobody can see what is waited for.
+        """
+        waiting = await self._remove_applications(moe, memory)
+        if waiting is None:
+            logger.warning(
+                "it went without the operator's finalizer: removed the Serve applications %s*", core_name(moe)
+            )
+            return True
+        if memory.cleanup_failing(True, self.observer.clock()) <= self.deadline:
+            return False
+        await self._abandon(moe, moe.ray_cluster.dashboard_url, waiting)
+        return True
 
     async def advance_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Finding | None:
         """The same for an object of which these types cannot tell where its applications run."""
@@ -59,6 +81,7 @@ class Cleanup:
         if not self._overdue(memory, waiting):
             return waiting
         await self._abandon(about, "its Ray cluster", waiting)
+        memory.outlives = False
         await set_cleanup_finalizer(self.api, live, present=False)
         return None
 
@@ -68,6 +91,7 @@ class Cleanup:
             cluster = self.observer.cluster(moe)
             await cluster.apply(token, Change(core_name(moe), ()))
             serve = await cluster.observe(token)
+            self.orphans.note(moe.ray_cluster.dashboard_url, serve)
         except InvalidObjectError:
             raise
         except Exception as error:

@@ -68,6 +68,7 @@ class Controller:
     backoff: Backoff = field(default_factory=Backoff)
     statuses: dict[str, MoEDeploymentStatus] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
+    _listed: bool = False
 
     def __post_init__(self) -> None:
         """Half of the workers are never kept waiting by keys that are known to."""
@@ -147,6 +148,8 @@ class Controller:
     def _schedule(self, key: str, result: Result, seconds: float) -> None:
         if result.status is None:
             self._forget(key)
+            if result.again is not None:  # the object is gone, and not all that it left
+                self.queue.add_after(key, result.again)
             self.metrics.reconcile_ended(ReconcileResult.DONE)
             return
         self.statuses[key] = result.status
@@ -182,6 +185,7 @@ class Controller:
                 delay = delays.next_delay("list")
             else:
                 delays.forget("list")
+                self._listed = True
                 for key in self.store.keys() | self._known:
                     self.enqueue(key)
                 delay = self.resync_seconds * (1.0 + 0.2 * random.random())
@@ -205,4 +209,6 @@ class Controller:
         while True:
             self.metrics.queue_depth(len(self.queue))
             self.metrics.conditions(self.statuses)
+            if self._listed:
+                self.metrics.orphaned(self.reconciler.orphaned(self.store.keys(), self.namespaces))
             await asyncio.sleep(METRICS_SECONDS)

@@ -13,7 +13,7 @@ from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import has_its_experts, shards_named
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import Finding, World, owner_of
 from moe_operator.release import serving_requirement
 from moe_placement.wire.report import DirectoryReport, ShardReport
 
@@ -27,7 +27,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")
 _SHARDS_SHORT = (Reason.SHARDS_LOST, Reason.UNHEALTHY, Reason.SHARD_PROBLEM)
 """Told when shards lack experts, they are still told of while these load: nothing else says that these are not new."""
-_OURS = re.compile(r"(?P<core>moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8})(\.|$)")
+_NAMED = 5
+"""Applications that a message names."""
 
 
 def diagnose(world: World, plan: Plan, conflict: Conflict | None) -> Finding | None:
@@ -85,10 +86,10 @@ def _conflict(world: World, conflict: Conflict | None) -> Finding | None:
 
 def _owner(world: World, application: str) -> tuple[str, bool]:
     """Who has a route, and whether it may be named: of other namespaces a tenant knows no more than that one does."""
-    ours = _OURS.match(application)
-    if not ours or ours["namespace"] != world.moe.metadata.namespace:
+    owner = owner_of(application)
+    if owner is None or owner.namespace != world.moe.metadata.namespace:
         return "another application on this Ray cluster", False
-    whose = f"MoEDeployment {ours['namespace']}/{ours['name']}"
+    whose = f"MoEDeployment {owner.key}"
     if _namesake(world, application):
         return f"an earlier {whose} (or one of another Kubernetes cluster)", True
     return whose, True
@@ -96,10 +97,8 @@ def _owner(world: World, application: str) -> tuple[str, bool]:
 
 def _namesake(world: World, application: str) -> str | None:
     """The core application's name, if this is of another object of the same name: names carry a hash of the uid."""
-    ours = _OURS.match(application)
-    if ours and f"{ours['namespace']}/{ours['name']}" == world.moe.key and ours["core"] != world.core_name:
-        return ours["core"]
-    return None
+    owner = owner_of(application)
+    return owner.core if owner and owner.key == world.moe.key and owner.core != world.core_name else None
 
 
 def _removal(world: World, application: str) -> str:
@@ -234,10 +233,19 @@ def _unhealthy(world: World) -> Finding | None:
 
 
 def _foreign_writer(world: World) -> Finding | None:
-    if not world.lost:
+    if not world.lost and not world.edited:
         return None
+    removed = f"removed {_some(sorted(world.lost))}" if world.lost else ""
+    changes = [f"{name} ({path})" if path else name for name, path in sorted(world.edited.items())]
+    changed = f"changed {_some(changes)}" if changes else ""
     return Finding(
         Reason.FOREIGN_WRITER,
-        f"another writer of Serve's configuration at {world.moe.ray_cluster.dashboard_url} removed "
-        f"{', '.join(sorted(world.lost))}; they were put back: have it keep what it does not own",
+        f"another writer of Serve's configuration at {world.moe.ray_cluster.dashboard_url} "
+        f"{' and '.join(filter(None, (removed, changed)))}; they were put back as they were: have it keep what it does "
+        "not own",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from moe_operator.api import MoEDeploymentStatus
+from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.reconcile.telling import Allowance, Telling
 
 LOSS_SECONDS = 300.0
-"""For how long it is told that a foreign writer removed applications."""
+"""For how long it is told that a foreign writer removed or changed applications."""
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class Memory:
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
         token: the one that reached its Ray cluster last; the Secret may go before the object does.
+        seen: the object as it was last.
+        outlives: whether something of it may be on a Ray cluster, and is to go with it.
         concluded: the status that the last pass came to, written or not: what the next one goes on from. What stands in
             the object may be written by anybody with the right to.
         written: the status that this process wrote last.
@@ -30,6 +33,8 @@ class Memory:
     uid: str
     term: int = 0
     token: str | None = None
+    seen: MoEDeployment | None = None
+    outlives: bool = False
     concluded: MoEDeploymentStatus | None = None
     written: MoEDeploymentStatus | None = None
     telling: Telling = field(default_factory=Telling)
@@ -43,6 +48,7 @@ class Memory:
     _pass_failing_since: float | None = None
     _failed_since: dict[str, float] = field(default_factory=dict)
     _lost: dict[str, float] = field(default_factory=dict)
+    _edited: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def claim_term(self, seen: int) -> int:
         """The term to write with, when the directory has seen ``seen``: one more than any other leader's."""
@@ -89,6 +95,15 @@ class Memory:
         self._lost = {name: at for name, at in self._lost.items() if now - at < LOSS_SECONDS}
         return frozenset(self._lost)
 
+    def note_edited(self, applications: Mapping[str, str], now: float) -> None:
+        """Note that a foreign writer changed these, at these paths."""
+        self._edited.update({name: (path, now) for name, path in applications.items()})
+
+    def edited(self, now: float) -> dict[str, str]:
+        """What foreign writers changed lately: application and path."""
+        self._edited = {name: (path, at) for name, (path, at) in self._edited.items() if now - at < LOSS_SECONDS}
+        return {name: path for name, (path, _) in self._edited.items()}
+
 
 def _since(before: float | None, failing: bool, now: float) -> float | None:
     if not failing:
@@ -102,15 +117,39 @@ def _seconds(since: float | None, now: float) -> float:
 
 @dataclass(slots=True)
 class Memories:
-    """By key; a key that is gone is forgotten."""
+    """By key; a key that is gone is forgotten.
+
+    An object that is gone although something of it may be left is ``departed`` until that is cleaned up. Meanwhile
+    there may be a new one of the same name.
+    """
 
     _memories: dict[str, Memory] = field(default_factory=dict)
+    _departed: dict[str, list[Memory]] = field(default_factory=dict)
 
     def of(self, key: str, uid: str) -> Memory:
         memory = self._memories.get(key)
         if memory is None or memory.uid != uid:
+            self.forget(key)
             memory = self._memories[key] = Memory(uid)
         return memory
 
     def forget(self, key: str) -> None:
-        self._memories.pop(key, None)
+        """The object is gone, or another one has its name."""
+        memory = self._memories.pop(key, None)
+        if memory and memory.outlives and memory.seen:
+            self._departed.setdefault(key, []).append(memory)
+
+    def departed(self, key: str) -> tuple[Memory, ...]:
+        """Objects of this name that went without a cleanup."""
+        return tuple(self._departed.get(key, ()))
+
+    def cleaned_up(self, key: str, memory: Memory) -> None:
+        """Nothing is left of a departed one, or it was given up."""
+        self._departed[key].remove(memory)
+        if not self._departed[key]:
+            del self._departed[key]
+
+    def uids(self, key: str) -> frozenset[str]:
+        """Of the objects of this name that are worked, departed ones included."""
+        memory = self._memories.get(key)
+        return frozenset(each.uid for each in (*self.departed(key), *([memory] if memory else [])))

@@ -40,7 +40,7 @@ class Observer:
 
     async def observe(self, moe: MoEDeployment, memory: Memory) -> World:
         """All that can be seen now; what cannot be is a finding of the world, never an error."""
-        world = World(moe=moe, now=self.now(), lost=memory.lost(self.clock()))
+        world = World(moe=moe, now=self.now(), lost=memory.lost(self.clock()), edited=memory.edited(self.clock()))
         world = await self._observe_serve(world, memory)
         if _needs_no_directory(world):
             memory.reported = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
@@ -79,8 +80,9 @@ class Reconciler:
         live = await self._read(key)
         if live is None:
             self.memories.forget(key)
-            return Result()
+            return Result(again=SETTLED_SECONDS if await self._clean_up_departed(key) else None)
         memory = self.memories.of(key, live["metadata"]["uid"])
+        await self._clean_up_departed(key)
         try:
             async with asyncio.timeout(WORK_SECONDS):
                 result = await self._pass(live, memory)
@@ -93,6 +95,8 @@ class Reconciler:
     async def _pass(self, live: Json, memory: Memory) -> Result:
         try:
             moe = MoEDeployment.parse(live)
+            memory.seen = moe if moe.spec.runtime.ray_cluster else memory.seen
+            memory.outlives = memory.outlives or moe.has_cleanup_finalizer
             if memory.concluded:
                 moe = moe.model_copy(update={"status": memory.concluded})
             return await self._work(moe, live, memory)
@@ -103,11 +107,14 @@ class Reconciler:
         if moe.deleting:
             return await self._delete(moe, live, memory)
         world = await self.observer.observe(moe, memory)
+        if world.serve:
+            self.cleanup.orphans.note(moe.ray_cluster.dashboard_url, world.serve)
         # Placing a large model takes seconds: in a thread, since probes and the Lease must not wait for it.
         plan = await asyncio.to_thread(next_plan, world)
-        live = await self._set_finalizer(world, plan, live)
+        live = await self._set_finalizer(world, plan, live, memory)
         outcome, refusal = await self._apply(world, plan, memory)
-        world = replace(world, lost=memory.lost(self.observer.clock()))
+        now = self.observer.clock()
+        world = replace(world, lost=memory.lost(now), edited=memory.edited(now))
         problem = refusal or diagnose(world, plan, outcome.conflict)
         status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
@@ -120,15 +127,55 @@ class Reconciler:
         except NotFoundError:
             return None
 
-    async def _set_finalizer(self, world: World, plan: Plan, live: Json) -> Json:
-        """Before anything is made that outlives the object; and gone when nothing of the kind is left."""
+    def orphaned(self, known: Collection[str], namespaces: Collection[str] = ()) -> int:
+        """Applications of objects that are not there; ``known``: keys of all in these namespaces (none: in all)."""
+
+        def uids(key: str) -> Collection[str] | None:
+            worked = self.memories.uids(key)
+            watched = not namespaces or key.partition("/")[0] in namespaces
+            return worked if watched and (worked or key not in known) else None
+
+        return self.cleanup.orphans.count(uids)
+
+    async def _clean_up_departed(self, key: str) -> bool:
+        """Of objects that are gone and were not cleaned up, as when their finalizer was replaced away: whether any is
+        left. A new one of the same name has other applications, and is not kept waiting."""
+        for memory in self.memories.departed(key):
+            moe = memory.seen
+            try:
+                if moe is None or (await self._is_gone(moe) and await self.cleanup.advance_departed(moe, memory)):
+                    self.memories.cleaned_up(key, memory)
+            except LeadershipLostError:
+                raise
+            except OperatorError as error:
+                logger.warning("cleaning up after a former %s: %s", key, error)
+        return bool(self.memories.departed(key))
+
+    async def _is_gone(self, moe: MoEDeployment) -> bool:
+        """Asked anew: whatever told so may have been wrong for a moment, and what is removed now is lost."""
+        namespace = moe.metadata.namespace
+        try:
+            found = await self.api.get_metadata(MOE_DEPLOYMENTS, namespace, moe.metadata.name)
+        except NotFoundError:
+            await self.api.list(MOE_DEPLOYMENTS, namespace)  # raises where not the object but the kind is not found
+            return True
+        return bool(found["uid"] != moe.metadata.uid)
+
+    async def _set_finalizer(self, world: World, plan: Plan, live: Json, memory: Memory) -> Json:
+        """Before anything is made that outlives the object, and as long as something may be there.
+
+        It may have been taken away in between, as by ``kubectl replace`` of a manifest without it.
+        """
+        status = world.moe.status
         if world.moe.spec.deletion_policy == DeletionPolicy.ORPHAN:
-            return await set_cleanup_finalizer(self.api, live, present=False)
-        if plan.applications:
-            return await set_cleanup_finalizer(self.api, live, present=True)
-        if plan.step is Step.SLEEP and world.nothing_is_left:
-            return await set_cleanup_finalizer(self.api, live, present=False)
-        return live
+            memory.outlives = False
+        elif plan.applications or world.applications or (world.serve is None and (status.serves or status.shards)):
+            memory.outlives = True
+        elif plan.step is Step.SLEEP and world.nothing_is_left:
+            memory.outlives = False
+        else:
+            return live
+        return await set_cleanup_finalizer(self.api, live, present=memory.outlives)
 
     async def _apply(self, world: World, plan: Plan, memory: Memory) -> tuple[Outcome, Finding | None]:
         """Have the applications run; returns what became of it, and why it was refused if it was."""
@@ -140,6 +187,7 @@ class Reconciler:
         except RayError as error:
             return Outcome(), Finding(error.reason, str(error))
         memory.note_lost(outcome.lost, self.observer.clock())
+        memory.note_edited(outcome.edited, self.observer.clock())
         if outcome.conflict and outcome.conflict != memory.conflict:
             logger.warning("not written, since Serve application %r is in the way", outcome.conflict.owner)
         memory.conflict = outcome.conflict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,6 +66,7 @@ class World:
         term: of this leadership, for the directory.
         remembered: what this process wrote to Ray last; None after a restart.
         lost: applications that a foreign writer removed lately; they were put back.
+        edited: those that one changed, which was put right, and the path of what was changed.
     """
 
     moe: MoEDeployment
@@ -82,6 +84,7 @@ class World:
     term: int = 1
     remembered: Change | None = None
     lost: frozenset[str] = field(default_factory=frozenset)
+    edited: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def core_name(self) -> str:
@@ -203,6 +206,28 @@ def _decoded(text: str | None) -> Placement | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+_OURS = re.compile(r"(?P<core>moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8})(\.|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The MoEDeployment that the name of an application tells; ``core`` is the name of its core application."""
+
+    core: str
+    namespace: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def owner_of(application: str) -> Owner | None:
+    """Whose application this is by its name; None where it is none of a MoEDeployment's."""
+    found = _OURS.match(application)
+    return Owner(found["core"], found["namespace"], found["name"]) if found else None
 
 
 def is_certainly_empty(serve: ServeState, core: str, absent_seconds: float) -> bool:

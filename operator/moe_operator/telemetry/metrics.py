@@ -16,6 +16,7 @@ QUEUE_DEPTH = "moe_operator_queue_depth"
 CONDITIONS = "moe_operator_conditions"
 SERVE_WRITES = "moe_operator_serve_writes"
 CLEANUPS_ABANDONED = "moe_operator_cleanups_abandoned"
+ORPHANED_APPLICATIONS = "moe_operator_orphaned_applications"
 LEADER = "moe_operator_leader"
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -58,6 +59,11 @@ class Metrics:
             "Deleted MoEDeployments whose Serve applications could not be removed in time.",
             registry=self.registry,
         )
+        self._orphaned = Gauge(
+            ORPHANED_APPLICATIONS,
+            "Serve applications named after a MoEDeployment that is not there; they may be another cluster's.",
+            registry=self.registry,
+        )
         self._leader = Gauge(LEADER, "1 while this process is the leader.", registry=self.registry)
         for result in ReconcileResult:
             self._reconciles.labels(result.value)
@@ -85,6 +91,10 @@ class Metrics:
     def cleanup_abandoned(self) -> None:
         """Count one deletion that left Serve applications behind."""
         self._abandoned.inc()
+
+    def orphaned(self, applications: int) -> None:
+        """Serve applications whose MoEDeployment is not there."""
+        self._orphaned.set(applications)
 
     def leading(self, leader: bool) -> None:
         """Whether this process is the leader."""

@@ -1,13 +1,18 @@
 """A simulated data plane for tables: what Serve and the directory would say after each step of a plan."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from bench import Bench
+from fake_ray import FakeRay
 from moe_facts import FACTS
 
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
+from moe_operator.backends.http import HttpClient
+from moe_operator.backends.serve_rest import cluster
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.reconcile.diagnosis import diagnose
@@ -169,3 +174,10 @@ def make_plane():
         return DataPlane(deployment(**experts))
 
     return make
+
+
+@pytest.fixture
+async def bench(http: HttpClient, fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    for name in ("FRESH_SECONDS", "ABSENT_SECONDS", "GATHER_SECONDS"):
+        monkeypatch.setattr(cluster, name, 0.0)
+    yield Bench(http, fake_ray)

@@ -52,6 +52,9 @@ class Script:
             return Result(TOLD)
         return end
 
+    def orphaned(self, known: Any, namespaces: Any) -> int:
+        return 0
+
     async def list(self, resource: Any, namespace: str | None = None) -> Listing:
         self.version += 1
         keys = [key.partition("/") for key in self.present]

@@ -17,9 +17,9 @@ from typing import Any
 from moe_operator.backends.errors import RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
-from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, merge, owned
+from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_operator.backends.serve_rest.recent import Recent
-from moe_operator.backends.serve_rest.state import ServeState
+from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.errors import OperatorError
 
 FRESH_SECONDS = 0.5
@@ -41,11 +41,13 @@ class Outcome:
         written: whether a PUT was needed.
         conflict: why the change was left out, if it was.
         lost: applications of the deployment that were written before and that somebody else removed since.
+        edited: those that somebody else changed since, and the path of what was changed.
     """
 
     written: bool = False
     conflict: Conflict | None = None
     lost: frozenset[str] = frozenset()
+    edited: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +117,7 @@ class ServeCluster:
         self._pending: list[_Request] = []
         self._writing = asyncio.Lock()
         self._written: Recent[str, _Written] = Recent(IDLE_SECONDS)
+        self._attempted: Recent[str, Change] = Recent(IDLE_SECONDS)
 
     async def observe(self, token: str | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
@@ -154,8 +157,12 @@ class ServeCluster:
             StalePlanError: it was not written, since ``basis`` is no longer so.
             LeadershipLostError: from ``may_write``.
         """
-        planned = merge(await self.observe(token), [change])
+        state = await self.observe(token)
+        planned = merge(state, [change])
         if not planned.changed:
+            if change.applications and not planned.conflicts and self._written.get(change.core) is None:
+                # As good as written by this process: what is lost or edited from now on is told of.
+                self._written.put(change.core, _Written(state.controller, change))
             return Outcome(conflict=planned.conflicts.get(change.core))
         request = _Request(change, token, basis, asyncio.get_running_loop().create_future())
         self._pending.append(request)
@@ -194,10 +201,14 @@ class ServeCluster:
             current = [request for request in batch if request not in stale]
             changes = [request.change for request in current]
             merged = merge(state, changes)
+            outcomes = [self._outcome(state, merged, request.change) for request in current]
             if merged.changed:
+                for change in changes:
+                    self._attempted.put(change.core, change)
                 await self._put(client, body(state, merged.applications, changes))
-        for request in current:
-            request.done.set_result(self._outcome(state, merged, request.change))
+        for request, outcome in zip(current, outcomes, strict=True):
+            self._note_written(state, request.change, outcome)
+            request.done.set_result(outcome)
 
     async def _put(self, client: ServeClient, config: Mapping[str, Any]) -> None:
         self._gate.may_write()
@@ -227,14 +238,31 @@ class ServeCluster:
         if conflict:
             return Outcome(conflict=conflict)
         before = self._written.get(change.core)
-        lost: frozenset[str] = frozenset()
-        if before and before.controller == state.controller:
-            lost = (before.change.names & change.names) - owned(state, change.core).keys()
+        if before is None or before.controller != state.controller:
+            return Outcome(merged.changed)
+        there = owned(state, change.core)
+        lost = (before.change.names & change.names) - there.keys()
+        return Outcome(merged.changed, None, lost, self._edited(before.change, there))
+
+    def _edited(self, written: Change, there: Mapping[str, Application]) -> dict[str, str]:
+        """What is there and is neither what was written last nor what a write said of which no answer came."""
+        attempted = self._attempted.get(written.core)
+        tried = {each["name"]: each for each in attempted.applications} if attempted else {}
+        edited = {}
+        for ours in written.applications:
+            found = there.get(ours["name"])
+            if found and found.config is not None and found.config not in (ours, tried.get(ours["name"])):
+                edited[ours["name"]] = difference(ours, found.config) or ""
+        return edited
+
+    def _note_written(self, state: ServeState, change: Change, outcome: Outcome) -> None:
+        if outcome.conflict:
+            return
         if change.applications:
             self._written.put(change.core, _Written(state.controller, change))
         else:
             self._written.pop(change.core)
-        return Outcome(merged.changed, None, lost)
+            self._attempted.pop(change.core)
 
     def _client(self, token: str | None) -> ServeClient:
         return ServeClient(self._http, self._dashboard_url, token)

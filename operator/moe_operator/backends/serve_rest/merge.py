@@ -15,6 +15,9 @@ from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 Config = Mapping[str, Any]
 
+MAX_PATH = 200
+"""Characters that are told of the place in which somebody edited a configuration."""
+
 API_PATHS = ("/v1", "/internal", "/healthz", "/metrics")
 """What the api of a deployment answers below its route prefix. Serve sends a request to the longest prefix that fits,
 so whoever has one of these, or one below, takes requests, API keys included, that are meant for that deployment."""
@@ -160,6 +163,28 @@ def _routes(state: ServeState, wanted: Mapping[str, Config]) -> list[_Route]:
     """Of those that run without REST, those on their way out and those wanted."""
     others = (_Route(a.route_prefix, n) for n, a in state.applications.items() if n not in wanted and a.route_prefix)
     return [*others, *(route for name, config in wanted.items() if (route := _Route.of(name, config)))]
+
+
+def difference(ours: Any, theirs: Any, path: str = "") -> str | None:
+    """Path of the first value in which a configuration is another one, such as ``deployments.api.user_config``; None if
+    they are equal. Entries of a list are told apart by their names, where they have some."""
+    if ours == theirs:
+        return None
+    left, right = _by_name(ours), _by_name(theirs)
+    if left is None or right is None:
+        return path[:MAX_PATH]
+    key = next(key for key in (*left, *right) if key not in left or key not in right or left[key] != right[key])
+    if key not in left or key not in right:
+        return f"{path}.{key}".lstrip(".")[:MAX_PATH]
+    return difference(left[key], right[key], f"{path}.{key}".lstrip("."))
+
+
+def _by_name(value: Any) -> Mapping[str, Any] | None:
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(each, Mapping) and "name" in each for each in value):
+        return {str(each["name"]): each for each in value}
+    return None
 
 
 def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> dict[str, Any]:

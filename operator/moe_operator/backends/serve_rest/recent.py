@@ -45,6 +45,11 @@ class Recent(Generic[K, V]):
         self._entries.move_to_end(key)
         self._drop_old()
 
+    def values(self) -> list[V]:
+        """All entries; to look at them keeps none."""
+        self._drop_old()
+        return [value for _, value in self._entries.values()]
+
     def pop(self, key: K) -> None:
         self._entries.pop(key, None)
 

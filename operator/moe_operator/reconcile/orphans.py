@@ -1,0 +1,76 @@
+"""Applications on Ray that bear the name of a MoEDeployment which is not there (any more).
+
+They are counted and named, never removed: they may be those of another Kubernetes cluster that uses the same Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from moe_operator.backends.serve_rest.recent import Recent
+from moe_operator.backends.serve_rest.state import ServeState
+from moe_operator.reconcile.telling import Allowance
+from moe_operator.reconcile.world import owner_of
+from moe_placement.wire.applications import application_name
+
+IDLE_SECONDS = 900.0
+"""After which a Ray cluster that nobody looks at any more is forgotten."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Orphans:
+    """What was seen on all Ray clusters, by their Serve controllers: one may have several addresses."""
+
+    clock: Callable[[], float] = time.monotonic
+    _seen: Recent[str, tuple[str, frozenset[str]]] = field(init=False)
+    _named: frozenset[str] = frozenset()
+    # Names are a tenant's to choose, on a Ray of its own.
+    _lines: Allowance = field(default_factory=lambda: Allowance(burst=20, seconds=60.0))
+
+    def __post_init__(self) -> None:
+        self._seen = Recent(IDLE_SECONDS, self.clock)
+
+    def note(self, dashboard_url: str, serve: ServeState) -> None:
+        """What a Ray cluster was seen to run; what is on its way out does not count."""
+        if not serve.controller:
+            return
+        running = (name for name, application in serve.applications.items() if application.config is not None)
+        self._seen.put(serve.controller, (dashboard_url, frozenset(name for name in running if owner_of(name))))
+
+    def count(self, uids: Callable[[str], Collection[str] | None]) -> int:
+        """How many there are; those that were not there before are named in the log.
+
+        ``uids``: of the objects of a key (``namespace/name``) that are worked; None where that is not known.
+        """
+        count, orphans = 0, {}
+        for url, names in self._seen.values():
+            for name in names:
+                owner = owner_of(name)
+                if owner and _is_orphan(owner.core, owner.key, uids(owner.key)):
+                    count += 1
+                    orphans[owner.core] = (owner.key, url)
+        for core in sorted(orphans.keys() - self._named):
+            self._name(core, *orphans[core])
+        self._named = frozenset(orphans)
+        return count
+
+    def _name(self, core: str, key: str, url: str) -> None:
+        now = self.clock()
+        if self._lines.wait(now) > 0.0:
+            return
+        self._lines.take(now)
+        logger.warning(
+            "Serve applications %s* at %s are of a MoEDeployment %s that is not there: if no other Kubernetes cluster "
+            "has it, remove them (docs/operations.md, 'Applications left behind')",
+            core, url, key,
+        )  # fmt: skip
+
+
+def _is_orphan(core: str, key: str, uids: Collection[str] | None) -> bool:
+    namespace, _, name = key.partition("/")
+    return uids is not None and core not in {application_name(namespace, name, uid) for uid in uids}

@@ -1,0 +1,110 @@
+"""One MoEDeployment and a Reconciler, the times in the test's hand: Kubernetes in memory, a fake Ray behind HTTP."""
+
+import contextlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from fake_kube import FakeKube
+from fake_ray import FakeDirectory, FakeRay
+from moe_facts import FACTS
+
+from moe_operator.backends.errors import StalePlanError
+from moe_operator.backends.http import HttpClient
+from moe_operator.backends.serve_rest.cluster import ServeClusters
+from moe_operator.kube.events import EventRecorder
+from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.reconcile.cleanup import Cleanup
+from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.telemetry.metrics import Metrics
+
+INTERNAL_KEY = "tiny-moe-internal"
+
+
+@dataclass
+class Bench:
+    """One object, ``team/tiny``, and what works it. ``now`` is the monotonic clock, in seconds."""
+
+    http: HttpClient
+    ray: FakeRay
+    kube: FakeKube = field(default_factory=FakeKube)
+    now: float = 1000.0
+    metrics: Metrics = field(default_factory=Metrics)
+    directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(FACTS))
+
+    def __post_init__(self) -> None:
+        self.ray.report = self.directory
+        self.restart()
+
+    def restart(self) -> None:
+        """Another operator process takes over."""
+        observer = Observer(
+            self.kube, self.http, ServeClusters(self.http, lambda: None), lambda: self.now, lambda: datetime.now(UTC)
+        )
+        events = EventRecorder(self.kube, "test")
+        self.reconciler = Reconciler(
+            self.kube, observer, events, Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
+        )
+
+    def apply(self, **spec: Any) -> None:
+        self.kube.put(
+            MOE_DEPLOYMENTS,
+            {
+                "apiVersion": "moe-operator.io/v1alpha1",
+                "kind": "MoEDeployment",
+                "metadata": {"name": "tiny", "namespace": "team", "generation": 1},
+                "spec": self.ray.spec(**spec),
+            },
+        )
+
+    def change(self, **spec: Any) -> None:
+        live = self.kube.moe()
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "spec": {**live["spec"], **spec}})
+
+    def delete(self) -> None:
+        live = self.kube.moe()
+        asked = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], **asked}})
+
+    async def work(self, passes: int = 1, seconds: float = 0.0) -> Result:
+        """Some passes, ``seconds`` after one another; a plan that is stale is made again in the next."""
+        result = Result()
+        for _ in range(passes):
+            self.now += seconds
+            with contextlib.suppress(StalePlanError):
+                result = await self.reconciler.reconcile("team/tiny")
+        return result
+
+    async def ready(self) -> None:
+        await self.work(5)
+        assert self.condition("Ready") == "True Available"
+
+    def condition(self, kind: str) -> str:
+        found = next(c for c in self.kube.moe()["status"]["conditions"] if c["type"] == kind)
+        return f"{found['status']} {found['reason']}"
+
+    def finalizers(self) -> list[str]:
+        return self.kube.moe()["metadata"].get("finalizers", [])
+
+    @property
+    def core(self) -> str:
+        return next(name for name in self.ray.configs if "experts" not in name)
+
+    def blink(self, looks: int) -> None:
+        """Ray says in so many answers that it runs no Serve, as when it does not find its controller for a moment."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            nonlocal looks
+            if request.method != "GET" or looks == 0:
+                self.ray.override = None
+                return await self.ray.handle(request)
+            looks -= 1
+            return web.json_response({"applications": {}})
+
+        self.ray.override = answer
+
+
+async def broken(request: web.Request) -> web.StreamResponse:
+    return web.Response(status=500)
