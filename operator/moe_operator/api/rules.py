@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from moe_operator.endpoint import IPV4_HOST_PATTERN, MAPPED_HOST_PATTERN, NUMBER_HOST_PATTERN, URL_PATTERN
+
+CONTROL_PATTERN = "[\\x00-\\x1f\\x7f-\\x9f\\x{2028}\\x{2029}]"
+"""For RE2. ``spec`` has the same for the types."""
+
+QUOTED_SELF = "strings.quote(self)"
+"""A text on one line: a message with a line end in it is dropped by the API server, and the rule shown in its place."""
+
 VALIDATIONS = "x-kubernetes-validations"
 REQUIRED_CURE = "x-required-cure"
 """Marks a required field whose absence a CEL rule tells; the schema generator turns it into that rule."""
@@ -80,16 +88,46 @@ def immutable(path: str, cure: str) -> Rule:
     )
 
 
-def http_url(path: str, example: str) -> Rule:
-    """An absolute http(s) URL with a host, without query, fragment or credentials."""
-    return Rule(
-        rule=(
-            "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' "
-            "&& !self.contains('?') && !self.contains('#') && !self.contains('@')"
+def http_url(path: str, example: str) -> tuple[Rule, ...]:
+    """What ``moe_operator.endpoint`` can read: an absolute http(s) URL with a host that has one meaning, and a port."""
+    port = "url(self).getPort()"
+    return (
+        Rule(
+            rule=f"isURL(self) && self.matches({_cel(URL_PATTERN)})",
+            message=(
+                f"{path} is %s: it must be an http:// or https:// URL with a host in ASCII (a name beyond ASCII as "
+                f"xn--name), no query or credentials, such as {example}"
+            ),
+            values=(QUOTED_SELF,),
         ),
-        message=(
-            f"{path} is '%s': it must be an http:// or https:// URL with a host and no query or credentials, "
-            f"such as {example}"
+        Rule(
+            rule=(
+                f"!isURL(self) || ((!self.matches({_cel(NUMBER_HOST_PATTERN)}) "
+                f"|| self.matches({_cel(IPV4_HOST_PATTERN)})) && !self.matches({_cel(MAPPED_HOST_PATTERN)}))"
+            ),
+            message=(
+                f"{path} is %s: its host would be read as an IP address, in another form than the usual one: write "
+                "four decimal numbers such as 10.0.0.1, or an IPv6 address in brackets that holds no IPv4 address"
+            ),
+            values=(QUOTED_SELF,),
         ),
-        values=("self",),
+        Rule(
+            rule=f"!isURL(self) || {port} == '' || ({port}.size() <= 5 && int({port}) >= 1 && int({port}) <= 65535)",
+            message=f"{path} is %s: its port must be from 1 to 65535, as in {example}",
+            values=(QUOTED_SELF,),
+        ),
     )
+
+
+def without_control_characters(path: str) -> Rule:
+    """A text without what no name has in it and every program reads differently: NUL, line ends and their like."""
+    return Rule(
+        rule=f"!self.matches({_cel(CONTROL_PATTERN)})",
+        message=f"{path} is %s: it has a NUL, a line end or another control character in it, write it without",
+        values=(QUOTED_SELF,),
+    )
+
+
+def _cel(pattern: str) -> str:
+    """A regular expression as a string of CEL."""
+    return json.dumps(pattern)

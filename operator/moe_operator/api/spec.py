@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from moe_operator.api.base import ApiModel
-from moe_operator.api.rules import Rule, exactly_one_of, http_url, immutable, required_with_cure, validations
+from moe_operator.api.rules import (
+    QUOTED_SELF,
+    Rule,
+    exactly_one_of,
+    http_url,
+    immutable,
+    required_with_cure,
+    validations,
+    without_control_characters,
+)
+from moe_operator.endpoint import HttpUrl
 from moe_placement.wire.applications import Dtype
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
@@ -17,6 +28,33 @@ _RUNTIME_CURE = (
     "write e.g. runtime: {rayCluster: {dashboardURL: http://127.0.0.1:8265, serveURL: http://127.0.0.1:8000}}"
 )
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_ROUTE = "^(/[A-Za-z0-9_][A-Za-z0-9._~-]*)+$"
+
+
+# The CRD's rules hold for what is applied today; these, which say the same, for what was stored under earlier ones.
+
+
+def _checked_url(text: str) -> str:
+    HttpUrl.parse(text)
+    return text
+
+
+def _checked_text(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError(f"{text[:100]!a} has a NUL, a line end or another control character in it: write it without")
+    return text
+
+
+def _checked_route(text: str) -> str:
+    if text != "/" and not re.fullmatch(_ROUTE, text):
+        raise ValueError(f"{text!a} must begin with '/' and not end with one: write e.g. /tiny")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_checked_url)]
+Text = Annotated[str, AfterValidator(_checked_text)]
+Route = Annotated[str, AfterValidator(_checked_route)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 
@@ -41,7 +79,14 @@ class ModelSource(ApiModel):
         json_schema_extra=validations(exactly_one_of("spec.model.source", ["path"], _SOURCE_CURE))
     )
 
-    path: str | None = Field(default=None, min_length=1, max_length=4096)
+    path: Annotated[
+        Text | None,
+        Field(
+            min_length=1,
+            max_length=4096,
+            json_schema_extra=validations(without_control_characters("spec.model.source.path")),
+        ),
+    ] = None
     """Directory of a transformers checkpoint as the nodes of the Ray cluster see it; a relative one is relative to \
 the working directory of Ray."""
 
@@ -114,17 +159,17 @@ class Serving(ApiModel):
     """Secret, labelled `moe-operator.io/use: api-keys`, each of whose values is an API key of at least 32 characters. \
 Default: no key is asked for."""
     route_prefix: Annotated[
-        str | None,
+        Route | None,
         Field(
             max_length=256,
             json_schema_extra=validations(
                 Rule(
-                    rule="self == '/' || self.matches('^(/[A-Za-z0-9_][A-Za-z0-9._~-]*)+$')",
+                    rule=f"self == '/' || self.matches('{_ROUTE}')",
                     message=(
-                        "spec.serving.routePrefix is '%s': it must begin with '/', not end with one, and consist of "
+                        "spec.serving.routePrefix is %s: it must begin with '/', not end with one, and consist of "
                         "segments of letters, digits and . _ ~ - that begin with a letter, digit or _; try e.g. /tiny"
                     ),
-                    values=("self",),
+                    values=(QUOTED_SELF,),
                 )
             ),
         ),
@@ -137,23 +182,23 @@ Default: no key is asked for."""
 class RayCluster(ApiModel):
     """An existing Ray cluster, driven through Ray's own Serve REST API."""
 
-    dashboard_url: str = Field(
+    dashboard_url: Url = Field(
         max_length=2048,
         json_schema_extra=required_with_cure(
             "spec.runtime.rayCluster.dashboardURL is missing: write e.g. dashboardURL: http://127.0.0.1:8265"
         )
         | validations(
-            http_url("spec.runtime.rayCluster.dashboardURL", "http://127.0.0.1:8265"),
+            *http_url("spec.runtime.rayCluster.dashboardURL", "http://127.0.0.1:8265"),
             immutable("spec.runtime.rayCluster.dashboardURL", "create another MoEDeployment for another Ray cluster"),
         ),
     )
     """Address of the Ray dashboard, such as http://127.0.0.1:8265. Immutable."""
-    serve_url: str = Field(
+    serve_url: Url = Field(
         max_length=2048,
         json_schema_extra=required_with_cure(
             "spec.runtime.rayCluster.serveURL is missing: write e.g. serveURL: http://127.0.0.1:8000"
         )
-        | validations(http_url("spec.runtime.rayCluster.serveURL", "http://127.0.0.1:8000")),
+        | validations(*http_url("spec.runtime.rayCluster.serveURL", "http://127.0.0.1:8000")),
     )
     """Address of Ray Serve's HTTP proxy, such as http://127.0.0.1:8000, as the operator reaches it."""
     token_secret_ref: SecretRef | None = None

@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import fnmatch
 import ipaddress
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 from moe_operator.backends.errors import RayAddressRefusedError
+from moe_operator.endpoint import Endpoint, EndpointError, IPAddress, ip_address, parse_host, parse_port
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_GLOB = re.compile(r"[A-Za-z0-9_*?-]+([.][A-Za-z0-9_*?-]+)*")
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+"""Linux takes 0.0.0.0 for loopback; the others of it belong to nobody."""
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+
+# IPv6 networks whose addresses end in the IPv4 address that they lead to: compatible, mapped, translated (SIIT), NAT64.
+_ENDING_IN_IPV4 = tuple(map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""A translator of one's own has the IPv4 address at the end, or as RFC 6052 lays it out for a prefix of 48 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +42,22 @@ class AddressPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``host``, ``host:port``, ``[v6]:port`` or ``network/bits``; ValueError says what is wrong."""
+        """Read ``host``, ``host:port``, an IPv6 address, ``[v6]:port`` or ``network/bits``.
+
+        Raises:
+            ValueError: it is none; the message says what is wrong.
+        """
         if "/" in text:
-            return cls(text, network=ipaddress.ip_network(text, strict=False))
-        host, port = text, ""
-        if "]:" in text or text.count(":") == 1:
-            host, _, port = text.rpartition(":")
-        if not host or (port and not port.isdecimal()):
-            raise ValueError(f"{text!r} is not a host, host:port or network/bits")
-        return cls(text, host=host.strip("[]").lower(), port=int(port) if port else None)
+            return cls(text, network=_network(text))
+        if ip_address(text) is not None and "%" not in text:
+            return cls(text, host=_host(f"[{text}]" if ":" in text else text))
+        host, colon, port = ("", "", "") if text.endswith("]") else text.rpartition(":")
+        return cls(text, host=_host(host if colon else text), port=parse_port(port) if colon else None)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it names addresses, or one name, and not whatever name somebody may come to have."""
+        return not {"*", "?"} & set(self.host)
 
     def names(self, host: str, port: int) -> bool:
         return bool(self.host) and fnmatch.fnmatchcase(host, self.host) and self.port in (None, port)
@@ -49,71 +66,104 @@ class AddressPattern:
         return self.network is not None and address in self.network
 
 
+def _host(text: str) -> str:
+    if {"*", "?"} & set(text):
+        if not _GLOB.fullmatch(text):
+            raise EndpointError(f"{text!a} is not a host with * and ?: write e.g. *.ray.svc")
+        return text.lower()
+    return parse_host(text)
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise EndpointError(
+            f"{text!a} is not a network: write network/bits, e.g. 10.0.0.0/8; a pattern has no scheme and no path"
+        ) from None
+    address, _, bits = text.partition("/")
+    if network.network_address != ip_address(address) or not bits.isdecimal():
+        raise EndpointError(f"{text!a} has bits of a host in it: write {network}")
+    return network
+
+
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
     """The bound.
 
     Attributes:
         patterns: what is allowed; empty allows every address that is not local.
-        refuse_local: whether loopback, link-local and unspecified addresses need a pattern that allows them.
+        refuse_local: whether addresses of the operator's own pod or node need a pattern without ``*`` and ``?`` that
+            allows them: what a name below a domain resolves to is often for a tenant to say.
     """
 
     patterns: tuple[AddressPattern, ...] = ()
     refuse_local: bool = False
 
-    def check(self, url: str) -> None:
-        """Judge a URL before a connection is made; what a host name resolves to is judged by ``check_resolved``.
-
-        Raises:
-            RayAddressRefusedError: it is not allowed, or is no URL.
-        """
-        host, port = _host_and_port(url)
-        address = _ip(host)
-        if address is not None:
-            self.check_resolved(host, port, address)
-        elif self.patterns and not any(p.network or p.names(host, port) for p in self.patterns):
-            raise self._refusal(host, port)
-
-    def check_resolved(self, host: str, port: int, address: IPAddress) -> None:
-        """Judge the IP address behind a host.
+    def check(self, endpoint: Endpoint) -> None:
+        """Judge before a connection is made; what a host name resolves to is judged by ``check_resolved``.
 
         Raises:
             RayAddressRefusedError: it is not allowed.
         """
-        if any(p.names(host.lower(), port) or p.contains(address) for p in self.patterns):
-            return
-        if self.patterns:
-            raise self._refusal(host, port)
-        if self.refuse_local and _is_local(address):
+        if endpoint.address is not None:
+            self.check_resolved(endpoint, endpoint.address)
+        elif self.patterns and not any(p.network or p.names(endpoint.host, endpoint.port) for p in self.patterns):
+            raise self._refusal(endpoint)
+
+    def check_resolved(self, endpoint: Endpoint, address: IPAddress) -> None:
+        """Judge the IP address behind ``endpoint``.
+
+        Raises:
+            RayAddressRefusedError: it is not allowed.
+        """
+        address = _plain(address)
+        allowing = [p for p in self.patterns if p.names(endpoint.host, endpoint.port) or p.contains(address)]
+        if self.patterns and not allowing:
+            raise self._refusal(endpoint)
+        if self.refuse_local and is_local(address) and not any(p.is_exact for p in allowing):
             raise RayAddressRefusedError(
-                f"the operator may not connect to {host}:{port}: {address} is the operator's own pod or node; use an "
-                "address of the Ray cluster, or have this one allowed with --allowed-ray-address"
+                f"the operator may not connect to {endpoint.authority}: {address} is the operator's own pod or node; "
+                "use an address of the Ray cluster, or have this one allowed with --allowed-ray-address"
             )
 
-    def _refusal(self, host: str, port: int) -> RayAddressRefusedError:
+    def _refusal(self, endpoint: Endpoint) -> RayAddressRefusedError:
         allowed = ", ".join(pattern.text for pattern in self.patterns)
         return RayAddressRefusedError(
-            f"the operator may not connect to {host}:{port}: --allowed-ray-address allows {allowed}; "
+            f"the operator may not connect to {endpoint.authority}: --allowed-ray-address allows {allowed}; "
             "have it allowed there, or use an allowed address"
         )
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        return (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-    except ValueError as error:
-        raise RayAddressRefusedError(f"{url!r} is not a URL: {error}") from None
-
-
-def _ip(host: str) -> IPAddress | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
+def is_local(address: IPAddress) -> bool:
+    """Whether an address leads, or may lead, to this pod or node: loopback, link-local, unspecified, multicast,
+    broadcast, and IPv6 addresses that hold such an IPv4 address."""
+    return any(map(_is_local, (address, *_embedded(address))))
 
 
 def _is_local(address: IPAddress) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback or address.is_link_local or address.is_unspecified
+    if isinstance(address, ipaddress.IPv4Address) and (address in _THIS_NETWORK or address == _BROADCAST):
+        return True
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+
+
+def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
+    """The IPv4 addresses that a translator, a tunnel or the kernel may take an IPv6 address for."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    bits = int(address)
+    if any(address in network for network in _ENDING_IN_IPV4):
+        yield ipaddress.IPv4Address(bits & 0xFFFFFFFF)
+    if address.sixtofour:
+        yield address.sixtofour
+    if address.teredo:
+        yield address.teredo[1]
+    if address in _LOCAL_NAT64:
+        around_bit_64 = (bits >> 64 & 0xFFFF) << 16 | (bits >> 40 & 0xFFFF)
+        yield from (ipaddress.IPv4Address(found) for found in (bits & 0xFFFFFFFF, around_bit_64) if found)
+
+
+def _plain(address: IPAddress) -> IPAddress:
+    """A mapped address as the IPv4 address that it is."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

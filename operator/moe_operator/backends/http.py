@@ -1,8 +1,10 @@
 """HTTP as the operator speaks it with Ray: bounded in time and size, no redirects, no proxies, no cookies.
 
-A redirect is not followed because it could lead, with the token, to an address that nobody allowed. Called by
-``serve_rest.client`` and ``directory``; a failure to get any answer becomes ``RayUnreachableError`` here, what an
-answer means is decided there.
+A request goes to exactly the address that was judged: the URL is read once, by ``moe_operator.endpoint``, and handed to
+the HTTP library in a form that it leaves as it is; and the socket is judged once more before it connects. A redirect is
+not followed because it could lead, with the token, to an address that nobody allowed. Called by ``serve_rest.client``
+and ``directory``; a failure to get any answer becomes ``RayUnreachableError`` here, what an answer means is decided
+there. No message repeats what a server said: it may be one that nobody meant.
 """
 
 from __future__ import annotations
@@ -12,15 +14,18 @@ import ipaddress
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
+from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl
 
 CONNECT_SECONDS = 3.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -33,16 +38,20 @@ NAME_THREADS = 32
 # such answers, so it names itself.
 _USER_AGENT = "moe-operator"
 
+_connecting_to: ContextVar[Endpoint] = ContextVar("connecting_to")
+"""What the request of this task was judged to go to: a resolver and a socket are asked for without it."""
+
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 _NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, whatever its status."""
+    """What came back, whatever its status; ``peer`` is the address of the socket that it came from."""
 
     status: int
     body: bytes
+    peer: tuple[Any, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -62,7 +71,10 @@ class HttpClient:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit_per_host=8, resolver=_CheckedResolver(self._policy)),
+            connector=aiohttp.TCPConnector(
+                limit_per_host=8, resolver=_CheckedResolver(self._policy), socket_factory=self._socket
+            ),
+            response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": _USER_AGENT},
             trust_env=False,
@@ -76,26 +88,66 @@ class HttpClient:
             await self._session.close()
 
     async def call(
-        self, method: str, url: str, *, seconds: float, token: str | None = None, json_body: Any = None
+        self, method: str, base: str, path: str, *, seconds: float, token: str | None = None, json_body: Any = None
     ) -> Answer:
-        """Send one request and read its whole answer within ``seconds``; ``token`` goes as a bearer token.
+        """Send one request for ``path`` below the URL ``base`` and read its whole answer within ``seconds``.
+
+        ``token`` goes as a bearer token.
 
         Raises:
-            RayAddressRefusedError: the address is not allowed.
+            RayAddressRefusedError: the address is not allowed, or none that can be judged.
             RayUnreachableError: no answer; the message says why in words that do not change between attempts.
         """
         if self._session is None:
             raise RuntimeError("use HttpClient as an async context manager")
-        self._policy.check(url)
+        try:
+            url = HttpUrl.parse(base).below(path)
+        except EndpointError as error:
+            raise RayAddressRefusedError(str(error)) from None
+        self._policy.check(url.endpoint)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
+        _connecting_to.set(url.endpoint)
         try:
             async with self._session.request(
-                method, url, json=json_body, headers=headers, timeout=timeout, allow_redirects=False
+                method, _as_judged(url), json=json_body, headers=headers, timeout=timeout, allow_redirects=False
             ) as answer:
-                return Answer(answer.status, await _read(answer.content))
+                peer = answer.peer if isinstance(answer, _Response) else None
+                return Answer(answer.status, await _read(answer.content), peer)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _refused(error) or RayUnreachableError(f"{url}: {_in_words(error, seconds)}") from error
+            raise _refused(error) or RayUnreachableError(
+                f"{base.rstrip('/')}{path}: {_in_words(error, seconds)}"
+            ) from error
+
+    def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
+        """The socket to connect to ``found`` with: the last look at where it really goes, IP literals included."""
+        family, kind, protocol, _, peer = found
+        endpoint = _connecting_to.get()
+        host, port = str(peer[0]), peer[1]
+        if port != endpoint.port:
+            raise RayAddressRefusedError(f"{endpoint.authority} was judged, and not port {port}: nothing was sent")
+        self._policy.check_resolved(endpoint, ipaddress.ip_address(host.partition("%")[0]))
+        return socket.socket(family, kind, protocol)
+
+
+class _Response(aiohttp.ClientResponse):
+    """Keeps whom it came from, which is forgotten when the connection is given back."""
+
+    peer: tuple[Any, ...] | None = None
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """As the library's."""
+        if connection.transport is not None:
+            self.peer = connection.transport.get_extra_info("peername")
+        return await super().start(connection)
+
+
+def _as_judged(url: HttpUrl) -> URL:
+    """For the HTTP library, encoded already, so that it makes no other host of what was judged."""
+    exact = URL(str(url), encoded=True)
+    if (exact.scheme, exact.raw_host, exact.port) != (url.endpoint.scheme, url.endpoint.host, url.endpoint.port):
+        raise RayAddressRefusedError(f"{url} was judged, and the HTTP library reads {exact.raw_host}: nothing was sent")
+    return exact
 
 
 class _CheckedResolver(AbstractResolver):
@@ -113,7 +165,7 @@ class _CheckedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         results = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port, family)
         for result in results:
-            self._policy.check_resolved(host, port, ipaddress.ip_address(result["host"].partition("%")[0]))
+            self._policy.check_resolved(_connecting_to.get(), ipaddress.ip_address(result["host"].partition("%")[0]))
         return results
 
     async def close(self) -> None:
@@ -133,12 +185,16 @@ def _numeric(address: tuple[Any, ...]) -> str:
     return socket.getnameinfo(address, _NUMERIC_NAME)[0]
 
 
+class _TooLongError(ValueError):
+    """An answer has no end that is near enough."""
+
+
 async def _read(content: aiohttp.StreamReader) -> bytes:
     chunks, size = [], 0
     async for chunk in content.iter_any():
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
-            raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            raise _TooLongError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -154,7 +210,7 @@ def _refused(error: BaseException) -> RayAddressRefusedError | None:
 
 
 def _in_words(error: BaseException, seconds: float) -> str:
-    """Without addresses, ports and times that differ from attempt to attempt."""
+    """Without addresses, ports and times that differ from attempt to attempt, and without a word of the server's."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"no connection within {CONNECT_SECONDS:.0f} s"
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
@@ -162,7 +218,8 @@ def _in_words(error: BaseException, seconds: float) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}"
+        reason = getattr(error.certificate_error, "verify_message", "")  # OpenSSL's own words
+        return f"its certificate is not trusted: {reason or 'it does not fit the host'}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return "it does not speak TLS; is the URL's scheme http instead of https?"
     if isinstance(error, ConnectionRefusedError) or isinstance(
@@ -175,4 +232,6 @@ def _in_words(error: BaseException, seconds: float) -> str:
         return "it closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
         return "it does not speak HTTP"
-    return str(error) or type(error).__name__
+    if isinstance(error, _TooLongError):
+        return str(error)
+    return f"no answer that can be used ({type(error).__name__})"  # its words may be the server's

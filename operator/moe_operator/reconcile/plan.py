@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
-from urllib.parse import urlsplit
 
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.endpoint import HttpUrl
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged
 from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
@@ -95,10 +95,10 @@ def serve_http_options(moe: MoEDeployment) -> Config | None:
     Serve's default is all interfaces. Where the deployment reaches it on loopback, Ray is on this machine, and the API
     must not be open to the network unasked; elsewhere the address may be a proxy's, and the default stays.
     """
-    url = urlsplit(moe.ray_cluster.serve_url)
-    if url.hostname not in _LOOPBACK:
+    serve = HttpUrl.parse(moe.ray_cluster.serve_url).endpoint
+    if serve.host not in _LOOPBACK:
         return None
-    return {"host": "127.0.0.1" if url.hostname == "localhost" else url.hostname, "port": url.port or 80}
+    return {"host": "127.0.0.1" if serve.host == "localhost" else serve.host, "port": serve.port}
 
 
 def _reserved_prefix(moe: MoEDeployment) -> Finding | None:

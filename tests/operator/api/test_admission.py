@@ -8,6 +8,8 @@ import pytest
 from kstatus import kstatus
 
 from moe_dev.kube import Kubectl, KubectlError
+from moe_operator.api import MoEDeployment
+from moe_operator.errors import InvalidObjectError
 
 pytestmark = pytest.mark.e2e
 
@@ -49,6 +51,69 @@ def manifest(name: str = "tiny", **changes: Any) -> dict[str, Any]:
     }
 
 
+# Spellings of an address of which the rules and the types must think the same: what the one takes the other can read.
+URLS = [
+    # the URL, whether it is taken
+    ("http://10.0.0.1:8265", True),
+    ("HTTPS://Ray.Example.ORG:443/ray/", True),
+    ("http://ray_1.svc", True),
+    ("http://[fd00::1]:8265", True),
+    ("http://[FD00::1]:65535", True),
+    ("http://ray/a%20b/~c", True),
+    ("http://ray:00080", True),
+    ("http://ray-1a.0x.svc:1", True),
+    ("http://[::ffff:127.0.0.1]:1", False),
+    ("http://[::ffff:7f00:1]:1", False),
+    ("http://[fe80::1%25eth0]:1", False),
+    ("http://[1.2.3.4]:1", False),
+    ("http://[fd00::zz]:1", False),
+    ("http://2130706433", False),
+    ("http://017700000001:1", False),
+    ("http://0x7f000001:1", False),
+    ("http://0177.0.0.1:1", False),
+    ("http://0x7f.1:1", False),
+    ("http://127.0.0.1.:1", False),
+    ("http://1.2.3.4.5:1", False),
+    ("http://256.0.0.1:1", False),
+    ("http://127.0.0.1 :1", False),
+    ("http://ray.svc.:1", False),
+    ("http://ray..svc:1", False),
+    ("http://ray:", False),
+    ("http://-ray:1", False),
+    ("http://r%61y:1", False),
+    ("http://ray:65536", False),
+    ("http://ray:1/%zz", False),
+    ("http://ray:1/a b", False),
+    ("http://ray:1/é", False),
+    ("http://ray:1\\@other:2/", False),
+    ("http://httpſ", False),
+    ("httpſ://ray", False),
+    ("http://ｒａｙ:1", False),
+    ("http://ray\n:1", False),
+    ("http://ray:1\n", False),
+]
+
+
+@pytest.mark.parametrize(("url", "taken"), URLS, ids=lambda value: ascii(value))
+def test_what_the_rules_take_the_operator_can_read(installed: Kubectl, namespace: str, url: str, taken: bool) -> None:
+    body = manifest(runtime__rayCluster__dashboardURL=url)
+    if taken:
+        installed.apply(body, namespace=namespace)
+    else:
+        assert f"dashboardURL is {json.dumps(url, ensure_ascii=False)}" in refusal(installed, body, namespace)
+    assert readable(url) == taken
+
+
+def readable(url: str) -> bool:
+    stored = manifest(runtime__rayCluster__dashboardURL=url)
+    stored["metadata"] |= {"namespace": "default", "uid": "u"}
+    try:
+        MoEDeployment.parse(stored)
+    except InvalidObjectError:
+        return False
+    return True
+
+
 def refusal(kube: Kubectl, body: dict[str, Any], namespace: str = "default") -> str:
     with pytest.raises(KubectlError) as caught:
         kube.apply(body, namespace=namespace)
@@ -78,19 +143,30 @@ REFUSED = [
     ),
     ({"attention__minReplicas": 2}, ["spec.attention.maxReplicas is 1", "raise maxReplicas"]),
     ({"attention__targetOngoingRequests": 0}, ["spec.attention.targetOngoingRequests", "greater than or equal to 1"]),
-    ({"serving__routePrefix": "tiny"}, ["spec.serving.routePrefix is 'tiny'", "begin with '/'", "try e.g. /tiny"]),
-    ({"serving__routePrefix": "/tiny/"}, ["spec.serving.routePrefix is '/tiny/'", "not end with one"]),
-    ({"serving__routePrefix": "/-/routes"}, ["spec.serving.routePrefix is '/-/routes'", "begin with a letter"]),
-    ({"serving__routePrefix": "/a/../b"}, ["spec.serving.routePrefix is '/a/../b'", "begin with a letter"]),
+    ({"serving__routePrefix": "tiny"}, ['spec.serving.routePrefix is "tiny"', "begin with '/'", "try e.g. /tiny"]),
+    ({"serving__routePrefix": "/tiny/"}, ['spec.serving.routePrefix is "/tiny/"', "not end with one"]),
+    ({"serving__routePrefix": "/-/routes"}, ['spec.serving.routePrefix is "/-/routes"', "begin with a letter"]),
+    ({"serving__routePrefix": "/a/../b"}, ['spec.serving.routePrefix is "/a/../b"', "begin with a letter"]),
+    ({"serving__routePrefix": "/a\n"}, [r'spec.serving.routePrefix is "/a\n"', "begin with '/'"]),
     ({"serving__maxContext": 1}, ["spec.serving.maxContext", "greater than or equal to 2"]),
     ({"serving__apiKeysSecretRef": {}}, ["spec.serving.apiKeysSecretRef.name", "Required value"]),
     ({"runtime__rayCluster__serveURL": ABSENT}, ["rayCluster.serveURL is missing", "http://127.0.0.1:8000"]),
     ({"runtime__rayCluster__dashboardURL": ABSENT}, ["rayCluster.dashboardURL is missing", DASHBOARD]),
-    ({"runtime__rayCluster__dashboardURL": "ftp://ray"}, ["dashboardURL is 'ftp://ray'", "http:// or https://"]),
-    ({"runtime__rayCluster__dashboardURL": "127.0.0.1:8265"}, ["dashboardURL is '127.0.0.1:8265'", "such as http://"]),
-    ({"runtime__rayCluster__dashboardURL": "http://"}, ["dashboardURL is 'http://'", "with a host"]),
-    ({"runtime__rayCluster__dashboardURL": "http://a:b@ray"}, ["'http://a:b@ray'", "no query or credentials"]),
-    ({"runtime__rayCluster__serveURL": "http://ray?x=1"}, ["serveURL is 'http://ray?x=1'", "no query"]),
+    ({"runtime__rayCluster__dashboardURL": "ftp://ray"}, ['dashboardURL is "ftp://ray"', "http:// or https://"]),
+    ({"runtime__rayCluster__dashboardURL": "127.0.0.1:8265"}, ['dashboardURL is "127.0.0.1:8265"', "such as http://"]),
+    ({"runtime__rayCluster__dashboardURL": "http://"}, ['dashboardURL is "http://"', "with a host"]),
+    ({"runtime__rayCluster__dashboardURL": "http://a:b@ray"}, ['"http://a:b@ray"', "no query or credentials"]),
+    ({"runtime__rayCluster__serveURL": "http://ray?x=1"}, ['serveURL is "http://ray?x=1"', "no query"]),
+    ({"runtime__rayCluster__dashboardURL": "http://①②⑦.0.0.1:1"}, ['is "http://①②⑦.0.0.1:1"', "host in ASCII"]),
+    ({"runtime__rayCluster__serveURL": "http://127。0。0。1:1"}, ['is "http://127。0。0。1:1"', "host in ASCII"]),
+    ({"runtime__rayCluster__dashboardURL": "http://ray:99999"}, ['is "http://ray:99999"', "port must be from 1 to"]),
+    ({"runtime__rayCluster__serveURL": "http://ray:0"}, ['is "http://ray:0"', "port must be from 1 to 65535"]),
+    ({"runtime__rayCluster__serveURL": f"http://ray:{'9' * 30}"}, ["port must be from 1 to 65535"]),
+    ({"runtime__rayCluster__dashboardURL": "http://127.1:1"}, ['is "http://127.1:1"', "four decimal numbers"]),
+    ({"model__source__path": "models\n/tiny"}, [r'spec.model.source.path is "models\n/tiny"', "write it without"]),
+    ({"model__source__path": "models\0"}, ["spec.model.source.path is", "a NUL, a line end"]),
+    ({"model__source__path": "a\u2028b"}, ["spec.model.source.path is", "a NUL, a line end"]),
+    ({"model__source__path": "a\u0085b"}, ["spec.model.source.path is", "a NUL, a line end"]),
     ({"suspend": "yes"}, ["spec.suspend", "must be of type boolean"]),
     ({"deletionPolicy": "Keep"}, ["spec.deletionPolicy", '"Keep"', '"Delete", "Orphan"']),
 ]

@@ -81,3 +81,28 @@ def test_a_status_is_written_in_camel_case_without_nulls() -> None:
     status = MoEDeploymentStatus(observed_generation=3, ready_shards=2)
     written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     assert written == {"observedGeneration": 3, "readyShards": 2, "conditions": []}
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"model": {"source": {"path": "models\0"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "models\n"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "a\u2028b"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "models"}, "servedName": "tiny\n"}}, "spec.model.servedName"),
+        ({"serving": {"routePrefix": "/tiny\n"}}, "spec.serving.routePrefix.*begin with '/'"),
+        ({"serving": {"apiKeysSecretRef": {"name": "keys\n"}}}, "spec.serving.apiKeysSecretRef.name"),
+        ({"runtime": {"rayCluster": {**RAY, "dashboardURL": "http://ray:99999"}}}, "dashboardURL.*from 1 to 65535"),
+        ({"runtime": {"rayCluster": {**RAY, "serveURL": "http://①②⑦.0.0.1"}}}, "serveURL.*a host in ASCII"),
+        ({"runtime": {"rayCluster": {**RAY, "serveURL": "http://127.1"}}}, "serveURL.*four decimal numbers"),
+    ],
+)
+def test_what_was_stored_before_there_was_a_rule_against_it_is_told(spec: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidObjectError, match=says) as caught:
+        MoEDeployment.parse(stored(**spec))
+    assert str(caught.value).isprintable()
+
+
+def test_other_alphabets_in_a_path_are_fine() -> None:
+    path = "/models/Übung 1/模型/a\u200db"
+    assert MoEDeployment.parse(stored(model={"source": {"path": path}})).model_path == path

@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from moe_operator.backends.directory import read_report
-from moe_operator.backends.errors import DirectoryError, RouteMissingError
+from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RouteMissingError
 from moe_placement.wire.applications import CORE_IMPORT_PATH
 from moe_placement.wire.report import DirectoryReport, Progress
 
@@ -32,14 +32,31 @@ async def test_no_route_is_not_an_outage(http, fake_ray) -> None:
         await read_report(http, fake_ray.url, "/tiny", "secret")
 
 
-@pytest.mark.parametrize("text", ["<html>", "{}", '{"term": -1}', REPORT.model_dump_json()[:-1] + ', "new": 1}'])
-async def test_what_is_no_report_names_the_releases(http, fake_ray, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<html>internal", "json_invalid"),
+        ("{}", "field term: missing"),
+        ('{"term": "internal"}', "field term: int_parsing"),
+        (REPORT.model_dump_json()[:-1] + ', "internal": 1}', "extra_forbidden"),
+        (REPORT.model_dump_json().replace('"shards":[]', '"shards":[{"internal":1}]'), "field shards: missing"),
+    ],
+)
+async def test_what_is_no_report_names_the_releases_and_repeats_nothing(http, fake_ray, text: str, says: str) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(text=text)
 
     fake_ray.override = answer
-    with pytest.raises(DirectoryError, match="run the same release"):
+    with pytest.raises(DirectoryError, match=rf"\({says}\): run the same release") as caught:
         await read_report(http, fake_ray.url, "/tiny", "secret")
+    assert "/internal/report answers" in str(caught.value)
+    assert str(caught.value).count("internal") == 1
+
+
+@pytest.mark.parametrize("route", ["@127.0.0.1:1/x", "0/x", "/a b", "/a?b="])
+async def test_a_route_that_ray_tells_cannot_change_where_the_key_goes(http, fake_ray, route: str) -> None:
+    with pytest.raises(RayAddressRefusedError, match="not a path"):
+        await read_report(http, fake_ray.url, route, "secret")
 
 
 async def test_nobody_at_the_serve_address(http, closed_address: str) -> None:

@@ -3,11 +3,16 @@
 import asyncio
 import socket
 import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from aiohttp import web
+from test_endpoint import SPELLINGS_OF_LOOPBACK
+from yarl import URL
 
+from moe_operator.backends import http as module
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
 from moe_operator.backends.http import HttpClient
@@ -15,16 +20,16 @@ from moe_operator.backends.http import HttpClient
 
 async def refusal(http: HttpClient, url: str, seconds: float = 2.0) -> str:
     with pytest.raises(RayUnreachableError) as caught:
-        await http.call("GET", url, seconds=seconds)
+        await http.call("GET", url, "/", seconds=seconds)
     return str(caught.value)
 
 
 async def test_connection_refused(http: HttpClient, closed_address: str) -> None:
-    assert await refusal(http, closed_address) == f"{closed_address}: connection refused"
+    assert await refusal(http, closed_address) == f"{closed_address}/: connection refused"
 
 
 async def test_no_answer(http: HttpClient, black_hole: str) -> None:
-    assert await refusal(http, black_hole, seconds=1) == f"{black_hole}: no answer within 1 s"
+    assert await refusal(http, black_hole, seconds=1) == f"{black_hole}/: no answer within 1 s"
 
 
 async def test_dead_names_hold_up_no_other_thread(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +52,7 @@ async def test_dead_names_hold_up_no_other_thread(http: HttpClient, monkeypatch:
 
 
 async def test_unknown_host(http: HttpClient) -> None:
-    assert await refusal(http, "http://nowhere.invalid") == "http://nowhere.invalid: the host name cannot be resolved"
+    assert await refusal(http, "http://nowhere.invalid") == "http://nowhere.invalid/: the host name cannot be resolved"
 
 
 async def test_tls_where_there_is_none(http: HttpClient, fake_ray) -> None:
@@ -61,7 +66,7 @@ async def test_hanging_up(http: HttpClient, fake_ray) -> None:
         return web.Response()
 
     fake_ray.override = hang_up
-    assert await refusal(http, fake_ray.url) == f"{fake_ray.url}: it closed the connection before it had answered"
+    assert await refusal(http, fake_ray.url) == f"{fake_ray.url}/: it closed the connection before it had answered"
 
 
 async def test_redirects_are_answers(http: HttpClient, fake_ray) -> None:
@@ -72,7 +77,7 @@ async def test_redirects_are_answers(http: HttpClient, fake_ray) -> None:
         raise web.HTTPFound("/elsewhere")
 
     fake_ray.override = redirect
-    assert (await http.call("GET", fake_ray.url + "/start", seconds=2)).status == 302
+    assert (await http.call("GET", fake_ray.url, "/start", seconds=2)).status == 302
     assert visited == ["/start"]
 
 
@@ -86,8 +91,8 @@ async def test_the_token_travels_as_bearer_and_no_cookie_does(http: HttpClient, 
         return answer
 
     fake_ray.override = bake
-    await http.call("GET", fake_ray.url, seconds=2, token="secret")
-    await http.call("GET", fake_ray.url, seconds=2)
+    await http.call("GET", fake_ray.url, "/", seconds=2, token="secret")
+    await http.call("GET", fake_ray.url, "/", seconds=2)
     assert seen == [("Bearer secret", None), (None, None)]
 
 
@@ -95,7 +100,99 @@ async def test_a_name_that_resolves_to_loopback_is_refused_at_the_connection(fak
     url = fake_ray.url.replace("127.0.0.1", "localhost")
     async with HttpClient(AddressPolicy(refuse_local=True)) as bounded:
         with pytest.raises(RayAddressRefusedError, match="localhost"):
-            await bounded.call("GET", url, seconds=2)
+            await bounded.call("GET", url, "/", seconds=2)
         with pytest.raises(RayAddressRefusedError, match=r"127\.0\.0\.1"):
-            await bounded.call("GET", fake_ray.url, seconds=2)
+            await bounded.call("GET", fake_ray.url, "/", seconds=2)
     assert fake_ray.gets == 0
+
+
+@dataclass
+class Listener:
+    """A server that says something of its own; ``connections`` counts who came, whatever they then sent."""
+
+    url: str = ""
+    connections: int = 0
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    heard = Listener()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.connections += 1
+        await reader.readline()
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 8\r\nConnection: close\r\n\r\ninternal")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "0.0.0.0", 0)
+    async with server:
+        heard.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield heard
+
+
+@pytest.mark.parametrize(
+    "host", [*SPELLINGS_OF_LOOPBACK, "127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::7f00:1]"], ids=ascii
+)
+async def test_no_spelling_of_loopback_is_connected_to(listener: Listener, host: str) -> None:
+    url = listener.url.replace("127.0.0.1", host)
+    async with HttpClient(AddressPolicy(refuse_local=True)) as bounded:
+        with pytest.raises(RayAddressRefusedError) as caught:
+            await bounded.call("GET", url, "/", seconds=2, token="secret")
+    assert "internal" not in str(caught.value)
+    await asyncio.sleep(0.05)
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("read_as", ["127.0.0.1", "::1"])
+async def test_the_socket_is_judged_whatever_the_library_makes_of_the_host(
+    listener: Listener, read_as: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that reads another host than was judged: nothing that it would connect to is connected to."""
+    elsewhere = URL(f"{listener.url.replace('127.0.0.1', f'[{read_as}]' if ':' in read_as else read_as)}/")
+    monkeypatch.setattr(module, "_as_judged", lambda url: elsewhere)
+    async with HttpClient(AddressPolicy(refuse_local=True)) as bounded:
+        with pytest.raises(RayAddressRefusedError, match="own pod or node"):
+            await bounded.call("GET", f"http://10.0.0.1:{elsewhere.port}", "/", seconds=2)
+    async with HttpClient(AddressPolicy()) as free:
+        with pytest.raises(RayAddressRefusedError, match="was judged, and not port"):
+            await free.call("GET", "http://10.0.0.1:1", "/", seconds=2)
+    assert listener.connections == 0
+
+
+async def test_a_library_that_reads_another_host_sends_nothing(
+    listener: Listener, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "URL", lambda text, encoded: URL(listener.url))
+    with pytest.raises(RayAddressRefusedError, match=r"reads 127\.0\.0\.1: nothing was sent"):
+        await http.call("GET", "http://10.0.0.1:1", "/", seconds=2)
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"internal secret\r\n\r\n",
+        b"HTTP/1.1 internal secret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ninternal secret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: internal secret\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ninternal secret\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 15\r\n\r\ninternal secret",
+        b"HTTP/1.1 200 OK\r\nX: " + b"internal secret" * 1000 + b"\r\n\r\n",
+    ],
+)
+async def test_nothing_that_is_said_is_repeated(http: HttpClient, said: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        found = await refusal(http, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert "internal" not in found
+    assert "secret" not in found
+
+
+async def test_an_answer_without_an_end_is_told_of(http: HttpClient, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 10)
+    assert "the answer is longer than 10 bytes" in await refusal(http, fake_ray.url)

@@ -2,6 +2,7 @@
 
 import pytest
 from aiohttp import web
+from fake_ray import serving
 
 from moe_operator.api import Reason
 from moe_operator.backends.errors import RayError
@@ -36,15 +37,44 @@ async def test_reading(http, fake_ray, status: int, text: str, reason: Reason, s
     assert fake_ray.url in str(caught.value)
 
 
-async def test_a_refused_configuration_is_quoted(http, fake_ray) -> None:
-    async def refuse(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=400, text="1 validation error for ServeDeploySchema" + "x" * 10_000)
+def refusing(fake_ray, words: str):
+    """Serve, which refuses every configuration in these words."""
 
-    fake_ray.override = refuse
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            return web.Response(status=400, text=words)
+        return web.json_response(fake_ray.state())
+
+    return refuse
+
+
+async def test_a_configuration_that_serve_refuses_is_told_in_its_words(http, fake_ray) -> None:
+    fake_ray.override = refusing(fake_ray, "1 validation error for ServeDeploySchema" + "x" * 10_000)
+    client = ServeClient(http, fake_ray.url, None)
+    await client.read()
     with pytest.raises(RayError, match="1 validation error for ServeDeploySchema") as caught:
-        await ServeClient(http, fake_ray.url, None).write({"applications": []})
+        await client.write({"applications": []})
     assert caught.value.reason == Reason.DEPLOY_FAILED
     assert len(str(caught.value)) < 700
+
+
+async def test_the_words_of_a_server_that_is_not_known_as_serve_are_not_repeated(http, fake_ray) -> None:
+    fake_ray.override = refusing(fake_ray, "an internal secret")
+    with pytest.raises(RayError, match="refused the configuration") as caught:
+        await ServeClient(http, fake_ray.url, None).write({"applications": []})
+    assert "internal" not in str(caught.value)
+
+
+async def test_nor_those_of_another_server_behind_the_same_name(http, fake_ray, monkeypatch) -> None:
+    """As when a name leads to Serve for the read and to something else for the write."""
+    fake_ray.override = refusing(fake_ray, "an internal secret")
+    client = ServeClient(http, fake_ray.url, None)
+    await client.read()
+    async with serving(fake_ray.handle) as elsewhere:
+        monkeypatch.setattr(client, "dashboard_url", elsewhere)
+        with pytest.raises(RayError, match="refused the configuration") as caught:
+            await client.write({"applications": []})
+    assert "internal" not in str(caught.value)
 
 
 async def test_tokens(http, fake_ray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from moe_operator.backends.errors import (
@@ -25,13 +25,18 @@ _QUOTED = 500
 """Characters of a foreign answer that a message repeats."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServeClient:
-    """Serve's REST API at one dashboard address, with one token."""
+    """Serve's REST API at one dashboard address, with one token.
+
+    What a refusal says is repeated only where the same socket address has answered a read as Serve before: the name may
+    lead elsewhere by now, to a server that was never meant, and whose words are nobody's business.
+    """
 
     http: HttpClient
     dashboard_url: str
     token: str | None
+    _known_as_serve: tuple[Any, ...] | None = field(default=None, init=False)
 
     async def read(self) -> ServeState:
         """What Serve runs; RayError says why it cannot be told."""
@@ -39,21 +44,29 @@ class ServeClient:
         if answer.status != 200:
             raise self._error(answer)
         try:
-            return parse_state(answer.json())
+            state = parse_state(answer.json())
         except (ValueError, TypeError, AttributeError) as error:
             raise self._not_a_dashboard(f"its answer is not Serve's ({_shape(answer)})") from error
+        self._known_as_serve = answer.peer
+        return state
 
     async def write(self, body: Mapping[str, Any]) -> None:
         """Replace all declarative applications; RayError says why not."""
         answer = await self._call("PUT", WRITE_SECONDS, body)
         if answer.status == 400:
-            raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {_quote(answer)}")
+            raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {self._said(answer)}")
         if answer.status != 200:
             raise self._error(answer)
 
     async def _call(self, method: str, seconds: float, body: Any = None) -> Answer:
-        url = self.dashboard_url.rstrip("/") + APPLICATIONS_PATH
-        return await self.http.call(method, url, seconds=seconds, token=self.token, json_body=body)
+        return await self.http.call(
+            method, self.dashboard_url, APPLICATIONS_PATH, seconds=seconds, token=self.token, json_body=body
+        )
+
+    def _said(self, answer: Answer) -> str:
+        if answer.peer is None or answer.peer != self._known_as_serve:
+            return "its words are not repeated, since it was not the server that had told what Serve runs"
+        return answer.text if len(answer.text) <= _QUOTED else answer.text[:_QUOTED] + " …"
 
     def _error(self, answer: Answer) -> RayError:
         if answer.status == 401:
@@ -86,7 +99,3 @@ class ServeClient:
 
 def _shape(answer: Answer) -> str:
     return "an HTML page" if answer.body.lstrip()[:1] == b"<" else "not the JSON expected"
-
-
-def _quote(answer: Answer) -> str:
-    return answer.text if len(answer.text) <= _QUOTED else answer.text[:_QUOTED] + " …"
