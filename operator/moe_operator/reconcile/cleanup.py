@@ -92,6 +92,7 @@ class Cleanup:
             await cluster.apply(token, Change(core_name(moe), ()))
             serve = await cluster.observe(token)
             self.orphans.note(moe.ray_cluster.dashboard_url, serve)
+            return self._what_is_left(moe, serve, memory)
         except InvalidObjectError:
             raise
         except Exception as error:
@@ -102,7 +103,6 @@ class Cleanup:
             if not isinstance(error, OperatorError):
                 logger.exception("the cleanup failed")
             return why
-        return self._what_is_left(moe, serve, memory)
 
     def _what_is_left(self, moe: MoEDeployment, serve: ServeState, memory: Memory) -> Finding | None:
         absent = memory.serve_absent(not serve.controller, self.observer.clock())

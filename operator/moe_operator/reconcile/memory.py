@@ -130,7 +130,14 @@ class Memories:
         memory = self._memories.get(key)
         if memory is None or memory.uid != uid:
             self.forget(key)
-            memory = self._memories[key] = Memory(uid)
+            memory = self._memories[key] = self._back(key, uid) or Memory(uid)
+        return memory
+
+    def _back(self, key: str, uid: str) -> Memory | None:
+        """One that only seemed to have departed."""
+        memory = next((each for each in self.departed(key) if each.uid == uid), None)
+        if memory:
+            self.cleaned_up(key, memory)
         return memory
 
     def forget(self, key: str) -> None:

@@ -173,7 +173,10 @@ def difference(ours: Any, theirs: Any, path: str = "") -> str | None:
     left, right = _by_name(ours), _by_name(theirs)
     if left is None or right is None:
         return path[:MAX_PATH]
-    key = next(key for key in (*left, *right) if key not in left or key not in right or left[key] != right[key])
+    differing = (key for key in (*left, *right) if key not in left or key not in right or left[key] != right[key])
+    key = next(differing, None)
+    if key is None:  # an empty list in place of an empty object, or names that are there twice
+        return path[:MAX_PATH]
     if key not in left or key not in right:
         return f"{path}.{key}".lstrip(".")[:MAX_PATH]
     return difference(left[key], right[key], f"{path}.{key}".lstrip("."))

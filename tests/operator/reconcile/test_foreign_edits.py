@@ -1,0 +1,114 @@
+"""Somebody else's edit of an application of ours: put right, and told with its place."""
+
+import copy
+from typing import Any
+
+import pytest
+from bench import Bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moe_operator.backends.serve_rest.merge import MAX_PATH, difference
+
+
+def edit(bench: Bench, **fields: Any) -> str:
+    """Of the attention's autoscaling in the core application, as the dashboard's users do; returns its name."""
+    name = bench.core
+    config = copy.deepcopy(bench.ray.configs[name])
+    attention = next(each for each in config["deployments"] if each["name"] == "attention")
+    attention["autoscaling_config"] |= fields
+    bench.ray.configs[name] = config
+    return name
+
+
+def said(bench: Bench) -> str:
+    return next(c["message"] for c in bench.kube.moe()["status"]["conditions"] if c["type"] == "Degraded")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_an_edit_is_put_right_and_told(bench: Bench, restarted: bool) -> None:
+    bench.apply()
+    await bench.ready()
+    if restarted:
+        bench.restart()
+        await bench.work(2)  # what was found as it should be is known from then on
+    before = copy.deepcopy(bench.ray.configs)
+    name = edit(bench, max_replicas=4)
+    await bench.work(seconds=5.0)
+    assert bench.ray.configs == before
+    assert (bench.condition("Degraded"), bench.condition("Ready")) == ("True ForeignWriter", "True Available")
+    assert f"changed {name} (deployments.attention.autoscaling_config.max_replicas)" in said(bench)
+    assert bench.kube.reasons().count("ForeignWriter") == 1
+    await bench.work(seconds=290.0)
+    assert bench.condition("Degraded") == "True ForeignWriter"
+    await bench.work(seconds=20.0)
+    assert bench.condition("Degraded") == "False AsExpected"
+
+
+async def test_right_after_a_restart_it_is_only_put_right(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    before = copy.deepcopy(bench.ray.configs)
+    edit(bench, max_replicas=4)
+    bench.restart()
+    await bench.work(2)
+    after = {name: config for name, config in bench.ray.configs.items() if "experts" in name}
+    assert after == {name: config for name, config in before.items() if "experts" in name}
+    assert bench.condition("Degraded") == "False AsExpected"
+
+
+async def test_our_own_changes_are_no_edits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of which Ray did not answer in time whether it took them."""
+    bench.apply()
+    await bench.ready()
+    bench.change(experts={"shards": 4})
+    put = bench.ray._put
+
+    def take_it_and_fail(body: Any) -> Any:
+        put(body)
+        raise RuntimeError("the answer is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ray, "_put", take_it_and_fail)
+        await bench.work(seconds=5.0)
+    for shards in (4, 3, 1, 2):
+        bench.change(experts={"shards": shards})
+        await bench.work(4, seconds=5.0)
+        assert bench.condition("Degraded") == "False AsExpected"
+
+
+async def test_what_is_removed_and_what_is_changed(bench: Bench) -> None:
+    bench.apply(shards=8)
+    await bench.ready()
+    name = edit(bench, max_replicas=4)
+    bench.ray.drop(*[each for each in bench.ray.configs if each != name])
+    await bench.work(seconds=5.0)
+    assert "experts-4 and 3 more and changed moe." in said(bench)
+    assert len(bench.ray.configs) == 9
+
+
+def test_the_place_of_a_difference() -> None:
+    ours = {"name": "a", "args": {"x": 1}, "deployments": [{"name": "api", "user_config": {"k": [1, 2]}}]}
+    for theirs, path in [
+        (ours, None),
+        (ours | {"args": {"x": 2}}, "args.x"),
+        (ours | {"args": {}}, "args.x"),
+        (ours | {"more": 1}, "more"),
+        (ours | {"deployments": []}, "deployments.api"),
+        (ours | {"deployments": [{"name": "api", "user_config": {"k": [1]}}]}, "deployments.api.user_config.k"),
+        (ours | {"deployments": "none"}, "deployments"),
+    ]:
+        assert difference(ours, theirs) == path
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=300), inner, max_size=3),
+)
+
+
+@given(values, values)
+def test_it_is_found_in_whatever_somebody_writes(left: Any, right: Any) -> None:
+    path = difference(left, right)
+    assert (path is None) == (left == right)
+    assert path is None or len(path) <= MAX_PATH
