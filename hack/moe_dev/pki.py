@@ -1,6 +1,8 @@
 """A certificate authority for one embedded control plane: its server certificate, its users, its signing key.
 
-Keys are P-256 (made in a millisecond); everything lies in a 0700 directory and ends with it.
+Keys are P-256 (made in a millisecond); everything lies in a 0700 directory and ends with it. The certificates have what
+RFC 5280 asks for, since Python verifies strictly (`ssl.VERIFY_X509_STRICT`) from 3.13 on: key identifiers of subject
+and issuer, and constraints and key usage marked critical.
 """
 
 import datetime
@@ -32,23 +34,7 @@ class Authority:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("moe-operator development")
-        usage = x509.KeyUsage(
-            digital_signature=True,
-            key_cert_sign=True,
-            crl_sign=True,
-            content_commitment=False,
-            key_encipherment=False,
-            data_encipherment=False,
-            key_agreement=False,
-            encipher_only=False,
-            decipher_only=False,
-        )
-        signed = (
-            self._builder(self._name, self._key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
+        signed = self._builder(self._name, self._key.public_key(), authority=True).sign(self._key, hashes.SHA256())
         self.certificate = self._write("ca.crt", signed.public_bytes(serialization.Encoding.PEM))
 
     def server(self) -> KeyPair:
@@ -70,7 +56,8 @@ class Authority:
         self, stem: str, subject: x509.Name, usage: x509.ObjectIdentifier, names: x509.SubjectAlternativeName | None
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(subject, key.public_key()).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = self._builder(subject, key.public_key(), authority=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if names is not None:
             builder = builder.add_extension(names, critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
@@ -79,8 +66,12 @@ class Authority:
             self._write(f"{stem}.key", _private_pem(key)),
         )
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
+        constraints = x509.BasicConstraints(ca=authority, path_length=0 if authority else None)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -89,6 +80,10 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
             .not_valid_after(now + LIFETIME)
+            .add_extension(constraints, critical=True)
+            .add_extension(_key_usage(authority=authority), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(issuer, critical=False)
         )
 
     def _write(self, name: str, content: bytes) -> Path:
@@ -96,6 +91,21 @@ class Authority:
         path.touch(mode=0o600)
         path.write_bytes(content)
         return path
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    """An authority signs certificates and lists of revoked ones; anybody else proves who it is."""
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(common_name: str, organizations: Sequence[str] = ()) -> x509.Name:
