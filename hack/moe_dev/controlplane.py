@@ -6,6 +6,8 @@ else. Nothing of it outlives the process that started it. There are no nodes: a 
 """
 
 import base64
+import http
+import http.client
 import json
 import ssl
 import urllib.error
@@ -18,7 +20,7 @@ from typing import Self
 from moe_dev import binaries
 from moe_dev.kube import Kubectl, write_private
 from moe_dev.pki import Authority, KeyPair
-from moe_dev.processes import Guarded, free_ports
+from moe_dev.processes import Guarded, HopelessError, free_ports
 
 # Minutes on a machine where eight builds run, seconds otherwise.
 READY_SECONDS = 120.0
@@ -135,7 +137,7 @@ class ControlPlane:
             f"--audit-log-path={self.audit_log}",
             "--shutdown-delay-duration=0s",
         )
-        process.wait_until(f"{self.url}/readyz", self._unready, READY_SECONDS)
+        process.wait_until(f"{self.url}/readyz", self._unready, READY_SECONDS, beside=self._processes)
 
     def _start_controllers(self) -> None:
         manager = self._authority.user("system:kube-controller-manager", [])
@@ -147,7 +149,7 @@ class ControlPlane:
             "--leader-elect=false",
             "--secure-port=0",
         )
-        process.wait_until("the controllers", self._no_default_account, READY_SECONDS)
+        process.wait_until("the controllers", self._no_default_account, READY_SECONDS, beside=self._processes)
 
     def _run(self, name: str, *flags: str) -> Guarded:
         command = [str(binaries.binary(name)), *flags]
@@ -162,7 +164,7 @@ class ControlPlane:
         return self._refusal("/api/v1/namespaces/default/serviceaccounts/default")
 
     def _refusal(self, path: str) -> str | None:
-        """Why a GET by the administrator did not succeed; None when it did."""
+        """Why a GET by the administrator did not succeed; None when it did, HopelessError when it never will."""
         context = ssl.create_default_context(cafile=self._authority.certificate)
         context.load_cert_chain(self._administrator.certificate, self._administrator.key)
         try:
@@ -170,8 +172,15 @@ class ControlPlane:
                 return None
         except urllib.error.HTTPError as error:
             with error:
-                return error.read().decode(errors="replace")
-        except OSError as error:
+                said = error.read().decode(errors="replace")
+            if error.code == http.HTTPStatus.UNAUTHORIZED:
+                raise HopelessError(f"the administrator's certificate is refused: {said}") from None
+            return said
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise HopelessError(f"the server's certificate is refused: {error.reason}") from None
+            return str(error)
+        except (OSError, http.client.HTTPException) as error:
             return str(error)
 
     def _write_kubeconfig(self, user: str, pair: KeyPair) -> Path:

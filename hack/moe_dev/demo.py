@@ -79,8 +79,12 @@ class Demo:
         return str(self.deployment["metadata"]["name"])
 
     def live(self) -> dict[str, Any]:
-        """The MoEDeployment as the API server has it."""
-        found = self.cluster.kubectl.get("moe", self.name, self.cluster.namespace)
+        """The MoEDeployment as the API server has it; DemoError when it, or something that should run, is gone."""
+        try:
+            found = self.cluster.kubectl.get("moe", self.name, self.cluster.namespace)
+        except KubectlError:
+            self.check()  # says more than that nobody answers
+            raise
         if found is None:
             raise DemoError(f"MoEDeployment {self.name} is gone from namespace {self.cluster.namespace}")
         return found
@@ -235,6 +239,7 @@ def _wait_counted(demo: Demo) -> None:
     """Wait until the status has figures of the tokens just routed: the operator asks the directory now and then."""
     deadline = time.monotonic() + COUNTS_SECONDS
     while "balance" not in demo.live()["status"].get("placement", {}) and time.monotonic() < deadline:
+        demo.check()
         time.sleep(0.5)
 
 
@@ -255,14 +260,27 @@ def _stay_up(demo: Demo) -> None:
 
 def _remove(demo: Demo) -> None:
     """Take the deployment back while the operator still runs, so that its applications leave Ray; in order."""
-    delete = ("delete", "moe", demo.name, "--namespace", demo.cluster.namespace, "--ignore-not-found")
     with step("stopping"):
-        if demo.ended() is None:
-            with waiting("the deployment's applications to leave Ray"):
-                demo.cluster.kubectl.run(*delete, timeout=DELETE_SECONDS)
-        elif demo.cluster.own:
-            demo.cluster.kubectl.run(*delete, "--wait=false")
-            _release(demo)
+        if demo.ended() is None or demo.cluster.own:
+            delete = ("delete", "moe", demo.name, "--namespace", demo.cluster.namespace)
+            demo.cluster.kubectl.run(*delete, "--ignore-not-found", "--wait=false")
+            _wait_removed(demo)
+
+
+def _wait_removed(demo: Demo) -> None:
+    """Until the operator let it go; where something that this takes has ended, nobody would, and it goes at once."""
+    deadline = time.monotonic() + DELETE_SECONDS
+    with waiting("the deployment's applications to leave Ray"):
+        while demo.ended() is None:
+            if demo.cluster.kubectl.get("moe", demo.name, demo.cluster.namespace) is None:
+                return
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"{demo.name} is still there {DELETE_SECONDS:.0f} s after its deletion: see .demo/*.log"
+                )
+            time.sleep(0.2)
+    if demo.cluster.own:
+        _release(demo)
 
 
 def _release(demo: Demo) -> None:

@@ -32,7 +32,7 @@ class Cluster:
     def start_operator(self, directory: Path) -> OperatorProcess:
         """Run the operator: in a user's own cluster for the demo's namespace only, with its Lease there."""
         if not self.own:
-            return OperatorProcess.start(self.kubectl, directory)
+            return OperatorProcess.start(self.kubectl, directory, beside=self.processes)
         only = (f"--namespace={self.namespace}", f"--lease-namespace={self.namespace}")
         return OperatorProcess.start(self.kubectl, directory, *only, namespace=self.namespace)
 

@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -58,11 +59,19 @@ class OperatorProcess:
     process: Guarded
 
     @classmethod
-    def start(cls, kubectl: Kubectl, directory: Path, *arguments: str, namespace: str | None = None) -> Self:
+    def start(
+        cls,
+        kubectl: Kubectl,
+        directory: Path,
+        *arguments: str,
+        namespace: str | None = None,
+        beside: Sequence[Guarded] = (),
+    ) -> Self:
         """Start it as its ServiceAccount and wait until it is healthy; log and kubeconfig go to `directory`.
 
         It also works there, so that a model's path which is relative to where Ray runs leads it nowhere. `namespace`:
-        where its ServiceAccount is, if not where the manifests put it.
+        where its ServiceAccount is, if not where the manifests put it. `beside`: processes that it cannot be healthy
+        without.
         """
         usual, name = service_account()
         namespace = namespace or usual
@@ -77,7 +86,7 @@ class OperatorProcess:
         )
         operator = cls(f"http://{address}", f"system:serviceaccount:{namespace}:{name}", process)
         try:
-            process.wait_until(f"{operator.url}/healthz", operator._unhealthy, READY_SECONDS)
+            process.wait_until(f"{operator.url}/healthz", operator._unhealthy, READY_SECONDS, beside)
         except BaseException:
             process.stop()
             raise

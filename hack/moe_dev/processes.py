@@ -26,6 +26,10 @@ class ProcessError(Exception):
     """A child process did not come up, or ended when it should not have; the message ends with its last output."""
 
 
+class HopelessError(Exception):
+    """What is waited for will never come, such as an answer to a token that was refused; the message says why."""
+
+
 @dataclass(slots=True)
 class Guarded:
     """A command below its guard. `stop` ends it with everything it started."""
@@ -100,18 +104,33 @@ class Guarded:
         self._guard.send_signal(guard.CRASH)
         self.wait(guard.KILL_SECONDS + 5.0)
 
-    def wait_until(self, what: str, ready: Callable[[], str | None], timeout: float) -> None:
-        """Poll `ready`, which says what is still missing or None, until None; ProcessError at exit or `timeout`."""
+    def wait_until(
+        self, what: str, ready: Callable[[], str | None], timeout: float, beside: Sequence["Guarded"] = ()
+    ) -> None:
+        """Poll `ready`, which says what is still missing or None, until None.
+
+        `beside`: other processes without which it will never come. ProcessError after `timeout`, and at once when one
+        of the processes has ended or `ready` raises HopelessError.
+        """
         deadline = time.monotonic() + timeout
         with waiting(what):
-            while (missing := ready()) is not None:
-                if self.exit_code is not None:
-                    raise ProcessError(
-                        f"{self.name} ended with {self.exit_code} while waiting for {what}; {self._tail()}"
-                    )
+            while (missing := self._missing(what, ready)) is not None:
+                for process in (self, *beside):
+                    process.check(f" while waiting for {what}")
                 if time.monotonic() > deadline:
                     raise ProcessError(f"waited {timeout:.0f} s for {what}: {missing}; {self._tail()}")
                 time.sleep(0.1)
+
+    def check(self, when: str = "") -> None:
+        """ProcessError when the command has ended."""
+        if self.exit_code is not None:
+            raise ProcessError(f"{self.name} ended with {self.exit_code}{when}; {self._tail()}")
+
+    def _missing(self, what: str, ready: Callable[[], str | None]) -> str | None:
+        try:
+            return ready()
+        except HopelessError as error:
+            raise ProcessError(f"waiting for {what} is of no use: {error}; {self._tail()}") from None
 
     def _close_pipe(self) -> None:
         if self._guard.stdin is not None:

@@ -20,11 +20,12 @@ from typing import Self
 
 from moe_dev.kube import write_private
 from moe_dev.paths import CLONE, short_private_directory
-from moe_dev.processes import Guarded, free_ports
+from moe_dev.processes import Guarded, HopelessError, free_ports
 
 READY_SECONDS = 120.0
 # One call starts Serve's controller and proxy.
 SERVE_START_SECONDS = 60.0
+REFUSED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 # Only results of control calls go through it: tokens and hidden rows have sockets of their own.
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 # Before it ends itself Ray kills its children; the guard kills what is left after this.
@@ -178,13 +179,18 @@ class LocalRay:
     def _refusal(
         self, request: urllib.request.Request, timeout: float = 5.0, accepted: Collection[int] = ()
     ) -> str | None:
-        """Why a request did not succeed, with 200 or one of `accepted`; None when it did."""
+        """Why a request did not succeed, with 200 or one of `accepted`; None when it did, HopelessError: never will."""
         request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with urllib.request.urlopen(request, timeout=timeout):
                 return None
         except urllib.error.HTTPError as error:
             with error:
-                return None if error.code in accepted else f"{error}: {error.read().decode(errors='replace')}"
+                if error.code in accepted:
+                    return None
+                said = f"{error}: {error.read().decode(errors='replace')}"
+            if error.code in REFUSED:
+                raise HopelessError(f"{request.full_url} refuses the token: {said}") from None
+            return said
         except (OSError, http.client.HTTPException) as error:
             return str(error)

@@ -2,8 +2,11 @@
 
 import json
 import os
+import ssl
 import stat
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from moe_dev import binaries
 from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl, KubectlError
+from moe_dev.pki import Authority
+from moe_dev.processes import ProcessError
 
 pytestmark = pytest.mark.e2e
 
@@ -85,3 +90,39 @@ def test_two_live_side_by_side_and_one_ends_alone(controlplane: ControlPlane, tm
     assert controlplane.kubectl.get("namespace", namespace) is not None
     with pytest.raises(KubectlError):
         second.kubectl.run("get", "--raw", "/readyz")
+
+
+def test_a_strict_client_is_served(controlplane: ControlPlane) -> None:
+    """As Python is from 3.13 on; without a certificate of its own it is nobody, but it trusts the server."""
+    context = ssl.create_default_context(cafile=controlplane.directory / "ca.crt")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    with urllib.request.urlopen(f"{controlplane.url}/version", context=context, timeout=30) as answer:
+        assert json.load(answer)["gitVersion"]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "says"),
+    [("server", "the server's certificate is refused"), ("user", "the administrator's certificate is refused")],
+)
+def test_a_refused_certificate_ends_the_start_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str, says: str
+) -> None:
+    (tmp_path / "stranger").mkdir()
+    stranger = Authority(tmp_path / "stranger")
+    pair = stranger.server() if trusted == "server" else stranger.user("administrator", ["system:masters"])
+    monkeypatch.setattr(Authority, trusted, lambda *_: pair)
+    with pytest.raises(ProcessError, match=f"readyz is of no use: {says}"):
+        ControlPlane.start(tmp_path / "plane")
+
+
+def test_a_start_without_etcd_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kube-apiserver itself goes on asking for it."""
+    start_etcd = ControlPlane._start_etcd
+
+    def start_and_crash(plane: ControlPlane) -> None:
+        start_etcd(plane)
+        plane.processes[0].kill()
+
+    monkeypatch.setattr(ControlPlane, "_start_etcd", start_and_crash)
+    with pytest.raises(ProcessError, match="etcd ended with 137 while waiting for .*/readyz"):
+        ControlPlane.start(tmp_path / "plane")

@@ -14,7 +14,7 @@ from moe_dev import demo
 from moe_dev.demo import ENDING_SIGNALS, Demo, DemoError
 from moe_dev.demo_cluster import Cluster
 from moe_dev.demo_state import DemoState
-from moe_dev.kube import Kubectl
+from moe_dev.kube import Kubectl, KubectlError
 from moe_dev.processes import Guarded
 
 
@@ -82,6 +82,62 @@ def test_waiting_for_ready_notices_it_too(parts: Guarded) -> None:
     parts.kill()
     with pytest.raises(DemoError, match="sleeper ended with 137"):
         demo._wait_ready(running)
+
+
+class Answers:
+    """In place of kubectl, with the answers of an API server."""
+
+    def __init__(self, *answers: Callable[[], dict[str, object] | None]) -> None:
+        self.answers = list(answers)
+        self.calls: list[tuple[str, ...]] = []
+
+    def run(self, *arguments: str) -> str:
+        self.calls.append(arguments)
+        return ""
+
+    def get(self, *_arguments: str) -> dict[str, object] | None:
+        return (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])()
+
+
+def on(process: Guarded, *answers: Callable[[], dict[str, object] | None], own: bool = True) -> tuple[Demo, Answers]:
+    """A demo that runs on `process` and on an API server that answers so."""
+    kubectl = Answers(*answers)
+    cluster = Cluster(kubectl, "default", own=own)  # type: ignore[arg-type]  # all that is asked of kubectl here
+    return Demo(cluster, (process,), "token", {"metadata": {"name": "tiny"}}), kubectl
+
+
+def test_the_end_waits_until_the_deployment_is_gone(sleeper: Guarded) -> None:
+    running, kubectl = on(sleeper, dict, dict, lambda: None)
+    demo._remove(running)
+    assert kubectl.calls == [("delete", "moe", "tiny", "--namespace", "default", "--ignore-not-found", "--wait=false")]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_end_waits_for_nobody_who_died_in_it(sleeper: Guarded, own: bool) -> None:
+    def die() -> dict[str, object]:
+        sleeper.kill()
+        return {}
+
+    running, kubectl = on(sleeper, die, own=own)
+    demo._remove(running)
+    assert [call[0] for call in kubectl.calls] == ["delete", *(["patch"] if own else [])]
+
+
+def test_the_end_waits_not_for_ever(sleeper: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "DELETE_SECONDS", 0.3)
+    running, _ = on(sleeper, dict)
+    with pytest.raises(DemoError, match="tiny is still there 0 s after its deletion"):
+        demo._remove(running)
+
+
+def test_an_api_server_that_died_is_named(sleeper: Guarded) -> None:
+    def refuse() -> dict[str, object]:
+        sleeper.kill()
+        raise KubectlError("kubectl get moe tiny: connection refused")
+
+    running, _ = on(sleeper, refuse)
+    with pytest.raises(DemoError, match="sleeper ended with 137"):
+        running.live()
 
 
 @pytest.mark.e2e

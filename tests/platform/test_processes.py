@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moe_dev.processes import PORTS, Guarded, ProcessError, free_ports, port_or_free
+from moe_dev.processes import PORTS, Guarded, HopelessError, ProcessError, free_ports, port_or_free
 
 OWNER = Path(__file__).with_name("owner.py")
 HACK = Path(__file__).parents[2] / "hack"
@@ -96,6 +96,22 @@ def test_waiting_says_what_for_and_shows_the_log(tmp_path: Path) -> None:
         slow.wait_until("the moon", lambda: "not up", 0.2)
     slow.stop()
     assert slow.exit_code == 0
+
+
+def test_what_waiting_cannot_mend_ends_the_wait_at_once(tmp_path: Path) -> None:
+    process = Guarded.start("server", ["sh", "-c", "echo up; exec sleep 600"], tmp_path / "log")
+    process.wait_until("the shell", lambda: None if process.log_tail() else "silent", 20)
+
+    def refused() -> str | None:
+        raise HopelessError("the token is refused")
+
+    with pytest.raises(ProcessError, match=r"(?s)waiting for an answer is of no use: the token is refused; .*up"):
+        process.wait_until("an answer", refused, 600)
+    storage = Guarded.start("storage", ["sh", "-c", "echo disk full; exit 3"], tmp_path / "storage.log")
+    with pytest.raises(ProcessError, match=r"(?s)storage ended with 3 while waiting for an answer; .*disk full"):
+        process.wait_until("an answer", lambda: "nobody there", 600, beside=[storage])
+    process.stop()
+    storage.stop()
 
 
 def test_free_ports_are_distinct_and_out_of_the_kernels_range() -> None:
