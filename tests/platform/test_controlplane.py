@@ -121,7 +121,9 @@ def test_a_start_without_etcd_ends_at_once(tmp_path: Path, monkeypatch: pytest.M
 
     def start_and_crash(plane: ControlPlane) -> None:
         start_etcd(plane)
-        plane.processes[0].kill()
+        (etcd,) = plane.processes
+        etcd.wait_until("its socket", lambda: None if (plane.directory / "etcd.sock").exists() else "not there", 60)
+        etcd.kill()
 
     monkeypatch.setattr(ControlPlane, "_start_etcd", start_and_crash)
     with pytest.raises(ProcessError, match="etcd ended with 137 while waiting for .*/readyz"):
