@@ -2,21 +2,25 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+# What the demo runs on; the tests also see to it that children go with their owners.
+CLUSTER := kubectl etcd kube-apiserver
+SETUP = sh hack/check-tools.sh $(PYTHON) $(1) && PYTHONPATH=hack $(PYTHON) -m moe_dev.setup --binaries $(1)
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop test exactness lint crds model bench lock clean
+.PHONY: help environment setup demo demo-stop test exactness lint crds model bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
+environment: ## make .venv (its packages are cached outside the clone)
+	@$(call SETUP,)
+
 setup: ## make .venv and build the embedded control plane (cached outside the clone)
-	@sh hack/check-tools.sh $(PYTHON)
-	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup
+	@$(call SETUP,$(CLUSTER) kube-controller-manager)
 
 demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 ends by itself; KUBECONFIG= names your cluster
-	@sh hack/check-tools.sh $(PYTHON) $(if $(KUBECONFIG),kubectl)
-	@PYTHONPATH=hack $(PYTHON) -m moe_dev.setup $(if $(KUBECONFIG),--kubectl-only)
+	@$(call SETUP,$(if $(KUBECONFIG),kubectl,$(CLUSTER)))
 	@$(RUN) -m moe_dev.demo
 
 demo-stop: ## end the demo of this clone, and nothing else
@@ -28,7 +32,7 @@ test: setup ## run all tests
 exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour
 	@$(RUN) -m pytest -m whole
 
-lint: setup ## ruff, mypy, import arrows, CRDs and references as generated
+lint: environment ## ruff, mypy, import arrows, CRDs and references as generated
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
@@ -36,18 +40,18 @@ lint: setup ## ruff, mypy, import arrows, CRDs and references as generated
 	@$(RUN) -m moe_operator.api.generate --check
 	@$(RUN) -m moe_serving.api.reference --check
 
-crds: setup ## generate crds/, docs/api.md and docs/serving-api.md from the types
+crds: environment ## generate crds/, docs/api.md and docs/serving-api.md from the types
 	@$(RUN) -m moe_operator.api.generate
 	@$(RUN) -m moe_serving.api.reference
 
-model: setup ## train models/tiny anew: 30 minutes on 2 cores, same seeds
+model: environment ## train models/tiny anew: 30 minutes on 2 cores, same seeds
 	@$(RUN) models/train_tiny.py
 
-bench: setup ## run the benchmarks; each prints a table and writes JSON to build/
+bench: environment ## run the benchmarks; each prints a table and writes JSON to build/
 	@mkdir -p build; for each in benchmarks/[a-z]*.py; do \
 		name=$$(basename "$$each" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name" --json "build/$$name.json" || exit 1; done
 
-lock: setup ## pin the dependencies anew after a change of pyproject.toml
+lock: environment ## pin the dependencies anew after a change of pyproject.toml
 	@PYTHONPATH=hack $(PYTHON) -m moe_dev.lock
 
 clean: ## remove what the tools left in the clone; the caches outside stay

@@ -1,7 +1,6 @@
 #!/bin/sh
 # Says in its first line which tool of `make setup` is missing or too old, and how to get it. Its arguments: the Python,
-# and the binaries of the control plane that are wanted (default: all). POSIX shell, since it must run where nothing else
-# does.
+# and the binaries of the control plane that are wanted. POSIX shell, since it must run where nothing else does.
 python=${1:-python3}
 [ $# -gt 0 ] && shift
 
@@ -18,6 +17,7 @@ command -v "$python" >/dev/null ||
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
 	missing "$python cannot make virtual environments: install its venv module, e.g. apt-get install python3-venv"
 
+[ $# -gt 0 ] || exit 0
 # Only what is neither built already nor in KUBEBUILDER_ASSETS needs a compiler.
 unbuilt=$(PYTHONPATH="${0%/*}" "$python" -m moe_dev.binaries --missing "$@") || exit 1
 [ -n "$unbuilt" ] || exit 0

@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane for tests and the demo: etcd, kube-apiserver and the controllers that clean up.
+"""A real Kubernetes control plane for tests and the demo: etcd, kube-apiserver and controllers that clean up.
 
 `with ControlPlane.start(directory) as plane:` brings one up on a free port of loopback; several run side by side.
 RBAC is on: `plane.kubectl` is an administrator, `plane.user` and `Kubectl.service_account_kubeconfig` are anybody
@@ -64,15 +64,19 @@ class ControlPlane:
         self.kubectl = Kubectl(binaries.binary(binaries.KUBECTL), self.kubeconfig)
 
     @classmethod
-    def start(cls, directory: Path) -> Self:
-        """Start one in `directory`, which is made 0700, and wait until it works; ProcessError says what did not."""
+    def start(cls, directory: Path, *, controllers: bool = True) -> Self:
+        """Start one in `directory`, which is made 0700, and wait until it works; ProcessError says what did not.
+
+        Without `controllers` namespaces stay when they are deleted, and children when their owner is.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
         plane = cls(directory, free_ports(1)[0], Authority(directory))
         try:
             plane._start_etcd()
             plane._start_apiserver()
-            plane._start_controllers()
+            if controllers:
+                plane._start_controllers()
         except BaseException:
             plane.stop()
             raise

@@ -51,7 +51,8 @@ def demo_cluster(directory: Path) -> Iterator[Cluster]:
         with own_cluster.demo_namespace(kubectl):
             yield Cluster(kubectl, own_cluster.NAMESPACE, own=True)
         return
-    with ControlPlane.start(directory / "controlplane") as plane:
+    # A first demo need not wait until the controllers are built: nothing that the operator makes relies on them.
+    with ControlPlane.start(directory / "controlplane", controllers=False) as plane:
         say(f"Kubernetes {_version(plane.kubectl)} answers at {plane.url}")
         install(plane.kubectl)
         yield Cluster(plane.kubectl, "default", own=False, processes=plane.processes)

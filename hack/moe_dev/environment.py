@@ -12,10 +12,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+from moe_dev.commands import SetupError
 from moe_dev.locks import exclusive
 from moe_dev.paths import CLONE, cache_root
 from moe_dev.progress import step
-from moe_dev.uv import SetupError, uv
+from moe_dev.uv import uv
 
 LOCK = CLONE / "requirements.lock"
 ENVIRONMENT = CLONE / ".venv"

@@ -5,9 +5,9 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+from moe_dev import commands
 from moe_dev.locks import exclusive
 from moe_dev.paths import CLONE, cache_root
 from moe_dev.progress import step
@@ -25,13 +25,9 @@ PIP_TO_UV = {
 }
 
 
-class SetupError(Exception):
-    """A step of the set-up failed; the message ends with the output of what failed."""
-
-
 def uv(*arguments: str) -> None:
     """Run uv; SetupError with its words when it fails."""
-    _run(str(_program()), *arguments)
+    commands.run([str(_program()), *arguments], environment=environment())
 
 
 def _program() -> Path:
@@ -42,9 +38,11 @@ def _program() -> Path:
         with exclusive(target.with_suffix(".lock"), "uv"):
             if not program.exists():
                 with step("installing uv"):
-                    _run(sys.executable, "-m", "venv", "--clear", str(target))
+                    settings = environment()
+                    commands.run([sys.executable, "-m", "venv", "--clear", str(target)], environment=settings)
                     pip = [str(target / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
-                    _run(*pip, "--require-hashes", "--requirement", str(UV_LOCK))
+                    locked = ["--require-hashes", "--requirement", str(UV_LOCK)]
+                    commands.run([*pip, *locked], environment=settings)
     return program
 
 
@@ -60,11 +58,3 @@ def environment() -> dict[str, str]:
         if setting and value:
             found[setting] = str(ast.literal_eval(value))
     return {**found, **os.environ}
-
-
-def _run(*command: str) -> None:
-    with tempfile.TemporaryFile("w+") as output:
-        ended = subprocess.run(command, env=environment(), stdout=output, stderr=output, check=False)
-        if ended.returncode != 0:
-            output.seek(0)
-            raise SetupError(f"{' '.join(command)} failed with status {ended.returncode}:\n{output.read()[-4000:]}")

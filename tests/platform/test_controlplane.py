@@ -126,5 +126,5 @@ def test_a_start_without_etcd_ends_at_once(tmp_path: Path, monkeypatch: pytest.M
         etcd.kill()
 
     monkeypatch.setattr(ControlPlane, "_start_etcd", start_and_crash)
-    with pytest.raises(ProcessError, match="etcd ended with 137 while waiting for .*/readyz"):
+    with pytest.raises(ProcessError, match=r"etcd ended with 137 while waiting for .*/readyz"):
         ControlPlane.start(tmp_path / "plane")

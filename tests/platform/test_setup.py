@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import venv
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_the_first_line_names_the_tool_and_the_cure(tmp_path: Path, tools: dict[
         (tmp_path / name).chmod(0o755)
     (tmp_path / "sed").symlink_to("/bin/sed")
     environment = {"PATH": str(tmp_path)}
-    ended = subprocess.run(["/bin/sh", str(CHECK_TOOLS)], env=environment, capture_output=True, text=True, check=False)
+    command = ["/bin/sh", str(CHECK_TOOLS), "python3", "etcd", "kubectl"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if says is None:
         assert (ended.returncode, ended.stderr) == (0, "")
     else:
@@ -93,9 +95,10 @@ moe_operator.cli.main(["--version"])
 def test_two_builds_at_once_build_each_binary_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def go_build(package: str, output: Path) -> None:
-        calls.append(package)
-        output.touch(mode=0o755)
+    def go_build(names: Sequence[str], target: Path) -> None:
+        calls.extend(names)
+        for name in names:
+            (target / name).touch(mode=0o755)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
@@ -105,7 +108,7 @@ def test_two_builds_at_once_build_each_binary_once(tmp_path: Path, monkeypatch: 
         builder.start()
     for builder in builders:
         builder.join()
-    assert sorted(calls) == sorted(package for package, _ in binaries.PACKAGES.values())
+    assert sorted(calls) == sorted(binaries.PACKAGES)
     assert binaries.build() == binaries.cache_directory()
     assert len(calls) == len(binaries.PACKAGES)
 
@@ -140,7 +143,9 @@ def test_only_what_the_users_assets_lack_is_built(tmp_path: Path, monkeypatch: p
     assert binaries.missing([binaries.KUBECTL]) == []
     with pytest.raises(binaries.BinariesError, match="kube-controller-manager is missing: run `make setup`"):
         binaries.binary(binaries.CONTROLLER_MANAGER)
-    monkeypatch.setattr(binaries, "_go_build", lambda package, output: output.touch(mode=0o755))
+    monkeypatch.setattr(
+        binaries, "_go_build", lambda names, target: [(target / name).touch(mode=0o755) for name in names]
+    )
     binaries.build()
     assert binaries.binary(binaries.CONTROLLER_MANAGER) == binaries.cache_directory() / "kube-controller-manager"
     assert [path.name for path in binaries.cache_directory().glob("[!.]*")] == ["kube-controller-manager"]

@@ -72,12 +72,21 @@ async def apply_child(api: KubeApi, owner: MoEDeployment, resource: Resource, ma
 def _check_ours(owner: MoEDeployment, live: Json) -> None:
     metadata = live["metadata"]
     controllers = [ref for ref in metadata.get("ownerReferences", []) if ref.get("controller")]
-    if any(ref["uid"] == owner.metadata.uid for ref in controllers):
+    if any(_is(ref, owner) for ref in controllers):
         return
     whose = (
         f"is controlled by {controllers[0]['kind']} {controllers[0]['name']}" if controllers else "has no controller"
     )
     raise NameConflictError(_conflict(owner, live["kind"], metadata["name"], whose))
+
+
+def _is(reference: Json, owner: MoEDeployment) -> bool:
+    """Whether it names ``owner``, or one of the same name that is gone: what was that one's the collector may not have
+    come to yet, and where no collector runs it never will.
+    """
+    group = owner.api_version.partition("/")[0]
+    names = reference["apiVersion"].partition("/")[0], reference["kind"], reference["name"]
+    return names == (group, owner.kind, owner.metadata.name)
 
 
 def _conflict(owner: MoEDeployment, kind: str, name: str, whose: str) -> str:

@@ -69,6 +69,18 @@ async def test_the_child_of_another_is_left_alone(
         await find_child(client, owner, SECRETS, "child")
 
 
+async def test_what_a_predecessor_of_the_same_name_left_is_taken_over(client: KubeClient, owner: MoEDeployment) -> None:
+    """The garbage collector may not have come to it yet, and not every control plane runs one."""
+    gone = owner.model_copy(update={"metadata": owner.metadata.model_copy(update={"uid": "of-the-predecessor"})})
+    await client.create(SECRETS, secret(gone, a=ONE))
+    try:
+        live = await apply_child(client, owner, SECRETS, secret(owner, a=ONE))
+    except ConflictError:  # here it did, this moment
+        live = await apply_child(client, owner, SECRETS, secret(owner, a=ONE))
+    assert [reference["uid"] for reference in live["metadata"]["ownerReferences"]] == [owner.metadata.uid]
+    assert live["data"] == {"a": ONE}
+
+
 async def test_an_object_that_was_made_anew_meanwhile_is_not_written(
     client: KubeClient, owner: MoEDeployment, kube: Kubectl, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
