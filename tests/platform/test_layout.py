@@ -21,8 +21,8 @@ PACKAGES = {
 }
 # Distributions whose import has another name.
 IMPORT_NAMES = {"pyyaml": "yaml"}
-# Web server of FastAPI and validator of pydantic: parts of these, not choices of ours.
-COMES_WITH = {"fastapi": {"starlette"}, "pydantic": {"pydantic_core"}}
+# URLs of aiohttp, web server of FastAPI, validator of pydantic: parts of these, not choices of ours.
+COMES_WITH = {"aiohttp": {"yarl"}, "fastapi": {"starlette"}, "pydantic": {"pydantic_core"}}
 
 
 def imports(package: str) -> Iterator[tuple[Path, str]]:
