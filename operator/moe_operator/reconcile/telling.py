@@ -23,7 +23,8 @@ class News(Enum):
     WORDS = auto()
     """Other messages and figures."""
     REASONS = auto()
-    """A condition has another status or reason, the spec is another one, or as many shards exist as did not before."""
+    """A condition has another status or reason, or what others act on is another one: the spec, the number of shards,
+    the URL, the placement; and the first figures of a placement."""
     READY = auto()
     """Whether it is ready."""
 
@@ -43,9 +44,11 @@ def _status_of_ready(status: MoEDeploymentStatus) -> str | None:
 
 
 def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
-    # Autoscalers reckon with the number of shards.
     conditions = tuple((each.type, each.status, each.reason) for each in status.conditions)
-    return status.observed_generation, status.shards, conditions
+    placed = status.placement
+    placement = (placed.revision, placed.balance is None) if placed else None
+    # Autoscalers reckon with the number of shards.
+    return status.observed_generation, status.shards, status.url, placement, conditions
 
 
 @dataclass(slots=True)

@@ -1,23 +1,45 @@
 """Whole lives of MoEDeployments: a real API server and operator process, and a Ray whose faults the test decides."""
 
+import contextlib
+import copy
 import json
+import os
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay, JsonObject
+from kstatus import kstatus
 from moe_objects import REMOVED, TOLD
 
+from moe_dev.kube import Kubectl
+from moe_dev.operator_process import OperatorProcess
 from moe_placement.wire.model import ModelProblem
 
 pytestmark = pytest.mark.e2e
 
 
+def status_writes(kube: Kubectl) -> float:
+    """So far, as the API server counts them, of all MoEDeployments."""
+    wanted = ('resource="moedeployments"', 'subresource="status"', 'verb="PUT"')
+    lines = kube.run("get", "--raw", "/metrics").splitlines()
+    found = [line for line in lines if line.startswith("apiserver_request_total{") and all(w in line for w in wanted)]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
 def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
+    writes = status_writes(objects.kube)
     objects.apply("tiny", ray.spec())
     objects.wait_ready("tiny")
+    writes = status_writes(objects.kube) - writes
+    print(f"{writes:.0f} status writes from apply to Ready")
+    assert 0 < writes <= 15
+    objects.wait("it to be current for kstatus", lambda: kstatus(objects.get("tiny")) == "Current")
     assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
     status = objects.status("tiny")
     assert (status["shards"], status["readyShards"], status["slotsPerShard"]) == (2, 2, 8)
@@ -41,8 +63,12 @@ def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
     objects.wait_condition("tiny", "Ready", "True", "Asleep")
     assert ray.runs(objects.namespace) == []
     objects.wait("no finalizer while asleep", lambda: not objects.get("tiny")["metadata"].get("finalizers"))
-    objects.patch("tiny", '{"spec": {"experts": {"shards": 2}}}')
+    assert kstatus(objects.get("tiny")) == "Current"
+    # As autoscalers wake: to one, though one shard of 8 slots cannot hold 16 experts.
+    objects.scale("tiny", 1)
     objects.wait_ready("tiny")
+    objects.wait("the shards that are needed", lambda: objects.status("tiny")["shards"] == 2)
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
 
     objects.delete("tiny")
     objects.wait_gone("tiny", REMOVED)
@@ -113,6 +139,8 @@ def test_two_of_the_same_name_and_a_route_that_is_taken(operator, objects, ray: 
     assert "another application on this Ray cluster has" in objects.condition("third", "Ready")["message"]
     assert "shop" not in objects.condition("third", "Ready")["message"].replace("routePrefix is /shop", "")
     assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    objects.patch("third", '{"spec": {"serving": {"routePrefix": "/kube-system/third"}}}')
+    objects.wait_condition("third", "Ready", "False", "RoutePrefixReserved")
     objects.patch("second", '{"spec": {"serving": {"routePrefix": "/second"}}}')
     objects.wait_ready("second")
 
@@ -189,15 +217,51 @@ def test_tokens(operator, objects, ray: FakeRay) -> None:
     objects.wait_ready("tiny")
 
 
-def test_a_foreign_writer_is_put_right_and_told_of(operator, objects, ray: FakeRay) -> None:
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_foreign_writer_is_put_right_and_told_of(operator, objects, ray: FakeRay, edited: bool) -> None:
     objects.apply("tiny", ray.spec())
     objects.wait_ready("tiny")
-    lost = next(name for name in ray.configs if name.endswith("experts-1"))
-    ray.drop(lost)
+    name = next(name for name in ray.configs if name.endswith("experts-1"))
+    before = copy.deepcopy(ray.configs[name])
+    if edited:
+        ray.configs[name]["deployments"][0]["user_config"]["slots_per_shard"] += 1
+    else:
+        ray.drop(name)
     objects.wait_condition("tiny", "Degraded", "True", "ForeignWriter")
-    assert lost in ray.configs
-    assert lost in objects.condition("tiny", "Degraded")["message"]
+    assert ray.configs[name] == before
+    where = f"changed {name} (deployments.experts.user_config.slots_per_shard)"
+    assert (where if edited else f"removed {name};") in objects.condition("tiny", "Degraded")["message"]
+    assert len(objects.events("ForeignWriter")) == 1
     assert ray.configs["shop"] == ray.shop
+
+
+@contextlib.contextmanager
+def stopped(operator: OperatorProcess) -> Iterator[None]:
+    """The operator holds still, for less than its Lease lasts."""
+    guard = operator.process.pid
+    (pid,) = map(int, Path(f"/proc/{guard}/task/{guard}/children").read_text().split())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_what_went_without_its_finalizer_leaves_nothing(operator, objects, ray: FakeRay) -> None:
+    """As `kubectl replace` from git and a deletion right after it; another one of its name comes at once."""
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    first = set(ray.configs) - {"shop"}
+    with stopped(operator):
+        objects.patch("tiny", '{"metadata": {"finalizers": null}}')
+        objects.kube.run("delete", "moe", "tiny", "-n", objects.namespace, "--timeout=5s")
+        objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    objects.wait("the former one's applications to go", lambda: not first & set(ray.configs))
+    assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
+    objects.patch("tiny", '{"metadata": {"finalizers": null}}')
+    objects.wait("the finalizer", lambda: bool(objects.get("tiny")["metadata"].get("finalizers")))
+    assert objects.metric(operator, "moe_operator_orphaned_applications") == 0
 
 
 def test_orphaned_applications_stay(operator, objects, ray: FakeRay) -> None:

@@ -11,6 +11,7 @@ from moe_operator.api.status import PlacementStatus
 from moe_operator.reconcile.telling import Allowance, News, Telling, news
 
 STEP = 0.5
+PLACED = PlacementStatus(revision=1, epoch=1, balance="0.90")
 
 
 def status(ready: str = "True Available", message: str = "", **more: Any) -> MoEDeploymentStatus:
@@ -23,7 +24,8 @@ def status(ready: str = "True Available", message: str = "", **more: Any) -> MoE
         reason=reason,
         message=message,
     )
-    return MoEDeploymentStatus(**({"observed_generation": 1, "shards": 2, "conditions": (condition,)} | more))
+    usual = {"observed_generation": 1, "shards": 2, "placement": PLACED, "conditions": (condition,)}
+    return MoEDeploymentStatus(**(usual | more))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,10 @@ def status(ready: str = "True Available", message: str = "", **more: Any) -> MoE
         (status(), News.NOTHING),
         (status(message="other words"), News.WORDS),
         (status(ready_shards=1), News.WORDS),
-        (status(placement=PlacementStatus(revision=1, epoch=7)), News.WORDS),
+        (status(placement=PLACED.model_copy(update={"epoch": 7, "balance": "0.70"})), News.WORDS),
+        (status(placement=PLACED.model_copy(update={"revision": 2})), News.REASONS),
+        (status(placement=PLACED.model_copy(update={"balance": None})), News.REASONS),
+        (status(url="http://elsewhere/v1"), News.REASONS),
         (status("True Suspended"), News.REASONS),
         (status(shards=3), News.REASONS),
         (status(observed_generation=2), News.REASONS),
