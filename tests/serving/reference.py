@@ -93,16 +93,18 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 def build_checkpoint(variant: str, path: Path, seed: int = 0, **overrides: Any) -> Path:
     """A random checkpoint of ``variant`` (a key of ``CONFIGS``) in ``path``, as ``save_pretrained`` writes it.
 
-    ``overrides`` are fields of the configuration, and ``dtype`` (a torch dtype) and ``max_shard_size`` of the files.
+    ``overrides`` are fields of the configuration, and ``dtype`` (a torch dtype), ``max_shard_size`` and ``fused``
+    (experts as transformers 5 holds them) of the files.
     """
     dtype = overrides.pop("dtype", torch.float32)
     shard_size = overrides.pop("max_shard_size", "5GB")
+    fused = overrides.pop("fused", False)
     config_class, fields = CONFIGS[variant]
     config = config_class(**{**_COMMON, **fields, **overrides})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config).to(dtype)
-    model.save_pretrained(path, max_shard_size=shard_size)
+    model.save_pretrained(path, max_shard_size=shard_size, save_original_format=not fused)
     build_tokenizer().save_pretrained(path)
     return path
 

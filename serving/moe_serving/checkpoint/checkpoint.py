@@ -13,14 +13,15 @@ from pathlib import Path
 from moe_placement.wire.model import ModelFacts
 from moe_serving.checkpoint.config import MoEConfig, read_config
 from moe_serving.checkpoint.errors import ModelError
-from moe_serving.checkpoint.families import ExpertTensors
-from moe_serving.checkpoint.tensors import ITEM_BYTES, TensorEntry, TensorIndex
+from moe_serving.checkpoint.layout import ExpertTensors, Layout
+from moe_serving.checkpoint.tensors import TensorEntry, TensorIndex
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 _TOKENIZER = "tokenizer.json"
 """The one form that every process can read without torch; transformers' ``save_pretrained`` writes it."""
+_ADAPTER = "adapter_config.json"
 
 _SAMPLES, _SAMPLE_BYTES = 128, 1024
 """Tensors looked into for the digest, and how much of each: well under a second on a network file system too."""
@@ -33,6 +34,7 @@ class Checkpoint:
     path: Path
     config: MoEConfig
     tensors: TensorIndex
+    layout: Layout
     digest: str
 
     @classmethod
@@ -59,23 +61,15 @@ class Checkpoint:
                 "PathNotFound", f"model path {directory!s:.200} {what}; give the directory of the checkpoint"
             )
         config, raw = read_config(directory)
+        _refuse_adapter(directory)
         tensors = TensorIndex(directory)
-        _check_experts(directory, config, tensors)
+        layout = Layout(directory, config, tensors)
         _check_tokenizer(directory)
-        return cls(directory, config, tensors, _digest(raw, tensors))
+        return cls(directory, config, tensors, layout, _digest(raw, tensors))
 
     def expert_tensors(self, layer: int, expert: int) -> ExpertTensors:
-        """Tensor names of one expert; ``layer`` counts MoE layers only."""
-        return self.config.family.expert_tensors(self.config.moe_layers[layer], expert)
-
-    def expert_tensor_names(self) -> frozenset[str]:
-        """Names of all tensors that belong to experts."""
-        every = (
-            self.expert_tensors(layer, expert)
-            for layer in range(len(self.config.moe_layers))
-            for expert in range(self.config.experts)
-        )
-        return frozenset(name for names in every for name in (names.gate, names.up, names.down))
+        """Where one expert is stored; ``layer`` counts MoE layers only."""
+        return self.layout.expert(layer, expert)
 
     def served_dtype(self, wanted: str) -> str:
         """The dtype to serve in: ``wanted``, or for ``auto`` the one the checkpoint was made in.
@@ -83,7 +77,7 @@ class Checkpoint:
         Raises:
             ModelError: ConfigInvalid, neither is float32, bfloat16 or float16.
         """
-        stored = _DTYPE_NAMES[self.tensors[self.expert_tensors(0, 0).gate].dtype]
+        stored = _DTYPE_NAMES[self.tensors[self.expert_tensors(0, 0).down.name].dtype]
         dtype = (self.config.dtype or stored) if wanted == "auto" else wanted
         if dtype not in DTYPE_BYTES:
             raise ModelError("ConfigInvalid", f"{self.path}: dtype is {dtype!r}; served are {', '.join(DTYPE_BYTES)}")
@@ -113,31 +107,13 @@ def inspect_model(path: str, dtype: str) -> ModelFacts:
     return Checkpoint.open(path).facts(dtype)
 
 
-def _check_experts(path: Path, config: MoEConfig, tensors: TensorIndex) -> None:
-    wide, tall = (config.intermediate, config.hidden), (config.hidden, config.intermediate)
-    for layer in config.moe_layers:
-        for expert in range(config.experts):
-            names = config.family.expert_tensors(layer, expert)
-            for name, shape in ((names.gate, wide), (names.up, wide), (names.down, tall)):
-                _check_tensor(path, name, shape, tensors)
-
-
-def _check_tensor(path: Path, name: str, shape: tuple[int, ...], tensors: TensorIndex) -> None:
-    entry = tensors.get(name)
-    if entry is None:
-        raise ModelError(
-            "WeightsMissing", f"tensor {name} is in none of the safetensors files of {path}; copy the checkpoint again"
-        )
-    if entry.shape != shape:
-        raise ModelError(
-            "ConfigInvalid",
-            f"tensor {name} in {entry.file} is {list(entry.shape)}, config.json makes it {list(shape)}; "
-            "they are not of the same model",
-        )
-    if entry.dtype not in ITEM_BYTES:
+def _refuse_adapter(path: Path) -> None:
+    """``from_pretrained`` applies it where the library for adapters is installed, and passes over it elsewhere."""
+    if (path / _ADAPTER).exists():
         raise ModelError(
             "UnsupportedArchitecture",
-            f"tensor {name} in {entry.file} is stored as {entry.dtype}; experts can be {', '.join(ITEM_BYTES)}",
+            f"{path / _ADAPTER} is an adapter, which transformers would apply to the weights beside it; merge it into "
+            "them (merge_and_unload of peft) and save the result, or take it away",
         )
 
 

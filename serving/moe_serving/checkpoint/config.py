@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from moe_placement.wire.sizes import MOST_EXPERTS, MOST_LAYERS
 from moe_serving.checkpoint.context import longest_context
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.families import (
@@ -16,8 +17,19 @@ from moe_serving.checkpoint.families import (
     Family,
     supported_architectures,
 )
+from moe_serving.checkpoint.fields import ConfigFields
+from moe_serving.checkpoint.parameters import Shape, Sizes, other_parameters
+from moe_serving.checkpoint.rope import check_rope
 
 _MAX_CONFIG_BYTES = 16 << 20
+_NOT_FOLLOWED = {
+    "quantization_config": "use a checkpoint in float32, bfloat16 or float16",
+    "transformers_weights": "transformers reads weights from it in place of model.safetensors; rename the file it "
+    "names, and take the field away",
+    "per_layer_config": "layers that differ from each other are not supported",
+    "fusion_config": "take it away: it replaces parts of the model",
+}
+"""Fields that transformers follows, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,8 @@ class MoEConfig:
         activation: between gate and up projection.
         dtype: the checkpoint's own, None when the configuration does not say.
         max_context: longest sequence in tokens.
+        others: shapes of all parameters that belong to no expert, by transformers' names.
+        tied: the head is the embeddings, unless both are stored.
     """
 
     family: Family
@@ -42,6 +56,8 @@ class MoEConfig:
     activation: str
     dtype: str | None
     max_context: int
+    others: Mapping[str, Shape]
+    tied: bool
 
 
 def read_config(path: Path) -> tuple[MoEConfig, bytes]:
@@ -67,35 +83,69 @@ def read_config(path: Path) -> tuple[MoEConfig, bytes]:
         raise ModelError("ConfigInvalid", f"{file} is not JSON: {error}; copy the checkpoint again") from None
     if not isinstance(content, dict):
         raise ModelError("ConfigInvalid", f"{file} holds a {type(content).__name__}, not an object")
-    return _parse(_Fields(file, content)), raw
+    return _parse(ConfigFields(file, content)), raw
 
 
-def _parse(fields: _Fields) -> MoEConfig:
+def _parse(fields: ConfigFields) -> MoEConfig:
     family = _family(fields)
-    experts = fields.positive(family.experts_field, *EXPERT_COUNT_FIELDS)
+    _refuse_what_is_not_followed(family, fields)
+    check_rope(fields)
+    experts = fields.positive(family.experts_field, *EXPERT_COUNT_FIELDS, at_most=MOST_EXPERTS)
     top_k = fields.positive(family.top_k_field)
     if top_k > experts:
         raise fields.invalid(family.top_k_field, top_k, f"it exceeds the {experts} experts of a layer")
     activation = fields.text("hidden_act", default="silu")
     if activation not in ACTIVATIONS:
-        raise ModelError(
-            "UnsupportedArchitecture",
-            f"{fields.file}: hidden_act is {activation!r}; experts can use {', '.join(ACTIVATIONS)}",
-        )
+        raise fields.unsupported("hidden_act", f"experts can use {', '.join(ACTIVATIONS)}")
+    moe_layers = _moe_layers(family, fields)
+    hidden = fields.positive("hidden_size")
     return MoEConfig(
         family=family,
-        moe_layers=_moe_layers(family, fields),
+        moe_layers=moe_layers,
         experts=experts,
         top_k=top_k,
-        hidden=fields.positive("hidden_size"),
+        hidden=hidden,
         intermediate=fields.positive(family.intermediate_field),
         activation=activation,
         dtype=fields.text("dtype", "torch_dtype", default="") or None,
         max_context=longest_context(fields.content, fields.positive("max_position_embeddings")),
+        others=other_parameters(family, _sizes(family, fields, moe_layers, experts, hidden)),
+        tied=fields.flag("tie_word_embeddings", default=False),
     )
 
 
-def _family(fields: _Fields) -> Family:
+def _sizes(family: Family, fields: ConfigFields, moe_layers: tuple[int, ...], experts: int, hidden: int) -> Sizes:
+    layers = fields.positive("num_hidden_layers")
+    heads = fields.positive("num_attention_heads")
+    fewer = family.key_value_heads if "num_key_value_heads" not in fields.content else None
+    return Sizes(
+        vocabulary=fields.positive("vocab_size"),
+        layers=layers,
+        moe_layers=moe_layers,
+        experts=experts,
+        hidden=hidden,
+        heads=heads,
+        key_value_heads=fields.positive("num_key_value_heads", default=fewer or heads),
+        head_dim=fields.positive("head_dim", default=max(1, hidden // heads)),
+        dense=fields.positive("intermediate_size") if len(moe_layers) < layers else 0,
+        shared=fields.positive("shared_expert_intermediate_size") if family.has_shared_expert else 0,
+        bias=family.bias_field is not None and fields.flag(family.bias_field, family.bias_default),
+    )
+
+
+def _refuse_what_is_not_followed(family: Family, fields: ConfigFields) -> None:
+    """What ``from_pretrained`` would apply without a word, and other weights or other arithmetic would come of."""
+    for name, why in _NOT_FOLLOWED.items():
+        if fields.content.get(name):
+            raise fields.unsupported(name, why)
+    if fields.content.get("sliding_window") and not family.has_window:
+        raise fields.unsupported(
+            "sliding_window",
+            f"{family.architecture} has none: with it transformers' implementations of attention differ",
+        )
+
+
+def _family(fields: ConfigFields) -> Family:
     model_type = fields.text("model_type")
     family = FAMILIES.get(model_type)
     if family is None and fields.count_experts() < 2:
@@ -108,19 +158,12 @@ def _family(fields: _Fields) -> Family:
             "UnsupportedArchitecture",
             f"{fields.file}: model_type {model_type!r} is not supported; supported are {supported_architectures()}",
         )
-    if fields.content.get("quantization_config"):
-        method = fields.content["quantization_config"]
-        raise ModelError(
-            "UnsupportedArchitecture",
-            f"{fields.file}: quantization_config {method!r:.200} is not supported; use a checkpoint in float32, "
-            "bfloat16 or float16",
-        )
     return family
 
 
-def _moe_layers(family: Family, fields: _Fields) -> tuple[int, ...]:
+def _moe_layers(family: Family, fields: ConfigFields) -> tuple[int, ...]:
     """The rule of transformers' ``Qwen2MoeDecoderLayer``: dense are the listed layers and those off the step."""
-    layers = range(fields.positive("num_hidden_layers"))
+    layers = range(fields.positive("num_hidden_layers", at_most=MOST_LAYERS))
     if not family.has_dense_layers:
         return tuple(layers)
     dense = fields.content.get("mlp_only_layers") or []
@@ -134,49 +177,3 @@ def _moe_layers(family: Family, fields: _Fields) -> tuple[int, ...]:
             f"{fields.file}: mlp_only_layers and decoder_sparse_step make all {len(layers)} layers dense",
         )
     return sparse
-
-
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """Typed access to the fields of a configuration; what is wrong is told with file, field and value."""
-
-    file: Path
-    content: dict[str, Any]
-
-    def positive(self, *names: str, default: int | None = None) -> int:
-        """The first of the named fields that is there; a whole number above 0."""
-        for name in names:
-            value = self.content.get(name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise self.invalid(name, value, "it must be a whole number above 0")
-            return value
-        if default is None:
-            raise self._missing(names[0])
-        return default
-
-    def text(self, *names: str, default: str | None = None) -> str:
-        for name in names:
-            value = self.content.get(name)
-            if value is None:
-                continue
-            if not isinstance(value, str):
-                raise self.invalid(name, value, "it must be a string")
-            return value
-        if default is None:
-            raise self._missing(names[0])
-        return default
-
-    def count_experts(self) -> int:
-        """Experts per layer that the configuration, or its text part, mentions under any usual name; 0 if none."""
-        text = self.content.get("text_config")
-        places = [self.content, text if isinstance(text, dict) else {}]
-        counts = [place.get(name) for place in places for name in EXPERT_COUNT_FIELDS]
-        return max((count for count in counts if isinstance(count, int)), default=0)
-
-    def invalid(self, name: str, value: object, why: str) -> ModelError:
-        return ModelError("ConfigInvalid", f"{self.file}: {name} is {value!r:.200}; {why}")
-
-    def _missing(self, name: str) -> ModelError:
-        return ModelError("ConfigInvalid", f"{self.file} has no field {name}; is it complete?")

@@ -1,17 +1,21 @@
 """Where each tensor of a checkpoint lies, from the headers of its safetensors files; no tensor is read.
 
 Format: https://github.com/huggingface/safetensors#format (8 bytes of length, a JSON header, the tensors' bytes). A
-file that is shorter than its header promises is found here, before any process tries to load it.
+file that is shorter than its header promises is found here, before any process tries to load it. Which files are read
+is what ``from_pretrained`` of transformers decides (``_get_resolved_checkpoint_files``): a single file before an index,
+all tensors of the files that an index names, and of one that lies in two of them the one in the last file.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from moe_serving.checkpoint.errors import ModelError
 
@@ -21,8 +25,10 @@ INDEX_FILE = "model.safetensors.index.json"
 ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 """Bytes per element of the tensor types experts may have."""
 
+_TRAINERS_PART = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+"""transformers' name for the files of a training run over several devices (``is_sharded_checkpoint``)."""
 _MAX_HEADER_BYTES = 100_000_000
-"""The bound of the safetensors library itself."""
+"""The bound of the safetensors library itself; also of an index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,34 @@ class TensorIndex(Mapping[str, TensorEntry]):
         Raises:
             ModelError: WeightsMissing or WeightsTruncated.
         """
+        self.read_by = SINGLE_FILE
+        """The file that says what is read."""
+        self.unread: str | None = None
+        """Another one that would say otherwise, and is not followed."""
         self._entries: dict[str, TensorEntry] = {}
-        listed = _listed_files(path)
-        for file in sorted(set(listed.values())) if listed else [path / SINGLE_FILE]:
-            self._entries.update(_read_header(file))
+        listed = self._choose(path)
+        for file in sorted(set(listed.values())) or [SINGLE_FILE]:
+            stream, entries = open_file(path / file)
+            stream.close()
+            self._entries.update(entries)
         for name, file in listed.items():
             if name not in self._entries:
                 raise ModelError(
                     "WeightsMissing",
-                    f"tensor {name} is not in {file}, where {INDEX_FILE} has it; copy the checkpoint again",
+                    f"tensor {name} is not in {path / file}, where {INDEX_FILE} has it; copy the checkpoint again",
                 )
+
+    def _choose(self, path: Path) -> dict[str, str]:
+        """The file of each tensor by the index of a checkpoint in several files; empty for one in a single file."""
+        _refuse_trainers_parts(path)
+        single, index = path / SINGLE_FILE, path / INDEX_FILE
+        if single.is_file():
+            self.unread = INDEX_FILE if index.exists() else None
+            return {}
+        if not index.is_file():
+            raise _no_weights(path)
+        self.read_by = INDEX_FILE
+        return _read_index(path, index)
 
     def __getitem__(self, name: str) -> TensorEntry:
         return self._entries[name]
@@ -65,38 +89,75 @@ class TensorIndex(Mapping[str, TensorEntry]):
         return len(self._entries)
 
 
-def _listed_files(path: Path) -> dict[str, Path]:
-    """The file of each tensor by the index of a checkpoint in several files; empty for one in a single file."""
-    index = path / INDEX_FILE
-    if not index.exists():
-        if (path / SINGLE_FILE).exists():
-            return {}
+def _refuse_trainers_parts(path: Path) -> None:
+    """transformers would read such files before all others."""
+    parts = sorted(name for name in os.listdir(path) if _TRAINERS_PART.match(name))
+    if parts:
         raise ModelError(
             "WeightsMissing",
-            f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}; weights in another format (.bin, .gguf) must be "
-            "converted with transformers' save_pretrained",
+            f"{path} has {parts[0]}, a part of a training run's checkpoint, which transformers reads in place of "
+            f"{SINGLE_FILE}; load it with transformers and save_pretrained it, or take the parts away",
         )
+
+
+def _no_weights(path: Path) -> ModelError:
+    variants = sorted(file.name for file in path.glob("model.*.safetensors*"))
+    other = f"; {variants[0]} is read only when transformers is asked for that variant: rename it" if variants else ""
+    return ModelError(
+        "WeightsMissing",
+        f"{path} has neither {SINGLE_FILE} nor {INDEX_FILE}; weights in another format (.bin, .gguf) must be "
+        f"converted with transformers' save_pretrained{other}",
+    )
+
+
+def _read_index(path: Path, index: Path) -> dict[str, str]:
     try:
+        if index.stat().st_size > _MAX_HEADER_BYTES:
+            raise ValueError(f"it is larger than {_MAX_HEADER_BYTES} bytes")
         weight_map = json.loads(index.read_bytes())["weight_map"]
-        # An index must not lead out of the checkpoint's directory.
-        return {str(name): path / Path(str(file)).name for name, file in weight_map.items()}
+        listed = {str(name): str(file) for name, file in weight_map.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError("WeightsMissing", f"{index} is damaged ({error!r}); copy the checkpoint again") from error
+    if not listed:
+        raise ModelError("WeightsMissing", f"{index} names no tensor; copy the checkpoint again")
+    for name, file in listed.items():
+        if os.path.isabs(file) or ".." in Path(file).parts or "\0" in file:
+            raise ModelError(
+                "WeightsMissing",
+                f"{index} has tensor {name:.200} in {file:.200}, which is outside of {path}; put the file into it",
+            )
+    return listed
 
 
-def _read_header(file: Path) -> dict[str, TensorEntry]:
+def open_file(file: Path) -> tuple[BinaryIO, dict[str, TensorEntry]]:
+    """The file, opened to be read in pieces, and its tensors by name.
+
+    Raises:
+        ModelError: WeightsMissing or WeightsTruncated.
+    """
     try:
-        with file.open("rb") as stream:
-            size = file.stat().st_size
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or 8 + length > size:
-                raise _truncated(file, size, 8 + length if size >= 8 else 8)
-            if length > _MAX_HEADER_BYTES:
-                raise ModelError("WeightsTruncated", f"{file} does not begin with a safetensors header")
-            header = json.loads(stream.read(length))
-        entries = {name: _entry(file, 8 + length, item) for name, item in header.items() if name != "__metadata__"}
+        stream = file.open("rb")
     except FileNotFoundError:
         raise ModelError("WeightsMissing", f"{file} is missing; copy the checkpoint again") from None
+    except OSError as error:
+        raise ModelError("WeightsMissing", f"{file} cannot be read: {error.strerror}") from error
+    try:
+        return stream, _read_header(file, stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _read_header(file: Path, stream: BinaryIO) -> dict[str, TensorEntry]:
+    try:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or 8 + length > size:
+            raise _truncated(file, size, 8 + length if size >= 8 else 8)
+        if length > _MAX_HEADER_BYTES:
+            raise ModelError("WeightsTruncated", f"{file} does not begin with a safetensors header")
+        header = json.loads(stream.read(length))
+        entries = {name: _entry(file, 8 + length, item) for name, item in header.items() if name != "__metadata__"}
     except OSError as error:
         raise ModelError("WeightsMissing", f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -130,15 +130,14 @@ def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
 
 
 def _read_without_experts(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All tensors that belong to no expert, by ``pread``: mapped files would count as this process's memory."""
-    experts = checkpoint.expert_tensor_names()
-    names_by_file: dict[Path, list[str]] = {}
-    for name in checkpoint.tensors.keys() - experts:
-        names_by_file.setdefault(checkpoint.tensors[name].file, []).append(name)
+    """All parameters that belong to no expert, by ``pread``: mapped files would count as this process's memory."""
+    names_by_file: dict[Path, list[tuple[str, str]]] = {}
+    for name, stored in checkpoint.layout.others.items():
+        names_by_file.setdefault(checkpoint.tensors[stored].file, []).append((name, stored))
     state: dict[str, Tensor] = {}
     for file, names in names_by_file.items():
         with safe_open(file, framework="pt", device="cpu", backend="pread") as tensors:
-            state.update((name, tensors.get_tensor(name)) for name in names)
+            state.update((name, tensors.get_tensor(stored)) for name, stored in names)
     return state
 
 

@@ -7,8 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from safetensors import SafetensorError
-
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.errors import MoEServingError
 from moe_serving.experts.description import ExpertKey
@@ -86,7 +84,7 @@ class ExpertLoader:
                 self._store.add(layer, expert, self._reader.read(layer, expert))
         except StoreFullError as error:
             self._note_full(f"expert {expert} of layer {layer} cannot be loaded: {error}")
-        except (OSError, SafetensorError, RuntimeError, MemoryError, MoEServingError) as error:
+        except (OSError, RuntimeError, MemoryError, MoEServingError) as error:
             self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {error}")
         else:
             self._note_loaded((layer, expert))

@@ -172,7 +172,85 @@ BAD = {
     "quantized": (
         config(quantization_config={"quant_method": "fp8"}),
         "UnsupportedArchitecture",
-        "quantization_config .*fp8",
+        "quantization_config is .*fp8",
+    ),
+    "other weights named": (
+        config(transformers_weights="ema.safetensors"),
+        "UnsupportedArchitecture",
+        "transformers_weights is 'ema.safetensors'; .* in place of model.safetensors",
+    ),
+    "layers that differ": (config(per_layer_config={"1": {}}), "UnsupportedArchitecture", "per_layer_config is"),
+    "parts replaced": (config(fusion_config={"x": 1}), "UnsupportedArchitecture", "fusion_config is"),
+    "an adapter": (
+        write("adapter_config.json", "{}"),
+        "UnsupportedArchitecture",
+        "adapter_config.json is an adapter, which transformers would apply to the weights beside it; merge",
+    ),
+    "a training run's parts": (
+        write("shard-00001-model-00001-of-00002.safetensors", b""),
+        "WeightsMissing",
+        "has shard-00001-model-00001-of-00002.safetensors.*in place of model.safetensors",
+    ),
+    "only a variant": (
+        lambda path: (path / "model.safetensors").rename(path / "model.fp16.safetensors"),
+        "WeightsMissing",
+        "model.fp16.safetensors is read only when transformers is asked for that variant",
+    ),
+    "rope unknown": (
+        config(rope_parameters={"rope_type": "spiral", "rope_theta": 1e4}),
+        "UnsupportedArchitecture",
+        "rope_type in rope_parameters is 'spiral'; supported are default, linear",
+    ),
+    "rope unknown, older name": (
+        config(rope_scaling={"type": "su", "factor": 2.0}),
+        "UnsupportedArchitecture",
+        "rope_type in rope_scaling is 'su'",
+    ),
+    "rope by layer": (
+        config(rope_parameters={"rope_type": {"a": 1}, "full_attention": {"rope_type": "default"}}),
+        "UnsupportedArchitecture",
+        "differ from layer to layer",
+    ),
+    "rope no object": (config(rope_scaling="yarn"), "ConfigInvalid", "rope_scaling is 'yarn'; it must be an object"),
+    "tied a word": (
+        config(tie_word_embeddings="yes"),
+        "ConfigInvalid",
+        "tie_word_embeddings is 'yes'; it must be true",
+    ),
+    "layers without end": (
+        config(num_hidden_layers=10**9),
+        "ConfigInvalid",
+        "num_hidden_layers is 10+; it must be at most",
+    ),
+    "experts without end": (
+        config(num_local_experts=10**9),
+        "ConfigInvalid",
+        "num_local_experts is 10+; it must be at most",
+    ),
+    "no head": (
+        lambda path: drop_tensor(path, "lm_head.weight"),
+        "WeightsMissing",
+        "lm_head.weight is in none .*, and tie_word_embeddings in config.json is false or not there",
+    ),
+    "no embeddings": (
+        lambda path: drop_tensor(path, "model.embed_tokens.weight"),
+        "WeightsMissing",
+        "model.embed_tokens.weight is in none",
+    ),
+    "a norm missing": (
+        lambda path: drop_tensor(path, "model.layers.1.input_layernorm.weight"),
+        "WeightsMissing",
+        "model.layers.1.input_layernorm.weight is in none",
+    ),
+    "a gate missing": (
+        lambda path: drop_tensor(path, "model.layers.2.block_sparse_moe.gate.weight"),
+        "WeightsMissing",
+        "model.layers.2.block_sparse_moe.gate.weight is in none",
+    ),
+    "heads of another model": (
+        config(num_key_value_heads=4),
+        "ConfigInvalid",
+        r"k_proj.weight in .* is \[32, 64\], config.json makes it \[64, 64\]",
     ),
     "odd activation": (config(hidden_act="xielu"), "UnsupportedArchitecture", "hidden_act is 'xielu'"),
     "no experts field": (config(num_local_experts=None), "ConfigInvalid", "has no field num_local_experts"),
@@ -277,7 +355,7 @@ def test_all_layers_dense(checkpoint_of, tmp_path):
         (write("model.safetensors.index.json", '{"weight_map": ["a"]}'), "is damaged"),
         (
             write("model.safetensors.index.json", '{"weight_map": {"x": "/etc/../etc/passwd"}}'),
-            "model/passwd is missing",
+            "has tensor x in /etc/../etc/passwd, which is outside of",
         ),
     ],
 )

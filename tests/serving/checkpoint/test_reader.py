@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from reference import CONFIGS, build_checkpoint, reference_model
+from safetensors.torch import load_file, save_file
 
 from moe_serving.checkpoint.reader import ExpertReader
 
@@ -44,8 +45,10 @@ print(process.io_counters().read_chars - read, process.memory_full_info().uss - 
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/io"), reason="counts the bytes read by Linux's own book")
-def test_it_reads_and_holds_those_experts_only(tmp_path):
-    path = build_checkpoint("mixtral", tmp_path, hidden_size=512, intermediate_size=1024, num_hidden_layers=1)
+@pytest.mark.parametrize("fused", [False, True], ids=["one by one", "fused"])
+def test_it_reads_and_holds_those_experts_only(tmp_path, fused):
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 1}
+    path = build_checkpoint("mixtral", tmp_path, fused=fused, **sizes)
     command = [sys.executable, "-c", _READ, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     read, held = map(int, done.stdout.split())
@@ -53,3 +56,21 @@ def test_it_reads_and_holds_those_experts_only(tmp_path):
     assert size <= read < 1.02 * size
     # The C allocator may keep a buffer of one expert.
     assert held < 1.3 * size
+
+
+def test_a_file_replaced_since_it_was_checked_is_not_read_by_the_old_places(tmp_path):
+    path = build_checkpoint("mixtral", tmp_path)
+    reader = ExpertReader(path, "auto", "cpu")
+    tensors = load_file(path / "model.safetensors")
+    save_file(tensors | {"a": torch.zeros(7)}, path / "model.safetensors")
+    with pytest.raises(OSError, match=r"model.safetensors has changed since it was checked: tensor"):
+        reader.read(0, 0)
+
+
+def test_a_file_cut_short_while_it_is_open(tmp_path):
+    path = build_checkpoint("mixtral", tmp_path)
+    reader = ExpertReader(path, "auto", "cpu")
+    reader.read(0, 0)
+    os.truncate(path / "model.safetensors", 50_000)
+    with pytest.raises(OSError, match="has become shorter since it was checked"):
+        reader.read(3, 7)

@@ -167,7 +167,7 @@ def flip_a_bit_of_each_expert(model: Path) -> None:
     checkpoint = Checkpoint.open(model)
     for layer in range(len(checkpoint.config.moe_layers)):
         for expert in range(checkpoint.config.experts):
-            entry = checkpoint.tensors[checkpoint.expert_tensors(layer, expert).down]
+            entry = checkpoint.tensors[checkpoint.expert_tensors(layer, expert).down.name]
             with entry.file.open("r+b") as file:
                 file.seek(entry.begin)
                 (byte,) = file.read(1)
