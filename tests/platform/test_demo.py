@@ -20,7 +20,7 @@ from moe_dev.demo import STAYS_UP
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
 
 JOB_SECONDS = 600.0
 # From the command to the first token, on 2 cores that have nothing else to do: it is 26 to 44 s, by their speed.

@@ -40,7 +40,10 @@ def wait_gone(pids: list[int]) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("what", "at_least"), [("stubborn", 4), ("controlplane", 6), ("ray", 8)])
+@pytest.mark.parametrize(
+    ("what", "at_least"),
+    [("stubborn", 4), ("controlplane", 6), pytest.param("ray", 8, marks=pytest.mark.ray)],
+)
 def test_killed_owner_leaves_no_orphan(what: str, at_least: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(HACK)}
     with subprocess.Popen([sys.executable, OWNER, what], stdout=subprocess.PIPE, text=True, env=environment) as owner:

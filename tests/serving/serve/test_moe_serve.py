@@ -19,7 +19,7 @@ from openai import AuthenticationError, InternalServerError, OpenAI
 
 from moe_serving.checkpoint import Checkpoint
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(400)]
 
 READY_S = 180.0
 

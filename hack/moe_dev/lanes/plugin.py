@@ -1,0 +1,96 @@
+"""Gives each test its lane, by what it uses: a pytest plugin.
+
+Nothing is listed by hand that can be seen: a test whose fixtures start a control plane or a Ray is end-to-end, a test
+whose file imports torch needs torch. A test that starts such things by itself says so with a marker; one of the fast
+lane that does not say so fails (`forbidden`).
+"""
+
+import functools
+import signal
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from moe_dev.lanes import forbidden
+from moe_dev.lanes.imports import Imports
+from moe_dev.paths import CLONE
+
+CHECK, RAY, REST = "check", "ray", "rest"
+LANES = (CHECK, RAY, REST)
+"""Each test is in one: what `make check` runs, what runs on a local Ray, and the rest of `make test`."""
+
+TESTS = CLONE / "tests"
+# What transformers gives without importing torch; safetensors and others import it by name.
+LIGHT = frozenset({"transformers", "transformers.PreTrainedTokenizerFast"})
+# Fixtures that mark the tests which use them, directly or by other fixtures.
+FIXTURES = {"controlplane": ("e2e",), "ray_cluster": ("e2e", "ray"), "checkpoint_of": ("torch",)}
+
+_imports = Imports([CLONE / root for root in ("placement", "serving", "operator", "hack", "tests/serving", ".")])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lane", choices=LANES, help="run one part of all tests: see moe_dev.lanes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As in `make test &` of a script. What the tests start would ignore it too, and not end when it is told to;
+        # a handler, unlike an ignored signal, is not inherited.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    if config.getoption("lane") == CHECK:
+        forbidden.watch()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The fast lane leaves files alone that would import torch."""
+    if config.getoption("lane") != CHECK or collection_path == TESTS or TESTS not in collection_path.parents:
+        return None
+    conftest = collection_path / "conftest.py"
+    python = conftest if collection_path.is_dir() else collection_path
+    return (python.suffix == ".py" and python.exists() and needs_torch(python)) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in _marks(item):
+            item.add_marker(name)
+    lane = config.getoption("lane")
+    if lane:
+        config.hook.pytest_deselected(items=[item for item in items if lane_of(item) != lane])
+        items[:] = [item for item in items if lane_of(item) == lane]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that went on after what is forbidden had failed has not passed."""
+    forbidden.forget()
+    yield
+    forbidden.check()
+
+
+def lane_of(item: pytest.Item) -> str:
+    """The one lane that runs it."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if "ray" in marks:
+        return RAY
+    return REST if marks & {"e2e", "torch", "slow", "whole"} else CHECK
+
+
+@functools.cache
+def needs_torch(path: Path) -> bool:
+    """Whether importing a test's file, or a conftest above it, imports torch."""
+    above = [folder / "conftest.py" for folder in path.parents if folder == TESTS or TESTS in folder.parents]
+    return any(_is_heavy(name) for file in (path, *above) if file.exists() for name in _imports.of(file))
+
+
+def _is_heavy(module: str) -> bool:
+    parts = module.split(".")
+    return "torch" in parts or (parts[0] == "transformers" and module not in LIGHT)
+
+
+def _marks(item: pytest.Item) -> set[str]:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    found = {mark for fixture, marks in FIXTURES.items() if fixture in fixtures for mark in marks}
+    return found | ({"torch"} if needs_torch(item.path) else set())

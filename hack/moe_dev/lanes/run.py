@@ -1,0 +1,112 @@
+"""Runs what `make check` leaves of all tests: two lanes side by side, since tests on Ray wait for most of their time.
+
+Only one of them has a Ray: three that share two cores exceed bounds of tens of seconds. Each line says of which lane it
+is; the last one is the sum in pytest's own words.
+"""
+
+import collections
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+from moe_dev.lanes.plugin import RAY, REST
+from moe_dev.paths import CLONE
+
+# Tests on Ray are the longer lane, and have bounds in seconds. Ray itself runs its workers at 15.
+NICENESS = {RAY: 0, REST: 5}
+CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
+COUNT = re.compile(r"(\d+) (\w+)")
+# pytest's, of lanes with nothing to run.
+NO_TESTS = 5
+# After Ctrl-C: a session's fixtures end a Ray and a control plane.
+END_SECONDS = 60.0
+
+
+class Lane:
+    """One pytest process. Its lines go to our output, and its closing line is remembered."""
+
+    def __init__(self, name: str, arguments: tuple[str, ...] = ()) -> None:
+        self.counts: Mapping[str, int] = {}
+        self._name = name
+        command = [sys.executable, "-m", "pytest", f"--lane={name}", "-o", f"cache_dir=.pytest_cache/{name}"]
+        self._process = subprocess.Popen(
+            ["nice", f"-n{NICENESS[name]}", *command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=CLONE,
+            # A terminal's Ctrl-C comes to us alone, and is passed on once.
+            process_group=0,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """pytest's exit code, once all it printed is printed."""
+        code = self._process.wait(timeout)
+        self._reader.join(timeout)
+        return 0 if code == NO_TESTS else code
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does: the test under way fails, fixtures end what they started."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """What has not ended when it was asked to."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is piped
+        for line in self._process.stdout:
+            print(f"{self._name:4} | {line}", end="", flush=True)
+            if closing := CLOSING.match(line):
+                self.counts = {what: int(count) for count, what in COUNT.findall(closing[1])}
+
+
+def main() -> int:
+    """The exit code: 0 where all lanes passed."""
+    started = time.monotonic()
+    # Also where a script's `make test &` has it ignored: whoever sends one means it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lanes = [Lane(name, tuple(sys.argv[1:])) for name in (RAY, REST)]
+    try:
+        codes = [lane.wait() for lane in lanes]
+    except KeyboardInterrupt:
+        _end(lanes)
+        return 128 + signal.SIGINT
+    total = sum((collections.Counter(lane.counts) for lane in lanes), collections.Counter[str]())
+    print(closing_line(total, time.monotonic() - started))
+    return max(codes)
+
+
+def closing_line(counts: Mapping[str, int], seconds: float) -> str:
+    """As pytest would close one run of all: what was deselected is in another lane, or in none."""
+    order = ("failed", "passed", "skipped", "xfailed", "xpassed", "warnings", "warning", "errors", "error")
+    told = ", ".join(f"{counts[what]} {what}" for what in order if counts.get(what)) or "no tests ran"
+    minutes, rest = divmod(int(seconds), 60)
+    return f" {told} in {seconds:.2f}s ({minutes // 60}:{minutes % 60:02}:{rest:02}) ".center(80, "=")
+
+
+def _end(lanes: list[Lane]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who is impatient would leave a Ray behind
+    for lane in lanes:
+        lane.interrupt()
+    for lane in lanes:
+        try:
+            lane.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            lane.kill()
+            lane.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Which tests run when: seen from what they use, enforced in the fast lane, and ended together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from moe_dev.lanes.imports import Imports
+from moe_dev.lanes.run import closing_line
+from moe_dev.paths import CLONE
+
+RUN_SECONDS = 120.0
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text))
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import torch.nn as nn", True),
+        ("from package.deep import model", True),
+        ("import package.deep.model", True),
+        ("from package import light", False),
+        ("def test():\n    import torch", False),
+        ("import typing\nif typing.TYPE_CHECKING:\n    import torch", False),
+        ("try:\n    import torch\nexcept ImportError:\n    pass", True),
+        ("import pytest\ntorch = pytest.importorskip('torch')", True),
+        ("class A:\n    from package import deep", False),
+    ],
+)
+def test_what_a_file_imports_is_read_from_it_and_from_what_it_imports(tmp_path: Path, source: str, found: bool) -> None:
+    write(tmp_path, package____init__="", package__light="import json", package__deep____init__="")
+    write(tmp_path, package__deep__model="import package.light\nimport torch", asked=source)
+    names = Imports([tmp_path]).of(tmp_path / "asked.py")
+    assert ("torch" in {name.partition(".")[0] for name in names}) is found
+
+
+def run(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """pytest on a folder of its own, with this repository's settings."""
+    command = [sys.executable, "-m", "pytest", "-c", str(CLONE / "pyproject.toml"), "-p", "no:cacheprovider", "-q"]
+    return subprocess.run(
+        [*command, *arguments, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+        **options,
+    )
+
+
+def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: Path) -> None:
+    (tmp_path / "etcd").write_text("#!/bin/sh\n")
+    (tmp_path / "etcd").chmod(0o755)
+    write(
+        tmp_path,
+        torch="",
+        test_it="""
+            import subprocess
+            from pathlib import Path
+
+            import pytest
+
+            ETCD = str(Path(__file__).with_name("etcd"))
+
+            def test_lazily():
+                import torch
+
+            def test_swallowed():
+                try:
+                    import torch
+                except Exception:
+                    pass
+
+            def test_control_plane():
+                subprocess.run(["nice", ETCD])
+
+            @pytest.mark.e2e
+            def test_marked():
+                subprocess.run(["nice", ETCD])
+
+            def test_version():
+                subprocess.run([ETCD, "--version"])
+
+            def test_nothing():
+                pass
+        """,
+    )
+    ended = run(tmp_path, "--lane=check")
+    assert "3 failed, 2 passed, 1 deselected" in ended.stdout, ended.stdout
+    assert "imports torch: mark it pytest.mark.torch" in ended.stdout
+    assert "starts etcd: mark it pytest.mark.e2e" in ended.stdout
+    assert "1 passed, 5 deselected" in run(tmp_path, "--lane=rest").stdout
+
+
+def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        conftest="""
+            import pytest
+
+            @pytest.fixture
+            def controlplane(): pass
+
+            @pytest.fixture
+            def ray_cluster(controlplane): pass
+
+            @pytest.fixture
+            def plane(ray_cluster): pass
+
+            @pytest.fixture
+            def checkpoint_of(): pass
+        """,
+        test_it="""
+            import pytest
+
+            def test_fast(): pass
+            def test_plane(plane): pass
+            def test_controlplane(controlplane): pass
+            def test_checkpoint(checkpoint_of): pass
+
+            @pytest.mark.slow
+            def test_slow(): pass
+
+            @pytest.mark.ray
+            def test_own_ray(): pass
+        """,
+        test_heavy="""
+            import torch
+
+            def test_torch(): pass
+        """,
+        torch="",
+    )
+    found = {}
+    for lane in ("check", "ray", "rest"):
+        shown = run(tmp_path, f"--lane={lane}", "--collect-only").stdout
+        found[lane] = {line.partition("::")[2] for line in shown.splitlines() if "::" in line}
+    assert found == {
+        "check": {"test_fast"},
+        "ray": {"test_plane", "test_own_ray"},
+        "rest": {"test_controlplane", "test_checkpoint", "test_slow", "test_torch"},
+    }
+
+
+def test_what_tests_start_can_be_interrupted_though_they_are_run_in_the_background(tmp_path: Path) -> None:
+    """A script's shell starts `make test &` with the signal ignored, and whatever that starts would ignore it too."""
+    write(
+        tmp_path,
+        test_it="""
+            import signal, subprocess, sys
+
+            def test_child():
+                child = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT))"]
+                said = subprocess.run(child, capture_output=True, text=True, check=True).stdout
+                assert "default_int_handler" in said
+                signal.raise_signal(signal.SIGINT)
+        """,
+    )
+    script = f"{sys.executable} -m pytest -c {CLONE / 'pyproject.toml'} -p no:cacheprovider -q {tmp_path} & wait $!"
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+LANES = """
+    import pytest, subprocess
+
+    @pytest.mark.ray
+    def test_on_ray():
+        {ray}
+
+    @pytest.mark.slow
+    def test_slow():
+        {slow}
+"""
+
+
+def lanes(folder: Path, ray: str, slow: str) -> subprocess.Popen[str]:
+    write(folder, test_it=LANES.format(ray=ray, slow=slow))
+    command = [sys.executable, "-m", "moe_dev.lanes.run", "-c", str(CLONE / "pyproject.toml"), "-q", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ray", "slow", "code", "closing"),
+    [("pass", "pass", 0, " 2 passed in "), ("pass", "assert not 'this'", 1, " 1 failed, 1 passed in ")],
+)
+def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, ray: str, slow: str, code: int, closing: str) -> None:
+    with lanes(tmp_path, ray, slow) as running:
+        output = running.communicate(timeout=RUN_SECONDS)[0]
+    assert running.returncode == code, output
+    *before, last = output.splitlines()
+    assert closing in last
+    assert all(line.startswith(("ray  | ", "rest | ")) for line in before)
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_both_lanes(tmp_path: Path) -> None:
+    waits = "print(flush=True); open(__file__ + {0!r}, 'w').close(); subprocess.run(['sleep', '600'])"
+    with lanes(tmp_path, waits.format("ray"), waits.format("slow")) as running:
+        deadline = time.monotonic() + RUN_SECONDS
+        while len(list(tmp_path.glob("test_it.py?*"))) < 2:
+            assert running.poll() is None
+            assert time.monotonic() < deadline, "the lanes have not come to their tests"
+            time.sleep(0.1)
+        family = psutil.Process(running.pid).children(recursive=True)
+        assert len(family) >= 4
+        running.send_signal(signal.SIGINT)
+        assert running.wait(RUN_SECONDS) == 128 + signal.SIGINT
+    assert not psutil.wait_procs(family, 10)[1]
+
+
+def test_the_closing_line_is_pytests() -> None:
+    counts = {"passed": 3, "failed": 1, "deselected": 7, "error": 1}
+    assert closing_line(counts, 3723.4).strip("= ") == "1 failed, 3 passed, 1 error in 3723.40s (1:02:03)"
+    assert closing_line({}, 1.0).strip("= ") == "no tests ran in 1.00s (0:00:01)"
