@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_placement.wire.applications import ModelArgs
+from moe_placement.wire.applications import ORIGIN, ModelArgs
 from moe_placement.wire.model import ModelFacts
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.standalone.errors import StandaloneError, UsageError
@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-context", type=int, metavar="TOKENS", help="prompt and answer together (default: the model's)"
     )
+    parser.add_argument(
+        "--generation-config",
+        choices=["model", "none"],
+        default="model",
+        help="whether the model's generation_config.json says how requests are sampled that do not (default model)",
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -100,6 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="where HTTP is answered (default 127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="default 8000")
     parser.add_argument("--route-prefix", type=_route, default="/", metavar="PATH", help="before /v1 (default /)")
+    parser.add_argument(
+        "--allowed-origin",
+        type=_origin,
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="of web pages whose browsers may ask, such as http://localhost:3000; may be repeated (default none)",
+    )
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys that clients may use, one a line")
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="a Ray on this machine that runs already, such as 127.0.0.1:6379"
@@ -125,6 +139,15 @@ def _route(text: str) -> str:
     return text
 
 
+def _origin(text: str) -> str:
+    if not re.fullmatch(ORIGIN, text) or re.fullmatch(r"http://.*:80|https://.*:443", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's "
+            "own, no path and no *; such as http://localhost:3000"
+        )
+    return text
+
+
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     if arguments.max_context is not None and arguments.max_context < 2:
         raise UsageError(
@@ -145,6 +168,8 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         copies=arguments.copies,
         attention_replicas=arguments.attention_replicas,
         max_context=arguments.max_context,
+        generation_defaults="Model" if arguments.generation_config == "model" else "None",
+        allowed_origins=tuple(arguments.allowed_origin),
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )

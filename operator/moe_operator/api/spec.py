@@ -20,7 +20,7 @@ from moe_operator.api.rules import (
     without_control_characters,
 )
 from moe_operator.endpoint import HttpUrl
-from moe_placement.wire.applications import Dtype
+from moe_placement.wire.applications import ORIGIN, Dtype, GenerationSource
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
 _SOURCE_CURE = "write e.g. source: {path: models/tiny}"
@@ -152,6 +152,24 @@ class Attention(ApiModel):
     """Requests in flight per replica that autoscaling aims at."""
 
 
+Origin = Annotated[
+    str,
+    Field(
+        max_length=255,
+        json_schema_extra=validations(
+            Rule(
+                rule=f"self.matches(r'{ORIGIN}') && !self.matches('^(http://.*:80|https://.*:443)$')",
+                message=(
+                    "spec.serving.allowedOrigins has %s: write scheme, host in lower case and a port unless it is "
+                    "the scheme's own, as browsers send it, without a path or *; e.g. https://chat.example.com"
+                ),
+                values=(QUOTED_SELF,),
+            )
+        ),
+    ),
+]
+
+
 class Serving(ApiModel):
     """The OpenAI-compatible API."""
 
@@ -177,6 +195,12 @@ Default: no key is asked for."""
     """Path below which the API answers on the Ray cluster's Serve address. Default: `/<namespace>/<name>`."""
     max_context: int | None = Field(default=None, ge=2, le=16777216)
     """Longest prompt and completion together, in tokens. Default: what the model was made for."""
+    generation_defaults: GenerationSource = "Model"
+    """Model: temperature, top_p, top_k, min_p and repetition_penalty of the model's generation_config.json hold for \
+requests that do not name them. None: that file says nothing of sampling."""
+    allowed_origins: list[Origin] = Field(default_factory=list, max_length=64)
+    """Origins of web pages whose browsers may ask the API (CORS), such as https://chat.example.com. Default: none. \
+Pages send a key as everybody else; cookies are never read."""
 
 
 class RayCluster(ApiModel):

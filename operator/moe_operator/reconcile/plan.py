@@ -151,6 +151,8 @@ def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
         ApiConfig(
             served_name=_served_name(world),
             max_context=moe.spec.serving.max_context,
+            generation_defaults=moe.spec.serving.generation_defaults,
+            allowed_origins=tuple(moe.spec.serving.allowed_origins),
             api_key_sha256=keys.api,
             internal_key_sha256=keys.internal,
         ),

@@ -8,7 +8,7 @@ travels in ``user_config``, which restarts nothing. Rendered by the operator (in
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,11 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
 Network = Literal["auto", "unix", "tcp"]
 """How shards are reached; ``auto`` takes a unix socket to a peer on the same node and TCP to any other."""
+
+GenerationSource = Literal["Model", "None"]
+"""Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
+ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
+"""An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
 CORE_IMPORT_PATH = "moe_serving.serve.builder:build_core"
 SHARD_IMPORT_PATH = "moe_serving.serve.builder:build_shard"
@@ -98,6 +103,9 @@ class ApiConfig(WireModel):
     Attributes:
         served_name: the model's name in the API.
         max_context: bound on prompt + completion in tokens; None for the model's own.
+        generation_defaults: whether the model's ``generation_config.json`` says how requests are sampled that do not
+            say it themselves.
+        allowed_origins: of web pages whose browsers may ask; see ``ORIGIN``.
         kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``render_core``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
@@ -106,6 +114,8 @@ class ApiConfig(WireModel):
     served_name: str
     max_context: int | None = Field(default=None, ge=2)
     kv_cache_tokens: int | None = Field(default=None, ge=1)
+    generation_defaults: GenerationSource = "Model"
+    allowed_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = ()
     api_key_sha256: tuple[str, ...] = ()
     internal_key_sha256: str | None = None
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
 from moe_serving.api.gate import Gate, refusal
 from moe_serving.api.metrics import ServingMetrics
@@ -29,11 +32,13 @@ def build_app(service: Service) -> ASGIApp:
     """The application of one api process; ``service`` may change its config while it runs."""
     # A redirect would name the address that this process knows, not the one that a client behind a proxy does.
     app = FastAPI(title="moe-operator", openapi_url=None, redirect_slashes=False)
-    app.include_router(build_router(service))
+    router = build_router(service)
+    app.include_router(router)
     _add_own_routes(app, service)
     _add_error_handlers(app)
     app.add_middleware(Gate, service=service)
-    app.add_middleware(_CountRequests, metrics=service.metrics)
+    app.add_middleware(AllowOrigins, service=service)
+    app.add_middleware(_CountRequests, metrics=service.metrics, routes=[*router.routes, *app.routes])
     return app
 
 
@@ -90,9 +95,10 @@ def _add_error_handlers(app: FastAPI) -> None:
 class _CountRequests:
     """Middleware: counts requests by route and status."""
 
-    def __init__(self, app: ASGIApp, metrics: ServingMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServingMetrics, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._metrics = metrics
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -115,5 +121,11 @@ class _CountRequests:
             code = "500"
             raise
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, code).inc()
+            self._metrics.requests.labels(self._route_of(scope), code).inc()
+
+    def _route_of(self, scope: Scope) -> str:
+        """Its path, also of a request that was refused before its route was looked for."""
+        for route in self._routes:
+            if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+                return route.path
+        return "unmatched"

@@ -12,13 +12,15 @@ from prometheus_client.registry import Collector
 
 from moe_placement.wire.report import DirectoryReport
 
-_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30, 60)
+_SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
+"""The last ones tell a queue that is too long from one that stands still."""
 
 
 class ServingMetrics:
     """All metrics under one registry of their own: Ray's exporter would rename them."""
 
-    def __init__(self, report: Callable[[], DirectoryReport | None]) -> None:
+    def __init__(self, report: Callable[[], tuple[DirectoryReport, float] | None]) -> None:
+        """``report``: the directory's last one and its age in seconds."""
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "moe_http_requests", "HTTP requests answered.", ["route", "code"], registry=self.registry
@@ -89,13 +91,15 @@ class RequestTimer:
 
 
 class _ReportCollector(Collector):
-    def __init__(self, report: Callable[[], DirectoryReport | None]) -> None:
+    def __init__(self, report: Callable[[], tuple[DirectoryReport, float] | None]) -> None:
         self._report = report
 
     def collect(self) -> Iterator[Metric]:
-        report = self._report()
-        if report is None:
+        last = self._report()
+        if last is None:
             return
+        report, age_s = last
+        yield _gauge("moe_report_age_seconds", "Since the directory told what follows here.", age_s)
         yield _gauge("moe_routing_epoch", "Epoch of the routing table in force.", report.epoch)
         yield _gauge("moe_shards_wanted", "Expert shards that should run.", len(report.shards))
         yield _gauge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moe_placement.wire.applications import ApiConfig
@@ -51,18 +51,20 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a request must keep to.
+    """What a request must keep to, and what it may leave open.
 
     Attributes:
         context: tokens of prompt and answer together.
         limit: a sentence that tells it, and what makes it so. It begins with OpenAI's words, by which LiteLLM and
             others know that a shorter prompt would help.
         tokenizer: the model's.
+        sampling: of requests that do not name theirs.
     """
 
     context: int
     limit: str
     tokenizer: ModelTokenizer
+    sampling: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,14 @@ def context_of(facts: ModelFacts, config: ApiConfig) -> int:
     return min(bound for bound in bounds if bound is not None)
 
 
-def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer) -> Bounds:
+def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer, sampling: Mapping[str, float]) -> Bounds:
     """The model's bounds, within what the deployment offers."""
     context = context_of(facts, config)
     limit = f"this model's maximum context length is {context} tokens"
     offered = min(facts.max_context, config.max_context or facts.max_context)
     if context < offered:
         limit += f", what the cache of a replica holds (its kv_cache_tokens; the model has {offered})"
-    return Bounds(context, limit, tokenizer)
+    return Bounds(context, limit, tokenizer, sampling)
 
 
 async def plan_completion(request: CompletionRequest, request_id: str, bounds: Bounds) -> Plan:
@@ -157,7 +159,7 @@ def _plan(
     for ids, opening in zip(prompts, openings, strict=True):
         tokens = _answer_bound(len(ids), length, bounds)
         for number in range(request.choices_per_prompt):
-            sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS, stop_ids)
+            sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS, stop_ids, bounds.sampling)
             index = len(choices)
             token_request = GenerationRequest(f"{request_id}-{index}", tuple(ids), sampling)
             answer = Answer(bounds.tokenizer.decode, ids, request.stops)
@@ -182,13 +184,25 @@ def _answer_bound(prompt: int, length: _Length, bounds: Bounds) -> int:
     return min(length.wanted or length.default, room)
 
 
-def _sampling(request: GenerationParameters, max_tokens: int, seed: int, stop_ids: frozenset[int]) -> Sampling:
-    temperature = 1.0 if request.temperature is None else request.temperature
-    top_p = 1.0 if request.top_p is None else request.top_p
+def _sampling(
+    request: GenerationParameters,
+    max_tokens: int,
+    seed: int,
+    stop_ids: frozenset[int],
+    defaults: Mapping[str, float],
+) -> Sampling:
+    def value(name: str, neutral: float) -> float:
+        asked: float | None = getattr(request, name)
+        return defaults.get(name, neutral) if asked is None else asked
+
+    top_p = value("top_p", 1.0)
     return Sampling(
         max_tokens=max_tokens,
-        temperature=temperature if top_p else 0.0,  # the smallest set of tokens is the most likely one
+        temperature=value("temperature", 1.0) if top_p else 0.0,  # the smallest set is the most likely token
+        top_k=max(int(value("top_k", 0)), 0),
         top_p=top_p or 1.0,
+        min_p=value("min_p", 0.0),
+        repetition_penalty=value("repetition_penalty", 1.0),
         seed=seed,
         stop_token_ids=stop_ids,
         ignore_eos=bool(request.ignore_eos),

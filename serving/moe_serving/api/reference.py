@@ -53,6 +53,15 @@ other servers send. One schema decides for both routes and for everything nested
 - **Prompts.** A text gets the begin token once, whether the client has rendered the chat template itself or not; with
   `add_special_tokens: false` nothing is put around it. Text parts of a message are joined by line ends. Special tokens
   inside of messages and template variables are plain text.
+- **Sampling.** `temperature`, `top_p`, `top_k`, `min_p` and `repetition_penalty` of the model's
+  `generation_config.json` hold for requests that do not name them; `/v1/models` tells them as `generation_defaults`.
+  What else in that file would change answers under transformers is not used: `/v1/models` names it as
+  `generation_config_unused`, and the api's log does. `spec.serving.generationDefaults: None`, or
+  `moe-serve --generation-config none`, does without the file. All five mean what they mean in transformers; at
+  `temperature: 0` the most likely token is taken, after the penalty if there is one.
+- **Browsers.** No web page may ask unless its origin is one of `spec.serving.allowedOrigins`, or of `moe-serve
+  --allowed-origin`. Origins are whole: no `*`, no paths. A page shows its API key as everybody else; cookies are never
+  read, so credentials in the browser's sense are not allowed.
 - **Ends.** An answer ends with any end token that the model's files name: `config.json`, `generation_config.json`, the
   tokenizer's configuration, or the special token that its chat template puts behind an answer. `ignore_eos` goes on
   beyond all of them. A stop string that is a special token ends the answer too, though its text never appears.

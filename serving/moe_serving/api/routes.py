@@ -54,7 +54,12 @@ def build_router(service: Service) -> APIRouter:
 def _model(service: Service) -> dict[str, Any]:
     name = service.settings.served_name
     body = {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
-    return body | {"max_model_len": service.context}  # the name that vLLM and SGLang gave it
+    defaults = service.defaults
+    return body | {
+        "max_model_len": service.context,  # the name that vLLM and SGLang gave it
+        "generation_defaults": defaults.sampling,
+        "generation_config_unused": defaults.unused,
+    }
 
 
 def _told_headers(service: Service, body: GenerationParameters) -> dict[str, str]:

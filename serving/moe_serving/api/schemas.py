@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from moe_serving.api.fields import UNSUPPORTED, Hint, Only, Text, json_at_most, one_of
+from moe_serving.engine.request import MAX_PENALTY, MIN_PENALTY
 
 MAX_CHOICES = 128
 """Bound on prompts x n of one request."""
@@ -108,9 +109,17 @@ class GenerationParameters(Schema):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Bound on the tokens of an answer."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 takes the most likely token. Default 1."""
+    """0 takes the most likely token. Default: the model's, else 1."""
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """Draw from this many of the most likely tokens; 0 and -1 from all. Default: the model's, else all."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Draw from the smallest set of tokens whose probabilities reach this sum; 0 takes the most likely token."""
+    """Draw from the smallest set of tokens whose probabilities reach this sum; 0 takes the most likely token. \
+Default: the model's, else 1."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Draw from the tokens at least this times as likely as the most likely one. Default: the model's, else 0."""
+    repetition_penalty: Annotated[float, Field(ge=MIN_PENALTY, le=MAX_PENALTY)] | None = None
+    """Above 1, tokens of the prompt and of the answer so far are less likely, at temperature 0 too. Default: the \
+model's, else 1."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     """Answers to each prompt."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -174,13 +183,11 @@ class GenerationParameters(Schema):
     logit_bias: Annotated[Any, Only({})] = None
     logits_processors: Annotated[Any, Only([])] = None
     max_new_tokens: Annotated[Any, Only()] = None
-    min_p: Annotated[Any, Only(0)] = None
     min_tokens: Annotated[Any, Only(0)] = None
     no_repeat_ngram_size: Annotated[Any, Only(0)] = None
     presence_penalty: Annotated[Any, Only(0)] = None
     prompt_logprobs: Annotated[Any, Only()] = None
     regex: Annotated[Any, Only()] = None
-    repetition_penalty: Annotated[Any, Only(1)] = None
     response_format: Annotated[Any, Only({"type": "text"})] = None
     return_tokens_as_token_ids: Annotated[Any, Only(False)] = None
     skip_special_tokens: Annotated[Any, Only(True)] = None
@@ -189,7 +196,6 @@ class GenerationParameters(Schema):
     structured_outputs: Annotated[Any, Only()] = None
     tool_choice: Annotated[Any, Only("none", "auto")] = None
     tools: Annotated[Any, Only([])] = None
-    top_k: Annotated[Any, Only(-1, 0)] = None
     truncate_prompt_tokens: Annotated[Any, Only()] = None
     typical_p: Annotated[Any, Only(1)] = None
     use_beam_search: Annotated[Any, Only(False)] = None

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from moe_placement.wire.applications import ApiConfig
 from moe_placement.wire.base import in_words
 from moe_placement.wire.report import DirectoryReport
+from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
 from moe_serving.api.plan import Bounds, bounds_of, context_of
@@ -42,11 +43,12 @@ class Service:
         self.refused: str | None = None
         self.fetch_report = fetch_report
         self.watch = DirectoryWatch(fetch_report)
-        self.metrics = ServingMetrics(lambda: self.watch.report)
+        self.metrics = ServingMetrics(lambda: self.watch.last)
         self.created = int(time.time())
         self._model_path = model_path
         self._tokenizer: ModelTokenizer | None = None
         self._tokenizer_problem: str | None = None
+        self._defaults = NO_DEFAULTS
 
     def configure(self, config: object) -> None:
         """Take new names, bounds and keys (``ApiConfig`` as JSON data). Never raises: what cannot be read is told, and
@@ -97,7 +99,12 @@ class Service:
         facts, problem = self.watch.facts, self.problem
         if problem is not None or facts is None or self._tokenizer is None:
             raise NotReadyError(f"model {model!r} is not ready: {problem}")
-        return bounds_of(facts, self.settings, self._tokenizer)
+        return bounds_of(facts, self.settings, self._tokenizer, self.defaults.sampling)
+
+    @property
+    def defaults(self) -> GenerationDefaults:
+        """What the model's makers say of sampling, unless the deployment does not want it."""
+        return self._defaults if self.settings.generation_defaults == "Model" else NO_DEFAULTS
 
     @property
     def context(self) -> int | None:
@@ -116,13 +123,22 @@ class Service:
         digest = self.watch.facts.digest if self.watch.facts else ""
         return f"fp_{digest.removeprefix('sha256:')[:12]}"
 
+    def _log_defaults(self) -> None:
+        used, unused = self._defaults.sampling, self._defaults.unused
+        if used:
+            logger.info("generation_config.json: requests that do not say otherwise are sampled with %s", used)
+        if unused:
+            logger.warning("generation_config.json: would change answers, and is not used here: %s", ", ".join(unused))
+
     async def _load_tokenizer(self) -> None:
         # A bad model is the directory's to tell, and should not wait for the libraries that read a good one.
         await self.watch.known.wait()
         while self._tokenizer is None:
             try:
+                self._defaults = await asyncio.to_thread(read_defaults, self._model_path)
                 self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, self._model_path)
             except Exception as error:  # noqa: BLE001 - transformers and tokenizers raise whatever they like on a bad file
                 self._tokenizer_problem = f"the tokenizer of {self._model_path} cannot be loaded: {error}"
                 logger.warning(self._tokenizer_problem)
                 await asyncio.sleep(_LOAD_AGAIN_S)
+        self._log_defaults()

@@ -61,7 +61,8 @@ def unreadable_body() -> InvalidRequestError:
 
 def _plain(bounds: Mapping[str, Any]) -> dict[str, Any]:
     """0 is not to be shown as 0.0."""
-    return {name: int(value) if isinstance(value, float) else value for name, value in bounds.items()}
+    whole = {name: int(value) for name, value in bounds.items() if isinstance(value, float) and value.is_integer()}
+    return {**bounds, **whole}
 
 
 def _shown(value: Any) -> str:

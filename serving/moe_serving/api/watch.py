@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from moe_placement.wire.model import ModelFacts
@@ -32,6 +33,7 @@ class DirectoryWatch:
         self._fetch = fetch
         self._was_ready = False
         self._away = False
+        self._taken_at = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -41,6 +43,11 @@ class DirectoryWatch:
             except Exception as error:  # noqa: BLE001 - a directory that restarts must not end the watch
                 self._note_absence(error)
             await asyncio.sleep(PERIOD_S if self._was_ready else PERIOD_WHILE_STARTING_S)
+
+    @property
+    def last(self) -> tuple[DirectoryReport, float] | None:
+        """The last report and its age in seconds."""
+        return (self.report, time.monotonic() - self._taken_at) if self.report is not None else None
 
     @property
     def away(self) -> bool:
@@ -60,6 +67,7 @@ class DirectoryWatch:
 
     def _take(self, report: DirectoryReport) -> None:
         self.report = report
+        self._taken_at = time.monotonic()
         if report.model is not None:
             self.facts = report.model
             self.known.set()

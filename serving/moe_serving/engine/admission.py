@@ -6,7 +6,7 @@ import math
 
 from moe_placement.wire.applications import AttentionConfig
 from moe_serving.engine.errors import RequestRefusedError
-from moe_serving.engine.request import GenerationRequest, Sampling
+from moe_serving.engine.request import MAX_PENALTY, MIN_PENALTY, GenerationRequest, Sampling
 
 
 def check_request(request: GenerationRequest, vocabulary: int, max_context: int, limits: AttentionConfig) -> None:
@@ -45,5 +45,13 @@ def _check_sampling(sampling: Sampling) -> None:
         raise RequestRefusedError(f"temperature is {sampling.temperature}; it must be 0 or more")
     if not 0 < sampling.top_p <= 1:
         raise RequestRefusedError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1")
+    if sampling.top_k < 0:
+        raise RequestRefusedError(f"top_k is {sampling.top_k}; it must be 0 or more")
+    if not 0 <= sampling.min_p <= 1:
+        raise RequestRefusedError(f"min_p is {sampling.min_p}; it must be 0 to 1")
+    if not MIN_PENALTY <= sampling.repetition_penalty <= MAX_PENALTY:
+        raise RequestRefusedError(
+            f"repetition_penalty is {sampling.repetition_penalty}; it must be {MIN_PENALTY} to {MAX_PENALTY}"
+        )
     if sampling.seed < 0:
         raise RequestRefusedError(f"seed is {sampling.seed}; it must be 0 or more")

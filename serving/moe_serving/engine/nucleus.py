@@ -1,7 +1,9 @@
 """Which tokens a draw may take, without sorting a vocabulary of 150,000 for each.
 
 The likely tokens of a row are few, and found by the maxima of blocks of it: the n largest values lie in the n blocks
-with the largest maxima. More are looked at only where those do not reach ``top_p``.
+with the largest maxima. More are looked at only where those do not reach ``top_p``, or hold all of ``top_k`` or
+``min_p``. In the order of transformers' processors: ``top_k``, ``top_p`` of the probabilities of what that leaves,
+``min_p``.
 """
 
 from __future__ import annotations
@@ -37,29 +39,53 @@ class Candidates:
     scores: Tensor
 
 
-def nucleus(logits: Tensor, temperature: Tensor, top_p: Tensor) -> Candidates:
-    """The smallest sets of tokens whose probabilities reach ``top_p``; of equally likely ones those of lower id.
+@dataclass(frozen=True, slots=True, eq=False)
+class Cuts:
+    """What may be drawn, per row; at least one token always may.
+
+    Attributes:
+        top_k: the likeliest tokens, and those as likely as the last of them; int64 ``[rows]``, 1 .. vocabulary.
+        top_p: the smallest set of tokens whose probabilities reach it, of equally likely ones those of lower id;
+            float64 ``[rows]``, 1 for all tokens.
+        min_p: tokens at least this times as likely as the likeliest; float64 ``[rows]``, 0 for all.
+    """
+
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+
+
+def nucleus(logits: Tensor, temperature: Tensor, cuts: Cuts) -> Candidates:
+    """The tokens that ``cuts`` leaves.
 
     Args:
         logits: ``[rows, vocabulary]``, finite or −inf.
-        temperature, top_p: float64 ``[rows]``; at least one token is always kept.
+        temperature: float64 ``[rows]``.
     """
     vocabulary = logits.shape[1]
     likeliest = logits.amax(dim=-1, keepdim=True)
     total = relative_probabilities(logits - likeliest, temperature).sum(dim=-1).double()
+    few = cuts.top_k < vocabulary
+    top_p = torch.where(cuts.top_p < 1, cuts.top_p, torch.inf)
+    least_score = cuts.min_p.log()
     count = _FIRST_LOOK
     while True:
         count = min(count, vocabulary)
         values, tokens = largest(logits, count)
         scores = (values - likeliest).double().div_(temperature[:, None])
-        mass = scores.exp().div_(total[:, None])
+        last = values[:, -1:]
+        among = values >= values.gather(1, cuts.top_k.clamp(max=count)[:, None] - 1)
+        likely = torch.where(among, scores.exp(), 0.0)
+        mass = likely / torch.where(few, likely.sum(dim=-1), total)[:, None]
         before = mass.cumsum(dim=-1) - mass
         # Others may be as likely as the last one found, so what lies before the likes of it must suffice.
-        complete = torch.where(values > values[:, -1:], mass, 0.0).sum(dim=-1) >= top_p
+        reached = torch.where(values > last, mass, 0.0).sum(dim=-1) >= top_p
+        below = scores[:, -1] < least_score
+        complete = torch.where(few, (cuts.top_k <= count) & ~among[:, -1], reached | below)
         if count == vocabulary or bool(complete.all()):
             break
         count *= _WIDER
-    beyond = before >= (top_p * (1 - _ROUNDING))[:, None]
+    beyond = (before >= (top_p * (1 - _ROUNDING))[:, None]) | ~among | (scores < least_score[:, None])
     beyond[:, 0] = False
     return Candidates(tokens, scores.masked_fill_(beyond, -torch.inf))
 

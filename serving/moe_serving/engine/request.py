@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+MIN_PENALTY, MAX_PENALTY = 0.01, 100
+"""Of ``repetition_penalty``: beyond them logits are no numbers any more."""
+
 FinishReason = Literal["stop", "length", "error"]
 
 
@@ -16,7 +19,11 @@ class Sampling:
     Attributes:
         max_tokens: bound on the tokens of the answer, those of an earlier replica (``emitted_ids``) included.
         temperature: 0, or next to it, takes the most likely token.
+        top_k: keep this many of the likeliest tokens, and those as likely as the last of them; 0 keeps all.
         top_p: keep the smallest set of tokens whose probabilities reach this sum; in (0, 1].
+        min_p: keep tokens at least this times as likely as the likeliest; in [0, 1].
+        repetition_penalty: makes the tokens of the prompt and of the answer so far less likely if above 1, and the
+            choice of the most likely one counts it too; above 0.
         seed: with a token's position in the answer and its id it determines the noise of sampling, on every replica.
         stop_token_ids: end the answer, beside the model's own end-of-sequence tokens.
         ignore_eos: the model's own end-of-sequence tokens do not end the answer.
@@ -24,7 +31,10 @@ class Sampling:
 
     max_tokens: int
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False

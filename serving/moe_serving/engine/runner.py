@@ -9,6 +9,7 @@ import torch
 from moe_serving.engine.attention import PackedStep, Span
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.model import AttentionModel
+from moe_serving.engine.penalty import RepetitionPenalty
 from moe_serving.engine.sampler import choose_tokens
 from moe_serving.engine.scheduler import Chunk
 
@@ -18,6 +19,7 @@ class ModelRunner:
 
     def __init__(self, model: AttentionModel, rows: int) -> None:
         self._model = model
+        self._penalty = RepetitionPenalty(model.vocabulary, model.device)
         self.cache = KeyValueCache(model.cache_shape, rows, model.dtype, model.device)
 
     @torch.inference_mode()
@@ -32,6 +34,7 @@ class ModelRunner:
         logits = self.logits(chunks)
         if not sampled:
             return []
+        logits = self._penalty.apply(logits, sampled)
         return choose_tokens(logits, [s.request.sampling for s in sampled], [s.answered for s in sampled])
 
     def logits(self, chunks: Many[Chunk]) -> torch.Tensor:

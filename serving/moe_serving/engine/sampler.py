@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moe_serving.engine.noise import exponential, gumbel, noise_bits
-from moe_serving.engine.nucleus import Candidates, largest, nucleus, relative_probabilities
+from moe_serving.engine.nucleus import Candidates, Cuts, largest, nucleus, relative_probabilities
 from moe_serving.engine.request import Sampling
 
 MIN_TEMPERATURE = 1e-5
@@ -51,8 +51,7 @@ def _draw(logits: Tensor, hows: Sequence[Sampling], positions: Sequence[int]) ->
     seeds = [how.seed for how in hows]
     temperature = torch.tensor([how.temperature for how in hows], dtype=torch.float64, device=logits.device)
     if _cuts(hows[0]):
-        top_p = torch.tensor([how.top_p for how in hows], dtype=torch.float64, device=logits.device)
-        candidates = nucleus(logits, temperature, top_p)
+        candidates = nucleus(logits, temperature, _cuts_of(hows, logits))
     else:
         candidates = _likely_winners(logits, temperature, seeds, positions)
     noise = gumbel(noise_bits(seeds, positions, candidates.tokens))
@@ -75,7 +74,16 @@ def _likely_winners(logits: Tensor, temperature: Tensor, seeds: Sequence[int], p
 
 def _cuts(how: Sampling) -> bool:
     """Whether some tokens may not be drawn."""
-    return how.top_p < 1
+    return how.top_p < 1 or how.top_k > 0 or how.min_p > 0
+
+
+def _cuts_of(hows: Sequence[Sampling], logits: Tensor) -> Cuts:
+    device, vocabulary = logits.device, logits.shape[1]
+    return Cuts(
+        top_k=torch.tensor([min(how.top_k or vocabulary, vocabulary) for how in hows], device=device),
+        top_p=torch.tensor([how.top_p for how in hows], dtype=torch.float64, device=device),
+        min_p=torch.tensor([how.min_p for how in hows], dtype=torch.float64, device=device),
+    )
 
 
 def _alike(rows: Sequence[int], sampling: Sequence[Sampling]) -> list[list[int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from moe_serving.engine.request import FinishReason, GenerationRequest
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Sequence:
     """Attributes:
     token_ids: prompt and answer so far.

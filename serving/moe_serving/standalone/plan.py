@@ -13,6 +13,7 @@ from moe_placement.wire.applications import (
     AttentionScale,
     CoreArgs,
     DirectoryConfig,
+    GenerationSource,
     ModelArgs,
     ShardArgs,
     ShardConfig,
@@ -43,6 +44,8 @@ class Wanted:
     copies: int
     attention_replicas: int
     max_context: int | None
+    generation_defaults: GenerationSource
+    allowed_origins: tuple[str, ...]
     api_keys: tuple[str, ...]
     internal_key: str
 
@@ -101,6 +104,8 @@ def _api(wanted: Wanted) -> ApiConfig:
     return ApiConfig(
         served_name=wanted.served_name,
         max_context=wanted.max_context,
+        generation_defaults=wanted.generation_defaults,
+        allowed_origins=wanted.allowed_origins,
         api_key_sha256=tuple(map(_digest, wanted.api_keys)),
         internal_key_sha256=_digest(wanted.internal_key),
     )

@@ -149,6 +149,10 @@ REFUSED = [
     ({"serving__routePrefix": "/a/../b"}, ['spec.serving.routePrefix is "/a/../b"', "begin with a letter"]),
     ({"serving__routePrefix": "/a\n"}, [r'spec.serving.routePrefix is "/a\n"', "begin with '/'"]),
     ({"serving__maxContext": 1}, ["spec.serving.maxContext", "greater than or equal to 2"]),
+    ({"serving__generationDefaults": "Auto"}, ["spec.serving.generationDefaults", '"Auto"', '"Model", "None"']),
+    ({"serving__allowedOrigins": ["*"]}, ['spec.serving.allowedOrigins has "*"', "without a path or *"]),
+    ({"serving__allowedOrigins": ["https://a.b/"]}, ['has "https://a.b/"', "e.g. https://chat.example.com"]),
+    ({"serving__allowedOrigins": ["http://a.b:80"]}, ['has "http://a.b:80"', "a port unless it is the scheme's own"]),
     ({"serving__apiKeysSecretRef": {}}, ["spec.serving.apiKeysSecretRef.name", "Required value"]),
     ({"runtime__rayCluster__serveURL": ABSENT}, ["rayCluster.serveURL is missing", "http://127.0.0.1:8000"]),
     ({"runtime__rayCluster__dashboardURL": ABSENT}, ["rayCluster.dashboardURL is missing", DASHBOARD]),
@@ -206,6 +210,7 @@ GOOD = [
     },
     {"serving": {"routePrefix": "/", "maxContext": 1024, "apiKeysSecretRef": {"name": "keys"}}},
     {"serving__routePrefix": "/team_a/v1.5/tiny-2"},
+    {"serving__generationDefaults": "None", "serving__allowedOrigins": ["http://localhost:3000", "https://[::1]:8443"]},
     {"runtime__rayCluster__dashboardURL": "https://[::1]:8265/ray", "deletionPolicy": "Orphan"},
 ]
 

@@ -417,7 +417,7 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         spec={
             "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
             "attention": {"minReplicas": 2, "maxReplicas": 3},
-            "serving": {"maxContext": 128},
+            "serving": {"maxContext": 128, "generationDefaults": "None", "allowedOrigins": ["https://a.b"]},
         },
     )
     plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
@@ -427,6 +427,8 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
     assert user_config(after, "api") == user_config(before, "api") | {
         "served_name": "other",
         "max_context": 128,
+        "generation_defaults": "None",
+        "allowed_origins": ["https://a.b"],
         "api_key_sha256": ["a" * 64],
         "internal_key_sha256": "i" * 64,
     }

@@ -215,6 +215,87 @@ async def test_the_cache_of_a_replica_bounds_the_context(api, client) -> None:
     assert len(asked.prompt_ids) + asked.sampling.max_tokens == 20
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "route"),
+    [
+        ("POST", "/v1/completions", 401, "/v1/completions"),
+        ("GET", "/v1/models/some", 401, "/v1/models/{name:path}"),
+        ("GET", "/nowhere", 401, "unmatched"),
+        ("POST", "/metrics", 405, "/metrics"),
+    ],
+)
+async def test_what_is_refused_before_its_route_is_looked_for_is_counted_there(
+    api, client, method, path, status, route
+) -> None:
+    api.service.config = ApiConfig(served_name="model", api_key_sha256=(digest("one"),))
+    assert (await client.request(method, path)).status_code == status
+    assert f'moe_http_requests_total{{code="{status}",route="{route}"}} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_histograms_tell_minutes_apart(client) -> None:
+    text = (await client.get("/metrics")).text
+    for name in ("moe_time_to_first_token_seconds", "moe_inter_token_seconds"):
+        for edge in ("60.0", "120.0", "300.0", "600.0", "1200.0"):
+            assert f'{name}_bucket{{le="{edge}"}}' in text
+
+
+async def test_the_age_of_the_directorys_report(api, client, eventually, monkeypatch) -> None:
+    """What a hung directory reported last is told, and how long ago that was."""
+
+    async def age() -> float:
+        text = (await client.get("/metrics")).text
+        assert "moe_routing_epoch 7.0" in text
+        return float(text.split("\nmoe_report_age_seconds ")[1].split()[0])
+
+    assert await age() < 30
+    asked = api.reports_asked
+    api.report = None
+    await eventually(lambda: api.reports_asked > asked, "the watch to ask in vain")
+    first = await age()
+    await eventually(lambda: api.reports_asked > asked + 1, "the watch to ask in vain again")
+    assert await age() > first
+
+
+ORIGIN = "https://chat.example.com"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+
+async def test_no_page_may_ask_unless_its_origin_is_allowed(api, client) -> None:
+    api.answer_with(" dog")
+    for origins, allowed in (
+        ((), False),
+        (("http://localhost:3000",), False),
+        (("http://localhost:3000", ORIGIN), True),
+    ):
+        api.service.config = ApiConfig(served_name="model", api_key_sha256=(digest("one"),), allowed_origins=origins)
+        preflight = await client.options("/v1/chat/completions", headers=PREFLIGHT | {"Origin": ORIGIN})
+        asked = await client.post("/v1/completions", json=COMPLETION, headers=bearer("one") | {"Origin": ORIGIN})
+        wrong = await client.get("/v1/models", headers=bearer("two") | {"Origin": ORIGIN})
+        assert (preflight.status_code == 200) is allowed
+        assert (asked.status_code, wrong.status_code) == (200, 401)
+        for response in (preflight, asked, wrong):
+            assert response.headers.get("access-control-allow-origin") == (ORIGIN if allowed else None)
+            assert "access-control-allow-credentials" not in response.headers
+        if allowed:
+            assert preflight.headers["access-control-allow-headers"] == "authorization,content-type"
+            assert "x-moe-ignored-fields" in asked.headers["access-control-expose-headers"]
+            assert "Origin" in asked.headers["vary"]
+
+
+async def test_pages_see_the_api_only(api, client) -> None:
+    api.service.config = ApiConfig(served_name="model", internal_key_sha256=digest("i"), allowed_origins=(ORIGIN,))
+    for path in ("/internal/report", "/metrics", "/healthz"):
+        response = await client.get(path, headers=bearer("i") | {"Origin": ORIGIN})
+        assert response.status_code == 200
+        assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "https://a.b/", "https://A.b", "a.b", "https://a.b/c", "ftp://a.b"])
+def test_origins_are_whole(api, origin) -> None:
+    api.service.configure({"served_name": "model", "allowed_origins": [origin]})
+    assert "allowed_origins" in (api.service.refused or "")
+
+
 async def test_metrics(api, client) -> None:
     api.answer_with(" dog")
     await client.post("/v1/completions", json=COMPLETION)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.generation import logits_process as theirs
 
-from moe_serving.engine.nucleus import largest, nucleus
+from moe_serving.engine.nucleus import Cuts, largest, nucleus
 
 torch.set_num_threads(1)
 
@@ -16,6 +17,15 @@ def by_definition(logits, temperature, top_p):
     ordered, tokens = mass.sort(descending=True, stable=True)
     before = ordered.cumsum(0) - ordered
     return {int(token) for token, less in zip(tokens, before, strict=True) if less < top_p} | {int(tokens[0])}
+
+
+def cuts(vocabulary, top_p, top_k=0, min_p=0.0):
+    """Of rows whose ``top_p`` are given; ``top_k`` 0 is all."""
+    return Cuts(
+        top_k=torch.tensor([top_k or vocabulary]).clamp(max=vocabulary).expand(len(top_p)),
+        top_p=torch.tensor(top_p).double(),
+        min_p=torch.tensor([min_p]).double().expand(len(top_p)),
+    )
 
 
 def kept(candidates, row):
@@ -38,12 +48,60 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_it_is_the_definition(shape):
     logits = shape(torch.Generator().manual_seed(3))
-    temperature, top_p = torch.tensor([1.0, 0.5, 1.7]).double(), torch.tensor([0.9, 0.99, 0.3]).double()
-    candidates = nucleus(logits, temperature, top_p)
+    temperature, top_p = torch.tensor([1.0, 0.5, 1.7]).double(), [0.9, 0.99, 0.3]
+    candidates = nucleus(logits, temperature, cuts(logits.shape[1], top_p))
     for row in range(3):
-        wanted = by_definition(logits[row], float(temperature[row]), float(top_p[row]))
+        wanted = by_definition(logits[row], float(temperature[row]), top_p[row])
         # Rounding may decide about tokens at the very edge.
         assert len(kept(candidates, row) ^ wanted) <= len(wanted) * 1e-4
+
+
+def transformers_keeps(logits, temperature, top_k, top_p, min_p):
+    """By its own processors, in its own order, in float64."""
+    scores = theirs.TemperatureLogitsWarper(temperature)(None, logits.double()[None])
+    if top_k:
+        scores = theirs.TopKLogitsWarper(top_k)(None, scores)
+    if top_p < 1:
+        scores = theirs.TopPLogitsWarper(top_p)(None, scores)
+    if min_p:
+        scores = theirs.MinPLogitsWarper(min_p)(None, scores)
+    return set((scores[0] > -torch.inf).nonzero().flatten().tolist())
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"),
+    [(1, 1.0, 0.0), (20, 1.0, 0.0), (500, 0.9, 0.0), (0, 1.0, 0.1), (0, 0.95, 0.02), (50, 0.8, 0.05), (10**9, 1.0, 1.0),
+     (3000, 1.0, 1e-6)],
+)  # fmt: skip
+def test_what_may_be_drawn_is_what_transformers_own_processors_leave(shape, top_k, top_p, min_p):
+    logits = shape(torch.Generator().manual_seed(5))
+    temperature = torch.tensor([1.0, 0.5, 1.7]).double()
+    candidates = nucleus(logits, temperature, cuts(logits.shape[1], [top_p] * 3, top_k, min_p))
+    for row in range(3):
+        wanted = transformers_keeps(logits[row], float(temperature[row]), top_k, top_p, min_p)
+        mine = kept(candidates, row)
+        if top_p == 1:
+            finite = {token for token in wanted if logits[row, token] > -torch.inf}
+            assert mine == finite
+        else:
+            # Rounding may decide about tokens at the very edge, of which some may be as likely as each other.
+            edge = {float(logits[row, token]) for token in mine ^ wanted}
+            assert len(edge) <= max(1, len(wanted) * 1e-4)
+
+
+def test_rows_of_one_batch_keep_their_own():
+    logits = torch.randn(4, 3000, generator=torch.Generator().manual_seed(5)) * 3
+    together = Cuts(
+        top_k=torch.tensor([3000, 5, 3000, 700]),
+        top_p=torch.tensor([0.9, 1.0, 1.0, 0.99]).double(),
+        min_p=torch.tensor([0.0, 0.0, 0.01, 0.001]).double(),
+    )
+    temperature = torch.ones(4).double()
+    candidates = nucleus(logits, temperature, together)
+    for row in range(4):
+        alone = Cuts(together.top_k[row : row + 1], together.top_p[row : row + 1], together.min_p[row : row + 1])
+        assert kept(candidates, row) == kept(nucleus(logits[row : row + 1], temperature[:1], alone), 0)
 
 
 @settings(deadline=None)
@@ -54,7 +112,7 @@ def test_it_is_the_definition(shape):
 )
 def test_scores_are_those_of_the_tokens_and_someone_is_always_left(values, top_p, temperature):
     logits = torch.tensor([values]) / 4
-    candidates = nucleus(logits, torch.tensor([temperature]).double(), torch.tensor([top_p]).double())
+    candidates = nucleus(logits, torch.tensor([temperature]).double(), cuts(len(values), [top_p]))
     assert int(logits[0].argmax()) in kept(candidates, 0)
     left = candidates.scores[0] > -torch.inf
     scores = (logits[0, candidates.tokens[0]] - logits.max()).double() / temperature

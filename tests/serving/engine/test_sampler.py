@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serving.engine.nucleus import nucleus
+from moe_serving.engine.nucleus import Cuts, nucleus
 from moe_serving.engine.request import Sampling
 from moe_serving.engine.sampler import choose_tokens
 
@@ -42,6 +42,19 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p, possible):
     rows = 500
     tokens = choose_tokens(logits.expand(rows, 4), [warm(seed, top_p=top_p) for seed in range(rows)], [0] * rows)
     assert set(tokens) == possible
+
+
+@pytest.mark.parametrize(
+    ("how", "possible"),
+    [({"top_k": 2}, {0, 1}), ({"top_k": 9}, {0, 1, 2, 3}), ({"min_p": 0.25}, {0, 1, 2}), ({"min_p": 1.0}, {1}),
+     ({"top_k": 3, "top_p": 0.8}, {0, 1}), ({"top_k": 3, "min_p": 0.7, "top_p": 0.9}, {1})],
+    ids=str,
+)  # fmt: skip
+def test_what_top_k_and_min_p_leave_is_drawn(how, possible):
+    logits = torch.tensor([0.3, 0.5, 0.15, 0.05]).log()
+    rows = 500
+    hows = [Sampling(max_tokens=1, temperature=1.0, seed=seed, **how) for seed in range(rows)]
+    assert set(choose_tokens(logits.expand(rows, 4), hows, [0] * rows)) == possible
 
 
 def test_a_low_temperature_approaches_greedy():
@@ -92,7 +105,8 @@ def test_equal_seeds_give_equal_tokens_in_batches_of_any_size(top_p):
 
 
 def nucleus_of(logits, top_p):
-    found = nucleus(logits[None], torch.tensor([1.0]).double(), torch.tensor([top_p]).double())
+    one = torch.tensor([1.0]).double()
+    found = nucleus(logits[None], one, Cuts(torch.tensor([len(logits)]), one * top_p, one * 0))
     return set(found.tokens[found.scores > -torch.inf].tolist())
 
 

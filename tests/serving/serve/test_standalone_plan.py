@@ -31,6 +31,8 @@ def wanted(**fields: Any) -> Wanted:
         "copies": 2,
         "attention_replicas": 1,
         "max_context": None,
+        "generation_defaults": "Model",
+        "allowed_origins": (),
         "api_keys": (),
         "internal_key": "secret",
     }
@@ -52,6 +54,14 @@ def test_one_core_and_an_application_per_shard() -> None:
     placement = decode_placement(directory.placement or "")
     assert (placement.layers, placement.experts, placement.shard_slots) == (3, 16, (8, 8, 8, 8))
     assert (placement.copies == 2).all()
+
+
+def test_settings_of_the_api() -> None:
+    core, *_ = plan_applications(
+        wanted(generation_defaults="None", allowed_origins=("http://localhost:3000",)), FACTS, gpus=0
+    )
+    config = deployment(core, "api")["user_config"]
+    assert (config["generation_defaults"], config["allowed_origins"]) == ("None", ["http://localhost:3000"])
 
 
 def test_keys_leave_only_as_digests() -> None:
