@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 # What the demo runs on; the tests also see to it that children go with their owners.
 CLUSTER := kubectl etcd kube-apiserver
-SETUP = sh hack/check-tools.sh $(PYTHON) $(1) && PYTHONPATH=hack $(PYTHON) -m moe_dev.setup --binaries $(1)
+SETUP = sh hack/check-tools.sh "$(PYTHON)" $(1) && PYTHONPATH=hack "$(PYTHON)" -m moe_dev.setup --binaries $(1)
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 end
 	@$(RUN) -m moe_dev.demo
 
 demo-stop: ## end the demo of this clone, and nothing else
-	@PYTHONPATH=hack $(PYTHON) -m moe_dev.demo_state
+	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.demo_state
 
 check: lint ## lint and the fast tests, without Ray, control plane and torch: a minute or two, for while you work
 	@$(RUN) -m pytest --lane check
@@ -55,7 +55,7 @@ bench: environment ## run the benchmarks; each prints a table and writes JSON to
 		name=$$(basename "$$each" .py); echo "== $$name"; $(RUN) -m "benchmarks.$$name" --json "build/$$name.json" || exit 1; done
 
 lock: environment ## pin the dependencies anew after a change of pyproject.toml
-	@PYTHONPATH=hack $(PYTHON) -m moe_dev.lock
+	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.lock
 
 clean: ## remove what the tools left in the clone; the caches outside stay
 	@rm -rf .venv .venv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

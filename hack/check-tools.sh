@@ -9,11 +9,17 @@ missing() {
 	exit 1
 }
 
+case $(cd "${0%/*}/.." && pwd) in
+*:* | *"
+"*) missing "the path of this clone has a colon or a line break in it, and lists of paths, such as PATH, cannot hold that: move the clone" ;;
+esac
 command -v git >/dev/null || missing "git is missing: install it, e.g. apt-get install git or dnf install git"
 command -v "$python" >/dev/null ||
-	missing "$python is missing: install Python 3.11 or newer, e.g. apt-get install python3 python3-venv, or name one: make PYTHON=/path/to/python3"
+	missing "$python is missing: install Python 3.11 to 3.14, e.g. apt-get install python3 python3-venv, or name one: make PYTHON=/path/to/python3"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-	missing "$python is $("$python" -c 'import platform; print(platform.python_version())'), too old: install Python 3.11 or newer and name it: make PYTHON=python3.11"
+	missing "$python is $("$python" -c 'import platform; print(platform.python_version())'), too old: install Python 3.11 to 3.14 and name it: make PYTHON=python3.11"
+"$python" -c 'import sys; sys.exit(sys.version_info >= (3, 15))' ||
+	missing "$python is $("$python" -c 'import platform; print(platform.python_version())'), for which torch and others have no packages yet: install Python 3.11 to 3.14 and name it: make PYTHON=python3.14"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
 	missing "$python cannot make virtual environments: install its venv module, e.g. apt-get install python3-venv"
 

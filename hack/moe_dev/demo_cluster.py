@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Cluster:
     @property
     def shell(self) -> tuple[str, ...]:
         """Lines after which `kubectl` in a user's shell means this cluster."""
-        return (f"export KUBECONFIG={self.kubectl.kubeconfig}", f"export PATH=$PATH:{self.kubectl.binary.parent}")
+        kubeconfig, folder = (shlex.quote(str(path)) for path in (self.kubectl.kubeconfig, self.kubectl.binary.parent))
+        return (f"export KUBECONFIG={kubeconfig}", f'export PATH="$PATH:"{folder}')
 
     def start_operator(self, directory: Path) -> OperatorProcess:
         """Run the operator: in a user's own cluster for the demo's namespace only, with its Lease there."""

@@ -1,6 +1,7 @@
 """The lines that a demo which stays up shows for another shell, ready to paste from any folder. Pure."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +19,10 @@ def paste_lines(shell: Sequence[str], namespace: str, name: str, url: str, manif
     return [
         *shell,
         f"{kubectl} get moe {name} -o yaml",
-        f"{kubectl} apply -f {manifest}",
+        f"{kubectl} apply -f {shlex.quote(str(manifest))}",
         f"{kubectl} scale moe {name} --replicas=2 && {kubectl} get moe {name} --watch",
         f"curl -N {url}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(chat)}'",
-        f"{sys.executable} -c '{client}; print(c.completions.create({completion}).choices[0].text)'",
+        f"{shlex.quote(sys.executable)} -c '{client}; print(c.completions.create({completion}).choices[0].text)'",
         # Scaling and losses make new ones: the numbers shown with the placement are of that moment.
         f"pgrep -af 'ray::ServeReplica:moe[.]{namespace}[.]{name}[.].*experts'",
     ]

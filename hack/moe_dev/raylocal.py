@@ -113,8 +113,14 @@ class LocalRay:
         self.stop()
 
     def _start_node(self) -> Guarded:
+        # Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: in a clone whose path
+        # has a space in it no worker would start. Python takes this link for its own place, so Ray never sees it.
+        environment = self.directory / "venv"
+        environment.symlink_to(sys.prefix)
         command = [
-            str(Path(sys.executable).with_name("ray")),
+            str(environment / "bin" / "python"),
+            "-m",
+            "ray.scripts.scripts",
             "start",
             "--head",
             "--block",
@@ -133,17 +139,17 @@ class LocalRay:
             "--include-log-monitor=false",
             "--disable-usage-stats",
         ]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= self.environment
-        del environment["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        variables |= self.environment
+        del variables["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
         # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
-        environment["RAY_prestart_worker_first_driver"] = "0"
+        variables["RAY_prestart_worker_first_driver"] = "0"
         # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
         self.process = Guarded.start(
             "ray",
             command,
             self.log,
-            environment=environment,
+            environment=variables,
             directory=CLONE,
             grace=GRACE_SECONDS,
             remove=self.directory,

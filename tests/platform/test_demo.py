@@ -31,7 +31,8 @@ PASTE_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("fresh") / "clone"
+    # With characters that a shell would take apart: nothing on the way may.
+    path = tmp_path_factory.mktemp("fresh") / "Ann's clone"
     subprocess.run(["git", "clone", "--quiet", str(CLONE), str(path)], check=True)
     yield path
     shutil.rmtree(path)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from moe_dev.paths import CLONE
 
 CHECK_TOOLS = CLONE / "hack" / "check-tools.sh"
 OLD_PYTHON = "#!/bin/sh\ncase $* in *version_info*) exit 1;; *python_version*) echo 3.9.2;; esac\n"
+NEW_PYTHON = "#!/bin/sh\ncase $* in *'(3, 15)'*) exit 1;; *python_version*) echo 3.15.0;; esac\n"
 OLD_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.20.4;; *) echo auto;; esac\n"
 PINNED_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.24.1;; *) echo local;; esac\n"
 YOUNGER_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.24.1;; *) echo auto;; esac\n"
@@ -30,8 +32,9 @@ NEW_GO = "#!/bin/sh\ncase $* in *GOVERSION*) echo go1.26.8;; *) echo auto;; esac
     ("tools", "says"),
     [
         ({"python3": GOOD, "go": NEW_GO}, "git is missing: install it"),
-        ({"git": GOOD, "go": NEW_GO}, "python3 is missing: install Python 3.11 or newer"),
+        ({"git": GOOD, "go": NEW_GO}, "python3 is missing: install Python 3.11 to 3.14"),
         ({"git": GOOD, "python3": OLD_PYTHON, "go": NEW_GO}, "python3 is 3.9.2, too old: install Python 3.11"),
+        ({"git": GOOD, "python3": NEW_PYTHON, "go": NEW_GO}, "python3 is 3.15.0, for which torch and others have no"),
         ({"git": GOOD, "python3": UNBUILT}, "Go is missing and etcd kubectl must be built: install Go 1.26 or newer"),
         ({"git": GOOD, "python3": GOOD}, None),
         ({"git": GOOD, "python3": UNBUILT, "go": OLD_GO}, "Go is go1.20.4, too old"),
@@ -53,6 +56,16 @@ def test_the_first_line_names_the_tool_and_the_cure(tmp_path: Path, tools: dict[
     else:
         assert ended.returncode == 1
         assert ended.stderr.splitlines()[0].startswith(says)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\nb"])
+def test_a_clone_where_no_list_of_paths_can_name_it_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "hack").mkdir(parents=True)
+    script = shutil.copy(CHECK_TOOLS, tmp_path / name / "hack")
+    ended = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("the path of this clone has a colon or a line break in it")
+    assert ended.stderr.endswith(": move the clone\n")
 
 
 def test_pips_settings_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +41,10 @@ class RayNode:
 @contextmanager
 def own_ray() -> Iterator[RayNode]:
     """A new Ray on loopback, behind a random token, that ends with the block or with this process."""
-    # Ray makes unix sockets below it, with some 60 bytes of names of its own.
-    directory = Path(tempfile.mkdtemp(prefix="moe-"))
+    # Ray makes unix sockets below it, with some 60 bytes of names of its own, of the 107 that a socket's path may have.
+    directory = Path(tempfile.mkdtemp(prefix="moe-", dir="/tmp"))
     try:
+        hide_odd_paths(directory)
         token_file = directory / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(secrets.token_hex(32))
@@ -63,6 +66,24 @@ def own_ray() -> Iterator[RayNode]:
             yield node
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def hide_odd_paths(directory: Path) -> None:
+    """Let Ray find this Python by a link in ``directory`` where its path has characters that a shell takes apart.
+
+    Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: below ``/home/a b`` no worker
+    would start. Call it before Ray is imported.
+    """
+    if re.fullmatch(r"[\w@%+=,./-]+", sys.prefix):
+        return
+    link = directory / "venv"
+    link.symlink_to(sys.prefix)
+    sys.executable = str(link / "bin" / Path(sys.executable).name)
+    sys.path[:] = [str(link / Path(entry).relative_to(sys.prefix)) if _is_below(entry) else entry for entry in sys.path]
+
+
+def _is_below(entry: str) -> bool:
+    return Path(entry).is_relative_to(sys.prefix)
 
 
 @contextmanager

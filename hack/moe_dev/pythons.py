@@ -1,0 +1,68 @@
+"""Runs a target of the Makefile under each Python of this machine that the project supports: oldest and newest first.
+
+`python -m moe_dev.pythons TARGET` looks for python3.11, python3.12 and so on in PATH, says which it found and which
+not, and ends with 1 where the target failed under any. Standard library only: it runs before there is an environment.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from moe_dev.paths import CLONE
+from moe_dev.progress import say
+
+
+def supported() -> list[str]:
+    """Minor versions such as 3.11, ascending, that pyproject.toml names."""
+    text = (CLONE / "pyproject.toml").read_text()
+    found = re.findall(r"Programming Language :: Python :: (3\.\d+)", text)
+    return sorted(found, key=_number)
+
+
+def oldest_and_newest_first(versions: Sequence[str]) -> list[str]:
+    """The others between them, ascending."""
+    ascending = sorted(versions, key=_number)
+    return [*ascending[:1], *ascending[1:][-1:], *ascending[1:-1]]
+
+
+def installed(versions: Sequence[str]) -> Mapping[str, Path]:
+    """By minor version, those in PATH that run and are what their name says."""
+    found = {}
+    for version in versions:
+        program = shutil.which(f"python{version}")
+        if program is None:
+            continue
+        command = [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+        if said.stdout.strip() == version:
+            found[version] = Path(program)
+        else:
+            say(f"left out: {program} does not run as Python {version}: {(said.stderr or said.stdout).strip()[-300:]}")
+    return found
+
+
+def _number(version: str) -> int:
+    """3.11 comes after 3.9."""
+    return int(version.partition(".")[2])
+
+
+def main(target: str) -> int:
+    found = installed(supported())
+    absent = [version for version in supported() if version not in found]
+    order = oldest_and_newest_first(list(found))
+    say(f"Pythons here: {', '.join(order) or 'none'}; not in PATH: {', '.join(absent) or 'none'}")
+    failed = []
+    for version in order:
+        say(f"make {target} PYTHON={found[version]}")
+        if subprocess.run(["make", target, f"PYTHON={found[version]}"], cwd=CLONE, check=False).returncode != 0:
+            failed.append(version)
+    for version in order:
+        say(f"Python {version}: make {target} {'failed' if version in failed else 'passed'}")
+    return 1 if failed or not order else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
