@@ -8,7 +8,7 @@ SETUP = sh hack/check-tools.sh "$(PYTHON)" $(1) && PYTHONPATH=hack "$(PYTHON)" -
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
-.PHONY: help environment setup demo demo-stop check test exactness lint crds model bench lock clean
+.PHONY: help environment setup demo demo-stop check check-pythons test exactness lint crds model bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ demo-stop: ## end the demo of this clone, and nothing else
 
 check: lint ## lint and the fast tests, without Ray, control plane and torch: a minute or two, for while you work
 	@$(RUN) -m pytest --lane check
+
+check-pythons: ## the same under each supported Python in PATH, oldest and newest first
+	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check
 
 test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in two lanes; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
