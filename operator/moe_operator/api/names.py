@@ -130,6 +130,11 @@ class Reason(_Told):
     # Ray.
     RAY_UNREACHABLE = "RayUnreachable", "Nothing answers at spec.runtime.rayCluster; tried again with growing delay."
     RAY_ADDRESS_REFUSED = "RayAddressRefused", "The operator's settings forbid connecting to this address."
+    RAY_ANSWER_REFUSED = (
+        "RayAnswerRefused",
+        "What Ray or the directory answers is larger, or takes longer to read, than the operator's bounds; asked again "
+        "with a delay that grows to 5 minutes.",
+    )
     RAY_AUTH_FAILED = "RayAuthFailed", "Ray wants another token: see tokenSecretRef."
     NOT_A_RAY_DASHBOARD = "NotARayDashboard", "What answers at dashboardURL is not a Ray dashboard."
     PACKAGE_MISSING = "PackageMissing", "The Ray cluster lacks moe-operator[serving]: install it on its nodes."

@@ -3,6 +3,7 @@
 RayError
 ├── RayAddressRefusedError   the operator may not connect there
 ├── RayUnreachableError      nothing answers, or Ray itself is in trouble
+├── RayAnswerRefusedError    it answers more than can be taken
 ├── RayAuthError             the token is missing or wrong
 ├── NotARayDashboardError    something answers that is no Ray dashboard
 ├── ServeMissingError        a Ray without Serve
@@ -38,6 +39,12 @@ class RayAddressRefusedError(RayError):
 
 class RayUnreachableError(RayError):
     """No answer within the time limit, or one that says that Ray is in trouble."""
+
+
+class RayAnswerRefusedError(RayError):
+    """An answer that is too large, or takes too much to read; the message names the bound."""
+
+    reason = Reason.RAY_ANSWER_REFUSED
 
 
 class RayAuthError(RayError):

@@ -5,31 +5,46 @@ the HTTP library in a form that it leaves as it is; and the socket is judged onc
 not followed because it could lead, with the token, to an address that nobody allowed. Called by ``serve_rest.client``
 and ``directory``; a failure to get any answer becomes ``RayUnreachableError`` here, what an answer means is decided
 there. No message repeats what a server said: it may be one that nobody meant.
+
+What is small is read here and now. For a large answer first room is taken in a budget that all addresses share, one
+answer of an address at a time; then it is read out in the worker process, within bounds of time and memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import socket
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from moe_operator.backends.addresses import AddressPolicy
-from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
+from moe_operator.backends.budget import ByteBudget
+from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl
+from moe_operator.offload.errors import JobTooHeavyError
+from moe_operator.offload.process import Bounds, WorkerProcess
 
 CONNECT_SECONDS = 3.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Serve's state of some thousand applications is about 10 MB."""
+SMALL_BYTES = 256 * 1024
+"""An answer of this size is read in milliseconds, whatever is in it, and waits for nobody."""
+TOLD_BYTES = 64 * 1024
+"""Of an answer that is no success, and of one to a write: what is kept."""
+LARGE_BYTES = 48 * 1024 * 1024
+"""Of all large bodies, in both directions, that are held at a time."""
+LARGE_WAIT_SECONDS = 20.0
+"""For which a large body waits for room."""
+READING = Bounds(processor_seconds=5.0, seconds=30.0)
+"""Of reading one large answer out: Serve's state of 10 MB takes half a second."""
 
 NAME_THREADS = 32
 """As many as workers: a name that nobody answers for holds one for as long as the system tries, up to a minute."""
@@ -45,6 +60,12 @@ _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 _NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
+_CHUNK = 64 * 1024
+
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back, whatever its status; ``peer`` is the address of the socket that it came from."""
@@ -57,16 +78,14 @@ class Answer:
     def text(self) -> str:
         return self.body.decode(errors="replace").strip()
 
-    def json(self) -> Any:
-        """The body as JSON; ValueError if it is none."""
-        return json.loads(self.body)
-
 
 class HttpClient:
-    """One per process; use it as an async context manager."""
+    """One per process; use it as an async context manager. Without a ``worker`` all answers are read out here."""
 
-    def __init__(self, policy: AddressPolicy) -> None:
+    def __init__(self, policy: AddressPolicy, worker: WorkerProcess | None = None) -> None:
         self._policy = policy
+        self._worker = worker
+        self._large = ByteBudget(LARGE_BYTES)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -76,7 +95,9 @@ class HttpClient:
             ),
             response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": _USER_AGENT},
+            # Of a compressed answer a few bytes may become gigabytes.
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
+            auto_decompress=False,
             trust_env=False,
         )
         return self
@@ -88,36 +109,114 @@ class HttpClient:
             await self._session.close()
 
     async def call(
-        self, method: str, base: str, path: str, *, seconds: float, token: str | None = None, json_body: Any = None
+        self, method: str, base: str, path: str, *, seconds: float, token: str | None = None, body: bytes | None = None
     ) -> Answer:
-        """Send one request for ``path`` below the URL ``base`` and read its whole answer within ``seconds``.
+        """Send one request for ``path`` below the URL ``base`` and read its answer within ``seconds``.
 
-        ``token`` goes as a bearer token.
+        ``token`` goes as a bearer token; ``body`` is JSON. Of the answer the first ``TOLD_BYTES`` are kept.
 
         Raises:
             RayAddressRefusedError: the address is not allowed, or none that can be judged.
             RayUnreachableError: no answer; the message says why in words that do not change between attempts.
         """
-        if self._session is None:
-            raise RuntimeError("use HttpClient as an async context manager")
+        async with self._answering(method, self._judged(base, path), seconds, token, body, TOLD_BYTES) as answer:
+            return answer
+
+    async def read(
+        self, base: str, path: str, job: Callable[[bytes], T], *, most: int, seconds: float, token: str | None = None
+    ) -> tuple[Answer, T | None]:
+        """GET as ``call`` does; the body of a success, of at most ``most`` bytes, is read out by ``job``, which is one
+        of ``offload.jobs``.
+
+        Raises:
+            RayAddressRefusedError, RayUnreachableError: as from ``call``.
+            RayAnswerRefusedError: it is larger, or takes more to read, than it may.
+            OffloadError: the worker process ended under it.
+            Exception: what ``job`` raises.
+        """
+        url = self._judged(base, path)
+        async with self._answering("GET", url, seconds, token, None, most) as answer:
+            if answer.status != 200:
+                return answer, None
+            return answer, await self._read_out(url, job, answer.body)
+
+    async def _read_out(self, url: HttpUrl, job: Callable[[bytes], T], body: bytes) -> T:
+        if self._worker is None or len(body) <= SMALL_BYTES:
+            return job(body)
+        try:
+            return await self._worker.run(str(url.endpoint), READING, job, body)
+        except JobTooHeavyError as error:
+            raise RayAnswerRefusedError(f"reading the answer of {url} {error}, and it is left alone for a while") from error
+
+    def _judged(self, base: str, path: str) -> HttpUrl:
         try:
             url = HttpUrl.parse(base).below(path)
         except EndpointError as error:
             raise RayAddressRefusedError(str(error)) from None
         self._policy.check(url.endpoint)
+        return url
+
+    @asynccontextmanager
+    async def _answering(
+        self, method: str, url: HttpUrl, seconds: float, token: str | None, body: bytes | None, most: int
+    ) -> AsyncIterator[Answer]:
+        """Send a request and read its answer; the room that they take in the budget is given back at the end."""
+        if self._session is None:
+            raise RuntimeError("use HttpClient as an async context manager")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        timeout = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
-        _connecting_to.set(url.endpoint)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        async with AsyncExitStack() as room:
+            if body is not None and len(body) > SMALL_BYTES:
+                await self._take_room(room, url, len(body))
+            _connecting_to.set(url.endpoint)
+            try:
+                async with (
+                    asyncio.timeout(seconds) as limit,
+                    self._session.request(
+                        method, _as_judged(url), data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False
+                    ) as response,
+                ):
+                    peer = response.peer if isinstance(response, _Response) else None
+                    answer = Answer(response.status, await self._body(response, url, most, room, limit), peer)
+            except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+                raise _refused(error) or RayUnreachableError(f"{url}: {_in_words(error, seconds)}") from error
+            yield answer
+
+    async def _body(
+        self, response: aiohttp.ClientResponse, url: HttpUrl, most: int, room: AsyncExitStack, limit: asyncio.Timeout
+    ) -> bytes:
+        """Of a success all, if it is not more than ``most``; else the beginning."""
+        if response.status != 200 or most <= TOLD_BYTES:
+            return await _first(response.content, TOLD_BYTES)
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise RayAnswerRefusedError(f"{url} compresses its answers, though asked not to: is there a proxy before it?")
+        declared = response.content_length
+        if declared is not None and declared > most:
+            raise _too_large(url, most)
+        start = await _first(response.content, SMALL_BYTES)
+        if response.content.at_eof():
+            return start
+        await self._wait_for_room(room, url, declared or most, limit)
+        rest = await _first(response.content, most + 1 - len(start))
+        if len(start) + len(rest) > most:
+            raise _too_large(url, most)
+        return start + rest
+
+    async def _wait_for_room(self, room: AsyncExitStack, url: HttpUrl, size: int, limit: asyncio.Timeout) -> None:
+        """Take room for the rest of an answer; the time for which others keep it is not the server's."""
+        now = asyncio.get_running_loop().time
+        left = (limit.when() or now()) - now()
+        limit.reschedule(now() + left + LARGE_WAIT_SECONDS + 1.0)
+        await self._take_room(room, url, size)
+        limit.reschedule(now() + left)
+
+    async def _take_room(self, room: AsyncExitStack, url: HttpUrl, size: int) -> None:
         try:
-            async with self._session.request(
-                method, _as_judged(url), json=json_body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as answer:
-                peer = answer.peer if isinstance(answer, _Response) else None
-                return Answer(answer.status, await _read(answer.content), peer)
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise _refused(error) or RayUnreachableError(
-                f"{base.rstrip('/')}{path}: {_in_words(error, seconds)}"
-            ) from error
+            async with asyncio.timeout(LARGE_WAIT_SECONDS):
+                await room.enter_async_context(self._large.taking(str(url.endpoint), size))
+        except TimeoutError:
+            raise RayUnreachableError(f"{url}: other large answers are being read; it is asked again") from None
 
     def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
         """The socket to connect to ``found`` with: the last look at where it really goes, IP literals included."""
@@ -185,18 +284,20 @@ def _numeric(address: tuple[Any, ...]) -> str:
     return socket.getnameinfo(address, _NUMERIC_NAME)[0]
 
 
-class _TooLongError(ValueError):
-    """An answer has no end that is near enough."""
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
+async def _first(content: aiohttp.StreamReader, most: int) -> bytes:
+    """All there is, or the first ``most`` bytes."""
     chunks, size = [], 0
-    async for chunk in content.iter_any():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise _TooLongError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+    while size < most and (chunk := await content.read(min(most - size, _CHUNK))):
         chunks.append(chunk)
+        size += len(chunk)
     return b"".join(chunks)
+
+
+def _too_large(url: HttpUrl, most: int) -> RayAnswerRefusedError:
+    return RayAnswerRefusedError(
+        f"{url} answers more than {most >> 20} MiB, which no Serve and no directory that this release can work with does: "
+        "check spec.runtime.rayCluster, and what runs there"
+    )
 
 
 def _refused(error: BaseException) -> RayAddressRefusedError | None:
@@ -232,6 +333,4 @@ def _in_words(error: BaseException, seconds: float) -> str:
         return "it closed the connection before it had answered"
     if isinstance(error, aiohttp.ClientResponseError):
         return "it does not speak HTTP"
-    if isinstance(error, _TooLongError):
-        return str(error)
     return f"no answer that can be used ({type(error).__name__})"  # its words may be the server's

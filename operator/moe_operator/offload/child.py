@@ -1,0 +1,107 @@
+"""The other process: ``python -m moe_operator.offload.child PARENT MEMORY``, started by ``process``.
+
+It takes jobs from standard input and answers on standard output, one at a time, until its input ends or its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import pickle
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from moe_operator.offload.frames import DONE, HEAD, OUT_OF_MEMORY, RAISED, packed
+
+NICENESS = 10
+_PR_SET_PDEATHSIG = 1
+
+
+def main(jobs: Mapping[str, Callable[..., Any]], parent: int, memory: int) -> None:
+    """Work until the input ends; ``memory`` is in bytes, beyond what the process has at its start."""
+    _die_with(parent)
+    os.nice(NICENESS)
+    # Ctrl-C in a terminal reaches the whole process group: the parent decides what becomes of this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, replies = _take_pipes()
+    _bound_memory(memory)
+    while (frame := _read(requests)) is not None:
+        reply = _work(jobs, frame)
+        del frame
+        for part in packed(reply):
+            replies.write(part)
+        replies.flush()
+        if reply[0] == OUT_OF_MEMORY:
+            return  # with the memory in pieces; the next job gets a process of its own
+
+
+def _die_with(parent: int) -> None:
+    """A job that is computing sees no end of its input: the kernel ends this process with its parent."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes; whatever else would be printed goes to standard error."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return sys.stdin.buffer, replies
+
+
+def _bound_memory(allowance: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    page = resource.getpagesize()
+    for kind, used in ((resource.RLIMIT_AS, int(pages[0])), (resource.RLIMIT_DATA, int(pages[5]))):
+        resource.setrlimit(kind, (used * page + allowance,) * 2)
+
+
+def _bound_time(seconds: float) -> None:
+    """Of processor time, from now on; beyond it the kernel ends the process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(usage.ru_utime + usage.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def _read(requests: BinaryIO) -> bytes | None:
+    head = requests.read(HEAD.size)
+    if len(head) < HEAD.size:
+        return None
+    (size,) = HEAD.unpack(head)
+    body = requests.read(size)
+    return body if len(body) == size else None
+
+
+def _work(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, Any]:
+    try:
+        name, seconds, arguments = pickle.loads(frame)
+        del frame
+        _bound_time(seconds)
+        return DONE, jobs[name](*arguments)
+    except MemoryError:
+        return OUT_OF_MEMORY, None
+    except Exception as error:  # whoever asked is told, and knows what it means
+        return RAISED, _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """Without its traceback, which no pickle carries; as text where the error itself cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever an error's own constructor raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+if __name__ == "__main__":
+    from moe_operator.offload.jobs import JOBS
+
+    main(JOBS, int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,16 @@
+"""All that the other process does: pure functions of this release, by name. Nothing else can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from moe_operator.backends.report import parse_report
+from moe_operator.backends.serve_rest.state import read_state
+from moe_operator.offload.names import job_name
+from moe_operator.reconcile.decision import decide
+
+_ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, decide)
+
+JOBS: Mapping[str, Callable[..., Any]] = MappingProxyType({job_name(job): job for job in _ALL})

@@ -1,0 +1,207 @@
+"""The worker process as the operator sees it: ``WorkerProcess.run`` computes a job there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pickle
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+
+from moe_operator.offload.errors import JobLostError, JobTooHeavyError, OffloadError
+from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed
+from moe_operator.offload.names import job_name
+from moe_operator.offload.turns import Turns
+
+MEMORY_BYTES = 144 * 1024 * 1024
+"""That a job may use, beside the 45 MB of the process itself. Together with the operator's own process it is within
+350 MB."""
+_PIECE = 256 * 1024
+_ENDING_SECONDS = 2.0
+"""For which the system is given to tell how a process ended."""
+_CHILD = ("-m", "moe_operator.offload.child")
+# One thread: the libraries below NumPy would reserve memory for as many as there are processors.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a job: seconds of processor time that it may take, and seconds after which nobody waits for it any more, those
+    included in which others had their turn."""
+
+    processor_seconds: float
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[T]):
+    name: str
+    arguments: Sequence[Any]
+    bounds: Bounds
+    deadline: float
+    done: asyncio.Future[T] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class WorkerProcess:
+    """One per operator; use it as an async context manager. The process starts with the first job.
+
+    Args:
+        memory: bytes that a job may use.
+        command: what to run instead of the project's own child; for tests.
+    """
+
+    def __init__(self, memory: int = MEMORY_BYTES, command: Sequence[str] = _CHILD) -> None:
+        self._memory = memory
+        self._command = command
+        self._turns: Turns[_Job[Any]] = Turns()
+        self._something = asyncio.Event()
+        self._process: Process | None = None
+        self._loop: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.create_task(self._work(), name="offload")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._end()
+        while (job := self._turns.next()) is not None:
+            job.done.cancel()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._process.pid if self._process else None
+
+    async def run(self, owner: str, bounds: Bounds, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Compute ``job(*args)`` there; it must be one of ``jobs.JOBS``. Those who wait take turns by ``owner``.
+
+        Raises:
+            JobTooHeavyError: it took more time or memory than it may, or did not get its turn in time.
+            JobLostError: the process ended under it.
+            Exception: what the job itself raised.
+        """
+        if kwargs:
+            raise TypeError("jobs take positional arguments only")
+        asked: _Job[T] = _Job(job_name(job), args, bounds, time.monotonic() + bounds.seconds)
+        self._turns.add(owner, asked)
+        self._something.set()
+        try:
+            async with asyncio.timeout(bounds.seconds):
+                return await asked.done
+        except TimeoutError:
+            raise JobTooHeavyError(f"was not done within {bounds.seconds:.0f} s") from None
+
+    async def _work(self) -> None:
+        while True:
+            job = self._turns.next()
+            if job is None:
+                self._something.clear()
+                await self._something.wait()
+            elif not job.done.done():
+                await self._settle(job)
+
+    async def _settle(self, job: _Job[Any]) -> None:
+        """Have one job computed and tell who waits for it; whatever is wrong, the next one finds a working process."""
+        try:
+            ending, result = await self._compute(job)
+        except OffloadError as error:
+            logger.warning("%s: %s", job.name, error)
+            await self._end()
+            _fail(job, error)
+        except Exception as error:  # of ours: what one job shows must not stop the others
+            logger.exception("%s", job.name)
+            await self._end()
+            _fail(job, JobLostError(f"{type(error).__name__}: {error}"))
+        except BaseException:
+            await self._end()
+            raise
+        else:
+            if ending == OUT_OF_MEMORY:
+                await self._end()
+                _fail(job, JobTooHeavyError(f"took more than {self._memory >> 20} MiB of memory"))
+            elif ending == RAISED:
+                _fail(job, result)
+            elif not job.done.done():
+                job.done.set_result(result)
+
+    async def _compute(self, job: _Job[Any]) -> tuple[str, Any]:
+        try:
+            async with asyncio.timeout(job.deadline - time.monotonic()):
+                process = await self._started()
+                return await _exchange(process, (job.name, job.bounds.processor_seconds, job.arguments))
+        except TimeoutError:
+            raise JobTooHeavyError(f"was not done within {job.bounds.seconds:.0f} s") from None
+        except (EOFError, OSError) as error:
+            raise await self._what_ended_it(job.bounds, error) from error
+
+    async def _what_ended_it(self, bounds: Bounds, error: Exception) -> OffloadError:
+        if self._process is not None:
+            await asyncio.wait([asyncio.ensure_future(self._process.wait())], timeout=_ENDING_SECONDS)
+        code = await self._end()
+        if code == -signal.SIGXCPU:
+            return JobTooHeavyError(f"took more than {bounds.processor_seconds:.0f} s")
+        return JobLostError(f"the worker process ended with {code}: {error or type(error).__name__}")
+
+    async def _started(self) -> Process:
+        if self._process is None or self._process.returncode is not None:
+            await self._end()
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, *self._command, str(os.getpid()), str(self._memory),
+                stdin=PIPE, stdout=PIPE, env={**os.environ, **_ONE_THREAD},
+            )  # fmt: skip
+        return self._process
+
+    async def _end(self) -> int | None:
+        """End the process if there is one, and wait for it; returns how it ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.returncode is None:
+            process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        return await process.wait()
+
+
+async def _exchange(process: Process, request: Any) -> tuple[str, Any]:
+    """Send one request and read its reply.
+
+    Raises:
+        EOFError, OSError: the process ended, or its reply is longer than ``MOST_REPLY``.
+    """
+    stdin, stdout = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
+    for part in packed(request):
+        view = memoryview(part)
+        for begin in range(0, len(view), _PIECE):
+            stdin.write(view[begin : begin + _PIECE])
+            await stdin.drain()
+    (size,) = HEAD.unpack(await stdout.readexactly(HEAD.size))
+    if size > MOST_REPLY:
+        raise OSError(f"a reply of {size} bytes")
+    return cast(tuple[str, Any], pickle.loads(await stdout.readexactly(size)))
+
+
+def _fail(job: _Job[Any], error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)
+        # Retrieved here too: one whose task has gone must not complain that nobody looked.
+        job.done.exception()
+
+
