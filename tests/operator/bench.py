@@ -10,6 +10,7 @@ from fake_kube import FakeKube
 from fake_ray import FakeDirectory, FakeRay
 from moe_facts import FACTS
 
+from moe_operator.backends.directory import Directories
 from moe_operator.backends.errors import StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.cluster import ServeClusters
@@ -41,7 +42,11 @@ class Bench:
     def restart(self) -> None:
         """Another operator process takes over."""
         observer = Observer(
-            self.kube, self.http, ServeClusters(self.http, lambda: None), lambda: self.now, lambda: datetime.now(UTC)
+            self.kube,
+            Directories(self.http),
+            ServeClusters(self.http, lambda: None),
+            lambda: self.now,
+            lambda: datetime.now(UTC),
         )
         events = EventRecorder(self.kube, "test")
         self.reconciler = Reconciler(

@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
-from moe_operator.backends.errors import DirectoryError, RayUnreachableError, RouteMissingError
+from moe_operator.backends.errors import (
+    DirectoryError,
+    RayAnswerRefusedError,
+    RayUnreachableError,
+    RouteMissingError,
+)
 from moe_operator.backends.http import HttpClient
+from moe_operator.backends.report import MOST_BYTES, NoReportError, parse_report
+from moe_operator.backends.serve_rest.recent import Recent
+from moe_operator.offload.aside import Aside
 from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
 
 READ_SECONDS = 4.0
+IDLE_SECONDS = 900.0
 
 
-async def read_report(http: HttpClient, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
-    """Ask for the report; ``key`` is the deployment's internal key.
+class Directories:
+    """All directories. One that answers more than can be taken is left alone for a while: itself, not those of others
+    behind the same Serve."""
 
-    Raises:
-        RouteMissingError: Serve has no such route (yet).
-        DirectoryError: no report, for another reason.
-        RayAddressRefusedError: the operator may not connect there.
-    """
-    path = f"{route_prefix.rstrip('/')}{INTERNAL_REPORT_PATH}"
-    url = f"{serve_url.rstrip('/')}{path}"
-    try:
-        answer = await http.call("GET", serve_url, path, seconds=READ_SECONDS, token=key)
-    except RayUnreachableError as error:
-        raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
-    if answer.status == 404:
-        raise RouteMissingError(f"Serve at {serve_url} has no route {path}")
-    if answer.status != 200:
-        raise DirectoryError(f"{url} answers HTTP {answer.status} instead of a report")
-    try:
-        return DirectoryReport.model_validate_json(answer.body)
-    except ValidationError as error:
-        raise DirectoryError(
-            f"{url} answers something else than this release's report ({_fault(error)}): run the same release of "
-            "moe-operator on Ray and in Kubernetes, and check spec.runtime.rayCluster.serveURL"
-        ) from error
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._aside: Recent[str, Aside] = Recent(IDLE_SECONDS)
 
+    async def read(self, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
+        """Ask for the report; ``key`` is the deployment's internal key.
 
-def _fault(error: ValidationError) -> str:
-    """What is wrong, in our words: what answers may be no directory, and what it says nobody's business."""
-    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = fault["loc"][0] if fault["loc"] else ""
-    where = f"field {field}: " if field in DirectoryReport.model_fields else ""
-    return f"{where}{fault['type']}"
+        Raises:
+            RouteMissingError: Serve has no such route (yet).
+            DirectoryError: no report, for another reason.
+            RayAddressRefusedError: the operator may not connect there.
+            RayAnswerRefusedError: it answers more than can be taken, now or lately.
+        """
+        path = f"{route_prefix.rstrip('/')}{INTERNAL_REPORT_PATH}"
+        aside = self._aside.get_or_make(f"{serve_url.rstrip('/')}{path}", Aside)
+        if aside.why is not None:
+            raise RayAnswerRefusedError(aside.why)
+        try:
+            report = await self._read(serve_url, path, key)
+        except RayAnswerRefusedError as error:
+            aside.put(str(error))
+            raise
+        aside.clear()
+        return report
+
+    async def _read(self, serve_url: str, path: str, key: str) -> DirectoryReport:
+        url = f"{serve_url.rstrip('/')}{path}"
+        try:
+            answer, report = await self._http.read(
+                serve_url, path, parse_report, most=MOST_BYTES, seconds=READ_SECONDS, token=key
+            )
+        except RayUnreachableError as error:
+            raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
+        except NoReportError as error:
+            raise DirectoryError(
+                f"{url} answers something else than this release's report ({error}): run the same release of "
+                "moe-operator on Ray and in Kubernetes, and check spec.runtime.rayCluster.serveURL"
+            ) from error
+        if answer.status == 404:
+            raise RouteMissingError(f"Serve at {serve_url} has no route {path}")
+        if report is None:
+            raise DirectoryError(f"{url} answers HTTP {answer.status} instead of a report")
+        return report

@@ -62,6 +62,7 @@ _NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
 _CHUNK = 64 * 1024
+_CHECK = "check spec.runtime.rayCluster and what runs there; it is left alone for a while, then asked again"
 
 T = TypeVar("T")
 
@@ -77,6 +78,25 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode(errors="replace").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked; ``shown`` is its URL as the user wrote it, ``most`` the bytes that the answer may have."""
+
+    method: str
+    url: HttpUrl
+    shown: str
+    seconds: float
+    most: int
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def owner(self) -> str:
+        """Whose answer it is: one party's are those of one host and port."""
+        return str(self.url.endpoint)
 
 
 class HttpClient:
@@ -119,7 +139,8 @@ class HttpClient:
             RayAddressRefusedError: the address is not allowed, or none that can be judged.
             RayUnreachableError: no answer; the message says why in words that do not change between attempts.
         """
-        async with self._answering(method, self._judged(base, path), seconds, token, body, TOLD_BYTES) as answer:
+        request = self._request(method, base, path, seconds, TOLD_BYTES)
+        async with self._answering(request, token, body) as answer:
             return answer
 
     async def read(
@@ -134,32 +155,30 @@ class HttpClient:
             OffloadError: the worker process ended under it.
             Exception: what ``job`` raises.
         """
-        url = self._judged(base, path)
-        async with self._answering("GET", url, seconds, token, None, most) as answer:
+        request = self._request("GET", base, path, seconds, most)
+        async with self._answering(request, token, None) as answer:
             if answer.status != 200:
                 return answer, None
-            return answer, await self._read_out(url, job, answer.body)
+            return answer, await self._read_out(request, job, answer.body)
 
-    async def _read_out(self, url: HttpUrl, job: Callable[[bytes], T], body: bytes) -> T:
+    async def _read_out(self, request: _Request, job: Callable[[bytes], T], body: bytes) -> T:
         if self._worker is None or len(body) <= SMALL_BYTES:
             return job(body)
         try:
-            return await self._worker.run(str(url.endpoint), READING, job, body)
+            return await self._worker.run(request.owner, READING, job, body)
         except JobTooHeavyError as error:
-            raise RayAnswerRefusedError(f"reading the answer of {url} {error}, and it is left alone for a while") from error
+            raise RayAnswerRefusedError(f"reading what {request} answers {error}: {_CHECK}") from error
 
-    def _judged(self, base: str, path: str) -> HttpUrl:
+    def _request(self, method: str, base: str, path: str, seconds: float, most: int) -> _Request:
         try:
             url = HttpUrl.parse(base).below(path)
         except EndpointError as error:
             raise RayAddressRefusedError(str(error)) from None
         self._policy.check(url.endpoint)
-        return url
+        return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most)
 
     @asynccontextmanager
-    async def _answering(
-        self, method: str, url: HttpUrl, seconds: float, token: str | None, body: bytes | None, most: int
-    ) -> AsyncIterator[Answer]:
+    async def _answering(self, request: _Request, token: str | None, body: bytes | None) -> AsyncIterator[Answer]:
         """Send a request and read its answer; the room that they take in the budget is given back at the end."""
         if self._session is None:
             raise RuntimeError("use HttpClient as an async context manager")
@@ -168,55 +187,61 @@ class HttpClient:
             headers["Content-Type"] = "application/json"
         async with AsyncExitStack() as room:
             if body is not None and len(body) > SMALL_BYTES:
-                await self._take_room(room, url, len(body))
-            _connecting_to.set(url.endpoint)
+                await self._take_room(room, request, len(body))
+            _connecting_to.set(request.url.endpoint)
+            sending = self._session.request(
+                request.method,
+                _as_judged(request.url),
+                data=body,
+                headers=headers,
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            )
             try:
-                async with (
-                    asyncio.timeout(seconds) as limit,
-                    self._session.request(
-                        method, _as_judged(url), data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False
-                    ) as response,
-                ):
+                async with asyncio.timeout(request.seconds) as limit, sending as response:
                     peer = response.peer if isinstance(response, _Response) else None
-                    answer = Answer(response.status, await self._body(response, url, most, room, limit), peer)
+                    answer = Answer(response.status, await self._body(response, request, room, limit), peer)
             except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-                raise _refused(error) or RayUnreachableError(f"{url}: {_in_words(error, seconds)}") from error
+                raise _refused(error) or RayUnreachableError(
+                    f"{request}: {_in_words(error, request.seconds)}"
+                ) from error
             yield answer
 
     async def _body(
-        self, response: aiohttp.ClientResponse, url: HttpUrl, most: int, room: AsyncExitStack, limit: asyncio.Timeout
+        self, response: aiohttp.ClientResponse, request: _Request, room: AsyncExitStack, limit: asyncio.Timeout
     ) -> bytes:
-        """Of a success all, if it is not more than ``most``; else the beginning."""
+        """Of a success all, if it is not more than it may; of anything else the beginning."""
+        most, content = request.most, response.content
         if response.status != 200 or most <= TOLD_BYTES:
-            return await _first(response.content, TOLD_BYTES)
+            return await _first(content, TOLD_BYTES)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise RayAnswerRefusedError(f"{url} compresses its answers, though asked not to: is there a proxy before it?")
+            raise RayAnswerRefusedError(f"{request} compresses its answers, though asked not to: is a proxy before it?")
         declared = response.content_length
         if declared is not None and declared > most:
-            raise _too_large(url, most)
-        start = await _first(response.content, SMALL_BYTES)
-        if response.content.at_eof():
+            raise _too_large(request)
+        start = await _first(content, SMALL_BYTES)
+        if content.at_eof():
             return start
-        await self._wait_for_room(room, url, declared or most, limit)
-        rest = await _first(response.content, most + 1 - len(start))
+        await self._wait_for_room(room, request, declared or most, limit)
+        rest = await _first(content, most + 1 - len(start))
         if len(start) + len(rest) > most:
-            raise _too_large(url, most)
+            raise _too_large(request)
         return start + rest
 
-    async def _wait_for_room(self, room: AsyncExitStack, url: HttpUrl, size: int, limit: asyncio.Timeout) -> None:
+    async def _wait_for_room(self, room: AsyncExitStack, request: _Request, size: int, limit: asyncio.Timeout) -> None:
         """Take room for the rest of an answer; the time for which others keep it is not the server's."""
         now = asyncio.get_running_loop().time
         left = (limit.when() or now()) - now()
         limit.reschedule(now() + left + LARGE_WAIT_SECONDS + 1.0)
-        await self._take_room(room, url, size)
+        await self._take_room(room, request, size)
         limit.reschedule(now() + left)
 
-    async def _take_room(self, room: AsyncExitStack, url: HttpUrl, size: int) -> None:
+    async def _take_room(self, room: AsyncExitStack, request: _Request, size: int) -> None:
         try:
             async with asyncio.timeout(LARGE_WAIT_SECONDS):
-                await room.enter_async_context(self._large.taking(str(url.endpoint), size))
+                await room.enter_async_context(self._large.taking(request.owner, size))
         except TimeoutError:
-            raise RayUnreachableError(f"{url}: other large answers are being read; it is asked again") from None
+            raise RayUnreachableError(f"{request}: other large answers are being read; it is asked again") from None
 
     def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
         """The socket to connect to ``found`` with: the last look at where it really goes, IP literals included."""
@@ -293,10 +318,9 @@ async def _first(content: aiohttp.StreamReader, most: int) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large(url: HttpUrl, most: int) -> RayAnswerRefusedError:
+def _too_large(request: _Request) -> RayAnswerRefusedError:
     return RayAnswerRefusedError(
-        f"{url} answers more than {most >> 20} MiB, which no Serve and no directory that this release can work with does: "
-        "check spec.runtime.rayCluster, and what runs there"
+        f"{request} answers more than {request.most / 2**20:g} MiB, more than this release can work with: {_CHECK}"
     )
 
 

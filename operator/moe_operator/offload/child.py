@@ -1,6 +1,6 @@
 """The other process: ``python -m moe_operator.offload.child PARENT MEMORY``, started by ``process``.
 
-It takes jobs from standard input and answers on standard output, one at a time, until its input ends or its parent does.
+It takes jobs from standard input and answers on standard output, one at a time, until its input or its parent ends.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def main(jobs: Mapping[str, Callable[..., Any]], parent: int, memory: int) -> No
     requests, replies = _take_pipes()
     _bound_memory(memory)
     while (frame := _read(requests)) is not None:
-        reply = _work(jobs, frame)
+        ending, reply = _reply(jobs, frame)
         del frame
-        for part in packed(reply):
+        for part in reply:
             replies.write(part)
         replies.flush()
-        if reply[0] == OUT_OF_MEMORY:
+        if ending == OUT_OF_MEMORY:
             return  # with the memory in pieces; the next job gets a process of its own
 
 
@@ -80,15 +80,23 @@ def _read(requests: BinaryIO) -> bytes | None:
     return body if len(body) == size else None
 
 
+def _reply(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, tuple[bytes, bytes]]:
+    """How a job ended, and the frame that says so."""
+    try:
+        ending, result = _work(jobs, frame)
+        return ending, packed((ending, result))
+    except MemoryError:
+        return OUT_OF_MEMORY, packed((OUT_OF_MEMORY, None))
+
+
 def _work(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, Any]:
     try:
         name, seconds, arguments = pickle.loads(frame)
-        del frame
         _bound_time(seconds)
         return DONE, jobs[name](*arguments)
     except MemoryError:
-        return OUT_OF_MEMORY, None
-    except Exception as error:  # whoever asked is told, and knows what it means
+        raise
+    except Exception as error:  # noqa: BLE001  # whoever asked is told, and knows what it means
         return RAISED, _portable(error)
 
 
@@ -96,7 +104,7 @@ def _portable(error: Exception) -> Exception:
     """Without its traceback, which no pickle carries; as text where the error itself cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever an error's own constructor raises
+    except Exception:  # noqa: BLE001  # whatever an error's own constructor raises
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -130,6 +130,7 @@ class WorkerProcess:
             await self._end()
             _fail(job, JobLostError(f"{type(error).__name__}: {error}"))
         except BaseException:
+            job.done.cancel()
             await self._end()
             raise
         else:
@@ -177,6 +178,8 @@ class WorkerProcess:
             process.kill()
         if process.stdin is not None:
             process.stdin.close()
+        while process.stdout is not None and await process.stdout.read(_PIECE):
+            pass  # until all is read, asyncio does not see the end
         return await process.wait()
 
 
@@ -203,5 +206,3 @@ def _fail(job: _Job[Any], error: Exception) -> None:
         job.done.set_exception(error)
         # Retrieved here too: one whose task has gone must not complain that nobody looked.
         job.done.exception()
-
-

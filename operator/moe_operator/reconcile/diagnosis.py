@@ -159,7 +159,7 @@ def _model(world: World, plan: Plan) -> Finding | None:
 
 def _directory(world: World) -> Finding | None:
     problem = world.report_problem
-    if problem and problem.reason == Reason.RAY_ADDRESS_REFUSED:
+    if problem and problem.reason in (Reason.RAY_ADDRESS_REFUSED, Reason.RAY_ANSWER_REFUSED):
         return problem
     return problem if world.report_failing_seconds >= DIRECTORY_GRACE_SECONDS else None
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from moe_operator.api import MoEDeployment
-from moe_operator.backends.directory import read_report
-from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayError
-from moe_operator.backends.http import HttpClient
+from moe_operator.backends.directory import Directories
+from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayAnswerRefusedError, RayError
 from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
 from moe_operator.kube.api import KubeApi
 from moe_operator.kube.errors import NameConflictError, SecretError
@@ -24,7 +23,7 @@ class Observer:
     """Where to look. ``clock`` is monotonic, ``now`` is UTC."""
 
     api: KubeApi
-    http: HttpClient
+    directories: Directories
     clusters: ServeClusters
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -97,8 +96,8 @@ class Observer:
         moe = world.moe
         route = (world.core.route_prefix if world.core else None) or moe.route_prefix
         try:
-            report = await read_report(self.http, moe.ray_cluster.serve_url, route, key)
-        except (DirectoryError, RayAddressRefusedError) as error:
+            report = await self.directories.read(moe.ray_cluster.serve_url, route, key)
+        except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
             world = replace(world, report_problem=Finding(error.reason, str(error)))
             return self._without_report(world, memory)
         memory.report_failing(False, self.clock())

@@ -25,7 +25,8 @@ from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.plan import Plan, Step, next_plan, serve_http_options
+from moe_operator.reconcile.plan import Plan, Step, serve_http_options
+from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
@@ -67,6 +68,7 @@ class Reconciler:
     observer: Observer
     events: EventRecorder
     cleanup: Cleanup
+    planner: Planner = field(default_factory=Planner)
     memories: Memories = field(default_factory=Memories)
 
     async def reconcile(self, key: str) -> Result:
@@ -109,14 +111,14 @@ class Reconciler:
         world = await self.observer.observe(moe, memory)
         if world.serve:
             self.cleanup.orphans.note(moe.ray_cluster.dashboard_url, world.serve)
-        # Placing a large model takes seconds: in a thread, since probes and the Lease must not wait for it.
-        plan = await asyncio.to_thread(next_plan, world)
+        decision = await self.planner.decide(world)
+        plan = decision.plan
         live = await self._set_finalizer(world, plan, live, memory)
         outcome, refusal = await self._apply(world, plan, memory)
         now = self.observer.clock()
         world = replace(world, lost=memory.lost(now), edited=memory.edited(now))
         problem = refusal or diagnose(world, plan, outcome.conflict)
-        status = next_status(world, plan, problem)
+        status = next_status(world, plan, problem, decision.balance)
         held = await self._tell(moe, memory, live, status)
         return _result(world, status, held, refused=bool(refusal))
 

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from enum import IntEnum
 from typing import Any
 
+from moe_operator.backends.directory import Directories
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.cluster import ServeClusters
 from moe_operator.errors import LeadershipLostError, OperatorError
@@ -24,9 +25,11 @@ from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.kube.store import ObjectStore
 from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
+from moe_operator.offload.process import WorkerProcess
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
 from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.reconciler import Reconciler
 from moe_operator.runtime.options import LEASE_NAME, Options
 from moe_operator.runtime.watch import watch
@@ -83,8 +86,8 @@ async def _lead(
             return ExitCode.OK
         await ended
     metrics.leading(True)
-    async with HttpClient(options.addresses) as http:
-        controller = _controller(options, client.fenced(elector.check), http, elector, liveness, metrics)
+    async with WorkerProcess() as worker, HttpClient(options.addresses, worker) as http:
+        controller = _controller(options, client.fenced(elector.check), http, worker, elector, liveness, metrics)
         ended = await _first_of(
             elector.hold(),
             controller.run(),
@@ -95,16 +98,22 @@ async def _lead(
 
 
 def _controller(
-    options: Options, client: KubeClient, http: HttpClient, elector: Elector, liveness: Liveness, metrics: Metrics
+    options: Options,
+    client: KubeClient,
+    http: HttpClient,
+    worker: WorkerProcess,
+    elector: Elector,
+    liveness: Liveness,
+    metrics: Metrics,
 ) -> Controller:
     store = ObjectStore()
     api = StoredKube(client, store)
     clusters = ServeClusters(http, elector.check, metrics.serve_written)
-    observer = Observer(api, http, clusters)
+    observer = Observer(api, Directories(http), clusters)
     events = EventRecorder(api, options.identity)
     cleanup = Cleanup(api, observer, events, metrics, options.cleanup_deadline)
     return Controller(
-        reconciler=Reconciler(api, observer, events, cleanup),
+        reconciler=Reconciler(api, observer, events, cleanup, Planner(worker)),
         api=api,
         store=store,
         liveness=liveness,

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from moe_placement.wire.base import WireModel
+from moe_placement.checks import INT32
+from moe_placement.wire.base import MOST_COUNTED, WireModel
+from moe_placement.wire.sizes import MOST_SHARDS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -87,10 +89,10 @@ class DirectoryConfig(WireModel):
         candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
     """
 
-    term: int = Field(default=0, ge=0)
-    revision: int = Field(default=0, ge=0)
-    shards: tuple[ShardRef, ...] = ()
-    slots_per_shard: int = Field(default=0, ge=0)
+    term: int = Field(default=0, ge=0, le=2 * MOST_COUNTED)
+    revision: int = Field(default=0, ge=0, le=2 * MOST_COUNTED)
+    shards: tuple[ShardRef, ...] = Field(default=(), max_length=MOST_SHARDS)
+    slots_per_shard: int = Field(default=0, ge=0, le=INT32)
     spare_slots: int = Field(default=2, ge=1)
     min_copies: int = Field(default=1, ge=1)
     placement: str | None = None

@@ -1,20 +1,24 @@
 """What becomes of every way not to get an answer."""
 
 import asyncio
+import contextlib
 import socket
 import threading
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from aiohttp import web
+from fake_ray import FakeRay, serving
 from test_endpoint import SPELLINGS_OF_LOOPBACK
 from yarl import URL
 
 from moe_operator.backends import http as module
 from moe_operator.backends.addresses import AddressPolicy
-from moe_operator.backends.errors import RayAddressRefusedError, RayUnreachableError
+from moe_operator.backends.budget import ByteBudget
+from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.backends.http import HttpClient
 
 
@@ -176,7 +180,6 @@ async def test_a_library_that_reads_another_host_sends_nothing(
         b"HTTP/1.1 200 OK\r\ninternal secret\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: internal secret\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ninternal secret\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 15\r\n\r\ninternal secret",
         b"HTTP/1.1 200 OK\r\nX: " + b"internal secret" * 1000 + b"\r\n\r\n",
     ],
 )
@@ -193,6 +196,118 @@ async def test_nothing_that_is_said_is_repeated(http: HttpClient, said: bytes) -
     assert "secret" not in found
 
 
-async def test_an_answer_without_an_end_is_told_of(http: HttpClient, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 10)
-    assert "the answer is longer than 10 bytes" in await refusal(http, fake_ray.url)
+def as_text(body: bytes) -> str:
+    """A job, such as a reader of an answer."""
+    return f"{len(body)} {body[:10].decode()}"
+
+
+def answering(fake_ray, body: bytes, declared: bool = True, status: int = 200, **headers: str) -> list[int]:
+    """Have the fake answer this; returns where the number of bytes that it got rid of is counted."""
+    sent = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers=headers)
+        if declared:
+            response.content_length = len(body)
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):
+            for begin in range(0, len(body), 65536):
+                await response.write(body[begin : begin + 65536])
+                sent.append(len(body[begin : begin + 65536]))
+        return response
+
+    fake_ray.override = answer
+    return sent
+
+
+async def read(http: HttpClient, url: str, most: int = 2 * module.SMALL_BYTES, **more: Any) -> tuple[Any, Any]:
+    return await http.read(url, "/state", as_text, most=most, seconds=more.pop("seconds", 5.0), **more)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_an_answer_is_read_to_its_bound_and_no_further(http: HttpClient, fake_ray, declared: bool) -> None:
+    most = 2 * module.SMALL_BYTES
+    for size in (0, 1, module.SMALL_BYTES, module.SMALL_BYTES + 1, most):
+        answering(fake_ray, b"x" * size, declared)
+        assert (await read(http, fake_ray.url))[1] == f"{size} {'x' * min(size, 10)}"
+    for size in (most + 1, 40 * most):
+        sent = answering(fake_ray, b"x" * size, declared)
+        with pytest.raises(RayAnswerRefusedError, match=r"/state answers more than 0.5 MiB.*asked again"):
+            await read(http, fake_ray.url)
+        assert sum(sent) < most + 8 * 2**20  # what the sockets take
+
+
+async def test_of_what_is_no_success_only_the_beginning_is_read(http: HttpClient, fake_ray) -> None:
+    sent = answering(fake_ray, b"x" * 30 * 2**20, status=500)
+    answer, read_out = await read(http, fake_ray.url)
+    assert (answer.status, len(answer.body), read_out) == (500, module.TOLD_BYTES, None)
+    assert sum(sent) < 8 * 2**20
+    answering(fake_ray, b"x" * 2**20, declared=False)
+    assert len((await http.call("PUT", fake_ray.url, "/", seconds=5, body=b"{}")).body) == module.TOLD_BYTES
+
+
+async def test_a_compressed_answer_is_refused_unread(http: HttpClient, fake_ray) -> None:
+    """Of a million zeros a thousand bytes are left."""
+    asked: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers.get("Accept-Encoding"))
+        return web.Response(body=zlib.compress(b"0" * 2**20), headers={"Content-Encoding": "deflate"})
+
+    fake_ray.override = answer
+    with pytest.raises(RayAnswerRefusedError, match="compresses its answers"):
+        await read(http, fake_ray.url)
+    assert asked == ["identity"]
+
+
+async def test_large_answers_of_one_address_take_turns_and_leave_room_for_others(
+    http: HttpClient, fake_ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_large", ByteBudget(4 * module.SMALL_BYTES))
+    released, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        begun.release()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x" * (module.SMALL_BYTES + 1))
+        await released.wait()
+        return response
+
+    fake_ray.override = slow
+    waiting = [asyncio.create_task(read(http, fake_ray.url)) for _ in range(3)]
+    async with asyncio.timeout(5):
+        for _ in waiting:
+            await begun.acquire()
+    other = FakeRay()
+    async with serving(other.handle) as other.url:
+        answering(other, b"y" * (module.SMALL_BYTES + 1))
+        assert (await read(http, other.url))[1].endswith(" yyyyyyyyyy")
+    released.set()
+    assert {result[1] for result in await asyncio.gather(*waiting)} == {f"{module.SMALL_BYTES + 1} xxxxxxxxxx"}
+
+
+async def test_a_server_that_sends_slowly_has_its_own_time_and_not_more(http: HttpClient, fake_ray) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+            await asyncio.sleep(0.1)
+
+    fake_ray.override = slow
+    with pytest.raises(RayUnreachableError, match="no answer within 1 s"):
+        await read(http, fake_ray.url, most=2**25, seconds=1.0)
+
+
+async def test_who_waits_for_room_for_too_long_is_told(
+    http: HttpClient, fake_ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LARGE_WAIT_SECONDS", 0.2)
+    answering(fake_ray, b"x" * (module.SMALL_BYTES + 1))
+    async with http._large.taking("somebody", module.LARGE_BYTES):
+        with pytest.raises(RayUnreachableError, match="other large answers are being read"):
+            await read(http, fake_ray.url)
+        with pytest.raises(RayUnreachableError, match="other large answers are being read"):
+            await http.call("PUT", fake_ray.url, "/", seconds=5, body=b" " * (module.SMALL_BYTES + 1))
+    assert (await read(http, fake_ray.url))[1] is not None

@@ -1,11 +1,13 @@
 """Our applications into what a Ray cluster runs: what is kept, replaced, removed and refused."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moe_operator.backends.serve_rest.config import as_json
 from moe_operator.backends.serve_rest.merge import Change, Conflict, body, merge, owned
 from moe_operator.backends.serve_rest.state import ServeState, parse_state
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
@@ -30,7 +32,7 @@ def state(*configs: Config, **fields: Any) -> ServeState:
         config["name"]: {
             "status": "RUNNING",
             "route_prefix": config.get("route_prefix"),
-            "deployed_app_config": config,
+            "deployed_app_config": json.loads(as_json(config)),
             "source": "declarative",
         }
         for config in configs
@@ -165,7 +167,7 @@ def test_an_application_on_its_way_out_is_not_written_again_but_still_there() ->
 
 def test_fields_beside_the_applications_stay() -> None:
     there = state(SHOP, target_capacity=40.0, proxy_location="HeadOnly", http_options={"port": 9}, proxies={})
-    assert body(there, [SHOP], [Change("a", (), {"port": 1})]) == {
+    assert json.loads(body(there, [SHOP], [Change("a", (), {"port": 1})])) == {
         "target_capacity": 40.0,
         "proxy_location": "HeadOnly",
         "http_options": {"port": 9},
@@ -176,7 +178,7 @@ def test_fields_beside_the_applications_stay() -> None:
 def test_serve_is_started_with_the_options_of_the_first_change_that_has_some() -> None:
     idle = parse_state({"applications": {}})
     changes = [Change("a", (A,)), Change("b", (B,), {"port": 8000})]
-    assert body(idle, [A, B], changes) == {"http_options": {"port": 8000}, "applications": [A, B]}
+    assert json.loads(body(idle, [A, B], changes)) == {"http_options": {"port": 8000}, "applications": [A, B]}
 
 
 @pytest.mark.parametrize(

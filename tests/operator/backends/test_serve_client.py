@@ -53,7 +53,7 @@ async def test_a_configuration_that_serve_refuses_is_told_in_its_words(http, fak
     client = ServeClient(http, fake_ray.url, None)
     await client.read()
     with pytest.raises(RayError, match="1 validation error for ServeDeploySchema") as caught:
-        await client.write({"applications": []})
+        await client.write('{"applications": []}')
     assert caught.value.reason == Reason.DEPLOY_FAILED
     assert len(str(caught.value)) < 700
 
@@ -61,7 +61,7 @@ async def test_a_configuration_that_serve_refuses_is_told_in_its_words(http, fak
 async def test_the_words_of_a_server_that_is_not_known_as_serve_are_not_repeated(http, fake_ray) -> None:
     fake_ray.override = refusing(fake_ray, "an internal secret")
     with pytest.raises(RayError, match="refused the configuration") as caught:
-        await ServeClient(http, fake_ray.url, None).write({"applications": []})
+        await ServeClient(http, fake_ray.url, None).write('{"applications": []}')
     assert "internal" not in str(caught.value)
 
 
@@ -73,7 +73,7 @@ async def test_nor_those_of_another_server_behind_the_same_name(http, fake_ray, 
     async with serving(fake_ray.handle) as elsewhere:
         monkeypatch.setattr(client, "dashboard_url", elsewhere)
         with pytest.raises(RayError, match="refused the configuration") as caught:
-            await client.write({"applications": []})
+            await client.write('{"applications": []}')
     assert "internal" not in str(caught.value)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from moe_operator.backends.errors import (
     DeployRefusedError,
     NotARayDashboardError,
+    RayAnswerRefusedError,
     RayAuthError,
     RayError,
     RayUnreachableError,
     ServeMissingError,
 )
 from moe_operator.backends.http import Answer, HttpClient
-from moe_operator.backends.serve_rest.state import ServeState, parse_state
+from moe_operator.backends.serve_rest.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0
@@ -40,28 +40,33 @@ class ServeClient:
 
     async def read(self) -> ServeState:
         """What Serve runs; RayError says why it cannot be told."""
-        answer = await self._call("GET", READ_SECONDS)
-        if answer.status != 200:
-            raise self._error(answer)
         try:
-            state = parse_state(answer.json())
-        except (ValueError, TypeError, AttributeError) as error:
-            raise self._not_a_dashboard(f"its answer is not Serve's ({_shape(answer)})") from error
+            answer, state = await self.http.read(
+                self.dashboard_url,
+                APPLICATIONS_PATH,
+                read_state,
+                most=MOST_BYTES,
+                seconds=READ_SECONDS,
+                token=self.token,
+            )
+        except StateTooLargeError as error:
+            raise RayAnswerRefusedError(f"what Serve at {self.dashboard_url} answers {error}") from error
+        except ValueError as error:
+            raise self._not_a_dashboard(f"its answer is not Serve's ({error})") from error
+        if state is None:
+            raise self._error(answer)
         self._known_as_serve = answer.peer
         return state
 
-    async def write(self, body: Mapping[str, Any]) -> None:
-        """Replace all declarative applications; RayError says why not."""
-        answer = await self._call("PUT", WRITE_SECONDS, body)
+    async def write(self, body: str) -> None:
+        """Replace all declarative applications by those of ``body``, which is JSON; RayError says why not."""
+        answer = await self.http.call(
+            "PUT", self.dashboard_url, APPLICATIONS_PATH, seconds=WRITE_SECONDS, token=self.token, body=body.encode()
+        )
         if answer.status == 400:
             raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {self._said(answer)}")
         if answer.status != 200:
             raise self._error(answer)
-
-    async def _call(self, method: str, seconds: float, body: Any = None) -> Answer:
-        return await self.http.call(
-            method, self.dashboard_url, APPLICATIONS_PATH, seconds=seconds, token=self.token, json_body=body
-        )
 
     def _said(self, answer: Answer) -> str:
         if answer.peer is None or answer.peer != self._known_as_serve:
@@ -95,7 +100,3 @@ class ServeClient:
             f"spec.runtime.rayCluster.dashboardURL is {self.dashboard_url}, but no Ray dashboard answers there: "
             f"{found}; it is usually port 8265 of Ray's head node"
         )
-
-
-def _shape(answer: Answer) -> str:
-    return "an HTML page" if answer.body.lstrip()[:1] == b"<" else "not the JSON expected"

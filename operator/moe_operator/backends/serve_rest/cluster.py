@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from moe_operator.backends.errors import RayError, StalePlanError
+from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
 from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.errors import OperatorError
+from moe_operator.offload.aside import Aside
 
 FRESH_SECONDS = 0.5
 """A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""
@@ -29,6 +30,8 @@ ABSENT_SECONDS = 1.0
 IDLE_SECONDS = 900.0
 """After which an address, a token or a deployment that nobody asks for is forgotten; what is wanted is asked for each
 minute. To forget one costs a GET, and the memory of what was written."""
+KEPT_BYTES = 24 * 1024 * 1024
+"""Of what all Ray clusters told last."""
 GATHER_SECONDS = 0.1
 """For which a writer waits for more changes: each PUT starts anew the builds of all applications not yet built."""
 
@@ -106,11 +109,29 @@ class _Gate:
         return self._locks.setdefault(cluster, asyncio.Lock())
 
 
+class _Kept:
+    """What is kept of all addresses together: of more than ``KEPT_BYTES`` the states longest unread are let go, and
+    are read anew by whoever asks next."""
+
+    def __init__(self) -> None:
+        self._newest: OrderedDict[int, tuple[_Seen, int]] = OrderedDict()
+
+    def note(self, seen: _Seen) -> None:
+        """``seen`` has a new result."""
+        self._newest.pop(id(seen), None)
+        if isinstance(seen.result, ServeState):
+            self._newest[id(seen)] = seen, seen.result.size
+        while sum(size for _, size in self._newest.values()) > KEPT_BYTES and len(self._newest) > 1:
+            oldest, _ = self._newest.popitem(last=False)[1]
+            oldest.result = None
+
+
 class ServeCluster:
     """The reader and writer of one address; made by ``ServeClusters``."""
 
-    def __init__(self, http: HttpClient, dashboard_url: str, gate: _Gate) -> None:
+    def __init__(self, http: HttpClient, dashboard_url: str, gate: _Gate, kept: _Kept) -> None:
         self._http = http
+        self._kept = kept
         self._dashboard_url = dashboard_url
         self._gate = gate
         self._seen: Recent[str | None, _Seen] = Recent(IDLE_SECONDS)
@@ -118,6 +139,7 @@ class ServeCluster:
         self._writing = asyncio.Lock()
         self._written: Recent[str, _Written] = Recent(IDLE_SECONDS)
         self._attempted: Recent[str, Change] = Recent(IDLE_SECONDS)
+        self._aside = Aside()
 
     async def observe(self, token: str | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
@@ -126,6 +148,7 @@ class ServeCluster:
             if seen.result is None or time.monotonic() - seen.at > FRESH_SECONDS:
                 seen.result = await self._look(token, seen)
                 seen.at = time.monotonic()
+                self._kept.note(seen)
             result = seen.result
         if isinstance(result, RayError):
             # A new one each time: a shared exception would collect the traceback of every task that raises it.
@@ -193,7 +216,7 @@ class ServeCluster:
         client = self._client(token)
         controller = (await self._read_surely(client, self._seen.get(token))).controller
         async with self._gate.lock(controller or self._dashboard_url):
-            state = await client.read()
+            state = await self._read(client)
             if state.controller != controller:
                 raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
             stale = [request for request in batch if request.is_stale(state)]
@@ -210,7 +233,7 @@ class ServeCluster:
             self._note_written(state, request.change, outcome)
             request.done.set_result(outcome)
 
-    async def _put(self, client: ServeClient, config: Mapping[str, Any]) -> None:
+    async def _put(self, client: ServeClient, config: str) -> None:
         self._gate.may_write()
         written = False
         try:
@@ -220,17 +243,28 @@ class ServeCluster:
             self._seen.clear()
             self._gate.on_write(written)
 
-    @staticmethod
-    async def _read_surely(client: ServeClient, before: _Seen | None) -> ServeState:
+    async def _read(self, client: ServeClient) -> ServeState:
+        """Read, unless the address is left alone for what it answered."""
+        if self._aside.why is not None:
+            raise RayAnswerRefusedError(self._aside.why)
+        try:
+            state = await client.read()
+        except RayAnswerRefusedError as error:
+            self._aside.put(str(error))
+            raise
+        self._aside.clear()
+        return state
+
+    async def _read_surely(self, client: ServeClient, before: _Seen | None) -> ServeState:
         """Read; where no Serve seems to run, and the look ``before`` did not say so, look twice.
 
         Ray answers with an empty list also when it fails to find a running controller for a moment. A plan made from
         that would begin anew, and a PUT would delete whatever foreign applications there are.
         """
-        state = await client.read()
+        state = await self._read(client)
         if not state.controller and not (before and before.absent):
             await asyncio.sleep(ABSENT_SECONDS)
-            state = await client.read()
+            state = await self._read(client)
         return state
 
     def _outcome(self, state: ServeState, merged: Merge, change: Change) -> Outcome:
@@ -288,9 +322,10 @@ class ServeClusters:
     ) -> None:
         self._http = http
         self._gate = _Gate(may_write, on_write)
+        self._kept = _Kept()
         self._clusters: Recent[str, ServeCluster] = Recent(IDLE_SECONDS)
 
     def at(self, dashboard_url: str) -> ServeCluster:
         """The cluster at this address; what stands here about it is forgotten when nobody asks any more."""
         address = dashboard_url.rstrip("/")
-        return self._clusters.get_or_make(address, lambda: ServeCluster(self._http, address, self._gate))
+        return self._clusters.get_or_make(address, lambda: ServeCluster(self._http, address, self._gate, self._kept))

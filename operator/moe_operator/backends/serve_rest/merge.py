@@ -6,12 +6,14 @@ with the applications of the deployments that changed replaced and everything el
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_operator.backends.serve_rest.state import Application, ServeState, route_of
-from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_operator.backends.serve_rest.config import as_json
+from moe_operator.backends.serve_rest.state import Application, ServeState, is_ours, route_of
+from moe_placement.wire.applications import CORE_IMPORT_PATH
 
 Config = Mapping[str, Any]
 
@@ -82,12 +84,8 @@ def owned(state: ServeState, core: str) -> dict[str, Application]:
     return {
         name: application
         for name, application in state.applications.items()
-        if belongs(name, core) and (application.config is None or _is_ours(application.config))
+        if belongs(name, core) and (application.config is None or is_ours(application.config))
     }
-
-
-def _is_ours(config: Config) -> bool:
-    return config.get("import_path") in (CORE_IMPORT_PATH, SHARD_IMPORT_PATH)
 
 
 def merge(state: ServeState, changes: Sequence[Change]) -> Merge:
@@ -101,7 +99,7 @@ def merge(state: ServeState, changes: Sequence[Change]) -> Merge:
             conflicts[change.core] = conflict
             continue
         for name, config in list(wanted.items()):
-            if belongs(name, change.core) and _is_ours(config) and name not in change.names:
+            if belongs(name, change.core) and is_ours(config) and name not in change.names:
                 del wanted[name]
         wanted.update((application["name"], application) for application in change.applications)
     return Merge(tuple(wanted.values()), wanted != submitted, conflicts)
@@ -110,7 +108,7 @@ def merge(state: ServeState, changes: Sequence[Change]) -> Merge:
 def _conflict(state: ServeState, wanted: Mapping[str, Config], change: Change) -> Conflict | None:
     for name in change.names & state.applications.keys():
         config = state.applications[name].config
-        if config is not None and not _is_ours(config):
+        if config is not None and not is_ours(config):
             return Conflict(None, name)
     others = [other for other in _routes(state, wanted) if not belongs(other.application, change.core)]
     for application in change.applications:
@@ -190,8 +188,10 @@ def _by_name(value: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> dict[str, Any]:
+def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> str:
     """The body of the PUT: the applications, and the options beside them as they are."""
     wanted = next((change.http_options for change in changes if change.http_options), None)
     start = {"http_options": wanted} if wanted and not state.controller else {}
-    return {**state.options, **start, "applications": list(applications)}
+    options = json.dumps({**state.options, **start})
+    listed = f'"applications":[{",".join(map(as_json, applications))}]'
+    return f"{options[:-1]},{listed}}}" if options != "{}" else f"{{{listed}}}"

@@ -1,0 +1,36 @@
+"""What costs everybody and leads nowhere is left alone for a while, which grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FIRST_SECONDS = 10.0
+CAP_SECONDS = 300.0
+"""For which one that was mended waits at most until that is noticed."""
+
+
+@dataclass(slots=True)
+class Aside:
+    """Of one address, or one object. ``clock`` is monotonic."""
+
+    clock: Callable[[], float] = time.monotonic
+    _why: str = ""
+    _until: float = float("-inf")
+    _times: int = 0
+
+    @property
+    def why(self) -> str | None:
+        """In the words of the last time why it is left alone now; None if it is not."""
+        return self._why if self.clock() < self._until else None
+
+    def put(self, why: str) -> None:
+        """Leave it alone, for longer than the last time."""
+        self._why = why
+        self._until = self.clock() + min(CAP_SECONDS, FIRST_SECONDS * 2.0 ** min(self._times, 16))
+        self._times += 1
+
+    def clear(self) -> None:
+        """It went well."""
+        self._until, self._times = float("-inf"), 0

@@ -1,0 +1,74 @@
+"""Where a decision is computed: of little here and now, of much in the worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from moe_operator.api import Reason
+from moe_operator.backends.serve_rest.merge import owned
+from moe_operator.backends.serve_rest.recent import Recent
+from moe_operator.offload.aside import Aside
+from moe_operator.offload.errors import JobTooHeavyError
+from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.reconcile.decision import Decision, decide
+from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.world import Finding, World
+
+FEW_COPIES = 2048
+"""Of experts over all layers: they are placed within a tenth of a second, on a busy machine too."""
+SHORT_TEXT = 16384
+"""Characters of the placements and configurations that are read on the way."""
+PLANNING = Bounds(processor_seconds=30.0, seconds=60.0)
+"""Of one decision: 61 x 512 experts are placed on 512 shards within 3 s."""
+FORGET_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Without a ``worker`` everything is computed here."""
+
+    worker: WorkerProcess | None = None
+    _aside: Recent[str, Aside] = field(default_factory=lambda: Recent(FORGET_SECONDS))
+
+    async def decide(self, world: World) -> Decision:
+        """What ``decide`` says of the world; where that takes too much, that it does, and nothing is changed.
+
+        Raises:
+            JobLostError: the worker process ended under it.
+        """
+        if self.worker is None or not _is_of_size(world):
+            return decide(world)
+        aside = self._aside.get_or_make(world.moe.key, Aside)
+        if aside.why is None:
+            try:
+                decision = await self.worker.run(world.moe.ray_cluster.dashboard_url, PLANNING, decide, _needed(world))
+            except JobTooHeavyError as error:
+                aside.put(str(error))
+            else:
+                aside.clear()
+                return decision
+        return Decision(Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, aside.why or "")))
+
+
+def _is_of_size(world: World) -> bool:
+    facts = [facts for facts in (world.facts, world.candidate.model if world.candidate else None) if facts]
+    copies = world.moe.spec.experts.copies.min * max((each.layers * each.experts for each in facts), default=0)
+    texts = [world.report.placement or "", world.report.traffic.load or ""] if world.report else []
+    read = sum(map(len, texts)) + sum(map(len, world.applications)) * 8 + len(world.target.placement or "")
+    return copies > FEW_COPIES or read > SHORT_TEXT
+
+
+def _needed(world: World) -> World:
+    """Without what runs beside the deployment, which may be much."""
+    if world.serve is None:
+        return world
+    return replace(world, serve=replace(world.serve, applications=owned(world.serve, world.core_name), options={}))
+
+
+def _too_heavy(world: World, why: str) -> Finding:
+    size = f"{world.facts.layers} layers of {world.facts.experts} experts" if world.facts else "what runs"
+    return Finding(
+        Reason.PLACEMENT_TOO_LARGE,
+        f"placing {size} on {world.moe.spec.experts.shards} shards {why}: use fewer shards or fewer copies; it is "
+        "tried again after a while",
+    )

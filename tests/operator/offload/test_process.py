@@ -1,0 +1,163 @@
+"""The worker process: what its jobs may take, and that whatever they do to it the next one finds it working."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import offload_jobs as jobs
+import psutil
+import pytest
+
+from moe_operator.backends.serve_rest.state import read_state
+from moe_operator.offload.child import NICENESS
+from moe_operator.offload.errors import JobLostError, JobTooHeavyError
+from moe_operator.offload.process import Bounds, WorkerProcess
+
+COMMAND = (jobs.__file__,)
+BOUNDS = Bounds(processor_seconds=5.0, seconds=20.0)
+MEMORY = 64 * 2**20
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[WorkerProcess]:
+    async with WorkerProcess(MEMORY, COMMAND) as made:
+        yield made
+
+
+async def run(worker: WorkerProcess, job: Any, *arguments: Any, bounds: Bounds = BOUNDS, owner: str = "me") -> Any:
+    return await worker.run(owner, bounds, job, *arguments)
+
+
+def gone(pid: int, seconds: float = 10.0) -> bool:
+    """Whether the process ends in time."""
+    until = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+async def test_a_job_is_computed_in_a_process_of_its_own_that_gives_way(worker: WorkerProcess) -> None:
+    assert worker.pid is None
+    assert await run(worker, jobs.double, 21) == 42
+    pid = worker.pid
+    assert await run(worker, jobs.say, "to standard error") == pid != os.getpid()
+    assert await run(worker, jobs.priority) == min(19, os.nice(0) + NICENESS)
+    assert len(await run(worker, jobs.much, 5)) == 5 * 2**20
+    assert worker.pid == pid
+
+
+async def test_the_operators_own_jobs_are_known_there() -> None:
+    async with WorkerProcess() as worker:
+        state = await run(worker, read_state, b'{"applications": {"a": {"status": "RUNNING"}}}')
+        assert state == read_state(b'{"applications": {"a": {"status": "RUNNING"}}}')
+        with pytest.raises(ValueError, match="an HTML page"):
+            await run(worker, read_state, b" <html>")
+        with pytest.raises(KeyError):
+            await run(worker, os.getcwd)
+
+
+async def test_what_a_job_raises_is_raised_here(worker: WorkerProcess) -> None:
+    with pytest.raises(ValueError, match="salt is refused"):
+        await run(worker, jobs.refuse, "salt")
+    with pytest.raises(RuntimeError, match="OddError: 1 is not 2"):
+        await run(worker, jobs.refuse_oddly)
+    with pytest.raises(RecursionError):
+        await run(worker, jobs.recurse)
+    assert await run(worker, jobs.double, 1) == 2
+
+
+@pytest.mark.parametrize(
+    ("job", "argument", "bounds", "error", "says"),
+    [
+        (jobs.spin, 60.0, Bounds(1.0, 20.0), JobTooHeavyError, "took more than 1 s"),
+        (jobs.nap, 60.0, Bounds(1.0, 1.5), JobTooHeavyError, "was not done within 2 s"),
+        (jobs.fill, 80, BOUNDS, JobTooHeavyError, "took more than 64 MiB of memory"),
+        (jobs.die, signal.SIGKILL, BOUNDS, JobLostError, "ended with -9"),
+        (jobs.die, signal.SIGSEGV, BOUNDS, JobLostError, "ended with -11"),
+        (jobs.much, 25, BOUNDS, JobLostError, "a reply of"),
+    ],
+)
+async def test_a_job_that_breaks_it_is_told_of_and_the_next_finds_a_working_process(
+    worker: WorkerProcess, job: Any, argument: Any, bounds: Bounds, error: type[Exception], says: str
+) -> None:
+    assert await run(worker, jobs.double, 1) == 2
+    before = worker.pid
+    broken = asyncio.create_task(run(worker, job, argument, bounds=bounds))
+    following = asyncio.create_task(run(worker, jobs.double, 4, owner="another"))
+    with pytest.raises(error, match=says):
+        await broken
+    assert await following == 8
+    assert worker.pid != before
+    assert gone(before)
+
+
+async def test_nobody_waits_for_more_than_one_job_of_each_other_owner(worker: WorkerProcess) -> None:
+    await run(worker, jobs.double, 1)
+    order: list[str] = []
+
+    async def note(name: str, seconds: float) -> None:
+        await run(worker, jobs.nap, seconds, owner=name[0])
+        order.append(name)
+
+    many = [asyncio.create_task(note(f"a{number}", 0.1)) for number in range(5)]
+    await asyncio.sleep(0)
+    little = asyncio.create_task(note("b", 0.0))
+    await asyncio.gather(*many, little)
+    assert order.index("b") <= 2
+
+
+async def test_a_job_that_nobody_waits_for_any_more_is_not_begun(worker: WorkerProcess) -> None:
+    first = asyncio.create_task(run(worker, jobs.nap, 0.5))
+    given_up = asyncio.create_task(run(worker, jobs.die, signal.SIGKILL))
+    await asyncio.sleep(0.1)
+    given_up.cancel()
+    assert await first == "rested"
+    pid = worker.pid
+    assert await run(worker, jobs.double, 2) == 4
+    assert worker.pid == pid
+
+
+async def test_it_ends_with_whoever_used_it() -> None:
+    async with WorkerProcess(MEMORY, COMMAND) as worker:
+        await run(worker, jobs.double, 1)
+        pid = worker.pid
+        waiting = asyncio.create_task(run(worker, jobs.nap, 60.0, bounds=Bounds(60.0, 60.0)))
+        await asyncio.sleep(0.1)
+    assert gone(pid)
+    assert await asyncio.wait([waiting], timeout=5)
+    assert waiting.cancelled()
+
+
+PARENT = """
+    import asyncio, sys
+    sys.path.insert(0, sys.argv[1])
+    import offload_jobs as jobs
+    from moe_operator.offload.process import Bounds, WorkerProcess
+
+    async def main():
+        async with WorkerProcess(2**26, (jobs.__file__,)) as worker:
+            await worker.run("me", Bounds(60, 60), jobs.double, 1)
+            print(worker.pid, flush=True)
+            await worker.run("me", Bounds(60, 60), jobs.spin, 60.0)
+
+    asyncio.run(main())
+"""
+
+
+def test_it_dies_with_its_parent_in_the_middle_of_a_job() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(PARENT), str(Path(jobs.__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)
+        assert psutil.pid_exists(pid)
+        parent.kill()
+    assert gone(pid)
