@@ -20,7 +20,7 @@ from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED,
 from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
 
-MEMORY_BYTES = 144 * 1024 * 1024
+MEMORY_BYTES = 112 * 1024 * 1024
 """That a job may use, beside the 45 MB of the process itself. Together with the operator's own process it is within
 350 MB."""
 _PIECE = 256 * 1024
