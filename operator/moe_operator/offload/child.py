@@ -13,6 +13,7 @@ import pickle
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,7 +102,8 @@ def _work(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, An
 
 
 def _portable(error: Exception) -> Exception:
-    """Without its traceback, which no pickle carries; as text where the error itself cannot be pickled."""
+    """With its traceback, which no pickle carries, as a note; as text where the error itself cannot be pickled."""
+    error.add_note("".join(["in the worker process:\n", *traceback.format_tb(error.__traceback__)]))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  # whatever an error's own constructor raises

@@ -66,8 +66,9 @@ async def test_the_operators_own_jobs_are_known_there() -> None:
 
 
 async def test_what_a_job_raises_is_raised_here(worker: WorkerProcess) -> None:
-    with pytest.raises(ValueError, match="salt is refused"):
+    with pytest.raises(ValueError, match="salt is refused") as caught:
         await run(worker, jobs.refuse, "salt")
+    assert "in refuse" in caught.value.__notes__[0]
     with pytest.raises(RuntimeError, match="OddError: 1 is not 2"):
         await run(worker, jobs.refuse_oddly)
     with pytest.raises(RecursionError):

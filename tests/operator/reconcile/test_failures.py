@@ -15,6 +15,7 @@ from moe_operator.backends.errors import RayUnreachableError, StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
+from moe_operator.reconcile import planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
@@ -64,7 +65,7 @@ async def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "next_plan", broken)
+        patched.setattr(planner, "decide", broken)
         for _ in range(passes):
             with pytest.raises(type(error)):
                 await bench.work(seconds=5.0)
