@@ -179,9 +179,16 @@ def _read_keys(path: Path | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        keys = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        lines = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise UsageError(f"--api-key-file {path}: {error.strerror}") from error
+    keys = tuple(line.strip() for line in lines if line.strip())
+    for number, line in enumerate(lines, start=1):
+        if not (line.strip().isascii() and line.strip().isprintable()):
+            raise UsageError(
+                f"--api-key-file {path}: the key in line {number} has a character that clients cannot send in a "
+                "header; use letters, digits and signs of ASCII"
+            )
     if not keys:
         raise UsageError(f"--api-key-file {path}: has no key in it; write one a line")
     return keys

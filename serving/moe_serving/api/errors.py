@@ -53,6 +53,17 @@ class RequestTooLargeError(InvalidRequestError):
         super().__init__(f"the body is larger than {limit >> 20} MiB; send less in one request")
 
 
+class RequestTimeoutError(InvalidRequestError):
+    """A body that does not come; the connection is closed, since the rest of it could not be told from a request."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"Connection": "close"}
+
+
 class ContextLengthError(InvalidRequestError):
     """Prompt and completion do not fit the model's context."""
 

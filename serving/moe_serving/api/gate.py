@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.report import INTERNAL_REPORT_PATH
-from moe_serving.api.errors import ApiError, RequestTooLargeError
+from moe_serving.api.errors import ApiError, RequestTimeoutError, RequestTooLargeError
 from moe_serving.api.keys import check_key
 from moe_serving.api.service import Service
 
 MAX_BODY_BYTES = 16 << 20
 """A million token ids are 7 MB of JSON, as many words of text are less."""
+
+IDLE_S = 30.0
+"""A body that brings nothing for so long is given up: whoever sends it has gone, or holds the connection on purpose."""
+TOTAL_S = 300.0
+"""For a whole body, however steadily it drips: 16 MiB at 56 KB a second."""
 
 _OPEN = ("/healthz", "/metrics")
 """For whoever probes and scrapes."""
@@ -66,17 +73,34 @@ async def _read(scope: Scope, receive: Receive) -> bytes:
 
     Raises:
         RequestTooLargeError: it is larger than ``MAX_BODY_BYTES``, or says so.
+        RequestTimeoutError: nothing of it came for ``IDLE_S``, or not all within ``TOTAL_S``.
         ClientDisconnect: the client went away before its end.
     """
     told = Request(scope).headers.get("content-length", "")
     if told.isdecimal() and int(told) > MAX_BODY_BYTES:
         raise RequestTooLargeError(MAX_BODY_BYTES)
     body = bytearray()
-    async for part in Request(scope, receive).stream():
+    end = asyncio.get_running_loop().time() + TOTAL_S
+    async for part in Request(scope, _within(end, receive)).stream():
         body += part
         if len(body) > MAX_BODY_BYTES:
             raise RequestTooLargeError(MAX_BODY_BYTES)
     return bytes(body)
+
+
+def _within(end: float, receive: Receive) -> Receive:
+    """``receive`` that raises RequestTimeoutError when nothing comes for ``IDLE_S``, or before ``end``."""
+
+    async def receive_in_time() -> Message:
+        left = end - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(min(IDLE_S, left)):
+                return await receive()
+        except TimeoutError:
+            missed = f"nothing of the body came for {IDLE_S:g} s" if left > IDLE_S else f"no end came in {TOTAL_S:g} s"
+            raise RequestTimeoutError(f"the body is not complete, and {missed}; send the request again") from None
+
+    return receive_in_time
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

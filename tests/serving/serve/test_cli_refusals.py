@@ -45,6 +45,21 @@ def test_arguments(capsys, arguments, message) -> None:
     assert message in refusal(capsys, *arguments)
 
 
+@pytest.mark.parametrize("line", ["schlüssel".encode(), b"\xff\xfe", b"a\x00b", "a\u00a0b".encode()], ids=repr)
+def test_a_key_that_no_client_could_show(capsys, tmp_path, line) -> None:
+    """It would be accepted here and never match."""
+    keys = tmp_path / "keys"
+    keys.write_bytes(b"good\n\n" + line + b"\n")
+    said = refusal(capsys, "--model", str(TINY), "--api-key-file", str(keys))
+    assert "the key in line 3 has a character that clients cannot send" in said
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes(b"\xef\xbb\xbfsk-1\r\nsk-2\r\n")
+    assert cli._read_keys(keys) == ("sk-1", "sk-2")
+
+
 def test_a_port_in_use(capsys) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
