@@ -6,24 +6,24 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+from moe_serving.checkpoint.rope import rope_fields
+
 
 def longest_context(config: Mapping[str, Any], positions: int) -> int:
     """Tokens of the longest sequence.
 
-    Model cards say how to go on beyond the length of the training: add YaRN's (or linear) scaling by a factor, and
-    leave ``max_position_embeddings`` as it is. Where that field has the longer length already, it holds. Other scalings
-    (dynamic, llama3, longrope) have theirs in it.
+    Model cards say how to go on beyond the length of the training: add YaRN's (or linear, or dynamic) scaling by a
+    factor, and leave ``max_position_embeddings`` as it is. Where that field has the longer length already, it holds.
+    Other scalings (llama3, longrope) have theirs in it.
 
     Args:
         config: ``config.json``.
         positions: its ``max_position_embeddings``.
     """
-    scaling = config.get("rope_parameters") or config.get("rope_scaling")
-    if not isinstance(scaling, Mapping):
-        return positions
+    _, scaling = rope_fields(config)
     kind = scaling.get("rope_type", scaling.get("type"))
     factor = scaling.get("factor")
-    if kind not in ("yarn", "linear") or not _is_number(factor):
+    if kind not in ("yarn", "linear", "dynamic") or not _is_number(factor):
         return positions
     trained = scaling.get("original_max_position_embeddings") if kind == "yarn" else None
     # One outside of the scaling's own fields goes before, as it does in transformers.

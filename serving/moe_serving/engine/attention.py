@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from moe_serving.checkpoint import ModelError
 from moe_serving.engine.cache import KeyValueCache
 
 PACKED_ATTENTION = "moe_serving_packed"
+
+_WITHOUT_EFFECT = ("sliding_window", "dropout", "position_ids", "use_cache", "output_router_logits")
+"""Keywords of transformers' attention that this one heeds, or that change nothing of it. Any other (sinks, soft caps,
+a bias) would be left out, and tokens be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,11 @@ def packed_attention(
 
     A family says by argument or by attribute of its module whether a layer's attention reaches back only
     ``sliding_window`` tokens (0 or None: all the way).
+
+    Raises:
+        ModelError: UnsupportedArchitecture, the family asks for something that this function would leave out.
     """
+    _check_arguments(module, attention_mask, kwargs)
     window = kwargs.get("sliding_window", getattr(module, "sliding_window", None)) or None
     layer: Any = module.layer_idx
     keys, values = packed.cache.keys[layer], packed.cache.values[layer]
@@ -77,6 +86,20 @@ def packed_attention(
             window,
         )
     return out.unsqueeze(0), None
+
+
+def _check_arguments(module: nn.Module, attention_mask: Tensor | None, arguments: dict[str, Any]) -> None:
+    unknown = sorted(name for name, value in arguments.items() if name not in _WITHOUT_EFFECT and value is not None)
+    if attention_mask is not None:
+        unknown.append("attention_mask")
+    if arguments.get("dropout"):
+        unknown.append("dropout")
+    if unknown:
+        raise ModelError(
+            "UnsupportedArchitecture",
+            f"{type(module).__name__} of transformers asks its attention for {', '.join(unknown)}, which is not "
+            "supported",
+        )
 
 
 def _attend_one(query: Tensor, keys: Tensor, values: Tensor, scaling: float, window: int | None) -> Tensor:
@@ -109,6 +132,13 @@ def _causal_mask(count: int, length: int, window: int | None, device: torch.devi
     """bool ``[count, length]``: the last ``count`` of ``length`` tokens see themselves and what is before, in reach."""
     visible = torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)
     return visible if window is None else visible.triu(length - count - window + 1)
+
+
+def exclude_planned_kernels() -> None:
+    """Keep torch from attention kernels that plan anew for each key length: cuDNN's, which it prefers for 16 bits, take
+    42 ms for every length not seen before, and each step brings new ones. For all of the process.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

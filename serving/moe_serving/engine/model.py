@@ -24,10 +24,11 @@ from transformers.utils import logging as transformers_logging
 
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
-from moe_serving.engine.attention import PACKED_ATTENTION
-from moe_serving.engine.cache import CacheShape
+from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, Span, exclude_planned_kernels
+from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.rope import SequenceRope
 
 REMOTE_EXPERTS = "moe_serving_remote"
 """Name of our function in transformers' experts interface."""
@@ -45,6 +46,7 @@ class AttentionModel:
     Attributes:
         end_token_ids: the model's own end-of-sequence tokens.
         max_context: longest sequence in tokens.
+        rope: to be told of each step, where frequencies depend on a sequence's length.
     """
 
     module: PreTrainedModel
@@ -52,6 +54,7 @@ class AttentionModel:
     end_token_ids: frozenset[int]
     vocabulary: int
     max_context: int
+    rope: SequenceRope | None
     dtype: torch.dtype
     device: torch.device
 
@@ -67,19 +70,24 @@ def load_attention_model(path: str | Path, dtype: str, device: str, experts: Exp
     Raises:
         ModelError: the checkpoint cannot be served.
     """
+    exclude_planned_kernels()
     checkpoint = Checkpoint.open(path)
     torch_dtype: torch.dtype = getattr(torch, checkpoint.served_dtype(dtype))
     torch_device = torch.device(device)
     config = _read_config(checkpoint)
     module = _build(checkpoint, config, torch_dtype)
     nn.Module.to(module, torch_device)
+    shape = _cache_shape(config)
+    _connect(module, checkpoint, _NoExperts())
+    _try_out(module, shape, checkpoint)
     _connect(module, checkpoint, experts)
     return AttentionModel(
         module=module,
-        cache_shape=_cache_shape(config),
+        cache_shape=shape,
         end_token_ids=end_token_ids(checkpoint.path, config),
         vocabulary=config.vocab_size,
         max_context=checkpoint.config.max_context,
+        rope=SequenceRope.of(module),
         dtype=torch_dtype,
         device=torch_device,
     )
@@ -96,18 +104,26 @@ def _read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
 
 def _build(checkpoint: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    state = _read_without_experts(checkpoint)
     module: PreTrainedModel
     with _without_expert_weights(_experts_class(checkpoint.config.family)), _without_progress_bars():
-        module, info = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=_read_without_experts(checkpoint),
-            dtype=dtype,
-            attn_implementation=PACKED_ATTENTION,
-            experts_implementation=REMOTE_EXPERTS,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        try:
+            module, info = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                dtype=dtype,
+                attn_implementation=PACKED_ATTENTION,
+                experts_implementation=REMOTE_EXPERTS,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+            raise ModelError(
+                "ConfigInvalid",
+                f"{checkpoint.path / 'config.json'}: transformers cannot build the model of it: "
+                f"{type(error).__name__}: {error}",
+            ) from error
     _check_loaded(checkpoint, info)
     return module
 
@@ -190,6 +206,43 @@ def _connect(module: PreTrainedModel, checkpoint: Checkpoint, client: ExpertsCli
     for layer, part in enumerate(experts):
         setattr(part, _LAYER, layer)
         setattr(part, _CLIENT, client)
+
+
+class _NoExperts:
+    """An ``ExpertsClient`` that adds nothing."""
+
+    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+        return torch.zeros_like(hidden)
+
+
+@torch.inference_mode()
+def _try_out(module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint) -> None:
+    """One packed step of two sequences: what a configuration makes of a family shows now, not with the first request.
+
+    Raises:
+        ModelError: the model asks for something that is not supported, or transformers cannot compute it.
+    """
+    cache = KeyValueCache(shape, 3, module.dtype, module.device)
+    rows = torch.arange(3, device=module.device)
+    cache.begin_step(rows)
+    try:
+        output = module(
+            input_ids=torch.zeros_like(rows)[None],
+            position_ids=torch.tensor([[0, 1, 0]], device=module.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=rows,
+            packed=PackedStep(cache, [Span(0, 2, 0, 2), Span(2, 1, 2, 1)]),
+        )
+        _ = output.logits[0]
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            "UnsupportedArchitecture",
+            f"{checkpoint.path / 'config.json'}: a first step of the model fails in transformers: "
+            f"{type(error).__name__}: {error}",
+        ) from error
 
 
 def _forward_experts(module: nn.Module, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from moe_serving.engine.attention import PackedStep, Span
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.model import AttentionModel
 from moe_serving.engine.penalty import RepetitionPenalty
+from moe_serving.engine.rope import seen_length
 from moe_serving.engine.sampler import choose_tokens
 from moe_serving.engine.scheduler import Chunk
 
@@ -43,6 +44,7 @@ class ModelRunner:
         positions: list[int] = []
         rows: list[int] = []
         spans: list[Span] = []
+        seen: list[int] = []
         last: list[int] = []
         for chunk in chunks:
             sequence = chunk.sequence
@@ -51,8 +53,11 @@ class ModelRunner:
             ids += sequence.token_ids[begin:end]
             positions += range(begin, end)
             rows += sequence.rows[begin:end]
+            seen += (seen_length(position, len(sequence.request.prompt_ids)) for position in range(begin, end))
             if chunk.samples:
                 last.append(len(ids) - 1)
+        if self._model.rope is not None:
+            self._model.rope.begin_step(seen)
         self.cache.begin_step(self._tensor(rows))
         output = self._model.module(
             input_ids=self._tensor(ids).unsqueeze(0),

@@ -9,7 +9,8 @@ import pytest
 import torch
 from reference import CONFIGS, build_checkpoint, build_tokenizer, reference_model
 from safetensors.torch import load_file, save_file
-from transformers.models.mixtral.modeling_mixtral import MixtralExperts
+from transformers.models.mixtral import modeling_mixtral
+from transformers.models.mixtral.modeling_mixtral import MixtralAttention, MixtralExperts
 
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.engine.ends import end_token_ids
@@ -149,3 +150,62 @@ def test_private_memory_has_no_room_for_experts(checkpoint_of, tmp_path):
     grown = int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
     rest = sum(entry.end - entry.begin for entry in Checkpoint.open(large).tensors.values()) - experts
     assert grown < rest + 0.1 * experts, f"{grown / 1e6:.0f} MB for {rest / 1e6:.0f} MB of weights"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"s_aux": torch.zeros(4)}, "s_aux"),
+        ({"softcap": 30.0, "position_bias": torch.zeros(1)}, "position_bias, softcap"),
+    ],
+)
+def test_what_a_family_asks_of_attention_and_would_not_get_is_an_error_at_load(checkpoint_of, arguments, named):
+    class Asking(MixtralAttention):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **{**kwargs, **arguments})
+
+    def build(*args, **kwargs):
+        return Asking(*args, **kwargs)
+
+    path = checkpoint_of("mixtral")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(modeling_mixtral, "MixtralAttention", build)
+        with pytest.raises(ModelError, match=f"Asking of transformers asks its attention for {named}, which") as caught:
+            load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    assert caught.value.reason == "UnsupportedArchitecture"
+
+
+def test_keywords_without_a_value_ask_for_nothing(checkpoint_of):
+    with pytest.MonkeyPatch.context() as patched:
+        original = MixtralAttention.forward
+        patched.setattr(MixtralAttention, "forward", lambda self, *a, **k: original(self, *a, s_aux=None, **k))
+        path = checkpoint_of("mixtral")
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+
+
+def test_a_configuration_that_fails_only_in_a_step_is_told_at_load(tmp_path):
+    path = build_checkpoint("qwen2_moe", tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    layer_types = ["full_attention", "chunked_attention", "full_attention", "full_attention"]
+    (path / "config.json").write_text(json.dumps({**config, "layer_types": layer_types}))
+    with pytest.raises(ModelError, match=r"config.json: .*chunked_attention") as caught:
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+    assert caught.value.reason in ("UnsupportedArchitecture", "ConfigInvalid")
+
+
+def test_a_configuration_that_transformers_cannot_build_is_told_in_words(tmp_path):
+    path = build_checkpoint("mixtral", tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"config.json: transformers cannot build the model of it: TypeError"):
+        load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
+
+
+def test_attention_kernels_that_plan_for_each_length_are_excluded(checkpoint_of):
+    """torch's own switch, which it asks on any device; how long plans take can be seen on a GPU only."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    path = checkpoint_of("mixtral")
+    load_attention_model(path, "bfloat16", "cpu", LocalExperts(path, "bfloat16", "cpu"))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
