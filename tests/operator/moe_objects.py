@@ -14,7 +14,7 @@ from moe_dev.operator_process import OperatorProcess
 
 JsonObject = dict[str, Any]
 # For a loaded machine; what is asked for is seconds.
-SOON = 30.0
+SOON = 90.0
 # A kubectl costs a tenth of a second of processor time, which what is waited for may need itself.
 POLL = 0.5
 # Promised: what is wrong is a condition, and what is deleted is gone, within so many seconds.

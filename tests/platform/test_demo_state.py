@@ -72,4 +72,4 @@ def test_stop_ends_the_holder_and_waits(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert stop(tmp_path) == 0
-        assert holder.wait(10) == -signal.SIGTERM
+        assert holder.wait(60) == -signal.SIGTERM

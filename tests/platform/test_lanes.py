@@ -15,7 +15,7 @@ from moe_dev.lanes.imports import Imports
 from moe_dev.lanes.run import closing_line
 from moe_dev.paths import CLONE
 
-RUN_SECONDS = 120.0
+RUN_SECONDS = 250.0
 
 
 def write(folder: Path, **files: str) -> None:

@@ -16,7 +16,7 @@ from moe_dev.processes import PORTS, Guarded, HopelessError, ProcessError, free_
 OWNER = Path(__file__).with_name("owner.py")
 HACK = Path(__file__).parents[2] / "hack"
 # guard's poll, its grace and the kernel's time for a hundred exits on a busy machine.
-GONE_SECONDS = 30.0
+GONE_SECONDS = 60.0
 
 
 def alive(pids: list[int]) -> list[str]:

@@ -50,7 +50,7 @@ from moe_serving.routing.verify import LayerVerifier
 from moe_serving.wire.transport import SocketFabric
 
 NODE = "local"
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["moe_serving.experts.shard"])

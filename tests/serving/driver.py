@@ -14,7 +14,7 @@ from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 Tokens = tuple[int, ...]
 

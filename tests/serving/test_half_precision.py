@@ -12,7 +12,7 @@ import torch
 from cluster import LocalCluster
 from reference import prompts
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from moe_placement.wire.applications import AttentionConfig
 from moe_serving.engine.model import load_attention_model
@@ -35,9 +35,8 @@ Asked = list[tuple[Tokens, Tokens]]
 def test_distance_to_float32(request, checkpoint_of, variant, dtype):
     path = request.getfixturevalue("tiny") if variant == "tiny" else checkpoint_of(variant)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True).eval()
-    random = prompts(PROMPTS, longest=20, vocabulary=model.config.vocab_size)
-    asked = [(prompt, answer(model, prompt)) for prompt in random]
-    alone, batch = logits_alone(model, asked), logits_in_one_batch(model, asked)
+    asked, alone = answer_alone(model, prompts(PROMPTS, longest=20, vocabulary=model.config.vocab_size))
+    batch = logits_in_one_batch(model, asked)
     truth = logits_in_one_batch(model.float(), asked)
     with LocalCluster.start(path, shards=2, dtype=dtype) as cluster:
         cluster.place(shards=2, copies=1)
@@ -56,24 +55,20 @@ def distance(logits: Tensor, truth: Tensor) -> float:
 
 
 @torch.inference_mode()
-def answer(model, prompt: Tokens) -> Tokens:
-    model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)
-    ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, min_new_tokens=TOKENS)
-    return tuple(out[0, len(prompt) :].tolist())
+def answer_alone(model, asked: list[Tokens]) -> tuple[Asked, Tensor]:
+    """Prompts with the model's own greedy answers, and the logits ``[prompts, TOKENS, vocabulary]`` of these."""
 
-
-@torch.inference_mode()
-def logits_alone(model, asked: Asked) -> Tensor:
-    def one(prompt: Tokens, forced: Tokens) -> Tensor:
+    def one(prompt: Tokens) -> tuple[Tokens, Tensor]:
         output = model(input_ids=torch.tensor([prompt]), use_cache=True)
         logits = [output.logits[0, -1]]
-        for token in forced[:-1]:
-            output = model(torch.tensor([[token]]), past_key_values=output.past_key_values, use_cache=True)
+        while len(logits) < TOKENS:
+            output = model(logits[-1].argmax()[None, None], past_key_values=output.past_key_values, use_cache=True)
             logits.append(output.logits[0, -1])
-        return torch.stack(logits)
+        told = torch.stack(logits)
+        return tuple(told.argmax(dim=-1).tolist()), told
 
-    return torch.stack([one(*pair) for pair in asked])
+    answers, logits = zip(*map(one, asked), strict=True)
+    return list(zip(asked, answers, strict=True)), torch.stack(logits)
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ HEAVY = {"torch", "transformers", "safetensors", "scipy", "numba"}
 def heavy_imports(module: str) -> set[str]:
     """Of ``HEAVY`` and Ray, what a fresh Python has imported after ``module``."""
     code = f"import sys, {module}; print(*{HEAVY | {'ray'}!r} & sys.modules.keys())"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=200)
     return set(done.stdout.split())
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     """Fail, and say that it was ``what``, when ``condition`` is not met within ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():

@@ -38,13 +38,13 @@ class Operator:
             command = [sys.executable, "-m", "moe_operator", "run", "--bind=127.0.0.1:0", *arguments]
             self.process = subprocess.Popen(command, stdout=output, stderr=output)
 
-    def wait_for(self, pattern: str, timeout: float = 30.0) -> None:
+    def wait_for(self, pattern: str, timeout: float = 90.0) -> None:
         deadline = time.monotonic() + timeout
         while not re.search(pattern, self.log.read_text()):
             assert time.monotonic() < deadline, f"no {pattern!r} in {timeout} s in:\n{self.log.read_text()}"
             time.sleep(0.1)
 
-    def exit_code(self, timeout: float = 30.0) -> int:
+    def exit_code(self, timeout: float = 90.0) -> int:
         return self.process.wait(timeout)
 
 

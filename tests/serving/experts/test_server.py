@@ -17,7 +17,7 @@ from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ConnectionLostError
 from moe_serving.wire.transport import Message, SocketFabric, SocketTransport
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 FAULTY = 0x7F
 
 

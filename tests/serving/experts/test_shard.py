@@ -29,7 +29,7 @@ from moe_serving.wire.frames import encode
 from moe_serving.wire.kinds import ExpertKind
 from moe_serving.wire.transport import SocketFabric, decode_frame, encode_frame
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 HELD = [(layer, expert) for layer in range(4) for expert in range(0, 8, 2)]
 
 

@@ -20,7 +20,7 @@ from moe_serving.routing.dispatch import Patience
 from moe_serving.routing.errors import VerificationError
 
 LAYERS, EXPERTS, TOP_K, HIDDEN = 4, 8, 2, 64
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireErro
 from moe_serving.wire.transport import Message, SocketFabric, SocketTransport
 
 ECHO, MUTE, LATE, GARBAGE, HANG_UP = 0x70, 0x71, 0x72, 0x73, 0x74
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 async def peer(connection: aio.Connection) -> None:
