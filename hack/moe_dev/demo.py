@@ -227,9 +227,9 @@ def _wait_ready(demo: Demo) -> dict[str, Any]:
         if words != said:
             say(f"not Ready: {words}")
             said = words
-        valid = condition(live, "ModelValid")
-        if valid and valid["status"] == "False":
-            raise DemoError(f"{valid['reason']}: {valid['message']}")
+        stalled = condition(live, "Stalled")
+        if stalled and stalled["status"] == "True":
+            raise DemoError(f"{demo.name} will not be Ready: {stalled['reason']}: {stalled['message']}")
         if time.monotonic() > deadline:
             raise DemoError(f"{demo.name} is not Ready after {READY_SECONDS:.0f} s: {said}; see .demo/*.log")
         time.sleep(0.5)

@@ -84,6 +84,20 @@ def test_waiting_for_ready_notices_it_too(parts: Guarded) -> None:
         demo._wait_ready(running)
 
 
+def test_what_somebody_must_mend_ends_the_wait_for_ready(sleeper: Guarded) -> None:
+    """Not every reason: what is tried again may pass."""
+
+    def told(stalled: str) -> dict[str, object]:
+        problem = {"reason": "SecretNotBound", "message": "bind it"}
+        conditions = [{"type": "Ready", "status": "False"}, {"type": "Stalled", "status": stalled}]
+        return {"status": {"conditions": [one | problem for one in conditions]}}
+
+    running, kubectl = on(sleeper, lambda: told("False"), lambda: told("True"))
+    with pytest.raises(DemoError, match="tiny will not be Ready: SecretNotBound: bind it"):
+        demo._wait_ready(running)
+    assert len(kubectl.answers) == 1
+
+
 class Answers:
     """In place of kubectl, with the answers of an API server."""
 
