@@ -5,6 +5,7 @@ The finalizer is on an object only while there is, or may be, something of it on
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 
@@ -22,6 +23,12 @@ from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.orphans import Orphans
 from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
 from moe_operator.telemetry.metrics import Metrics
+
+ATTEMPT_SECONDS = 65.0
+"""Bound on one attempt, below that on the pass that it is part of: one that takes longer counts as failed."""
+DEPARTED_SECONDS = 15.0
+DEPARTED_EVERY_SECONDS = 5.0
+"""Bound on an attempt for an object that is gone, and the time between two: another one of its name may be waiting."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +69,12 @@ class Cleanup:
 
         The deadline counts from the first attempt on: nobody can see what is waited for.
         """
-        waiting = await self._remove_applications(moe, memory)
+        if self.observer.clock() < memory.not_before:
+            return False
+        memory.not_before = self.observer.clock() + DEPARTED_EVERY_SECONDS
+        waiting = await self._remove_applications(moe, memory, DEPARTED_SECONDS)
         if waiting is None:
-            logger.warning(
-                "it went without the operator's finalizer: removed the Serve applications %s*", core_name(moe)
-            )
+            logger.warning("it went without its finalizer: removed the Serve applications %s*", core_name(moe))
             return True
         if memory.cleanup_failing(True, self.observer.clock()) <= self.deadline:
             return False
@@ -85,12 +93,15 @@ class Cleanup:
         await set_cleanup_finalizer(self.api, live, present=False)
         return None
 
-    async def _remove_applications(self, moe: MoEDeployment, memory: Memory) -> Finding | None:
+    async def _remove_applications(
+        self, moe: MoEDeployment, memory: Memory, seconds: float | None = None
+    ) -> Finding | None:
         try:
-            token = await self._token(moe, memory)
-            cluster = self.observer.cluster(moe)
-            await cluster.apply(token, Change(core_name(moe), ()))
-            serve = await cluster.observe(token)
+            async with asyncio.timeout(seconds or ATTEMPT_SECONDS):
+                token = await self._token(moe, memory)
+                cluster = self.observer.cluster(moe)
+                await cluster.apply(token, Change(core_name(moe), ()))
+                serve = await cluster.observe(token)
             self.orphans.note(moe.ray_cluster.dashboard_url, serve)
             return self._what_is_left(moe, serve, memory)
         except InvalidObjectError:

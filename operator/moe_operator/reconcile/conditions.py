@@ -48,14 +48,12 @@ def failed_status(history: History, why: Finding, seconds: float) -> MoEDeployme
     """
     degraded = history.condition(ConditionType.DEGRADED, "True", why)
     told = history.status_with(degraded)
-    known = [] if seconds >= SERVING_GRACE_SECONDS else [ConditionType.READY, ConditionType.PROGRESSING]
-    unknown = [kind for kind in (ConditionType.READY, ConditionType.PROGRESSING) if kind not in known]
-    missing = [kind for kind in known if told.condition(kind) is None]
-    return history.status_with(
-        *(history.condition(kind, "Unknown", why) for kind in (*unknown, *missing)),
-        degraded,
-        *tried_again(history, told, why),
-    )
+    unknown = [
+        history.condition(kind, "Unknown", why)
+        for kind in (ConditionType.READY, ConditionType.PROGRESSING)
+        if seconds >= SERVING_GRACE_SECONDS or told.condition(kind) is None
+    ]
+    return history.status_with(*unknown, degraded, *tried_again(history, told, why))
 
 
 def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[Condition, ...]:

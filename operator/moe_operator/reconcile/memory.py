@@ -22,6 +22,7 @@ class Memory:
         token: the one that reached its Ray cluster last; the Secret may go before the object does.
         seen: the object as it was last.
         outlives: whether something of it may be on a Ray cluster, and is to go with it.
+        not_before: when the applications of one that is gone are tried to be removed again.
         concluded: the status that the last pass came to, written or not: what the next one goes on from. What stands in
             the object may be written by anybody with the right to.
         written: the status that this process wrote last.
@@ -35,6 +36,7 @@ class Memory:
     token: str | None = None
     seen: MoEDeployment | None = None
     outlives: bool = False
+    not_before: float = float("-inf")
     concluded: MoEDeploymentStatus | None = None
     written: MoEDeploymentStatus | None = None
     telling: Telling = field(default_factory=Telling)

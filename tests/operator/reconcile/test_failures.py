@@ -15,7 +15,7 @@ from moe_operator.backends.errors import RayUnreachableError, StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
-from moe_operator.reconcile import planner
+from moe_operator.reconcile import cleanup, planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
@@ -138,6 +138,21 @@ async def test_a_deletion_that_fails_by_a_fault_of_ours_ends_all_the_same(bench:
     assert bench.kube.reasons()[-1] == "CleanupAbandoned"
 
 
+async def test_so_does_one_of_which_every_attempt_takes_too_long(bench: Bench, monkeypatch) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.delete()
+    monkeypatch.setattr(cleanup, "ATTEMPT_SECONDS", 0.05)
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(type(bench.reconciler.cleanup), "_token", hang)
+    await bench.work(5, seconds=100.0)
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+    assert bench.kube.reasons()[-1] == "CleanupAbandoned"
+
+
 # Everything that is JSON, and more often what looks like an answer.
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 documents = st.recursive(
@@ -200,7 +215,7 @@ well_formed = st.builds(
 reports = well_formed | objects({"term": wild, "revision": wild, "progress": documents}) | documents
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(state=states | documents, report=reports, served=st.booleans(), nonsense=st.booleans())
 async def test_every_answer_ends_in_a_status(
     bench: Bench, state: Any, report: Any, served: bool, nonsense: bool

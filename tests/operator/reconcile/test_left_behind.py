@@ -1,5 +1,6 @@
 """What an object leaves on Ray when it goes without its finalizer; and what is found there of objects that are gone."""
 
+import base64
 import logging
 from typing import Any
 
@@ -203,3 +204,25 @@ async def test_the_names_of_one_ray_cannot_fill_the_log(bench: Bench, caplog) ->
     await bench.work()
     assert orphaned(bench) == 500
     assert sum("is not there" in record.message for record in caplog.records) <= 20
+
+
+async def test_the_token_that_worked_last_serves_where_the_namespace_is_gone(bench: Bench) -> None:
+    """With the object its Secrets went."""
+    bench.ray.token = "right-token"
+    host = bench.ray.url.removeprefix("http://")
+    secret = {
+        "kind": "Secret",
+        "metadata": {
+            "name": "ray",
+            "namespace": "team",
+            "labels": {"moe-operator.io/use": "ray-token"},
+            "annotations": {"moe-operator.io/allowed-addresses": host},
+        },
+        "data": {"token": base64.b64encode(b"right-token").decode()},
+    }
+    bench.kube.put(SECRETS, secret)
+    bench.apply(runtime={"tokenSecretRef": {"name": "ray"}})
+    await bench.ready()
+    bench.kube.objects.clear()
+    assert (await bench.work(2, seconds=5.0)).again is None
+    assert bench.ray.configs == {}
