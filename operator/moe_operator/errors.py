@@ -8,6 +8,9 @@ OperatorError
 ├── NameConflictError       kube/errors.py
 ├── SecretError …           kube/errors.py
 ├── RayError …              backends/errors.py
+├── StrayCancellationError  tasks.py
+├── StuckError              runtime/supervisor.py
+├── NoAccessError           runtime/supervisor.py
 └── StalePlanError          backends/errors.py
 """
 

@@ -1,32 +1,24 @@
-"""The edge over HTTP: ``KubeApi`` on the asyncio client of the ``kubernetes`` package.
-
-Only its transport and its authentication are used. Called by the operator's start-up and by tests on a real API server.
-"""
+"""The edge over HTTP: ``KubeApi`` on a ``Connection``, which knows credentials and transport."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import aiohttp
-import yaml
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
-
 from moe_operator.api.names import FIELD_MANAGER
-from moe_operator.errors import OperatorError
 from moe_operator.kube.api import Json, Listing
+from moe_operator.kube.connection import Connection, Request
+from moe_operator.kube.credentials import Credentials
 from moe_operator.kube.errors import (
     AlreadyExistsError,
     ConflictError,
     ForbiddenError,
     KubeError,
-    KubeUnreachableError,
     NotFoundError,
+    UnauthorizedError,
 )
 from moe_operator.kube.resources import Resource
 from moe_operator.kube.store import trimmed
@@ -49,17 +41,16 @@ class KubeClient:
     """``KubeApi`` on a real API server; an async context manager.
 
     Args:
-        api_client: connection and credentials.
+        connection: shared with whoever else calls the same API server.
         fence: called before each write; raises when this process may not write.
         request_seconds: bound on each call.
     """
 
     def __init__(
-        self, api_client: ApiClient, fence: Callable[[], None] = _no_fence, request_seconds: float = REQUEST_SECONDS
+        self, connection: Connection, fence: Callable[[], None] = _no_fence, request_seconds: float = REQUEST_SECONDS
     ) -> None:
-        self._client = api_client
+        self.connection = connection
         self._fence = fence
-        self._timeout = aiohttp.ClientTimeout(total=request_seconds)
         self._seconds = request_seconds
 
     @classmethod
@@ -67,40 +58,23 @@ class KubeClient:
         """With the credentials of ``kubeconfig``, else of ``$KUBECONFIG`` or ~/.kube/config, else of the pod.
 
         Raises:
-            OperatorError: there are none, or they cannot be read.
+            CredentialsError: there are none, or they cannot be read.
         """
-        settings = Configuration()
+        connection = Connection(Credentials(kubeconfig))
         try:
-            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-                config.load_incluster_config(  # type: ignore[no-untyped-call] # untyped in kubernetes
-                    client_configuration=settings
-                )
-            else:
-                path = str(kubeconfig) if kubeconfig else None
-                await config.load_kube_config(  # type: ignore[no-untyped-call] # untyped in kubernetes
-                    config_file=path, client_configuration=settings, persist_config=False
-                )
-        except (config.ConfigException, OSError, yaml.YAMLError) as error:
-            raise OperatorError(
-                f"no access to Kubernetes: {error}; set KUBECONFIG, or run in a pod with a ServiceAccount"
-            ) from error
-        client = ApiClient(settings)
-        client.user_agent = FIELD_MANAGER
-        return cls(client, request_seconds=request_seconds)
+            await connection.open()
+        except BaseException:
+            await connection.close()
+            raise
+        return cls(connection, request_seconds=request_seconds)
 
     def fenced(self, fence: Callable[[], None]) -> KubeClient:
         """The same connection, for writes that only a leader may make."""
-        return KubeClient(self._client, fence, self._seconds)
-
-    @property
-    def configuration(self) -> Configuration:
-        """Address and credentials, for whoever connects by other means."""
-        configuration: Configuration = self._client.configuration
-        return configuration
+        return KubeClient(self.connection, fence, self._seconds)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()  # type: ignore[no-untyped-call] # untyped in kubernetes
+        await self.connection.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -158,7 +132,8 @@ class KubeClient:
         query: Mapping[str, str] | None = None,
     ) -> Json:
         self._fence()
-        return await self._call(method, path, body, content, query={"fieldManager": FIELD_MANAGER, **(query or {})})
+        query = {"fieldManager": FIELD_MANAGER, **(query or {})}
+        return await self._call(method, path, body, content, query=query, before_again=self._fence)
 
     async def _call(
         self,
@@ -168,25 +143,14 @@ class KubeClient:
         content: str = "application/json",
         accept: str = "application/json",
         query: Mapping[str, str] | None = None,
+        before_again: Callable[[], None] = _no_fence,
     ) -> Json:
-        url_method, url, headers, payload, _ = await self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": accept, "Content-Type": content},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        try:
-            response = await self._client.call_api(url_method, url, headers, payload, _request_timeout=self._timeout)
-            text = await response.read()  # type: ignore[no-untyped-call] # untyped in kubernetes
-        except TimeoutError as error:
-            raise KubeUnreachableError(f"{method} {path}: no answer within {self._seconds:g} s") from error
-        except aiohttp.ClientError as error:
-            raise KubeUnreachableError(f"{method} {path}: {error}") from error
-        if not 200 <= response.status <= 299:
-            raise _refusal(method, path, response.status, text)
-        return _object(method, path, text)
+        headers = {"Accept": accept, "Content-Type": content}
+        request = Request(method, path, headers, query or {}, body)
+        answer = await self.connection.send(request, self._seconds, before_again)
+        if not 200 <= answer.status <= 299:
+            raise _refusal(method, path, answer.status, answer.body)
+        return _object(method, path, answer.body)
 
 
 def _object(method: str, path: str, text: bytes) -> Json:
@@ -211,7 +175,7 @@ def _refusal(method: str, path: str, status: int, text: bytes) -> KubeError:
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExistsError(message, status)
     kinds: dict[int, type[KubeError]] = {
-        401: ForbiddenError,
+        401: UnauthorizedError,
         403: ForbiddenError,
         404: NotFoundError,
         409: ConflictError,

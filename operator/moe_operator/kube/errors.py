@@ -4,7 +4,9 @@ KubeError                 the API server refused a call or could not be reached
 ├── NotFoundError         404
 ├── AlreadyExistsError    409 on creation
 ├── ConflictError         409 on a write: somebody else wrote first
-├── ForbiddenError        401, 403: a right is missing
+├── UnauthorizedError     401: the credentials are refused
+├── CredentialsError      there are no credentials, or they cannot be renewed
+├── ForbiddenError        403: a right is missing
 └── KubeUnreachableError  no answer within the time limit
 NameConflictError         an object of ours has a name that somebody else's object has
 SecretError               a Secret cannot be used
@@ -43,6 +45,14 @@ class AlreadyExistsError(KubeError):
 
 class ConflictError(KubeError):
     """The object changed since it was read, or is another one (``uid``) of the same name: read again, then decide."""
+
+
+class UnauthorizedError(KubeError):
+    """The API server does not know, or no longer, who asks, also after the credentials were loaded anew."""
+
+
+class CredentialsError(KubeError):
+    """There is no access to Kubernetes, or it cannot be read."""
 
 
 class ForbiddenError(KubeError):

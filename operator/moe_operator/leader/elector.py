@@ -14,6 +14,9 @@ from moe_operator.kube.errors import KubeError, NotFoundError
 from moe_operator.kube.resources import LEASES
 from moe_operator.leader.lease import LeaseRecord, LeaseSettings, Patience, claimed, released
 
+TELL_SECONDS = 60.0
+"""Between two lines of the log that say for whom a standby waits."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,6 +33,7 @@ class Elector:
 
     Args:
         api: without a fence, since the Lease is what makes a leader.
+        alive: called at each attempt, of which each is bounded.
     """
 
     def __init__(
@@ -39,19 +43,28 @@ class Elector:
         clock: Callable[[], float] = boot_clock,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self._settings = settings
         self._clock = clock
         self._sleep = sleep
         self._now = now
+        self._alive = alive
         self._patience = Patience()
         self._lease: Json | None = None
         self._deadline = float("-inf")
+        self._term_end = float("inf")
+        self._holder = ""
+        self._told: tuple[str, float] | None = None
 
     def deadline_ok(self) -> bool:
         """Whether the last renewal is recent enough that nobody else can be leader."""
         return self._clock() < self._deadline
+
+    def overstayed(self) -> bool:
+        """Whether others may lead by now although this process still runs as leader; may be asked from any thread."""
+        return self._clock() >= self._term_end
 
     def check(self) -> None:
         """Before each write.
@@ -66,8 +79,10 @@ class Elector:
             )
 
     async def acquire(self) -> None:
-        """Wait until this process is the leader; an API server that does not answer is waited for too."""
+        """Wait until this process is the leader, and say for whom; an API server that does not answer is waited for
+        too."""
         while not await self._attempted():
+            self._tell_holder()
             await self._sleep(self._settings.retry_period)
         logger.info("leader of %s as %s", self._where(), self._settings.identity)
 
@@ -87,7 +102,7 @@ class Elector:
         lease, self._lease = self._lease, None
         if lease is None or not self.deadline_ok():
             return
-        self._deadline = float("-inf")
+        self._deadline, self._term_end = float("-inf"), float("inf")
         try:
             async with asyncio.timeout(self._settings.request_timeout):
                 await self._api.replace(LEASES, released(lease, self._now()))
@@ -96,6 +111,7 @@ class Elector:
 
     async def _attempted(self) -> bool:
         """Claim or renew once, within the request's bound; False if it did not succeed."""
+        self._alive()
         try:
             async with asyncio.timeout(self._settings.request_timeout):
                 return await self._claim()
@@ -107,12 +123,22 @@ class Elector:
         lease = self._lease or await self._read()
         if not self._may_claim(lease):
             self._deadline = float("-inf")
+            self._holder = LeaseRecord.of(lease).holder if lease else ""
             return False
         sent = self._clock()
         self._lease = None  # read anew unless the write succeeds
         self._lease = await self._write(lease)
         self._deadline = sent + self._settings.renew_deadline
+        self._term_end = sent + self._settings.duration
         return True
+
+    def _tell_holder(self) -> None:
+        """For whom this process waits: when it begins, when it is somebody else, and each minute."""
+        holder, now = self._holder, self._clock()
+        if not holder or (self._told and self._told[0] == holder and now - self._told[1] < TELL_SECONDS):
+            return
+        self._told = (holder, now)
+        logger.info("waiting for Lease %s, which %s holds: one operator works, the others wait", self._where(), holder)
 
     def _may_claim(self, lease: Json | None) -> bool:
         if lease is None and self.deadline_ok():

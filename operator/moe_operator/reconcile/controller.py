@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
@@ -23,14 +23,20 @@ from moe_operator.kube.store import ObjectStore, key_of
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.queue import WorkQueue
 from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.tasks import StrayCancellationError, stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.logs import log_key
 from moe_operator.telemetry.metrics import Metrics, ReconcileResult
 
-PASS_SECONDS = 90.0
-"""Bound on one reconcile: the first PUT to a Ray cluster starts Serve and may take a minute."""
-WORKER_LIMIT_SECONDS = 120.0
-BEAT_SECONDS = 20.0
+PASS_SECONDS = 48.0
+"""Bound on one reconcile, also of one that has Serve started by its first PUT (``serve_rest.client.WRITE_SECONDS``)."""
+LIMIT_SECONDS = 52.0
+"""Between two signs of life of each worker and loop: what is blocked is seen within a minute."""
+BEAT_SECONDS = 15.0
+UNSEEN_SECONDS = 10.0
+"""After which what is known but was not delivered by the watch is listed anew: it may be gone without a word."""
+LIST_SECONDS = 45.0
+"""Bound on one listing of all objects, in pages of 500 that take up to 5 s each."""
 METRICS_SECONDS = 2.0
 CONFLICT_SECONDS = 0.1
 SLOW_SECONDS = 2.0
@@ -54,6 +60,7 @@ class Controller:
 
     Attributes:
         store: what the passes of ``reconciler`` read.
+        on_lost: called at once where a pass finds that this process may no longer write.
     """
 
     reconciler: Reconciler
@@ -64,6 +71,7 @@ class Controller:
     workers: int
     resync_seconds: float
     namespaces: Collection[str] = ()
+    on_lost: Callable[[LeadershipLostError], None] = lambda lost: None
     queue: WorkQueue = field(init=False)
     backoff: Backoff = field(default_factory=Backoff)
     statuses: dict[str, MoEDeploymentStatus] = field(default_factory=dict)
@@ -101,9 +109,12 @@ class Controller:
         self.queue.add(key)
 
     async def _work(self, name: str) -> None:
-        self.liveness.expect(name, WORKER_LIMIT_SECONDS)
+        self.liveness.expect(name, LIMIT_SECONDS)
         while True:
-            key = await self._take(name)
+            self.liveness.beat(name)
+            key = await self._take()
+            if key is None:
+                continue
             self.liveness.beat(name, key)
             try:
                 with log_key(key):
@@ -111,28 +122,35 @@ class Controller:
             finally:
                 self.queue.done(key)
 
-    async def _take(self, name: str) -> str:
-        while True:
-            self.liveness.beat(name)
-            try:
+    async def _take(self) -> str | None:
+        """The next key; None if there is none for a while."""
+        try:
+            with stray_cancellations():
                 async with asyncio.timeout(BEAT_SECONDS):
                     return await self.queue.take()
-            except TimeoutError:
-                continue
+        except TimeoutError:
+            return None
+        except StrayCancellationError:
+            logger.exception("a worker was cancelled by nobody while it waited for a key")
+            return None
 
     async def _attempt(self, key: str) -> None:
         """One pass; whatever it ends with decides when the key comes again."""
         started = time.monotonic()
         try:
-            with self.metrics.reconcile_timed():
+            with self.metrics.reconcile_timed(), stray_cancellations():
                 async with asyncio.timeout(PASS_SECONDS):
                     result = await self.reconciler.reconcile(key)
         except (ConflictError, StalePlanError) as error:
             logger.debug("%s; once more", error)
             self.metrics.reconcile_ended(ReconcileResult.CONFLICT)
             self.queue.add_after(key, CONFLICT_SECONDS)
-        except LeadershipLostError:
+        except LeadershipLostError as lost:
+            self.on_lost(lost)
             raise
+        except StrayCancellationError:
+            logger.exception("reconcile was cancelled by nobody")
+            self._retry(key, ReconcileResult.ERROR)
         except OperatorError as error:
             logger.warning("%s", error)
             self._retry(key, ReconcileResult.ERROR)
@@ -173,15 +191,16 @@ class Controller:
         self.queue.drop(key)
 
     async def _resync(self) -> None:
-        limit = 2.5 * self.resync_seconds + 60.0
-        self.liveness.expect("resync", limit)
+        self.liveness.expect("resync", LIMIT_SECONDS)
         delays = Backoff(first=1.0, cap=30.0)
         while True:
             self.liveness.beat("resync", "listing")
             try:
-                await self._list()
-            except KubeError as error:
-                logger.warning("resync: %s", error)
+                with stray_cancellations():
+                    async with asyncio.timeout(LIST_SECONDS):
+                        await self._list()
+            except (KubeError, TimeoutError, StrayCancellationError) as error:
+                logger.warning("resync: %s", str(error) or f"no listing within {LIST_SECONDS:.0f} s")
                 delay = delays.next_delay("list")
             else:
                 delays.forget("list")
@@ -189,8 +208,7 @@ class Controller:
                 for key in self.store.keys() | self._known:
                     self.enqueue(key)
                 delay = self.resync_seconds * (1.0 + 0.2 * random.random())
-            self.liveness.beat("resync")
-            await asyncio.sleep(delay)
+            await self._rest("resync", delay, lambda: self.store.unseen(UNSEEN_SECONDS) is not None)
 
     async def _list(self) -> None:
         scopes: Iterable[str | None] = self.namespaces or (None,)
@@ -206,9 +224,24 @@ class Controller:
 
     async def _publish(self) -> None:
         """Gauges, apart from the passes: setting them takes time with the number of objects."""
+        self.liveness.expect("metrics", LIMIT_SECONDS)
         while True:
             self.metrics.queue_depth(len(self.queue))
             self.metrics.conditions(self.statuses)
             if self._listed:
                 self.metrics.orphaned(self.reconciler.orphaned(self.store.keys(), self.namespaces))
-            await asyncio.sleep(METRICS_SECONDS)
+            await self._rest("metrics", METRICS_SECONDS)
+
+    async def _rest(self, name: str, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+        """Sleep until it is ``enough``, and give signs of life meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.liveness.beat(name)
+            try:
+                with stray_cancellations():
+                    await asyncio.sleep(min(left, BEAT_SECONDS))
+            except StrayCancellationError:
+                logger.exception("%s was cancelled by nobody", name)
+            if enough():
+                break
+        self.liveness.beat(name)

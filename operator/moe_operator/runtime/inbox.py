@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
 from moe_operator.kube.api import Json
+
+logger = logging.getLogger(__name__)
 
 
 class Inbox:
@@ -39,4 +42,7 @@ class Inbox:
         with self._lock:
             events, self._events = self._events, {}
         for kind, live in events.values():
-            self._take(kind, live)
+            try:
+                self._take(kind, live)
+            except Exception:  # the others must not be lost to a defect shown by one
+                logger.exception("an event was not taken")

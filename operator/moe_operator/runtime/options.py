@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import socket
 import uuid
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from moe_operator.telemetry.logs import LogFormat
 DEFAULT_NAMESPACE = "moe-system"
 """Where the manifests put the operator's ServiceAccount, and so the Lease."""
 LEASE_NAME = "moe-operator"
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -41,6 +43,8 @@ class Options:
         resync_seconds: between two full listings.
         cleanup_deadline: seconds after which a deletion goes on although Ray does not answer.
         bind: host and port of /healthz and /metrics.
+        lease_namespace: of the Lease by which one operator is active.
+        lease_name: those who work different namespaces need different ones.
         identity: of this process in the Lease and in Events.
     """
 
@@ -51,6 +55,7 @@ class Options:
     cleanup_deadline: float = 300.0
     bind: tuple[str, int] = ("127.0.0.1", 8080)
     lease_namespace: str = DEFAULT_NAMESPACE
+    lease_name: str = LEASE_NAME
     addresses: AddressPolicy = field(default_factory=AddressPolicy)
     log_format: LogFormat = LogFormat.HUMAN
     log_level: str = "INFO"
@@ -70,6 +75,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--namespace",
         action="append",
         default=[],
+        type=_namespace,
         metavar="NAME",
         help="work the MoEDeployments of this namespace only; may be repeated (default: of all namespaces)",
     )
@@ -108,9 +114,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lease-namespace",
+        type=_namespace,
         default=own_namespace(),
         metavar="NAME",
         help="namespace of the Lease by which one operator is active (default: the pod's, else moe-system)",
+    )
+    parser.add_argument(
+        "--lease-name",
+        type=_object_name,
+        default=default.lease_name,
+        metavar="NAME",
+        help="of that Lease; operators of different namespaces need different ones (default: %(default)s)",
     )
     parser.add_argument(
         "--log-format", type=LogFormat, choices=list(LogFormat), default=default.log_format, help="default: human"
@@ -130,6 +144,7 @@ def read_run_options(arguments: argparse.Namespace) -> Options:
         cleanup_deadline=arguments.cleanup_deadline,
         bind=arguments.bind,
         lease_namespace=arguments.lease_namespace,
+        lease_name=arguments.lease_name,
         addresses=AddressPolicy(tuple(arguments.allowed_ray_address), refuse_local=in_cluster()),
         log_format=arguments.log_format,
         log_level=arguments.log_level,
@@ -148,6 +163,23 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 0.0.0.0:8080")
     return host.strip("[]"), int(port)
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(_LABEL, text) or len(text) > 63:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of a namespace: at most 63 of a-z, 0-9 and '-', with no '-' at its ends"
+        )
+    return text
+
+
+def _object_name(text: str) -> str:
+    if not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", text) or len(text) > 253:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of an object: at most 253 of a-z, 0-9, '-' and '.', with no '-' at the ends of "
+            "what stands between dots"
+        )
+    return text
 
 
 def _positive_number(text: str) -> float:

@@ -1,7 +1,9 @@
 """One operator process from start to end.
 
 It serves /healthz and /metrics at once, waits until the kind is installed and it is the leader, then watches and
-reconciles until a signal, the loss of the Lease, or a breakdown; each way it ends, it gives the Lease back if it can.
+reconciles until a signal, a breakdown, or the loss of the Lease. It gives the Lease back if it can. Where that is lost,
+the process is gone at once, whatever its tasks and threads do. What stops living ends it too (``supervisor``), and what
+the event loop cannot end any more is ended by a thread (``watchdog``).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from enum import IntEnum
+from dataclasses import dataclass, field
 from typing import Any
 
 from moe_operator.backends.directory import Directories
@@ -31,36 +33,32 @@ from moe_operator.reconcile.controller import Controller
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.reconciler import Reconciler
-from moe_operator.runtime.options import LEASE_NAME, Options
-from moe_operator.runtime.watch import watch
+from moe_operator.runtime.exits import ExitCode, leave_at_once
+from moe_operator.runtime.options import Options
+from moe_operator.runtime.supervisor import NoAccessError, supervise
+from moe_operator.runtime.watch import Watch
+from moe_operator.runtime.watchdog import Watchdog
+from moe_operator.tasks import stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
 from moe_operator.telemetry.server import telemetry_server
 
 WAIT_SECONDS = 2.0
+LEASE_LIMIT_SECONDS = 45.0
+"""Between two attempts at the Lease, also of a standby; each takes up to 5 s."""
+
+_LEASE = "lease"
 
 logger = logging.getLogger(__name__)
 
 
-class ExitCode(IntEnum):
-    """What the process ends with; 2 is the command line's."""
-
-    OK = 0
-    """Stopped by a signal."""
-    FAILED = 1
-    """Something broke down; start it again."""
-    NO_ACCESS = 3
-    """No access to Kubernetes, or the port is taken: starting again helps only once that is mended."""
-    LEADERSHIP_LOST = 4
-    """Another process leads, or the Lease could not be renewed; start it again as a standby."""
-
-
 async def run(options: Options) -> ExitCode:
-    """Run until a signal or a failure, which has been logged when this returns."""
+    """Run until a signal or a failure, which has been logged when this returns; does not return from a lost Lease."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    liveness, metrics = Liveness(), Metrics()
+    watchdog, liveness, metrics = Watchdog(), Liveness(), Metrics()
+    watchdog.start()
     async with AsyncExitStack() as stack:
         try:
             client = await stack.enter_async_context(await KubeClient.connect(options.kubeconfig))
@@ -69,107 +67,152 @@ async def run(options: Options) -> ExitCode:
             logger.error("%s", error)
             return ExitCode.NO_ACCESS
         logger.info("/healthz and /metrics on %s port %d", options.bind[0], port)
-        elector = Elector(client, LeaseSettings(options.lease_namespace, LEASE_NAME, options.identity))
+        process = _Process(options, client, stopped, watchdog, liveness, metrics)
+        elector = process.elector()
         try:
-            return await _lead(options, client, elector, stopped, liveness, metrics)
+            return await process.work(elector)
         finally:
             metrics.leading(False)
             await elector.release()
 
 
-async def _lead(
-    options: Options, client: KubeClient, elector: Elector, stopped: asyncio.Event, liveness: Liveness, metrics: Metrics
-) -> ExitCode:
-    for step in (_until_installed(client, options), elector.acquire()):
-        ended = await _first_of(step, stopped.wait())
-        if stopped.is_set():
-            return ExitCode.OK
-        await ended
-    metrics.leading(True)
-    async with WorkerProcess() as worker, HttpClient(options.addresses, worker) as http:
-        controller = _controller(options, client.fenced(elector.check), http, worker, elector, liveness, metrics)
-        ended = await _first_of(
-            elector.hold(),
-            controller.run(),
-            watch(client, options.namespaces, controller.deliver),
-            stopped.wait(),
-        )
-        return _exit_code(ended, stopped.is_set())
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What all phases of a process share."""
 
+    options: Options
+    client: KubeClient
+    stopped: asyncio.Event
+    watchdog: Watchdog
+    liveness: Liveness
+    metrics: Metrics
+    store: ObjectStore = field(default_factory=ObjectStore)
 
-def _controller(
-    options: Options,
-    client: KubeClient,
-    http: HttpClient,
-    worker: WorkerProcess,
-    elector: Elector,
-    liveness: Liveness,
-    metrics: Metrics,
-) -> Controller:
-    store = ObjectStore()
-    api = StoredKube(client, store)
-    clusters = ServeClusters(http, elector.check, metrics.serve_written)
-    observer = Observer(api, Directories(http), clusters)
-    events = EventRecorder(api, options.identity)
-    cleanup = Cleanup(api, observer, events, metrics, options.cleanup_deadline)
-    return Controller(
-        reconciler=Reconciler(api, observer, events, cleanup, Planner(worker)),
-        api=api,
-        store=store,
-        liveness=liveness,
-        metrics=metrics,
-        workers=options.workers,
-        resync_seconds=options.resync_seconds,
-        namespaces=options.namespaces,
-    )
+    def elector(self) -> Elector:
+        """Of this process; each attempt at the Lease is a sign of life, of a standby too."""
+        settings = LeaseSettings(self.options.lease_namespace, self.options.lease_name, self.options.identity)
+        self.liveness.expect(_LEASE, LEASE_LIMIT_SECONDS)
+        return Elector(self.client, settings, alive=lambda: self.liveness.beat(_LEASE))
 
-
-async def _until_installed(client: KubeClient, options: Options) -> None:
-    """Wait for an API server that answers, knows the kind and lets the operator list it."""
-    said = ""
-    while True:
+    async def work(self, elector: Elector) -> ExitCode:
+        """Wait to become the leader, lead, and say why that ended."""
+        supervision = asyncio.create_task(_for_ever(self._supervise()), name="supervision")
+        others = [supervision, asyncio.create_task(self.stopped.wait(), name="signal")]
         try:
-            await client.list(MOE_DEPLOYMENTS, next(iter(options.namespaces), None))
-            return
-        except NotFoundError:
-            missing = f"the kind {MOE_DEPLOYMENTS.kind} is not installed: kubectl apply -f crds/; waiting for it"
-        except KubeError as error:
-            missing = f"waiting for the API server: {error}"
-        if missing != said:
-            logger.warning("%s", missing)
-            said = missing
-        await asyncio.sleep(WAIT_SECONDS)
+            for step in (self._until_installed, elector.acquire):
+                waiting = asyncio.create_task(_not_cancelled(step()), name="start")
+                ended = await self._first_of([waiting, *others])
+                if ended is not waiting or ended.exception():
+                    await _cancel([waiting])
+                    return self._exit_code(ended)
+            self.metrics.leading(True)
+            self.watchdog.guard_lease(elector.overstayed)
+            return await self._lead(elector, others)
+        finally:
+            await _cancel(others)
 
+    async def _lead(self, elector: Elector, others: list[asyncio.Task[Any]]) -> ExitCode:
+        async with WorkerProcess() as worker, HttpClient(self.options.addresses, worker) as http:
+            controller = self._controller(http, worker, elector)
+            watch = Watch(self.client.connection, self.options.namespaces, controller.deliver, self.liveness)
+            works = {"lease": elector.hold(), "controller": controller.run(), "watch": watch.run()}
+            tasks = [asyncio.create_task(_for_ever(work), name=name) for name, work in works.items()]
+            try:
+                ended = await self._first_of([*tasks, *others])
+                return self._exit_code(ended)
+            finally:
+                await _cancel(tasks)
 
-async def _first_of(*works: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Run all until one ends, then cancel the others and wait for them; returns the one that ended."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
+    def _controller(self, http: HttpClient, worker: WorkerProcess, elector: Elector) -> Controller:
+        api = StoredKube(self.client.fenced(elector.check), self.store)
+        clusters = ServeClusters(http, elector.check, self.metrics.serve_written)
+        observer = Observer(api, Directories(http), clusters)
+        events = EventRecorder(api, self.options.identity)
+        cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
+        return Controller(
+            reconciler=Reconciler(api, observer, events, cleanup, Planner(worker)),
+            api=api,
+            store=self.store,
+            liveness=self.liveness,
+            metrics=self.metrics,
+            workers=self.options.workers,
+            resync_seconds=self.options.resync_seconds,
+            namespaces=self.options.namespaces,
+            on_lost=self._leave,
+        )
+
+    async def _supervise(self) -> None:
+        refused = self.client.connection.refused_seconds
+        await supervise(self.liveness, self.watchdog.loop_lives, refused, self.store.unseen)
+
+    async def _until_installed(self) -> None:
+        """Wait for an API server that answers, knows the kind and lets the operator list it."""
+        said = ""
+        while True:
+            self.liveness.beat(_LEASE)
+            try:
+                await self.client.list(MOE_DEPLOYMENTS, next(iter(self.options.namespaces), None))
+                return
+            except NotFoundError:
+                missing = f"the kind {MOE_DEPLOYMENTS.kind} is not installed: kubectl apply -f crds/; waiting for it"
+            except KubeError as error:
+                missing = f"waiting for the API server: {error}"
+            if missing != said:
+                logger.warning("%s", missing)
+                said = missing
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def _first_of(self, tasks: list[asyncio.Task[Any]]) -> asyncio.Task[Any]:
+        """The one that ends first; a lost Lease before all others."""
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            lost = _cause(task)
+            if isinstance(lost, LeadershipLostError):
+                self._leave(lost)
         return next(task for task in tasks if task in ended)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
-
-def _exit_code(ended: asyncio.Task[Any], stopped: bool) -> ExitCode:
-    error = None if ended.cancelled() else _cause(ended.exception())
-    if isinstance(error, LeadershipLostError):
-        logger.error("%s", error)
-        return ExitCode.LEADERSHIP_LOST
-    if error is not None:
-        logger.error("stopped by a failure", exc_info=error)
-        return ExitCode.FAILED
-    if stopped:
+    def _exit_code(self, ended: asyncio.Task[Any]) -> ExitCode:
+        """Log why the process ends, which it must within a bound from now on."""
+        self.watchdog.ending()
+        error = _cause(ended)
+        if isinstance(error, NoAccessError):
+            logger.error("%s", error)
+            return ExitCode.NO_ACCESS
+        if isinstance(error, OperatorError):
+            logger.error("%s: %s", ended.get_name(), error)
+            return ExitCode.FAILED
+        if error is not None:
+            logger.error("%s: stopped by a failure", ended.get_name(), exc_info=error)
+            return ExitCode.FAILED
         logger.info("stopped")
         return ExitCode.OK
-    logger.error("stopped: a part that should run for ever has ended")
-    return ExitCode.FAILED
+
+    def _leave(self, lost: LeadershipLostError) -> None:
+        """Another process may lead at any moment: nothing of this one may go on, nor is there a Lease to give back."""
+        logger.error("%s", lost)
+        leave_at_once(ExitCode.LEADERSHIP_LOST)
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
-    """The first error inside groups."""
+async def _for_ever(work: Coroutine[Any, Any, Any]) -> None:
+    """What should never end; how it does is told, also where nobody asked for its cancellation."""
+    await _not_cancelled(work)
+    raise OperatorError("what should run for ever has ended")
+
+
+async def _not_cancelled(work: Coroutine[Any, Any, Any]) -> None:
+    with stray_cancellations():
+        await work
+
+
+async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _cause(task: asyncio.Task[Any]) -> BaseException | None:
+    """Why it failed: the first error inside groups; None if it did not."""
+    error = None if task.cancelled() else task.exception()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

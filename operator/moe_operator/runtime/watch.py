@@ -2,6 +2,10 @@
 
 kopf runs in a thread with an event loop of its own: it takes the signals of the loop it runs in, and when it ends it
 cancels every task there, whoever made it.
+
+That its task runs is no proof that events arrive. So each stream lasts less than a minute, and each time the API server
+begins a new one that is a sign of life; a watch that waits on a dead connection, is refused, watches a kind that is not
+there any more or has silently ended gives none.
 """
 
 from __future__ import annotations
@@ -10,54 +14,152 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import kopf
 
 from moe_operator.api.names import GROUP, PLURAL, VERSION
 from moe_operator.errors import OperatorError
 from moe_operator.kube.api import Json
-from moe_operator.kube.client import KubeClient
+from moe_operator.kube.connection import Connection
+from moe_operator.kube.credentials import RETRY_SECONDS, Access
+from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.runtime.inbox import Inbox
+from moe_operator.telemetry.liveness import Liveness
 
 STOP_SECONDS = 10.0
+STREAM_SECONDS = 40
+"""The API server ends each stream after so long, and the watch goes on with another from where it was."""
+DEAD_STREAM_SECONDS = 45.0
+"""A stream without a word, also without its end, is given up."""
+LIMIT_SECONDS = 52.0
+"""Between two streams of the same namespace."""
 
 # It says that it cannot take signals, which is what the thread is for.
 logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
-async def watch(client: KubeClient, namespaces: Collection[str], deliver: Callable[[str | None, Json], None]) -> None:
-    """Call ``deliver`` in this loop with type and object of each event, until cancelled.
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What to watch, and who is told.
 
-    Of several events of one object that come faster than the loop takes them it gets the last.
-
-    Raises:
-        OperatorError: the watch broke down, as when the kind is deleted.
+    Attributes:
+        namespaces: empty for all.
+        deliver: called in the loop that runs ``run`` with type and object of each event; of several events of one
+            object that come faster than the loop takes them, with the last.
     """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    stop = threading.Event()
 
-    inbox = Inbox(loop, deliver)
+    connection: Connection
+    namespaces: Collection[str]
+    deliver: Callable[[str | None, Json], None]
+    liveness: Liveness
 
-    def run() -> None:
-        error: BaseException | None = None
+    async def run(self) -> None:
+        """Watch until cancelled.
+
+        Raises:
+            OperatorError: the watch broke down, as when the kind is deleted.
+        """
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        kopf_thread = _KopfThread(self, loop, ended)
+        for sign in self.signs().values():
+            self.liveness.expect(sign, LIMIT_SECONDS)
+        # A daemon: a watch that does not stop in time must not hold up the end of the process.
+        threading.Thread(target=kopf_thread.run, name="watch", daemon=True).start()
         try:
-            asyncio.run(_run_kopf(client, namespaces, inbox, stop))
+            await asyncio.shield(ended)
+        finally:
+            kopf_thread.stop.set()
+            await asyncio.wait([ended], timeout=STOP_SECONDS)
+
+    def signs(self) -> dict[str, str]:
+        """Names of the signs of life by path of what is watched; the probe tells them to anyone, so no namespaces."""
+        if not self.namespaces:
+            return {MOE_DEPLOYMENTS.path(None): "watch"}
+        return {MOE_DEPLOYMENTS.path(name): f"watch-{number}" for number, name in enumerate(self.namespaces)}
+
+
+class _KopfThread:
+    """What happens in the thread; ``stop`` ends it."""
+
+    def __init__(self, watch: Watch, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        self.stop = threading.Event()
+        self._watch = watch
+        self._loop = loop
+        self._ended = ended
+        self._inbox = Inbox(loop, watch.deliver)
+        self._signs = watch.signs()
+        self._access: Access | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._run_kopf())
         except BaseException as broken:  # noqa: BLE001 # handed to the loop that waits for it
-            error = broken
-        loop.call_soon_threadsafe(_end, ended, error)
+            self._end(broken)
+        else:
+            self._end(None)
 
-    # A daemon: a watch that does not stop in time must not hold up the end of the process.
-    threading.Thread(target=run, name="watch", daemon=True).start()
-    try:
-        await asyncio.shield(ended)
-    finally:
-        stop.set()
-        await asyncio.wait([ended], timeout=STOP_SECONDS)
+    async def _run_kopf(self) -> None:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._changed)
+        namespaces = list(self._watch.namespaces)
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=self.stop,
+            )
+        except BaseException as broken:
+            self._end(broken)  # at once: the end of the loop may take its time
+            raise
+        finally:
+            # kopf waits for the flag in a thread, which the end of the loop would wait for in turn.
+            self.stop.set()
+
+    def _end(self, error: BaseException | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_set_end, self._ended, error)
+        except RuntimeError:
+            logging.getLogger(__name__).debug("the watch ended after the loop that wanted it")
+
+    async def _changed(self, event: kopf.RawEvent, **_: Any) -> None:
+        self._inbox.put(event["type"], dict(event["object"]))
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """A session with the credentials that all of the process use; called again when they are refused."""
+        refused = self._access
+        asked = self._watch.connection.endpoint(refused)
+        endpoint = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, self._loop))
+        if endpoint.access is refused:
+            await asyncio.sleep(RETRY_SECONDS)  # nothing newer yet: kopf would ask again at once
+        self._access = endpoint.access
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(self._answered)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=endpoint.ssl),
+            headers=endpoint.headers,
+            proxy=endpoint.proxy,
+            trust_env=True,
+            trace_configs=[trace],
+        )
+        return kopf.AiohttpSession(server=endpoint.server, aiohttp_session=session)
+
+    async def _answered(self, _: aiohttp.ClientSession, __: Any, end: aiohttp.TraceRequestEndParams) -> None:
+        """The API server has begun to answer: a stream that was accepted is a sign of life."""
+        if end.response.status == 200 and "watch" in end.url.query:
+            for path, sign in self._signs.items():
+                if end.url.path.endswith(path):  # the server's address may have a path of its own
+                    self._watch.liveness.beat(sign, "streaming")
 
 
-def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
+def _set_end(ended: asyncio.Future[None], error: BaseException | None) -> None:
     if ended.done():
         return
     if error is None:
@@ -66,57 +168,24 @@ def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
         ended.set_exception(OperatorError(f"the watch of {PLURAL}.{GROUP} broke down: {error!r}"))
 
 
-async def _run_kopf(client: KubeClient, namespaces: Collection[str], inbox: Inbox, stop: threading.Event) -> None:
-    registry = kopf.OperatorRegistry()
-
-    @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return await _connection(client)
-
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def changed(event: kopf.RawEvent, **_: Any) -> None:
-        inbox.put(event["type"], dict(event["object"]))
-
-    await kopf.operator(
-        registry=registry,
-        settings=_settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        stop_flag=stop,
-    )
-
-
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
-    settings.batching.worker_limit = None  # one that is set can starve objects (nolar/kopf#1243)
+    settings.queueing.worker_limit = None  # one that is set can starve objects (nolar/kopf#1243)
     # Watches of their own accord stop seeing events, and nobody notices (nolar/kopf#204, #585, #698, #847).
-    settings.watching.server_timeout = 240
+    settings.watching.server_timeout = STREAM_SECONDS
+    settings.watching.client_timeout = DEAD_STREAM_SECONDS
+    settings.watching.inactivity_timeout = DEAD_STREAM_SECONDS
     settings.watching.connect_timeout = 5
-    settings.watching.inactivity_timeout = 70
     settings.watching.chunk_size = 500
+    # 17 s in all: after that another attempt begins anew, or the watch breaks down and says why.
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 5)
+    settings.networking.request_timeout = 20
+    # It would kill the process, by a signal that cannot be told from a crash.
+    settings.process.ultimate_exiting_timeout = None
     # Nothing is stored by kopf; should that ever change, not under the name of a foreign company.
     settings.persistence.finalizer = f"{GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     return settings
-
-
-async def _connection(client: KubeClient) -> kopf.ConnectionInfo:
-    """The credentials of the client, read anew each time kopf asks: tokens expire."""
-    access = client.configuration
-    header = await access.get_api_key_with_prefix("BearerToken", alias="authorization")
-    scheme, _, token = (header or "").rpartition(" ")
-    return kopf.ConnectionInfo(
-        server=access.host,
-        ca_path=access.ssl_ca_cert,
-        insecure=not access.verify_ssl,
-        username=access.username or None,
-        password=access.password or None,
-        scheme=scheme or None,
-        token=token or None,
-        certificate_path=access.cert_file,
-        private_key_path=access.key_file,
-    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import select
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -47,6 +49,19 @@ def setup_logging(form: LogFormat, level: str = "INFO", stream: TextIO | None = 
     root.setLevel(level)
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def last_words(message: str, stream: int = 2) -> None:
+    """Log an error where the process is about to be ended from outside its loop: without a lock, without waiting.
+
+    Whoever holds the lock of the log, or blocks its pipe, may be the reason. ``stream`` is a file descriptor.
+    """
+    record = logging.LogRecord("moe_operator.runtime.watchdog", logging.ERROR, "", 0, message, (), None)
+    formatters = [handler.formatter for handler in logging.getLogger().handlers if handler.formatter]
+    text = (formatters or [_HumanFormatter()])[0].format(record)
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [stream], [], 0)[1]:
+            os.write(stream, f"{text}\n".encode()[: select.PIPE_BUF])
 
 
 def _add_key(record: logging.LogRecord) -> bool:

@@ -159,6 +159,52 @@ async def test_the_second_waits_until_the_first_has_run_out(
         leader.check()
 
 
+async def test_who_waits_says_for_whom_at_first_each_minute_and_when_it_is_somebody_else(
+    server: OneLease, clock: Clock, leader: Elector, other: Elector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "waiting for Lease" in record.getMessage()]
+
+    holding, waiting = asyncio.create_task(leader.hold()), asyncio.create_task(other.acquire())
+    await clock.advance(50)
+    assert told() == ["waiting for Lease n/l, which a holds: one operator works, the others wait"]
+    await clock.advance(30)
+    assert len(told()) == 2
+    assert server.lease is not None
+    server.lease = {"metadata": {"resourceVersion": "999"}, "spec": {**server.lease["spec"], "holderIdentity": "c"}}
+    await clock.advance(5)
+    assert told()[2:] == ["waiting for Lease n/l, which c holds: one operator works, the others wait"]
+    waiting.cancel()
+    await asyncio.gather(holding, waiting, return_exceptions=True)
+
+
+async def test_each_attempt_is_a_sign_of_life_whether_it_succeeds_or_not(server: OneLease, clock: Clock) -> None:
+    signs: list[float] = []
+    settings = LeaseSettings("n", "l", "a")
+    elector = Elector(server, settings, clock=clock, sleep=clock.sleep, alive=lambda: signs.append(clock.now))
+    server.fail = 3
+    await clock.finish(elector.acquire())
+    assert len(signs) == 4
+
+
+async def test_a_leader_has_overstayed_when_others_may_lead_and_never_before_or_after_it_led(
+    clock: Clock, leader: Elector, other: Elector
+) -> None:
+    assert not other.overstayed()
+    clock.now += 14.9
+    assert not leader.overstayed()
+    clock.now += 0.1
+    assert leader.overstayed()
+
+
+async def test_who_gave_the_lease_back_has_not_overstayed(clock: Clock, leader: Elector) -> None:
+    await leader.release()
+    clock.now += 60
+    assert not leader.overstayed()
+
+
 async def test_the_first_stops_writing_before_the_second_can_begin(
     clock: Clock, leader: Elector, other: Elector
 ) -> None:

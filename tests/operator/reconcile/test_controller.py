@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
+from moe_operator.backends.serve_rest.client import WRITE_SECONDS
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Listing
 from moe_operator.kube.errors import ConflictError, KubeError
@@ -16,6 +17,7 @@ from moe_operator.reconcile import controller as module
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
 from moe_operator.reconcile.reconciler import Result
+from moe_operator.runtime import supervisor
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
 
@@ -166,11 +168,13 @@ async def test_an_api_server_that_was_put_back_ends_everything() -> None:
 
 async def test_a_lost_lease_ends_everything() -> None:
     script = Script(team__a=[LeadershipLostError("the Lease has run out")], team__b=[None])
-    controller = a_controller(script)
+    told: list[LeadershipLostError] = []
+    controller = a_controller(script, on_lost=told.append)
     with pytest.raises(ExceptionGroup) as ended:
         async with asyncio.timeout(5):
             await controller.run()
     assert ended.group_contains(LeadershipLostError)
+    assert [str(lost) for lost in told] == ["the Lease has run out"]
 
 
 async def test_only_the_namespaces_asked_for() -> None:
@@ -179,13 +183,83 @@ async def test_only_the_namespaces_asked_for() -> None:
         await script.until("a pass", lambda: script.worked == ["team/a"])
 
 
-async def test_health_names_the_worker_that_hangs_and_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORKER_LIMIT_SECONDS", 0.1)
+async def test_health_names_the_worker_that_hangs_and_the_log_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT_SECONDS", 0.2)
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.02)
     script = Script(team__a=[None], team__b=[SETTLED])
     async with working(script) as controller:
-        await script.until("the problem", lambda: "last doing: team/a" in (controller.liveness.problem() or ""))
+        await script.until("the problem", lambda: "last doing: team/a" in (controller.liveness.overdue() or ""))
         assert (controller.liveness.problem() or "").count("gave no sign") == 1
+        assert "team/a" not in (controller.liveness.problem() or "")
+
+
+def test_what_blocks_a_worker_or_a_loop_is_seen_within_a_minute() -> None:
+    assert module.PASS_SECONDS < module.LIMIT_SECONDS
+    assert module.LIST_SECONDS < module.LIMIT_SECONDS
+    assert module.LIMIT_SECONDS + supervisor.GRACE_SECONDS + 2 * supervisor.LOOK_SECONDS < 60
+    assert WRITE_SECONDS < module.PASS_SECONDS
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_an_error_and_the_worker_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    strays = [asyncio.CancelledError() for _ in range(4)]
+    script = Script(team__a=[*strays, SETTLED], team__b=[SETTLED])
+    async with working(script) as controller:
+        await script.until("a to be told", lambda: "team/a" in controller.statuses)
+        assert script.worked.count("team/a") == 5
+        errors = controller.metrics.registry.get_sample_value("moe_operator_reconciles_total", {"result": "error"})
+        assert errors == 4
+    assert "reconcile was cancelled by nobody" in caplog.text
+
+
+async def test_a_queue_whose_wait_is_cancelled_by_nobody_is_waited_for_again() -> None:
+    script = Script(team__a=[SETTLED])
+    script.present.clear()
+    async with working(script) as controller:
+        take, strays = controller.queue.take, 5
+
+        async def broken() -> str:
+            nonlocal strays
+            strays -= 1
+            if strays >= 0:
+                raise asyncio.CancelledError
+            return await take()
+
+        controller.queue.take = broken  # type: ignore[method-assign]
+        controller.enqueue("team/x")  # wakes a worker, whose next wait is broken
+        script.passes["team/x"] = [SETTLED]
+        await script.until("all strays", lambda: strays < 0)
+        controller.enqueue("team/a")
+        await script.until("a pass", lambda: "team/a" in script.worked)
+
+
+async def test_a_resync_that_is_cancelled_by_nobody_or_hangs_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIST_SECONDS", 0.05)
+    script, ends = Script(team__a=[SETTLED] * 9), [asyncio.CancelledError(), None]
+    listed = script.list
+
+    async def list_or_not(resource: Any, namespace: str | None = None) -> Listing:
+        if not ends:
+            return await listed(resource, namespace)
+        if ends.pop(0) is None:
+            await asyncio.Event().wait()
+        raise asyncio.CancelledError
+
+    script.list = list_or_not  # type: ignore[method-assign]
+    monkeypatch.setattr(module, "Backoff", lambda first, cap: Backoff(0.01, 0.02))
+    async with working(script):
+        await script.until("a pass", lambda: script.worked == ["team/a"])
+
+
+async def test_a_worker_that_ends_by_a_defect_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(team__a=[SETTLED])
+    controller = a_controller(script)
+    monkeypatch.setattr(Controller, "_schedule", lambda *_: 1 / 0)
+    with pytest.raises(ExceptionGroup) as ended:
+        async with asyncio.timeout(5):
+            await controller.run()
+    assert ended.group_contains(ZeroDivisionError)
 
 
 async def test_rays_that_do_not_answer_leave_workers_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options("--namespace", "a", "--namespace", "b", "--namespace", "a").namespaces == ("a", "b")
     assert options("--allowed-ray-address", "10.0.0.0/8").addresses.patterns[0].text == "10.0.0.0/8"
     assert options().lease_namespace == "moe-system"
+    assert options().lease_name == "moe-operator"
+    assert options("--lease-name", "team-a.operator").lease_name == "team-a.operator"
     assert not options().addresses.refuse_local
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert options().addresses.refuse_local
@@ -37,6 +39,14 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--bind", "host:99999"],
         ["--allowed-ray-address", "http://ray"],
         ["--log-format", "xml"],
+        ["--lease-name", ""],
+        ["--lease-name", "Team"],
+        ["--lease-name", "a..b"],
+        ["--lease-name", "-a"],
+        ["--lease-name", "a" * 254],
+        ["--lease-namespace", "a.b"],
+        ["--namespace", "team/tiny"],
+        ["--namespace", "a" * 64],
     ],
 )
 def test_options_that_mean_nothing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

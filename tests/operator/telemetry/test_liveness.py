@@ -34,17 +34,28 @@ def test_signs_of_life_in_time_are_no_problem(clock: Clock, liveness: Liveness) 
         assert liveness.problem() is None
 
 
-def test_a_stuck_worker_is_named_with_its_key(clock: Clock, liveness: Liveness) -> None:
+def test_a_stuck_worker_is_named_to_anyone_and_its_key_to_the_log_only(clock: Clock, liveness: Liveness) -> None:
     liveness.beat("worker-1", doing="team/tiny")
     clock.now = 61
-    assert liveness.problem() == ("worker-1 gave no sign of life for 61 s (limit 60 s), last doing: team/tiny")
+    assert liveness.problem() == "worker-1 gave no sign of life for 61 s (limit 60 s)"
+    assert liveness.overdue() == "worker-1 gave no sign of life for 61 s (limit 60 s), last doing: team/tiny"
     liveness.beat("worker-1")
+    assert liveness.problem() is None
+    assert liveness.overdue() is None
+
+
+def test_what_is_said_is_told_until_it_is_over(liveness: Liveness) -> None:
+    liveness.say("access", "refused for 20 s")
+    liveness.say("access", "refused for 21 s")
+    assert liveness.problem() == "refused for 21 s"
+    assert liveness.overdue() is None
+    liveness.say("access", None)
     assert liveness.problem() is None
 
 
 def test_a_task_that_never_began_and_a_loop_that_died_are_found(clock: Clock, liveness: Liveness) -> None:
     clock.now = 601
-    problem = liveness.problem()
+    problem = liveness.overdue()
     assert problem is not None
     assert "worker-1 gave no sign of life for 601 s (limit 60 s), last doing: starting" in problem
     assert "resync gave no sign of life for 601 s" in problem

@@ -19,8 +19,8 @@ from moe_operator.backends.serve_rest.state import MOST_BYTES, ServeState, State
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0
-WRITE_SECONDS = 60.0
-"""The first PUT that a Ray cluster ever sees starts Serve."""
+WRITE_SECONDS = 40.0
+"""The first PUT that a Ray cluster ever sees starts Serve; one that takes longer goes on there and is repeated here."""
 _QUOTED = 500
 """Characters of a foreign answer that a message repeats."""
 
