@@ -31,9 +31,10 @@ from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
 from moe_operator.reconcile.world import Finding, World
+from moe_operator.tasks import stray_cancellations
 
-WORK_SECONDS = 75.0
-"""Bound on the work of a pass, in which the first PUT to a Ray cluster may take a minute. The controller's bound on the
+WORK_SECONDS = 42.0
+"""Bound on the work of a pass, in which the first PUT to a Ray cluster has Serve started. The controller's bound on the
 whole pass leaves time to tell that it was met."""
 SETTLED_SECONDS = 5.0
 """Between two looks at a deployment that is where it should be."""
@@ -86,8 +87,9 @@ class Reconciler:
         memory = self.memories.of(key, live["metadata"]["uid"])
         await self._clean_up_departed(key)
         try:
-            async with asyncio.timeout(WORK_SECONDS):
-                result = await self._pass(live, memory)
+            with stray_cancellations():
+                async with asyncio.timeout(WORK_SECONDS):
+                    result = await self._pass(live, memory)
         except Exception as error:
             await self._tell_failure(key, memory, error)
             raise

@@ -18,6 +18,7 @@ from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile import cleanup, planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
+from moe_operator.tasks import StrayCancellationError
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 FORBIDDEN = ForbiddenError(
@@ -106,6 +107,18 @@ async def test_a_pass_that_takes_too_long_is_told_of(bench: Bench, monkeypatch) 
         await bench.work()
     assert bench.condition("Degraded") == "True InternalError"
     assert "it took too long" in bench.kube.moe()["status"]["conditions"][0]["message"]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_told_of(bench: Bench, monkeypatch) -> None:
+    bench.apply()
+
+    async def stray(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(type(bench.reconciler), "_work", stray)
+    with pytest.raises(StrayCancellationError):
+        await bench.work()
+    assert bench.condition("Degraded") == "True InternalError"
 
 
 async def test_a_right_that_is_missing_is_named(bench: Bench, monkeypatch) -> None:
