@@ -100,6 +100,7 @@ class Credentials:
         self._access: Access | None = None
         self._loaded = float("-inf")
         self._again: float | None = None
+        self._failure: str | None = None
         self._loading: asyncio.Task[_Loaded] | None = None
         self._oidc: tuple[str, Any] | None = None
 
@@ -123,6 +124,8 @@ class Credentials:
         """
         if self._access is refused and self._clock() - self._loaded >= RETRY_SECONDS:
             return await self._load_once()
+        if self._access is refused and self._failure:
+            raise CredentialsError(self._failure)
         return self._access or refused
 
     async def close(self) -> None:
@@ -147,6 +150,7 @@ class Credentials:
         if task.cancelled():
             return
         error = task.exception()
+        self._failure = str(error) if error else None
         if error is None:
             self._access, self._again = task.result()
         elif self._access is not None:
