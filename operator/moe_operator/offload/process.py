@@ -19,6 +19,7 @@ from moe_operator.offload.errors import JobLostError, JobTooHeavyError, OffloadE
 from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed
 from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
+from moe_operator.tasks import StrayCancellationError, stray_cancellations
 
 MEMORY_BYTES = 112 * 1024 * 1024
 """That a job may use, beside the 45 MB of the process itself. Together with the operator's own process it is within
@@ -108,14 +109,26 @@ class WorkerProcess:
         except TimeoutError:
             raise JobTooHeavyError(f"was not done within {bounds.seconds:.0f} s") from None
 
+    async def lasts(self) -> None:
+        """Returns when no job is computed any more, which only a defect can cause."""
+        if self._loop is not None:
+            await asyncio.wait([self._loop])
+
     async def _work(self) -> None:
         while True:
-            job = self._turns.next()
-            if job is None:
-                self._something.clear()
-                await self._something.wait()
-            elif not job.done.done():
-                await self._settle(job)
+            try:
+                with stray_cancellations():
+                    await self._next()
+            except StrayCancellationError:
+                logger.exception("the turn of a job was cancelled by nobody")
+
+    async def _next(self) -> None:
+        job = self._turns.next()
+        if job is None:
+            self._something.clear()
+            await self._something.wait()
+        elif not job.done.done():
+            await self._settle(job)
 
     async def _settle(self, job: _Job[Any]) -> None:
         """Have one job computed and tell who waits for it; whatever is wrong, the next one finds a working process."""

@@ -115,7 +115,12 @@ class _Process:
         async with WorkerProcess() as worker, HttpClient(self.options.addresses, worker) as http:
             controller = self._controller(http, worker, elector)
             watch = Watch(self.client.connection, self.options.namespaces, controller.deliver, self.liveness)
-            works = {"lease": elector.hold(), "controller": controller.run(), "watch": watch.run()}
+            works = {
+                "lease": elector.hold(),
+                "controller": controller.run(),
+                "watch": watch.run(),
+                "worker process": worker.lasts(),
+            }
             tasks = [asyncio.create_task(_for_ever(work), name=name) for name, work in works.items()]
             try:
                 ended = await self._first_of([*tasks, *others])

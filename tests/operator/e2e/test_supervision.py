@@ -27,7 +27,16 @@ SHORT_STREAMS = (
     "import moe_operator.runtime.watch as w; w.STREAM_SECONDS, w.DEAD_STREAM_SECONDS, w.LIMIT_SECONDS = 2, 3, 6; "
     "import moe_operator.runtime.supervisor as s; s.REFUSED_TOLD_SECONDS, s.REFUSED_SECONDS = 3, 12; "
 )
-PLANS_FOR_EVER = "import time, moe_operator.reconcile.reconciler as r; r.next_plan = lambda world: time.sleep(600); "
+HANGS = """
+import asyncio, logging, time
+from moe_operator.reconcile.reconciler import Reconciler
+
+def hang():
+    logging.getLogger("test").error("a pass hangs in a thread")
+    time.sleep(600)
+
+Reconciler._work = lambda self, *_: asyncio.to_thread(hang)
+"""
 
 
 class Operator:
@@ -121,10 +130,10 @@ def test_a_standby_whose_credentials_have_ended_says_so_and_ends(
 
 
 def test_a_leader_that_lost_its_lease_is_gone_at_once_whatever_its_threads_do(begin, objects, ray: FakeRay) -> None:
-    operator = begin(PLANS_FOR_EVER)
+    operator = begin(HANGS)
     operator.wait_for("leader of")
     objects.apply("tiny", ray.spec())
-    objects.wait("the pass that hangs", lambda: ray.gets > 0)
+    operator.wait_for("a pass hangs in a thread")
     patch = '{"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}}'
     objects.kube.run("patch", "lease", "moe-operator", "-n", "moe-system", "--type=merge", "-p", patch)
     lost = time.monotonic()
@@ -136,10 +145,10 @@ def test_a_leader_that_lost_its_lease_is_gone_at_once_whatever_its_threads_do(be
 
 
 def test_a_process_whose_threads_hang_ends_when_it_is_asked_to(begin, objects, ray: FakeRay) -> None:
-    operator = begin("import moe_operator.runtime.watchdog as d; d.END_SECONDS = 3; " + PLANS_FOR_EVER)
+    operator = begin("import moe_operator.runtime.watchdog as d; d.END_SECONDS = 3" + HANGS)
     operator.wait_for("leader of")
     objects.apply("tiny", ray.spec())
-    objects.wait("the pass that hangs", lambda: ray.gets > 0)
+    operator.wait_for("a pass hangs in a thread")
     operator.process.terminate()
     operator.ended(20)
     assert objects.kube.get("lease", "moe-operator", "moe-system")["spec"]["holderIdentity"] == ""

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from moe_operator.backends.serve_rest.state import read_state
+from moe_operator.offload import process as module
 from moe_operator.offload.child import NICENESS
 from moe_operator.offload.errors import JobLostError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
@@ -162,3 +163,26 @@ def test_it_dies_with_its_parent_in_the_middle_of_a_job() -> None:
         assert psutil.pid_exists(pid)
         parent.kill()
     assert gone(pid)
+
+
+async def test_a_cancellation_that_nobody_asked_for_costs_a_job_and_not_the_worker(
+    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stray(*_: Any) -> Any:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "_exchange", stray)
+        with pytest.raises(asyncio.CancelledError):
+            await run(worker, jobs.double, 21)
+    assert await run(worker, jobs.double, 21) == 42
+
+
+async def test_the_end_of_its_loop_is_heard(worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    lasts = asyncio.create_task(worker.lasts())
+    assert await run(worker, jobs.double, 21) == 42
+    assert not lasts.done()
+    monkeypatch.setattr(WorkerProcess, "_next", lambda _: 1 / 0)
+    with pytest.raises(JobTooHeavyError):
+        await run(worker, jobs.double, 21, bounds=Bounds(1.0, 0.5))
+    await asyncio.wait_for(lasts, 5)
