@@ -5,8 +5,9 @@ nothing of what woke it. Pure modules decide, thin ones do:
 
 - ``world``: what was observed; ``observe`` observes it.
 - ``plan``: pure; what shall run, and the next step towards it. ``placing``: pure; the next placement.
-- ``conditions``, ``status``: pure; what is told of it. ``transitions``: pure; which Events that makes.
-- ``cleanup``: deletion.
+- ``conditions``, ``settlement``, ``status``, ``failure``: pure; what is told of it. ``telling``: pure; when that is
+  written. ``transitions``: pure; which Events that makes.
+- ``cleanup``: deletion. ``orphans``: what is found on Ray of objects that are not there.
 - ``reconciler``: the pass; ``queue``, ``backoff``, ``controller``: who is worked when.
 
 Called by ``moe_operator.runtime``.

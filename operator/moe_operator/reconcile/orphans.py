@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.backends.serve_rest.recent import Recent
@@ -19,7 +19,18 @@ from moe_placement.wire.applications import application_name
 IDLE_SECONDS = 900.0
 """After which a Ray cluster that nobody looks at any more is forgotten."""
 
+MOST_PER_RAY = 1000
+"""Deployments that are looked at of one Ray cluster: names are a tenant's to choose, and each costs time."""
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Deployed:
+    """Applications of one MoEDeployment, by their names."""
+
+    key: str
+    applications: int = 0
 
 
 @dataclass(slots=True)
@@ -27,9 +38,8 @@ class Orphans:
     """What was seen on all Ray clusters, by their Serve controllers: one may have several addresses."""
 
     clock: Callable[[], float] = time.monotonic
-    _seen: Recent[str, tuple[str, frozenset[str]]] = field(init=False)
+    _seen: Recent[str, tuple[str, Mapping[str, _Deployed]]] = field(init=False)
     _named: frozenset[str] = frozenset()
-    # Names are a tenant's to choose, on a Ray of its own.
     _lines: Allowance = field(default_factory=lambda: Allowance(burst=20, seconds=60.0))
 
     def __post_init__(self) -> None:
@@ -39,8 +49,7 @@ class Orphans:
         """What a Ray cluster was seen to run; what is on its way out does not count."""
         if not serve.controller:
             return
-        running = (name for name, application in serve.applications.items() if application.config is not None)
-        self._seen.put(serve.controller, (dashboard_url, frozenset(name for name in running if owner_of(name))))
+        self._seen.put(serve.controller, (dashboard_url, _deployed(serve)))
 
     def count(self, uids: Callable[[str], Collection[str] | None]) -> int:
         """How many there are; those that were not there before are named in the log.
@@ -48,12 +57,11 @@ class Orphans:
         ``uids``: of the objects of a key (``namespace/name``) that are worked; None where that is not known.
         """
         count, orphans = 0, {}
-        for url, names in self._seen.values():
-            for name in names:
-                owner = owner_of(name)
-                if owner and _is_orphan(owner.core, owner.key, uids(owner.key)):
-                    count += 1
-                    orphans[owner.core] = (owner.key, url)
+        for url, deployed in self._seen.values():
+            for core, found in deployed.items():
+                if _is_orphan(core, found.key, uids(found.key)):
+                    count += found.applications
+                    orphans[core] = (found.key, url)
         for core in sorted(orphans.keys() - self._named):
             self._name(core, *orphans[core])
         self._named = frozenset(orphans)
@@ -69,6 +77,16 @@ class Orphans:
             "has it, remove them (docs/operations.md, 'Applications left behind')",
             core, url, key,
         )  # fmt: skip
+
+
+def _deployed(serve: ServeState) -> dict[str, _Deployed]:
+    """By the name of their core applications."""
+    found: dict[str, _Deployed] = {}
+    for name, application in serve.applications.items():
+        owner = owner_of(name) if application.config is not None else None
+        if owner and (owner.core in found or len(found) < MOST_PER_RAY):
+            found.setdefault(owner.core, _Deployed(owner.key)).applications += 1
+    return found
 
 
 def _is_orphan(core: str, key: str, uids: Collection[str] | None) -> bool:

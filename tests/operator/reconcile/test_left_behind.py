@@ -198,11 +198,11 @@ async def test_a_deleted_object_leaves_no_orphans(bench: Bench) -> None:
 async def test_the_names_of_one_ray_cannot_fill_the_log(bench: Bench, caplog) -> None:
     bench.apply()
     await bench.ready()
-    for number in range(500):
+    for number in range(1500):
         name = f"moe.other.gone.{number:08x}"
         bench.ray.configs[name] = {"name": name, "route_prefix": None}
     await bench.work()
-    assert orphaned(bench) == 500
+    assert 900 <= orphaned(bench) <= 1000
     assert sum("is not there" in record.message for record in caplog.records) <= 20
 
 
