@@ -172,11 +172,15 @@ def _manifest(deployment: Mapping[str, Any], directory: Path) -> Path:
 
 
 def _apply(demo: Demo) -> None:
-    reference = demo.deployment["spec"]["runtime"]["rayCluster"]["tokenSecretRef"]
+    ray = demo.deployment["spec"]["runtime"]["rayCluster"]
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": reference["name"], "labels": {"moe-operator.io/use": "ray-token"}},
+        "metadata": {
+            "name": ray["tokenSecretRef"]["name"],
+            "labels": {"moe-operator.io/use": "ray-token"},
+            "annotations": {"moe-operator.io/allowed-addresses": ray["dashboardURL"]},
+        },
         "stringData": {"token": demo.token},
     }
     demo.cluster.kubectl.apply(secret, demo.deployment, namespace=demo.cluster.namespace)

@@ -16,6 +16,7 @@ from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.cluster import ServeClusters
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.secrets import Secrets
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.reconciler import Reconciler, Result
@@ -42,7 +43,7 @@ class Bench:
     def restart(self) -> None:
         """Another operator process takes over."""
         observer = Observer(
-            self.kube,
+            Secrets(self.kube, lambda: self.now),
             Directories(self.http),
             ServeClusters(self.http, lambda: None),
             lambda: self.now,
@@ -66,7 +67,9 @@ class Bench:
 
     def change(self, **spec: Any) -> None:
         live = self.kube.moe()
-        self.kube.put(MOE_DEPLOYMENTS, {**live, "spec": {**live["spec"], **spec}})
+        changed = {**live["spec"], **spec}
+        metadata = {**live["metadata"], "generation": live["metadata"]["generation"] + (changed != live["spec"])}
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": metadata, "spec": changed})
 
     def delete(self) -> None:
         live = self.kube.moe()

@@ -1,21 +1,28 @@
 """The edge to Kubernetes in memory: objects by kind and name, without admission, owners or managed fields."""
 
+import base64
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
-from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS, Resource
+from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS, SECRETS, Resource
 
 Key = tuple[str, str, str]
 
 
 class FakeKube:
-    """As ``KubeApi``. A deleted object stays while it has finalizers."""
+    """As ``KubeApi``. A deleted object stays while it has finalizers.
+
+    Attributes:
+        reads: how often each object was asked for, by kind and name.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[Key, Json] = {}
+        self.reads: Counter[tuple[str, str]] = Counter()
         self._writes = 0
 
     def put(self, resource: Resource, body: Mapping[str, Any]) -> Json:
@@ -33,7 +40,20 @@ class FakeKube:
         """Of all Events, in the order in which they were told."""
         return [body["reason"] for (plural, _, _), body in self.objects.items() if plural == EVENTS.plural]
 
+    def secret(self, name: str, use: str | None = None, addresses: str | None = None, **values: str) -> None:
+        """A Secret of the user's, in namespace ``team``."""
+        metadata: Json = {"name": name, "namespace": "team", "labels": {"moe-operator.io/use": use} if use else {}}
+        if addresses is not None:
+            metadata["annotations"] = {"moe-operator.io/allowed-addresses": addresses}
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+        self.put(SECRETS, {"kind": "Secret", "metadata": metadata, "data": data})
+
+    def drop(self, resource: Resource, name: str, namespace: str = "team") -> None:
+        """Somebody deletes it."""
+        del self.objects[resource.plural, namespace, name]
+
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
+        self.reads[resource.plural, name] += 1
         try:
             return copy.deepcopy(self.objects[resource.plural, namespace, name])
         except KeyError:

@@ -56,15 +56,16 @@ class Objects:
             if not (missing_ok and "NotFound" in str(error)):
                 raise
 
-    def secret(self, name: str, use: str, **values: str) -> None:
-        self.kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": name, "namespace": self.namespace, "labels": {"moe-operator.io/use": use}},
-                "stringData": values,
-            }
-        )
+    def secret(self, name: str, use: str, addresses: str | None = None, **values: str) -> None:
+        """A Secret for a use; ``addresses``: where a token in it may be sent."""
+        metadata: JsonObject = {"name": name, "namespace": self.namespace, "labels": {"moe-operator.io/use": use}}
+        if addresses is not None:
+            metadata["annotations"] = {"moe-operator.io/allowed-addresses": addresses}
+        self.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": values})
+
+    def ray_token(self, name: str, token: str, *dashboard_urls: str) -> None:
+        """The token of a Ray, which may be sent to these and nowhere else."""
+        self.secret(name, "ray-token", addresses=",".join(dashboard_urls), token=token)
 
     def secret_value(self, name: str, key: str) -> str:
         found = self.kube.get("secret", name, self.namespace)

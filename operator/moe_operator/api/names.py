@@ -35,6 +35,9 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_USE = f"{GROUP}/use"
 """On a Secret of the user: what its owner allows the operator to use it for, one of ``SecretUse``."""
 
+ANNOTATION_ADDRESSES = f"{GROUP}/allowed-addresses"
+"""On a Secret with a token: where its owner allows the token to be sent, ``host:port`` or URLs, separated by commas."""
+
 COMPONENT_SHARD = "expert-shard"
 COMPONENT_INTERNAL_KEY = "internal-key"
 
@@ -160,6 +163,11 @@ class Reason(_Told):
     SPEC_INVALID = "SpecInvalid", "The object does not fit the operator's types: install the CRD of this release."
     SECRET_MISSING = "SecretMissing", "A Secret that the spec names, or a key in it, does not exist."
     SECRET_NOT_LABELLED = "SecretNotLabelled", "The Secret lacks the label moe-operator.io/use for this use."
+    SECRET_NOT_BOUND = (
+        "SecretNotBound",
+        "The annotation moe-operator.io/allowed-addresses of the token's Secret does not name dashboardURL's address: "
+        "nothing is sent there.",
+    )
     SECRET_INVALID = "SecretInvalid", "What is in the Secret is no token, or no API key of at least 32 characters."
     NAME_CONFLICT = "NameConflict", "An object with the name of a child belongs to somebody else."
 

@@ -44,10 +44,14 @@ def reference() -> str:
         _table(("Type", "Meaning"), _words(names.ConditionType)),
         "### Reasons\n",
         _table(("Reason", "Meaning"), _words(names.Reason)),
-        "### Labels on Secrets\n",
+        "### Labels and annotations on Secrets\n",
         f"A Secret is read only if its label `{names.LABEL_USE}` allows that use: "
         + ", ".join(f"`{use}`" for use in names.SecretUse)
         + ".\n",
+        f"A `{names.SecretUse.RAY_TOKEN}` is sent only where the annotation `{names.ANNOTATION_ADDRESSES}` of its "
+        "Secret allows: entries `host:port` (by http or https), `http://host:port` or `https://host:port`, with commas "
+        "between, compared with scheme, host and port of `spec.runtime.rayCluster.dashboardURL`. Without it nothing is "
+        f"sent to the Ray cluster: `{names.Reason.SECRET_NOT_BOUND}`.\n",
     ]
     return "\n".join(sections)
 

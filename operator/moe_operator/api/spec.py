@@ -226,8 +226,8 @@ class RayCluster(ApiModel):
     )
     """Address of Ray Serve's HTTP proxy, such as http://127.0.0.1:8000, as the operator reaches it."""
     token_secret_ref: SecretRef | None = None
-    """Secret, labelled `moe-operator.io/use: ray-token`, whose key `token` holds Ray's authentication token. \
-Default: no token is sent."""
+    """Secret, labelled `moe-operator.io/use: ray-token` and annotated `moe-operator.io/allowed-addresses` with the \
+address in dashboardURL, whose key `token` holds Ray's authentication token. Default: no token is sent."""
 
 
 class Runtime(ApiModel):

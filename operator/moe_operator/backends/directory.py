@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import (
     DirectoryError,
+    KeyRefusedError,
     RayAnswerRefusedError,
     RayUnreachableError,
     RouteMissingError,
 )
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.report import MOST_BYTES, NoReportError, parse_report
-from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.offload.aside import Aside
+from moe_operator.recent import Recent
 from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
 
 READ_SECONDS = 4.0
@@ -31,6 +33,7 @@ class Directories:
 
         Raises:
             RouteMissingError: Serve has no such route (yet).
+            KeyRefusedError: the key is not taken there.
             DirectoryError: no report, for another reason.
             RayAddressRefusedError: the operator may not connect there.
             RayAnswerRefusedError: it answers more than can be taken, now or lately.
@@ -51,7 +54,7 @@ class Directories:
         url = f"{serve_url.rstrip('/')}{path}"
         try:
             answer, report = await self._http.read(
-                serve_url, path, parse_report, most=MOST_BYTES, seconds=READ_SECONDS, token=key
+                serve_url, path, parse_report, most=MOST_BYTES, seconds=READ_SECONDS, credential=Credential(key)
             )
         except RayUnreachableError as error:
             raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
@@ -62,6 +65,8 @@ class Directories:
             ) from error
         if answer.status == 404:
             raise RouteMissingError(f"Serve at {serve_url} has no route {path}")
+        if answer.status in (401, 403):
+            raise KeyRefusedError(f"{url} does not take the operator's key (HTTP {answer.status})")
         if report is None:
             raise DirectoryError(f"{url} answers HTTP {answer.status} instead of a report")
         return report

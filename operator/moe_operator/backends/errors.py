@@ -9,7 +9,8 @@ RayError
 ├── ServeMissingError        a Ray without Serve
 ├── DeployRefusedError       Serve refused the configuration
 └── DirectoryError           the directory of a deployment cannot be asked
-    └── RouteMissingError    Serve has no such route (yet)
+    ├── RouteMissingError    Serve has no such route (yet)
+    └── KeyRefusedError      it did not take the operator's key
 StalePlanError               what was planned from is no longer so
 """
 
@@ -79,6 +80,10 @@ class DirectoryError(RayError):
 
 class RouteMissingError(DirectoryError):
     """Serve answers, but has no such route: the core application is not up (yet)."""
+
+
+class KeyRefusedError(DirectoryError):
+    """401 or 403: the operator's key to the directory is another one there."""
 
 
 class StalePlanError(OperatorError):

@@ -29,6 +29,7 @@ from yarl import URL
 
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.budget import ByteBudget
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl
 from moe_operator.offload.errors import JobTooHeavyError
@@ -109,7 +110,10 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        connecting = aiohttp.TraceConfig()
+        connecting.on_connection_create_start.append(_check_credential)
         self._session = aiohttp.ClientSession(
+            trace_configs=[connecting],
             connector=aiohttp.TCPConnector(
                 limit_per_host=8, resolver=_CheckedResolver(self._policy), socket_factory=self._socket
             ),
@@ -129,22 +133,38 @@ class HttpClient:
             await self._session.close()
 
     async def call(
-        self, method: str, base: str, path: str, *, seconds: float, token: str | None = None, body: bytes | None = None
+        self,
+        method: str,
+        base: str,
+        path: str,
+        *,
+        seconds: float,
+        credential: Credential | None = None,
+        body: bytes | None = None,
     ) -> Answer:
         """Send one request for ``path`` below the URL ``base`` and read its answer within ``seconds``.
 
-        ``token`` goes as a bearer token; ``body`` is JSON. Of the answer the first ``TOLD_BYTES`` are kept.
+        The token of ``credential`` goes as a bearer token, and its check is asked before a connection is made for it.
+        ``body`` is JSON. Of the answer the first ``TOLD_BYTES`` are kept.
 
         Raises:
             RayAddressRefusedError: the address is not allowed, or none that can be judged.
             RayUnreachableError: no answer; the message says why in words that do not change between attempts.
+            OperatorError: what the check of ``credential`` raises.
         """
         request = self._request(method, base, path, seconds, TOLD_BYTES)
-        async with self._answering(request, token, body) as answer:
+        async with self._answering(request, credential, body) as answer:
             return answer
 
     async def read(
-        self, base: str, path: str, job: Callable[[bytes], T], *, most: int, seconds: float, token: str | None = None
+        self,
+        base: str,
+        path: str,
+        job: Callable[[bytes], T],
+        *,
+        most: int,
+        seconds: float,
+        credential: Credential | None = None,
     ) -> tuple[Answer, T | None]:
         """GET as ``call`` does; the body of a success, of at most ``most`` bytes, is read out by ``job``, which is one
         of ``offload.jobs``.
@@ -156,7 +176,7 @@ class HttpClient:
             Exception: what ``job`` raises.
         """
         request = self._request("GET", base, path, seconds, most)
-        async with self._answering(request, token, None) as answer:
+        async with self._answering(request, credential, None) as answer:
             if answer.status != 200:
                 return answer, None
             return answer, await self._read_out(request, job, answer.body)
@@ -178,11 +198,13 @@ class HttpClient:
         return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most)
 
     @asynccontextmanager
-    async def _answering(self, request: _Request, token: str | None, body: bytes | None) -> AsyncIterator[Answer]:
+    async def _answering(
+        self, request: _Request, credential: Credential | None, body: bytes | None
+    ) -> AsyncIterator[Answer]:
         """Send a request and read its answer; the room that they take in the budget is given back at the end."""
         if self._session is None:
             raise RuntimeError("use HttpClient as an async context manager")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {credential.token}"} if credential else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
         async with AsyncExitStack() as room:
@@ -196,6 +218,7 @@ class HttpClient:
                 headers=headers,
                 timeout=_TIMEOUT,
                 allow_redirects=False,
+                trace_request_ctx=credential,
             )
             try:
                 async with asyncio.timeout(request.seconds) as limit, sending as response:
@@ -252,6 +275,13 @@ class HttpClient:
             raise RayAddressRefusedError(f"{endpoint.authority} was judged, and not port {port}: nothing was sent")
         self._policy.check_resolved(endpoint, ipaddress.ip_address(host.partition("%")[0]))
         return socket.socket(family, kind, protocol)
+
+
+async def _check_credential(session: aiohttp.ClientSession, context: Any, event: object) -> None:
+    """Asked by the HTTP library before it makes a connection for a request."""
+    credential: Credential | None = context.trace_request_ctx
+    if credential is not None:
+        await credential.check()
 
 
 class _Response(aiohttp.ClientResponse):

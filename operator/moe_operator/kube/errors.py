@@ -10,8 +10,10 @@ KubeError                 the API server refused a call or could not be reached
 └── KubeUnreachableError  no answer within the time limit
 NameConflictError         an object of ours has a name that somebody else's object has
 SecretError               a Secret cannot be used
-├── SecretMissingError
+├── SecretMissingError    it, or a key in it, does not exist
+│   └── SecretAbsentError
 ├── SecretNotLabelledError
+├── SecretNotBoundError
 └── SecretInvalidError
 """
 
@@ -83,6 +85,16 @@ class SecretMissingError(SecretError):
     """The Secret, or the key in it, does not exist."""
 
     reason = Reason.SECRET_MISSING
+
+
+class SecretAbsentError(SecretMissingError):
+    """There is no such Secret."""
+
+
+class SecretNotBoundError(SecretError):
+    """The Secret does not name the address that its token would be sent to."""
+
+    reason = Reason.SECRET_NOT_BOUND
 
 
 class SecretNotLabelledError(SecretError):

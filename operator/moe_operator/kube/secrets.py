@@ -2,7 +2,9 @@
 
 Whoever may create a MoEDeployment may name any Secret of the namespace, and the operator would send its content to an
 address of their choice. So a Secret is read only if its label allows the use, and that is asked by a request that
-transfers metadata only.
+transfers metadata only; and a token is sent only to the addresses that an annotation of its Secret names. API keys
+leave as hashes, and the operator's own key opens nothing but the report of its deployment: these are bound to no
+address.
 """
 
 from __future__ import annotations
@@ -11,13 +13,28 @@ import base64
 import binascii
 import hashlib
 import secrets
+import shlex
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from moe_operator.api.deployment import MoEDeployment
-from moe_operator.api.names import COMPONENT_INTERNAL_KEY, LABEL_USE, SecretUse
+from moe_operator.api.names import ANNOTATION_ADDRESSES, COMPONENT_INTERNAL_KEY, LABEL_USE, SecretUse
+from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl, parse_authority
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import apply_child, child_metadata, find_child
-from moe_operator.kube.errors import NotFoundError, SecretInvalidError, SecretMissingError, SecretNotLabelledError
+from moe_operator.kube.errors import (
+    NotFoundError,
+    SecretAbsentError,
+    SecretInvalidError,
+    SecretMissingError,
+    SecretNotBoundError,
+    SecretNotLabelledError,
+)
 from moe_operator.kube.resources import SECRETS
+from moe_operator.kube.secret_cache import Asker, Held, Key, SecretCache
+
+T = TypeVar("T")
 
 RAY_TOKEN_KEY = "token"
 INTERNAL_KEY = "key"
@@ -25,13 +42,176 @@ MIN_API_KEY_LENGTH = 32
 """128 bits in hexadecimal: what travels to Serve is a plain SHA-256, which protects only keys that nobody can guess."""
 
 
-async def read_ray_token(api: KubeApi, namespace: str, name: str) -> str:
-    """The token of a Ray cluster, from the key ``token`` of the Secret.
+class Secrets:
+    """What MoEDeployments need of Secrets, read as rarely as ``secret_cache`` says; ``fresh`` is what stands there now.
 
-    Raises:
-        SecretError: no such Secret or key, not labelled for this use, or not a token.
+    All raise ``KubeError`` where the API server does not tell.
     """
-    data = await _read_labelled(api, namespace, name, SecretUse.RAY_TOKEN)
+
+    def __init__(self, api: KubeApi, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._cache = SecretCache(clock)
+
+    async def ray_token(self, moe: MoEDeployment, fresh: bool = False) -> str | None:
+        """The token of its Ray cluster, key ``token`` of the Secret that the spec names; None if it names none.
+
+        Raises:
+            SecretError: no such Secret or key, not labelled for this use, not bound to this address, or not a token.
+        """
+        ref = moe.ray_cluster.token_secret_ref
+        if ref is None:
+            return None
+        endpoint = HttpUrl.parse(moe.ray_cluster.dashboard_url).endpoint
+        held = await self._users(moe, ref.name, SecretUse.RAY_TOKEN, _token, fresh, endpoint)
+        if not is_bound(held.addresses, endpoint):
+            self._cache.unfit((moe.metadata.namespace, ref.name, SecretUse.RAY_TOKEN))
+            raise SecretNotBoundError(_how_to_bind(moe.metadata.namespace, ref.name, endpoint, held.addresses))
+        return held.content
+
+    async def api_key_hashes(self, moe: MoEDeployment, fresh: bool = False) -> tuple[str, ...]:
+        """SHA-256 hex digests of the API keys in the Secret that the spec names, one per value, sorted.
+
+        Raises:
+            SecretError: no such Secret, not labelled for this use, empty, or a key too short to be sent as a hash.
+        """
+        ref = moe.spec.serving.api_keys_secret_ref
+        if ref is None:
+            return ()
+        return (await self._users(moe, ref.name, SecretUse.API_KEYS, _hashes, fresh)).content
+
+    async def internal_key(self, moe: MoEDeployment, fresh: bool = False) -> str:
+        """The key by which the operator asks the directory; made at random (256 bits) the first time.
+
+        Raises:
+            NameConflictError: a Secret of that name is somebody else's.
+        """
+
+        async def look(before: Held[str] | None) -> Held[str]:
+            if before and await self._version(moe.metadata.namespace, name) == before.version:
+                return before
+            return await self._ensure_internal_key(moe, name)
+
+        name = internal_key_name(moe.metadata.name)
+        return (await self._cache.get(_internal(moe), _asker(moe), look, fresh)).content
+
+    def token_refused(self, moe: MoEDeployment) -> None:
+        """Ray did not take the token."""
+        ref = moe.ray_cluster.token_secret_ref
+        if ref is not None:
+            self._cache.refused((moe.metadata.namespace, ref.name, SecretUse.RAY_TOKEN))
+
+    def internal_key_refused(self, moe: MoEDeployment) -> None:
+        """The directory's api did not take the operator's key."""
+        self._cache.refused(_internal(moe))
+
+    async def _users(
+        self,
+        moe: MoEDeployment,
+        name: str,
+        use: SecretUse,
+        read: Callable[[str, dict[str, bytes]], T],
+        fresh: bool,
+        endpoint: Endpoint | None = None,
+    ) -> Held[T]:
+        namespace = moe.metadata.namespace
+
+        async def look(before: Held[T] | None) -> Held[T]:
+            try:
+                metadata = await self._api.get_metadata(SECRETS, namespace, name)
+                _check_label(metadata, use)
+                if before and before.version == metadata["resourceVersion"]:
+                    return before
+                live = await self._api.get(SECRETS, namespace, name)
+            except NotFoundError as error:
+                raise SecretAbsentError(_how_to_make(namespace, name, use, endpoint)) from error
+            metadata = live["metadata"]
+            _check_label(metadata, use)
+            addresses = metadata.get("annotations", {}).get(ANNOTATION_ADDRESSES, "")
+            return Held(metadata["resourceVersion"], read(name, _decoded(live)), addresses)
+
+        return await self._cache.get((namespace, name, use), _asker(moe), look, fresh)
+
+    async def _version(self, namespace: str, name: str) -> str | None:
+        try:
+            return str((await self._api.get_metadata(SECRETS, namespace, name))["resourceVersion"])
+        except NotFoundError:
+            return None
+
+    async def _ensure_internal_key(self, owner: MoEDeployment, name: str) -> Held[str]:
+        live = await find_child(self._api, owner, SECRETS, name)
+        key = _existing_key(live) or secrets.token_urlsafe(32)
+        manifest = {
+            "apiVersion": SECRETS.api_version,
+            "kind": SECRETS.kind,
+            "metadata": child_metadata(owner, name, COMPONENT_INTERNAL_KEY),
+            "type": "Opaque",
+            "data": {INTERNAL_KEY: base64.b64encode(key.encode()).decode()},
+        }
+        applied = await apply_child(self._api, owner, SECRETS, manifest)
+        return Held(applied["metadata"]["resourceVersion"], key)
+
+
+def _asker(moe: MoEDeployment) -> Asker:
+    return Asker(moe.metadata.uid, moe.metadata.generation)
+
+
+def _internal(moe: MoEDeployment) -> Key:
+    """With the uid: the key of a former object of the same name goes with that."""
+    return moe.metadata.namespace, internal_key_name(moe.metadata.name), moe.metadata.uid
+
+
+def is_bound(addresses: str, endpoint: Endpoint) -> bool:
+    """Whether one of ``addresses``, separated by commas, is that of ``endpoint``; what is none allows nothing."""
+    return any(_allows(entry.strip(), endpoint) for entry in addresses.split(","))
+
+
+def _allows(entry: str, endpoint: Endpoint) -> bool:
+    """``host:port`` allows http and https, a URL its own scheme; a path would look like a bound that there is not."""
+    try:
+        if "://" in entry:
+            url = HttpUrl.parse(entry)
+            return url.endpoint == endpoint and url.path in ("", "/")
+        return parse_authority(entry) == (endpoint.host, endpoint.port)
+    except EndpointError:
+        return False
+
+
+def _binding(endpoint: Endpoint) -> str:
+    """An entry for ``endpoint``: with https as a URL, so that nobody has the token sent there in the clear."""
+    return str(endpoint) if endpoint.scheme == "https" else endpoint.authority
+
+
+def _how_to_bind(namespace: str, name: str, endpoint: Endpoint, addresses: str) -> str:
+    # What is there is kept without being repeated: whoever reads the status may not know the Secret.
+    path = ANNOTATION_ADDRESSES.replace(".", r"\.")
+    there = f"$(kubectl -n {namespace} get secret {name} -o jsonpath='{{.metadata.annotations.{path}}}'),"
+    value = f'"{ANNOTATION_ADDRESSES}={there}{_binding(endpoint)}"' if addresses else _assignment(endpoint)
+    return (
+        f"Secret {name!r} does not allow its token to be sent to {_binding(endpoint)}, which is "
+        "spec.runtime.rayCluster.dashboardURL: if whoever may create a MoEDeployment in this namespace may have it "
+        f"sent there, kubectl -n {namespace} annotate --overwrite secret {name} {value}"
+    )
+
+
+def _assignment(endpoint: Endpoint) -> str:
+    return shlex.quote(f"{ANNOTATION_ADDRESSES}={_binding(endpoint)}")
+
+
+def _how_to_make(namespace: str, name: str, use: SecretUse, endpoint: Endpoint | None) -> str:
+    bind = f" and annotate it {_assignment(endpoint)}" if endpoint else ""
+    return f"Secret {name!r} does not exist in namespace {namespace!r}: create it and label it {LABEL_USE}={use}{bind}"
+
+
+def _check_label(metadata: Json, use: SecretUse) -> None:
+    if metadata.get("labels", {}).get(LABEL_USE) != use:
+        name, label = metadata["name"], f"{LABEL_USE}={use}"
+        raise SecretNotLabelledError(
+            f"Secret {name!r} is not labelled {label}, by which its owner allows this use: "
+            f"kubectl -n {metadata['namespace']} label --overwrite secret {name} {label}"
+        )
+
+
+def _token(name: str, data: dict[str, bytes]) -> str:
     if RAY_TOKEN_KEY not in data:
         raise SecretMissingError(
             f"Secret {name!r} has no key {RAY_TOKEN_KEY!r}: put Ray's authentication token there, its keys are "
@@ -40,36 +220,10 @@ async def read_ray_token(api: KubeApi, namespace: str, name: str) -> str:
     return _printable(data[RAY_TOKEN_KEY], name, RAY_TOKEN_KEY)
 
 
-async def read_api_key_hashes(api: KubeApi, namespace: str, name: str) -> tuple[str, ...]:
-    """SHA-256 hex digests of the API keys in the Secret, one per value, sorted.
-
-    Raises:
-        SecretError: no such Secret, not labelled for this use, empty, or a key too short to be sent as a hash.
-    """
-    data = await _read_labelled(api, namespace, name, SecretUse.API_KEYS)
+def _hashes(name: str, data: dict[str, bytes]) -> tuple[str, ...]:
     if not data:
         raise SecretMissingError(f"Secret {name!r} has no keys: give it one value per API key")
     return tuple(sorted(sha256(_api_key(value, name, key)) for key, value in data.items()))
-
-
-async def ensure_internal_key(api: KubeApi, owner: MoEDeployment) -> str:
-    """The key by which the operator asks the directory of ``owner``; made at random (256 bits) the first time.
-
-    Raises:
-        NameConflictError: a Secret of that name is somebody else's.
-    """
-    name = internal_key_name(owner.metadata.name)
-    live = await find_child(api, owner, SECRETS, name)
-    key = _existing_key(live) or secrets.token_urlsafe(32)
-    manifest = {
-        "apiVersion": SECRETS.api_version,
-        "kind": SECRETS.kind,
-        "metadata": child_metadata(owner, name, COMPONENT_INTERNAL_KEY),
-        "type": "Opaque",
-        "data": {INTERNAL_KEY: base64.b64encode(key.encode()).decode()},
-    }
-    await apply_child(api, owner, SECRETS, manifest)
-    return key
 
 
 def internal_key_name(deployment: str) -> str:
@@ -80,23 +234,6 @@ def internal_key_name(deployment: str) -> str:
 def sha256(key: str) -> str:
     """Hex digest in which a key travels to Serve."""
     return hashlib.sha256(key.encode()).hexdigest()
-
-
-async def _read_labelled(api: KubeApi, namespace: str, name: str, use: SecretUse) -> dict[str, bytes]:
-    label = f"{LABEL_USE}={use}"
-    try:
-        metadata = await api.get_metadata(SECRETS, namespace, name)
-        if metadata.get("labels", {}).get(LABEL_USE) != use:
-            raise SecretNotLabelledError(
-                f"Secret {name!r} is not labelled {label}, by which its owner allows this use: "
-                f"kubectl -n {namespace} label secret {name} {label}"
-            )
-        live = await api.get(SECRETS, namespace, name)
-    except NotFoundError as error:
-        raise SecretMissingError(
-            f"Secret {name!r} does not exist in namespace {namespace!r}: create it and label it {label}"
-        ) from error
-    return _decoded(live)
 
 
 def _decoded(live: Json) -> dict[str, bytes]:

@@ -6,15 +6,17 @@ The finalizer is on an object only while there is, or may be, something of it on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import InvalidObjectError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import SecretError
+from moe_operator.kube.errors import SecretAbsentError
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer
 from moe_operator.reconcile.failure import failure
@@ -98,10 +100,10 @@ class Cleanup:
     ) -> Finding | None:
         try:
             async with asyncio.timeout(seconds or ATTEMPT_SECONDS):
-                token = await self._token(moe, memory)
+                credential = await self._credential(moe, memory)
                 cluster = self.observer.cluster(moe)
-                await cluster.apply(token, Change(core_name(moe), ()))
-                serve = await cluster.observe(token)
+                await cluster.apply(credential, Change(core_name(moe), ()))
+                serve = await cluster.observe(credential)
             self.orphans.note(moe.ray_cluster.dashboard_url, serve)
             return self._what_is_left(moe, serve, memory)
         except InvalidObjectError:
@@ -123,14 +125,24 @@ class Cleanup:
             return Finding(Reason.DELETING, f"Ray at {moe.ray_cluster.dashboard_url} runs no Serve; looking once more")
         return Finding(Reason.DELETING, f"Serve is stopping {', '.join(sorted(owned(serve, core_name(moe))))}")
 
-    async def _token(self, moe: MoEDeployment, memory: Memory) -> str | None:
-        """The token, or the one that worked last: a namespace that is deleted loses its Secrets first."""
+    async def _credential(self, moe: MoEDeployment, memory: Memory) -> Credential | None:
+        """The token; where its Secret is gone, the one that worked last: a namespace that is deleted loses its Secrets
+        first. A Secret that is there and does not allow it (any more) is obeyed, each time that it would be sent."""
         try:
-            return await self.observer.token(moe)
-        except SecretError:
-            if memory.token is None:
+            return await self.observer.credential(moe, fresh=True)
+        except SecretAbsentError:
+            if memory.credential is None:
                 raise
-            return memory.token
+            return self._remembered(moe, memory.credential.token)
+
+    def _remembered(self, moe: MoEDeployment, token: str) -> Credential:
+        still = self.observer.same_token(moe, token)
+
+        async def check() -> None:
+            with contextlib.suppress(SecretAbsentError):
+                await still()
+
+        return Credential(token, check)
 
     def _overdue(self, memory: Memory, waiting: Finding) -> bool:
         failing = memory.cleanup_failing(waiting.reason != Reason.DELETING, self.observer.clock())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.reconcile.telling import Allowance, Telling
 
@@ -19,7 +20,7 @@ class Memory:
 
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
-        token: the one that reached its Ray cluster last; the Secret may go before the object does.
+        credential: with which its Ray cluster was reached last; the Secret may go before the object does.
         seen: the object as it was last.
         outlives: whether something of it may be on a Ray cluster, and is to go with it.
         not_before: when the applications of one that is gone are tried to be removed again.
@@ -33,7 +34,7 @@ class Memory:
 
     uid: str
     term: int = 0
-    token: str | None = None
+    credential: Credential | None = None
     seen: MoEDeployment | None = None
     outlives: bool = False
     not_before: float = float("-inf")

@@ -8,12 +8,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from moe_operator.api import MoEDeployment
+from moe_operator.backends.credential import Check, Credential
 from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RayAnswerRefusedError, RayError
+from moe_operator.backends.errors import (
+    DirectoryError,
+    KeyRefusedError,
+    RayAddressRefusedError,
+    RayAnswerRefusedError,
+    RayAuthError,
+    RayError,
+    StalePlanError,
+)
 from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
-from moe_operator.kube.api import KubeApi
 from moe_operator.kube.errors import NameConflictError, SecretError
-from moe_operator.kube.secrets import ensure_internal_key, read_api_key_hashes, read_ray_token, sha256
+from moe_operator.kube.secrets import Secrets, sha256
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.world import Finding, KeyHashes, World
 
@@ -22,7 +30,7 @@ from moe_operator.reconcile.world import Finding, KeyHashes, World
 class Observer:
     """Where to look. ``clock`` is monotonic, ``now`` is UTC."""
 
-    api: KubeApi
+    secrets: Secrets
     directories: Directories
     clusters: ServeClusters
     clock: Callable[[], float] = time.monotonic
@@ -32,10 +40,28 @@ class Observer:
         """The Ray cluster that it runs on."""
         return self.clusters.at(moe.ray_cluster.dashboard_url)
 
-    async def token(self, moe: MoEDeployment) -> str | None:
-        """The token of its Ray cluster, if the spec names one; SecretError says why it cannot be had."""
-        ref = moe.ray_cluster.token_secret_ref
-        return await read_ray_token(self.api, moe.metadata.namespace, ref.name) if ref else None
+    async def credential(self, moe: MoEDeployment, fresh: bool = False) -> Credential | None:
+        """The token of its Ray cluster, if the spec names one; SecretError says why it cannot be had or sent."""
+        token = await self.secrets.ray_token(moe, fresh)
+        return None if token is None else Credential(token, self.same_token(moe, token))
+
+    def same_token(self, moe: MoEDeployment, token: str) -> Check:
+        """Whether ``token`` is still the one of its Secret and may still be sent."""
+
+        async def check() -> None:
+            if await self.secrets.ray_token(moe, fresh=True) != token:
+                raise StalePlanError(f"the token of {moe.key} is another one by now")
+
+        return check
+
+    def same_keys(self, world: World) -> Check:
+        """Whether the keys whose hashes ``world`` has are still those of their Secrets."""
+
+        async def check() -> None:
+            if world.keys is not None and world.keys != await self._key_hashes(world.moe, fresh=True):
+                raise StalePlanError(f"the API keys of {world.moe.key} are others by now")
+
+        return check
 
     async def observe(self, moe: MoEDeployment, memory: Memory) -> World:
         """All that can be seen now; what cannot be is a finding of the world, never an error."""
@@ -49,18 +75,19 @@ class Observer:
     async def _observe_serve(self, world: World, memory: Memory) -> World:
         moe = world.moe
         try:
-            token = await self.token(moe)
+            credential = await self.credential(moe)
+            serve = await self.cluster(moe).observe(credential)
         except SecretError as error:
             return replace(world, key_problem=Finding(error.reason, str(error)))
-        try:
-            serve = await self.cluster(moe).observe(token)
         except RayError as error:
+            if isinstance(error, RayAuthError):
+                self.secrets.token_refused(moe)
             failing = memory.runtime_failing(True, self.clock())
             memory.serve_absent(False, self.clock())
             problem = Finding(error.reason, str(error))
             return replace(world, runtime_problem=problem, runtime_failing_seconds=failing)
         memory.runtime_failing(False, self.clock())
-        memory.token = token
+        memory.credential = credential
         absent = memory.serve_absent(not serve.controller, self.clock())
         world = replace(world, serve=serve, serve_absent_seconds=absent)
         given_up = frozenset(a.name for a in world.applications.values() if a.status == "DEPLOY_FAILED")
@@ -72,11 +99,11 @@ class Observer:
 
     async def _observe_directory(self, world: World, memory: Memory) -> World:
         try:
-            key = await ensure_internal_key(self.api, world.moe)
+            key = await self.secrets.internal_key(world.moe)
         except NameConflictError as error:
             world = replace(world, key_problem=Finding(error.reason, str(error)))
             return self._without_report(world, memory)
-        world = await self._read_key_hashes(world, key)
+        world = await self._read_key_hashes(world)
         if world.serve is None or world.core is not None:
             world = await self._read_report(world, memory, key)
         else:
@@ -84,13 +111,15 @@ class Observer:
         seen = max(world.target.term, world.report.term if world.report else 0)
         return replace(world, term=memory.claim_term(seen))
 
-    async def _read_key_hashes(self, world: World, key: str) -> World:
-        ref = world.moe.spec.serving.api_keys_secret_ref
+    async def _read_key_hashes(self, world: World) -> World:
         try:
-            hashes = await read_api_key_hashes(self.api, world.moe.metadata.namespace, ref.name) if ref else ()
+            return replace(world, keys=await self._key_hashes(world.moe))
         except SecretError as error:
             return replace(world, key_problem=world.key_problem or Finding(error.reason, str(error)))
-        return replace(world, keys=KeyHashes(sha256(key), hashes))
+
+    async def _key_hashes(self, moe: MoEDeployment, fresh: bool = False) -> KeyHashes:
+        internal = await self.secrets.internal_key(moe, fresh)
+        return KeyHashes(sha256(internal), await self.secrets.api_key_hashes(moe, fresh))
 
     async def _read_report(self, world: World, memory: Memory, key: str) -> World:
         moe = world.moe
@@ -98,6 +127,8 @@ class Observer:
         try:
             report = await self.directories.read(moe.ray_cluster.serve_url, route, key)
         except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
+            if isinstance(error, KeyRefusedError):
+                self.secrets.internal_key_refused(moe)
             world = replace(world, report_problem=Finding(error.reason, str(error)))
             return self._without_report(world, memory)
         memory.report_failing(False, self.clock())

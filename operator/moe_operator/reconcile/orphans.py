@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.backends.serve_rest.state import ServeState
+from moe_operator.recent import Recent
 from moe_operator.reconcile.telling import Allowance
 from moe_operator.reconcile.world import owner_of
 from moe_placement.wire.applications import application_name

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import owned
-from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.recent import Recent
 from moe_operator.reconcile.decision import Decision, decide
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World

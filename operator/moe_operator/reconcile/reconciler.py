@@ -14,7 +14,7 @@ from moe_operator.backends.serve_rest.cluster import Outcome
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import NotFoundError
+from moe_operator.kube.errors import NameConflictError, NotFoundError, SecretError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
@@ -187,8 +187,9 @@ class Reconciler:
             return Outcome(), None
         change = Change(world.core_name, plan.applications, serve_http_options(world.moe))
         try:
-            outcome = await self.observer.cluster(world.moe).apply(memory.token, change, world.serve)
-        except RayError as error:
+            cluster, check = self.observer.cluster(world.moe), self.observer.same_keys(world)
+            outcome = await cluster.apply(memory.credential, change, world.serve, check)
+        except (RayError, SecretError, NameConflictError) as error:
             return Outcome(), Finding(error.reason, str(error))
         memory.note_lost(outcome.lost, self.observer.clock())
         memory.note_edited(outcome.edited, self.observer.clock())

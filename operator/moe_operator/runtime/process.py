@@ -24,6 +24,7 @@ from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import KubeError, NotFoundError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.secrets import Secrets
 from moe_operator.kube.store import ObjectStore
 from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
@@ -131,7 +132,7 @@ class _Process:
     def _controller(self, http: HttpClient, worker: WorkerProcess, elector: Elector) -> Controller:
         api = StoredKube(self.client.fenced(elector.check), self.store)
         clusters = ServeClusters(http, elector.check, self.metrics.serve_written)
-        observer = Observer(api, Directories(http), clusters)
+        observer = Observer(Secrets(api), Directories(http), clusters)
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
         return Controller(

@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import DirectoryError, RayAddressRefusedError, RouteMissingError
+from moe_operator.backends.errors import DirectoryError, KeyRefusedError, RayAddressRefusedError, RouteMissingError
 from moe_placement.wire.applications import CORE_IMPORT_PATH
 from moe_placement.wire.report import DirectoryReport, Progress
 
@@ -62,3 +62,13 @@ async def test_a_route_that_ray_tells_cannot_change_where_the_key_goes(http, fak
 async def test_nobody_at_the_serve_address(http, closed_address: str) -> None:
     with pytest.raises(DirectoryError, match=r"serveURL is .*connection refused"):
         await Directories(http).read(closed_address, "/tiny", "secret")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_not_taken(http, fake_ray, status: int) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text="internal")
+
+    fake_ray.override = refuse
+    with pytest.raises(KeyRefusedError, match="does not take the operator's key"):
+        await Directories(http).read(fake_ray.url, "/tiny", "secret")

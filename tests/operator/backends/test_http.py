@@ -18,8 +18,10 @@ from yarl import URL
 from moe_operator.backends import http as module
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.budget import ByteBudget
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.backends.http import HttpClient
+from moe_operator.kube.errors import SecretNotLabelledError
 
 
 async def refusal(http: HttpClient, url: str, seconds: float = 2.0) -> str:
@@ -95,7 +97,7 @@ async def test_the_token_travels_as_bearer_and_no_cookie_does(http: HttpClient, 
         return answer
 
     fake_ray.override = bake
-    await http.call("GET", fake_ray.url, "/", seconds=2, token="secret")
+    await http.call("GET", fake_ray.url, "/", seconds=2, credential=Credential("secret"))
     await http.call("GET", fake_ray.url, "/", seconds=2)
     assert seen == [("Bearer secret", None), (None, None)]
 
@@ -141,7 +143,7 @@ async def test_no_spelling_of_loopback_is_connected_to(listener: Listener, host:
     url = listener.url.replace("127.0.0.1", host)
     async with HttpClient(AddressPolicy(refuse_local=True)) as bounded:
         with pytest.raises(RayAddressRefusedError) as caught:
-            await bounded.call("GET", url, "/", seconds=2, token="secret")
+            await bounded.call("GET", url, "/", seconds=2, credential=Credential("secret"))
     assert "internal" not in str(caught.value)
     await asyncio.sleep(0.05)
     assert listener.connections == 0
@@ -311,3 +313,36 @@ async def test_who_waits_for_room_for_too_long_is_told(
         with pytest.raises(RayUnreachableError, match="other large answers are being read"):
             await http.call("PUT", fake_ray.url, "/", seconds=5, body=b" " * (module.SMALL_BYTES + 1))
     assert (await read(http, fake_ray.url))[1] is not None
+
+
+async def test_a_token_is_asked_about_before_each_connection_that_is_made_for_it(http: HttpClient, fake_ray) -> None:
+    asked: list[bool] = []
+    came: list[str | None] = []
+    close = False
+
+    async def check() -> None:
+        asked.append(True)
+        if len(asked) > 2:
+            raise SecretNotLabelledError("no longer")
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        came.append(request.headers.get("Authorization"))
+        reply = web.Response()
+        if close:
+            reply.force_close()
+        return reply
+
+    async def ask() -> None:
+        await http.call("GET", fake_ray.url, "/", seconds=2, credential=Credential("secret", check))
+
+    fake_ray.override = answer
+    for _ in range(3):
+        await ask()
+    assert (len(asked), len(came)) == (1, 3)
+    close = True
+    for _ in range(2):
+        await ask()
+    assert (len(asked), len(came)) == (2, 5)
+    with pytest.raises(SecretNotLabelledError):
+        await ask()
+    assert (len(asked), len(came)) == (3, 5)

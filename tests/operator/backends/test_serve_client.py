@@ -5,6 +5,7 @@ from aiohttp import web
 from fake_ray import serving
 
 from moe_operator.api import Reason
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.client import ServeClient
 
@@ -31,7 +32,7 @@ async def test_reading(http, fake_ray, status: int, text: str, reason: Reason, s
 
     fake_ray.override = answer
     with pytest.raises(RayError) as caught:
-        await ServeClient(http, fake_ray.url, "token").read()
+        await ServeClient(http, fake_ray.url, Credential("token")).read()
     assert caught.value.reason == reason
     assert says in str(caught.value)
     assert fake_ray.url in str(caught.value)
@@ -81,7 +82,7 @@ async def test_tokens(http, fake_ray) -> None:
     fake_ray.token = "right"
     for token, says in ((None, "got none"), ("wrong", "refused the token")):
         with pytest.raises(RayError, match=says):
-            await ServeClient(http, fake_ray.url, token).read()
-    state = await ServeClient(http, fake_ray.url + "/", "right").read()
+            await ServeClient(http, fake_ray.url, token and Credential(token)).read()
+    state = await ServeClient(http, fake_ray.url + "/", Credential("right")).read()
     assert state.controller == "controller-1"
     assert state.options == {"proxy_location": "HeadOnly"}

@@ -7,12 +7,14 @@ import pytest
 from aiohttp import web
 from fake_ray import serving
 
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAuthError, RayUnreachableError, StalePlanError
 from moe_operator.backends.serve_rest import cluster as module
 from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 from moe_operator.backends.serve_rest.merge import Change, Conflict
 from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import LeadershipLostError
+from moe_operator.kube.errors import SecretNotLabelledError
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 SHOP = {"name": "shop", "route_prefix": "/shop", "import_path": "shop:app"}
@@ -62,11 +64,39 @@ async def test_changes_that_wait_go_into_one_put(ray, fake_ray, monkeypatch: pyt
 async def test_each_token_writes_by_itself(ray, fake_ray) -> None:
     fake_ray.token = "right"
     good, bad = await asyncio.gather(
-        ray.apply("right", change("a")), ray.apply("wrong", change("b")), return_exceptions=True
+        ray.apply(Credential("right"), change("a")), ray.apply(Credential("wrong"), change("b")), return_exceptions=True
     )
     assert good.written
     assert isinstance(bad, RayAuthError)
     assert fake_ray.configs.keys() == {"a", "a.experts-0"}
+
+
+async def test_what_may_not_be_written_any_more_is_left_out_and_the_rest_is_written(ray, fake_ray) -> None:
+    """Two Secrets may hold the same token, and each deployment has API keys of its own."""
+
+    async def refuse() -> None:
+        raise SecretNotLabelledError("no longer")
+
+    fake_ray.token = "right"
+    good, keys, token = await asyncio.gather(
+        ray.apply(Credential("right"), change("a")),
+        ray.apply(Credential("right"), change("b"), check=refuse),
+        ray.apply(Credential("right", refuse), change("c")),
+        return_exceptions=True,
+    )
+    assert (good.written, type(keys), type(token)) == (True, SecretNotLabelledError, SecretNotLabelledError)
+    assert fake_ray.configs.keys() == {"a", "a.experts-0"}
+
+
+async def test_nothing_is_asked_about_where_nothing_is_written(ray, fake_ray) -> None:
+    asked = []
+
+    async def check() -> None:
+        asked.append(True)
+
+    await ray.apply(None, change("a"), check=check)
+    await ray.apply(None, change("a"), check=check)
+    assert asked == [True]
 
 
 async def test_a_failed_put_fails_all_that_waited_for_it_and_the_next_succeeds(ray, fake_ray) -> None:
@@ -234,11 +264,11 @@ async def test_what_nobody_asks_for_is_forgotten(http, fake_ray, monkeypatch: py
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
     clusters = ServeClusters(http, free)
     ray = clusters.at(fake_ray.url)
-    await ray.apply("one", change("a"))
+    await ray.apply(Credential("one"), change("a"))
     assert ray.remembered("a")
     await asyncio.sleep(0.2)
     clusters.at("http://elsewhere:8265")
-    await ray.observe("other")
+    await ray.observe(Credential("other"))
     assert (len(clusters._clusters), len(ray._seen), len(ray._written)) == (1, 1, 0)
     assert not clusters._gate._locks
 

@@ -211,9 +211,11 @@ def test_tokens(operator, objects, ray: FakeRay) -> None:
     objects.wait_condition("tiny", "Ready", "False", "SecretMissing")
     objects.secret("ray", "something-else", token="wrong-token")
     objects.wait_condition("tiny", "Ready", "False", "SecretNotLabelled")
-    objects.secret("ray", "ray-token", token="wrong-token")
+    objects.secret("ray", "ray-token", addresses="10.0.0.1:8265", token="wrong-token")
+    objects.wait_condition("tiny", "Ready", "False", "SecretNotBound")
+    objects.ray_token("ray", "wrong-token", ray.url)
     objects.wait_condition("tiny", "Ready", "False", "RayAuthFailed")
-    objects.secret("ray", "ray-token", token="right-token")
+    objects.ray_token("ray", "right-token", ray.url)
     objects.wait_ready("tiny")
 
 

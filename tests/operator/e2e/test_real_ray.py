@@ -43,7 +43,7 @@ LENGTH = 12
 @pytest.fixture
 def on_ray(objects: Objects, ray_cluster: LocalRay) -> Iterator[Objects]:
     """Objects of a namespace that has Ray's token; what the test leaves on Ray is removed by the operator."""
-    objects.secret("ray-token", "ray-token", token=ray_cluster.token)
+    objects.ray_token("ray-token", ray_cluster.token, ray_cluster.dashboard_url)
     yield objects
     for name in objects.names():
         objects.patch(name, '{"spec": {"suspend": false, "deletionPolicy": "Delete"}}')
@@ -220,7 +220,7 @@ def test_the_example_of_two_teams_and_another_model(
     operator, on_ray: Objects, ray_cluster: LocalRay, second_namespace: str, tmp_path: Path
 ) -> None:
     other = Objects(on_ray.kube, second_namespace)
-    other.secret("ray-token", "ray-token", token=ray_cluster.token)
+    other.ray_token("ray-token", ray_cluster.token, ray_cluster.dashboard_url)
     first, second = two_teams(ray_cluster)
     on_ray.apply("tiny", first)
     other.apply("tiny", second)
@@ -330,11 +330,13 @@ def shop_now(ray: LocalRay) -> dict[str, Any]:
 def test_a_ray_that_cannot_be_used_is_told_of(
     operator, on_ray: Objects, ray_cluster: LocalRay, unused_tcp_port: int
 ) -> None:
-    on_ray.secret("wrong", "ray-token", token="0" * 64)
+    nobody = f"http://127.0.0.1:{unused_tcp_port}"
+    on_ray.ray_token("ray-token", ray_cluster.token, ray_cluster.serve_url, nobody)
+    on_ray.ray_token("wrong", "0" * 64, ray_cluster.dashboard_url)
     for name, reason, runtime in (
         ("token", "RayAuthFailed", {"tokenSecretRef": {"name": "wrong"}}),
         ("dashboard", "NotARayDashboard", {"dashboardURL": ray_cluster.serve_url}),
-        ("nobody", "RayUnreachable", {"dashboardURL": f"http://127.0.0.1:{unused_tcp_port}"}),
+        ("nobody", "RayUnreachable", {"dashboardURL": nobody}),
     ):
         wrong = spec(ray_cluster)
         wrong["runtime"]["rayCluster"] |= runtime

@@ -56,7 +56,7 @@ async def test_ready_does_not_outlive_a_key_that_is_somebody_elses(bench: Bench,
     bench.kube.put(SECRETS, {"kind": "Secret", "metadata": {"name": INTERNAL_KEY, "namespace": "team"}})
     await bench.work()
     assert bench.condition("Ready") == "True Available"
-    await bench.work(4, seconds=10.0)
+    await bench.work(32, seconds=10.0)
     assert bench.condition("Ready") == "False NameConflict"
 
 

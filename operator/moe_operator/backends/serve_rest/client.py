@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import (
     DeployRefusedError,
     NotARayDashboardError,
@@ -27,7 +28,7 @@ _QUOTED = 500
 
 @dataclass(slots=True)
 class ServeClient:
-    """Serve's REST API at one dashboard address, with one token.
+    """Serve's REST API at one dashboard address, with one token or none.
 
     What a refusal says is repeated only where the same socket address has answered a read as Serve before: the name may
     lead elsewhere by now, to a server that was never meant, and whose words are nobody's business.
@@ -35,7 +36,7 @@ class ServeClient:
 
     http: HttpClient
     dashboard_url: str
-    token: str | None
+    credential: Credential | None
     _known_as_serve: tuple[Any, ...] | None = field(default=None, init=False)
 
     async def read(self) -> ServeState:
@@ -47,7 +48,7 @@ class ServeClient:
                 read_state,
                 most=MOST_BYTES,
                 seconds=READ_SECONDS,
-                token=self.token,
+                credential=self.credential,
             )
         except StateTooLargeError as error:
             raise RayAnswerRefusedError(f"what Serve at {self.dashboard_url} answers {error}") from error
@@ -61,7 +62,12 @@ class ServeClient:
     async def write(self, body: str) -> None:
         """Replace all declarative applications by those of ``body``, which is JSON; RayError says why not."""
         answer = await self.http.call(
-            "PUT", self.dashboard_url, APPLICATIONS_PATH, seconds=WRITE_SECONDS, token=self.token, body=body.encode()
+            "PUT",
+            self.dashboard_url,
+            APPLICATIONS_PATH,
+            seconds=WRITE_SECONDS,
+            credential=self.credential,
+            body=body.encode(),
         )
         if answer.status == 400:
             raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {self._said(answer)}")

@@ -14,14 +14,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from moe_operator.backends.credential import Check, Credential, always
 from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
 from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
-from moe_operator.backends.serve_rest.recent import Recent
 from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.errors import OperatorError
 from moe_operator.offload.aside import Aside
+from moe_operator.recent import Recent
 
 FRESH_SECONDS = 0.5
 """A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""
@@ -55,11 +56,12 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """``basis``: what the change was planned from; None where it is right whatever runs."""
+    """``basis``: what the change was planned from; None where it is right whatever runs. ``check``: see ``apply``."""
 
     change: Change
-    token: str | None
+    credential: Credential | None
     basis: ServeState | None
+    check: Check
     done: asyncio.Future[Outcome]
 
     def is_stale(self, state: ServeState) -> bool:
@@ -134,19 +136,19 @@ class ServeCluster:
         self._kept = kept
         self._dashboard_url = dashboard_url
         self._gate = gate
-        self._seen: Recent[str | None, _Seen] = Recent(IDLE_SECONDS)
+        self._seen: Recent[Credential | None, _Seen] = Recent(IDLE_SECONDS)
         self._pending: list[_Request] = []
         self._writing = asyncio.Lock()
         self._written: Recent[str, _Written] = Recent(IDLE_SECONDS)
         self._attempted: Recent[str, Change] = Recent(IDLE_SECONDS)
         self._aside = Aside()
 
-    async def observe(self, token: str | None) -> ServeState:
+    async def observe(self, credential: Credential | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
-        seen = self._seen.get_or_make(token, _Seen)
+        seen = self._seen.get_or_make(credential, _Seen)
         async with seen.lock:
             if seen.result is None or time.monotonic() - seen.at > FRESH_SECONDS:
-                seen.result = await self._look(token, seen)
+                seen.result = await self._look(credential, seen)
                 seen.at = time.monotonic()
                 self._kept.note(seen)
             result = seen.result
@@ -155,8 +157,8 @@ class ServeCluster:
             raise type(result)(*result.args)
         return result
 
-    async def _look(self, token: str | None, seen: _Seen) -> ServeState | RayError:
-        client = self._client(token)
+    async def _look(self, credential: Credential | None, seen: _Seen) -> ServeState | RayError:
+        client = self._client(credential)
         try:
             return await self._read_surely(client, seen)
         except RayError as error:
@@ -167,10 +169,17 @@ class ServeCluster:
         written = self._written.get(core)
         return written.change if written else None
 
-    async def apply(self, token: str | None, change: Change, basis: ServeState | None = None) -> Outcome:
+    async def apply(
+        self,
+        credential: Credential | None,
+        change: Change,
+        basis: ServeState | None = None,
+        check: Check = always,
+    ) -> Outcome:
         """Make a deployment run what ``change`` says; nothing is written where that is what was submitted last.
 
-        ``basis`` is what the change was planned from. None where it is right whatever runs, as a removal is.
+        ``basis`` is what the change was planned from. None where it is right whatever runs, as a removal is. ``check``
+        is asked just before the PUT, and so is that of ``credential``: what both were read from may have changed.
 
         Changes that wait for the same PUT go into it together. Each deployment's change is written with its own token:
         what one may write must not depend on what another may.
@@ -179,15 +188,16 @@ class ServeCluster:
             RayError: it was not written.
             StalePlanError: it was not written, since ``basis`` is no longer so.
             LeadershipLostError: from ``may_write``.
+            OperatorError: from a check.
         """
-        state = await self.observe(token)
+        state = await self.observe(credential)
         planned = merge(state, [change])
         if not planned.changed:
             if change.applications and not planned.conflicts and self._written.get(change.core) is None:
                 # As good as written by this process: what is lost or edited from now on is told of.
                 self._written.put(change.core, _Written(state.controller, change))
             return Outcome(conflict=planned.conflicts.get(change.core))
-        request = _Request(change, token, basis, asyncio.get_running_loop().create_future())
+        request = _Request(change, credential, basis, check, asyncio.get_running_loop().create_future())
         self._pending.append(request)
         try:
             async with self._writing:
@@ -201,10 +211,10 @@ class ServeCluster:
     async def _flush(self, own: _Request) -> None:
         """Write all changes that wait with the token of ``own``, it among them; on failure each of them fails."""
         await asyncio.sleep(GATHER_SECONDS)
-        batch = [request for request in self._pending if request.token == own.token]
-        self._pending = [request for request in self._pending if request.token != own.token]
+        batch = [request for request in self._pending if request.credential == own.credential]
+        self._pending = [request for request in self._pending if request.credential != own.credential]
         try:
-            await self._write(own.token, batch)
+            await self._write(own.credential, batch)
         except OperatorError as error:
             _fail(batch, error)
         except BaseException:
@@ -212,16 +222,16 @@ class ServeCluster:
             self._pending += [request for request in batch if request is not own and not request.done.done()]
             raise
 
-    async def _write(self, token: str | None, batch: list[_Request]) -> None:
-        client = self._client(token)
-        controller = (await self._read_surely(client, self._seen.get(token))).controller
+    async def _write(self, credential: Credential | None, batch: list[_Request]) -> None:
+        client = self._client(credential)
+        controller = (await self._read_surely(client, self._seen.get(credential))).controller
         async with self._gate.lock(controller or self._dashboard_url):
             state = await self._read(client)
             if state.controller != controller:
                 raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
             stale = [request for request in batch if request.is_stale(state)]
             _fail(stale, StalePlanError(f"Serve at {self._dashboard_url} runs something else than was planned from"))
-            current = [request for request in batch if request not in stale]
+            current = await self._allowed([request for request in batch if request not in stale])
             changes = [request.change for request in current]
             merged = merge(state, changes)
             outcomes = [self._outcome(state, merged, request.change) for request in current]
@@ -232,6 +242,21 @@ class ServeCluster:
         for request, outcome in zip(current, outcomes, strict=True):
             self._note_written(state, request.change, outcome)
             request.done.set_result(outcome)
+
+    @staticmethod
+    async def _allowed(requests: list[_Request]) -> list[_Request]:
+        """Those whose checks say nothing against them; the others fail, each by itself."""
+        allowed = []
+        for request in requests:
+            try:
+                if request.credential is not None:
+                    await request.credential.check()
+                await request.check()
+            except OperatorError as error:
+                _fail([request], error)
+            else:
+                allowed.append(request)
+        return allowed
 
     async def _put(self, client: ServeClient, config: str) -> None:
         self._gate.may_write()
@@ -298,8 +323,8 @@ class ServeCluster:
             self._written.pop(change.core)
             self._attempted.pop(change.core)
 
-    def _client(self, token: str | None) -> ServeClient:
-        return ServeClient(self._http, self._dashboard_url, token)
+    def _client(self, credential: Credential | None) -> ServeClient:
+        return ServeClient(self._http, self._dashboard_url, credential)
 
 
 def _fail(requests: list[_Request], error: OperatorError) -> None:
