@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from moe_placement.wire.applications import ApiConfig
 from moe_placement.wire.model import ModelFacts
 from moe_serving.api.answer import Answer
+from moe_serving.api.encoding import in_thread
 from moe_serving.api.errors import ContextLengthError, InvalidRequestError
 from moe_serving.api.schemas import EMPTY_PROMPT, MAX_CHOICES, ChatRequest, CompletionRequest, GenerationParameters
 from moe_serving.api.tokenizer import ModelTokenizer
@@ -110,8 +110,11 @@ async def plan_completion(request: CompletionRequest, request_id: str, bounds: B
 async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Plan:
     """Raises InvalidRequestError: the template refuses the messages, or more tokens than the context has."""
     messages = [message.for_template() for message in request.messages]
-    _check_length(sum(len(message["content"]) for message in messages), bounds, "messages")
-    ids = await asyncio.to_thread(bounds.tokenizer.encode_chat, messages, request.template_variables)
+    _check_text(sum(len(message["content"]) for message in messages), bounds, "messages")
+    characters = sum(len(text) for message in messages for text in message.values())  # some of which may be left out
+    chat = await in_thread(characters, bounds.tokenizer.render_chat, messages, request.template_variables)
+    _check_length(len(chat), bounds.tokenizer.least_tokens(chat), bounds, "messages")
+    ids = await in_thread(len(chat), bounds.tokenizer.encode_rendered, chat)
     if request.max_completion_tokens is not None:
         length = _Length(request.max_completion_tokens, CHAT_TOKENS, "max_completion_tokens", "messages")
     else:
@@ -125,8 +128,8 @@ def _echo(prompt: str | list[int], tokenizer: ModelTokenizer) -> str:
 
 async def _prompt_ids(prompt: str | list[int], bounds: Bounds, special: bool) -> list[int]:
     if isinstance(prompt, str):
-        _check_length(len(prompt), bounds, "prompt")
-        ids = await asyncio.to_thread(bounds.tokenizer.encode, prompt, special)
+        _check_text(len(prompt), bounds, "prompt")
+        ids = await in_thread(len(prompt), bounds.tokenizer.encode, prompt, special)
         if not ids:
             raise InvalidRequestError("prompt: has no tokens; send at least one", "prompt", EMPTY_PROMPT)
         return ids
@@ -138,9 +141,12 @@ async def _prompt_ids(prompt: str | list[int], bounds: Bounds, special: bool) ->
     return prompt
 
 
-def _check_length(characters: int, bounds: Bounds, field: str) -> None:
-    """Refuse a text that cannot fit, before the work of tokenizing it."""
-    least = -(-characters // bounds.tokenizer.longest_token)
+def _check_text(characters: int, bounds: Bounds, field: str) -> None:
+    _check_length(characters, -(-characters // bounds.tokenizer.longest_token), bounds, field)
+
+
+def _check_length(characters: int, least: int, bounds: Bounds, field: str) -> None:
+    """Refuse a text that cannot fit, as it has ``least`` tokens at least, before the work of tokenizing it."""
     if least > bounds.context:
         raise ContextLengthError(f"{field}: {characters} characters are at least {least} tokens; {bounds.limit}", field)
 

@@ -62,8 +62,10 @@ other servers send. One schema decides for both routes and for everything nested
 - **Browsers.** No web page may ask unless its origin is one of `spec.serving.allowedOrigins`, or of `moe-serve
   --allowed-origin`. Origins are whole: no `*`, no paths. A page shows its API key as everybody else; cookies are never
   read, so credentials in the browser's sense are not allowed.
-- **Bodies.** At most 16 MiB. One that brings nothing for 30 s, or has no end after 5 minutes, is answered with 408 and
-  the connection closed. API keys are ASCII: others could not be shown in a header.
+- **Bodies.** At most 16 MiB, 4096 messages, and text that can fit the context: what cannot is refused before it is
+  tokenized, and long texts have threads of their own, so that short ones do not wait for them. A body that brings
+  nothing for 30 s, or has no end after 5 minutes, is answered with 408 and the connection closed. API keys are ASCII:
+  others could not be shown in a header.
 - **Ends.** An answer ends with any end token that the model's files name: `config.json`, `generation_config.json`, the
   tokenizer's configuration, or the special token that its chat template puts behind an answer. `ignore_eos` goes on
   beyond all of them. A stop string that is a special token ends the answer too, though its text never appears.

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
+from transformers.utils import chat_template_utils
 
 from moe_serving.api.errors import NotReadyError
 from moe_serving.engine.request import TokenEvent
@@ -245,6 +247,40 @@ async def test_a_chat_that_names_no_bound_keeps_no_place_for_a_large_context(api
     api.answer_with(" dog")
     assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
     assert api.source.asked[0].sampling.max_tokens == 4096
+
+
+async def test_short_texts_do_not_wait_for_long_ones(api, client, monkeypatch, eventually) -> None:
+    """However many there are: here their tokenizing does not end before the short ones are answered."""
+    api.service.watch.facts = api.service.watch.facts.model_copy(update={"max_context": 1_000_000})
+    api.answer_with(" dog")
+    short_ones_answered, begun = threading.Event(), []
+
+    def slow(pieces, chat):
+        begun.append(chat)
+        assert short_ones_answered.wait(60)
+        return [9] * 9
+
+    monkeypatch.setattr(chat_template_utils, "encode_marked_chat", slow)
+    long = {"model": "model", "messages": [{"role": "user", "content": "the fox <|end|>" * 4000}]}
+    waiting = [asyncio.create_task(client.post("/v1/chat/completions", json=long)) for _ in range(8)]
+    try:
+        await eventually(lambda: begun, "a long text to be tokenized")
+        async with asyncio.timeout(50):
+            for response in await asyncio.gather(*(client.post("/v1/completions", json=COMPLETION) for _ in range(8))):
+                assert response.status_code == 200
+        assert not any(task.done() for task in waiting)
+    finally:
+        short_ones_answered.set()
+    assert [response.status_code for response in await asyncio.gather(*waiting)] == [200] * 8
+
+
+async def test_more_special_tokens_than_the_context_are_not_encoded_at_all(api, client, monkeypatch) -> None:
+    tokenizer = api.service.bounds("model").tokenizer
+    monkeypatch.setattr(tokenizer, "encode_rendered", lambda chat: pytest.fail("encoded"))
+    messages = [{"role": "user", "content": "<|end|>" * 65}]
+    response = await client.post("/v1/chat/completions", json=CHAT | {"messages": messages})
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "are at least 65 tokens" in response.json()["error"]["message"]
 
 
 async def test_a_chat_may_fill_the_context(api, client) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_serving.api.reference import reference
@@ -182,6 +182,7 @@ KNOWN = [(schema, name) for schema in (CompletionRequest, ChatRequest, Message, 
          for name in schema.model_fields]  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KNOWN), st.data())
 def test_every_single_edit_of_a_known_name_is_noticed(known, data) -> None:
     schema, name = known
