@@ -95,6 +95,7 @@ class Observer:
             world,
             failed_seconds=memory.failed(given_up, self.clock()),
             remembered=self.cluster(moe).remembered(world.core_name),
+            tampered=frozenset(self.cluster(moe).edited(world.core_name, serve)),
         )
 
     async def _observe_directory(self, world: World, memory: Memory) -> World:

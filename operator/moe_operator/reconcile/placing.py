@@ -50,7 +50,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     return Goal(
         DirectoryConfig(
             term=world.term,
-            revision=world.target.revision if placement == current else _next_revision(world),
+            revision=world.target.revision if placement == current and not _is_behind(world) else _next_revision(world),
             shards=tuple(ShardRef(index=i, application=world.shard_name(i)) for i in range(len(shape))),
             slots_per_shard=slots,
             min_copies=spec.copies.min,
@@ -174,6 +174,11 @@ def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | Non
     """The placement, if it is one of a model with as many layers and experts."""
     fits = placement and (placement.layers, placement.experts) == (facts.layers, facts.experts)
     return placement if fits else None
+
+
+def _is_behind(world: World) -> bool:
+    """Whether the directory was told of a later one, by somebody else: it would refuse to go back."""
+    return world.report is not None and world.report.revision > world.target.revision
 
 
 def _next_revision(world: World) -> int:

@@ -65,6 +65,7 @@ class World:
         report_problem: why there is none although its core application runs; ``report_failing_seconds`` as above.
         term: of this leadership, for the directory.
         remembered: what this process wrote to Ray last; None after a restart.
+        tampered: applications that are there as somebody else changed them since.
         lost: applications that a foreign writer removed lately; they were put back.
         edited: those that one changed, which was put right, and the path of what was changed.
     """
@@ -83,6 +84,7 @@ class World:
     report_failing_seconds: float = 0.0
     term: int = 1
     remembered: Change | None = None
+    tampered: frozenset[str] = frozenset()
     lost: frozenset[str] = field(default_factory=frozenset)
     edited: Mapping[str, str] = field(default_factory=dict)
 
@@ -140,12 +142,16 @@ class World:
         """What this deployment was last told to run, by name: as Serve has it, else as this process remembers it.
 
         The memory bridges a loss: applications that a foreign writer, or a restart of Ray, removed come back as they
-        were instead of from nothing. It is believed only while it is about the same model.
+        were instead of from nothing. It is believed only while it is about the same model. What somebody else edited is
+        not believed, lest a placement, or a model, that nobody asked for were planned from.
         """
         configs = {name: a.config for name, a in self.applications.items() if a.config is not None}
-        if self.core_name in configs or self.remembered is None:
+        if self.remembered is None:
             return configs
         remembered = {application["name"]: application for application in self.remembered.applications}
+        configs |= {name: remembered[name] for name in self.tampered & remembered.keys()}
+        if self.core_name in configs:
+            return configs
         same = all(model_args(config) == self.model.model_dump(mode="json") for config in remembered.values())
         return {**remembered, **configs} if same else configs
 

@@ -45,6 +45,42 @@ async def test_an_edit_is_put_right_and_told(bench: Bench, restarted: bool) -> N
     assert bench.condition("Degraded") == "False AsExpected"
 
 
+@pytest.mark.parametrize(
+    ("application", "path", "value"),
+    [
+        ("core", "args.model.path", "models/other"),
+        ("core", "deployments.2.user_config.placement", "p1.nonsense"),
+        ("core", "deployments.2.user_config.slots_per_shard", 7),
+        ("core", "deployments.2.user_config.revision", 9),
+        ("core", "deployments", None),
+        ("core", "route_prefix", "/elsewhere"),
+        ("experts-1", "deployments.0.user_config", {"slots_per_shard": "many"}),
+        ("experts-1", "args", []),
+    ],
+)
+async def test_nothing_is_planned_from_an_edit(bench: Bench, application: str, path: str, value: Any) -> None:
+    bench.apply()
+    await bench.ready()
+    before = copy.deepcopy(bench.ray.configs)
+    name = next(each for each in before if each.endswith(application) or (application == "core" and each == bench.core))
+    config: Any = copy.deepcopy(bench.ray.configs[name])
+    bench.ray.configs[name] = config
+    *parents, field = path.split(".")
+    for key in parents:
+        config = config[int(key) if key.isdecimal() else key]
+    config[field] = value
+    bench.ray.puts.clear()
+    await bench.work(3, seconds=5.0)
+    after = copy.deepcopy(bench.ray.configs)
+    if field == "revision":  # the directory has taken it, and does not go back
+        directory = next(each for each in after[name]["deployments"] if each["name"] == "directory")
+        assert directory["user_config"].pop("revision") == 10
+        before[name]["deployments"][2]["user_config"].pop("revision")
+    assert after == before
+    assert (bench.condition("Degraded"), bench.condition("Ready")) == ("True ForeignWriter", "True Available")
+    assert all(len(put["applications"]) == len(before) for put in bench.ray.puts)
+
+
 async def test_right_after_a_restart_it_is_only_put_right(bench: Bench) -> None:
     bench.apply()
     await bench.ready()

@@ -19,7 +19,7 @@ from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StaleP
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
 from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
-from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import OperatorError
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
@@ -169,6 +169,23 @@ class ServeCluster:
         written = self._written.get(core)
         return written.change if written else None
 
+    def edited(self, core: str, state: ServeState) -> Mapping[str, str]:
+        """Applications of a deployment that somebody else changed since this process wrote them, and the path of what.
+
+        What is there then is neither what was written last nor what a write said of which no answer came.
+        """
+        before = self._written.get(core)
+        if before is None or before.controller != state.controller:
+            return {}
+        there, attempted = owned(state, core), self._attempted.get(core)
+        tried = {each["name"]: each for each in attempted.applications} if attempted else {}
+        edited = {}
+        for ours in before.change.applications:
+            found = there.get(ours["name"])
+            if found and found.config is not None and found.config not in (ours, tried.get(ours["name"])):
+                edited[ours["name"]] = difference(ours, found.config) or ""
+        return edited
+
     async def apply(
         self,
         credential: Credential | None,
@@ -301,18 +318,7 @@ class ServeCluster:
             return Outcome(merged.changed)
         there = owned(state, change.core)
         lost = (before.change.names & change.names) - there.keys()
-        return Outcome(merged.changed, None, lost, self._edited(before.change, there))
-
-    def _edited(self, written: Change, there: Mapping[str, Application]) -> dict[str, str]:
-        """What is there and is neither what was written last nor what a write said of which no answer came."""
-        attempted = self._attempted.get(written.core)
-        tried = {each["name"]: each for each in attempted.applications} if attempted else {}
-        edited = {}
-        for ours in written.applications:
-            found = there.get(ours["name"])
-            if found and found.config is not None and found.config not in (ours, tried.get(ours["name"])):
-                edited[ours["name"]] = difference(ours, found.config) or ""
-        return edited
+        return Outcome(merged.changed, None, lost, self.edited(change.core, state))
 
     def _note_written(self, state: ServeState, change: Change, outcome: Outcome) -> None:
         if outcome.conflict:
