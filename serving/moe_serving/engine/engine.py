@@ -21,6 +21,10 @@ from moe_serving.engine.request import EngineStats, EventCallback, GenerationReq
 from moe_serving.engine.runner import ModelRunner
 from moe_serving.engine.scheduler import Chunk, Scheduler, take_tokens
 from moe_serving.engine.sequence import Sequence
+from moe_serving.errors import MoEServingError
+from moe_serving.threads import SupervisedThread
+
+_UNFORESEEN = "a step of the model failed for a reason that nobody foresaw; the log of its attention replica says which"
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +45,7 @@ class Engine:
         self._active: dict[str, tuple[Sequence, EventCallback]] = {}
         self._inbox: list[Callable[[], None]] = []
         self._stopping = False
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread = SupervisedThread("engine", self._loop)
         self._steps = 0
         self._busy_since: float | None = None
 
@@ -172,7 +176,9 @@ class Engine:
             tokens = self._runner.run(chunks)
         except Exception as error:  # noqa: BLE001 - no request, and no absence of experts, may end the others' engine
             _log.warning("a step of %d sequences failed", len(chunks), exc_info=error)
-            self._fail([chunk.sequence for chunk in chunks], str(error) or type(error).__name__)
+            # Our own errors are written to be read by clients; what others say may be anything.
+            told = str(error) if isinstance(error, MoEServingError) else _UNFORESEEN
+            self._fail([chunk.sequence for chunk in chunks], told)
         else:
             self._postprocess(chunks, tokens)
         self._steps += 1

@@ -12,6 +12,7 @@ from moe_serving.errors import MoEServingError
 from moe_serving.experts.description import ExpertKey
 from moe_serving.experts.errors import StoreFullError
 from moe_serving.experts.store import ExpertStore
+from moe_serving.threads import SupervisedThread, in_words
 
 RETRY_SECONDS = 1.0
 """Pause after a failed read: a network file system may come back."""
@@ -32,7 +33,7 @@ class ExpertLoader:
         self._full: str | None = None
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="expert-loader", daemon=True)
+        self._thread = SupervisedThread("expert-loader", self._run)
 
     def start(self) -> None:
         self._thread.start()
@@ -56,7 +57,12 @@ class ExpertLoader:
     def problem(self) -> str | None:
         """Why something of the queue is not loaded, if it was tried."""
         with self._changed:
-            return self._full or next(iter(self._failures.values()), None)
+            return self._thread.failure or self._full or next(iter(self._failures.values()), None)
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing will ever be loaded again."""
+        return self._thread.failure
 
     def stop(self, timeout: float) -> None:
         with self._changed:
@@ -84,8 +90,10 @@ class ExpertLoader:
                 self._store.add(layer, expert, self._reader.read(layer, expert))
         except StoreFullError as error:
             self._note_full(f"expert {expert} of layer {layer} cannot be loaded: {error}")
-        except (OSError, RuntimeError, MemoryError, MoEServingError) as error:
+        except (OSError, MoEServingError) as error:
             self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {error}")
+        except Exception as error:  # noqa: BLE001 - out of memory, torch's own, a fault of ours: the others still come
+            self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {in_words(error)}")
         else:
             self._note_loaded((layer, expert))
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import torch
 
+from moe_serving.threads import SupervisedThread
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.channel import Channel
 from moe_serving.wire.endpoint import Endpoint
@@ -62,7 +63,7 @@ class ExpertServer:
         self._next_sweep = 0.0
         self._waker, self._woken = socket.socketpair()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="expert-server", daemon=True)
+        self._thread = SupervisedThread("expert-server", self._run)
 
     def start(self) -> None:
         self._thread.start()
@@ -70,6 +71,11 @@ class ExpertServer:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the thread has ended, where it was not meant to."""
+        return self._thread.failure
 
     @property
     def connections(self) -> int:

@@ -26,6 +26,7 @@ from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.messages import ComputeRequest
 from moe_serving.experts.server import ExpertServer
 from moe_serving.experts.store import ExpertStore
+from moe_serving.threads import SupervisedThread, in_words
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ProtocolError
@@ -51,7 +52,7 @@ class Shard:
         self._open: _OpenShard | None = None
         self._problem: str | None = None
         self._stopping = threading.Event()
-        self._opener = threading.Thread(target=self._keep_opening, name="shard-opener", daemon=True)
+        self._opener = SupervisedThread("shard-opener", self._keep_opening)
 
     def start(self) -> None:
         """Open the checkpoint in the background; a checkpoint that cannot be opened becomes ``problem``."""
@@ -67,7 +68,9 @@ class Shard:
         """This shard now; see ``ShardDescription``."""
         who = self._identity
         if (shard := self._open) is None:
-            return ShardDescription(who.index, who.node, who.incarnation, os.getpid(), problem=self._problem)
+            return ShardDescription(
+                who.index, who.node, who.incarnation, os.getpid(), problem=self._opener.failure or self._problem
+            )
         return ShardDescription(
             index=who.index,
             node=who.node,
@@ -98,15 +101,19 @@ class Shard:
         self._open.loader.replace_queue(load)
 
     def probe(self, timeout: float) -> None:
-        """Connect as a client would: proves that the listener and the loop behind it live. One still opening passes.
+        """Connect as a client would: proves that the listener and the loop behind it live, and that experts are still
+        loaded. One still opening passes.
 
         Raises:
             WireError, RuntimeError: it does not serve.
         """
+        failure = self._opener.failure or (self._open and self._open.loader.failure)
+        if failure:
+            raise RuntimeError(failure)
         if (shard := self._open) is None:
             return
         if not shard.server.alive:
-            raise RuntimeError("the thread that serves experts has ended")
+            raise RuntimeError(shard.server.failure or "the thread that serves experts has ended")
         address, digest = shard.endpoint.address, shard.reader.checkpoint.digest
         Connection.connect(
             address, digest, "probe", node=self._identity.node, network=self._model.network, max_body=0, timeout=timeout
@@ -134,9 +141,16 @@ class Shard:
         while not self._stopping.is_set():
             try:
                 self._open = _OpenShard.open(self._identity, self._model, self._config)
-            except (OSError, MoEServingError, RuntimeError) as error:
-                self._problem = str(error)
-                logger.warning("shard %d cannot open %s: %s", self._identity.index, self._model.path, error)
+            except Exception as error:
+                foreseen = isinstance(error, OSError | MoEServingError)
+                self._problem = str(error) if foreseen else in_words(error)
+                logger.warning(
+                    "shard %d cannot open %s: %s",
+                    self._identity.index,
+                    self._model.path,
+                    self._problem,
+                    exc_info=None if foreseen else error,
+                )
                 self._stopping.wait(OPEN_RETRY_SECONDS)
                 continue
             self._open.set_capacity(self._config)  # it may have changed meanwhile

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Generic
 
 from moe_serving.routing.table import ShardAddress
-from moe_serving.wire.errors import WireError
+from moe_serving.threads import SupervisedThread, in_words
+from moe_serving.wire.errors import ConnectionLostError, WireError
 from moe_serving.wire.transport import C, Fabric, Transport
 
 FIRST_BACKOFF_SECONDS = 0.05
@@ -94,7 +95,7 @@ class ShardLinks(Generic[C]):
         if known or shard.incarnation not in self._wanted:
             return
         self._connecting.add(shard.incarnation)
-        threading.Thread(target=self._connect, args=(shard,), name=f"link-{shard.index}", daemon=True).start()
+        SupervisedThread(f"link-{shard.index}", lambda: self._connect(shard)).start()
 
     def _connect(self, shard: ShardAddress) -> None:
         while self._wait_for_turn(shard):
@@ -103,6 +104,11 @@ class ShardLinks(Generic[C]):
             except WireError as error:
                 with self._changed:
                     self._count_failure(shard, error)
+                continue
+            except Exception as error:
+                logger.exception("connecting to shard %d failed", shard.index)
+                with self._changed:
+                    self._count_failure(shard, ConnectionLostError(in_words(error)))
                 continue
             with self._changed:
                 self._connecting.discard(shard.incarnation)

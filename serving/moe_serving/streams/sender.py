@@ -76,7 +76,7 @@ class SenderPool:
         self._node = node
         self._network = network
         self._senders: dict[bytes, StreamSender] = {}
-        self._connecting = asyncio.Lock()
+        self._connecting: dict[bytes, asyncio.Task[StreamSender]] = {}
 
     async def get(self, address: Address) -> StreamSender:
         """The connection to an api.
@@ -84,17 +84,32 @@ class SenderPool:
         Raises:
             WireError: it cannot be reached.
         """
-        async with self._connecting:
-            sender = self._senders.get(address.key)
-            if sender is None or sender.lost.is_set():
-                self._forget_lost()
-                connection = await connect(address, SUBJECT, self._name, node=self._node, network=self._network)
-                sender = self._senders[address.key] = StreamSender(connection)
+        sender = self._senders.get(address.key)
+        if sender is not None and not sender.lost.is_set():
             return sender
+        # One attempt per api, for all who wait for it: an api that does not answer must not delay the others' answers.
+        connecting = self._connecting.get(address.key)
+        if connecting is None:
+            connecting = self._connecting[address.key] = asyncio.create_task(self._connect(address))
+            connecting.add_done_callback(lambda done: self._connected(address, done))
+        return await asyncio.shield(connecting)
 
     async def close(self) -> None:
         """Close all connections."""
+        for connecting in self._connecting.values():
+            connecting.cancel()
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
+
+    async def _connect(self, address: Address) -> StreamSender:
+        self._forget_lost()
+        connection = await connect(address, SUBJECT, self._name, node=self._node, network=self._network)
+        sender = self._senders[address.key] = StreamSender(connection)
+        return sender
+
+    def _connected(self, address: Address, done: asyncio.Task[StreamSender]) -> None:
+        del self._connecting[address.key]
+        if not done.cancelled():
+            done.exception()  # whoever waits gets it; perhaps nobody does any more
 
     def _forget_lost(self) -> None:
         self._senders = {key: sender for key, sender in self._senders.items() if not sender.lost.is_set()}

@@ -72,9 +72,11 @@ class ReplicatedSource:
             except ReplicaLostError as error:
                 losses += stream.taken.is_set()
                 if losses >= _MOST_LOSSES:
-                    raise GenerationError(f"{losses} attention replicas in a row were lost over it: {error}") from error
+                    logger.warning("request %s is given up: %s", request.request_id, error)
+                    raise GenerationError(f"{losses} attention replicas in a row were lost over it") from error
                 if time.monotonic() + pause > deadline:
-                    raise NotReadyError(f"no attention replica could go on with the answer: {error}") from error
+                    logger.warning("request %s is given up: %s", request.request_id, error)
+                    raise NotReadyError("no attention replica could go on with the answer") from error
                 if stream.taken.is_set():
                     logger.warning("request %s goes on elsewhere: %s", request.request_id, error)
                     self._on_failover()

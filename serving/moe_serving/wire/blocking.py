@@ -55,7 +55,12 @@ class Connection:
         """
         deadline = time.monotonic() + timeout
         channel = Channel.initiator(address.key, subject, name, max_body)
-        connection = cls(_open(address.target(network, node), timeout), channel)
+        connected = _open(address.target(network, node), timeout)
+        try:
+            connection = cls(connected, channel)
+        except OSError as error:  # the peer is gone again
+            connected.close()
+            raise ConnectionLostError(f"cannot set up a connection: {error}") from error
         try:
             while not connection.channel.established or connection.has_unsent:
                 connection.flush()

@@ -14,7 +14,8 @@ from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.request import GenerationRequest, Sampling
 
 PROMPT = (5, 6, 7)
-WARM = Sampling(max_tokens=24, temperature=0.9, top_p=0.95, seed=42, ignore_eos=True)
+WARM = Sampling(max_tokens=24, temperature=0.9, top_p=0.95, seed=7, ignore_eos=True)
+"""An answer on whose way no two gates of the model are next to equal: in another batch they would change places."""
 
 
 class Gate(LocalExperts):
@@ -159,6 +160,16 @@ def test_missing_experts_fail_the_requests_of_that_step_only(engine, experts):
     assert ask(engine, PROMPT, greedy(4)).wait().finish_reason == "length"
     assert engine.alive
     assert settled(engine).kv_tokens_used == 0
+
+
+def test_what_nobody_foresaw_is_logged_and_clients_are_not_told_its_text(engine, experts, caplog):
+    experts.error = KeyError("/secret/path")
+    answer = ask(engine, PROMPT, greedy(4)).wait()
+    assert answer.finish_reason == "error"
+    assert "nobody foresaw" in answer.error and "secret" not in answer.error
+    assert "/secret/path" in caplog.text
+    experts.error = None
+    assert ask(engine, PROMPT, greedy(4)).wait().finish_reason == "length"
 
 
 def test_logits_that_are_no_numbers_fail_their_own_request_only(engine, experts):
