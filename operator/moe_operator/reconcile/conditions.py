@@ -75,7 +75,9 @@ def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:
     if rest:
         return _condition(world, ConditionType.READY, "True", rest)
     stage = None if world.moe.spec.suspend else next_stage(world, plan)
-    why = problem or stage or Finding(Reason.LOADING_EXPERTS, "the routing table is not complete yet")
+    # A foreign writer was put right: it is not what is being waited for.
+    first, second = (stage, problem) if problem and problem.reason == Reason.FOREIGN_WRITER else (problem, stage)
+    why = first or second or Finding(Reason.LOADING_EXPERTS, "the routing table is not complete yet")
     return _condition(world, ConditionType.READY, "False", why)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from told import DEGRADED, READY, message, told
 
+from moe_operator.api import MoEDeploymentStatus
 from moe_operator.backends.serve_rest.state import Application
 
 
@@ -119,4 +120,8 @@ def test_a_foreign_writer_is_named(make_plane) -> None:
     plane.more = {"lost": frozenset({"moe.x.experts-1"})}
     status = plane.tell()
     assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True ForeignWriter")
+    plane.ready = False
+    plane.moe = plane.moe.model_copy(update={"status": MoEDeploymentStatus()})
+    status = plane.tell()
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("False StartingAttention", "True ForeignWriter")
     assert "removed moe.x.experts-1; they were put back" in message(status, DEGRADED)
