@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -247,6 +248,45 @@ async def test_a_token_on_disk_is_read_again(server: Server, clock: Clock, tmp_p
         server.asked.clear()
         await read(client)
         assert server.asked == ["GET third"]
+
+
+def id_token(name: str, lives: float) -> str:
+    """As an issuer's, unsigned."""
+    claims = json.dumps({"sub": name, "exp": int(time.time() + lives)}).encode()
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b"{}", claims, b"signature"))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # in the library that refreshes
+async def test_openid_connect_goes_on_with_the_refresh_token_that_was_given_last(
+    server: Server, clock: Clock, tmp_path: Path
+) -> None:
+    """One that may be used once: what stands in the kubeconfig is good for the first refresh only."""
+    good, given = ["from-the-file"], []
+
+    async def issuer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/.well-known/openid-configuration"):
+            return web.json_response({"token_endpoint": f"{url}/token"})
+        if (await request.post())["refresh_token"] != good[-1]:
+            return web.Response(status=400)
+        given.append(id_token(f"number {len(given)}", lives=3600.0 if len(given) else 60.0))
+        good.append(f"refresh-{len(given)}")
+        return web.json_response({"id_token": given[-1], "refresh_token": good[-1]})
+
+    async with serving(issuer) as url:
+        known = {"idp-issuer-url": url, "client-id": "c", "client-secret": "s"}
+        tokens = {"id-token": id_token("old", lives=-60.0), "refresh-token": good[0]}
+        user = {"auth-provider": {"name": "oidc", "config": known | tokens}}
+        async with connected(kubeconfig(tmp_path / "k", server.url, user), clock) as client:
+            server.token = given[0]
+            await read(client)
+            clock.now += module.REREAD_SECONDS
+            await read(client)
+            await until("another token", lambda: len(given) == 2)
+            await asyncio.sleep(0.1)
+            server.token = given[1]
+            server.asked.clear()
+            await read(client)
+            assert server.asked == [f"GET {given[1]}"]
 
 
 async def test_the_token_of_a_pod_is_read_again(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
