@@ -26,9 +26,9 @@ from moe_operator.reconcile.orphans import Orphans
 from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
 from moe_operator.telemetry.metrics import Metrics
 
-ATTEMPT_SECONDS = 65.0
+ATTEMPT_SECONDS = 32.0
 """Bound on one attempt, below that on the pass that it is part of: one that takes longer counts as failed."""
-DEPARTED_SECONDS = 15.0
+DEPARTED_SECONDS = 8.0
 DEPARTED_EVERY_SECONDS = 5.0
 """Bound on an attempt for an object that is gone, and the time between two: another one of its name may be waiting."""
 

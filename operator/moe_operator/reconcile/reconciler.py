@@ -33,7 +33,7 @@ from moe_operator.reconcile.transitions import transitions
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.tasks import stray_cancellations
 
-WORK_SECONDS = 42.0
+WORK_SECONDS = 34.0
 """Bound on the work of a pass, in which the first PUT to a Ray cluster has Serve started. The controller's bound on the
 whole pass leaves time to tell that it was met."""
 SETTLED_SECONDS = 5.0

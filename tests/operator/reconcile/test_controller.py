@@ -11,10 +11,11 @@ from moe_operator.api import MoEDeploymentStatus
 from moe_operator.backends.serve_rest.client import WRITE_SECONDS
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Listing
+from moe_operator.kube.client import REQUEST_SECONDS
 from moe_operator.kube.errors import ConflictError, KubeError
 from moe_operator.kube.store import ObjectStore
+from moe_operator.reconcile import cleanup, reconciler
 from moe_operator.reconcile import controller as module
-from moe_operator.reconcile import reconciler
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
 from moe_operator.reconcile.reconciler import Result
@@ -198,7 +199,8 @@ def test_what_blocks_a_worker_or_a_loop_is_seen_within_a_minute() -> None:
     assert module.PASS_SECONDS < module.LIMIT_SECONDS
     assert module.LIST_SECONDS < module.LIMIT_SECONDS
     assert module.LIMIT_SECONDS + supervisor.GRACE_SECONDS + 2 * supervisor.LOOK_SECONDS < 60
-    assert WRITE_SECONDS < reconciler.WORK_SECONDS < module.PASS_SECONDS - 5
+    assert WRITE_SECONDS < cleanup.ATTEMPT_SECONDS < reconciler.WORK_SECONDS
+    assert cleanup.DEPARTED_SECONDS + reconciler.WORK_SECONDS + REQUEST_SECONDS < module.PASS_SECONDS
 
 
 async def test_a_cancellation_that_nobody_asked_for_is_an_error_and_the_worker_goes_on(

@@ -160,7 +160,7 @@ async def test_so_does_one_of_which_every_attempt_takes_too_long(bench: Bench, m
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(type(bench.reconciler.cleanup), "_token", hang)
+    monkeypatch.setattr(type(bench.reconciler.cleanup), "_credential", hang)
     await bench.work(5, seconds=100.0)
     assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
     assert bench.kube.reasons()[-1] == "CleanupAbandoned"

@@ -20,7 +20,7 @@ from moe_operator.backends.serve_rest.state import MOST_BYTES, ServeState, State
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0
-WRITE_SECONDS = 35.0
+WRITE_SECONDS = 30.0
 """The first PUT that a Ray cluster ever sees starts Serve; one that takes longer goes on there and is repeated here."""
 _QUOTED = 500
 """Characters of a foreign answer that a message repeats."""
