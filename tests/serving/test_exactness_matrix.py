@@ -26,8 +26,14 @@ SAMPLED = {1: 3, 8: 12}
 """Prompts of the sample, by how many are asked at once: time goes with the number of steps."""
 SHARDS_AND_COPIES = [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]
 """All of 1, 2, 4 shards and 1, 2 copies with no more copies than shards."""
-RANDOM = {"mixtral": {"num_hidden_layers": 2}, "qwen2_moe": {}, "qwen3_moe": {}, "olmoe": {"num_hidden_layers": 2}}
-"""Random checkpoints, two or three MoE layers each, by the fields that differ from ``reference.CONFIGS``."""
+RANDOM = {
+    "mixtral": {"num_hidden_layers": 2},
+    "qwen2_moe": {},
+    "qwen3_moe": {},
+    "olmoe": {"num_hidden_layers": 2, "fused": True},
+}
+"""Random checkpoints, two or three MoE layers each, by the fields that differ from ``reference.CONFIGS``; Olmoe's
+experts are stored fused."""
 MATRIX = [
     (model, shards, copies, at_once)
     for model in ("tiny", "mixtral", "qwen3_moe", "olmoe")
