@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from moe_serving.api.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -77,8 +79,10 @@ class ModelTokenizer:
                 chat, tokenize=False, add_generation_prompt=True, **marked
             )
         except Exception as error:
+            # What a template says itself is for the client; the texts of other errors are Python's own.
+            said = str(error)[:200] if isinstance(error, TemplateError) else type(error).__name__
             raise InvalidRequestError(
-                f"messages: the model's chat template refuses them: {error!s:.200}", "messages"
+                f"messages: the model's chat template refuses them: {said}", "messages"
             ) from error
         return rendered
 
