@@ -21,8 +21,13 @@ PACKAGES = {
 }
 # Distributions whose import has another name.
 IMPORT_NAMES = {"pyyaml": "yaml"}
-# URLs of aiohttp, web server of FastAPI, validator of pydantic: parts of these, not choices of ours.
-COMES_WITH = {"aiohttp": {"yarl"}, "fastapi": {"starlette"}, "pydantic": {"pydantic_core"}}
+# Parts of these, not choices of ours: URLs, web server, validator, tokenizers.
+COMES_WITH = {
+    "aiohttp": {"yarl"},
+    "fastapi": {"starlette"},
+    "pydantic": {"pydantic_core"},
+    "transformers": {"tokenizers"},
+}
 
 
 def imports(package: str) -> Iterator[tuple[Path, str]]:
