@@ -40,7 +40,7 @@ SMALL_BYTES = 256 * 1024
 """An answer of this size is read in milliseconds, whatever is in it, and waits for nobody."""
 TOLD_BYTES = 64 * 1024
 """Of an answer that is no success, and of one to a write: what is kept."""
-LARGE_BYTES = 48 * 1024 * 1024
+LARGE_BYTES = 24 * 1024 * 1024
 """Of all large bodies, in both directions, that are held at a time."""
 LARGE_WAIT_SECONDS = 20.0
 """For which a large body waits for room."""
@@ -73,7 +73,7 @@ class Answer:
     """What came back, whatever its status; ``peer`` is the address of the socket that it came from."""
 
     status: int
-    body: bytes
+    body: bytearray
     peer: tuple[Any, ...] | None = None
 
     @property
@@ -160,7 +160,7 @@ class HttpClient:
         self,
         base: str,
         path: str,
-        job: Callable[[bytes], T],
+        job: Callable[[bytearray], T],
         *,
         most: int,
         seconds: float,
@@ -181,7 +181,7 @@ class HttpClient:
                 return answer, None
             return answer, await self._read_out(request, job, answer.body)
 
-    async def _read_out(self, request: _Request, job: Callable[[bytes], T], body: bytes) -> T:
+    async def _read_out(self, request: _Request, job: Callable[[bytearray], T], body: bytearray) -> T:
         if self._worker is None or len(body) <= SMALL_BYTES:
             return job(body)
         try:
@@ -232,24 +232,23 @@ class HttpClient:
 
     async def _body(
         self, response: aiohttp.ClientResponse, request: _Request, room: AsyncExitStack, limit: asyncio.Timeout
-    ) -> bytes:
+    ) -> bytearray:
         """Of a success all, if it is not more than it may; of anything else the beginning."""
-        most, content = request.most, response.content
+        most, content, body = request.most, response.content, bytearray()
         if response.status != 200 or most <= TOLD_BYTES:
-            return await _first(content, TOLD_BYTES)
+            await _read_on(body, content, TOLD_BYTES)
+            return body
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise RayAnswerRefusedError(f"{request} compresses its answers, though asked not to: is a proxy before it?")
         declared = response.content_length
         if declared is not None and declared > most:
             raise _too_large(request)
-        start = await _first(content, SMALL_BYTES)
-        if content.at_eof():
-            return start
-        await self._wait_for_room(room, request, declared or most, limit)
-        rest = await _first(content, most + 1 - len(start))
-        if len(start) + len(rest) > most:
-            raise _too_large(request)
-        return start + rest
+        if not await _read_on(body, content, SMALL_BYTES):
+            await self._wait_for_room(room, request, declared or most, limit)
+            await _read_on(body, content, most + 1)
+            if len(body) > most:
+                raise _too_large(request)
+        return body
 
     async def _wait_for_room(self, room: AsyncExitStack, request: _Request, size: int, limit: asyncio.Timeout) -> None:
         """Take room for the rest of an answer; the time for which others keep it is not the server's."""
@@ -339,13 +338,11 @@ def _numeric(address: tuple[Any, ...]) -> str:
     return socket.getnameinfo(address, _NUMERIC_NAME)[0]
 
 
-async def _first(content: aiohttp.StreamReader, most: int) -> bytes:
-    """All there is, or the first ``most`` bytes."""
-    chunks, size = [], 0
-    while size < most and (chunk := await content.read(min(most - size, _CHUNK))):
-        chunks.append(chunk)
-        size += len(chunk)
-    return b"".join(chunks)
+async def _read_on(body: bytearray, content: aiohttp.StreamReader, most: int) -> bool:
+    """Go on reading until there are ``most`` bytes; returns whether that was all. (No copy is made of a large body.)"""
+    while len(body) < most and (chunk := await content.read(min(most - len(body), _CHUNK))):
+        body += chunk
+    return content.at_eof()
 
 
 def _too_large(request: _Request) -> RayAnswerRefusedError:

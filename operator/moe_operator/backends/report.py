@@ -20,7 +20,7 @@ class NoReportError(ValueError):
     says nobody's business."""
 
 
-def parse_report(body: bytes) -> DirectoryReport:
+def parse_report(body: bytes | bytearray) -> DirectoryReport:
     """Read a report.
 
     Raises:

@@ -15,10 +15,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from moe_operator.offload.frames import DONE, HEAD, OUT_OF_MEMORY, RAISED, packed
+from moe_operator.offload.frames import DONE, HEAD, OUT_OF_MEMORY, RAISED, Frame, packed, unpacked
 
 NICENESS = 10
 _PR_SET_PDEATHSIG = 1
@@ -50,11 +51,11 @@ def _die_with(parent: int) -> None:
         sys.exit(0)
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def _take_pipes() -> tuple[BufferedReader, BinaryIO]:
     """The two pipes; whatever else would be printed goes to standard error."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    return sys.stdin.buffer, replies
+    return os.fdopen(0, "rb", closefd=False), replies
 
 
 def _bound_memory(allowance: int) -> None:
@@ -72,27 +73,28 @@ def _bound_time(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def _read(requests: BinaryIO) -> bytes | None:
+def _read(requests: BufferedReader) -> tuple[bytes, bytearray] | None:
+    """The pickle and the bytes beside it of the next frame; None at the end of the input."""
     head = requests.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
-    (size,) = HEAD.unpack(head)
-    body = requests.read(size)
-    return body if len(body) == size else None
+    size, beside = HEAD.unpack(head)
+    body, raw = requests.read(size), bytearray(beside)
+    return (body, raw) if len(body) == size and requests.readinto(raw) == beside else None
 
 
-def _reply(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, tuple[bytes, bytes]]:
+def _reply(jobs: Mapping[str, Callable[..., Any]], frame: tuple[bytes, bytearray]) -> tuple[str, Frame]:
     """How a job ended, and the frame that says so."""
     try:
-        ending, result = _work(jobs, frame)
+        ending, result = _work(jobs, *frame)
         return ending, packed((ending, result))
     except MemoryError:
         return OUT_OF_MEMORY, packed((OUT_OF_MEMORY, None))
 
 
-def _work(jobs: Mapping[str, Callable[..., Any]], frame: bytes) -> tuple[str, Any]:
+def _work(jobs: Mapping[str, Callable[..., Any]], body: bytes, beside: bytearray) -> tuple[str, Any]:
     try:
-        name, seconds, arguments = pickle.loads(frame)
+        name, seconds, arguments = unpacked(body, beside)
         _bound_time(seconds)
         return DONE, jobs[name](*arguments)
     except MemoryError:

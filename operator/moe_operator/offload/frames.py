@@ -1,4 +1,7 @@
-"""What goes through the pipes between the two processes: a length, then a pickle. Both ends are this release's own."""
+"""What goes through the pipes between the two processes. Both ends are this release's own.
+
+A frame is two lengths, a pickle, and the bytes that were too large to be copied into it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,25 @@ import pickle
 import struct
 from typing import Any
 
-HEAD = struct.Struct(">Q")
+HEAD = struct.Struct(">QQ")
+"""Length of the pickle, length of the bytes beside it."""
 MOST_REPLY = 24 * 1024 * 1024
 """Bytes of a result."""
 
 DONE, RAISED, OUT_OF_MEMORY = "done", "raised", "memory"
 """How a job ended, the first of the two things in a reply; the second is its result, its error, or None."""
 
+Frame = tuple[bytes, bytes, memoryview]
 
-def packed(content: Any) -> tuple[bytes, bytes]:
-    """Head and body of a frame."""
-    body = pickle.dumps(content, pickle.HIGHEST_PROTOCOL)
-    return HEAD.pack(len(body)), body
+
+def packed(content: Any) -> Frame:
+    """Head, pickle, and the bytes of a ``PickleBuffer`` in ``content``, of which there is one at most."""
+    beside: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(content, pickle.HIGHEST_PROTOCOL, buffer_callback=beside.append)
+    view = beside[0].raw() if beside else memoryview(b"")
+    return HEAD.pack(len(body), len(view)), body, view
+
+
+def unpacked(body: bytes, beside: bytearray) -> Any:
+    """Inverse of ``packed``."""
+    return pickle.loads(body, buffers=[beside])

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from moe_operator.offload.errors import JobLostError, JobTooHeavyError, OffloadError
-from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed
+from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed, unpacked
 from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
@@ -93,6 +93,8 @@ class WorkerProcess:
     async def run(self, owner: str, bounds: Bounds, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute ``job(*args)`` there; it must be one of ``jobs.JOBS``. Those who wait take turns by ``owner``.
 
+        A ``bytearray`` among the arguments, of which there may be one, is not copied on its way.
+
         Raises:
             JobTooHeavyError: it took more time or memory than it may, or did not get its turn in time.
             JobLostError: the process ended under it.
@@ -100,7 +102,8 @@ class WorkerProcess:
         """
         if kwargs:
             raise TypeError("jobs take positional arguments only")
-        asked: _Job[T] = _Job(job_name(job), args, bounds, time.monotonic() + bounds.seconds)
+        arguments = tuple(pickle.PickleBuffer(each) if isinstance(each, bytearray) else each for each in args)
+        asked: _Job[T] = _Job(job_name(job), arguments, bounds, time.monotonic() + bounds.seconds)
         self._turns.add(owner, asked)
         self._something.set()
         try:
@@ -208,10 +211,10 @@ async def _exchange(process: Process, request: Any) -> tuple[str, Any]:
         for begin in range(0, len(view), _PIECE):
             stdin.write(view[begin : begin + _PIECE])
             await stdin.drain()
-    (size,) = HEAD.unpack(await stdout.readexactly(HEAD.size))
-    if size > MOST_REPLY:
-        raise OSError(f"a reply of {size} bytes")
-    return cast(tuple[str, Any], pickle.loads(await stdout.readexactly(size)))
+    size, beside = HEAD.unpack(await stdout.readexactly(HEAD.size))
+    if size + beside > MOST_REPLY:
+        raise OSError(f"a reply of {size + beside} bytes")
+    return cast(tuple[str, Any], unpacked(await stdout.readexactly(size), bytearray()))
 
 
 def _fail(job: _Job[Any], error: Exception) -> None:

@@ -1,10 +1,20 @@
 """What each answer of a directory means."""
 
+import json
+
 import pytest
 from aiohttp import web
+from moe_facts import FACTS
 
 from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import DirectoryError, KeyRefusedError, RayAddressRefusedError, RouteMissingError
+from moe_operator.backends.errors import (
+    DirectoryError,
+    KeyRefusedError,
+    RayAddressRefusedError,
+    RayAnswerRefusedError,
+    RouteMissingError,
+)
+from moe_operator.backends.report import MOST_BYTES
 from moe_placement.wire.applications import CORE_IMPORT_PATH
 from moe_placement.wire.report import DirectoryReport, Progress
 
@@ -71,4 +81,40 @@ async def test_a_key_that_is_not_taken(http, fake_ray, status: int) -> None:
 
     fake_ray.override = refuse
     with pytest.raises(KeyRefusedError, match="does not take the operator's key"):
+        await Directories(http).read(fake_ray.url, "/tiny", "secret")
+
+
+async def test_a_report_that_is_too_large_is_told_and_not_asked_for_again_at_once(http, fake_ray) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(body=b" " * (MOST_BYTES + 1))
+
+    fake_ray.override = answer
+    directories = Directories(http)
+    for _ in range(3):
+        with pytest.raises(RayAnswerRefusedError, match="/big/internal/report answers more than 4 MiB"):
+            await directories.read(fake_ray.url, "/big", "secret")
+    assert asked == ["/big/internal/report"]
+    # Another deployment's directory behind the same Serve is another matter.
+    fake_ray.override = None
+    with pytest.raises(RouteMissingError):
+        await directories.read(fake_ray.url, "/tiny", "secret")
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"layers": 1e9}, r"field model\.layers: Input should be less than or equal to 1024"),
+        ({"layers": 0}, r"field model\.layers: Input should be greater than or equal to 1"),
+        ({"experts": 10**6}, r"field model\.experts: Input should be less than or equal to 32767"),
+    ],
+)
+async def test_a_model_that_cannot_be_is_told_by_its_field(http, fake_ray, model: dict, says: str) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({**json.loads(REPORT.model_dump_json()), "model": {**FACTS.model_dump(), **model}})
+
+    fake_ray.override = answer
+    with pytest.raises(DirectoryError, match=says):
         await Directories(http).read(fake_ray.url, "/tiny", "secret")

@@ -1,14 +1,15 @@
 """One writer per address: changes are gathered, equal ones are not written, losses are noticed, tokens not mixed."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fake_ray import serving
+from fake_ray import FakeRay, serving
 
 from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import RayAuthError, RayUnreachableError, StalePlanError
+from moe_operator.backends.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
 from moe_operator.backends.serve_rest import cluster as module
 from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 from moe_operator.backends.serve_rest.merge import Change, Conflict
@@ -315,3 +316,38 @@ async def test_observers_share_one_failure(http, black_hole, monkeypatch: pytest
         results = await asyncio.gather(*(ray.observe(None) for _ in range(30)), return_exceptions=True)
     assert {str(result) for result in results} == {f"{black_hole}/api/serve/applications/: no answer within 0 s"}
     assert len({id(result) for result in results}) == 30
+
+
+async def test_a_ray_that_answers_too_much_is_left_alone_by_all_who_name_it(http, fake_ray) -> None:
+    asked = 0
+
+    async def deep(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return web.Response(body=b"[" * 100_000)
+
+    fake_ray.override = deep
+    clusters = ServeClusters(http, free)
+    for token in ("one", "two"):
+        with pytest.raises(RayAnswerRefusedError, match="nested too deep"):
+            await clusters.at(fake_ray.url).observe(token)
+        with pytest.raises(RayAnswerRefusedError, match="nested too deep"):
+            await clusters.at(fake_ray.url).apply(token, change("a"))
+    assert asked == 1
+    fake_ray.override = None
+    clusters.at(fake_ray.url)._aside.clear()
+    assert (await clusters.at(fake_ray.url).apply("one", change("a"))).written
+
+
+async def test_of_what_many_rays_tell_only_so_much_is_kept(http, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 60.0)
+    clusters, fakes = ServeClusters(http, free), [FakeRay() for _ in range(3)]
+    async with contextlib.AsyncExitStack() as stack:
+        for fake in fakes:
+            fake.url = await stack.enter_async_context(serving(fake.handle))
+            fake.configs["shop"] = SHOP | {"args": "x" * 1000}
+        monkeypatch.setattr(module, "KEPT_BYTES", 2500)
+        for _ in range(2):
+            for fake in (*fakes, fakes[-1]):
+                assert "shop" in (await clusters.at(fake.url).observe(None)).applications
+    assert [fake.gets for fake in fakes] == [2, 2, 2]

@@ -74,7 +74,7 @@ class StateTooLargeError(ValueError):
     """Serve tells of more than can be worked with; the message names the bound."""
 
 
-def read_state(body: bytes) -> ServeState:
+def read_state(body: bytes | bytearray) -> ServeState:
     """Read the body of a GET.
 
     Raises:

@@ -1,0 +1,71 @@
+"""Where a decision is computed, and what becomes of one that takes too much."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from moe_facts import FACTS
+
+from moe_operator.offload.errors import JobLostError, JobTooHeavyError
+from moe_operator.offload.process import WorkerProcess
+from moe_operator.reconcile.decision import decide
+from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.planner import Planner
+
+
+@pytest.fixture
+async def worker() -> AsyncIterator[WorkerProcess]:
+    async with WorkerProcess() as made:
+        yield made
+
+
+class Broken:
+    """A worker process in which nothing comes to its end."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.asked = 0
+
+    async def run(self, owner: str, bounds: Any, job: Callable[..., Any], *arguments: Any) -> Any:
+        self.asked += 1
+        raise self.error
+
+
+def of_size(make_plane) -> Any:
+    plane = make_plane(shards=64)
+    plane.facts = FACTS.model_copy(update={"layers": 48, "experts": 128})
+    plane.run()
+    return plane
+
+
+async def test_what_is_small_waits_for_nobody(make_plane, worker: WorkerProcess) -> None:
+    plane = make_plane()
+    plane.settle()
+    assert await Planner(worker).decide(plane.world()) == decide(plane.world())
+    assert worker.pid is None
+
+
+async def test_what_is_of_size_is_decided_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
+    plane, planner = of_size(make_plane), Planner(worker)
+    for _ in range(3):
+        assert await planner.decide(plane.world()) == decide(plane.world())
+        plane.run()
+    assert worker.pid is not None
+
+
+async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_once(make_plane) -> None:
+    plane = of_size(make_plane)
+    broken = Broken(JobTooHeavyError("took more than 30 s"))
+    planner = Planner(broken)  # type: ignore[arg-type]
+    for _ in range(3):
+        plan = (await planner.decide(plane.world())).plan
+        assert (plan.step, plan.applications, plan.target) == (Step.NOTHING, None, plane.world().target)
+        assert plan.problem.reason == "PlacementTooLarge"
+        assert plan.problem.message.startswith("placing 48 layers of 128 experts on 64 shards took more than 30 s: use")
+    assert broken.asked == 1
+
+
+async def test_a_process_that_ended_is_no_fault_of_the_object(make_plane) -> None:
+    broken = Broken(JobLostError("the worker process ended with -9"))
+    with pytest.raises(JobLostError):
+        await Planner(broken).decide(of_size(make_plane).world())  # type: ignore[arg-type]
