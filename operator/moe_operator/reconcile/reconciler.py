@@ -43,6 +43,9 @@ MOVING_SECONDS = 0.5
 SPREAD = 0.2
 """By which part the delays differ, so that deployments made together do not stay in step."""
 
+_NAMED = 16
+"""Applications that a line of the log names."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -274,4 +277,6 @@ def _result(world: World, status: MoEDeploymentStatus, held: float, refused: boo
 
 
 def _names(change: Change) -> str:
-    return ", ".join(sorted(change.names)) or f"nothing of {change.core}"
+    names = sorted(change.names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else f"nothing of {change.core}"

@@ -328,7 +328,7 @@ async def test_a_ray_that_answers_too_much_is_left_alone_by_all_who_name_it(http
 
     fake_ray.override = deep
     clusters = ServeClusters(http, free)
-    for token in ("one", "two"):
+    for token in (Credential("one"), Credential("two")):
         with pytest.raises(RayAnswerRefusedError, match="nested too deep"):
             await clusters.at(fake_ray.url).observe(token)
         with pytest.raises(RayAnswerRefusedError, match="nested too deep"):
@@ -336,7 +336,7 @@ async def test_a_ray_that_answers_too_much_is_left_alone_by_all_who_name_it(http
     assert asked == 1
     fake_ray.override = None
     clusters.at(fake_ray.url)._aside.clear()
-    assert (await clusters.at(fake_ray.url).apply("one", change("a"))).written
+    assert (await clusters.at(fake_ray.url).apply(Credential("one"), change("a"))).written
 
 
 async def test_of_what_many_rays_tell_only_so_much_is_kept(http, monkeypatch: pytest.MonkeyPatch) -> None:
