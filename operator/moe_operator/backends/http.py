@@ -40,7 +40,7 @@ SMALL_BYTES = 256 * 1024
 """An answer of this size is read in milliseconds, whatever is in it, and waits for nobody."""
 TOLD_BYTES = 64 * 1024
 """Of an answer that is no success, and of one to a write: what is kept."""
-LARGE_BYTES = 24 * 1024 * 1024
+LARGE_BYTES = 16 * 1024 * 1024
 """Of all large bodies, in both directions, that are held at a time."""
 LARGE_WAIT_SECONDS = 20.0
 """For which a large body waits for room."""

@@ -21,8 +21,8 @@ from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
 
-MEMORY_BYTES = 112 * 1024 * 1024
-"""That a job may use, beside the 45 MB of the process itself. Together with the operator's own process it is within
+MEMORY_BYTES = 96 * 1024 * 1024
+"""That a job may use, beside the 46 MB of the process itself. Together with the operator's own process it is within
 350 MB."""
 _PIECE = 256 * 1024
 _ENDING_SECONDS = 2.0

@@ -35,6 +35,7 @@ from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.reconciler import Reconciler
 from moe_operator.runtime.exits import ExitCode, leave_at_once
+from moe_operator.runtime.memory import give_back_large_blocks
 from moe_operator.runtime.options import Options
 from moe_operator.runtime.supervisor import NoAccessError, supervise
 from moe_operator.runtime.watch import Watch
@@ -55,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 async def run(options: Options) -> ExitCode:
     """Run until a signal or a failure, which has been logged when this returns; does not return from a lost Lease."""
+    give_back_large_blocks()
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -299,7 +299,7 @@ async def test_a_server_that_sends_slowly_has_its_own_time_and_not_more(http: Ht
 
     fake_ray.override = slow
     with pytest.raises(RayUnreachableError, match="no answer within 1 s"):
-        await read(http, fake_ray.url, most=2**24, seconds=1.0)
+        await read(http, fake_ray.url, most=2**23, seconds=1.0)
 
 
 async def test_who_waits_for_room_for_too_long_is_told(

@@ -162,7 +162,7 @@ class ServeCluster:
         try:
             return await self._read_surely(client, seen)
         except RayError as error:
-            return error
+            return type(error)(*error.args)  # without its traceback, which holds the answer
 
     def remembered(self, core: str) -> Change | None:
         """What this process wrote last for a deployment: what to put back when it is gone. None after a restart."""
