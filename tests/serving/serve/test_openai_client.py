@@ -85,7 +85,7 @@ def test_sampling_repeats_with_its_seed(openai) -> None:
     [
         ({"model": "gpt-9"}, library.NotFoundError, "'gpt-9' is not served here"),
         ({"prompt": ""}, library.BadRequestError, "the prompt is empty"),
-        ({"prompt": "word " * 20_000}, library.BadRequestError, "this model's context"),
+        ({"prompt": "word " * 20_000}, library.BadRequestError, "this model's maximum context length is"),
         ({"max_tokens": -1}, library.BadRequestError, "max_tokens: must be at least 1"),
         ({"logprobs": 5}, library.BadRequestError, "logprobs: this server does not support it"),
         ({"extra_body": {"max_token": 3}}, library.BadRequestError, "did you mean max_tokens?"),
