@@ -143,7 +143,8 @@ async def test_other_limits_restart_nothing(plane, load, openai, check) -> None:
         with pytest.raises(BadRequestError) as refused:
             await asyncio.to_thread(openai.completions.create, model="tiny", prompt=[5, 6], max_tokens=200)
         assert refused.value.body["message"] == (
-            "max_tokens: 200 and a prompt of 2 tokens exceed the 160 tokens that the cache of a replica holds "
+            "max_tokens: 200 and a prompt of 2 tokens are too many; this model's maximum context length is 160 tokens, "
+            "what the cache of a replica holds "
             "(its kv_cache_tokens; the model has 1024); ask for at most 158"
         )
         await asyncio.to_thread(plane.set_attention, AttentionConfig())
