@@ -84,66 +84,55 @@ def running_demo(clone: Path, log: Path, *variables: str, until: str = STAYS_UP)
         demo.wait(STOP_SECONDS)
 
 
-def test_a_fresh_clone_does_the_job_and_ends_by_itself(clone: Path) -> None:
-    before = slowdown()
-    ended = subprocess.run(
-        make(clone, "demo", "DEMO_EXIT=1"),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=JOB_SECONDS,
-        check=False,
-    )
-    print(ended.stdout)
-    assert ended.returncode == 0
-    for expected in ("$ kubectl apply -f examples/01-tiny.yaml", "Ready: ", "$ kubectl get moe", "first token "):
-        assert expected in ended.stdout
-    assert re.search(r"^tiny +\w+ +4 +4 .*True +Available", ended.stdout, re.MULTILINE)
-    assert re.search(r"layer +shard 0 +shard 1 +shard 2 +shard 3", ended.stdout)
-    routed = re.search(r"(\d+) rows through MoE layers", ended.stdout)
-    assert routed is not None
-    assert int(routed[1]) > 0
-    first_token = re.search(r"first token .*, ([0-9.]+) s after the start of the demo", ended.stdout)
-    assert first_token is not None
-    assert float(first_token[1]) < FIRST_TOKEN_SECONDS * max(before, slowdown())
-    assert "warn" not in ended.stdout.lower()
+def test_a_fresh_clone_does_the_job_shows_how_to_go_on_and_ends_with_ctrl_c(clone: Path, tmp_path: Path) -> None:
+    log, before = tmp_path / "demo.log", slowdown()
+    with running_demo(clone, log) as demo:
+        said = log.read_text()
+        for expected in ("$ kubectl apply -f examples/01-tiny.yaml", "Ready: ", "$ kubectl get moe", "first token "):
+            assert expected in said
+        assert re.search(r"^tiny +\w+ +4 +4 .*True +Available", said, re.MULTILINE)
+        assert re.search(r"layer +shard 0 +shard 1 +shard 2 +shard 3", said)
+        routed = re.search(r"(\d+) rows through MoE layers", said)
+        assert routed is not None
+        assert int(routed[1]) > 0
+        first_token = re.search(r"first token .*, ([0-9.]+) s after the start of the demo", said)
+        assert first_token is not None
+        assert float(first_token[1]) < FIRST_TOKEN_SECONDS * max(before, slowdown())
+        refuse_a_second(clone)
+        lines = [line.strip() for line in said.partition(STAYS_UP)[2].splitlines() if line[:2] == "  "]
+        assert '"type":"Ready"' in paste(lines, "get moe tiny").replace(" ", "")
+        assert paste(lines, "import openai").strip()
+        if shutil.which("curl"):
+            assert paste(lines, "curl ").rstrip().endswith("data: [DONE]")
+        assert demo.poll() is None
+        os.killpg(demo.pid, signal.SIGINT)
+        demo.wait(STOP_SECONDS)
+    print(log.read_text())
+    assert "warn" not in log.read_text().lower()
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().splitlines()[-1].endswith("] stopped; its logs stay in .demo")
     assert not processes_of(clone)
     changed = subprocess.run(["git", "-C", str(clone), "status", "--porcelain"], capture_output=True, check=True)
     assert not changed.stdout
 
 
-def test_a_demo_stopped_before_its_job_is_done_has_failed(clone: Path, tmp_path: Path) -> None:
-    log = tmp_path / "demo.log"
-    with running_demo(clone, log, "DEMO_EXIT=1", until="Kubernetes v") as demo:
-        stopped = subprocess.run(make(clone, "demo-stop"), env=environment(), timeout=STOP_SECONDS, check=False)
-        assert stopped.returncode == 0
-        assert demo.wait(STOP_SECONDS) != 0
-    assert f"Error {128 + signal.SIGTERM}" in log.read_text()
-    assert not processes_of(clone)
-
-
-def test_one_demo_on_a_cluster_of_ones_own_and_ctrl_c_ends_that_alone(
+def test_one_on_a_cluster_of_ones_own_that_is_stopped_too_early_has_failed_and_leaves_nothing(
     clone: Path, ray_cluster: LocalRay, tmp_path: Path
 ) -> None:
+    """Stopped once the operator has done with its rights in one namespace what it will ever do."""
     log = tmp_path / "demo.log"
     with ControlPlane.start(tmp_path / "own") as own:
-        with running_demo(clone, log, f"KUBECONFIG={own.kubeconfig}") as demo:
-            refuse_a_second(clone)
+        variables = (f"KUBECONFIG={own.kubeconfig}", "DEMO_EXIT=1")
+        with running_demo(clone, log, *variables, until="DeployingShards: ") as demo:
             deployment = own.kubectl.get("moe", "tiny", "moe-demo")
             assert deployment is not None
             assert own.kubectl.get("lease", "moe-operator", "moe-demo") is not None
             assert own.kubectl.get("namespace", "moe-system") is None
-            lines = [line.strip() for line in log.read_text().partition(STAYS_UP)[2].splitlines() if line[:2] == "  "]
-            assert '"type":"Ready"' in paste(lines, "get moe tiny").replace(" ", "")
-            assert paste(lines, "import openai").strip()
-            if shutil.which("curl"):
-                assert paste(lines, "curl ").rstrip().endswith("data: [DONE]")
-            assert demo.poll() is None
-            os.killpg(demo.pid, signal.SIGINT)
-            demo.wait(STOP_SECONDS)
+            stopped = subprocess.run(make(clone, "demo-stop"), env=environment(), timeout=STOP_SECONDS, check=False)
+            assert stopped.returncode == 0
+            assert demo.wait(STOP_SECONDS) != 0
+        assert f"Error {128 + signal.SIGTERM}" in log.read_text()
         assert "Traceback" not in log.read_text()
-        assert log.read_text().splitlines()[-1].endswith("] stopped; its logs stay in .demo"), log.read_text()
         assert own.kubectl.get("namespace", "moe-demo") is None
         assert not processes_of(clone)
     request = urllib.request.Request(

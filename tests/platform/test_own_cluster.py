@@ -2,12 +2,17 @@
 
 import datetime
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from access_review import can
+from fake_ray import FakeDirectory, FakeRay, running
+from moe_facts import FACTS
+from moe_objects import Objects
 
 from moe_dev import own_cluster
 from moe_dev.controlplane import ControlPlane
+from moe_dev.demo_cluster import Cluster
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import CRDS, install_crds
 from moe_dev.own_cluster import ClusterRefusedError, confined, demo_namespace, is_held
@@ -77,6 +82,22 @@ def test_all_but_the_crd_is_in_a_namespace_that_goes(own: Kubectl, capsys: pytes
         assert "moe-operator" not in own.run("get", "clusterroles,clusterrolebindings", "-o", "name")
     assert own.get("namespace", "moe-demo") is None
     assert "what stays in your cluster: kubectl delete -f crds" in capsys.readouterr().out
+
+
+@pytest.mark.e2e
+def test_the_operator_does_all_its_work_with_the_rights_it_has_there(own: Kubectl, tmp_path: Path) -> None:
+    cluster = Cluster(own, "moe-demo", own=True)
+    with running(FakeRay(report=FakeDirectory(FACTS))) as ray, demo_namespace(own):
+        operator = cluster.start_operator(tmp_path)
+        try:
+            objects = Objects(own, cluster.namespace)
+            objects.apply("tiny", ray.spec())
+            objects.wait_ready("tiny")
+            objects.delete("tiny")
+            objects.wait_gone("tiny")
+        finally:
+            operator.stop()
+    assert "forbidden" not in operator.process.log.read_text().lower()
 
 
 @pytest.mark.e2e
