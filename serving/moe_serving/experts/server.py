@@ -6,6 +6,7 @@ read its answers is not read from either, so memory per connection is bounded by
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import selectors
@@ -85,7 +86,8 @@ class ExpertServer:
     def stop(self, timeout: float) -> None:
         """Take no more requests, finish the one in work and the answers on their way, then close all connections."""
         self._stopping.set()
-        self._waker.send(b"x")
+        with contextlib.suppress(OSError):  # the thread saw it by itself, and has closed all
+            self._waker.send(b"x")
         self._thread.join(timeout)
 
     def _run(self) -> None:

@@ -93,3 +93,12 @@ def test_without_descriptors_it_rests_instead_of_spinning(
     assert ask(late, 1).kind == ask(good, 1).kind == 1
     good.close()
     late.close()
+
+
+def test_it_may_end_before_it_is_told_twice(endpoint: Endpoint) -> None:
+    """As where its thread, which looks about once a second, sees the first word before the second is said."""
+    server = ExpertServer(endpoint, "subject", handle, max_body=1 << 20)
+    server.start()
+    server.stop(WAIT_S)
+    assert not server.alive
+    server.stop(WAIT_S)
