@@ -37,8 +37,8 @@ PACKAGES: Mapping[str, str] = {
 }
 # `go build` calls the binary of a module's main package by the module's name.
 BUILT_AS = {ETCD: "server"}
-# What the three of the demo, of which each takes a part from the others, take together on 2 slow cores or fast ones.
-MINUTES = "4 to 9"
+# What the three of the demo take together, on fast cores and on slow ones.
+MINUTES = "4 to 10"
 # A change of what comes out of the build.
 RECIPE = "1"
 
@@ -134,6 +134,8 @@ def _go_build(names: Sequence[str], target: Path) -> None:
     stamp = "k8s.io/component-base/version"
     flags = f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
     command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", flags]
+    # The linker drops what debuggers read; that the compiler does not write it first saves a tenth of the time.
+    command += ["-gcflags=all=-dwarf=false"]
     # A user's GOFLAGS or go.work must not change what the cache key promises.
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     unfinished = target / ".unfinished"
