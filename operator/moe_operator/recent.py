@@ -45,10 +45,10 @@ class Recent(Generic[K, V]):
         self._entries.move_to_end(key)
         self._drop_old()
 
-    def values(self) -> list[V]:
-        """All entries; to look at them keeps none."""
+    def items(self) -> list[tuple[K, V]]:
+        """All entries, the one asked for last at the end; to look at them keeps none."""
         self._drop_old()
-        return [value for _, value in self._entries.values()]
+        return [(key, value) for key, (_, value) in self._entries.items()]
 
     def pop(self, key: K) -> None:
         self._entries.pop(key, None)

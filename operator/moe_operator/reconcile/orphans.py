@@ -35,7 +35,7 @@ class _Deployed:
 
 @dataclass(slots=True)
 class Orphans:
-    """What was seen on all Ray clusters, by their Serve controllers: one may have several addresses."""
+    """What each address of a Ray cluster showed last, and by which Serve controller: one may have several addresses."""
 
     clock: Callable[[], float] = time.monotonic
     _seen: Recent[str, tuple[str, Mapping[str, _Deployed]]] = field(init=False)
@@ -47,9 +47,8 @@ class Orphans:
 
     def note(self, dashboard_url: str, serve: ServeState) -> None:
         """What a Ray cluster was seen to run; what is on its way out does not count."""
-        if not serve.controller:
-            return
-        self._seen.put(serve.controller, (dashboard_url, _deployed(serve)))
+        if serve.controller:
+            self._seen.put(dashboard_url, (serve.controller, _deployed(serve)))
 
     def count(self, uids: Callable[[str], Collection[str] | None]) -> int:
         """How many there are; those that were not there before are named in the log.
@@ -57,7 +56,7 @@ class Orphans:
         ``uids``: of the objects of a key (``namespace/name``) that are worked; None where that is not known.
         """
         count, orphans = 0, {}
-        for url, deployed in self._seen.values():
+        for url, deployed in self._by_controller().values():
             for core, found in deployed.items():
                 if _is_orphan(core, found.key, uids(found.key)):
                     count += found.applications
@@ -66,6 +65,10 @@ class Orphans:
             self._name(core, *orphans[core])
         self._named = frozenset(orphans)
         return count
+
+    def _by_controller(self) -> dict[str, tuple[str, Mapping[str, _Deployed]]]:
+        """Each Ray cluster once, as it was seen last; an id is a server's to choose, so it is not what is kept."""
+        return {controller: (url, deployed) for url, (controller, deployed) in self._seen.items()}
 
     def _name(self, core: str, key: str, url: str) -> None:
         now = self.clock()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from typing import Any
 
 import pytest
@@ -351,3 +352,12 @@ async def test_of_what_many_rays_tell_only_so_much_is_kept(http, monkeypatch: py
             for fake in (*fakes, fakes[-1]):
                 assert "shop" in (await clusters.at(fake.url).observe(None)).applications
     assert [fake.gets for fake in fakes] == [2, 2, 2]
+
+
+async def test_what_is_read_anew_or_forgotten_is_not_kept_beside(http, fake_ray: FakeRay) -> None:
+    clusters = ServeClusters(http, free)
+    for number in range(5):
+        assert (await clusters.at(fake_ray.url).apply(None, change("a", route=f"/a{number}"))).written
+        await clusters.at(fake_ray.url).observe(None)
+    gc.collect()
+    assert len(clusters._kept._sizes) == 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -80,7 +79,7 @@ class _Written:
     change: Change
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Seen:
     """What one token showed last: a state or an error, and when by the monotonic clock."""
 
@@ -113,19 +112,23 @@ class _Gate:
 
 class _Kept:
     """What is kept of all addresses together: of more than ``KEPT_BYTES`` the states longest unread are let go, and
-    are read anew by whoever asks next."""
+    are read anew by whoever asks next. What nobody else keeps any more is not kept here either."""
 
     def __init__(self) -> None:
-        self._newest: OrderedDict[int, tuple[_Seen, int]] = OrderedDict()
+        self._sizes: weakref.WeakKeyDictionary[_Seen, int] = weakref.WeakKeyDictionary()
 
     def note(self, seen: _Seen) -> None:
         """``seen`` has a new result."""
-        self._newest.pop(id(seen), None)
+        self._sizes.pop(seen, None)
         if isinstance(seen.result, ServeState):
-            self._newest[id(seen)] = seen, seen.result.size
-        while sum(size for _, size in self._newest.values()) > KEPT_BYTES and len(self._newest) > 1:
-            oldest, _ = self._newest.popitem(last=False)[1]
+            self._sizes[seen] = seen.result.size  # the newest comes last
+        kept = sum(self._sizes.values())
+        for oldest, size in list(self._sizes.items()):
+            if kept <= KEPT_BYTES or oldest is seen:
+                break
             oldest.result = None
+            del self._sizes[oldest]
+            kept -= size
 
 
 class ServeCluster:
