@@ -32,7 +32,7 @@ from moe_operator.backends.budget import ByteBudget
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl
-from moe_operator.offload.errors import JobTooHeavyError
+from moe_operator.offload.errors import JobDelayedError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 
 CONNECT_SECONDS = 3.0
@@ -42,10 +42,10 @@ TOLD_BYTES = 64 * 1024
 """Of an answer that is no success, and of one to a write: what is kept."""
 LARGE_BYTES = 16 * 1024 * 1024
 """Of all large bodies, in both directions, that are held at a time."""
-LARGE_WAIT_SECONDS = 20.0
+LARGE_WAIT_SECONDS = 10.0
 """For which a large body waits for room."""
-READING = Bounds(processor_seconds=5.0, seconds=30.0)
-"""Of reading one large answer out: Serve's state of 10 MB takes half a second."""
+READING = Bounds(processor_seconds=5.0, seconds=15.0)
+"""Of reading one large answer out: Serve's state of 10 MB takes half a second. With the wait it fits into a pass."""
 
 NAME_THREADS = 32
 """As many as workers: a name that nobody answers for holds one for as long as the system tries, up to a minute."""
@@ -186,6 +186,8 @@ class HttpClient:
             return job(body)
         try:
             return await self._worker.run(request.owner, READING, job, body)
+        except JobDelayedError as error:
+            raise _crowded(request) from error
         except JobTooHeavyError as error:
             raise RayAnswerRefusedError(f"reading what {request} answers {error}: {_CHECK}") from error
 
@@ -263,7 +265,7 @@ class HttpClient:
             async with asyncio.timeout(LARGE_WAIT_SECONDS):
                 await room.enter_async_context(self._large.taking(request.owner, size))
         except TimeoutError:
-            raise RayUnreachableError(f"{request}: other large answers are being read; it is asked again") from None
+            raise _crowded(request) from None
 
     def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
         """The socket to connect to ``found`` with: the last look at where it really goes, IP literals included."""
@@ -343,6 +345,10 @@ async def _read_on(body: bytearray, content: aiohttp.StreamReader, most: int) ->
     while len(body) < most and (chunk := await content.read(min(most - len(body), _CHUNK))):
         body += chunk
     return content.at_eof()
+
+
+def _crowded(request: _Request) -> RayUnreachableError:
+    return RayUnreachableError(f"{request}: other large answers are being read; it is asked again")
 
 
 def _too_large(request: _Request) -> RayAnswerRefusedError:

@@ -2,6 +2,7 @@
 
 OffloadError
 ├── JobTooHeavyError   it took more time or memory than it may: it would again
+├── JobDelayedError    it did not get its turn in time: others took it
 └── JobLostError       the process ended for another reason: it may succeed next time
 """
 
@@ -16,6 +17,10 @@ class OffloadError(OperatorError):
 
 class JobTooHeavyError(OffloadError):
     """It took more time or memory than it may; the message says which, as in ``took more than 5 s``."""
+
+
+class JobDelayedError(OffloadError):
+    """It was not begun in time, since others had their turn."""
 
 
 class JobLostError(OffloadError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
-from moe_operator.offload.errors import JobLostError, JobTooHeavyError, OffloadError
+from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError, OffloadError
 from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed, unpacked
 from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
@@ -52,6 +52,7 @@ class _Job(Generic[T]):
     arguments: Sequence[Any]
     bounds: Bounds
     deadline: float
+    begun: bool = False
     done: asyncio.Future[T] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -96,7 +97,8 @@ class WorkerProcess:
         A ``bytearray`` among the arguments, of which there may be one, is not copied on its way.
 
         Raises:
-            JobTooHeavyError: it took more time or memory than it may, or did not get its turn in time.
+            JobTooHeavyError: it took more time or memory than it may.
+            JobDelayedError: it did not get its turn in time.
             JobLostError: the process ended under it.
             Exception: what the job itself raised.
         """
@@ -110,6 +112,8 @@ class WorkerProcess:
             async with asyncio.timeout(bounds.seconds):
                 return await asked.done
         except TimeoutError:
+            if not asked.begun:
+                raise JobDelayedError(f"others kept the worker process busy for {bounds.seconds:.0f} s") from None
             raise JobTooHeavyError(f"was not done within {bounds.seconds:.0f} s") from None
 
     async def lasts(self) -> None:
@@ -144,7 +148,7 @@ class WorkerProcess:
         except Exception as error:  # of ours: what one job shows must not stop the others
             logger.exception("%s", job.name)
             await self._end()
-            _fail(job, JobLostError(f"{type(error).__name__}: {error}"))
+            _fail(job, JobLostError(f"the worker process was not understood ({type(error).__name__})"))
         except BaseException:
             job.done.cancel()
             await self._end()
@@ -159,6 +163,7 @@ class WorkerProcess:
                 job.done.set_result(result)
 
     async def _compute(self, job: _Job[Any]) -> tuple[str, Any]:
+        job.begun = True
         try:
             async with asyncio.timeout(job.deadline - time.monotonic()):
                 process = await self._started()

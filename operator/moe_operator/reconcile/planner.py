@@ -18,8 +18,9 @@ FEW_COPIES = 2048
 """Of experts over all layers: they are placed within a tenth of a second, on a busy machine too."""
 SHORT_TEXT = 16384
 """Characters of the placements and configurations that are read on the way."""
-PLANNING = Bounds(processor_seconds=30.0, seconds=60.0)
-"""Of one decision: 61 x 512 experts are placed on 512 shards within 3 s."""
+PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
+"""Of one decision: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
+off hide that it was too much."""
 FORGET_SECONDS = 1800.0
 
 
@@ -34,6 +35,7 @@ class Planner:
         """What ``decide`` says of the world; where that takes too much, that it does, and nothing is changed.
 
         Raises:
+            JobDelayedError: others kept the worker process busy.
             JobLostError: the worker process ended under it.
         """
         if self.worker is None or not _is_of_size(world):

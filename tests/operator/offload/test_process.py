@@ -18,7 +18,7 @@ import pytest
 from moe_operator.backends.serve_rest.state import read_state
 from moe_operator.offload import process as module
 from moe_operator.offload.child import NICENESS
-from moe_operator.offload.errors import JobLostError, JobTooHeavyError
+from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 
 COMMAND = (jobs.__file__,)
@@ -117,6 +117,14 @@ async def test_nobody_waits_for_more_than_one_job_of_each_other_owner(worker: Wo
     assert order.index("b") <= 2
 
 
+async def test_who_got_no_turn_is_not_called_too_heavy(worker: WorkerProcess) -> None:
+    first = asyncio.create_task(run(worker, jobs.nap, 1.0))
+    await asyncio.sleep(0.1)
+    with pytest.raises(JobDelayedError, match="busy for 0 s"):
+        await run(worker, jobs.double, 4, bounds=Bounds(5.0, 0.3), owner="another")
+    assert await first == "rested"
+
+
 async def test_a_job_that_nobody_waits_for_any_more_is_not_begun(worker: WorkerProcess) -> None:
     first = asyncio.create_task(run(worker, jobs.nap, 0.5))
     given_up = asyncio.create_task(run(worker, jobs.die, signal.SIGKILL))
@@ -183,6 +191,6 @@ async def test_the_end_of_its_loop_is_heard(worker: WorkerProcess, monkeypatch: 
     assert await run(worker, jobs.double, 21) == 42
     assert not lasts.done()
     monkeypatch.setattr(WorkerProcess, "_next", lambda _: 1 / 0)
-    with pytest.raises(JobTooHeavyError):
+    with pytest.raises(JobDelayedError):
         await run(worker, jobs.double, 21, bounds=Bounds(1.0, 0.5))
     await asyncio.wait_for(lasts, 5)
