@@ -29,8 +29,7 @@ from moe_operator.telemetry.metrics import Metrics
 ATTEMPT_SECONDS = 32.0
 """Bound on one attempt, below that on the pass that it is part of: one that takes longer counts as failed."""
 DEPARTED_SECONDS = 8.0
-DEPARTED_EVERY_SECONDS = 5.0
-"""Bound on an attempt for an object that is gone, and the time between two: another one of its name may be waiting."""
+"""Bound on an attempt for an object that is gone: another one of its name may be waiting."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +70,6 @@ class Cleanup:
 
         The deadline counts from the first attempt on: nobody can see what is waited for.
         """
-        if self.observer.clock() < memory.not_before:
-            return False
-        memory.not_before = self.observer.clock() + DEPARTED_EVERY_SECONDS
         waiting = await self._remove_applications(moe, memory, DEPARTED_SECONDS)
         if waiting is None:
             logger.warning("it went without its finalizer: removed the Serve applications %s*", core_name(moe))
@@ -110,7 +106,7 @@ class Cleanup:
             raise
         except Exception as error:
             # Whatever it is, it must count for the deadline: it would keep the object for ever.
-            why = failure(error)
+            why = failure(error, memory.cleanup_failing(True, self.observer.clock()))
             if why is None:
                 raise
             if not isinstance(error, OperatorError):

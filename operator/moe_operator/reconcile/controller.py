@@ -39,6 +39,8 @@ LIST_SECONDS = 45.0
 """Bound on one listing of all objects, in pages of 500 that take up to 5 s each."""
 METRICS_SECONDS = 2.0
 CONFLICT_SECONDS = 0.1
+CONFLICT_CAP_SECONDS = 5.0
+"""After a pass that was overtaken by somebody else's write; the delay grows where that goes on."""
 SLOW_SECONDS = 2.0
 """A pass that took so long and led nowhere waited for a Ray, or a name, that does not answer."""
 SLOW_CAP_SECONDS = 60.0
@@ -75,12 +77,14 @@ class Controller:
     queue: WorkQueue = field(init=False)
     backoff: Backoff = field(default_factory=Backoff)
     statuses: dict[str, MoEDeploymentStatus] = field(default_factory=dict)
+    _conflicts: Backoff = field(init=False)
     _known: set[str] = field(default_factory=set)
     _listed: bool = False
 
     def __post_init__(self) -> None:
         """Half of the workers are never kept waiting by keys that are known to."""
         self.queue = WorkQueue(slow_at_a_time=max(1, self.workers // 2))
+        self._conflicts = Backoff(first=CONFLICT_SECONDS, cap=CONFLICT_CAP_SECONDS)
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -144,7 +148,7 @@ class Controller:
         except (ConflictError, StalePlanError) as error:
             logger.debug("%s; once more", error)
             self.metrics.reconcile_ended(ReconcileResult.CONFLICT)
-            self.queue.add_after(key, CONFLICT_SECONDS)
+            self.queue.add_after(key, self._conflicts.next_delay(key))
         except LeadershipLostError as lost:
             self.on_lost(lost)
             raise
@@ -164,14 +168,16 @@ class Controller:
             self._schedule(key, result, time.monotonic() - started)
 
     def _schedule(self, key: str, result: Result, seconds: float) -> None:
+        self._conflicts.forget(key)
+        slow = seconds >= SLOW_SECONDS and (result.again is None or result.left_behind)
         if result.status is None:
             self._forget(key)
             if result.again is not None:  # the object is gone, and not all that it left
+                self.queue.mark(key, slow)
                 self.queue.add_after(key, result.again)
             self.metrics.reconcile_ended(ReconcileResult.DONE)
             return
         self.statuses[key] = result.status
-        slow = result.again is None and seconds >= SLOW_SECONDS
         self.queue.mark(key, slow)
         if result.again is None:
             self._retry(key, ReconcileResult.WAITING, SLOW_CAP_SECONDS if slow else None)

@@ -14,26 +14,39 @@ from moe_operator.api import Reason
 from moe_operator.backends.errors import RayError, StalePlanError
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, SecretError
+from moe_operator.offload.errors import OffloadError
 from moe_operator.reconcile.world import Finding
+
+UNSTEADY_SECONDS = 30.0
+"""After which it is told that plans are overtaken again and again: by a Serve that starts anew all the time, or by keys
+that change."""
 
 _OURS = "moe_operator"
 _MAX_QUOTED = 1000
 
 
-def failure(error: Exception) -> Finding | None:
-    """What the object's status says of it; None where the pass is made again at once, or nothing can be told."""
-    if isinstance(error, ConflictError | StalePlanError | LeadershipLostError):
+def failure(error: Exception, seconds: float) -> Finding | None:
+    """What the object's status says of it, ``seconds`` after the first such failure without a success in between; None
+    where the pass is made again at once, or nothing can be told."""
+    if isinstance(error, ConflictError | LeadershipLostError):
         return None
+    if isinstance(error, StalePlanError):
+        return Finding(Reason.RAY_UNREACHABLE, f"{error}, again and again") if seconds >= UNSTEADY_SECONDS else None
     if isinstance(error, RayError | SecretError | NameConflictError):
         return Finding(error.reason, str(error))
     if isinstance(error, KubeError):
         return _refused(error)
-    what = "it took too long" if isinstance(error, TimeoutError) else f"{type(error).__name__} {_place(error)}"
     return Finding(
         Reason.INTERNAL_ERROR,
-        f"the operator could not work this object: {what}; it is tried again, and what runs goes on. The log of the "
-        "operator has the details",
+        f"the operator could not work this object: {_what(error)}; it is tried again, and what runs goes on. The log "
+        "of the operator has the details",
     )
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    return str(error) if isinstance(error, OffloadError) else f"{type(error).__name__} {_place(error)}"
 
 
 def _refused(error: KubeError) -> Finding | None:

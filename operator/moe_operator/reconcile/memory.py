@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,8 +11,12 @@ from moe_operator.backends.credential import Credential
 from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.reconcile.telling import Allowance, Telling
 
+MOST_DEPARTED = 8
+"""Objects of one name that went without a cleanup and are remembered: whoever may make and delete them can go on."""
 LOSS_SECONDS = 300.0
 """For how long it is told that a foreign writer removed or changed applications."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -147,11 +152,20 @@ class Memories:
         """The object is gone, or another one has its name."""
         memory = self._memories.pop(key, None)
         if memory and memory.outlives and memory.seen:
-            self._departed.setdefault(key, []).append(memory)
+            departed = self._departed.setdefault(key, [])
+            departed.append(memory)
+            if len(departed) > MOST_DEPARTED:
+                departed.pop(0)
+                logger.warning("more than %d went without their finalizer: the first is not cleaned up", MOST_DEPARTED)
 
     def departed(self, key: str) -> tuple[Memory, ...]:
         """Objects of this name that went without a cleanup."""
         return tuple(self._departed.get(key, ()))
+
+    def due_departed(self, key: str, now: float) -> Memory | None:
+        """The one of them that has waited longest for an attempt, if its time has come."""
+        first = min(self.departed(key), key=lambda memory: memory.not_before, default=None)
+        return first if first and first.not_before <= now else None
 
     def cleaned_up(self, key: str, memory: Memory) -> None:
         """Nothing is left of a departed one, or it was given up."""

@@ -33,6 +33,8 @@ from moe_operator.reconcile.transitions import transitions
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.tasks import stray_cancellations
 
+DEPARTED_EVERY_SECONDS = 5.0
+"""Between two attempts to clean up after an object that is gone."""
 WORK_SECONDS = 34.0
 """Bound on the work of a pass, in which the first PUT to a Ray cluster has Serve started. The controller's bound on the
 whole pass leaves time to tell that it was met."""
@@ -57,11 +59,13 @@ class Result:
         status: what is told of the object; None when it is gone.
         again: seconds after which to look again; None where something outside does not answer and the delay must grow.
         moving: whether it is on its way somewhere.
+        left_behind: whether former objects of this name left something that is still to be removed.
     """
 
     status: MoEDeploymentStatus | None = None
     again: float | None = None
     moving: bool = False
+    left_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ class Reconciler:
         live = await self._read(key)
         if live is None:
             self.memories.forget(key)
-            return Result(again=SETTLED_SECONDS if await self._clean_up_departed(key) else None)
+            left = await self._clean_up_departed(key)
+            return Result(again=SETTLED_SECONDS if left else None, left_behind=left)
         memory = self.memories.of(key, live["metadata"]["uid"])
-        await self._clean_up_departed(key)
+        left = await self._clean_up_departed(key)
         try:
             with stray_cancellations():
                 async with asyncio.timeout(WORK_SECONDS):
@@ -97,7 +102,7 @@ class Reconciler:
             await self._tell_failure(key, memory, error)
             raise
         memory.pass_failing(False, self.observer.clock())
-        return result
+        return replace(result, left_behind=left)
 
     async def _pass(self, live: Json, memory: Memory) -> Result:
         try:
@@ -146,15 +151,17 @@ class Reconciler:
 
     async def _clean_up_departed(self, key: str) -> bool:
         """Of objects that are gone and were not cleaned up, as when their finalizer was replaced away: whether any is
-        left. A new one of the same name has other applications, and is not kept waiting."""
-        for memory in self.memories.departed(key):
+        left. One attempt for one of them: a new one of the same name has other applications, and must not wait long."""
+        memory = self.memories.due_departed(key, self.observer.clock())
+        if memory is not None:
+            memory.not_before = self.observer.clock() + DEPARTED_EVERY_SECONDS
             moe = memory.seen
             try:
                 if moe is None or (await self._is_gone(moe) and await self.cleanup.advance_departed(moe, memory)):
                     self.memories.cleaned_up(key, memory)
-            except LeadershipLostError:
-                raise
             except OperatorError as error:
+                if isinstance(error, LeadershipLostError):
+                    raise
                 logger.warning("cleaning up after a former %s: %s", key, error)
         return bool(self.memories.departed(key))
 
@@ -225,10 +232,10 @@ class Reconciler:
 
     async def _tell_failure(self, key: str, memory: Memory, error: Exception) -> None:
         """Say of a pass that failed what is in the way; where even that fails, the log says both."""
-        why = failure(error)
+        seconds = memory.pass_failing(True, self.observer.clock())
+        why = failure(error, seconds)
         if why is None:
             return
-        seconds = memory.pass_failing(True, self.observer.clock())
         try:
             live = await self._read(key)  # anew: the pass may have changed the object
             if live is None or live["metadata"]["uid"] != memory.uid:

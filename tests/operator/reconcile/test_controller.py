@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.backends.serve_rest.client import WRITE_SECONDS
+from moe_operator.backends import http
+from moe_operator.backends.serve_rest.client import READ_SECONDS, WRITE_SECONDS
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Listing
 from moe_operator.kube.client import REQUEST_SECONDS
@@ -18,6 +19,7 @@ from moe_operator.reconcile import cleanup, reconciler
 from moe_operator.reconcile import controller as module
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
+from moe_operator.reconcile.planner import PLANNING
 from moe_operator.reconcile.reconciler import Result
 from moe_operator.runtime import supervisor
 from moe_operator.telemetry.liveness import Liveness
@@ -30,6 +32,10 @@ SETTLED = Result(TOLD, again=3600.0)
 def moe(name: str, namespace: str = "team", version: int = 10, uid: str = "u-1") -> dict[str, Any]:
     metadata = {"namespace": namespace, "name": name, "resourceVersion": str(version), "uid": uid}
     return {"metadata": metadata}
+
+
+class Left(float):
+    """Seconds after which a pass ends of an object that is gone and has left something."""
 
 
 class Script:
@@ -51,6 +57,9 @@ class Script:
             raise end
         if end is None:
             await asyncio.Event().wait()
+        if isinstance(end, Left):
+            await asyncio.sleep(end)
+            return Result(again=0.01, left_behind=True)
         if isinstance(end, float):
             await asyncio.sleep(end)
             return Result(TOLD)
@@ -200,6 +209,8 @@ def test_what_blocks_a_worker_or_a_loop_is_seen_within_a_minute() -> None:
     assert module.LIST_SECONDS < module.LIMIT_SECONDS
     assert module.LIMIT_SECONDS + supervisor.GRACE_SECONDS + 2 * supervisor.LOOK_SECONDS < 60
     assert WRITE_SECONDS < cleanup.ATTEMPT_SECONDS < reconciler.WORK_SECONDS
+    assert READ_SECONDS + http.LARGE_WAIT_SECONDS + http.READING.seconds < reconciler.WORK_SECONDS
+    assert READ_SECONDS + PLANNING.seconds < reconciler.WORK_SECONDS
     assert cleanup.DEPARTED_SECONDS + reconciler.WORK_SECONDS + REQUEST_SECONDS < module.PASS_SECONDS
 
 
@@ -276,3 +287,19 @@ async def test_rays_that_do_not_answer_leave_workers_for_the_others(monkeypatch:
         await asyncio.sleep(0.6)
         assert script.worked.count("team/a") - before > 10
         assert sum("silent" in key for key in script.worked) > 8
+
+
+async def test_passes_that_are_overtaken_each_time_come_seldomer() -> None:
+    script = Script(team__a=[*[ConflictError("somebody wrote", 409)] * 100, SETTLED])
+    async with working(script):
+        await asyncio.sleep(0.5)
+    assert 3 <= len(script.worked) <= 10
+
+
+async def test_what_is_left_behind_keeps_no_worker_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.02)
+    left = {f"team__a{number}": [Left(0.05)] * 100 for number in range(8)}
+    script = Script(**left, team__b=[SETTLED])
+    async with working(script) as controller:
+        await script.until("some passes", lambda: len(script.worked) > 20)
+        assert len(controller.queue._slow) == 8

@@ -47,7 +47,7 @@ FORBIDDEN = ForbiddenError(
     ],
 )
 def test_what_is_told_of_it(error: Exception, reason: str | None) -> None:
-    why = failure(error)
+    why = failure(error, 0.0)
     assert (why.reason if why else None) == reason
     assert why is None or "token" not in why.message
 
@@ -56,7 +56,7 @@ def test_a_fault_is_told_with_its_place() -> None:
     try:
         module.MoEDeployment.parse({"metadata": {"name": 7}})
     except OperatorError as error:
-        why = failure(error)
+        why = failure(error, 0.0)
     assert why is not None
     assert "InvalidObjectError in api/deployment.py, line " in why.message
 
@@ -269,3 +269,45 @@ def numbers_in(value: Any) -> list[int]:
     if isinstance(value, list):
         return [number for each in value for number in numbers_in(each)]
     return [value] if isinstance(value, int) else []
+
+
+async def restless(request: web.Request) -> web.StreamResponse:
+    """Serve runs under another controller at each look."""
+    restless.looks += 1  # type: ignore[attr-defined]
+    controller = {"actor_id": f"controller-{restless.looks}"}  # type: ignore[attr-defined]
+    return web.json_response({"applications": {}, "controller_info": controller})
+
+
+restless.looks = 0  # type: ignore[attr-defined]
+
+
+async def test_plans_that_are_overtaken_again_and_again_are_told_of(bench: Bench) -> None:
+    bench.ray.override = restless
+    bench.apply()
+    await bench.work(2)
+    assert "status" not in bench.kube.moe()
+    await bench.work(seconds=31.0)
+    assert bench.condition("Degraded") == "True RayUnreachable"
+    bench.ray.override = None
+    await bench.ready()
+
+
+async def test_and_do_not_keep_an_object_for_ever(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+
+    async def overtaken(*_: Any, **__: Any) -> Any:
+        raise StalePlanError("Serve changed while it was being looked at")
+
+    bench.reconciler.observer.clusters.at(bench.ray.url).apply = overtaken  # type: ignore[method-assign]
+    bench.delete()
+    await bench.work(12, seconds=30.0)
+    assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
+    assert bench.kube.reasons()[-1] == "CleanupAbandoned"
+
+
+async def test_answers_that_restart_serve_at_each_look_pile_up_nowhere(bench: Bench) -> None:
+    bench.ray.override = restless
+    bench.apply()
+    await bench.work(5)
+    assert len(bench.reconciler.cleanup.orphans._seen) == 1

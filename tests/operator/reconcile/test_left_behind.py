@@ -5,11 +5,13 @@ import logging
 from typing import Any
 
 import pytest
+from aiohttp import web
 from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
+from moe_operator.reconcile.memory import MOST_DEPARTED
 
 MOE = (MOE_DEPLOYMENTS.plural, "team", "tiny")
 
@@ -111,6 +113,33 @@ async def test_a_new_object_of_the_same_name_is_not_disturbed(bench: Bench) -> N
     assert len(bench.ray.configs) == 3
     assert not former & set(bench.ray.configs)
     assert bench.finalizers() == [CLEANUP_FINALIZER]
+
+
+async def test_former_objects_of_one_name_take_their_turns_and_are_not_remembered_without_end(bench: Bench) -> None:
+    """Whoever makes and deletes an object again and again keeps no pass for long."""
+    bench.apply()
+    await bench.ready()
+    bench.ray.override = broken
+    for number in range(MOST_DEPARTED + 3):
+        bench.kube.objects[MOE]["metadata"]["uid"] = f"u-{number}"
+        await bench.work()
+    vanish(bench)
+    asked = 0
+
+    async def counting(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += request.method == "GET"
+        return await broken(request)
+
+    bench.ray.override = counting
+    looks = sum(bench.kube.reads.values())
+    assert (await bench.work(seconds=10.0)).left_behind
+    assert asked == 1
+    await bench.work(MOST_DEPARTED + 3)
+    assert asked == MOST_DEPARTED == len(bench.reconciler.memories.departed("team/tiny"))
+    before = sum(bench.kube.reads.values()) - looks
+    await bench.work(5)
+    assert sum(bench.kube.reads.values()) - looks - before == 5  # one of the object itself in each pass
 
 
 async def test_nothing_is_removed_for_an_object_that_only_seemed_to_be_gone(bench: Bench, monkeypatch) -> None:
