@@ -214,7 +214,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-_OURS = re.compile(r"(?P<core>moe\.(?P<namespace>[^.]+)\.(?P<name>[^.]+)\.[0-9a-f]{8})(\.|$)")
+_LABEL = "[a-z0-9-]{1,63}"
+_OURS = re.compile(rf"(?P<core>moe\.(?P<namespace>{_LABEL})\.(?P<name>{_LABEL})\.[0-9a-f]{{8}})([.]|$)")
 
 
 @dataclass(frozen=True, slots=True)

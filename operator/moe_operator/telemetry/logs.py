@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from enum import StrEnum
 from typing import TextIO
 
 NO_KEY = "-"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+"""Messages quote what Ray and others say: that is no line, and no colour, of this log's own."""
 
 _key: ContextVar[str] = ContextVar("moe_deployment", default=NO_KEY)
 
@@ -96,5 +99,5 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    message = record.getMessage()
+    message = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], record.getMessage())
     return f"{message}\n{formatter.formatException(record.exc_info)}" if record.exc_info else message

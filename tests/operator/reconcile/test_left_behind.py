@@ -12,6 +12,7 @@ from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile.memory import MOST_DEPARTED
+from moe_operator.reconcile.world import owner_of
 
 MOE = (MOE_DEPLOYMENTS.plural, "team", "tiny")
 
@@ -222,6 +223,13 @@ async def test_a_deleted_object_leaves_no_orphans(bench: Bench) -> None:
     bench.delete()
     await bench.work(3)
     assert (bench.ray.configs, orphaned(bench)) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["moe.team\n.tiny.0123abcd", "moe.team.\x1b[2J.0123abcd", f"moe.{'n' * 64}.tiny.0123abcd"]
+)
+def test_names_that_no_object_can_have_are_nobodys(name: str) -> None:
+    assert owner_of(name) is None
 
 
 async def test_the_names_of_one_ray_cannot_fill_the_log(bench: Bench, caplog) -> None:

@@ -37,6 +37,13 @@ def test_a_line_for_people(stream: io.StringIO) -> None:
     assert re.fullmatch(rf"{time} INFO    team/tiny reconcile\.loop: applied", second)
 
 
+def test_what_others_say_makes_no_line_of_its_own(stream: io.StringIO) -> None:
+    setup_logging(LogFormat.HUMAN, stream=stream)
+    logger.warning("Ray says: %s", "no\n12:00:00.000 ERROR   - moe: \x1b[31mforged\u2028")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith(r"Ray says: no\n12:00:00.000 ERROR   - moe: \x1b[31mforged\u2028")
+
+
 def test_a_line_for_machines(stream: io.StringIO) -> None:
     setup_logging(LogFormat.JSON, stream=stream)
     with log_key("team/tiny"):
