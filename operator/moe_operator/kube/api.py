@@ -15,7 +15,7 @@ class Listing(NamedTuple):
     """All objects as they were at one moment.
 
     Attributes:
-        items: without ``metadata.managedFields``.
+        items: as ``store.trimmed`` leaves them.
         version: resourceVersion of that moment; what happened later has a higher one.
     """
 

@@ -17,7 +17,8 @@ from moe_operator.kube.api import Json, Listing
 GRAVE_SECONDS = 120.0
 """For which a deletion is remembered. An answer or an event that is as late would find nobody who waits for it."""
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp", "finalizers")
+"""What is read of it. The rest (who set which field, annotations, owners) may be as large as the API server takes."""
 
 
 @dataclass(slots=True)
@@ -168,11 +169,8 @@ def key_of(live: Json) -> str:
 
 
 def trimmed(live: Json) -> Json:
-    """Without what can be as large as the object itself and is not read: who set which field, and kubectl's copy."""
-    metadata = {name: value for name, value in live["metadata"].items() if name != "managedFields"}
-    if _LAST_APPLIED in (metadata.get("annotations") or {}):
-        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
-    return {**live, "metadata": metadata}
+    """With the part of its metadata that is read."""
+    return {**live, "metadata": {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}}
 
 
 def _is_gone(live: Json) -> bool:

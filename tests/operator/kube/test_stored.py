@@ -69,7 +69,7 @@ async def test_a_pass_begins_with_what_the_one_before_wrote(bench: Bench) -> Non
 
 
 async def test_a_conflict_that_repeats_asks_once_for_what_the_watch_has_not_told(bench: Bench) -> None:
-    bench.change(labels={"mine": "x"})
+    bench.change(generation=7)
     reads = []
     for _ in range(2):
         with pytest.raises(ConflictError):
@@ -79,7 +79,7 @@ async def test_a_conflict_that_repeats_asks_once_for_what_the_watch_has_not_told
     assert reads == [1, 3]
     await write_status(bench.kube, await bench.read(), STATUS)
     assert bench.server.moe()["status"]["readyShards"] == 1
-    assert (await bench.read())["metadata"]["labels"] == {"mine": "x"}
+    assert (await bench.read())["metadata"]["generation"] == 7
 
 
 async def test_an_object_that_went_unnoticed_is_gone_at_the_first_write(bench: Bench) -> None:
