@@ -191,7 +191,7 @@ class WorkerProcess:
         return self._process
 
     async def _end(self) -> int | None:
-        """End the process if there is one, and wait for it; returns how it ended."""
+        """End the process if there is one, and wait for it a moment; returns how it ended, None if unknown."""
         process, self._process = self._process, None
         if process is None:
             return None
@@ -199,9 +199,14 @@ class WorkerProcess:
             process.kill()
         if process.stdin is not None:
             process.stdin.close()
-        while process.stdout is not None and await process.stdout.read(_PIECE):
-            pass  # until all is read, asyncio does not see the end
-        return await process.wait()
+        try:
+            async with asyncio.timeout(_ENDING_SECONDS):
+                while process.stdout is not None and await process.stdout.read(_PIECE):
+                    pass  # until all is read, asyncio does not see the end
+                return await process.wait()
+        except TimeoutError:
+            logger.error("the worker process %d does not end though it was killed; another one is started", process.pid)
+            return None
 
 
 async def _exchange(process: Process, request: Any) -> tuple[str, Any]:
