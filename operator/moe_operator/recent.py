@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+IDLE_SECONDS = 900.0
+"""What is wanted is asked for each minute; to forget one that is costs a look, and the memory of what was written."""
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -16,7 +19,7 @@ V = TypeVar("V")
 class Recent(Generic[K, V]):
     """Entries that were asked for within the last ``seconds``, the longest unasked for first."""
 
-    seconds: float
+    seconds: float = field(default_factory=lambda: IDLE_SECONDS)
     clock: Callable[[], float] = time.monotonic
     _entries: OrderedDict[K, tuple[float, V]] = field(default_factory=OrderedDict)
 

@@ -21,6 +21,7 @@ from moe_operator.api.rules import (
 )
 from moe_operator.endpoint import HttpUrl
 from moe_placement.wire.applications import ORIGIN, Dtype, GenerationSource
+from moe_placement.wire.sizes import MOST_SHARDS
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
 _SOURCE_CURE = "write e.g. source: {path: models/tiny}"
@@ -117,7 +118,7 @@ interrupts a request."""
 class Experts(ApiModel):
     """The expert shards: processes that hold the experts of all MoE layers between them."""
 
-    shards: int = Field(default=1, ge=0, le=1024)
+    shards: int = Field(default=1, ge=0, le=MOST_SHARDS)
     """Number of expert shards; `kubectl scale` sets it. 0 puts the deployment to sleep. Where the copies need \
 more, so many run (status.shards)."""
     slots_per_shard: int | None = Field(default=None, ge=1, le=4096)

@@ -17,7 +17,6 @@ from moe_operator.recent import Recent
 from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
 
 READ_SECONDS = 4.0
-IDLE_SECONDS = 900.0
 
 
 class Directories:
@@ -26,7 +25,7 @@ class Directories:
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._aside: Recent[str, Aside] = Recent(IDLE_SECONDS)
+        self._aside: Recent[str, Aside] = Recent()
 
     async def read(self, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
         """Ask for the report; ``key`` is the deployment's internal key.

@@ -16,22 +16,21 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.budget import ByteBudget
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
-from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl
+from moe_operator.backends.no_answer import in_words, refusal_in
+from moe_operator.backends.resolver import CheckedResolver, connecting_to
+from moe_operator.endpoint import EndpointError, HttpUrl
 from moe_operator.offload.errors import JobDelayedError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 
@@ -47,18 +46,9 @@ LARGE_WAIT_SECONDS = 10.0
 READING = Bounds(processor_seconds=5.0, seconds=15.0)
 """Of reading one large answer out: Serve's state of 10 MB takes half a second. With the wait it fits into a pass."""
 
-NAME_THREADS = 32
-"""As many as workers: a name that nobody answers for holds one for as long as the system tries, up to a minute."""
-
 # Ray blanks the secrets of runtime environments in answers to browsers; a client that writes them back must not get
 # such answers, so it names itself.
 _USER_AGENT = "moe-operator"
-
-_connecting_to: ContextVar[Endpoint] = ContextVar("connecting_to")
-"""What the request of this task was judged to go to: a resolver and a socket are asked for without it."""
-
-_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-_NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
@@ -115,7 +105,7 @@ class HttpClient:
         self._session = aiohttp.ClientSession(
             trace_configs=[connecting],
             connector=aiohttp.TCPConnector(
-                limit_per_host=8, resolver=_CheckedResolver(self._policy), socket_factory=self._socket
+                limit_per_host=8, resolver=CheckedResolver(self._policy), socket_factory=self._socket
             ),
             response_class=_Response,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -212,7 +202,7 @@ class HttpClient:
         async with AsyncExitStack() as room:
             if body is not None and len(body) > SMALL_BYTES:
                 await self._take_room(room, request, len(body))
-            _connecting_to.set(request.url.endpoint)
+            connecting_to.set(request.url.endpoint)
             sending = self._session.request(
                 request.method,
                 _as_judged(request.url),
@@ -227,8 +217,8 @@ class HttpClient:
                     peer = response.peer if isinstance(response, _Response) else None
                     answer = Answer(response.status, await self._body(response, request, room, limit), peer)
             except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-                raise _refused(error) or RayUnreachableError(
-                    f"{request}: {_in_words(error, request.seconds)}"
+                raise refusal_in(error) or RayUnreachableError(
+                    f"{request}: {in_words(error, request.seconds, CONNECT_SECONDS)}"
                 ) from error
             yield answer
 
@@ -270,7 +260,7 @@ class HttpClient:
     def _socket(self, found: aiohttp.AddrInfoType) -> socket.socket:
         """The socket to connect to ``found`` with: the last look at where it really goes, IP literals included."""
         family, kind, protocol, _, peer = found
-        endpoint = _connecting_to.get()
+        endpoint = connecting_to.get()
         host, port = str(peer[0]), peer[1]
         if port != endpoint.port:
             raise RayAddressRefusedError(f"{endpoint.authority} was judged, and not port {port}: nothing was sent")
@@ -305,41 +295,6 @@ def _as_judged(url: HttpUrl) -> URL:
     return exact
 
 
-class _CheckedResolver(AbstractResolver):
-    """Resolves as the system does and lets through only addresses that the policy allows.
-
-    In threads of its own: dead names that users wrote must not hold up plans, nor the name of the API server.
-    """
-
-    def __init__(self, policy: AddressPolicy) -> None:
-        self._policy = policy
-        self._threads = ThreadPoolExecutor(NAME_THREADS, thread_name_prefix="names")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        results = await asyncio.get_running_loop().run_in_executor(self._threads, _resolve, host, port, family)
-        for result in results:
-            self._policy.check_resolved(_connecting_to.get(), ipaddress.ip_address(result["host"].partition("%")[0]))
-        return results
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _resolve(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    return [
-        ResolveResult(hostname=host, host=_numeric(address), port=port, family=kind, proto=proto, flags=_NUMERIC)
-        for kind, _, proto, _, address in found
-    ]
-
-
-def _numeric(address: tuple[Any, ...]) -> str:
-    """With the zone of a link-local address, without which it cannot be reached."""
-    return socket.getnameinfo(address, _NUMERIC_NAME)[0]
-
-
 async def _read_on(body: bytearray, content: aiohttp.StreamReader, most: int) -> bool:
     """Go on reading until there are ``most`` bytes; returns whether that was all. (No copy is made of a large body.)"""
     while len(body) < most and (chunk := await content.read(min(most - len(body), _CHUNK))):
@@ -355,39 +310,3 @@ def _too_large(request: _Request) -> RayAnswerRefusedError:
     return RayAnswerRefusedError(
         f"{request} answers more than {request.most / 2**20:g} MiB, more than this release can work with: {_CHECK}"
     )
-
-
-def _refused(error: BaseException) -> RayAddressRefusedError | None:
-    """The policy's verdict, where a resolver's error was wrapped on its way through aiohttp."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RayAddressRefusedError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
-def _in_words(error: BaseException, seconds: float) -> str:
-    """Without addresses, ports and times that differ from attempt to attempt, and without a word of the server's."""
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_SECONDS:.0f} s"
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return f"no answer within {seconds:.0f} s"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host name cannot be resolved"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(error.certificate_error, "verify_message", "")  # OpenSSL's own words
-        return f"its certificate is not trusted: {reason or 'it does not fit the host'}"
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return "it does not speak TLS; is the URL's scheme http instead of https?"
-    if isinstance(error, ConnectionRefusedError) or isinstance(
-        getattr(error, "os_error", None), ConnectionRefusedError
-    ):
-        return "connection refused"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
-    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
-        return "it closed the connection before it had answered"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return "it does not speak HTTP"
-    return f"no answer that can be used ({type(error).__name__})"  # its words may be the server's

@@ -28,8 +28,6 @@ FRESH_SECONDS = 1.0
 REFUSED_CAP_SECONDS = 30.0
 """What is refused is looked at again after one second, then two, four, … and at last every 30: somebody may mend the
 Secret, or else the server that refuses is wrong, for as long as it likes."""
-IDLE_SECONDS = 900.0
-"""After which a Secret, or an object, that nobody asks for is forgotten."""
 
 T = TypeVar("T")
 Key = tuple[str, str, str]
@@ -76,7 +74,7 @@ class SecretCache:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._entries: Recent[Key, _Entry] = Recent(IDLE_SECONDS, clock)
+        self._entries: Recent[Key, _Entry] = Recent(clock=clock)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,7 +89,7 @@ class SecretCache:
             KubeError: ``look`` could not tell; nothing is concluded from that, not even that all is as before.
         """
         asked = self._clock()
-        entry = self._entries.get_or_make(key, lambda: _Entry(Recent(IDLE_SECONDS, self._clock)))
+        entry = self._entries.get_or_make(key, lambda: _Entry(Recent(clock=self._clock)))
         async with entry.lock:
             changed = entry.generations.get(asker.uid) not in (None, asker.generation)
             if entry.looked is None or self._is_due(entry, entry.looked, asked, changed, fresh):

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.serve_rest.merge import Conflict
-from moe_operator.reconcile.telling import Allowance, Telling
+from moe_operator.reconcile.telling import Telling
 
 MOST_DEPARTED = 8
 """Objects of one name that went without a cleanup and are remembered: whoever may make and delete them can go on."""

@@ -10,14 +10,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from moe_operator.allowance import Allowance
 from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.recent import Recent
-from moe_operator.reconcile.telling import Allowance
 from moe_operator.reconcile.world import owner_of
 from moe_placement.wire.applications import application_name
-
-IDLE_SECONDS = 900.0
-"""After which a Ray cluster that nobody looks at any more is forgotten."""
 
 MOST_PER_RAY = 1000
 """Deployments that are looked at of one Ray cluster: names are a tenant's to choose, and each costs time."""
@@ -43,7 +40,7 @@ class Orphans:
     _lines: Allowance = field(default_factory=lambda: Allowance(burst=20, seconds=60.0))
 
     def __post_init__(self) -> None:
-        self._seen = Recent(IDLE_SECONDS, self.clock)
+        self._seen = Recent(clock=self.clock)
 
     def note(self, dashboard_url: str, serve: ServeState) -> None:
         """What a Ray cluster was seen to run; what is on its way out does not count."""

@@ -21,7 +21,6 @@ SHORT_TEXT = 16384
 PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
 """Of one decision: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
 off hide that it was too much."""
-FORGET_SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Planner:
     """Without a ``worker`` everything is computed here."""
 
     worker: WorkerProcess | None = None
-    _aside: Recent[str, Aside] = field(default_factory=lambda: Recent(FORGET_SECONDS))
+    _aside: Recent[str, Aside] = field(default_factory=Recent)
 
     async def decide(self, world: World) -> Decision:
         """What ``decide`` says of the world; where that takes too much, that it does, and nothing is changed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from moe_operator.allowance import Allowance
 from moe_operator.api import ConditionType, MoEDeploymentStatus
 
 WORDS_SECONDS = 30.0
@@ -49,29 +50,6 @@ def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
     placement = (placed.revision, placed.balance is None) if placed else None
     # Autoscalers reckon with the number of shards.
     return status.observed_generation, status.shards, status.url, placement, conditions
-
-
-@dataclass(slots=True)
-class Allowance:
-    """So many at once, and from then on one per ``seconds``. Times are of a monotonic clock."""
-
-    burst: int
-    seconds: float
-    _left: float = field(init=False)
-    _at: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self._left = float(self.burst)
-
-    def wait(self, now: float) -> float:
-        """Seconds until one more is allowed."""
-        left = min(self.burst, self._left + (now - self._at) / self.seconds)
-        return max(0.0, 1.0 - left) * self.seconds
-
-    def take(self, now: float) -> None:
-        """One was made."""
-        self._left = min(self.burst, self._left + (now - self._at) / self.seconds) - 1.0
-        self._at = now
 
 
 @dataclass(slots=True)

@@ -42,10 +42,6 @@ class Liveness:
         sign = self._signs[name]
         sign.at, sign.doing = self._clock(), doing
 
-    def expect_no_more(self, name: str) -> None:
-        """``name`` has ended in order."""
-        self._signs.pop(name, None)
-
     def say(self, name: str, problem: str | None) -> None:
         """What is wrong with ``name`` although it lives; None: nothing any more. Without the name of any object."""
         if problem is None:

@@ -9,9 +9,11 @@ import pytest
 from aiohttp import web
 from fake_ray import FakeRay, serving
 
+from moe_operator import recent
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
 from moe_operator.backends.serve_rest import cluster as module
+from moe_operator.backends.serve_rest import kept
 from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 from moe_operator.backends.serve_rest.merge import Change, Conflict
 from moe_operator.backends.serve_rest.state import ServeState
@@ -263,7 +265,7 @@ async def test_that_no_serve_runs_is_made_sure_of_once(ray, fake_ray) -> None:
 
 
 async def test_what_nobody_asks_for_is_forgotten(http, fake_ray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(recent, "IDLE_SECONDS", 0.1)
     clusters = ServeClusters(http, free)
     ray = clusters.at(fake_ray.url)
     await ray.apply(Credential("one"), change("a"))
@@ -347,7 +349,7 @@ async def test_of_what_many_rays_tell_only_so_much_is_kept(http, monkeypatch: py
         for fake in fakes:
             fake.url = await stack.enter_async_context(serving(fake.handle))
             fake.configs["shop"] = SHOP | {"args": "x" * 1000}
-        monkeypatch.setattr(module, "KEPT_BYTES", 2500)
+        monkeypatch.setattr(kept, "KEPT_BYTES", 2500)
         for _ in range(2):
             for fake in (*fakes, fakes[-1]):
                 assert "shop" in (await clusters.at(fake.url).observe(None)).applications

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from moe_operator import recent
 from moe_operator.kube import secret_cache
 from moe_operator.kube.errors import KubeUnreachableError, SecretMissingError
 from moe_operator.kube.secret_cache import Asker, Held, SecretCache
@@ -160,7 +161,7 @@ async def test_a_refusal_long_after_the_last_look_is_looked_into_at_once(reader:
 
 async def test_what_nobody_asks_for_is_forgotten(reader: Reader) -> None:
     await reader.ask()
-    reader.now += secret_cache.IDLE_SECONDS + 1.0
+    reader.now += recent.IDLE_SECONDS + 1.0
     assert len(reader.cache) == 0
     reader.cache.refused(KEY)
     await reader.ask()

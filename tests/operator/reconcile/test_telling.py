@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from told import RECONCILING, STALLED
 
+from moe_operator.allowance import Allowance
 from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
 from moe_operator.api.status import PlacementStatus
-from moe_operator.reconcile.telling import Allowance, News, Telling, news
+from moe_operator.reconcile.telling import News, Telling, news
 
 STEP = 0.5
 PLACED = PlacementStatus(revision=1, epoch=1, balance="0.90")

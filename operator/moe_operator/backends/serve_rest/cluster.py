@@ -17,6 +17,7 @@ from moe_operator.backends.credential import Check, Credential, always
 from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
+from moe_operator.backends.serve_rest.kept import Kept, Seen
 from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import OperatorError
@@ -27,11 +28,6 @@ FRESH_SECONDS = 0.5
 """A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""
 ABSENT_SECONDS = 1.0
 """Between two looks at a Ray cluster that seems to run no Serve."""
-IDLE_SECONDS = 900.0
-"""After which an address, a token or a deployment that nobody asks for is forgotten; what is wanted is asked for each
-minute. To forget one costs a GET, and the memory of what was written."""
-KEPT_BYTES = 24 * 1024 * 1024
-"""Of what all Ray clusters told last."""
 GATHER_SECONDS = 0.1
 """For which a writer waits for more changes: each PUT starts anew the builds of all applications not yet built."""
 
@@ -79,20 +75,6 @@ class _Written:
     change: Change
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class _Seen:
-    """What one token showed last: a state or an error, and when by the monotonic clock."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    at: float = float("-inf")
-    result: ServeState | RayError | None = None
-
-    @property
-    def absent(self) -> bool:
-        """Whether the last look was sure that no Serve runs."""
-        return isinstance(self.result, ServeState) and not self.result.controller
-
-
 @dataclass(frozen=True, slots=True)
 class _Gate:
     """What all writes of this process pass, whatever their address.
@@ -110,45 +92,24 @@ class _Gate:
         return self._locks.setdefault(cluster, asyncio.Lock())
 
 
-class _Kept:
-    """What is kept of all addresses together: of more than ``KEPT_BYTES`` the states longest unread are let go, and
-    are read anew by whoever asks next. What nobody else keeps any more is not kept here either."""
-
-    def __init__(self) -> None:
-        self._sizes: weakref.WeakKeyDictionary[_Seen, int] = weakref.WeakKeyDictionary()
-
-    def note(self, seen: _Seen) -> None:
-        """``seen`` has a new result."""
-        self._sizes.pop(seen, None)
-        if isinstance(seen.result, ServeState):
-            self._sizes[seen] = seen.result.size  # the newest comes last
-        kept = sum(self._sizes.values())
-        for oldest, size in list(self._sizes.items()):
-            if kept <= KEPT_BYTES or oldest is seen:
-                break
-            oldest.result = None
-            del self._sizes[oldest]
-            kept -= size
-
-
 class ServeCluster:
     """The reader and writer of one address; made by ``ServeClusters``."""
 
-    def __init__(self, http: HttpClient, dashboard_url: str, gate: _Gate, kept: _Kept) -> None:
+    def __init__(self, http: HttpClient, dashboard_url: str, gate: _Gate, kept: Kept) -> None:
         self._http = http
         self._kept = kept
         self._dashboard_url = dashboard_url
         self._gate = gate
-        self._seen: Recent[Credential | None, _Seen] = Recent(IDLE_SECONDS)
+        self._seen: Recent[Credential | None, Seen] = Recent()
         self._pending: list[_Request] = []
         self._writing = asyncio.Lock()
-        self._written: Recent[str, _Written] = Recent(IDLE_SECONDS)
-        self._attempted: Recent[str, Change] = Recent(IDLE_SECONDS)
+        self._written: Recent[str, _Written] = Recent()
+        self._attempted: Recent[str, Change] = Recent()
         self._aside = Aside()
 
     async def observe(self, credential: Credential | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
-        seen = self._seen.get_or_make(credential, _Seen)
+        seen = self._seen.get_or_make(credential, Seen)
         async with seen.lock:
             if seen.result is None or time.monotonic() - seen.at > FRESH_SECONDS:
                 seen.result = await self._look(credential, seen)
@@ -160,7 +121,7 @@ class ServeCluster:
             raise type(result)(*result.args)
         return result
 
-    async def _look(self, credential: Credential | None, seen: _Seen) -> ServeState | RayError:
+    async def _look(self, credential: Credential | None, seen: Seen) -> ServeState | RayError:
         client = self._client(credential)
         try:
             return await self._read_surely(client, seen)
@@ -300,7 +261,7 @@ class ServeCluster:
         self._aside.clear()
         return state
 
-    async def _read_surely(self, client: ServeClient, before: _Seen | None) -> ServeState:
+    async def _read_surely(self, client: ServeClient, before: Seen | None) -> ServeState:
         """Read; where no Serve seems to run, and the look ``before`` did not say so, look twice.
 
         Ray answers with an empty list also when it fails to find a running controller for a moment. A plan made from
@@ -356,8 +317,8 @@ class ServeClusters:
     ) -> None:
         self._http = http
         self._gate = _Gate(may_write, on_write)
-        self._kept = _Kept()
-        self._clusters: Recent[str, ServeCluster] = Recent(IDLE_SECONDS)
+        self._kept = Kept()
+        self._clusters: Recent[str, ServeCluster] = Recent()
 
     def at(self, dashboard_url: str) -> ServeCluster:
         """The cluster at this address; what stands here about it is forgotten when nobody asks any more."""
