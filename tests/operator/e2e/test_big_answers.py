@@ -1,7 +1,7 @@
 """Rays and directories that answer far too much: each is told of, and nobody else notices.
 
 Of the operator it is measured from outside what its users would: probes, the time of another tenant's scaling, memory,
-the Lease. ``make exactness`` runs it for ten minutes.
+the Lease. ``make endurance`` runs it for ten minutes.
 """
 
 import contextlib
