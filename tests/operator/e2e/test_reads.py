@@ -29,8 +29,12 @@ def reads_of(kube: Kubectl, resource: str) -> float:
 
 def test_a_settled_object_costs_at_most_one_read_a_minute(start_operator, objects, ray: FakeRay) -> None:
     start_operator(f"--namespace={objects.namespace}")
+    ray.token = "the-token"
+    objects.ray_token("ray", ray.token, ray.url)
+    objects.secret("keys", "api-keys", mine="k" * 40)
+    secrets = {"runtime": {"tokenSecretRef": {"name": "ray"}}, "serving": {"apiKeysSecretRef": {"name": "keys"}}}
     for number in range(MANY):
-        objects.apply(f"settled-{number}", ray.spec())
+        objects.apply(f"settled-{number}", ray.spec(**secrets))
     for number in range(MANY):
         objects.wait_ready(f"settled-{number}", 120.0)
     time.sleep(10)
