@@ -72,7 +72,11 @@ def test_a_configuration_is_equal_to_what_it_says() -> None:
         ),
         (
             answer(a=application({"import_path": CORE_IMPORT_PATH, "args": [0] * (module.MOST_VALUES + 1)})),
-            "values in applications of ours",
+            "values in options and applications of ours",
+        ),
+        (
+            json.dumps({"applications": {}, "http_options": {"x": [[]] * module.MOST_VALUES}}).encode(),
+            "values in options and applications of ours",
         ),
         (b"[" * 1_000_000, "nested too deep"),
         (b'{"applications":' * 200_000, "nested too deep"),
@@ -94,6 +98,12 @@ def test_a_foreign_configuration_of_any_size_that_is_kept_is_never_read() -> Non
     found = read_state(answer(a=application({"import_path": "x:y", "args": [[]] * 500_000})))
     assert found.applications["a"].config._fields is None
     assert found.size < module.MOST_KEPT
+
+
+def test_what_is_looked_into_counts_with_what_it_takes_in_memory() -> None:
+    many = read_state(answer(a=application({"import_path": CORE_IMPORT_PATH, "args": [[]] * 50_000})))
+    few = read_state(answer(a=application({"import_path": CORE_IMPORT_PATH, "args": "x" * 150_000})))
+    assert many.size > 10 * few.size
 
 
 def test_of_a_long_message_the_end_is_kept() -> None:

@@ -19,7 +19,9 @@ MOST_APPLICATIONS = 8192
 MOST_KEPT = 6 * 1024 * 1024
 """Characters of names, configurations and messages that are kept of all applications together."""
 MOST_VALUES = 200_000
-"""Values in the configurations of our applications, which are looked into: a deployment of 1024 shards has 30,000."""
+"""Values in what is looked into, our applications and options: a deployment of 1024 shards has 30,000."""
+_VALUE_BYTES = 64
+"""Of memory that a value takes at least, once a configuration of ours is looked into."""
 MOST_NAME = 1024
 _SAID = 2000
 """Characters of a message: the last ones, which of a traceback say what was wrong."""
@@ -61,7 +63,7 @@ class ServeState:
     Attributes:
         controller: id of Serve's controller actor; empty while Serve does not run.
         options: the fields of ``KEPT_OPTIONS`` that are set.
-        size: characters that are kept of it.
+        size: bytes that it takes in memory, as far as others can make it grow.
     """
 
     controller: str = ""
@@ -106,14 +108,18 @@ def parse_state(answer: Any) -> ServeState:
         raise StateTooLargeError(f"tells of {len(found)} applications; at most {MOST_APPLICATIONS} can be worked with")
     applications = {name: _application(name, fields) for name, fields in found.items()}
     options = {name: answer[name] for name in KEPT_OPTIONS if answer.get(name) is not None}
-    size = len(json.dumps(options)) + sum(map(_size, applications.values()))
+    told_options = json.dumps(options)
+    size = len(told_options) + sum(map(_size, applications.values()))
     if size > MOST_KEPT:
         raise StateTooLargeError(f"tells of {size >> 20} MiB of configurations; at most {MOST_KEPT >> 20} can be kept")
-    values = sum(values_at_most(as_json(each.config)) for each in applications.values() if is_ours(each.config))
+    looked_into = [told_options, *(as_json(app.config) for app in applications.values() if is_ours(app.config))]
+    values = sum(map(values_at_most, looked_into))
     if values > MOST_VALUES:
-        raise StateTooLargeError(f"tells of {values} values in applications of ours; at most {MOST_VALUES} can be read")
+        raise StateTooLargeError(
+            f"tells of {values} values in options and applications of ours; at most {MOST_VALUES} can be read"
+        )
     controller = str((answer.get("controller_info") or {}).get("actor_id") or "")
-    return ServeState(controller[:MOST_NAME], options, applications, size)
+    return ServeState(controller[:MOST_NAME], options, applications, size + _VALUE_BYTES * values)
 
 
 def is_ours(config: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
