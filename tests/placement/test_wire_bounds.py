@@ -5,12 +5,13 @@ import json
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from moe_placement import InvalidPlacementError, balanced_placement
+from moe_placement import InvalidPlacementError, Placement, balanced_placement
 from moe_placement.wire.base import MOST_WORDS, in_words
-from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.wire.codec import decode_placement, encode_placement, unpacks_to_more
 from moe_placement.wire.model import ModelProblem
 from moe_placement.wire.report import DirectoryReport
 
@@ -92,3 +93,12 @@ def test_a_placement_of_which_the_header_has_no_end_is_refused() -> None:
     text = "p1." + base64.b64encode(zlib.compress(header + b"\n\0\0")).decode()
     with pytest.raises(InvalidPlacementError, match="header"):
         decode_placement(text)
+
+
+def test_to_how_much_a_short_text_unpacks_is_seen_without_reading_it() -> None:
+    text = encode_placement(Placement.of(np.zeros((1024, 780), dtype=np.int32), [1] * 780, 1))
+    assert len(text) < 4096
+    assert unpacks_to_more(text, 2 * 1024 * 780)
+    assert not unpacks_to_more(text, 2 * 1024 * 780 + 65536)
+    for damaged in ("", "p1.", "p1.????", "p1." + text[3:].swapcase()):
+        assert not unpacks_to_more(damaged, 10)

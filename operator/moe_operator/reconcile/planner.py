@@ -13,11 +13,14 @@ from moe_operator.recent import Recent
 from moe_operator.reconcile.decision import Decision, decide
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
+from moe_placement.wire.codec import unpacks_to_more
 
 FEW_COPIES = 2048
 """Of experts over all layers: they are placed within a tenth of a second, on a busy machine too."""
 SHORT_TEXT = 16384
 """Characters of the placements and configurations that are read on the way."""
+SHORT_PLACEMENT = 65536
+"""Bytes to which a placement unpacks, two per slot: as many as are reckoned with within a tenth of a second."""
 PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
 """Of one decision: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
 off hide that it was too much."""
@@ -54,9 +57,12 @@ class Planner:
 def _is_of_size(world: World) -> bool:
     facts = [facts for facts in (world.facts, world.candidate.model if world.candidate else None) if facts]
     copies = world.moe.spec.experts.copies.min * max((each.layers * each.experts for each in facts), default=0)
-    texts = [world.report.placement or "", world.report.traffic.load or ""] if world.report else []
-    read = sum(map(len, texts)) + sum(map(len, world.applications)) * 8 + len(world.target.placement or "")
-    return copies > FEW_COPIES or read > SHORT_TEXT
+    placements = [world.target.placement or "", (world.report.placement if world.report else None) or ""]
+    load = (world.report.traffic.load if world.report else None) or ""
+    read = sum(map(len, (*placements, load))) + sum(map(len, world.applications)) * 8
+    return (
+        copies > FEW_COPIES or read > SHORT_TEXT or any(unpacks_to_more(text, SHORT_PLACEMENT) for text in placements)
+    )
 
 
 def _needed(world: World) -> World:

@@ -62,6 +62,16 @@ def decode_placement(text: str, most_slots: int = _MAX_SLOTS) -> Placement:
         raise InvalidPlacementError(f"damaged placement: {error}") from error
 
 
+def unpacks_to_more(text: str, size: int) -> bool:
+    """Whether a placement's text unpacks to more than ``size`` bytes, two per slot: a short text may. False where it is
+    damaged, as reading it says at once."""
+    try:
+        packed = base64.b64decode(text.partition(".")[2], validate=True)
+        return len(zlib.decompressobj().decompress(packed, size + 1)) > size
+    except (ValueError, zlib.error):
+        return False
+
+
 def encode_counts(counts: NDArray[np.int64]) -> str:
     """Integer counts ``[rows, columns]`` as base64(zlib(little-endian uint32)), shape sent beside it.
 

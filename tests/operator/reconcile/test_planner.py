@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from moe_facts import FACTS
 
@@ -10,7 +11,9 @@ from moe_operator.offload.errors import JobLostError, JobTooHeavyError
 from moe_operator.offload.process import WorkerProcess
 from moe_operator.reconcile.decision import decide
 from moe_operator.reconcile.plan import Step
-from moe_operator.reconcile.planner import Planner
+from moe_operator.reconcile.planner import SHORT_TEXT, Planner
+from moe_placement import Placement
+from moe_placement.wire.codec import encode_placement
 
 
 @pytest.fixture
@@ -69,3 +72,14 @@ async def test_a_process_that_ended_is_no_fault_of_the_object(make_plane) -> Non
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
         await Planner(broken).decide(of_size(make_plane).world())  # type: ignore[arg-type]
+
+
+async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
+    plane = make_plane()
+    plane.settle()
+    plane.settled = False
+    plane.placement = encode_placement(Placement.of(np.zeros((1024, 780), dtype=np.int32), [1] * 780, 1))
+    assert len(plane.placement) < SHORT_TEXT
+    broken = Broken(JobLostError("the worker process ended with -9"))
+    with pytest.raises(JobLostError):
+        await Planner(broken).decide(plane.world())  # type: ignore[arg-type]
