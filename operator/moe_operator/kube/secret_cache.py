@@ -2,8 +2,8 @@
 
 One read serves everybody who names the Secret. It is looked at again when an object that names it has changed, when
 Ray or the directory refuses what it held, before what it held is written with (``fresh``), and else every few minutes;
-so whatever happens to it is noticed within five. What is wrong with it is looked at again after seconds: somebody is
-mending it. Only times and locks are here; ``secrets`` does the reading.
+so whatever happens to it is noticed within five. What is wrong with it is looked at again after seconds, since somebody
+is mending it, and after a minute every 30 s. Only times and locks are here; ``secrets`` does the reading.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ DUE_SECONDS = (240.0, 285.0)
 """After so many seconds, drawn at random, it is looked at again: what was read together does not stay in step."""
 ERROR_SECONDS = 3.0
 """For so long what is wrong with a Secret is told to everybody who names it, without another look."""
+MENDING_SECONDS = 60.0
+"""After which nobody seems to be mending it any more, and the looks come every ``ERROR_CAP_SECONDS``."""
+ERROR_CAP_SECONDS = 30.0
 FRESH_SECONDS = 1.0
 """A look of this age counts as one made now: several writes of one pass share it."""
 REFUSED_CAP_SECONDS = 30.0
@@ -58,7 +61,8 @@ class Held(Generic[T]):
 
 @dataclass(slots=True)
 class _Entry:
-    """One Secret. ``looked`` is when the last look began, None while there is none to go by; ``error`` its failure."""
+    """One Secret. ``looked`` is when the last look began, None while there is none to go by; ``error`` its failure.
+    ``wrong_since``: when what stands there now was first seen to be wrong, be it for one of those who ask only."""
 
     generations: Recent[str, int]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -67,6 +71,14 @@ class _Entry:
     looked: float | None = None
     due: float = 0.0
     refusals: int = 0
+    wrong_since: float | None = None
+
+    def due_if_wrong(self, looked: float) -> float:
+        """When to look again at what a look at ``looked`` found wrong."""
+        if self.wrong_since is None:
+            self.wrong_since = looked
+        mending = looked - self.wrong_since < MENDING_SECONDS
+        return looked + (ERROR_SECONDS if mending else ERROR_CAP_SECONDS)
 
 
 class SecretCache:
@@ -107,7 +119,7 @@ class SecretCache:
         """What is held serves not everybody who asks: for them that is wrong, and somebody is mending it."""
         entry = self._entries.get(key)
         if entry is not None and entry.looked is not None:
-            entry.due = min(entry.due, entry.looked + ERROR_SECONDS)
+            entry.due = min(entry.due, entry.due_if_wrong(entry.looked))
 
     def refused(self, key: Key) -> None:
         """Somebody did not take what is held: look again soon, and later and later if that helps nothing."""
@@ -130,7 +142,8 @@ class SecretCache:
             entry.due = began + random.uniform(*DUE_SECONDS)
         except (SecretError, NameConflictError) as error:
             entry.held, entry.error = None, (type(error), str(error))
-            entry.due = began + ERROR_SECONDS
+            entry.due = entry.due_if_wrong(began)
         entry.looked = began
         if before is None or entry.held is None or entry.held.version != before.version:
             entry.refusals = 0
+            entry.wrong_since = entry.wrong_since if entry.held is None else None

@@ -4,7 +4,8 @@ The same pass serves creation, update, resume, polling and recovery: it looks at
 nothing of what woke it. Pure modules decide, thin ones do:
 
 - ``world``: what was observed; ``observe`` observes it.
-- ``plan``: pure; what shall run, and the next step towards it. ``placing``: pure; the next placement.
+- ``plan``: pure; what shall run, and the next step towards it. ``placing``: pure; the next placement. ``planner``:
+  where such a ``decision`` is computed, here or in the worker process.
 - ``conditions``, ``settlement``, ``status``, ``failure``: pure; what is told of it. ``telling``: pure; when that is
   written. ``transitions``: pure; which Events that makes.
 - ``cleanup``: deletion. ``orphans``: what is found on Ray of objects that are not there.

@@ -110,6 +110,34 @@ async def test_so_is_what_does_not_serve_somebody(reader: Reader) -> None:
     assert await reader.ask() == "content-2"
 
 
+@pytest.mark.parametrize("for_all", [True, False])
+async def test_what_stays_wrong_costs_few_looks_and_is_noticed_when_it_is_mended(reader: Reader, for_all: bool) -> None:
+    reader.error = SecretMissingError("no key") if for_all else None
+
+    async def fits() -> bool:
+        reader.now += 5.0
+        try:
+            found = await reader.ask()
+        except SecretMissingError:
+            return False
+        if found == "content-1":
+            reader.cache.unfit(KEY)
+        return found != "content-1"
+
+    for _ in range(720):
+        assert not await fits()
+    assert 100 <= reader.looks <= 140  # an hour
+    reader.version, reader.error, mended = 2, None, reader.now
+    while not await fits():
+        pass
+    assert reader.now - mended <= secret_cache.ERROR_CAP_SECONDS + 5.0
+    reader.error, looks = SecretMissingError("gone again"), reader.looks
+    reader.now += secret_cache.LONGEST_SECONDS
+    for _ in range(6):
+        assert not await fits()
+    assert reader.looks >= looks + 5
+
+
 async def test_an_error_that_is_told_again_holds_nobodys_frames(reader: Reader) -> None:
     reader.error = SecretMissingError("no key")
     told = []
