@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from test_endpoint import SPELLINGS_OF_LOOPBACK
 from yarl import URL
 
 from moe_operator.backends import http as module
+from moe_operator.backends import resolver
 from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.backends.budget import ByteBudget
 from moe_operator.backends.credential import Credential
@@ -55,6 +57,35 @@ async def test_dead_names_hold_up_no_other_thread(http: HttpClient, monkeypatch:
     finally:
         released.set()
     assert {said.partition(": ")[2] for said in await asyncio.gather(*names)} == {"the host name cannot be resolved"}
+
+
+async def test_names_that_are_known_to_be_dead_hold_up_no_other_name(
+    http: HttpClient, fake_ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, known, resolve = threading.Event(), False, socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **more: Any) -> Any:
+        if host.startswith("dead-"):
+            released.wait(20) if known else time.sleep(0.1)
+            raise socket.gaierror("no answer")
+        return resolve(host, *rest, **more)
+
+    def ask_the_dead() -> list[asyncio.Task[str]]:
+        return [asyncio.create_task(refusal(http, f"http://dead-{number}:8265", seconds=10)) for number in range(40)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(resolver, "SLOW_SECONDS", 0.05)
+    await asyncio.gather(*ask_the_dead())
+    known = True
+    waiting = ask_the_dead()
+    try:
+        await asyncio.sleep(0.1)
+        named = fake_ray.url.replace("127.0.0.1", "localhost")
+        answer = await http.call("GET", named, "/api/serve/applications/", seconds=5.0)
+        assert answer.status == 200
+    finally:
+        released.set()
+        await asyncio.gather(*waiting)
 
 
 async def test_unknown_host(http: HttpClient) -> None:
