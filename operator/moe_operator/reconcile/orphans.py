@@ -52,20 +52,19 @@ class Orphans:
 
         ``uids``: of the objects of a key (``namespace/name``) that are worked; None where that is not known.
         """
-        count, orphans = 0, {}
-        for url, deployed in self._by_controller().values():
+        counts: dict[tuple[str, str], int] = {}
+        orphans: dict[str, tuple[str, str]] = {}
+        for url, (controller, deployed) in self._seen.items():
             for core, found in deployed.items():
                 if _is_orphan(core, found.key, uids(found.key)):
-                    count += found.applications
+                    # Once by all addresses of a controller. An id is a server's to choose: what one that has chosen
+                    # another's shows comes beside what the other shows, never in its place.
+                    counts[controller, core] = max(found.applications, counts.get((controller, core), 0))
                     orphans[core] = (found.key, url)
         for core in sorted(orphans.keys() - self._named):
             self._name(core, *orphans[core])
         self._named = frozenset(orphans)
-        return count
-
-    def _by_controller(self) -> dict[str, tuple[str, Mapping[str, _Deployed]]]:
-        """Each Ray cluster once, as it was seen last; an id is a server's to choose, so it is not what is kept."""
-        return {controller: (url, deployed) for url, (controller, deployed) in self._seen.items()}
+        return sum(counts.values())
 
     def _name(self, core: str, key: str, url: str) -> None:
         now = self.clock()

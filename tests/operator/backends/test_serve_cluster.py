@@ -291,6 +291,27 @@ async def test_two_addresses_of_one_ray_do_not_lose_each_others_changes(http, fa
         assert len(fake_ray.configs) == 0
 
 
+async def test_a_ray_that_gives_the_controller_id_of_another_does_not_stop_its_writes(
+    http, fake_ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SAME_CONTROLLER_SECONDS", 0.1)
+    stuck, released = asyncio.Event(), asyncio.Event()
+
+    async def liar(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            stuck.set()
+            await released.wait()
+        return web.json_response({"controller_info": {"actor_id": fake_ray.controller}, "applications": {}})
+
+    clusters = ServeClusters(http, free)
+    async with serving(liar) as first, serving(liar) as second:
+        lying = [asyncio.create_task(clusters.at(each).apply(None, change("b"))) for each in (first, second)]
+        await asyncio.wait_for(stuck.wait(), 5)
+        assert (await asyncio.wait_for(clusters.at(fake_ray.url).apply(None, change("a")), 5)).written
+        released.set()
+        await asyncio.gather(*lying)
+
+
 async def test_writes_are_counted(http, fake_ray) -> None:
     counted: list[bool] = []
     ray = ServeClusters(http, free, counted.append).at(fake_ray.url)

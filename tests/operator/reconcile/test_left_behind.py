@@ -9,9 +9,11 @@ from aiohttp import web
 from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile.memory import MOST_DEPARTED
+from moe_operator.reconcile.orphans import Orphans
 from moe_operator.reconcile.world import owner_of
 
 MOE = (MOE_DEPLOYMENTS.plural, "team", "tiny")
@@ -214,6 +216,15 @@ async def test_nothing_is_judged_that_was_not_looked_at_yet(bench: Bench) -> Non
     bench.restart()
     bench.reconciler.cleanup.orphans.note(bench.ray.url, serve)
     assert orphaned(bench) == 0
+
+
+def test_a_ray_that_gives_the_controller_id_of_another_hides_nothing_of_it() -> None:
+    orphans = Orphans()
+    gone = Application("moe.team.gone.0123abcd", "RUNNING", config={"name": "moe.team.gone.0123abcd"})
+    for url in ("http://ray:8265", "http://ray.team:8265"):
+        orphans.note(url, ServeState("controller-1", applications={gone.name: gone}))
+    orphans.note("http://liar:8265", ServeState("controller-1"))
+    assert orphans.count(lambda key: ()) == 1
 
 
 async def test_a_deleted_object_leaves_no_orphans(bench: Bench) -> None:

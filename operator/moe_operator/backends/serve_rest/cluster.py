@@ -8,9 +8,11 @@ a foreign writer between our GET and our PUT remains; what it loses is put back 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from moe_operator.backends.credential import Check, Credential, always
@@ -30,6 +32,8 @@ ABSENT_SECONDS = 1.0
 """Between two looks at a Ray cluster that seems to run no Serve."""
 GATHER_SECONDS = 0.1
 """For which a writer waits for more changes: each PUT starts anew the builds of all applications not yet built."""
+SAME_CONTROLLER_SECONDS = 2.0
+"""For which a write waits for others, at other addresses, that seem to go to the same Ray cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +84,29 @@ class _Gate:
     """What all writes of this process pass, whatever their address.
 
     One Ray cluster may have several addresses (localhost and 127.0.0.1, short and long names of a Service), which only
-    its controller's id tells: so writes are serialized by that, too.
+    its controller's id tells: so writes are serialized by that, too. But the id is what a server says of itself: one
+    that gives another's and answers slowly must not keep the other from being written. So it is waited for a moment
+    only. A write that goes on without may race with another of ours that goes by another name of the same cluster;
+    what that loses is put back at the next look, as what a foreign writer takes.
     """
 
     may_write: Callable[[], None]
     on_write: Callable[[bool], None]
     _locks: weakref.WeakValueDictionary[str, asyncio.Lock] = field(default_factory=weakref.WeakValueDictionary)
 
-    def lock(self, cluster: str) -> asyncio.Lock:
-        """One as long as anybody holds it or waits for it; ``cluster`` is a controller's id, or an address."""
-        return self._locks.setdefault(cluster, asyncio.Lock())
+    @asynccontextmanager
+    async def of_controller(self, controller: str) -> AsyncIterator[None]:
+        """Alone among those that name this controller, where that can be had within ``SAME_CONTROLLER_SECONDS``.
+
+        A Ray cluster without a controller is serialized by its address alone.
+        """
+        async with AsyncExitStack() as held:
+            if controller:
+                lock = self._locks.setdefault(controller, asyncio.Lock())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SAME_CONTROLLER_SECONDS):
+                        await held.enter_async_context(lock)
+            yield
 
 
 class ServeCluster:
@@ -206,7 +223,7 @@ class ServeCluster:
     async def _write(self, credential: Credential | None, batch: list[_Request]) -> None:
         client = self._client(credential)
         controller = (await self._read_surely(client, self._seen.get(credential))).controller
-        async with self._gate.lock(controller or self._dashboard_url):
+        async with self._gate.of_controller(controller):
             state = await self._read(client)
             if state.controller != controller:
                 raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
