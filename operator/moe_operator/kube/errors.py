@@ -12,8 +12,9 @@ NameConflictError         an object of ours has a name that somebody else's obje
 SecretError               a Secret cannot be used
 ├── SecretMissingError    it, or a key in it, does not exist
 │   └── SecretAbsentError
-├── SecretNotLabelledError
-├── SecretNotBoundError
+├── SecretNotAllowedError its owner does not allow this use of it
+│   ├── SecretNotLabelledError
+│   └── SecretNotBoundError
 └── SecretInvalidError
 """
 
@@ -91,13 +92,17 @@ class SecretAbsentError(SecretMissingError):
     """There is no such Secret."""
 
 
-class SecretNotBoundError(SecretError):
+class SecretNotAllowedError(SecretError):
+    """The owner of the Secret does not allow this use of it (any more)."""
+
+
+class SecretNotBoundError(SecretNotAllowedError):
     """The Secret does not name the address that its token would be sent to."""
 
     reason = Reason.SECRET_NOT_BOUND
 
 
-class SecretNotLabelledError(SecretError):
+class SecretNotLabelledError(SecretNotAllowedError):
     """The Secret lacks the label by which its owner allows this use."""
 
     reason = Reason.SECRET_NOT_LABELLED

@@ -123,16 +123,17 @@ class Cleanup:
 
     async def _credential(self, moe: MoEDeployment, memory: Memory) -> Credential | None:
         """The token; where its Secret is gone, the one that worked last: a namespace that is deleted loses its Secrets
-        first. A Secret that is there and does not allow it (any more) is obeyed, each time that it would be sent."""
+        first. A Secret that is there and does not allow it (any more) is obeyed, each time that it would be sent, and
+        that also when it has gone since."""
         try:
-            return await self.observer.credential(moe, fresh=True)
+            return await self.observer.credential(moe, memory, fresh=True)
         except SecretAbsentError:
             if memory.credential is None:
                 raise
-            return self._remembered(moe, memory.credential.token)
+            return self._remembered(moe, memory, memory.credential.token)
 
-    def _remembered(self, moe: MoEDeployment, token: str) -> Credential:
-        still = self.observer.same_token(moe, token)
+    def _remembered(self, moe: MoEDeployment, memory: Memory, token: str) -> Credential:
+        still = self.observer.same_token(moe, memory, token)
 
         async def check() -> None:
             with contextlib.suppress(SecretAbsentError):

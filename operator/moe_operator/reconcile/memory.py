@@ -26,7 +26,8 @@ class Memory:
 
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
-        credential: with which its Ray cluster was reached last; the Secret may go before the object does.
+        credential: with which its Ray cluster was reached last; the Secret may go before the object does. None once the
+            Secret was seen not to allow it.
         seen: the object as it was last.
         outlives: whether something of it may be on a Ray cluster, and is to go with it.
         not_before: when the applications of one that is gone are tried to be removed again.

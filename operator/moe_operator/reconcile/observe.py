@@ -20,7 +20,7 @@ from moe_operator.backends.errors import (
     StalePlanError,
 )
 from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
-from moe_operator.kube.errors import NameConflictError, SecretError
+from moe_operator.kube.errors import NameConflictError, SecretError, SecretNotAllowedError
 from moe_operator.kube.secrets import Secrets, sha256
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.world import Finding, KeyHashes, World
@@ -40,19 +40,26 @@ class Observer:
         """The Ray cluster that it runs on."""
         return self.clusters.at(moe.ray_cluster.dashboard_url)
 
-    async def credential(self, moe: MoEDeployment, fresh: bool = False) -> Credential | None:
+    async def credential(self, moe: MoEDeployment, memory: Memory, fresh: bool = False) -> Credential | None:
         """The token of its Ray cluster, if the spec names one; SecretError says why it cannot be had or sent."""
-        token = await self.secrets.ray_token(moe, fresh)
-        return None if token is None else Credential(token, self.same_token(moe, token))
+        token = await self._token(moe, memory, fresh)
+        return None if token is None else Credential(token, self.same_token(moe, memory, token))
 
-    def same_token(self, moe: MoEDeployment, token: str) -> Check:
+    def same_token(self, moe: MoEDeployment, memory: Memory, token: str) -> Check:
         """Whether ``token`` is still the one of its Secret and may still be sent."""
 
         async def check() -> None:
-            if await self.secrets.ray_token(moe, fresh=True) != token:
+            if await self._token(moe, memory, fresh=True) != token:
                 raise StalePlanError(f"the token of {moe.key} is another one by now")
 
         return check
+
+    async def _token(self, moe: MoEDeployment, memory: Memory, fresh: bool) -> str | None:
+        try:
+            return await self.secrets.ray_token(moe, fresh)
+        except SecretNotAllowedError:
+            memory.credential = None  # what was forbidden stays so when its Secret is gone
+            raise
 
     def same_keys(self, world: World) -> Check:
         """Whether the keys whose hashes ``world`` has are still those of their Secrets."""
@@ -75,7 +82,7 @@ class Observer:
     async def _observe_serve(self, world: World, memory: Memory) -> World:
         moe = world.moe
         try:
-            credential = await self.credential(moe)
+            credential = await self.credential(moe, memory)
             serve = await self.cluster(moe).observe(credential)
         except SecretError as error:
             return replace(world, key_problem=Finding(error.reason, str(error)))

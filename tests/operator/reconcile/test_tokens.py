@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from bench import INTERNAL_KEY, Bench
+from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 
@@ -117,6 +117,32 @@ async def test_a_token_whose_secret_is_gone_cleans_up(bound: Bench) -> None:
     await bound.work(4, seconds=5.0)
     assert not bound.kube.exists(MOE_DEPLOYMENTS, "tiny")
     assert bound.ray.configs == {}
+
+
+@pytest.mark.parametrize("seen", ["before the deletion", "by the deletion", "by the write"])
+@pytest.mark.parametrize("now", FORBIDDEN, ids=str)
+async def test_a_token_that_was_forbidden_stays_so_when_its_secret_is_gone(bound: Bench, now: Any, seen: str) -> None:
+    if seen == "by the write":
+        bound.kube.drop(SECRETS, "ray")
+        bound.delete()
+        bound.ray.override = broken
+        await bound.work(seconds=5.0)  # with the remembered token, as it must
+        bound.ray.override = None
+        bind(bound, **now)
+    else:
+        bind(bound, **now)
+    if seen == "by the deletion":
+        bound.delete()
+    came = watched(bound)
+    await bound.work(2, seconds=200.0 if seen == "before the deletion" else 40.0)
+    assert bound.condition("Degraded").startswith("True SecretNot")
+    bound.kube.drop(SECRETS, "ray")
+    if seen == "before the deletion":
+        came.clear()  # it was looked at by itself, after minutes
+        bound.delete()
+    await bound.work(2, seconds=5.0)
+    assert came == []
+    assert bound.condition("Degraded") == "True SecretMissing"
 
 
 @pytest.mark.parametrize("now", FORBIDDEN, ids=str)
