@@ -67,6 +67,11 @@ class Identity(ApiModel):
         """Whether deletion waits for the operator."""
         return CLEANUP_FINALIZER in self.metadata.finalizers
 
+    @property
+    def others_finalizers(self) -> tuple[str, ...]:
+        """For whom else deletion waits."""
+        return tuple(name for name in self.metadata.finalizers if name != CLEANUP_FINALIZER)
+
 
 class MoEDeployment(Identity):
     """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""

@@ -5,6 +5,8 @@ Nothing in them changes while the world does not: no times but those of transiti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason
 from moe_operator.api.names import RESTING
 from moe_operator.api.status import ConditionStatus
@@ -15,6 +17,8 @@ from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
 from moe_operator.reconcile.world import Finding, World
+
+_NAMES_SHOWN, _NAME_SHOWN = 8, 100
 
 
 def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
@@ -27,6 +31,15 @@ def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
         history.condition(ConditionType.PROGRESSING, "True", deleting),
         history.condition(ConditionType.DEGRADED, "True" if failing else "False", degraded),
         *on_the_way(history, deleting),
+    )
+
+
+def kept_by_others(finalizers: Sequence[str]) -> Finding:
+    """That a deletion waits for nothing of the operator's any more."""
+    names = ", ".join(name[:_NAME_SHOWN] for name in finalizers[:_NAMES_SHOWN])
+    more = f" and {len(finalizers) - _NAMES_SHOWN} more" if len(finalizers) > _NAMES_SHOWN else ""
+    return Finding(
+        Reason.DELETING, f"the operator has nothing left to do; finalizers of others keep the object: {names}{more}"
     )
 
 

@@ -19,7 +19,7 @@ from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.reconcile.cleanup import Cleanup
-from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status
+from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status, kept_by_others
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.history import History
@@ -42,6 +42,8 @@ SETTLED_SECONDS = 5.0
 """Between two looks at a deployment that is where it should be."""
 MOVING_SECONDS = 0.5
 """Between two looks at one that is on its way."""
+KEPT_SECONDS = 60.0
+"""Between two looks at one that is being deleted, and that only others keep; its changes come by the watch."""
 SPREAD = 0.2
 """By which part the delays differ, so that deployments made together do not stay in step."""
 
@@ -260,7 +262,7 @@ class Reconciler:
         if about.deleting:
             waiting = await self.cleanup.advance_unreadable(about, live, memory, why)
             if waiting is None:
-                return Result()
+                return await self._kept_by_others(about, memory)
             status = deleting_status(history, waiting)
         await self._tell(about, memory, live, status)
         return Result(status)
@@ -268,10 +270,21 @@ class Reconciler:
     async def _delete(self, moe: MoEDeployment, live: Json, memory: Memory) -> Result:
         waiting = await self.cleanup.advance(moe, live, memory)
         if waiting is None:
-            return Result()
+            return await self._kept_by_others(moe, memory)
         status = deleting_status(self._history(moe, live, memory), waiting)
         await self._tell(moe, memory, live, status)
         return Result(status, again=MOVING_SECONDS if waiting.reason == Reason.DELETING else None, moving=True)
+
+    async def _kept_by_others(self, about: Identity, memory: Memory) -> Result:
+        """Nothing of it is left to do, and it is there for as long as finalizers of others are: say so."""
+        if not about.others_finalizers:
+            return Result()
+        live = await self._read(about.key)  # anew: its own finalizer may have gone in this pass
+        if live is None or live["metadata"]["uid"] != memory.uid:
+            return Result()
+        status = deleting_status(self._history(about, live, memory), kept_by_others(about.others_finalizers))
+        held = await self._tell(about, memory, live, status)
+        return Result(status, again=held or KEPT_SECONDS)
 
 
 def _result(world: World, status: MoEDeploymentStatus, held: float, refused: bool) -> Result:

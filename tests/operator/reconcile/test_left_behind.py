@@ -182,6 +182,34 @@ async def test_one_that_others_keep_is_cleaned_up_without_it(bench: Bench) -> No
     assert bench.finalizers() == ["foregroundDeletion"]
 
 
+@pytest.mark.parametrize("policy", ["Delete", "Orphan"])
+async def test_one_that_only_others_keep_is_not_told_to_be_ready(bench: Bench, policy: str) -> None:
+    bench.apply(deletionPolicy=policy)
+    await bench.ready()
+    live = bench.kube.moe()
+    others = [f"example.com/keep-{number}" for number in range(9)]
+    asked = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [*bench.finalizers(), *others]}
+    bench.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], **asked}})
+    await bench.work(3, seconds=1.0)
+    assert bench.finalizers() == others
+    assert (bench.condition("Ready"), bench.condition("Degraded")) == ("False Deleting", "False AsExpected")
+    (ready,) = (each for each in bench.kube.moe()["status"]["conditions"] if each["type"] == "Ready")
+    assert "finalizers of others keep the object: example.com/keep-0, " in ready["message"]
+    assert ready["message"].endswith("example.com/keep-7 and 1 more")
+    again = (await bench.work()).again
+    assert again is not None
+    assert again >= 30.0
+
+
+async def test_an_unreadable_one_that_only_others_keep_says_so(bench: Bench) -> None:
+    bench.apply()
+    live = bench.kube.moe()
+    asked = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}
+    bench.kube.put(MOE_DEPLOYMENTS, {**live, "spec": {}, "metadata": {**live["metadata"], **asked}})
+    await bench.work()
+    assert bench.condition("Ready") == "False Deleting"
+
+
 def orphaned(bench: Bench, *namespaces: str) -> int:
     known = {f"{ns}/{name}" for kind, ns, name in bench.kube.objects if kind == MOE_DEPLOYMENTS.plural}
     return bench.reconciler.orphaned(known, namespaces)
