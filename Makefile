@@ -29,7 +29,7 @@ demo-stop: ## end the demo of this clone, and nothing else
 check: lint ## lint and the fast tests, without Ray, control plane and torch: a minute or two, for while you work
 	@$(RUN) -m pytest --lane check
 
-check-pythons: ## the same under each supported Python in PATH, oldest and newest first
+check-pythons: ## the same under each supported Python that is there, oldest and newest first
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check
 
 test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in two lanes; TESTS= names some

@@ -1,14 +1,15 @@
 """Runs a target of the Makefile under each Python of this machine that the project supports: oldest and newest first.
 
-`python -m moe_dev.pythons TARGET` looks for python3.11, python3.12 and so on in PATH, says which it found and which
-not, and ends with 1 where the target failed under any. Standard library only: it runs before there is an environment.
+`python -m moe_dev.pythons TARGET` looks for python3.11, python3.12 and so on in PATH and among pyenv's, says which it
+found and which not, and ends with 1 where the target failed under any. Standard library only: it runs before there is
+an environment.
 """
 
+import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from moe_dev.paths import CLONE
@@ -29,19 +30,30 @@ def oldest_and_newest_first(versions: Sequence[str]) -> list[str]:
 
 
 def installed(versions: Sequence[str]) -> Mapping[str, Path]:
-    """By minor version, those in PATH that run and are what their name says."""
+    """By minor version, the first of its places that runs and is what its name says."""
     found = {}
     for version in versions:
-        program = shutil.which(f"python{version}")
-        if program is None:
-            continue
-        command = [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        said = subprocess.run(command, capture_output=True, text=True, check=False)
-        if said.stdout.strip() == version:
-            found[version] = Path(program)
-        else:
-            say(f"left out: {program} does not run as Python {version}: {(said.stderr or said.stdout).strip()[-300:]}")
+        refusals = []
+        for program in _places(version):
+            command = [str(program), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            if said.stdout.strip() == version:
+                found[version] = program
+                break
+            words = (said.stderr or said.stdout).strip()[-300:]
+            refusals.append(f"{program} does not run as Python {version}: {words}")
+        for refusal in refusals if version not in found else ():
+            say(f"left out: {refusal}")
     return found
+
+
+def _places(version: str) -> Iterator[Path]:
+    """Programs of this name in PATH, then those of pyenv, whose own command in PATH may refuse to run them."""
+    name = f"python{version}"
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    folders = [Path(folder) for folder in os.get_exec_path()]
+    folders += sorted(pyenv.glob(f"versions/{version}.*/bin"), reverse=True)
+    yield from (folder / name for folder in folders if os.access(folder / name, os.X_OK))
 
 
 def _number(version: str) -> int:
@@ -53,7 +65,7 @@ def main(target: str) -> int:
     found = installed(supported())
     absent = [version for version in supported() if version not in found]
     order = oldest_and_newest_first(list(found))
-    say(f"Pythons here: {', '.join(order) or 'none'}; not in PATH: {', '.join(absent) or 'none'}")
+    say(f"Pythons here: {', '.join(order) or 'none'}; not found: {', '.join(absent) or 'none'}")
     failed = []
     for version in order:
         say(f"make {target} PYTHON={found[version]}")

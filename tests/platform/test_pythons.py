@@ -34,7 +34,7 @@ def test_the_range_is_that_of_the_documents_and_of_the_first_line() -> None:
 
 
 @pytest.mark.parametrize(("broken", "status"), [("", 0), ("3.14", 1)])
-def test_each_python_in_path_runs_the_target_or_is_told(
+def test_each_python_there_is_runs_the_target_or_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: str, status: int
 ) -> None:
     def program(name: str, script: str) -> None:
@@ -43,14 +43,19 @@ def test_each_python_in_path_runs_the_target_or_is_told(
 
     for version in ("3.11", "3.14"):
         program(f"python{version}", f"echo {version}")
+    of_pyenv = tmp_path / "versions" / "3.13.0" / "bin"
+    of_pyenv.mkdir(parents=True)
+    program("python3.13", "echo not chosen >&2; exit 127")
+    program(f"{of_pyenv}/python3.13", "echo 3.13")
     program("python3.12", "echo no such version >&2; exit 1")
     program("make", f'echo "$@" >>{tmp_path}/calls; case "$*" in *python{broken or "none"}) exit 2;; esac')
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert pythons.main("check") == status
-    assert re.findall(r"check PYTHON=.*/python(\S+)", (tmp_path / "calls").read_text()) == ["3.11", "3.14"]
+    assert re.findall(r"check PYTHON=.*/python(\S+)", (tmp_path / "calls").read_text()) == ["3.11", "3.14", "3.13"]
     said = capsys.readouterr().out
     assert "python3.12 does not run as Python 3.12: no such version" in said
-    assert "Pythons here: 3.11, 3.14; not in PATH: 3.12, 3.13" in said
+    assert "Pythons here: 3.11, 3.14, 3.13; not found: 3.12" in said
     assert f"Python 3.14: make check {'failed' if status else 'passed'}" in said
 
 
