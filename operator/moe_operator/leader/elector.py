@@ -10,12 +10,16 @@ from datetime import UTC, datetime
 
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import KubeError, NotFoundError
+from moe_operator.kube.errors import ForbiddenError, KubeError, NotFoundError
 from moe_operator.kube.resources import LEASES
 from moe_operator.leader.lease import LeaseRecord, LeaseSettings, Patience, claimed, released
 
 TELL_SECONDS = 60.0
-"""Between two lines of the log that say for whom a standby waits."""
+"""Between two lines of the log that say the same: for whom a standby waits, or why an attempt fails."""
+FORBIDDEN_CURE = (
+    "name the Lease in resourceNames of the Role moe-operator-leader (operator/manifests/20-operator-rights.yaml), or "
+    "give --lease-name and --lease-namespace of one that it names"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +61,8 @@ class Elector:
         self._term_end = float("inf")
         self._holder = ""
         self._told: tuple[str, float] | None = None
+        self._failure_told: tuple[str, float] | None = None
+        self._forbidden_since: float | None = None
 
     def deadline_ok(self) -> bool:
         """Whether the last renewal is recent enough that nobody else can be leader."""
@@ -65,6 +71,10 @@ class Elector:
     def overstayed(self) -> bool:
         """Whether others may lead by now although this process still runs as leader; may be asked from any thread."""
         return self._clock() >= self._term_end
+
+    def forbidden_seconds(self) -> float:
+        """For how long the API server has answered 403 to all attempts at the Lease; 0 while it does not."""
+        return 0.0 if self._forbidden_since is None else self._clock() - self._forbidden_since
 
     def check(self) -> None:
         """Before each write.
@@ -114,10 +124,17 @@ class Elector:
         self._alive()
         try:
             async with asyncio.timeout(self._settings.request_timeout):
-                return await self._claim()
-        except (KubeError, TimeoutError) as error:
-            logger.warning("Lease %s: %s", self._where(), str(error) or "no answer in time")
+                claimed_it = await self._claim()
+        except ForbiddenError as error:
+            if self._forbidden_since is None:
+                self._forbidden_since = self._clock()
+            self._tell_failure(f"{error}; {FORBIDDEN_CURE}")
             return False
+        except (KubeError, TimeoutError) as error:
+            self._tell_failure(str(error) or "no answer in time")
+            return False
+        self._failure_told = self._forbidden_since = None
+        return claimed_it
 
     async def _claim(self) -> bool:
         lease = self._lease or await self._read()
@@ -131,6 +148,14 @@ class Elector:
         self._deadline = sent + self._settings.renew_deadline
         self._term_end = sent + self._settings.duration
         return True
+
+    def _tell_failure(self, why: str) -> None:
+        """Why an attempt fails: when it begins to, when it is something else, and each minute."""
+        now = self._clock()
+        if self._failure_told and self._failure_told[0] == why and now - self._failure_told[1] < TELL_SECONDS:
+            return
+        self._failure_told = (why, now)
+        logger.warning("Lease %s: %s", self._where(), why)
 
     def _tell_holder(self) -> None:
         """For whom this process waits: when it begins, when it is somebody else, and each minute."""

@@ -99,7 +99,7 @@ class _Process:
 
     async def work(self, elector: Elector) -> ExitCode:
         """Wait to become the leader, lead, and say why that ended."""
-        supervision = asyncio.create_task(_for_ever(self._supervise()), name="supervision")
+        supervision = asyncio.create_task(_for_ever(self._supervise(elector)), name="supervision")
         others = [supervision, asyncio.create_task(self.stopped.wait(), name="signal")]
         try:
             for step in (self._until_installed, elector.acquire):
@@ -149,9 +149,10 @@ class _Process:
             on_lost=self._leave,
         )
 
-    async def _supervise(self) -> None:
+    async def _supervise(self, elector: Elector) -> None:
         refused = self.client.connection.refused_seconds
-        await supervise(self.liveness, self.watchdog.loop_lives, refused, self.store.unseen)
+        lives, forbidden = self.watchdog.loop_lives, elector.forbidden_seconds
+        await supervise(self.liveness, lives, refused, forbidden, self.store.unseen)
 
     async def _until_installed(self) -> None:
         """Wait for an API server that answers, knows the kind and lets the operator list it."""

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from moe_operator.errors import LeadershipLostError
-from moe_operator.kube.errors import AlreadyExistsError, ConflictError, KubeUnreachableError, NotFoundError
+from moe_operator.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    KubeUnreachableError,
+    NotFoundError,
+)
 from moe_operator.kube.resources import Resource
 from moe_operator.leader import Elector, LeaseSettings
 
@@ -60,11 +66,14 @@ class OneLease:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.fail = 0.0
+        self.forbidden = False
 
     def _answer(self) -> None:
         if self.fail > 0:
             self.fail -= 1
             raise KubeUnreachableError("no answer")
+        if self.forbidden:
+            raise ForbiddenError("leases is forbidden", 403)
 
     def _store(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self.version += 1
@@ -178,6 +187,23 @@ async def test_who_waits_says_for_whom_at_first_each_minute_and_when_it_is_someb
     assert told()[2:] == ["waiting for Lease n/l, which c holds: one operator works, the others wait"]
     waiting.cancel()
     await asyncio.gather(holding, waiting, return_exceptions=True)
+
+
+async def test_a_lease_that_may_not_be_read_is_told_once_a_minute_with_the_cure(
+    server: OneLease, clock: Clock, other: Elector, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.forbidden = True
+    waiting = asyncio.create_task(other.acquire())
+    await clock.advance(50)
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("Lease n/l: leases is forbidden; name the Lease in resourceNames of the Role")
+    assert other.forbidden_seconds() == pytest.approx(50, abs=0.1)
+    await clock.advance(30)
+    assert len(caplog.records) == 2
+    server.forbidden = False
+    await clock.advance(3)
+    assert other.forbidden_seconds() == 0.0
+    await waiting
 
 
 async def test_each_attempt_is_a_sign_of_life_whether_it_succeeds_or_not(server: OneLease, clock: Clock) -> None:

@@ -25,6 +25,7 @@ class Bench:
         self.liveness = Liveness(self.clock)
         self.looks = 0
         self.refused = 0.0
+        self.forbidden = 0.0
         self.unseen: str | None = None
         self.each: Callable[[], None] = lambda: None
         self.probe: list[str | None] = []
@@ -39,7 +40,12 @@ class Bench:
     async def run(self) -> None:
         async with asyncio.timeout(5):
             await supervise(
-                self.liveness, self.look, lambda: self.refused, lambda seconds: self.unseen, clock=self.clock
+                self.liveness,
+                self.look,
+                lambda: self.refused,
+                lambda: self.forbidden,
+                lambda seconds: self.unseen,
+                clock=self.clock,
             )
 
 
@@ -92,6 +98,18 @@ async def test_credentials_that_stay_refused_end_the_process_after_the_probe_has
         await bench.run()
     assert bench.clock.now < 60
     assert any("refused the operator's credentials" in (problem or "") for problem in bench.probe)
+
+
+async def test_a_lease_that_stays_forbidden_ends_the_process_after_the_probe_has_told(bench: Bench) -> None:
+    def each() -> None:
+        bench.forbidden = bench.clock.now
+
+    bench.each = each
+    with pytest.raises(NoAccessError, match=r"403 Forbidden .* for 5\d s: name the Lease in resourceNames of the Role"):
+        await bench.run()
+    assert bench.clock.now < 60
+    assert bench.probe[10] is None
+    assert "403 Forbidden" in (bench.probe[30] or "")
 
 
 async def test_credentials_that_are_accepted_again_are_no_problem_any_more(bench: Bench) -> None:
