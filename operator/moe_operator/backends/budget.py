@@ -10,20 +10,21 @@ from contextlib import asynccontextmanager
 
 
 class ByteBudget:
-    """``total`` bytes, for one event loop; who waits is served in turn, and each ``owner`` has one body at a time.
+    """``total`` bytes, for one event loop; who waits is served in turn, and each ``tenant`` has one body at a time.
 
-    So an owner who sends slowly, or much, at most takes its own part for as long as its answer may last.
+    So a tenant whose Rays, however many, send slowly or much takes at most the part of one for as long as its answers
+    may last; and of what is waited for only one body of each is before those of others.
     """
 
     def __init__(self, total: int) -> None:
         self._left = total
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._owners: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._tenants: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @asynccontextmanager
-    async def taking(self, owner: str, size: int) -> AsyncIterator[None]:
+    async def taking(self, tenant: str, size: int) -> AsyncIterator[None]:
         """Hold ``size`` bytes of the budget while inside; ``size`` is never more than the total."""
-        async with self._owners.setdefault(owner, asyncio.Lock()):
+        async with self._tenants.setdefault(tenant, asyncio.Lock()):
             await self._take(size)
             try:
                 yield

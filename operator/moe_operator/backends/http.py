@@ -7,7 +7,7 @@ and ``directory``; a failure to get any answer becomes ``RayUnreachableError`` h
 there. No message repeats what a server said: it may be one that nobody meant.
 
 What is small is read here and now. For a large answer first room is taken in a budget that all addresses share, one
-answer of an address at a time; then it is read out in the worker process, within bounds of time and memory.
+answer of a tenant at a time; then it is read out in the worker process, within bounds of time and memory.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from moe_operator.backends.resolver import CheckedResolver, connecting_to
 from moe_operator.endpoint import EndpointError, HttpUrl
 from moe_operator.offload.errors import JobDelayedError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.tenant import tenant
 
 CONNECT_SECONDS = 3.0
 SMALL_BYTES = 256 * 1024
@@ -253,7 +254,7 @@ class HttpClient:
     async def _take_room(self, room: AsyncExitStack, request: _Request, size: int) -> None:
         try:
             async with asyncio.timeout(LARGE_WAIT_SECONDS):
-                await room.enter_async_context(self._large.taking(request.owner, size))
+                await room.enter_async_context(self._large.taking(tenant() or request.owner, size))
         except TimeoutError:
             raise _crowded(request) from None
 

@@ -20,6 +20,7 @@ from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED,
 from moe_operator.offload.names import job_name
 from moe_operator.offload.turns import Turns
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
+from moe_operator.tenant import tenant
 
 MEMORY_BYTES = 96 * 1024 * 1024
 """That a job may use, beside the 46 MB of the process itself. Together with the operator's own process it is within
@@ -92,7 +93,8 @@ class WorkerProcess:
         return self._process.pid if self._process else None
 
     async def run(self, owner: str, bounds: Bounds, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Compute ``job(*args)`` there; it must be one of ``jobs.JOBS``. Those who wait take turns by ``owner``.
+        """Compute ``job(*args)`` there; it must be one of ``jobs.JOBS``. Those who wait take turns: the
+        tenants on whose behalf it is asked, and each tenant's ``owner``s among themselves.
 
         A ``bytearray`` among the arguments, of which there may be one, is not copied on its way.
 
@@ -106,7 +108,7 @@ class WorkerProcess:
             raise TypeError("jobs take positional arguments only")
         arguments = tuple(pickle.PickleBuffer(each) if isinstance(each, bytearray) else each for each in args)
         asked: _Job[T] = _Job(job_name(job), arguments, bounds, time.monotonic() + bounds.seconds)
-        self._turns.add(owner, asked)
+        self._turns.add(tenant(), owner, asked)
         self._something.set()
         try:
             async with asyncio.timeout(bounds.seconds):

@@ -27,6 +27,7 @@ from moe_operator.tasks import StrayCancellationError, stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.logs import log_key
 from moe_operator.telemetry.metrics import Metrics, ReconcileResult
+from moe_operator.tenant import on_behalf_of
 
 PASS_SECONDS = 48.0
 """Bound on one reconcile, also of one that has Serve started by its first PUT (``serve_rest.client.WRITE_SECONDS``)."""
@@ -42,9 +43,10 @@ CONFLICT_SECONDS = 0.1
 CONFLICT_CAP_SECONDS = 5.0
 """After a pass that was overtaken by somebody else's write; the delay grows where that goes on."""
 SLOW_SECONDS = 2.0
-"""A pass that took so long and led nowhere waited for a Ray, or a name, that does not answer."""
+"""A pass that took so long and led nowhere, or failed, waited for a Ray, or a name, that does not answer; or for others
+of its namespace."""
 SLOW_CAP_SECONDS = 60.0
-"""The longest delay after such a pass; it keeps a worker for 6 s. What fails at once is tried again sooner."""
+"""The longest delay after such a pass; it keeps a worker for 6 to 34 s. What fails at once is tried again sooner."""
 
 DELETED = "DELETED"
 """The type of the event of a deletion; all others, and none, tell of an object that is there."""
@@ -82,8 +84,8 @@ class Controller:
     _listed: bool = False
 
     def __post_init__(self) -> None:
-        """Half of the workers are never kept waiting by keys that are known to."""
-        self.queue = WorkQueue(slow_at_a_time=max(1, self.workers // 2))
+        """Half of the workers are never kept waiting by keys that are known to, a quarter by those of one namespace."""
+        self.queue = WorkQueue(slow_at_a_time=max(1, self.workers // 2), workers=self.workers)
         self._conflicts = Backoff(first=CONFLICT_SECONDS, cap=CONFLICT_CAP_SECONDS)
 
     async def run(self) -> None:
@@ -121,7 +123,7 @@ class Controller:
                 continue
             self.liveness.beat(name, key)
             try:
-                with log_key(key):
+                with log_key(key), on_behalf_of(key.partition("/")[0]):
                     await self._attempt(key)
             finally:
                 self.queue.done(key)
@@ -147,29 +149,28 @@ class Controller:
                     result = await self.reconciler.reconcile(key)
         except (ConflictError, StalePlanError) as error:
             logger.debug("%s; once more", error)
-            self.metrics.reconcile_ended(ReconcileResult.CONFLICT)
-            self.queue.add_after(key, self._conflicts.next_delay(key))
+            self._retry(key, ReconcileResult.CONFLICT, _is_slow(started), self._conflicts)
         except LeadershipLostError as lost:
             self.on_lost(lost)
             raise
         except StrayCancellationError:
             logger.exception("reconcile was cancelled by nobody")
-            self._retry(key, ReconcileResult.ERROR)
+            self._retry(key, ReconcileResult.ERROR, _is_slow(started))
         except OperatorError as error:
             logger.warning("%s", error)
-            self._retry(key, ReconcileResult.ERROR)
-        except TimeoutError:
-            logger.warning("reconcile did not end within %.0f s", PASS_SECONDS)
-            self._retry(key, ReconcileResult.ERROR)
+            self._retry(key, ReconcileResult.ERROR, _is_slow(started))
+        except TimeoutError as error:
+            logger.warning("%s", str(error) or f"a pass did not end within {PASS_SECONDS:.0f} s")
+            self._retry(key, ReconcileResult.ERROR, _is_slow(started))
         except Exception:  # a defect shown by one object must not stop the work on all others
             logger.exception("reconcile failed")
-            self._retry(key, ReconcileResult.ERROR)
+            self._retry(key, ReconcileResult.ERROR, _is_slow(started))
         else:
-            self._schedule(key, result, time.monotonic() - started)
+            self._schedule(key, result, _is_slow(started))
 
-    def _schedule(self, key: str, result: Result, seconds: float) -> None:
+    def _schedule(self, key: str, result: Result, took_long: bool) -> None:
         self._conflicts.forget(key)
-        slow = seconds >= SLOW_SECONDS and (result.again is None or result.left_behind)
+        slow = took_long and (result.again is None or result.left_behind)
         if result.status is None:
             self._forget(key)
             if result.again is not None:  # the object is gone, and not all that it left
@@ -180,14 +181,16 @@ class Controller:
         self.statuses[key] = result.status
         self.queue.mark(key, slow)
         if result.again is None:
-            self._retry(key, ReconcileResult.WAITING, SLOW_CAP_SECONDS if slow else None)
+            self._retry(key, ReconcileResult.WAITING, slow)
             return
         self.backoff.forget(key)
         self.queue.add_after(key, result.again)
         self.metrics.reconcile_ended(ReconcileResult.WAITING if result.moving else ReconcileResult.DONE)
 
-    def _retry(self, key: str, ended: ReconcileResult, cap: float | None = None) -> None:
-        self.queue.add_after(key, self.backoff.next_delay(key, cap))
+    def _retry(self, key: str, ended: ReconcileResult, slow: bool, backoff: Backoff | None = None) -> None:
+        """Once more after a pass that led nowhere, later each time; ``slow``: whether it kept a worker for it."""
+        self.queue.mark(key, slow)
+        self.queue.add_after(key, (backoff or self.backoff).next_delay(key, SLOW_CAP_SECONDS if slow else None))
         self.metrics.reconcile_ended(ended)
 
     def _forget(self, key: str) -> None:
@@ -233,6 +236,7 @@ class Controller:
         self.liveness.expect("metrics", LIMIT_SECONDS)
         while True:
             self.metrics.queue_depth(len(self.queue))
+            self.metrics.workers_busy(self.queue.busy())
             self.metrics.conditions(self.statuses)
             if self._listed:
                 self.metrics.orphaned(self.reconciler.orphaned(self.store.keys(), self.namespaces))
@@ -251,3 +255,7 @@ class Controller:
             if enough():
                 break
         self.liveness.beat(name)
+
+
+def _is_slow(started: float) -> bool:
+    return time.monotonic() - started >= SLOW_SECONDS

@@ -98,9 +98,11 @@ class Reconciler:
         left = await self._clean_up_departed(key)
         try:
             with stray_cancellations():
-                async with asyncio.timeout(WORK_SECONDS):
+                async with asyncio.timeout(WORK_SECONDS) as limit:
                     result = await self._pass(live, memory)
         except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                error = TimeoutError(f"the work of a pass did not end within {WORK_SECONDS:.0f} s")
             await self._tell_failure(key, memory, error)
             raise
         memory.pass_failing(False, self.observer.clock())

@@ -13,6 +13,7 @@ from moe_operator.api.status import MoEDeploymentStatus
 RECONCILES = "moe_operator_reconciles"
 RECONCILE_SECONDS = "moe_operator_reconcile_seconds"
 QUEUE_DEPTH = "moe_operator_queue_depth"
+WORKERS_BUSY = "moe_operator_workers_busy"
 CONDITIONS = "moe_operator_conditions"
 SERVE_WRITES = "moe_operator_serve_writes"
 CLEANUPS_ABANDONED = "moe_operator_cleanups_abandoned"
@@ -45,6 +46,12 @@ class Metrics:
             RECONCILE_SECONDS, "Duration of a reconcile.", buckets=_SECONDS, registry=self.registry
         )
         self._queue = Gauge(QUEUE_DEPTH, "Keys that wait for a worker.", registry=self.registry)
+        self._busy = Gauge(
+            WORKERS_BUSY,
+            "Workers that are at work, by namespace of the key and whether it is known to keep its worker waiting.",
+            ["namespace", "slow"],
+            registry=self.registry,
+        )
         self._conditions = Gauge(
             CONDITIONS,
             "MoEDeployments by condition, its status and its reason.",
@@ -83,6 +90,12 @@ class Metrics:
     def queue_depth(self, keys: int) -> None:
         """Keys that wait for a worker now."""
         self._queue.set(keys)
+
+    def workers_busy(self, workers: Mapping[tuple[str, bool], int]) -> None:
+        """Workers that are at work now, by namespace and whether the key is known to be slow."""
+        self._busy.clear()
+        for (namespace, slow), number in workers.items():
+            self._busy.labels(namespace, str(slow).lower()).set(number)
 
     def serve_written(self, ok: bool) -> None:
         """Count one PUT of a Serve configuration."""

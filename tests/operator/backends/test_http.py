@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -23,7 +24,10 @@ from moe_operator.backends.budget import ByteBudget
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.backends.http import HttpClient
+from moe_operator.backends.serve_rest.state import read_state
 from moe_operator.kube.errors import SecretNotLabelledError
+from moe_operator.offload.process import WorkerProcess
+from moe_operator.tenant import on_behalf_of
 
 
 async def refusal(http: HttpClient, url: str, seconds: float = 2.0) -> str:
@@ -318,6 +322,38 @@ async def test_large_answers_of_one_address_take_turns_and_leave_room_for_others
         assert (await read(http, other.url))[1].endswith(" yyyyyyyyyy")
     released.set()
     assert {result[1] for result in await asyncio.gather(*waiting)} == {f"{module.SMALL_BYTES + 1} xxxxxxxxxx"}
+
+
+async def test_large_answers_of_many_addresses_of_one_tenant_hold_up_nobody_else(fake_ray) -> None:
+    """Of each tenant one is held at a time, so whoever comes waits for one job at most."""
+    heavy = json.dumps({"applications": {f"a{n}": {"status": "RUNNING"} for n in range(8_000)}}).encode()
+    heavy += b" " * (3 * 2**20)
+    answering(fake_ray, b'{"applications": {}}' + b" " * module.SMALL_BYTES)
+
+    async def much(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=heavy)
+
+    async def look(namespace: str, url: str) -> None:
+        with on_behalf_of(namespace):
+            await http.read(url, "/", read_state, most=2**23, seconds=10.0)
+
+    async with contextlib.AsyncExitStack() as stack:
+        http = await stack.enter_async_context(
+            HttpClient(AddressPolicy(), await stack.enter_async_context(WorkerProcess()))
+        )
+        urls = [await stack.enter_async_context(serving(much)) for _ in range(40)]
+        waiting = [asyncio.create_task(look("much", url)) for url in urls]
+        async with asyncio.timeout(20):
+            while not any(each.done() for each in waiting):  # noqa: ASYNC110  # the moment is not told of
+                await asyncio.sleep(0.001)
+        for _ in range(3):
+            before = sum(each.done() for each in waiting)
+            await asyncio.wait_for(look("little", fake_ray.url), 10)
+            assert sum(each.done() for each in waiting) <= before + 2
+            assert module.LARGE_BYTES - http._large._left <= len(heavy)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_a_server_that_sends_slowly_has_its_own_time_and_not_more(http: HttpClient, fake_ray) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.backends import http
+from moe_operator.backends.errors import StalePlanError
 from moe_operator.backends.serve_rest.client import READ_SECONDS, WRITE_SECONDS
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Listing
@@ -24,6 +26,7 @@ from moe_operator.reconcile.reconciler import Result
 from moe_operator.runtime import supervisor
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
+from moe_operator.tenant import tenant
 
 TOLD = MoEDeploymentStatus()
 SETTLED = Result(TOLD, again=3600.0)
@@ -36,6 +39,14 @@ def moe(name: str, namespace: str = "team", version: int = 10, uid: str = "u-1")
 
 class Left(float):
     """Seconds after which a pass ends of an object that is gone and has left something."""
+
+
+@dataclass(frozen=True)
+class Failing:
+    """How a pass ends that fails after so many seconds."""
+
+    seconds: float
+    error: Exception
 
 
 class Script:
@@ -57,6 +68,9 @@ class Script:
             raise end
         if end is None:
             await asyncio.Event().wait()
+        if isinstance(end, Failing):
+            await asyncio.sleep(end.seconds)
+            raise end.error
         if isinstance(end, Left):
             await asyncio.sleep(end)
             return Result(again=0.01, left_behind=True)
@@ -287,6 +301,47 @@ async def test_rays_that_do_not_answer_leave_workers_for_the_others(monkeypatch:
         await asyncio.sleep(0.6)
         assert script.worked.count("team/a") - before > 10
         assert sum("silent" in key for key in script.worked) > 8
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), KubeError("no", 500), ValueError("a defect"), StalePlanError("overtaken")], ids=repr
+)
+async def test_what_takes_long_and_fails_is_slow_and_comes_seldomer(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.02)
+    monkeypatch.setattr(module, "SLOW_CAP_SECONDS", 30.0)
+    monkeypatch.setattr(Backoff, "next_delay", lambda self, key, cap=None: 0.01 if cap is None else cap)
+    script = Script(**{f"team__a{number}": [Failing(0.05, error)] * 9 for number in range(4)})
+    async with working(script) as controller:
+        await script.until("a pass over each", lambda: len(controller.queue._slow) == 4)
+        await asyncio.sleep(0.2)
+    assert sorted(script.worked) == [f"team/a{number}" for number in range(4)]
+
+
+async def test_the_log_names_the_bound_that_was_met(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "PASS_SECONDS", 0.2)
+    script = Script(team__a=[TimeoutError("the work of a pass did not end within 34 s"), None, SETTLED])
+    async with working(script):
+        await script.until("three passes", lambda: len(script.worked) == 3)
+    said = [record.message for record in caplog.records if "did not end" in record.message]
+    assert said == ["the work of a pass did not end within 34 s", "a pass did not end within 0 s"]
+
+
+async def test_what_a_pass_asks_for_is_asked_for_its_namespace() -> None:
+    script = Script(team__a=[SETTLED])
+    seen: list[str] = []
+    reconcile = script.reconcile
+
+    async def look(key: str) -> Result:
+        seen.append(tenant())
+        return await reconcile(key)
+
+    script.reconcile = look  # type: ignore[method-assign]
+    async with working(script):
+        await script.until("a pass", lambda: seen == ["team"])
 
 
 async def test_passes_that_are_overtaken_each_time_come_seldomer() -> None:

@@ -141,6 +141,37 @@ async def test_of_slow_keys_only_some_are_worked_at_a_time() -> None:
     assert await take(queue) == "slow-1"
 
 
+async def test_no_namespace_takes_all_workers_and_each_comes_in_its_turn() -> None:
+    queue = WorkQueue(slow_at_a_time=4, workers=8)
+    for number in range(40):
+        queue.add(f"much/{number}")
+    assert [await take(queue) for _ in range(6)] == [f"much/{number}" for number in range(6)]
+    assert await is_idle(queue)
+    queue.add("little/1")
+    queue.add("little/2")
+    assert [await take(queue), await take(queue)] == ["little/1", "little/2"]
+    assert queue.busy() == {("much", False): 6, ("little", False): 2}
+    for key in ("much/0", "little/1", "little/2"):
+        queue.done(key)
+    queue.add("little/3")
+    assert [await take(queue), await take(queue)] == ["much/6", "little/3"]
+
+
+async def test_the_slow_keys_of_one_namespace_leave_room_for_those_of_others() -> None:
+    queue = WorkQueue(slow_at_a_time=4, workers=8)
+    for key in [f"much/{number}" for number in range(40)] + ["little/1", "little/2"]:
+        queue.mark(key, True)
+        queue.add(key)
+    taken = [await take(queue) for _ in range(4)]
+    assert taken == ["much/0", "little/1", "much/1", "little/2"]
+    assert await is_idle(queue)
+    queue.done("little/1")
+    assert await take(queue) == "much/2"
+    queue.done("little/2")
+    assert await is_idle(queue)
+    assert queue.busy() == {("much", True): 3}
+
+
 async def test_neither_kind_of_key_starves_the_other() -> None:
     queue = WorkQueue(slow_at_a_time=1)
     queue.mark("slow", True)
