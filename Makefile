@@ -32,7 +32,7 @@ check: lint ## lint and the fast tests, without Ray, control plane and torch: a 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check
 
-test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in two lanes; TESTS= names some
+test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in lanes side by side; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
 
 exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from moe_dev.lanes.imports import Imports
+from moe_dev.lanes.plugin import LANES
 from moe_dev.lanes.run import closing_line
 from moe_dev.paths import CLONE
 
@@ -101,7 +102,7 @@ def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: 
     assert "3 failed, 2 passed, 1 deselected" in ended.stdout, ended.stdout
     assert "imports torch: mark it pytest.mark.torch" in ended.stdout
     assert "starts etcd: mark it pytest.mark.e2e" in ended.stdout
-    assert "1 passed, 5 deselected" in run(tmp_path, "--lane=rest").stdout
+    assert "1 passed, 5 deselected" in run(tmp_path, "--lane=cluster").stdout
 
 
 def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
@@ -144,13 +145,14 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
         torch="",
     )
     found = {}
-    for lane in ("check", "ray", "rest"):
+    for lane in LANES:
         shown = run(tmp_path, f"--lane={lane}", "--collect-only").stdout
         found[lane] = {line.partition("::")[2] for line in shown.splitlines() if "::" in line}
     assert found == {
         "check": {"test_fast"},
         "ray": {"test_plane", "test_own_ray"},
-        "rest": {"test_controlplane", "test_checkpoint", "test_slow", "test_torch"},
+        "cluster": {"test_controlplane"},
+        "rest": {"test_checkpoint", "test_slow", "test_torch"},
     }
 
 
@@ -173,7 +175,7 @@ def test_what_tests_start_can_be_interrupted_though_they_are_run_in_the_backgrou
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-LANES = """
+TWO_LANES = """
     import pytest, subprocess
 
     @pytest.mark.ray
@@ -187,7 +189,7 @@ LANES = """
 
 
 def lanes(folder: Path, ray: str, slow: str) -> subprocess.Popen[str]:
-    write(folder, test_it=LANES.format(ray=ray, slow=slow))
+    write(folder, test_it=TWO_LANES.format(ray=ray, slow=slow))
     command = [sys.executable, "-m", "moe_dev.lanes.run", "-c", str(CLONE / "pyproject.toml"), "-q", str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -203,7 +205,7 @@ def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, ray: str, slow: str, co
     assert running.returncode == code, output
     *before, last = output.splitlines()
     assert closing in last
-    assert all(line.startswith(("ray  | ", "rest | ")) for line in before)
+    assert all(line.startswith(("ray     | ", "cluster | ", "rest    | ")) for line in before)
 
 
 @pytest.mark.slow

@@ -16,9 +16,11 @@ from moe_dev.lanes import forbidden
 from moe_dev.lanes.imports import Imports
 from moe_dev.paths import CLONE
 
-CHECK, RAY, REST = "check", "ray", "rest"
-LANES = (CHECK, RAY, REST)
-"""Each test is in one: what `make check` runs, what runs on a local Ray, and the rest of `make test`."""
+CHECK, RAY, CLUSTER, REST = "check", "ray", "cluster", "rest"
+LANES = (CHECK, RAY, CLUSTER, REST)
+"""Each test is in one: what `make check` runs; what runs on a local Ray; what else is end-to-end, which is on a control
+plane; and the rest of `make test`, which computes.
+"""
 
 TESTS = CLONE / "tests"
 # What transformers gives without importing torch; safetensors and others import it by name.
@@ -75,7 +77,9 @@ def lane_of(item: pytest.Item) -> str:
     marks = {mark.name for mark in item.iter_markers()}
     if "ray" in marks:
         return RAY
-    return REST if marks & {"e2e", "torch", "slow", "whole"} else CHECK
+    if "e2e" in marks:
+        return CLUSTER
+    return REST if marks & {"torch", "slow", "whole"} else CHECK
 
 
 @functools.cache
