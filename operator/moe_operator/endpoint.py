@@ -29,8 +29,13 @@ _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 IPV4_HOST_PATTERN = rf"^[^/]*//{_OCTET}([.]{_OCTET}){{3}}(:[0-9]*)?(/|$)"
 """A URL whose host is an IPv4 address in its usual form."""
 _GROUP = "[0-9A-Fa-f]{1,4}"
-MAPPED_HOST_PATTERN = rf"^[^/]*//[\[][0:]*:[Ff]{{4}}:{_GROUP}:{_GROUP}[\]]"
-"""A URL whose host is an IPv4 address written as IPv6."""
+_NOT_ZERO = "0{0,3}[1-9A-Fa-f][0-9A-Fa-f]{0,3}"
+_ZEROS = "(0{1,4}:)"
+MAPPED_HOST_PATTERN = (
+    rf"^[^/]*//[\[]([0:]*:[Ff]{{4}}:{_GROUP}:{_GROUP}|{_ZEROS}{{5}}[Ff]{{4}}:{_GROUP}::|"
+    rf"[0:]*{_NOT_ZERO}:{_GROUP}|{_ZEROS}{{6}}{_NOT_ZERO}::)[\]]"
+)
+"""A URL whose host is an IPv4 address written as IPv6, mapped or compatible."""
 
 _URL = re.compile(URL_PATTERN)
 _PARTS = re.compile(r"(?P<scheme>[^:]+)://(?P<host>\[[^\]]*\]|[^:/\[]+)(:(?P<port>[0-9]+))?(?P<path>.*)")
@@ -38,7 +43,7 @@ _HOST_NAME = re.compile(_NAME)
 _URL_PATH = re.compile(_PATH)
 _NUMBER = re.compile(rf"(^|[.]){_LAST_NUMBER}$")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_MAX_NAME = 253
+MOST_HOST = 253
 _SHOWN = 200
 """Characters of a wrong value that a message repeats."""
 
@@ -113,7 +118,7 @@ def parse_host(text: str) -> str:
     """A host as it stands in a URL, in the one form of ``Endpoint.host``; EndpointError if it has none."""
     if text.startswith("["):
         return str(_ipv6(text))
-    if len(text) > _MAX_NAME or not _HOST_NAME.fullmatch(text):
+    if len(text) > MOST_HOST or not _HOST_NAME.fullmatch(text):
         raise EndpointError(
             f"{_shown(text)} is not a host: write a name of ASCII letters, digits, '-' and '_' without a dot at its "
             "end, an IPv4 address, or an IPv6 address in brackets"
@@ -155,6 +160,9 @@ def _ipv6(text: str) -> ipaddress.IPv6Address:
         raise EndpointError(f"{_shown(text)} is not an IPv6 address in brackets, without a zone: write e.g. [fd00::1]")
     if address.ipv4_mapped is not None:
         raise EndpointError(f"{_shown(text)} is an IPv4 address written as IPv6: write {address.ipv4_mapped}")
+    if 0xFFFF < int(address) <= 0xFFFFFFFF:
+        plain = ipaddress.IPv4Address(int(address))
+        raise EndpointError(f"{_shown(text)} is an IPv4 address written as IPv6: write {plain}")
     return address
 
 

@@ -93,7 +93,10 @@ class MoEDeployment(Identity):
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors()
+            )
             raise InvalidObjectError(f"{faults}: correct the fields, or install the CRD of this release") from error
 
     @property

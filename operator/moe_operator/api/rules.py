@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moe_operator.endpoint import IPV4_HOST_PATTERN, MAPPED_HOST_PATTERN, NUMBER_HOST_PATTERN, URL_PATTERN
-
-CONTROL_PATTERN = "[\\x00-\\x1f\\x7f-\\x9f\\x{2028}\\x{2029}]"
-"""For RE2. ``spec`` has the same for the types."""
+from moe_operator.endpoint import IPV4_HOST_PATTERN, MAPPED_HOST_PATTERN, MOST_HOST, NUMBER_HOST_PATTERN, URL_PATTERN
+from moe_operator.text import INVISIBLE_RE2
 
 QUOTED_SELF = "strings.quote(self)"
 """A text on one line: a message with a line end in it is dropped by the API server, and the rule shown in its place."""
@@ -112,6 +110,11 @@ def http_url(path: str, example: str) -> tuple[Rule, ...]:
             values=(QUOTED_SELF,),
         ),
         Rule(
+            rule=f"!isURL(self) || url(self).getHostname().size() <= {MOST_HOST}",
+            message=f"{path} is %s: its host must be of at most {MOST_HOST} characters",
+            values=(QUOTED_SELF,),
+        ),
+        Rule(
             rule=f"!isURL(self) || {port} == '' || ({port}.size() <= 5 && int({port}) >= 1 && int({port}) <= 65535)",
             message=f"{path} is %s: its port must be from 1 to 65535, as in {example}",
             values=(QUOTED_SELF,),
@@ -122,8 +125,11 @@ def http_url(path: str, example: str) -> tuple[Rule, ...]:
 def without_control_characters(path: str) -> Rule:
     """A text without what no name has in it and every program reads differently: NUL, line ends and their like."""
     return Rule(
-        rule=f"!self.matches({_cel(CONTROL_PATTERN)})",
-        message=f"{path} is %s: it has a NUL, a line end or another control character in it, write it without",
+        rule=f"!self.matches({_cel(INVISIBLE_RE2)})",
+        message=(
+            f"{path} is %s: it has a NUL, a line end or another control character, or one that is not seen, in it: "
+            "write it without"
+        ),
         values=(QUOTED_SELF,),
     )
 

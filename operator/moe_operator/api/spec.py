@@ -20,6 +20,7 @@ from moe_operator.api.rules import (
     without_control_characters,
 )
 from moe_operator.endpoint import HttpUrl
+from moe_operator.text import INVISIBLE
 from moe_placement.wire.applications import ORIGIN, Dtype, GenerationSource
 from moe_placement.wire.sizes import MOST_SHARDS
 
@@ -29,7 +30,6 @@ _RUNTIME_CURE = (
     "write e.g. runtime: {rayCluster: {dashboardURL: http://127.0.0.1:8265, serveURL: http://127.0.0.1:8000}}"
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _ROUTE = "^(/[A-Za-z0-9_][A-Za-z0-9._~-]*)+$"
 
 
@@ -42,8 +42,11 @@ def _checked_url(text: str) -> str:
 
 
 def _checked_text(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError(f"{text[:100]!a} has a NUL, a line end or another control character in it: write it without")
+    if INVISIBLE.search(text):
+        raise ValueError(
+            f"{text[:100]!a} has a NUL, a line end or another control character, or one that is not seen, in it: "
+            "write it without"
+        )
     return text
 
 

@@ -54,7 +54,7 @@ _USER_AGENT = "moe-operator"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
 _CHUNK = 64 * 1024
-_CHECK = "check spec.runtime.rayCluster and what runs there; it is left alone for a while, then asked again"
+ASIDE_CURE = "check spec.runtime.rayCluster and what runs there; it is left alone for a while, then asked again"
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class HttpClient:
         except JobDelayedError as error:
             raise _crowded(request) from error
         except JobTooHeavyError as error:
-            raise RayAnswerRefusedError(f"reading what {request} answers {error}: {_CHECK}") from error
+            raise RayAnswerRefusedError(f"reading what {request} answers {error}: {ASIDE_CURE}") from error
 
     def _request(self, method: str, base: str, path: str, seconds: float, most: int) -> _Request:
         try:
@@ -232,7 +232,9 @@ class HttpClient:
             await _read_on(body, content, TOLD_BYTES)
             return body
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise RayAnswerRefusedError(f"{request} compresses its answers, though asked not to: is a proxy before it?")
+            raise RayAnswerRefusedError(
+                f"{request} compresses its answers, though asked not to: is a proxy before it? {ASIDE_CURE}"
+            )
         declared = response.content_length
         if declared is not None and declared > most:
             raise _too_large(request)
@@ -309,5 +311,5 @@ def _crowded(request: _Request) -> RayUnreachableError:
 
 def _too_large(request: _Request) -> RayAnswerRefusedError:
     return RayAnswerRefusedError(
-        f"{request} answers more than {request.most / 2**20:g} MiB, more than this release can work with: {_CHECK}"
+        f"{request} answers more than {request.most / 2**20:g} MiB, more than this release can work with: {ASIDE_CURE}"
     )

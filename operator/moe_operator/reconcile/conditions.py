@@ -14,7 +14,7 @@ from moe_operator.reconcile.diagnosis import runtime_problem
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
 from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.progress import counted, next_stage, ready_shards, serves, settled
+from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
 from moe_operator.reconcile.world import Finding, World
 
@@ -97,9 +97,12 @@ def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:
 def _capacity(world: World) -> str:
     if world.report is None:
         return "requests are answered, as far as is known; the directory does not report"
-    shards = counted(ready_shards(world, world.report), "expert shard")
+    ready = ready_shards(world, world.report)
+    shards = counted(ready, "expert shard")
     attention = counted(sum(replica.ready for replica in world.report.attention), "attention replica")
-    return f"{shards} and {attention} answer requests"
+    told_broken = sum(map(has_its_experts, world.report.shards)) - ready
+    doubt = f"; {told_broken} more answer, as the directory reports, which Serve calls failed or unhealthy"
+    return f"{shards} and {attention} answer requests{doubt if told_broken else ''}"
 
 
 def _rest(world: World, problem: Finding | None) -> Finding | None:
@@ -158,7 +161,8 @@ def _model_valid(world: World, plan: Plan) -> Condition:
         what = f"{m.architecture}: {m.layers} MoE layers of {m.experts} experts, top-{m.top_k}, served in {m.dtype}"
         return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what))
     before = world.moe.status.condition(kind)
-    if before and not plan.change and plan.step is not Step.REPLACE and (world.serve is None or world.core):
+    known = world.serve is None or world.core or plan.step is Step.SLEEP
+    if before and not plan.change and plan.step is not Step.REPLACE and known:
         return before
     return _condition(
         world, kind, "Unknown", Finding(Reason.INSPECTING_MODEL, "Ray's side has not looked at the model yet")

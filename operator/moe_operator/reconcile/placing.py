@@ -125,8 +125,11 @@ def _too_large(facts: ModelFacts, shards: int, slots: int, copies: int) -> Findi
     """Why so many slots are more than can be placed, if they are."""
     if shards <= MOST_SHARDS and facts.layers * shards * slots <= MOST_SLOTS:
         return None
-    least = facts.layers * facts.experts * copies
-    cure = "use fewer copies, or a smaller model" if least > MOST_SLOTS else "use fewer shards, or fewer slotsPerShard"
+    one_copy = facts.layers * facts.experts
+    if one_copy * copies <= MOST_SLOTS:
+        cure = "use fewer shards, or fewer slotsPerShard"
+    else:
+        cure = "use fewer copies" if one_copy <= MOST_SLOTS else "use a smaller model"
     return Finding(
         Reason.PLACEMENT_TOO_LARGE,
         f"spec.experts: {facts.layers} MoE layers x {shards} shards x {slots} slots are "

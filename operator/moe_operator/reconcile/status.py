@@ -10,6 +10,7 @@ from moe_operator.reconcile.figures import fan_out, steadied
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.world import Finding, World
+from moe_operator.text import on_one_line
 from moe_placement.wire.report import DirectoryReport
 
 
@@ -34,7 +35,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None, balance: floa
 def _url(world: World) -> str | None:
     """Of what runs: a route that the spec wishes for may be somebody else's."""
     if world.core:
-        return world.moe.url_at(world.core.route_prefix or world.moe.route_prefix)
+        return world.moe.url_at(on_one_line(world.core.route_prefix or world.moe.route_prefix))
     if world.serve is None and world.moe.status.url:
         return world.moe.status.url
     return world.moe.url_at(world.moe.route_prefix)
@@ -43,7 +44,8 @@ def _url(world: World) -> str | None:
 def _model(report: DirectoryReport | None) -> ModelStatus | None:
     if report is None or report.model is None:
         return None
-    return ModelStatus.model_validate(report.model.model_dump())
+    found = report.model.model_dump()
+    return ModelStatus.model_validate({k: on_one_line(v) if isinstance(v, str) else v for k, v in found.items()})
 
 
 def _placement(

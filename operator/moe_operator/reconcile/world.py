@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from moe_operator.api import Identity, MoEDeployment, Reason
 from moe_operator.backends.serve_rest.merge import Change, owned
 from moe_operator.backends.serve_rest.state import Application, ServeState
+from moe_operator.text import on_one_line
 from moe_placement import InvalidPlacementError, Placement
 from moe_placement.wire.applications import (
     DIRECTORY,
@@ -32,10 +33,13 @@ ABSENT_CERTAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a condition tells: what is in the way, or how far things are."""
+    """Something that a condition tells: what is in the way, or how far things are; whoever's words, on one line."""
 
     reason: Reason
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", on_one_line(self.message))
 
     @classmethod
     def of(cls, problem: ModelProblem) -> Self:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import select
 import sys
 from collections.abc import Iterator
@@ -15,9 +14,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TextIO
 
+from moe_operator.text import INVISIBLE, on_one_line
+
 NO_KEY = "-"
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-"""Messages quote what Ray and others say: that is no line, and no colour, of this log's own."""
 
 _key: ContextVar[str] = ContextVar("moe_deployment", default=NO_KEY)
 
@@ -95,9 +94,10 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return INVISIBLE.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(fields, ensure_ascii=False))
 
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    message = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], record.getMessage())
-    return f"{message}\n{formatter.formatException(record.exc_info)}" if record.exc_info else message
+    """On one line; an exception, whose words may be another's too, on indented ones."""
+    lines = formatter.formatException(record.exc_info).split("\n") if record.exc_info else []
+    return "\n    ".join(map(on_one_line, (record.getMessage(), *lines)))

@@ -89,6 +89,9 @@ def test_a_status_is_written_in_camel_case_without_nulls() -> None:
         ({"model": {"source": {"path": "models\0"}}}, "spec.model.source.path.*control character"),
         ({"model": {"source": {"path": "models\n"}}}, "spec.model.source.path.*control character"),
         ({"model": {"source": {"path": "a\u2028b"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "a\u202eb"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "a\u2069b"}}}, "spec.model.source.path.*control character"),
+        ({"model": {"source": {"path": "a\u200bb"}}}, "spec.model.source.path.*control character"),
         ({"model": {"source": {"path": "models"}, "servedName": "tiny\n"}}, "spec.model.servedName"),
         ({"serving": {"routePrefix": "/tiny\n"}}, "spec.serving.routePrefix.*begin with '/'"),
         ({"serving": {"apiKeysSecretRef": {"name": "keys\n"}}}, "spec.serving.apiKeysSecretRef.name"),
@@ -101,6 +104,7 @@ def test_what_was_stored_before_there_was_a_rule_against_it_is_told(spec: dict[s
     with pytest.raises(InvalidObjectError, match=says) as caught:
         MoEDeployment.parse(stored(**spec))
     assert str(caught.value).isprintable()
+    assert "Value error" not in str(caught.value)
 
 
 def test_other_alphabets_in_a_path_are_fine() -> None:

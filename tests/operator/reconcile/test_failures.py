@@ -19,7 +19,9 @@ from moe_operator.reconcile import cleanup, planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
 from moe_operator.tasks import StrayCancellationError
+from moe_operator.text import INVISIBLE
 from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_placement.wire.model import ModelProblem
 
 FORBIDDEN = ForbiddenError(
     'POST /secrets: secrets is forbidden: User "moe-operator" cannot create resource "secrets" in the namespace "team"',
@@ -174,6 +176,65 @@ documents = st.recursive(
     max_leaves=12,
 )
 names = st.sampled_from(["default", "shop", "moe.team.tiny.0123abcd", "moe.team.tiny.0123abcd.experts-0"])
+
+
+async def test_one_that_sleeps_still_says_what_its_model_is(bench: Bench) -> None:
+    bench.apply()
+    await bench.ready()
+    bench.change(experts={"shards": 0})
+    await bench.work(6, seconds=5.0)
+    assert (bench.condition("Ready"), bench.condition("ModelValid")) == ("True Asleep", "True ModelRead")
+
+
+@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
+async def test_what_answers_is_the_same_number_in_message_and_column(bench: Bench, status: str) -> None:
+    bench.apply()
+    await bench.ready()
+    for name in bench.ray.configs:
+        bench.ray.set_status(name, status, "ValueError: x")
+    await bench.work(3, seconds=8.0)
+    told = bench.kube.moe()["status"]
+    (ready,) = (each for each in told["conditions"] if each["type"] == "Ready")
+    assert ready["status"] == "True"
+    assert ready["message"].startswith(f"{told['readyShards']} expert shards")
+    assert "2 more answer, as the directory reports, which Serve calls failed or unhealthy" in ready["message"]
+
+
+FORGED = "x\n01:14:00.000 ERROR   kube-system/forged\x1b]0;title\x07\x9b\u2028\u202eb\u2066"
+
+
+async def test_what_serve_says_makes_no_line_in_conditions_and_events(bench: Bench) -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            return web.Response(status=400, body=FORGED.encode(errors="replace"))
+        bench.ray.override = None
+        try:
+            return await bench.ray.handle(request)
+        finally:
+            bench.ray.override = refuse
+
+    bench.ray.override = refuse
+    bench.apply()
+    await bench.work(3, seconds=5.0)
+    assert bench.condition("Degraded") == "True DeployFailed"
+    tells_nothing_invisible(bench, r"x\n01:14:00.000 ERROR   kube-system/forged\x1b]0;title\x07")
+
+
+async def test_what_a_directory_says_makes_no_line_either(bench: Bench) -> None:
+    bench.directory.problem = ModelProblem(reason="ConfigInvalid", message=FORGED)
+    bench.apply()
+    await bench.work(5, seconds=5.0)
+    assert bench.condition("Degraded") == "True ConfigInvalid"
+    tells_nothing_invisible(bench, r"\u202eb\u2066")
+
+
+def tells_nothing_invisible(bench: Bench, says: str) -> None:
+    told = [each["message"] for each in bench.kube.moe()["status"]["conditions"]]
+    told += [event["note"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+    assert sum(says in each for each in told) >= 2, told
+    assert not [each for each in told if INVISIBLE.search(each)]
+
+
 words = st.sampled_from(["RUNNING", "DEPLOY_FAILED", "UNHEALTHY", "DELETING", "?"])
 
 

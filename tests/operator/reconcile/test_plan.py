@@ -8,11 +8,13 @@ from moe_facts import FACTS
 from moe_operator.api import Reason
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.placing import impossible
 from moe_operator.reconcile.plan import RETRY_SECONDS, Plan, Step, serve_http_options
 from moe_placement import balanced_placement
 from moe_placement.wire.applications import application_name
 from moe_placement.wire.codec import decode_placement, encode_placement
 from moe_placement.wire.model import ModelProblem
+from moe_placement.wire.sizes import MOST_SLOTS
 
 CORE = application_name("team", "tiny", "u-1")
 ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})
@@ -254,6 +256,24 @@ def test_more_copies_and_more_slots(make_plane) -> None:
     assert told(accepted) == ([0, 1], (8, 8), 2)
     assert accepted.target.min_copies == 2
     assert decode_placement(accepted.target.placement).copies.min() == 2
+
+
+@pytest.mark.parametrize(
+    ("experts", "copies", "cure"),
+    [
+        (MOST_SLOTS, 1, "use fewer shards, or fewer slotsPerShard"),
+        (MOST_SLOTS, 2, "use fewer copies"),
+        (MOST_SLOTS + 1, 1, "use a smaller model"),
+        (MOST_SLOTS + 1, 2, "use a smaller model"),
+    ],
+)
+def test_of_what_is_too_large_only_cures_that_help_are_named(make_plane, experts: int, copies: int, cure: str) -> None:
+    facts = FACTS.model_copy(update={"layers": 1, "experts": experts})
+    moe = make_plane(shards=2, copies={"min": copies}).moe
+    problem = impossible(moe, facts, slots=MOST_SLOTS)
+    assert problem is not None
+    assert problem.reason == Reason.PLACEMENT_TOO_LARGE
+    assert problem.message.endswith(f" shards: {cure}")
 
 
 def test_fewer_copies_leave_the_placement_as_it_is(make_plane) -> None:

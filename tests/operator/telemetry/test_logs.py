@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from moe_operator.telemetry.logs import QUIET_LOGGERS, LogFormat, log_key, setup_logging
+from moe_operator.text import INVISIBLE
 
 
 @pytest.fixture
@@ -42,6 +43,26 @@ def test_what_others_say_makes_no_line_of_its_own(stream: io.StringIO) -> None:
     logger.warning("Ray says: %s", "no\n12:00:00.000 ERROR   - moe: \x1b[31mforged\u2028")
     (line,) = stream.getvalue().splitlines()
     assert line.endswith(r"Ray says: no\n12:00:00.000 ERROR   - moe: \x1b[31mforged\u2028")
+
+
+FOREIGN = "no\n12:00:00.000 ERROR   - moe: \x1b]0;title\x07\x9b31m\x7f\r\u2029\u202eforged\u2066\u200b\ud800"
+
+
+@pytest.mark.parametrize("form", LogFormat)
+def test_what_others_say_is_in_both_forms_without_control_characters(stream: io.StringIO, form: LogFormat) -> None:
+    setup_logging(form, stream=stream)
+    try:
+        raise ValueError(FOREIGN)
+    except ValueError:
+        logger.exception("%s", FOREIGN)
+    first, *others = stream.getvalue().rstrip("\n").split("\n")
+    assert not INVISIBLE.search(first + "".join(others))
+    if form is LogFormat.JSON:
+        assert others == []
+        assert json.loads(first)["message"] == FOREIGN
+    else:
+        assert others
+        assert all(line.startswith("    ") for line in others)
 
 
 def test_a_line_for_machines(stream: io.StringIO) -> None:

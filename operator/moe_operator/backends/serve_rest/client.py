@@ -15,7 +15,7 @@ from moe_operator.backends.errors import (
     RayUnreachableError,
     ServeMissingError,
 )
-from moe_operator.backends.http import Answer, HttpClient
+from moe_operator.backends.http import ASIDE_CURE, Answer, HttpClient
 from moe_operator.backends.serve_rest.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
 
 APPLICATIONS_PATH = "/api/serve/applications/"
@@ -50,8 +50,10 @@ class ServeClient:
                 seconds=READ_SECONDS,
                 credential=self.credential,
             )
+        except RayUnreachableError as error:
+            raise self._unreachable(str(error)) from error
         except StateTooLargeError as error:
-            raise RayAnswerRefusedError(f"what Serve at {self.dashboard_url} answers {error}") from error
+            raise RayAnswerRefusedError(f"what Serve at {self.dashboard_url} answers {error}: {ASIDE_CURE}") from error
         except ValueError as error:
             raise self._not_a_dashboard(f"its answer is not Serve's ({error})") from error
         if state is None:
@@ -61,14 +63,17 @@ class ServeClient:
 
     async def write(self, body: str) -> None:
         """Replace all declarative applications by those of ``body``, which is JSON; RayError says why not."""
-        answer = await self.http.call(
-            "PUT",
-            self.dashboard_url,
-            APPLICATIONS_PATH,
-            seconds=WRITE_SECONDS,
-            credential=self.credential,
-            body=body.encode(),
-        )
+        try:
+            answer = await self.http.call(
+                "PUT",
+                self.dashboard_url,
+                APPLICATIONS_PATH,
+                seconds=WRITE_SECONDS,
+                credential=self.credential,
+                body=body.encode(),
+            )
+        except RayUnreachableError as error:
+            raise self._unreachable(str(error)) from error
         if answer.status == 400:
             raise DeployRefusedError(f"Serve at {self.dashboard_url} refused the configuration: {self._said(answer)}")
         if answer.status != 200:
@@ -98,8 +103,14 @@ class ServeClient:
         if 300 <= answer.status < 400:
             return self._not_a_dashboard("it redirects, which is not followed: write the address it redirects to")
         if answer.status in (500, 502, 503, 504):
-            return RayUnreachableError(f"Ray at {self.dashboard_url} is in trouble (HTTP {answer.status})")
+            return self._unreachable(f"Ray there is in trouble (HTTP {answer.status})")
         return self._not_a_dashboard(f"it answers HTTP {answer.status} where Serve's applications should be")
+
+    def _unreachable(self, found: str) -> RayUnreachableError:
+        return RayUnreachableError(
+            f"spec.runtime.rayCluster.dashboardURL is {self.dashboard_url}, but {found}; see that Ray runs there and "
+            "that the operator can reach it: it is asked again by itself"
+        )
 
     def _not_a_dashboard(self, found: str) -> NotARayDashboardError:
         return NotARayDashboardError(

@@ -1,0 +1,29 @@
+"""What others say, on one line: what Ray, a directory, the API server or a tenant writes is quoted in logs, conditions
+and Events, and must not make lines, colours or an order of reading of its own there. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_RANGES = (
+    (0x00, 0x1F),  # NUL, line ends, escape sequences
+    (0x7F, 0x9F),  # DEL, C1
+    (0xAD, 0xAD),  # soft hyphen
+    (0x61C, 0x61C),  # direction mark
+    (0x180E, 0x180E),
+    (0x200B, 0x200B),  # without width; joiners, as of Persian and of emoji, stay
+    (0x200E, 0x200F),  # direction marks
+    (0x2028, 0x202E),  # line ends, directions
+    (0x2060, 0x206F),  # without width, directions
+    (0xFEFF, 0xFEFF),
+    (0xE0000, 0xE007F),  # tags
+)
+INVISIBLE_RE2 = "[" + "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in _RANGES) + "]"
+"""Control and format characters, for CEL."""
+INVISIBLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _RANGES) + "\ud800-\udfff]")
+"""The same for Python, and halves of characters, which no UTF-8 has."""
+
+
+def on_one_line(text: str) -> str:
+    """``text`` with each such character as Python would write it: ``\\n``, ``\\x1b``, ``\\u202e``."""
+    return INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], text)
