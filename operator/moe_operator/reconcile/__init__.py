@@ -8,6 +8,7 @@ nothing of what woke it. Pure modules decide, thin ones do:
   where such a ``decision`` is computed, here or in the worker process.
 - ``conditions``, ``settlement``, ``status``, ``failure``: pure; what is told of it. ``telling``: pure; when that is
   written. ``transitions``: pure; which Events that makes.
+- ``repeats``: pure; when what does not stay on Ray is written again.
 - ``cleanup``: deletion. ``orphans``: what is found on Ray of objects that are not there.
 - ``reconciler``: the pass; ``queue``, ``backoff``, ``controller``: who is worked when.
 

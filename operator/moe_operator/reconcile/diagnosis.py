@@ -238,6 +238,13 @@ def _foreign_writer(world: World) -> Finding | None:
     removed = f"removed {_some(sorted(world.lost))}" if world.lost else ""
     changes = [f"{name} ({path})" if path else name for name, path in sorted(world.edited.items())]
     changed = f"changed {_some(changes)}" if changes else ""
+    if world.lost_often:
+        return Finding(
+            Reason.FOREIGN_WRITER,
+            f"another writer of Serve's configuration at {world.moe.ray_cluster.dashboard_url} "
+            f"{' and '.join(filter(None, (removed, changed)))} again and again, or this Ray does not keep what it is "
+            "given: they are put back, but only after up to a minute each; find out which it is",
+        )
     return Finding(
         Reason.FOREIGN_WRITER,
         f"another writer of Serve's configuration at {world.moe.ray_cluster.dashboard_url} "

@@ -10,6 +10,7 @@ from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.serve_rest.merge import Conflict
+from moe_operator.reconcile.repeats import Repeats
 from moe_operator.reconcile.telling import Telling
 
 MOST_DEPARTED = 8
@@ -36,6 +37,7 @@ class Memory:
         written: the status that this process wrote last.
         telling: when the next may be written; ``events``: when the next Event.
         conflict: why its last change was left out, if it was.
+        repeats: when what does not stay on its Ray cluster is written again.
         reported: whether the directory of the core application that runs has reported.
     """
 
@@ -50,6 +52,7 @@ class Memory:
     telling: Telling = field(default_factory=Telling)
     events: Allowance = field(default_factory=lambda: Allowance(burst=25, seconds=60.0))
     conflict: Conflict | None = None
+    repeats: Repeats = field(default_factory=Repeats)
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None

@@ -130,7 +130,7 @@ class Reconciler:
         live = await self._set_finalizer(world, plan, live, memory)
         outcome, refusal = await self._apply(world, plan, memory)
         now = self.observer.clock()
-        world = replace(world, lost=memory.lost(now), edited=memory.edited(now))
+        world = replace(world, lost=memory.lost(now), edited=memory.edited(now), lost_often=memory.repeats.often)
         problem = refusal or diagnose(world, plan, outcome.conflict)
         status = next_status(world, plan, problem, decision.balance)
         held = await self._tell(moe, memory, live, status)
@@ -200,11 +200,17 @@ class Reconciler:
         if plan.applications is None:
             return Outcome(), None
         change = Change(world.core_name, plan.applications, serve_http_options(world.moe))
+        if memory.repeats.wait(change, self.observer.clock()) > 0.0 and not world.runs(change):
+            return Outcome(), None
         try:
             cluster, check = self.observer.cluster(world.moe), self.observer.same_keys(world)
             outcome = await cluster.apply(memory.credential, change, world.serve, check)
         except (RayError, SecretError, NameConflictError) as error:
             return Outcome(), Finding(error.reason, str(error))
+        if outcome.written:
+            memory.repeats.written(change, self.observer.clock())
+        else:
+            memory.repeats.kept()
         memory.note_lost(outcome.lost, self.observer.clock())
         memory.note_edited(outcome.edited, self.observer.clock())
         if outcome.conflict and outcome.conflict != memory.conflict:

@@ -42,7 +42,7 @@ def settlement(
     done = ready is not None and ready.status == "True"
     if ready and done and ready.reason in RESTING:
         return _both(history, Finding(Reason.named(ready.reason), ready.message), None)
-    if problem and problem.reason == Reason.FOREIGN_WRITER:
+    if problem and problem.reason == Reason.FOREIGN_WRITER and (done or not _lasts(told, history.now)):
         problem = None  # it was put right
     if moe.spec.suspend:
         suspended = Finding(Reason.SUSPENDED, "spec.suspend is true: nothing is written to Ray")

@@ -71,6 +71,7 @@ class World:
         remembered: what this process wrote to Ray last; None after a restart.
         tampered: applications that are there as somebody else changed them since.
         lost: applications that a foreign writer removed lately; they were put back.
+        lost_often: whether the same is removed or changed each time that it is put back.
         edited: those that one changed, which was put right, and the path of what was changed.
     """
 
@@ -91,6 +92,7 @@ class World:
     tampered: frozenset[str] = frozenset()
     lost: frozenset[str] = field(default_factory=frozenset)
     edited: Mapping[str, str] = field(default_factory=dict)
+    lost_often: bool = False
 
     @cached_property
     def core_name(self) -> str:
@@ -120,6 +122,11 @@ class World:
     def applications(self) -> Mapping[str, Application]:
         """Those of this deployment that exist, those being deleted included."""
         return owned(self.serve, self.core_name) if self.serve else {}
+
+    def runs(self, change: Change) -> bool:
+        """Whether all of ``change`` was found as it was submitted."""
+        found = {name: application.config for name, application in self.applications.items()}
+        return all(found.get(each["name"]) == each for each in change.applications)
 
     @property
     def nothing_is_left(self) -> bool:

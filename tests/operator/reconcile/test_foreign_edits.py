@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from aiohttp import web
 from bench import Bench
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,31 @@ async def test_an_edit_is_put_right_and_told(bench: Bench, restarted: bool) -> N
     assert bench.condition("Degraded") == "True ForeignWriter"
     await bench.work(seconds=20.0)
     assert bench.condition("Degraded") == "False AsExpected"
+
+
+async def test_a_ray_that_keeps_nothing_is_written_to_ever_seldomer_and_told_so(bench: Bench) -> None:
+    async def forget(request: web.Request) -> web.StreamResponse:
+        if request.method == "PUT":
+            puts.append(bench.now)
+            return web.Response()
+        return web.json_response(bench.ray.state())
+
+    puts: list[float] = []
+    bench.ray.override = forget
+    bench.apply()
+    await bench.work(200, seconds=0.5)
+    assert 5 <= len(puts) <= 9
+    assert puts[-1] - puts[-2] > 20.0
+    assert bench.condition("Degraded") == "True ForeignWriter"
+    assert "again and again, or this Ray does not keep what it is given" in said(bench)
+    bench.ray.override = None
+    await bench.work(20, seconds=5.0)
+    assert bench.condition("Ready") == "True Available"
+    core = bench.core
+    for _ in range(5):  # what was kept in between is put back at once
+        bench.ray.drop(core)
+        await bench.work(2, seconds=0.5)
+        assert core in bench.ray.configs
 
 
 @pytest.mark.parametrize(

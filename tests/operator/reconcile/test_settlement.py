@@ -149,6 +149,16 @@ def test_what_should_pass_and_does_not_has_failed_after_ten_minutes(make_plane) 
     assert seen(plane) == "Current"
 
 
+def test_a_ray_that_does_not_keep_what_it_is_given_is_stalled_after_a_while(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"lost": frozenset({"moe.x"}), "lost_often": True}
+    assert seen(plane) == "InProgress"
+    plane.now += timedelta(minutes=9)
+    assert seen(plane) == "InProgress"
+    plane.now += timedelta(minutes=1)
+    assert seen(plane) == "Failed"
+
+
 def test_scaling_and_another_model_are_in_progress(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
