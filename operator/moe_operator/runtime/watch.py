@@ -37,8 +37,11 @@ DEAD_STREAM_SECONDS = 45.0
 LIMIT_SECONDS = 52.0
 """Between two streams of the same namespace."""
 
-# It says that it cannot take signals, which is what the thread is for.
-logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+GONE = f"the kind {MOE_DEPLOYMENTS.kind} is not installed any more: kubectl apply -f crds/"
+
+# They say that kopf cannot take signals, which is what the thread is for, and trace what ends it, which is told here.
+for _name in ("kopf._core.reactor.running", "kopf._core.reactor.orchestration"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,8 @@ def _set_end(ended: asyncio.Future[None], error: BaseException | None) -> None:
     if error is None:
         ended.set_result(None)
     else:
-        ended.set_exception(OperatorError(f"the watch of {PLURAL}.{GROUP} broke down: {error!r}"))
+        gone = getattr(error, "status", None) == 404
+        ended.set_exception(OperatorError(GONE if gone else f"the watch of {PLURAL}.{GROUP} broke down: {error!r}"))
 
 
 def _settings() -> kopf.OperatorSettings:
