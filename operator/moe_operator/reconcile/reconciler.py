@@ -125,6 +125,8 @@ class Reconciler:
         world = await self.observer.observe(moe, memory)
         if world.serve:
             self.cleanup.orphans.note(moe.ray_cluster.dashboard_url, world.serve)
+            # What runs beside it may be much: many passes that wait must not each hold it.
+            world = replace(world, serve=replace(world.serve, applications=world.applications, options={}))
         decision = await self.planner.decide(world)
         plan = decision.plan
         live = await self._set_finalizer(world, plan, live, memory)

@@ -6,6 +6,7 @@ import pytest
 from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.backends.serve_rest.cluster import ServeCluster
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 
 
@@ -170,3 +171,22 @@ async def test_what_serve_gave_up_is_tried_anew_whatever_its_clock_says(bench: B
     assert len(bench.ray.puts) == 1
     await bench.work(3, seconds=9.0)
     assert [len(put["applications"]) for put in bench.ray.puts] == [1, 0, 1]
+
+
+async def test_a_pass_does_not_hold_what_runs_beside_its_object(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be much, and a pass may wait for long for its turn to write."""
+    bases: list[Any] = []
+    apply = ServeCluster.apply
+
+    async def look(self: ServeCluster, credential: Any, change: Any, basis: Any = None, *rest: Any) -> Any:
+        bases.append(basis)
+        return await apply(self, credential, change, basis, *rest)
+
+    monkeypatch.setattr(ServeCluster, "apply", look)
+    bench.ray.configs["shop"] = bench.ray.shop
+    bench.apply()
+    await bench.ready()
+    assert bases
+    assert not any("shop" in basis.applications for basis in bases)
+    assert any(basis.applications for basis in bases)
+    assert "shop" in bench.ray.configs

@@ -195,6 +195,7 @@ class ServeCluster:
                 # As good as written by this process: what is lost or edited from now on is told of.
                 self._written.put(change.core, _Written(state.controller, change))
             return Outcome(conflict=planned.conflicts.get(change.core))
+        del state, planned  # they may be large, and what follows may wait for long
         request = _Request(change, credential, basis, check, asyncio.get_running_loop().create_future())
         self._pending.append(request)
         try:
