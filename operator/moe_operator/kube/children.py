@@ -10,7 +10,7 @@ from typing import Any
 from moe_operator.api.deployment import MoEDeployment
 from moe_operator.api.names import ANNOTATION_APPLIED, FIELD_MANAGER, child_labels
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import AlreadyExistsError, NameConflictError, NotFoundError
+from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NameConflictError, NotFoundError
 from moe_operator.kube.managed_fields import upgraded
 from moe_operator.kube.resources import Resource
 
@@ -53,7 +53,7 @@ async def apply_child(api: KubeApi, owner: MoEDeployment, resource: Resource, ma
 
     Raises:
         NameConflictError: an object of that name is somebody else's.
-        ConflictError: it changed in between; reconcile again.
+        ConflictError: it changed or went in between; reconcile again.
     """
     wanted = _stamped(manifest)
     name = manifest["metadata"]["name"]
@@ -65,8 +65,11 @@ async def apply_child(api: KubeApi, owner: MoEDeployment, resource: Resource, ma
             raise NameConflictError(_conflict(owner, resource.kind, name, "appeared this moment")) from error
     if _covers(live, wanted):
         return live
-    live = await _make_removable(api, resource, live)
-    return await api.apply(resource, _for_this_object(wanted, live["metadata"]["uid"]))
+    try:
+        live = await _make_removable(api, resource, live)
+        return await api.apply(resource, _for_this_object(wanted, live["metadata"]["uid"]))
+    except NotFoundError as error:  # the collector came to what a predecessor left
+        raise ConflictError(str(error), error.status) from error
 
 
 def _check_ours(owner: MoEDeployment, live: Json) -> None:

@@ -97,6 +97,21 @@ async def test_an_object_that_was_made_anew_meanwhile_is_not_written(
         await apply_child(client, owner, SECRETS, secret(owner, a=TWO))
 
 
+async def test_one_that_goes_while_it_is_written_is_a_conflict(
+    client: KubeClient, owner: MoEDeployment, kube: Kubectl, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await client.create(SECRETS, secret(owner, a=ONE))
+    stale = await client.get(SECRETS, namespace, "child")
+    kube.run("delete", "secret", "child", "-n", namespace)
+
+    async def read_before_that(*_: Any) -> dict[str, Any]:
+        return stale
+
+    monkeypatch.setattr(client, "get", read_before_that)
+    with pytest.raises(ConflictError):
+        await apply_child(client, owner, SECRETS, secret(owner, a=TWO))
+
+
 async def test_children_go_with_their_owner(
     client: KubeClient, owner: MoEDeployment, kube: Kubectl, namespace: str
 ) -> None:
