@@ -111,7 +111,10 @@ def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
     plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
     status = plane.tell()
     assert (told(status)["Degraded"], status.ready_shards) == ("True Unhealthy", 1)
-    assert message(status, READY) == "1 expert shard and 1 attention replica answer requests"
+    assert message(status, READY) == (
+        "1 expert shard and 1 attention replica answer requests; "
+        "1 more answer, as the directory reports, which Serve calls failed or unhealthy"
+    )
 
 
 def test_a_foreign_writer_is_named(make_plane) -> None:
