@@ -138,9 +138,12 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
             def test_own_ray(): pass
         """,
         test_heavy="""
-            import torch
+            import pytest, torch
 
             def test_torch(): pass
+
+            @pytest.mark.alone
+            def test_figures(controlplane): pass
         """,
         torch="",
     )
@@ -150,6 +153,7 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
         found[lane] = {line.partition("::")[2] for line in shown.splitlines() if "::" in line}
     assert found == {
         "check": {"test_fast"},
+        "alone": {"test_figures"},
         "ray": {"test_plane", "test_own_ray"},
         "cluster": {"test_controlplane"},
         "rest": {"test_checkpoint", "test_slow", "test_torch"},
@@ -205,7 +209,7 @@ def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, ray: str, slow: str, co
     assert running.returncode == code, output
     *before, last = output.splitlines()
     assert closing in last
-    assert all(line.startswith(("ray     | ", "cluster | ", "rest    | ")) for line in before)
+    assert all(line.startswith(("alone   | ", "ray     | ", "cluster | ", "rest    | ")) for line in before)
 
 
 @pytest.mark.slow

@@ -16,10 +16,10 @@ from moe_dev.lanes import forbidden
 from moe_dev.lanes.imports import Imports
 from moe_dev.paths import CLONE
 
-CHECK, RAY, CLUSTER, REST = "check", "ray", "cluster", "rest"
-LANES = (CHECK, RAY, CLUSTER, REST)
-"""Each test is in one: what `make check` runs; what runs on a local Ray; what else is end-to-end, which is on a control
-plane; and the rest of `make test`, which computes.
+CHECK, ALONE, RAY, CLUSTER, REST = "check", "alone", "ray", "cluster", "rest"
+LANES = (CHECK, ALONE, RAY, CLUSTER, REST)
+"""Each test is in one: what `make check` runs; what judges figures, and so runs beside nothing; what runs on a local
+Ray; what else is end-to-end, which is on a control plane; and the rest of `make test`, which computes.
 """
 
 TESTS = CLONE / "tests"
@@ -75,6 +75,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 def lane_of(item: pytest.Item) -> str:
     """The one lane that runs it."""
     marks = {mark.name for mark in item.iter_markers()}
+    if "alone" in marks:
+        return ALONE
     if "ray" in marks:
         return RAY
     if "e2e" in marks:

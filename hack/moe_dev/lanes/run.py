@@ -1,7 +1,8 @@
 """Runs what `make check` leaves of all tests: lanes side by side, since those on a Ray or a control plane mostly wait.
 
 Only one of them has a Ray: three that share two cores exceed bounds of tens of seconds. What computes runs in the
-pauses of the others. Each line says of which lane it is; the last one is the sum in pytest's own words.
+pauses of the others. Before them comes, alone, what judges figures. Each line says of which lane it is; the last one is
+the sum in pytest's own words.
 """
 
 import collections
@@ -14,11 +15,13 @@ import threading
 import time
 from collections.abc import Mapping
 
-from moe_dev.lanes.plugin import CLUSTER, RAY, REST
+from moe_dev.lanes.plugin import ALONE, CLUSTER, RAY, REST
 from moe_dev.paths import CLONE
 
 # End-to-end tests have promises in seconds to judge. Ray itself runs its workers at 15.
-NICENESS = {RAY: 0, CLUSTER: 0, REST: 10}
+NICENESS = {ALONE: 0, RAY: 0, CLUSTER: 0, REST: 10}
+# One after the other; the lanes of each side by side.
+TURNS = ((ALONE,), (RAY, CLUSTER, REST))
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
 COUNT = re.compile(r"(\d+) (\w+)")
 # pytest's, of lanes with nothing to run.
@@ -77,9 +80,12 @@ def main() -> int:
     # Also where a script's `make test &` has it ignored: whoever sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lanes = [Lane(name, tuple(sys.argv[1:])) for name in NICENESS]
+    lanes: list[Lane] = []
+    codes: list[int] = []
     try:
-        codes = [lane.wait() for lane in lanes]
+        for turn in TURNS:
+            lanes += [Lane(name, tuple(sys.argv[1:])) for name in turn]
+            codes += [lane.wait() for lane in lanes[len(codes) :]]
     except KeyboardInterrupt:
         _end(lanes)
         return 128 + signal.SIGINT

@@ -23,7 +23,7 @@ from moe_dev.kube import Kubectl
 from moe_dev.operator_process import OperatorProcess
 from moe_placement.wire.model import ModelFacts
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 HEALTHY_SECONDS = 1.0
 SCALED_SECONDS = 5.0
