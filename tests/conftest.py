@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import OperatorProcess, install
 from moe_dev.raylocal import LocalRay
+
+# An example may have to wait for a busy machine.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # Their ends are shown beside the traceback of a test that failed.
 _logs: dict[str, Path] = {}
