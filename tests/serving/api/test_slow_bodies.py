@@ -33,10 +33,13 @@ async def exchange(address, *pieces: bytes, pause: float = 0.0) -> tuple[int, di
             await writer.drain()
             await asyncio.sleep(pause)
 
-    sending = asyncio.create_task(send())
+    sending, answer = asyncio.create_task(send()), b""
     try:
-        async with asyncio.timeout(30):
-            answer = await reader.read()
+        # What is sent after the server has closed resets the connection; the answer came before that.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            async with asyncio.timeout(30):
+                while part := await reader.read(65536):
+                    answer += part
     finally:
         sending.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
