@@ -178,8 +178,11 @@ class LocalCluster:
         self.wait_until(lambda: self.report().shards[index].pid == shard.pid, f"shard {index} to be seen again")
 
     def pause(self, index: int) -> None:
-        """SIGSTOP: the process lives, its sockets stay open, nothing answers."""
-        os.kill(self.shards[index].pid, signal.SIGSTOP)
+        """SIGSTOP: the process lives, its sockets stay open, nothing answers once this has returned."""
+        pid = self.shards[index].pid
+        os.kill(pid, signal.SIGSTOP)
+        # The signal stops the others only when the thread that took it runs: until then they may go on answering.
+        self.wait_until(lambda: set(_thread_states(pid)) == {"T"}, f"shard {index} to stand still")
 
     def resume(self, index: int) -> None:
         os.kill(self.shards[index].pid, signal.SIGCONT)
@@ -312,3 +315,9 @@ def _run_shard(pipe: Connection, index: int, model: ModelArgs) -> None:
             pipe.send(getattr(shard, method)(*arguments))
         except Exception as error:  # noqa: BLE001 - raised again where it was called from
             pipe.send(error)
+
+
+def _thread_states(pid: int) -> Iterator[str]:
+    """The state of every thread as the kernel abbreviates it: proc_pid_stat(5), field 3."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        yield stat.read_text().rpartition(")")[2].split()[0]
