@@ -32,7 +32,7 @@ class FakeRay:
         token: asked for when set.
         status: that each new application takes; ``message`` goes with it.
         report: what every directory answers, given the core application's configuration; None is a 503.
-        override: takes every request instead, when set.
+        override: takes every request instead, when set; may leave some to ``answer``.
         puts: bodies of the PUTs taken.
         deleting_reads: GETs that still show a removed application.
     """
@@ -112,8 +112,10 @@ class FakeRay:
         }
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self.override:
-            return await self.override(request)
+        return await (self.override or self.answer)(request)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """What a sound Ray answers, whatever ``override`` is."""
         if request.path.endswith("/internal/report"):
             return self._report(request)
         if request.path != "/api/serve/applications/":

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moe_operator.delays import doubled
+
 FIRST_SECONDS = 10.0
 CAP_SECONDS = 300.0
 """For which one that was mended waits at most until that is noticed."""
@@ -28,7 +30,7 @@ class Aside:
     def put(self, why: str) -> None:
         """Leave it alone, for longer than the last time."""
         self._why = why
-        self._until = self.clock() + min(CAP_SECONDS, FIRST_SECONDS * 2.0 ** min(self._times, 16))
+        self._until = self.clock() + doubled(FIRST_SECONDS, CAP_SECONDS, self._times)
         self._times += 1
 
     def clear(self) -> None:

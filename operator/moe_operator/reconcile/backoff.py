@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from moe_operator.delays import doubled
+
 
 @dataclass(slots=True)
 class Backoff:
@@ -25,8 +27,7 @@ class Backoff:
         """Seconds to wait after another failure of ``key``; ``cap`` in place of the usual one."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        # The exponent is bounded: beyond any cap in use a larger one would only overflow.
-        delay = min(self.cap if cap is None else cap, self.first * 2.0 ** min(failures, 32))
+        delay = doubled(self.first, self.cap if cap is None else cap, failures)
         return delay * (1.0 - self.jitter * self.rng.random())
 
     def forget(self, key: str) -> None:

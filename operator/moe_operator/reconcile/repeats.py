@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moe_operator.backends.serve_rest.merge import Change
+from moe_operator.delays import doubled
 
 AT_ONCE = 3
 """Writes of the same that are made without a delay: whoever removed it once may have meant no harm."""
@@ -29,7 +30,7 @@ class Repeats:
         """Seconds until ``change`` may be written."""
         if not self.often or change != self._change:
             return 0.0
-        return max(0.0, self._at + min(CAP_SECONDS, FIRST_SECONDS * 2.0 ** min(self._times - AT_ONCE, 16)) - now)
+        return max(0.0, self._at + doubled(FIRST_SECONDS, CAP_SECONDS, self._times - AT_ONCE) - now)
 
     def written(self, change: Change, now: float) -> None:
         self._times = self._times + 1 if change == self._change else 1

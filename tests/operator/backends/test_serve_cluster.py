@@ -197,10 +197,7 @@ def blinking(fake_ray, *looks: int) -> None:
         seen += request.method == "GET"
         if request.method == "GET" and seen in looks:
             return web.json_response({"applications": {}})
-        fake_ray.override = None
-        response = await fake_ray.handle(request)
-        fake_ray.override = answer
-        return response
+        return await fake_ray.answer(request)
 
     fake_ray.override = answer
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from clock import Clock
 from fake_ray import serving
 from kubernetes.aio.config import incluster_config
 
@@ -26,13 +27,6 @@ from moe_operator.kube.connection import Connection
 from moe_operator.kube.credentials import Credentials
 from moe_operator.kube.errors import CredentialsError, UnauthorizedError
 from moe_operator.kube.resources import SECRETS
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:
@@ -52,7 +46,7 @@ class Server:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

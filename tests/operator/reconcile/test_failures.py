@@ -207,11 +207,7 @@ async def test_what_serve_says_makes_no_line_in_conditions_and_events(bench: Ben
     async def refuse(request: web.Request) -> web.StreamResponse:
         if request.method == "PUT":
             return web.Response(status=400, body=FORGED.encode(errors="replace"))
-        bench.ray.override = None
-        try:
-            return await bench.ray.handle(request)
-        finally:
-            bench.ray.override = refuse
+        return await bench.ray.answer(request)
 
     bench.ray.override = refuse
     bench.apply()
@@ -294,17 +290,10 @@ reports = well_formed | objects({"term": wild, "revision": wild, "progress": doc
 async def test_every_answer_ends_in_a_status(
     bench: Bench, state: Any, report: Any, served: bool, nonsense: bool
 ) -> None:
-    async def taken(request: web.Request) -> web.StreamResponse:
-        bench.ray.override = None
-        try:
-            return await bench.ray.handle(request)
-        finally:
-            bench.ray.override = answer
-
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/internal/report"):
             return web.json_response(report)
-        return web.json_response(state) if nonsense else await taken(request)
+        return web.json_response(state) if nonsense else await bench.ray.answer(request)
 
     bench.ray.override = None
     bench.ray.configs.clear()

@@ -4,17 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from clock import Clock
 
 from moe_operator.runtime import supervisor as module
 from moe_operator.runtime.supervisor import NoAccessError, StuckError, supervise
 from moe_operator.telemetry.liveness import Liveness
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Bench:

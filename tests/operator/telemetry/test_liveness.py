@@ -2,17 +2,11 @@
 
 import aiohttp
 import pytest
+from clock import Clock
 
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
 from moe_operator.telemetry.server import telemetry_server
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

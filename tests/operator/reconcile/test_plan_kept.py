@@ -1,0 +1,186 @@
+"""What shall run, step by step: what an operator, a restart, or others left there."""
+
+from typing import Any
+
+import pytest
+from moe_facts import FACTS
+from plans import core, shards, told, user_config
+
+from moe_operator.backends.serve_rest.merge import Change
+from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.plan import RETRY_SECONDS, Step, serve_http_options
+from moe_placement import balanced_placement
+from moe_placement.wire.applications import application_name
+from moe_placement.wire.codec import decode_placement, encode_placement
+
+CORE = application_name("team", "tiny", "u-1")
+
+
+def test_settings_travel_in_user_config_only(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.change(
+        shards=2,
+        spec={
+            "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
+            "attention": {"minReplicas": 2, "maxReplicas": 3},
+            "serving": {"maxContext": 128, "generationDefaults": "None", "allowedOrigins": ["https://a.b"]},
+        },
+    )
+    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
+    after = plane.run()
+    assert [a["args"] for a in before.applications] == [a["args"] for a in after.applications]
+    assert before.applications[1:] == after.applications[1:]
+    assert user_config(after, "api") == user_config(before, "api") | {
+        "served_name": "other",
+        "max_context": 128,
+        "generation_defaults": "None",
+        "allowed_origins": ["https://a.b"],
+        "api_key_sha256": ["a" * 64],
+        "internal_key_sha256": "i" * 64,
+    }
+    assert user_config(after, "directory") == user_config(before, "directory")
+    scale = next(d["autoscaling_config"] for d in core(after)["deployments"] if d["name"] == "attention")
+    assert (scale["min_replicas"], scale["max_replicas"]) == (2, 3)
+
+
+def test_without_keys_nothing_is_written(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.more = {"keys": None}
+    assert plane.plan().applications is None
+
+
+def test_a_restarted_operator_goes_on_where_the_former_was(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.remembered, plane.more = None, {"term": 8}
+    after = plane.run()
+    assert told(after) == told(before)
+    assert after.target.model_copy(update={"term": 1}) == before.target
+
+
+def test_what_a_foreign_writer_removed_comes_back_as_it_was(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.applications = {}
+    assert plane.plan().applications == before
+
+
+def test_without_memory_applications_on_their_way_out_are_waited_for(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.applications = {CORE: Application(CORE, "DELETING")}
+    assert plane.plan().step is Step.REPLACE
+
+
+def test_without_a_report_everything_stays(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.answers = False
+    plane.change(shards=4)
+    assert plane.run().applications == before
+
+
+def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    shard = f"{CORE}.experts-1"
+    config = plane.applications[shard].config
+    plane.applications[shard] = Application(shard, "DEPLOY_FAILED", config=config)
+    assert shards(plane.plan()) == [0, 1]
+    plane.more = {"failed_seconds": {shard: RETRY_SECONDS}}
+    assert shards(plane.run()) == [0]
+    plane.more = {}
+    assert shards(plane.run()) == [0, 1]
+
+
+@pytest.mark.parametrize(("serving", "kept"), [(True, True), (False, False)])
+def test_a_core_that_failed_to_update_but_serves_is_left(make_plane, serving: bool, kept: bool) -> None:
+    plane = make_plane(shards=1)
+    plane.settle()
+    plane.applications[CORE] = Application(CORE, "DEPLOY_FAILED", config=plane.applications[CORE].config)
+    plane.more = {"failed_seconds": {CORE: RETRY_SECONDS}}
+    plane.answers = serving
+    assert (CORE in {a["name"] for a in plane.plan().applications}) == kept
+
+
+def test_foreign_applications_with_our_name_are_not_taken_for_another_model(make_plane) -> None:
+    plane = make_plane(shards=1)
+    plane.answers = False
+    plane.applications = {CORE: Application(CORE, "RUNNING", config={"name": CORE, "import_path": "shop:app"})}
+    assert plane.plan().step is Step.RUN
+
+
+def test_a_memory_of_another_model_is_not_believed(make_plane) -> None:
+    plane = make_plane(shards=1)
+    plane.settle()
+    memory = plane.remembered
+    assert isinstance(memory, Change)
+    plane.change(shards=1, spec={"model": {"source": {"path": "models/other"}}})
+    plane.applications = {}
+    assert told(plane.plan()) == ([], (), 0)
+
+
+@pytest.mark.parametrize(
+    ("serve_url", "options"),
+    [
+        ("http://127.0.0.1:8000", {"host": "127.0.0.1", "port": 8000}),
+        ("http://localhost:9000/", {"host": "127.0.0.1", "port": 9000}),
+        ("http://[::1]:8000", {"host": "::1", "port": 8000}),
+        ("http://ray-head:8000", None),
+    ],
+)
+def test_serve_is_started_on_loopback_where_it_is_reached_there(make_plane, serve_url: str, options: Any) -> None:
+    runtime = {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": serve_url}}
+    assert serve_http_options(make_plane(spec={"runtime": runtime}).moe) == options
+
+
+LARGEST = FACTS.model_copy(update={"layers": 61, "experts": 512})
+
+
+def test_the_largest_deployment_is_planned(make_plane) -> None:
+    plane = make_plane(shards=512)
+    plane.facts = LARGEST
+    plane.run()
+    plan = plane.plan()
+    placed = decode_placement(plan.target.placement)
+    assert (plan.problem, placed.layers, placed.shards, placed.copies.min()) == (None, 61, 512, 1)
+
+
+@pytest.mark.parametrize(
+    ("layers", "experts", "wishes"),
+    [
+        (200, 1024, {"shards": 1}),
+        (200, 1024, {"shards": 1024}),
+        (61, 512, {"shards": 512, "slotsPerShard": 64}),
+        (61, 512, {"shards": 512, "copies": {"min": 64}}),
+        (1, 32767, {"shards": 1, "slotsPerShard": 1}),
+        (1024, 32767, {"shards": 1024}),
+    ],
+)
+def test_what_is_larger_than_can_be_placed_is_told_before_anything_is_computed(
+    make_plane, layers: int, experts: int, wishes: dict[str, Any]
+) -> None:
+    plane = make_plane(**wishes)
+    plane.facts = FACTS.model_copy(update={"layers": layers, "experts": experts})
+    plane.run()
+    problem = plane.plan().problem
+    assert problem.reason == "PlacementTooLarge"
+    assert f"{layers} MoE layers x " in problem.message
+    assert "at most 200000" in problem.message
+
+
+def test_a_placement_on_ray_that_no_operator_made_is_not_believed(make_plane) -> None:
+    """Whoever may write to Ray could name thousands of shards, or slots, and have the operator keep them."""
+    plane = make_plane()
+    plane.run()
+    plane.run()
+    told = plane.applications[plane.name].config["deployments"][2]["user_config"]
+    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4] + [0] * 2000))
+    assert len(plane.plan().target.shards) == 2
+    told["slots_per_shard"] = 10**9
+    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4]))
+    assert plane.plan().problem.reason == "PlacementTooLarge"

@@ -1,0 +1,144 @@
+"""What shall run, step by step: what the model cannot do, and another model."""
+
+from typing import Any
+
+import pytest
+from moe_facts import FACTS
+from plans import core, told, user_config
+
+from moe_operator.api import Reason
+from moe_operator.backends.serve_rest.state import Application
+from moe_operator.reconcile.plan import Step
+from moe_placement.wire.applications import application_name
+from moe_placement.wire.model import ModelProblem
+
+CORE = application_name("team", "tiny", "u-1")
+ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})
+
+
+@pytest.mark.parametrize(
+    ("experts", "reason", "says"),
+    [
+        ({"shards": 9}, Reason.TOO_MANY_SHARDS, "spec.experts.shards is 9, but the model has 8 experts"),
+        (
+            {"shards": 2, "slotsPerShard": 1, "copies": {"min": 2}},
+            Reason.INSUFFICIENT_SLOTS,
+            "set slotsPerShard to at least 2",
+        ),
+        ({"shards": 2, "slotsPerShard": 20, "copies": {"min": 2}}, None, ""),
+    ],
+)
+def test_what_the_model_cannot_do(make_plane, experts: Any, reason: Reason | None, says: str) -> None:
+    plane = make_plane(**experts)
+    plane.run()
+    plan = plane.run()
+    assert (plan.problem.reason if plan.problem else None) == reason
+    if plan.problem:
+        assert says in plan.problem.message
+        assert told(plan) == ([], (), 0)
+
+
+def test_a_bad_edit_leaves_what_runs(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().applications
+    plane.change(shards=9)
+    assert plane.run().applications == before
+
+
+def test_asleep_and_awake(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=0)
+    plan = plane.run()
+    assert (plan.step, plan.applications) == (Step.SLEEP, ())
+    plane.change(shards=2)
+    assert told(plane.run()) == ([], (), 0)
+    # Revisions never go back, although Ray has forgotten all of them.
+    assert told(plane.run()) == ([0, 1], (4, 4), 2)
+
+
+def test_suspended_nothing_is_written(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=4, spec={"suspend": True})
+    assert (plane.plan().step, plane.plan().applications) == (Step.NOTHING, None)
+
+
+OTHER_MODEL = {"model": {"source": {"path": "models/other"}, "servedName": "other"}}
+
+
+def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, spec=OTHER_MODEL)
+    plane.run()
+    plan = plane.run()
+    assert (plan.step, plan.applications) == (Step.REPLACE, ())
+    plane.applications = {CORE: Application(CORE, "DELETING")}
+    assert plane.run().step is Step.REPLACE
+    plane.applications = {}
+    assert told(plane.run()) == ([], (), 0)
+    assert core(plane.run())["args"]["model"]["path"] == "models/other"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "shards", "reason"),
+    [
+        (None, 2, None),
+        (ModelProblem(reason="PathNotFound", message="no models/other"), 2, Reason.PATH_NOT_FOUND),
+        (ANOTHER_MODEL, 9, Reason.TOO_MANY_SHARDS),
+    ],
+)
+def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candidate, shards: int, reason) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.candidate = candidate
+    plane.change(shards=shards, spec=OTHER_MODEL)
+    for _ in range(3):
+        plan = plane.run()
+    assert (plan.problem.reason if plan.problem else None) == reason
+    assert plan.applications[1:] == before.applications[1:]
+    assert core(plan)["args"] == core(before)["args"]
+    assert user_config(plan, "api") == user_config(before, "api")
+    assert user_config(plan, "directory") == user_config(before, "directory") | {
+        "candidate": user_config(plan, "directory")["candidate"]
+    }
+    assert user_config(plan, "directory")["candidate"]["path"] == "models/other"
+    # Settings that say nothing of a model need not wait: a key may have to be withdrawn.
+    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
+    assert user_config(plane.run(), "api")["api_key_sha256"] == ["a" * 64]
+    plane.more = {}
+    # Mended: the files, or the spec.
+    plane.candidate = ANOTHER_MODEL
+    plane.change(shards=2, spec=OTHER_MODEL)
+    assert plane.run().step is Step.REPLACE
+
+
+def test_a_model_that_is_taken_back_changes_nothing(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run()
+    plane.candidate = ModelProblem(reason="PathNotFound", message="no models/other")
+    plane.change(shards=2, spec=OTHER_MODEL)
+    assert plane.run().applications != before.applications
+    plane.change(shards=2)
+    assert plane.run().applications == before.applications
+
+
+def test_another_model_waits_for_nobody_where_nothing_is_served(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.answers = False
+    plane.change(shards=2, spec=OTHER_MODEL)
+    # A directory that is away for a moment is waited for.
+    plane.more = {"report_failing_seconds": 3.0}
+    assert plane.run().step is Step.RUN
+    plane.more = {"report_failing_seconds": 31.0}
+    assert plane.run().step is Step.REPLACE
+    fresh = make_plane(shards=2)
+    fresh.answers = False
+    fresh.run(), fresh.tell()
+    fresh.change(shards=2, spec=OTHER_MODEL)
+    assert fresh.run().step is Step.REPLACE
