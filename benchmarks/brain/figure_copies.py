@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.brain import parameters as p
 from benchmarks.brain.report import Row
 from moe_placement.baselines import eplb_global
-from moe_placement.simulate import Figures, simulate
-from moe_placement.solve import solve
+from moe_placement.simulation import Figures, simulate
+from moe_placement.solver import solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology, h100_nodes
 from moe_placement.traces import Trace, fitted_trace, generate_trace, load_pair_counts, read_trace, split_by_prompt

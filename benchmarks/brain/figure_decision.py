@@ -11,10 +11,10 @@ from benchmarks.brain import parameters as p
 from benchmarks.brain.report import Row
 from moe_placement import Placement
 from moe_placement.baselines import eplb_global
-from moe_placement.decide import Decision, Policy, decide
+from moe_placement.decision import Decision, Policy, decide
 from moe_placement.expected import figures_on
 from moe_placement.migration import plan_migration
-from moe_placement.solve import Limits, solve
+from moe_placement.solver import Limits, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology, h100_nodes
 from moe_placement.traces import Traffic, generate_trace

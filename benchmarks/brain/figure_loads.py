@@ -8,7 +8,7 @@ from benchmarks.brain import parameters as p
 from benchmarks.brain.loads import even_split, levelled_balance, shaped
 from benchmarks.brain.report import Row
 from moe_placement.baselines import POLICIES
-from moe_placement.solve import Limits, solve
+from moe_placement.solver import Limits, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology, h100_nodes
 

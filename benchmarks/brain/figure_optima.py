@@ -18,9 +18,9 @@ from scipy.sparse import lil_matrix
 
 from benchmarks.brain import parameters as p
 from benchmarks.brain.report import Row
-from moe_placement.solve import families
-from moe_placement.solve.layer import place_layer
-from moe_placement.solve.problem import LayerProblem
+from moe_placement.solver import families
+from moe_placement.solver.layer import place_layer
+from moe_placement.solver.problem import LayerProblem
 from moe_placement.topology import Topology
 
 STORED = Path(__file__).with_name("optima.json")

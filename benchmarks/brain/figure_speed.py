@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.brain import parameters as p
 from benchmarks.brain.loads import shaped
 from benchmarks.brain.report import Row
-from moe_placement.solve import Limits, Plan, solve
+from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import h100_nodes
 from moe_placement.traces import generate_trace

@@ -2,9 +2,12 @@
 
 Pure NumPy and SciPy: no Kubernetes, no torch, no I/O but the command line's. Called by ``moe_operator`` to plan and by
 ``moe_serving`` to route; useful alone to anybody who serves a Mixture-of-Experts model.
+
+Modules and packages bear nouns (``solver``, ``decision``), functions verbs (``solve``, ``decide``): a function exported
+here under a module's name would hide that module.
 """
 
-from moe_placement.decide import Decision, Policy, decide
+from moe_placement.decision import Decision, Policy, decide
 from moe_placement.errors import (
     InfeasiblePlacementError,
     InvalidPlacementError,
@@ -15,15 +18,15 @@ from moe_placement.errors import (
     MismatchError,
     PlacementError,
 )
-from moe_placement.explain import explain
+from moe_placement.explanation import explain
 from moe_placement.initial import balanced_placement
 from moe_placement.migration import plan_migration
 from moe_placement.placement import Placement
-from moe_placement.simulate import Figures, simulate
-from moe_placement.solve import Limits, Plan, solve
+from moe_placement.simulation import Figures, simulate
+from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Costs, Topology, h100_nodes, one_host
-from moe_placement.verify import Observed, verify
+from moe_placement.verification import Observed, verify
 
 __all__ = [
     "Costs",

@@ -9,7 +9,7 @@ from moe_placement.cost import LayerTraffic
 from moe_placement.dispatch import check_same_shards, copies_of
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
-from moe_placement.simulate import Figures, figures_of, judge, summarise
+from moe_placement.simulation import Figures, figures_of, judge, summarise
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 
@@ -45,7 +45,7 @@ def check_same_model(statistics: RoutingStatistics, placement: Placement) -> Non
 
 def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topology: Topology, top_k: int) -> Figures:
     """One layer from its loads ``[experts]``: least-loaded dispatch in the fluid limit; visits are not known (0)."""
-    from moe_placement.solve.shard_kernel import level  # noqa: PLC0415 - Numba is loaded only where it is needed
+    from moe_placement.solver.shard_kernel import level  # noqa: PLC0415 - Numba is loaded only where it is needed
 
     part, filled = np.zeros(held.shape), np.zeros(topology.shards)
     usable = np.where(topology.share > 0, topology.share, 1e-12)

@@ -25,10 +25,10 @@ from moe_placement import (
     solve,
     verify,
 )
-from moe_placement.decide import Decision
+from moe_placement.decision import Decision
 from moe_placement.drift import DriftDetector
 from moe_placement.heatmap import draw
-from moe_placement.solve import Plan
+from moe_placement.solver import Plan
 
 TOPOLOGY = h100_nodes(2, 2, 9)
 ACCEPTED = Decision(True, 0.1, 1.0, 0.1, 0.0, ("",))

@@ -5,9 +5,9 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from moe_placement.solve import families
-from moe_placement.solve.layer import place_layer
-from moe_placement.solve.problem import LayerProblem
+from moe_placement.solver import families
+from moe_placement.solver.layer import place_layer
+from moe_placement.solver.problem import LayerProblem
 from moe_placement.topology import Topology
 
 

@@ -24,8 +24,8 @@ from moe_placement import (
     solve,
 )
 from moe_placement.baselines import eplb_global
-from moe_placement.solve import solver
-from moe_placement.solve.shard_kernel import level
+from moe_placement.solver import solver
+from moe_placement.solver.shard_kernel import level
 from moe_placement.traces import Traffic, generate_trace, split_by_prompt
 
 STRUCTURED = Traffic(tokens=4096, layers=2, experts=32, top_k=4, communities=4, affinity=2.0)

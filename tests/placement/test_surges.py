@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moe_placement.solve.settle_kernel import settle
+from moe_placement.solver.settle_kernel import settle
 
 
 def covariance(experts: int, *groups: list[int]) -> np.ndarray:

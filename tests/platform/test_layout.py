@@ -69,7 +69,7 @@ def test_what_is_imported_is_declared(package: str, extras: list[str]) -> None:
 
 def test_the_brain_takes_optional_packages_only_lazily() -> None:
     code = (
-        "import sys, moe_placement.solve, moe_placement.wire.codec; print(*{'numba', 'matplotlib'} & set(sys.modules))"
+        "import sys, moe_placement.solver, moe_placement.wire.codec; print(*{'numba', 'matplotlib'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 

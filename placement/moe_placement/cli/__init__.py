@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moe_placement.cli.commands import COMMANDS
+from moe_placement.cli.messages import say
 from moe_placement.cli.options import parser
-from moe_placement.cli.say import say
 from moe_placement.errors import PlacementError
 
 

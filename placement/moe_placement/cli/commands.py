@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from moe_placement.baselines import POLICIES
+from moe_placement.cli.messages import warn
 from moe_placement.cli.options import check_way, limits, named_by_flag, sizes, topology, topology_of
 from moe_placement.cli.outputs import check_outputs, write_all
-from moe_placement.cli.say import warn
 from moe_placement.cli.sizes import check_plan, check_replay
 from moe_placement.engines import write_sglang_location
 from moe_placement.errors import InvalidPlacementError, InvalidTraceError, MismatchError, PlacementError
-from moe_placement.explain import explain
+from moe_placement.explanation import explain
 from moe_placement.heatmap import draw
 from moe_placement.migration import plan_migration
 from moe_placement.placement import Placement
-from moe_placement.simulate import Figures, simulate
-from moe_placement.solve import Limits, Plan, solve
+from moe_placement.simulation import Figures, simulate
+from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 from moe_placement.traces import Trace, read_trace, split_by_prompt

@@ -16,7 +16,7 @@ from typing import Any
 from moe_placement.checks import whole
 from moe_placement.errors import InvalidTopologyError, MismatchError, PlacementError
 from moe_placement.placement import Placement
-from moe_placement.solve import Limits
+from moe_placement.solver import Limits
 from moe_placement.topology import Costs, Topology, h100_nodes, one_host
 
 LIMITS = {

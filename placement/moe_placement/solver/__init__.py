@@ -6,8 +6,8 @@
 - ``*_kernel``, ``families``: the inner loops and the cost table they look up (compiled where Numba is installed).
 """
 
-from moe_placement.solve.limits import Limits
-from moe_placement.solve.plan import Plan
-from moe_placement.solve.solver import solve
+from moe_placement.solver.limits import Limits
+from moe_placement.solver.plan import Plan
+from moe_placement.solver.solver import solve
 
 __all__ = ["Limits", "Plan", "solve"]

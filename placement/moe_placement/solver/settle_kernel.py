@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from moe_placement.compiled import compiled
-from moe_placement.solve.shard_kernel import Bools, Floats, power
+from moe_placement.solver.shard_kernel import Bools, Floats, power
 
 LOAD, RELIEF, SQUARE = 0, 1, 2
 

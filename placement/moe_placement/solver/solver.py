@@ -16,11 +16,11 @@ from moe_placement.errors import InfeasiblePlacementError, MismatchError
 from moe_placement.expected import expected_figures
 from moe_placement.initial import balanced_placement
 from moe_placement.placement import EMPTY, Placement
-from moe_placement.simulate import Figures, judge, summarise
-from moe_placement.solve.limits import Limits
-from moe_placement.solve.nodes import copies_by_node, spread_over_nodes
-from moe_placement.solve.plan import Plan, _like
-from moe_placement.solve.problem import UNLIMITED, LayerProblem
+from moe_placement.simulation import Figures, judge, summarise
+from moe_placement.solver.limits import Limits
+from moe_placement.solver.nodes import copies_by_node, spread_over_nodes
+from moe_placement.solver.plan import Plan, _like
+from moe_placement.solver.problem import UNLIMITED, LayerProblem
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology, h100_nodes
 
@@ -142,7 +142,7 @@ class _Job:
 
     def run(self, layer: int) -> _Result:
         """The best of: what is, and what the search finds, if its turn comes in time."""
-        from moe_placement.solve.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
+        from moe_placement.solver.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
 
         base = None if self.fallback is None else self.fallback[layer]
         before = None if base is None else self._judge(layer, base)
@@ -182,7 +182,7 @@ class _Job:
 
     def _by_load(self, layer: int) -> Bools:
         """A layer that keeps the hard limits whatever they are, balanced as far as loads alone can tell; at once."""
-        from moe_placement.solve.fill_kernel import fill, replicate  # noqa: PLC0415 - Numba is loaded only to solve
+        from moe_placement.solver.fill_kernel import fill, replicate  # noqa: PLC0415 - Numba is loaded only to solve
 
         load, slots = self.load[layer], self.topology.slots
         held = np.zeros((len(load), len(slots)), dtype=bool)
@@ -195,7 +195,7 @@ class _Job:
 
     def _completed(self, held: Bools, layer: int) -> Bools:
         """With copies of experts that a split found no room for, where there is any."""
-        from moe_placement.solve.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
+        from moe_placement.solver.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
 
         need = np.full(len(held), self.limits.min_copies, dtype=np.int64)
         if (held.sum(axis=1) < need).any():
@@ -234,7 +234,7 @@ def _repaired(before: Bools, topology: Topology, min_copies: int, load: Floats, 
     """The current placement with as few repairs as the hard limits need: copies on live shards, in their slots; and as
     far as ``allowed`` new copies go, on nodes of their own.
     """
-    from moe_placement.solve.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
+    from moe_placement.solver.fill_kernel import fill  # noqa: PLC0415 - Numba is loaded only to solve
 
     held = before.copy()
     held[:, :, topology.slots == 0] = False

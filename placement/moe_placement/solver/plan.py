@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.placement import Placement
-from moe_placement.simulate import Figures
+from moe_placement.simulation import Figures
 from moe_placement.topology import Topology
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
-from moe_placement.solve.price_kernel import popcount
+from moe_placement.solver.price_kernel import popcount
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

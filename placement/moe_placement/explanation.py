@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moe_placement.expected import check_same_model
 from moe_placement.migration import Migration
-from moe_placement.solve.plan import Plan
+from moe_placement.solver.plan import Plan
 from moe_placement.statistics import RoutingStatistics
 
 _MOVES = 5

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from moe_placement.compiled import compiled, interpreter_is_late
-from moe_placement.solve.moves_kernel import (
+from moe_placement.solver.moves_kernel import (
     EXACT,
     TOP,
     changes,
@@ -27,7 +27,7 @@ from moe_placement.solve.moves_kernel import (
     strained,
     wishes,
 )
-from moe_placement.solve.price_kernel import Floats, Ints, Smalls, give_mask, interaction, popcount, price_alternatives
+from moe_placement.solver.price_kernel import Floats, Ints, Smalls, give_mask, interaction, popcount, price_alternatives
 
 YIELD = 0.5
 """Part of a replicated expert's load that its other copies are counted on to take when this part's load surges."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve import families, price_kernel, split_kernel
-from moe_placement.solve.problem import UNLIMITED, LayerProblem
+from moe_placement.solver import families, price_kernel, split_kernel
+from moe_placement.solver.problem import UNLIMITED, LayerProblem
 from moe_placement.topology import Topology
 
 Ints = NDArray[np.int64]

@@ -19,8 +19,8 @@ from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError, Mis
 from moe_placement.expected import expected_figures, figures_on
 from moe_placement.migration import Migration
 from moe_placement.placement import Placement
-from moe_placement.simulate import simulate
-from moe_placement.solve.plan import Plan
+from moe_placement.simulation import simulate
+from moe_placement.solver.plan import Plan
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 

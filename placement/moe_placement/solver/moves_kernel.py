@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from moe_placement.compiled import compiled
-from moe_placement.solve.price_kernel import Floats, Ints, popcount
+from moe_placement.solver.price_kernel import Floats, Ints, popcount
 
 TOP = 8
 """Moves remembered per direction."""

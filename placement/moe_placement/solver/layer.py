@@ -13,10 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solve import families, part_kernel, region_kernel, seed_kernel, settle_kernel, shard_kernel
-from moe_placement.solve.problem import UNLIMITED, LayerProblem
-from moe_placement.solve.search import SMALL, Search
-from moe_placement.solve.split_kernel import YIELD
+from moe_placement.solver import families, part_kernel, region_kernel, seed_kernel, settle_kernel, shard_kernel
+from moe_placement.solver.problem import UNLIMITED, LayerProblem
+from moe_placement.solver.search import SMALL, Search
+from moe_placement.solver.split_kernel import YIELD
 from moe_placement.topology import Topology
 
 Ints = NDArray[np.int64]

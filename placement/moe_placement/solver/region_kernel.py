@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
-from moe_placement.solve.fill_kernel import fill, replicate
-from moe_placement.solve.part_kernel import shares_of_part
-from moe_placement.solve.problem import UNLIMITED
-from moe_placement.solve.shard_kernel import even_out
+from moe_placement.solver.fill_kernel import fill, replicate
+from moe_placement.solver.part_kernel import shares_of_part
+from moe_placement.solver.problem import UNLIMITED
+from moe_placement.solver.shard_kernel import even_out
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
