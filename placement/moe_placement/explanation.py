@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from moe_placement.expected import check_same_model
 from moe_placement.migration import Migration
+from moe_placement.ranges import as_ranges
 from moe_placement.solver.plan import Plan
 from moe_placement.statistics import RoutingStatistics
 
@@ -42,7 +43,7 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     """
     check_same_model(statistics, plan.placement)
     after = plan.after
-    cut = "" if plan.complete else " The time limit was reached first: a longer search may find better."
+    cut = _left_out(plan)
     if plan.before is None:
         text = (
             f"A first placement of {plan.placement.experts} experts x {plan.placement.layers} layers on "
@@ -74,6 +75,15 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
             f"{migration.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
         )
     return Explanation("; ".join(parts) + "." + cut, _largest_moves(plan, statistics))
+
+
+def _left_out(plan: Plan) -> str:
+    if plan.complete:
+        return ""
+    return (
+        f" The time limit was reached first: the search of {len(plan.left_out)} of {plan.placement.layers} layers "
+        f"({as_ranges(plan.left_out)}) was cut short or not begun, and a longer one may find better."
+    )
 
 
 def _figures(plan: Plan) -> str:

@@ -1,5 +1,6 @@
 """Decision, verification, drift and explanation: what is accepted, what not, and that the reason is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,11 +214,21 @@ def test_an_explanation_has_figures_and_the_largest_moves() -> None:
     assert "A first placement" in explain(solve(seen, TOPOLOGY), seen).text
 
 
+def test_an_explanation_names_the_layers_that_a_time_limit_left_out() -> None:
+    seen = RoutingStatistics.of_loads(np.ones((6, 32)), 2)
+    plan = solve(seen, TOPOLOGY, limits=Limits(time_limit=1e-9))
+    assert "the search of 6 of 6 layers (0-5) was cut short or not begun" in explain(plan, seen).text
+    some = replace(plan, left_out=(0, 1, 2, 4))
+    assert not some.complete
+    assert "the search of 4 of 6 layers (0-2, 4) was" in explain(some, seen).text
+    assert "time limit" not in explain(replace(plan, left_out=()), seen).text
+
+
 def reason_of(current: list[int], new: list[int], load: list[float], topology: Topology) -> str:
     """The reason of the only move."""
     placements = [Placement.of([row], topology.shard_slots, len(load)) for row in (current, new)]
     figures = simulate(np.zeros((0, 1, 1), dtype=int), placements[1], topology)
-    plan = Plan(placements[1], placements[0], topology, placements[0], figures, figures, complete=True, seconds=0.0)
+    plan = Plan(placements[1], placements[0], topology, placements[0], figures, figures, left_out=(), seconds=0.0)
     (move,) = explain(plan, RoutingStatistics.of_loads([load])).moves
     return move.reason
 
@@ -234,7 +245,7 @@ def test_a_move_is_given_the_reason_that_holds() -> None:
     new = Placement.of([[0, 1, 3, 2, -1]], drained.shard_slots, 4)
     figures = simulate(np.zeros((0, 1, 1), dtype=int), new, drained)
     for topology, target in ((drained, new), (Topology((0, 0), (3, 2)), Placement.of(new.slots, [3, 2], 4))):
-        plan = Plan(target, current, topology, target, figures, figures, complete=True, seconds=0.0)
+        plan = Plan(target, current, topology, target, figures, figures, left_out=(), seconds=0.0)
         (move,) = explain(plan, RoutingStatistics.of_loads([[1, 1, 1, 1]])).moves
         assert move.reason == "the shard it leaves has no slots any more"
 

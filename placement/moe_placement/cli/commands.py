@@ -19,6 +19,7 @@ from moe_placement.explanation import explain
 from moe_placement.heatmap import draw
 from moe_placement.migration import plan_migration
 from moe_placement.placement import Placement
+from moe_placement.ranges import as_ranges
 from moe_placement.simulation import Figures, simulate
 from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
@@ -109,7 +110,10 @@ def _solve(statistics: RoutingStatistics, cluster: Topology, current: Placement 
     with named_by_flag():
         plan = solve(statistics, cluster, current, within)
     if not plan.complete:
-        warn(f"--time-limit {within.time_limit:g} s was over before all layers were searched: give more seconds")
+        warn(
+            f"--time-limit {within.time_limit:g} s was over before layers {as_ranges(plan.left_out)} were searched to "
+            "the end: give more seconds"
+        )
     return plan
 
 

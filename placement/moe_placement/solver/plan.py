@@ -24,7 +24,7 @@ class Plan:
             force, mostly ``current`` itself; None without a current placement.
         before: predicted figures of ``baseline`` on the statistics' samples; None without a current placement.
         after: the same of ``placement``.
-        complete: whether all searches were done before the time limit.
+        left_out: layers whose search the time limit cut short or did not reach; they keep the best found until then.
         seconds: that solving took.
     """
 
@@ -34,8 +34,13 @@ class Plan:
     baseline: Placement | None
     before: Figures | None
     after: Figures
-    complete: bool
+    left_out: tuple[int, ...]
     seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether all searches were done before the time limit."""
+        return not self.left_out
 
     @property
     def moved(self) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ def _solve(statistics: RoutingStatistics, topology: Topology, current: Placement
     return Plan(
         _written(held, topology, current), current, topology, baseline, before,
         summarise(result.after for result in results),
-        all(result.reached for result in results), time.monotonic() - started,
+        tuple(layer for layer, result in enumerate(results) if not result.reached), time.monotonic() - started,
     )  # fmt: skip
 
 
