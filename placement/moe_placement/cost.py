@@ -67,7 +67,7 @@ def network_seconds(traffic: LayerTraffic, topology: Topology, vector_bytes: flo
     """
     costs = topology.costs
     scale = costs.tokens_per_step / traffic.tokens if traffic.tokens else 0.0
-    nics = np.bincount(topology.node_index, minlength=topology.nodes)
+    nics = np.maximum(np.bincount(topology.node_index[topology.alive], minlength=topology.nodes), 1)
     busiest_nic = max((traffic.node_in / nics).max(), (traffic.node_out / nics).max())
     seconds = max(busiest_nic / costs.network_bandwidth, traffic.visits.max(initial=0) / costs.link_bandwidth)
     return float(costs.latency + scale * vector_bytes * seconds)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.checks import real, whole
+from moe_placement.dispatch import live_copies
 from moe_placement.errors import InvalidPolicyError, InvalidStatisticsError, MismatchError
 from moe_placement.expected import expected_figures, figures_on
 from moe_placement.migration import Migration
@@ -197,8 +198,8 @@ def _noise(
 
 def _load_gain(load: NDArray[np.float64], current: Placement, new: Placement, topology: Topology, top_k: int) -> float:
     gains = [
-        expected_figures(load[layer], current.held[layer], topology, top_k).seconds
-        - expected_figures(load[layer], new.held[layer], topology, top_k).seconds
+        expected_figures(load[layer], live_copies(current, topology, layer), topology, top_k).seconds
+        - expected_figures(load[layer], live_copies(new, topology, layer), topology, top_k).seconds
         for layer in range(current.layers)
     ]
     return float(np.mean(gains))

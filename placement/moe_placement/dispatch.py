@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from moe_placement.checks import whole
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
+from moe_placement.ranges import as_ranges
 from moe_placement.topology import Topology
 
 _CHUNK = 1024
@@ -64,14 +65,29 @@ class LayerCopies:
 
 
 def layer_copies(placement: Placement, topology: Topology, layer: int) -> LayerCopies:
-    """The copies of one layer, ready for ``choose_copies``.
+    """The copies of one layer that are not on dead shards, ready for ``choose_copies``.
 
     Raises:
-        MismatchError: no such layer, or a topology of another number of shards.
+        MismatchError: no such layer, a topology of another number of shards, or an expert on dead shards only.
     """
     whole(MismatchError, "layer", layer, most=placement.layers - 1)
+    return copies_of(live_copies(placement, topology, layer), topology)
+
+
+def live_copies(placement: Placement, topology: Topology, layer: int) -> NDArray[np.bool_]:
+    """bool ``[experts, shards]``: the copies of one layer that are not on dead shards.
+
+    Raises:
+        MismatchError: a topology of another number of shards, or an expert on dead shards only.
+    """
     check_same_shards(placement, topology)
-    return copies_of(placement.held[layer], topology)
+    held = topology.readable(placement.held[layer])
+    if topology.dead and not (served := held.any(axis=1)).all():
+        raise MismatchError(
+            f"layer {layer}: expert {int(served.argmin())} is on dead shards only ({int((~served).sum())} such experts "
+            f"in the layer; dead are {as_ranges(topology.dead)}): nothing serves them until they are made elsewhere"
+        )
+    return held
 
 
 def check_same_shards(placement: Placement, topology: Topology) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.cost import LayerTraffic
-from moe_placement.dispatch import check_same_shards, copies_of
+from moe_placement.dispatch import copies_of, live_copies
 from moe_placement.errors import MismatchError
 from moe_placement.placement import Placement
 from moe_placement.simulation import Figures, figures_of, judge, summarise
@@ -18,11 +18,12 @@ def figures_on(statistics: RoutingStatistics, placement: Placement, topology: To
     """Figures on the sampled sets, or on the loads where there is no sample.
 
     Raises:
-        MismatchError: statistics of another model than the placement's, or a topology with other shards.
+        MismatchError: statistics of another model than the placement's, a topology with other shards, or an expert on
+            dead shards only.
     """
     check_same_model(statistics, placement)
-    check_same_shards(placement, topology)
-    ids, held = statistics.sample.ids, placement.held
+    held = [live_copies(placement, topology, layer) for layer in range(placement.layers)]
+    ids = statistics.sample.ids
     experts, top_k = statistics.shape.experts, statistics.shape.top_k
     if len(ids):
         return summarise(

@@ -45,15 +45,18 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     after = plan.after
     cut = _left_out(plan)
     if plan.before is None:
+        dead = f" ({as_ranges(plan.topology.dead)} dead)" if plan.topology.dead else ""
         text = (
             f"A first placement of {plan.placement.experts} experts x {plan.placement.layers} layers on "
-            f"{plan.placement.shards} shards: {_figures(plan)}."
+            f"{plan.placement.shards} shards{dead}: {_figures(plan)}."
         )
         return Explanation(text + cut, ())
     if plan.moved_slots == 0:
         why = "Nothing to move: no placement within the limits was found to be better"
         if plan.repairs:
             why = f"No copy has to be made: {plan.due}"
+        if migration is not None and migration.losses.text:
+            why += f"; {migration.losses.text}"
         return Explanation(f"{why}; {_figures(plan)}.{cut}", ())
     before = plan.before
     parts = [
@@ -70,10 +73,7 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     if plan.topology.nodes > 1:
         parts[-1] += f", over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
     if migration is not None:
-        parts.append(
-            f"the move takes {len(migration.rounds)} rounds and about {migration.seconds:.3g} s, "
-            f"{migration.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
-        )
+        parts.append(migration.text)
     return Explanation("; ".join(parts) + "." + cut, _largest_moves(plan, statistics))
 
 
@@ -112,6 +112,11 @@ def _reason(plan: Plan, statistics: RoutingStatistics, layer: int, expert: int, 
     """Another copy for a hot expert, a shard that must go, partners it joins, or load it takes from where it was."""
     held = plan.placement.held[layer]
     old = _before(plan, layer)
+    lost = [shard for shard in plan.topology.dead if old[expert, shard]]
+    if lost and not plan.topology.readable(old[:, : plan.topology.shards])[expert].any():
+        return f"only dead shards held it ({as_ranges(lost)}): it is read from the checkpoint"
+    if lost:
+        return f"its copies on dead shards ({as_ranges(lost)}) are lost"
     partners = statistics.pairs[layer, expert].astype(np.float64)
     partners[expert] = 0.0
     total = max(float(partners.sum()), 1e-300)

@@ -44,12 +44,13 @@ class Figures:
 
 
 def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figures:
-    """Replay expert sets ``[tokens, layers, k]``; token i starts on shard i mod shards. No token visits no shard, and
-    what has no load is balanced.
+    """Replay expert sets ``[tokens, layers, k]``; tokens start on the shards that are not dead in turn. No token visits
+    no shard, and what has no load is balanced. Copies on dead shards serve nobody.
 
     Raises:
         InvalidTraceError: wrong shape, ids out of range, or an expert twice in one set.
-        MismatchError: the trace, the placement and the topology are not of one model and cluster.
+        MismatchError: the trace, the placement and the topology are not of one model and cluster, or an expert is on
+            dead shards only.
     """
     instance(MismatchError, "placement", placement, Placement)
     instance(MismatchError, "topology", topology, Topology)
@@ -89,7 +90,7 @@ def replay(
     """Dispatch ids ``[tokens, k]``: (traffic, shards visited per token, remote nodes visited per token)."""
     tokens, shards, nodes = len(ids), topology.shards, topology.nodes
     rows = np.arange(tokens)
-    home = rows % shards if topology.resident_tokens else None
+    home = topology.alive[rows % len(topology.alive)] if topology.resident_tokens else None
     chosen = choose_copies(ids, copies, home)
     flat = np.asarray(ids, dtype=np.int64) * (shards + 1) + chosen
     served = np.bincount(flat[np.asarray(ids) >= 0], minlength=experts * (shards + 1))

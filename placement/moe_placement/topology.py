@@ -65,12 +65,16 @@ class Topology:
 
     Attributes:
         node_of_shard: node of each shard; nodes are numbered 0 .. n - 1 without gaps.
-        shard_slots: slots per layer of each shard; 0 for one that must end empty (draining, dead).
+        shard_slots: slots per layer of each shard; 0 for one that must end empty (draining): what it holds can be read
+            until it is elsewhere.
         shard_speed: relative speed of each shard, 1e-6 .. 1e6; empty means all 1. Loads are balanced in proportion.
         resident_tokens: whether tokens start on the shards themselves (data-parallel attention beside the experts), so
             that a visit to a token's own shard or node costs no network; False where attention is elsewhere.
         spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
         costs: speeds and sizes.
+        dead: shards that hold nothing that can be read, whatever a placement says: their copies are lost, and they
+            have no slots, whatever ``shard_slots`` said. One that came back empty is named here until what it held is
+            made anew, and after that no more.
     """
 
     node_of_shard: tuple[int, ...]
@@ -79,6 +83,7 @@ class Topology:
     resident_tokens: bool = True
     spare_slots: int = 1
     costs: Costs = field(default_factory=Costs)
+    dead: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         error = InvalidTopologyError
@@ -89,6 +94,7 @@ class Topology:
             "shard_slots": wholes(error, "shard_slots", self.shard_slots),
             "shard_speed": speeds or (1.0,) * len(nodes),
             "spare_slots": whole(error, "spare_slots", self.spare_slots),
+            "dead": tuple(sorted(set(wholes(error, "dead", self.dead, most=len(nodes) - 1)))),
         }
         for name, value in fields_.items():
             object.__setattr__(self, name, value)
@@ -103,6 +109,10 @@ class Topology:
             raise error(f"node_of_shard must number nodes 0 .. n - 1 without gaps, got {sorted(numbers)}")
         if sum(self.shard_slots) == 0:
             raise error(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
+        alive = tuple(0 if shard in self.dead else slots for shard, slots in enumerate(self.shard_slots))
+        object.__setattr__(self, "shard_slots", alive)
+        if sum(alive) == 0:
+            raise error(f"no capacity: all shards with slots are dead, dead is {self.dead}")
 
     @property
     def shards(self) -> int:
@@ -127,6 +137,19 @@ class Topology:
         """float64 ``[shards]``: the part of all load that each shard should carry; 0 without slots."""
         speed = np.where(self.slots > 0, np.asarray(self.shard_speed), 0.0)
         return np.asarray(speed / speed.sum(), dtype=np.float64)
+
+    @cached_property
+    def alive(self) -> NDArray[np.int64]:
+        """int64 ``[alive]``: the shards that are not dead, in ascending order."""
+        return np.setdiff1d(np.arange(self.shards), np.asarray(self.dead, dtype=np.int64))
+
+    def readable(self, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``held``, bool ``[..., shards]``, without the copies of dead shards; the same array where none is dead."""
+        if not self.dead:
+            return held
+        left = held.copy()
+        left[..., list(self.dead)] = False
+        return left
 
     def per_node(self, of_shard: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 ``[nodes]``: the sum over each node's shards of ``[shards]``."""

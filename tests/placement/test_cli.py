@@ -67,6 +67,23 @@ def test_plan_improve_and_simulate(trace: str, tmp_path: Path, capsys: pytest.Ca
     assert "second" in capsys.readouterr().out
 
 
+def test_dead_shards_are_named_and_take_nothing(trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, after = str(tmp_path / "first"), str(tmp_path / "after")
+    roomy = ["--nodes", "2", "--shards", "2", "--slots", "8"]
+    assert main(["plan", trace, *roomy, "--min-copies", "2", "--out", first]) == 0
+    assert main(["plan", trace, *roomy, "--current", first, "--dead", "1", "--out", after]) == 0
+    out = capsys.readouterr().out
+    held, left = (codec.decode_placement(Path(name).read_text().strip()).held for name in (first, after))
+    assert f"shard 1 is dead: {held[:, :, 1].sum()} copies are lost" in out
+    assert not left[:, :, 1].any()
+    assert main(["simulate", trace, first, "--nodes", "2", "--dead", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"dead: shards 1; {held[:, :, 1].sum()} copies there are lost")
+    assert main(["plan", trace, *roomy, "--dead", "1,3", "--time-limit", "1e-9"]) == 0
+    assert "on 4 shards (1, 3 dead)" in capsys.readouterr().out
+    assert main(["compare", trace, *roomy, "--dead", "3"]) == 0
+    assert capsys.readouterr().out.startswith("dead: shards 3; nothing is placed there")
+
+
 def test_compare_shows_all_contestants(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", trace, *CLUSTER]) == 0
     out = capsys.readouterr().out
@@ -101,6 +118,10 @@ def test_compare_shows_all_contestants(trace: str, capsys: pytest.CaptureFixture
             "100000000 shards are more than",
         ),
         (["compare", "{trace}", "--nodes", "100", "--shards", "100", "--slots", "500"], "shards x 500 slots are more"),
+        ([*PLAN, "--dead", "4"], "--dead is 4; it must be a whole number from 0 to 3"),
+        ([*PLAN, "--dead", "one"], "--dead is 'one': 'one' is neither a number nor a range"),
+        ([*PLAN, "--dead", "0-3"], "no capacity: all shards with slots are dead"),
+        ([*SIMULATE, "{files}/placement", "--nodes", "2", "--dead", "0-2"], "is on dead shards only ("),
         # files that are not what they are called
         (["plan", "{files}/flipped.npz", *CLUSTER], "flipped.npz: "),
         (["plan", "{files}/single.npz", *CLUSTER], "single.npz: "),

@@ -1,5 +1,6 @@
 """Migration: every state serves every expert, buffers are never exceeded, and losing a shard loses no expert."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -15,7 +16,7 @@ from moe_placement import (
     balanced_placement,
     plan_migration,
 )
-from moe_placement.migration import CHECKPOINT, Copy, Free, Round
+from moe_placement.migration import CHECKPOINT, Copy, Free, Losses, Round
 
 
 def shuffled(layers: int, experts: int, slots: list[int], copies: int, seed: int) -> Placement:
@@ -53,6 +54,96 @@ def test_what_nobody_holds_comes_from_the_checkpoint() -> None:
     assert migration.complete
     migration = plan_migration(current, target, Topology((0, 0, 0), (1, 1, 1)))
     assert all(copy.source != CHECKPOINT for step in migration.rounds for copy in step.copies)
+
+
+def test_a_dead_shard_is_no_source() -> None:
+    current = Placement.of([[0, 1, 0, 2, 3, -1]], [2, 2, 2], 4)
+    target = Placement.of([[0, 1, 2, 3]], [0, 2, 2], 4)
+    draining = Topology((0, 0, 1), (0, 2, 2))
+    dead = replace(draining, dead=(0,))
+    made = {copy for step in plan_migration(current, target, draining).rounds for copy in step.copies}
+    assert made == {Copy(0, 1, 0, 1), Copy(0, 2, 1, 2)}
+    migration = plan_migration(current, target, dead)
+    assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 1), Copy(0, 2, 1, 2)), (Free(0, 2, 1),)),)
+    assert migration.losses == Losses((0,), 2, 1)
+    assert migration.bytes_out[0] == 0
+    assert migration.text.startswith(
+        "shard 0 is dead: 2 copies are lost, and 1 experts have no other: nothing serves them until they are read "
+        "again; the move takes 1 rounds"
+    )
+    assert "1 of its 2 copies are read from the checkpoint" in migration.text
+    assert "dead" not in plan_migration(current, target, draining).text
+    for state in migration.states(current.held):
+        assert not state[:, :, 0].any()
+
+
+def test_lost_copies_do_not_count_as_live() -> None:
+    """Expert 0 has copies on both; one is lost, so that the other must stay until a new one is made."""
+    current = Placement.of([[0, 0, -1]], [1, 1, 1], 1)
+    target = Placement.of([[0]], [0, 0, 1], 1)
+    topology = Topology((0, 0, 0), (0, 0, 1), dead=(0,))
+    migration = plan_migration(current, target, topology)
+    assert migration.rounds == (Round((Copy(0, 0, 1, 2),), (Free(0, 0, 1),)),)
+
+
+def test_shards_that_the_topology_has_no_more_are_dead() -> None:
+    migration = plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[0, 1]], [2], 2), Topology((0,), (2,)))
+    assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 0),), ()),)
+    assert migration.losses == Losses((1,), 1, 1)
+
+
+def test_nothing_is_copied_to_a_dead_shard() -> None:
+    placement = balanced_placement(1, 4, [2, 2])
+    with pytest.raises(InfeasiblePlacementError, match=r"2 copies on dead shards \(dead is \(1,\)\)"):
+        plan_migration(placement, placement, Topology((0, 0), (4, 2), dead=(1,)))
+
+
+@pytest.mark.parametrize("gains", [None, [9.0, 1.0]])
+def test_what_nothing_serves_is_copied_first(gains: list[float] | None) -> None:
+    """Within a budget and against all gains; layer 0 gains most, and layer 1 has lost experts 2 and 3."""
+    current = Placement.of([[0, 1, 2, 3, -1, -1], [0, 1, -1, -1, 2, 3]], [2, 2, 2], 4)
+    target = Placement.of([[2, 3, 0, 1], [0, 2, 1, 3]], [2, 2, 0], 4)
+    topology = Topology((0, 0, 0), (2, 2, 2), dead=(2,))
+    for budget in (2, None):
+        migration = plan_migration(
+            current, target, topology, max_copies=budget, gains=None if gains is None else np.array(gains)
+        )
+        made = [copy for step in migration.rounds for copy in step.copies]
+        assert {(copy.layer, copy.expert, copy.source) for copy in made[:2]} == {(1, 2, CHECKPOINT), (1, 3, CHECKPOINT)}
+        assert migration.complete == (budget is None)
+
+
+@given(st.integers(3, 7), st.integers(2, 16), st.integers(1, 2), st.integers(1, 2), st.integers(0, 2**31))
+@settings(max_examples=60)
+def test_from_whatever_dead_shards_leave(shards: int, experts: int, layers: int, copies: int, seed: int) -> None:
+    """No dead source, nothing that is served ever unserved, within the buffers, and whole at the end."""
+    random = np.random.default_rng(seed)
+    dead = random.choice(shards, random.integers(1, shards - 1), replace=False).tolist()
+    copies = min(copies, shards - len(dead))
+    slots = [-(-experts * copies // (shards - len(dead)))] * shards
+    alive = [0 if shard in dead else room for shard, room in enumerate(slots)]
+    current = shuffled(layers, experts, slots, copies, seed)
+    target = shuffled(layers, experts, alive, copies, seed + 1)
+    topology = Topology(tuple(shard % 2 for shard in range(shards)), tuple(slots), dead=dead)
+    migration = plan_migration(current, target, topology)
+    live = topology.readable(current.held)
+    served = live.any(axis=2)
+    least = np.minimum(live.sum(axis=2), target.held.sum(axis=2))
+    assert migration.losses.unserved == (~served).sum()
+    for step in migration.rounds:
+        for copy in step.copies:
+            assert copy.source not in dead
+            assert (copy.source == CHECKPOINT) == (not live[copy.layer, copy.expert].any())
+            assert copy.source == CHECKPOINT or live[copy.layer, copy.expert, copy.source]
+        for copy in step.copies:
+            live[copy.layer, copy.expert, copy.target] = True
+        for free in step.frees:
+            live[free.layer, free.expert, free.shard] = False
+        assert (live.sum(axis=2) >= least).all()
+        served |= live.any(axis=2)
+        assert (live.any(axis=2) == served).all()
+        assert (live.sum(axis=(0, 1)) <= topology.slots * layers + 1).all()
+    assert (live == target.held).all()
 
 
 @given(st.integers(2, 8), st.integers(2, 24), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2**31))

@@ -1,5 +1,6 @@
 """Topology and cost model: presets, exact times of small cases, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,41 @@ def test_sequences_become_tuples() -> None:
     assert hash(topology) == hash(Topology((0, 1), (1, 2), (1.0, 2.0)))
     with pytest.raises(InvalidTopologyError, match=r"shard_slots\[0\] is 2.7"):
         topology.with_slots([2.7, 1])  # type: ignore[list-item]  # on purpose
+
+
+def test_dead_shards_have_no_slots_and_nothing_to_read() -> None:
+    topology = Topology((0, 0, 1), (2, 3, 4), dead=[2, 0, 0])  # type: ignore[arg-type]  # on purpose
+    assert (topology.dead, topology.shard_slots, topology.alive.tolist()) == ((0, 2), (0, 3, 0), [1])
+    assert topology.share.tolist() == [0, 1, 0]
+    held = np.ones((1, 1, 3), dtype=bool)
+    assert topology.readable(held).tolist() == [[[False, True, False]]]
+    assert held.all()
+    drained = Topology((0, 0, 1), (0, 3, 4))
+    assert drained.readable(held) is held
+    assert topology.with_slots((5, 5, 5)).shard_slots == (0, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("dead", "message"),
+    [
+        ((2,), r"dead\[0\] is 2; it must be a whole number from 0 to 1"),
+        ((-1,), r"dead\[0\] is -1"),
+        (1, "dead is 1; it must be a list"),
+        ((0, 1), r"no capacity: all shards with slots are dead, dead is \(0, 1\)"),
+    ],
+)
+def test_dead_shards_that_cannot_be(dead: object, message: str) -> None:
+    with pytest.raises(InvalidTopologyError, match=message):
+        Topology((0, 0), (1, 1), dead=dead)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_dead_shard_takes_its_network_card_along() -> None:
+    costs = Costs(network_bandwidth=2, latency=1, tokens_per_step=10)
+    traffic = LayerTraffic(10, np.ones(1), np.zeros(1, dtype=int), np.zeros(4), np.array([6.0, 0]), np.array([0, 6.0]))
+    alive = Topology((0, 0, 1, 1), (1, 1, 1, 1), costs=costs)
+    assert network_seconds(traffic, alive, 4) == pytest.approx(1 + 3 * 4 / 2)
+    assert network_seconds(traffic, replace(alive, dead=(1,)), 4) == pytest.approx(1 + 6 * 4 / 2)
+    assert network_seconds(traffic, replace(alive, dead=(2, 3)), 4) == pytest.approx(1 + 6 * 4 / 2)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moe_placement.baselines import POLICIES
 from moe_placement.cli.messages import warn
@@ -64,7 +65,9 @@ def _simulate(options: argparse.Namespace) -> None:
     cluster = topology_of(options, placement)
     check_replay(trace, cluster.shards)
     _check_traffic(options.trace, trace)
-    _print_table([(options.placement.name, simulate(trace.ids, placement, cluster))])
+    figures = simulate(trace.ids, placement, cluster)
+    _print_dead(cluster, placement.held)
+    _print_table([(options.placement.name, figures)])
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -73,6 +76,7 @@ def _compare(options: argparse.Namespace) -> None:
     check_replay(trace, cluster.shards)
     _check_traffic(options.trace, trace)
     seen, unseen = _halves(options.trace, trace)
+    _print_dead(cluster)
     _print_table(compare(seen, unseen, cluster, within))
 
 
@@ -159,6 +163,15 @@ def _read_placement(path: Path) -> Placement:
         return decode_placement(path.read_text(encoding="utf-8").strip())
     except (UnicodeDecodeError, InvalidPlacementError) as error:
         raise InvalidPlacementError(f"{path}: {error}; name a file that plan --out wrote") from error
+
+
+def _print_dead(cluster: Topology, held: NDArray[np.bool_] | None = None) -> None:
+    """Which shards are dead, and what is lost with them of the copies ``held`` bool ``[layers, experts, shards]``."""
+    if cluster.dead:
+        lost = "nothing is placed there"
+        if held is not None:
+            lost = f"{int(held.sum() - cluster.readable(held).sum())} copies there are lost"
+        print(f"dead: shards {as_ranges(cluster.dead)}; {lost}")
 
 
 def _print_table(rows: Sequence[tuple[str, Figures]]) -> None:

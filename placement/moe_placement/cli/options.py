@@ -16,6 +16,7 @@ from typing import Any
 from moe_placement.checks import whole
 from moe_placement.errors import InvalidTopologyError, MismatchError, PlacementError
 from moe_placement.placement import Placement
+from moe_placement.ranges import from_ranges
 from moe_placement.solver import Limits
 from moe_placement.topology import Costs, Topology, h100_nodes, one_host
 
@@ -87,6 +88,11 @@ def _add_topology(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="h100: NVLink inside nodes, 400 Gb/s per GPU between them (default); "
         "sockets: processes of one machine, attention in one of its own",
     )  # fmt: skip
+    group.add_argument(
+        "--dead", metavar="SHARDS",
+        help="shards that hold nothing any more, such as 3,8-15: what a placement has there is lost, and nothing is "
+        "placed there",
+    )  # fmt: skip
     for item in fields(Costs):
         if item.type == "bool":
             text = "see moe_placement.topology.Costs"
@@ -137,10 +143,13 @@ def topology(options: argparse.Namespace) -> Topology:
         raise InvalidTopologyError(f"--preset sockets is one machine, --nodes is {nodes}: leave out one of them")
     preset = one_host(shards, slots) if options.preset == "sockets" else h100_nodes(nodes, shards, slots)
     given = {item.name: getattr(options, item.name) for item in fields(Costs)}
+    dead: tuple[int, ...] = ()
+    if options.dead is not None:
+        dead = from_ranges(InvalidTopologyError, "--dead", options.dead, most=nodes * shards - 1)
     with named_by_flag():
         costs = replace(preset.costs, **{name: value for name, value in given.items() if value is not None})
         spare = getattr(options, "spare_slots", None)
-        return replace(preset, costs=costs, spare_slots=preset.spare_slots if spare is None else spare)
+        return replace(preset, costs=costs, spare_slots=preset.spare_slots if spare is None else spare, dead=dead)
 
 
 def topology_of(options: argparse.Namespace, placement: Placement) -> Topology:

@@ -4,6 +4,10 @@ Every shard has the buffers of its slots, over all layers, plus ``topology.spare
 when it starts. A copy may be freed when at least as many live ones remain as the expert has at the start or at the end,
 whichever is fewer: so every prefix serves every expert, and a lost shard costs no expert that keeps two copies.
 
+Shards that are dead already (``topology.dead``, and those of ``current`` that the topology has no more) are no source,
+and what they held is no copy. An expert that only they held is unserved until it is read from the checkpoint: these
+copies go first, whatever the gains of their layers.
+
 With one spare buffer per shard there is always a next copy: if every shard with work left were full, each would have
 more copies to give than to get, but every copy given is one got by another. How a round is chosen stands in ``work``.
 """
@@ -17,7 +21,7 @@ from numpy.typing import NDArray
 
 from moe_placement.checks import floats, real, whole
 from moe_placement.errors import InfeasiblePlacementError, MismatchError
-from moe_placement.migration.schedule import CHECKPOINT, Migration, Round, round_seconds
+from moe_placement.migration.schedule import CHECKPOINT, Losses, Migration, Round, round_seconds
 from moe_placement.migration.work import Work
 from moe_placement.placement import Placement
 from moe_placement.topology import Topology
@@ -31,25 +35,27 @@ def plan_migration(
 
     Args:
         current, target: their shards are those of ``topology``, by index.
-        topology: slots of the target; its spare slots are the buffers.
+        topology: slots of the target, and which shards are dead; its spare slots are the buffers.
         max_copies: stop after so many copies.
         bandwidth_share: the part of each link that moves may use.
         gains: ``[layers]`` what moving each layer brings, in any unit; layers with more gain per byte go first, and
-            where a limit cuts the way short, it is theirs that are made.
+            where a limit cuts the way short, it is theirs that are made (after the copies of unserved experts).
         max_bytes: stop before more bytes of weights than this are copied.
 
     Raises:
         MismatchError: placements of different models or numbers of shards, or gains of another number of layers.
-        InfeasiblePlacementError: no spare buffer anywhere, and a cycle of moves needs one; or a limit, a share or a
-            gain that cannot be.
+        InfeasiblePlacementError: no spare buffer anywhere, and a cycle of moves needs one; a target that has copies
+            on dead shards; or a limit, a share or a gain that cannot be.
     """
     if (current.layers, current.experts) != (target.layers, target.experts) or topology.shards != target.shards:
         raise MismatchError("current, target and topology must be of one model and have the target's shards")
     limit = _budget(max_copies, max_bytes, topology.costs.bytes_per_expert)
     real(InfeasiblePlacementError, "bandwidth_share", bandwidth_share, above=True, most=1)
+    _check_target(target, topology)
     held = np.zeros_like(target.held)
     shards = min(current.shards, target.shards)
     held[:, :, :shards] = current.held[:, :, :shards]
+    held = topology.readable(held)
     buffers = np.maximum(topology.slots * target.layers, held.sum(axis=(0, 1))) + topology.spare_slots
     work = Work(held, target.held, topology, buffers, None if gains is None else _density(gains, held, target.held))
     limit = min(limit, work.remaining)
@@ -70,7 +76,19 @@ def plan_migration(
         limit -= len(copies)
         work.carry_out(copies)
         rounds.append(Round(copies, work.frees()))
-    return _summary(rounds, work.remaining == 0, topology, bandwidth_share)
+    gone = (*topology.dead, *range(target.shards, current.shards))
+    losses = Losses(gone, int(current.held.sum()) - int(held.sum()), int((~held.any(axis=2)).sum()))
+    return _summary(rounds, work.remaining == 0, topology, bandwidth_share, losses)
+
+
+def _check_target(target: Placement, topology: Topology) -> None:
+    """Nothing can be copied to a dead shard."""
+    copies = target.held.sum(axis=(0, 1))[list(topology.dead)]
+    if copies.any():
+        raise InfeasiblePlacementError(
+            f"the target has {int(copies.sum())} copies on dead shards (dead is {topology.dead}): make it for a "
+            "topology that names them dead"
+        )
 
 
 def _budget(max_copies: int | None, max_bytes: float | None, bytes_per_expert: float) -> int:
@@ -91,7 +109,7 @@ def _density(gains: NDArray[np.float64], held: NDArray[np.bool_], target: NDArra
     return np.asarray(array / np.maximum((target & ~held).sum(axis=(1, 2)), 1), dtype=np.float64)
 
 
-def _summary(rounds: list[Round], complete: bool, topology: Topology, share: float) -> Migration:
+def _summary(rounds: list[Round], complete: bool, topology: Topology, share: float, losses: Losses) -> Migration:
     size = topology.costs.bytes_per_expert
     bytes_in, bytes_out = np.zeros(topology.shards), np.zeros(topology.shards)
     for step in rounds:
@@ -100,4 +118,4 @@ def _summary(rounds: list[Round], complete: bool, topology: Topology, share: flo
             if copy.source != CHECKPOINT:
                 bytes_out[copy.source] += size
     seconds = sum(round_seconds(step.copies, topology, share) for step in rounds)
-    return Migration(tuple(rounds), complete, seconds, bytes_in, bytes_out)
+    return Migration(tuple(rounds), complete, seconds, bytes_in, bytes_out, losses)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.ranges import as_ranges
 from moe_placement.topology import Topology
 
 CHECKPOINT = -1
@@ -45,14 +46,43 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
+class Losses:
+    """What was lost before the first round.
+
+    Attributes:
+        shards: the dead ones, and those of the placement in force that the topology has no more.
+        copies: that they held.
+        unserved: (layer, expert) pairs that no other shard holds.
+    """
+
+    shards: tuple[int, ...] = ()
+    copies: int = 0
+    unserved: int = 0
+
+    @property
+    def text(self) -> str:
+        """In words; an empty text where no shard is dead."""
+        if not self.shards:
+            return ""
+        many = len(self.shards) > 1
+        text = f"shard{'s' if many else ''} {as_ranges(self.shards)} {'are' if many else 'is'} dead"
+        text += f": {self.copies} copies are lost" if self.copies else " and held nothing"
+        if self.unserved:
+            text += f", and {self.unserved} experts have no other: nothing serves them until they are read again"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class Migration:
     """An ordered schedule.
 
     Attributes:
-        rounds: in order; stopping after any of them, or inside one, leaves every expert served.
+        rounds: in order; stopping after any of them, or inside one, leaves every expert served (but for those that
+            had lost all their copies, until theirs is made).
         complete: whether the end is the target; False if a limit on copies stopped it before.
         seconds: predicted, one round after the other at the bandwidth left to moves.
         bytes_in, bytes_out: float64 ``[shards]``, over each shard's link.
+        losses: copies that are lost already, with shards that are dead.
     """
 
     rounds: tuple[Round, ...]
@@ -60,6 +90,7 @@ class Migration:
     seconds: float
     bytes_in: NDArray[np.float64]
     bytes_out: NDArray[np.float64]
+    losses: Losses = Losses()
 
     @property
     def copies(self) -> int:
@@ -67,13 +98,35 @@ class Migration:
         return sum(len(step.copies) for step in self.rounds)
 
     @property
+    def from_checkpoint(self) -> int:
+        """Those of them that no shard can give."""
+        return sum(copy.source == CHECKPOINT for step in self.rounds for copy in step.copies)
+
+    @property
+    def text(self) -> str:
+        """The schedule in a sentence, without its full stop."""
+        text = (
+            f"the move takes {len(self.rounds)} rounds and about {self.seconds:.3g} s, "
+            f"{self.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
+        )
+        if self.from_checkpoint:
+            text += f"; {self.from_checkpoint} of its {self.copies} copies are read from the checkpoint"
+        if self.losses.text:
+            text = f"{self.losses.text}; {text}"
+        return text if self.complete else f"{text}; it ends before the target, at a limit"
+
+    @property
     def busiest_link_bytes(self) -> float:
         """Bytes over the busiest link in one direction."""
         return float(max(self.bytes_in.max(initial=0), self.bytes_out.max(initial=0)))
 
     def states(self, held: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-        """The live copies bool ``[layers, experts, shards]`` after each switch and each free; one array, reused."""
+        """The live copies bool ``[layers, experts, shards]`` after each switch and each free; one array, reused.
+
+        ``held`` is of the placement in force; what dead shards have of it counts as lost from the beginning.
+        """
         live = held.copy()
+        live[:, :, [shard for shard in self.losses.shards if shard < live.shape[2]]] = False
         for step in self.rounds:
             for copy in step.copies:
                 live[copy.layer, copy.expert, copy.target] = True

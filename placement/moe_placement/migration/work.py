@@ -39,7 +39,7 @@ class Work:
             self._incoming[shard].append((int(layer), int(expert)))
         self._rank = np.zeros(len(held)) if density is None else -density
         for queue in self._incoming:
-            queue.sort(key=lambda pair: float(self._rank[pair[0]]))
+            queue.sort(key=self._turn)
         self._later: list[list[Pair]] = [[] for _ in self._incoming]
         self._surplus: dict[Pair, list[int]] = defaultdict(list)
         for layer, expert, shard in np.argwhere(held & ~target):
@@ -53,14 +53,19 @@ class Work:
         return sum(map(len, self._incoming)) + sum(map(len, self._later))
 
     def put_off_beyond(self, limit: int) -> None:
-        """Leave only the ``limit`` copies with the most gain per byte to be made, whole layers while they fit."""
-        if not self._rank.any():
+        """Leave only ``limit`` copies to be made: one of each expert that nothing serves, then those with the most gain
+        per byte, whole layers while they fit.
+        """
+        copies = [(pair, shard) for shard, queue in enumerate(self._incoming) for pair in queue]
+        first = {pair: shard for pair, shard in reversed(copies) if not self._live[pair]}
+        if not first and not self._rank.any():
             return
-        order = sorted(
-            ((pair, shard) for shard, queue in enumerate(self._incoming) for pair in queue),
-            key=lambda copy: (float(self._rank[copy[0][0]]), copy[0][0]),
-        )
-        for pair, shard in order[limit:]:
+
+        def turn(copy: tuple[Pair, int]) -> tuple[bool, float, int]:
+            pair, shard = copy
+            return first.get(pair) != shard, float(self._rank[pair[0]]), pair[0]
+
+        for pair, shard in sorted(copies, key=turn)[limit:]:
             self._incoming[shard].remove(pair)
             self._later[shard].append(pair)
 
@@ -127,7 +132,7 @@ class Work:
             if source == CHECKPOINT and target not in chosen:
                 copies.append(Copy(layer, expert, source, target))
                 chosen.add(target)
-        copies.sort(key=lambda copy: (float(self._rank[copy.layer]), copy.target, copy.layer, copy.expert))
+        copies.sort(key=lambda copy: (*self._turn((copy.layer, copy.expert)), copy.target, copy.layer, copy.expert))
         return tuple(sorted(copies[:limit], key=lambda copy: (copy.target, copy.layer, copy.expert)))
 
     def _demand(self) -> NDArray[np.int64]:
@@ -148,7 +153,9 @@ class Work:
         best: dict[tuple[int, int], float] = {}
         node = self._topology.node_of_shard
         for target in np.flatnonzero(open_in):
-            for pair in self._incoming[target]:
+            waiting = self._incoming[target]
+            unserved = [pair for pair in waiting if not self._live[pair]]
+            for pair in unserved or waiting:
                 live = self._live[pair]
                 # A copy after which its expert can leave a shard without a free buffer keeps the rest going.
                 tight = max((1.0 / (1.0 + self._free[g]) for g in self._surplus.get(pair, ())), default=0.0)
@@ -162,5 +169,9 @@ class Work:
 
     def _before(self, pair: Pair, score: float, other: Pair, best: float) -> bool:
         """Whether a copy goes before another: by gain per byte, then by score."""
-        ranks = self._rank[pair[0]], self._rank[other[0]]
-        return bool(ranks[0] < ranks[1] or (ranks[0] == ranks[1] and score > best))
+        turns = self._turn(pair), self._turn(other)
+        return turns[0] < turns[1] or (turns[0] == turns[1] and score > best)
+
+    def _turn(self, pair: Pair) -> tuple[bool, float]:
+        """Copies go in ascending order of this: those that nothing serves, then those of the most gain per byte."""
+        return bool(self._live[pair]), float(self._rank[pair[0]])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.placement import Placement
+from moe_placement.ranges import as_ranges
 from moe_placement.simulation import Figures
 from moe_placement.topology import Topology
 
@@ -65,9 +66,10 @@ class Plan:
     @property
     def due(self) -> str:
         """The repairs in words."""
+        dead = f"dead shards ({as_ranges(self.topology.dead)}), " if self.topology.dead else ""
         return (
-            f"{self.repairs} changes, copies made and copies given up, are due whatever they gain: shards without "
-            "slots, or copies that the limits ask for"
+            f"{self.repairs} changes, copies made and copies given up, are due whatever they gain: {dead}shards "
+            "without slots, or copies that the limits ask for"
         )
 
     @property
