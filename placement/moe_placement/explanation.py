@@ -43,21 +43,21 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     """
     check_same_model(statistics, plan.placement)
     after = plan.after
-    cut = _left_out(plan)
+    after_all = f" {_surges(statistics)}{_left_out(plan)}"
     if plan.before is None:
         dead = f" ({as_ranges(plan.topology.dead)} dead)" if plan.topology.dead else ""
         text = (
             f"A first placement of {plan.placement.experts} experts x {plan.placement.layers} layers on "
             f"{plan.placement.shards} shards{dead}: {_figures(plan)}."
         )
-        return Explanation(text + cut, ())
+        return Explanation(text + after_all, ())
     if plan.moved_slots == 0:
         why = "Nothing to move: no placement within the limits was found to be better"
         if plan.repairs:
             why = f"No copy has to be made: {plan.due}"
         if migration is not None and migration.losses.text:
             why += f"; {migration.losses.text}"
-        return Explanation(f"{why}; {_figures(plan)}.{cut}", ())
+        return Explanation(f"{why}; {_figures(plan)}.{after_all}", ())
     before = plan.before
     parts = [
         f"Moving {plan.moved_slots} copies ({plan.moved_bytes / 1e9:.3g} GB) takes a modelled layer from "
@@ -74,7 +74,14 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
         parts[-1] += f", over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
     if migration is not None:
         parts.append(migration.text)
-    return Explanation("; ".join(parts) + "." + cut, _largest_moves(plan, statistics))
+    return Explanation("; ".join(parts) + "." + after_all, _largest_moves(plan, statistics))
+
+
+def _surges(statistics: RoutingStatistics) -> str:
+    windows = statistics.windows_with_traffic
+    if windows < 2:
+        return f"How loads surge is not known and has no price: it takes two windows of traffic, there are {windows}."
+    return f"What loads surge by is priced as seen in {windows} windows of traffic."
 
 
 def _left_out(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""The example in docs/placement.md runs as it stands there."""
+"""The example in docs/placement.md runs as it stands there, and prices surges."""
 
 import re
 import subprocess
@@ -14,4 +14,6 @@ def test_the_example_runs() -> None:
     first, again, decision = done.stdout.splitlines()
     assert first.startswith("A first placement of 32 experts x 2 layers on 4 shards")
     assert "copies" in again
+    for explained, windows in ((first, 15), (again, 31)):  # 4,000 tokens each, in windows of 256
+        assert f"What loads surge by is priced as seen in {windows} windows of traffic." in explained
     assert decision.startswith("Decision(accepted=")

@@ -145,6 +145,100 @@ def test_covariance_of_windows() -> None:
     assert statistics.covariance(0) == pytest.approx(np.array([[0.18, -0.18], [-0.18, 0.18]]))
 
 
+def ones(tokens: int, expert: int = 0) -> np.ndarray:
+    """Tokens that choose one expert, of one layer."""
+    return np.full((tokens, 1, 1), expert)
+
+
+def fills(statistics: RoutingStatistics) -> list[float]:
+    """Tokens of each closed window, then of the one still open."""
+    return [*statistics.windows.sum(axis=(1, 2)).tolist(), float(statistics._open.sum())]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100, 1000])
+def test_windows_close_by_themselves_whatever_the_batches(batch: int) -> None:
+    statistics = RoutingStatistics(1, 2, 1, max_windows=4, window_tokens=20)
+    statistics._length = 10
+    for begin in range(0, 1000, batch):
+        statistics.add(ones(min(batch, 1000 - begin), expert=begin // batch % 2))
+    assert statistics.tokens == statistics.load.sum() == 1000
+    assert fills(statistics) == [20, 20, 20, 20, 0]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (9, [9]), (10, [10, 0]), (45, [10, 10, 10, 10, 5]),
+        (50, [20, 20, 10]),  # no room for a fifth: neighbours are joined, and the fifth goes on
+        (60, [20, 20, 20, 0]), (99, [20, 20, 20, 20, 19]), (100, [40, 40, 20]), (179, [40, 40, 40, 40, 19]),
+        (200, [40, 40, 40, 40, 40, 0][1:]), (250, [40, 40, 40, 40, 10]),  # as long as they get: the oldest leave
+    ],
+)  # fmt: skip
+def test_windows_get_longer_until_they_are_long_enough(tokens: int, expected: list[float]) -> None:
+    statistics = RoutingStatistics(1, 1, 1, max_windows=4, window_tokens=40)
+    statistics._length = 10
+    statistics.add(ones(tokens))
+    assert fills(statistics) == expected
+
+
+@given(st.integers(1, 5), st.integers(1, 3000), st.lists(st.integers(0, 2000), max_size=8))
+@settings(max_examples=60)
+def test_windows_are_few_and_hold_the_newest(most: int, longest: int, batches: list[int]) -> None:
+    statistics = RoutingStatistics(1, 1, 1, capacity=0, max_windows=most, window_tokens=longest)
+    for tokens in batches:
+        statistics.add(ones(tokens))
+    kept = fills(statistics)
+    assert len(kept) <= most + 1
+    assert max(kept) <= longest
+    assert sum(batches) >= sum(kept) >= min(sum(batches), most * (longest - longest / 128))
+
+
+def test_little_traffic_tells_how_loads_surge() -> None:
+    statistics = RoutingStatistics(2, 8, 2)
+    statistics.add(random_ids(0, tokens=600, layers=2, experts=8))
+    assert statistics.windows_with_traffic == 2
+    assert statistics.steadied_covariance(0) is not None
+
+
+def test_windows_by_the_callers_clock() -> None:
+    statistics = RoutingStatistics(1, 1, 1, window_tokens=None)
+    statistics.add(ones(10**5))
+    assert fills(statistics) == [10**5]
+    statistics.close_window()
+    statistics.add(ones(3))
+    assert fills(statistics) == [10**5, 3]
+    assert fills(decode_statistics(encode_statistics(statistics)))[:1] == [10**5]
+
+
+def test_windows_of_replicas_are_joined_until_they_are_equally_long() -> None:
+    busy, idle = (RoutingStatistics(1, 1, 1, max_windows=4, window_tokens=40) for _ in range(2))
+    busy._length = idle._length = 10
+    busy.add(ones(100))
+    idle.add(ones(37))
+    sums = []
+    for first, second in ((busy, idle), (idle, busy)):
+        merged = first.copy()
+        merged.merge(second)
+        sums.append(fills(merged))
+        merged.add(ones(1))
+    assert sums[0] == sums[1]
+    assert sum(sums[0]) == 137
+    assert fills(busy) == [40, 40, 20]
+    assert fills(idle) == [10, 10, 10, 7]
+
+
+def test_windows_go_on_after_the_wire_and_a_copy() -> None:
+    statistics = RoutingStatistics(1, 1, 1, max_windows=4, window_tokens=40)
+    statistics._length = 10
+    statistics.add(ones(60))
+    for twin in (statistics.copy(), decode_statistics(encode_statistics(statistics))):
+        twin.add(ones(39))
+        assert fills(twin) == [20, 20, 20, 20, 19]
+    trace = RoutingStatistics.of_ids(ones(64), 1, windows=4)
+    trace.add(ones(16))
+    assert fills(trace) == [16, 16, 16, 16, 0]
+
+
 def test_departures_within_chance_are_steadied_and_real_ones_stay() -> None:
     random = np.random.default_rng(0)
     statistics = RoutingStatistics(1, 3, 1)
@@ -189,6 +283,8 @@ def test_one_window_tells_nothing_of_surges() -> None:
         ({"capacity": 1.5}, "capacity is 1.5"),
         ({"capacity": -1}, "capacity is -1"),
         ({"max_windows": 0}, "max_windows is 0"),
+        ({"window_tokens": 0}, "window_tokens is 0"),
+        ({"window_tokens": 1.5}, "window_tokens is 1.5"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": "a"}, "seed is 'a'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,13 @@ from moe_placement.checks import ids as checked_ids
 from moe_placement.checks import loads as checked_loads
 from moe_placement.errors import InvalidStatisticsError, MismatchError
 from moe_placement.statistics.reservoir import Reservoir
-from moe_placement.statistics.windows import aligned, take_out
+from moe_placement.statistics.windows import aligned, first_length, paired, take_out
 
 NO_EXPERT = -1
 DEFAULT_CAPACITY = 4096
 DEFAULT_WINDOWS = 32
+DEFAULT_WINDOW_TOKENS = 16384
+"""As many as ``Costs.tokens_per_step``: what surges within one step cannot be helped by a placement of experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,11 @@ class Shape:
 class RoutingStatistics:
     """Counts over tokens, a sample of whole expert sets and the history of loads.
 
+    Windows close by themselves: the first ones are short, so that little traffic already tells how loads surge; when
+    there are ``max_windows``, neighbours are joined and windows are twice as long from then on, up to
+    ``window_tokens``, after which the oldest leave. Where windows should be of equal time instead (those of several
+    replicas that are to be merged), ``window_tokens=None`` leaves it to the caller's clock and ``close_window``.
+
     Attributes:
         shape: layers, experts per layer, experts per token.
         tokens: tokens counted (a float: decayed ones count less).
@@ -46,8 +54,10 @@ class RoutingStatistics:
     def __init__(
         self, layers: int, experts: int, top_k: int, capacity: int = DEFAULT_CAPACITY,
         max_windows: int = DEFAULT_WINDOWS, seed: int | None = None,
+        window_tokens: int | None = DEFAULT_WINDOW_TOKENS,
     ) -> None:  # fmt: skip
         """``seed`` is the sample's; without one it comes from the system, so that no two replicas draw alike.
+        ``window_tokens`` are those of the longest window; None for windows that only ``close_window`` closes.
 
         Raises:
             InvalidStatisticsError: a size or a seed that is no whole number in its range.
@@ -61,6 +71,10 @@ class RoutingStatistics:
             seed = whole(error, "seed", seed, most=MOST_SEED)
         self.shape = Shape(layers, experts, top_k)
         self.max_windows = whole(error, "max_windows", max_windows, 1)
+        if window_tokens is not None:
+            window_tokens = whole(error, "window_tokens", window_tokens, 1)
+        self.window_tokens = window_tokens
+        self._length: float = math.inf if window_tokens is None else first_length(window_tokens)
         self.tokens = 0.0
         self.load = np.zeros((layers, experts))
         self.pairs = np.zeros((layers, experts, experts), dtype=np.float32)
@@ -70,7 +84,7 @@ class RoutingStatistics:
         self._open = np.zeros((layers, experts))
 
     def add(self, ids: ArrayLike, gates: ArrayLike | None = None) -> None:
-        """Count a batch in O(tokens x layers x k^2).
+        """Count a batch in O(tokens x layers x k^2); windows close where they are full, also within the batch.
 
         Args:
             ids: integers ``[tokens, layers, k]``; ``NO_EXPERT`` where fewer than k were chosen.
@@ -83,11 +97,9 @@ class RoutingStatistics:
         batch = self._checked(ids)
         weights = None if gates is None else checked_gates(InvalidStatisticsError, gates, batch.shape)
         experts = self.shape.experts
+        self._add_loads(batch)
         for layer in range(self.shape.layers):
             now = batch[:, layer]
-            loads = np.bincount(now[now >= 0], minlength=experts)
-            self.load[layer] += loads
-            self._open[layer] += loads
             self.pairs[layer] += _co_occurrence(now, now, experts)
             if layer:
                 self.transitions[layer - 1] += _co_occurrence(batch[:, layer - 1], now, experts)
@@ -103,9 +115,45 @@ class RoutingStatistics:
         return batch
 
     def close_window(self) -> None:
-        """End a window: its loads join ``windows``, of which the newest ``max_windows`` stay."""
+        """End a window now: its loads join ``windows``, of which the newest ``max_windows`` stay."""
         self.windows = np.concatenate([self.windows, self._open[None]])[-self.max_windows :]
         self._open = np.zeros_like(self._open)
+
+    def _add_loads(self, batch: NDArray[np.int64]) -> None:
+        """Count loads window by window."""
+        layers, experts = self.load.shape
+        begin = 0
+        while begin < len(batch):
+            opened = float(self._open.sum(axis=1).max()) / self.shape.top_k
+            end = int(min(len(batch), begin + max(1.0, float(np.ceil(self._length - opened)))))
+            part = batch[begin:end]
+            cell = (np.arange(layers)[:, None] * experts + part)[part >= 0]
+            loads = np.bincount(cell, minlength=layers * experts).reshape(layers, experts)
+            self.load += loads
+            self._open += loads
+            if float(self._open.sum(axis=1).max()) >= self._length * self.shape.top_k:
+                self._close_full_window()
+            begin = end
+
+    def _close_full_window(self) -> None:
+        """End a window; where there is no room for it, windows get longer, or the oldest leaves."""
+        longest = math.inf if self.window_tokens is None else self.window_tokens
+        if len(self.windows) >= self.max_windows and 2 * self._length <= longest:
+            self.windows = np.concatenate([self.windows, self._open[None]])
+            self._open = np.zeros_like(self._open)
+            self._lengthen()
+        else:
+            self.close_window()
+
+    def _lengthen(self) -> None:
+        self.windows, rest = paired(self.windows)
+        self._open = self._open + rest
+        self._length *= 2
+
+    @property
+    def windows_with_traffic(self) -> int:
+        """Closed windows in which all layers had traffic: with fewer than two nothing is known of surges."""
+        return int((self.windows.sum(axis=2) > 0).all(axis=1).sum())
 
     def covariance(self, layer: int) -> NDArray[np.float64]:
         """float64 ``[experts, experts]``: covariance between windows of the experts' parts of their layer's load; zeros
@@ -162,12 +210,21 @@ class RoutingStatistics:
         self.sample.decay(factor)
 
     def merge(self, other: RoutingStatistics) -> None:
-        """Add what ``other`` counted (another replica's statistics of the same time).
+        """Add what ``other`` counted (another replica's statistics of the same time): windows are laid on each other,
+        the newest on the newest, the shorter ones joined first until both are equally long.
 
         Raises:
             MismatchError: statistics of another model.
         """
         self._check_same_model(other)
+        if self.window_tokens is not None and other.window_tokens is not None:
+            self.window_tokens = max(self.window_tokens, other.window_tokens)
+            while self._length < other._length:
+                self._lengthen()
+            if other._length < self._length:
+                other = other.copy()
+            while other._length < self._length:
+                other._lengthen()
         self.tokens += other.tokens
         self.load += other.load
         self.pairs += other.pairs
@@ -205,6 +262,7 @@ class RoutingStatistics:
     def copy(self) -> RoutingStatistics:
         """An independent copy."""
         twin = RoutingStatistics(self.shape.layers, self.shape.experts, self.shape.top_k, 0, self.max_windows)
+        twin.window_tokens, twin._length = self.window_tokens, self._length
         twin.tokens = self.tokens
         twin.load, twin.pairs, twin.transitions = self.load.copy(), self.pairs.copy(), self.transitions.copy()
         twin.windows, twin._open = self.windows.copy(), self._open.copy()
@@ -216,7 +274,7 @@ class RoutingStatistics:
         cls, ids: ArrayLike, experts: int, capacity: int = DEFAULT_CAPACITY, windows: int = 16,
         seed: int | None = None, gates: ArrayLike | None = None,
     ) -> RoutingStatistics:  # fmt: skip
-        """Statistics of a whole trace, cut into ``windows`` windows of equal length.
+        """Statistics of a whole trace, cut into ``windows`` windows of equal length (what is added later as well).
 
         Args:
             ids: integers ``[tokens, layers, k]``.
@@ -234,10 +292,12 @@ class RoutingStatistics:
         weights = None if gates is None else checked_gates(InvalidStatisticsError, gates, array.shape)
         if seed is None:
             seed = int.from_bytes(hashlib.blake2b(np.asarray(ids).tobytes(), digest_size=16).digest())
-        statistics = cls(array.shape[1], experts, array.shape[2], capacity, windows, seed)
+        statistics = cls(array.shape[1], experts, array.shape[2], capacity, windows, seed, window_tokens=None)
         for part in np.array_split(np.arange(len(array)), windows):
             statistics.add(array[part], None if weights is None else weights[part])
             statistics.close_window()
+        statistics.window_tokens = max(1, len(array) // windows)
+        statistics._length = statistics.window_tokens
         return statistics
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 from moe_placement.checks import MOST_EXPERTS, floats, real, whole
 from moe_placement.errors import InvalidStatisticsError
 
-FORMAT = "moe-routing-statistics/3"
+FORMAT = "moe-routing-statistics/4"
 _MAX_BYTES = 1 << 30
 """Bound on what a message may unpack to."""
 _MAX_SCALE = 1e30
@@ -33,6 +33,8 @@ class Header:
     gate_range: tuple[float, float]
     windows: int
     max_windows: int
+    window_tokens: int
+    window_length: int
     pair_scale: list[float]
     transition_scale: list[float]
 
@@ -66,9 +68,12 @@ def parse_header(line: bytes) -> Header:
     tokens = real(InvalidStatisticsError, "statistics: tokens", fields.get("tokens"), most=1e300)
     gated = fields.get("gated") is True
     low, high = _floats(fields, "gateRange", 2, -65504, 65504) if gated else [0.0, 0.0]
+    longest = _whole(fields, "windowTokens")
+    length = _whole(fields, "windowLength", min(longest, 1), 2 * longest)  # a merge may have joined one time too many
     header = Header(
         layers, experts, _whole(fields, "topK", 1, experts), tokens, capacity,
         _whole(fields, "samples", 0, capacity), gated, (low, high), _whole(fields, "windows", 0, limit), limit,
+        longest, length,
         _floats(fields, "pairScale", layers, 0, _MAX_SCALE),
         _floats(fields, "transitionScale", layers - 1, 0, _MAX_SCALE),
     )  # fmt: skip

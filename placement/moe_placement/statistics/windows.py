@@ -10,6 +10,21 @@ from numpy.typing import NDArray
 Loads = NDArray[np.float64]
 
 
+def paired(windows: Loads) -> tuple[Loads, Loads]:
+    """Neighbours joined two by two, from the oldest on: ``[windows // 2, layers, experts]``, and the newest one
+    ``[layers, experts]`` where it is left over (zeros else).
+    """
+    count = len(windows) // 2 * 2
+    return windows[:count].reshape(-1, 2, *windows.shape[1:]).sum(axis=1), windows[count:].sum(axis=0)
+
+
+def first_length(longest: int, first: int = 256) -> int:
+    """Tokens of the first windows: ``longest`` halved until that is at most ``first``, so that doubling leads back."""
+    while longest > first:
+        longest //= 2
+    return longest
+
+
 def aligned(windows: Loads, count: int) -> Loads:
     """Put empty windows before the oldest until there are ``count``: the newest ones belong together."""
     missing = count - len(windows)

@@ -45,6 +45,8 @@ def encode_statistics(statistics: RoutingStatistics) -> bytes:
         "format": FORMAT, "layers": shape.layers, "experts": shape.experts, "topK": shape.top_k,
         "tokens": statistics.tokens, "capacity": sample.capacity, "samples": len(sample), "gated": len(known) > 0,
         "gateRange": [low, high], "windows": len(statistics.windows), "maxWindows": statistics.max_windows,
+        "windowTokens": statistics.window_tokens or 0,
+        "windowLength": statistics._length if math.isfinite(statistics._length) else 0,
         "pairScale": pair_scale, "transitionScale": transition_scale,
     }  # fmt: skip
     return json.dumps(header).encode() + b"\n" + zlib.compress(b"".join(map(_planes, arrays)), 1)
@@ -93,6 +95,7 @@ def _check(header: Header, arrays: list[NDArray[Any]]) -> None:
 def _restored(header: Header, arrays: list[NDArray[Any]]) -> RoutingStatistics:
     experts = header.experts
     statistics = RoutingStatistics(header.layers, experts, header.top_k, header.capacity, header.max_windows)
+    statistics.window_tokens, statistics._length = header.window_tokens or None, header.window_length or math.inf
     statistics.tokens = header.tokens
     statistics.load = arrays[0].astype(np.float64)
     row, column = np.triu_indices(experts, k=1)
