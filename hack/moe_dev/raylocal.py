@@ -13,7 +13,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,6 +50,8 @@ class LocalRay:
         self.directory = short_private_directory()
         self.token = secrets.token_hex(32)
         self.log = log or self.directory / "ray.log"
+        self.nodes: list[Guarded] = []
+        """Those of ``add_node``, the dead ones too."""
         self._cpus = cpus
         self._token_file = write_private(self.directory / "token", self.token)
         self._gcs_port, self._client_port, free_dashboard, free_serve = free_ports(4)
@@ -98,8 +100,32 @@ class LocalRay:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
 
+    def add_node(self, resources: Mapping[str, float]) -> Guarded:
+        """One more node of the same cluster, on this machine; its `kill` is what the death of a machine is to Ray.
+
+        It may not be there yet for Ray's scheduler when this returns; what asks for its `resources` waits for it.
+        """
+        command = [
+            *self._ray_start(),
+            f"--address={self.address}",
+            "--node-ip-address=127.0.0.1",
+            f"--resources={json.dumps(dict(resources))}",
+        ]
+        node = Guarded.start(
+            "a second Ray node",
+            command,
+            self.directory / f"node-{len(self.nodes)}.log",
+            environment=self._node_variables(),
+            directory=CLONE,
+            grace=GRACE_SECONDS,
+        )
+        self.nodes.append(node)
+        return node
+
     def stop(self) -> None:
-        """End every process of this node and remove its files; does nothing the second time."""
+        """End every process of this cluster and remove its files; does nothing the second time."""
+        for node in self.nodes:
+            node.stop()
         if self.process is not None:
             self.process.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -113,49 +139,62 @@ class LocalRay:
         self.stop()
 
     def _start_node(self) -> Guarded:
-        # Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: in a clone whose path
-        # has a space in it no worker would start. Python takes this link for its own place, so Ray never sees it.
-        environment = self.directory / "venv"
-        environment.symlink_to(sys.prefix)
         command = [
-            str(environment / "bin" / "python"),
-            "-m",
-            "ray.scripts.scripts",
-            "start",
+            *self._ray_start(),
             "--head",
-            "--block",
             f"--port={self._gcs_port}",
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self._dashboard_port}",
-            # 0: the kernel's choice, instead of fixed ports that two Rays on one machine would share.
-            "--dashboard-agent-grpc-port=0",
-            "--dashboard-agent-listen-port=0",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
             f"--ray-client-server-port={self._client_port}",
-            f"--num-cpus={self._cpus}",
-            f"--object-store-memory={OBJECT_STORE_BYTES}",
             f"--temp-dir={self.directory / 'ray'}",
-            "--include-log-monitor=false",
-            "--disable-usage-stats",
         ]
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        variables |= self.environment
-        del variables["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
-        # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
-        variables["RAY_prestart_worker_first_driver"] = "0"
         # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
         self.process = Guarded.start(
             "ray",
             command,
             self.log,
-            environment=variables,
+            environment=self._node_variables(),
             directory=CLONE,
             grace=GRACE_SECONDS,
             remove=self.directory,
         )
         self.process.wait_until(f"Ray's dashboard at {self.dashboard_url}", self._no_dashboard, READY_SECONDS)
         return self.process
+
+    def _ray_start(self) -> list[str]:
+        """What all nodes have in common."""
+        # Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: in a clone whose path
+        # has a space in it no worker would start. Python takes this link for its own place, so Ray never sees it.
+        environment = self.directory / "venv"
+        if not environment.is_symlink():
+            environment.symlink_to(sys.prefix)
+        return [
+            str(environment / "bin" / "python"),
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            # 0: the kernel's choice, instead of fixed ports that two Rays on one machine would share.
+            "--dashboard-agent-grpc-port=0",
+            "--dashboard-agent-listen-port=0",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--num-cpus={self._cpus}",
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            "--include-log-monitor=false",
+            "--disable-usage-stats",
+        ]
+
+    def _node_variables(self) -> dict[str, str]:
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        variables |= self.environment
+        del variables["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
+        # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
+        variables["RAY_prestart_worker_first_driver"] = "0"
+        # A process that failed its health checks is asked to drain, for as long as draining may take, unless told not
+        # to: a frozen one holds its clients for so long.
+        variables["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] = "1"
+        return variables
 
     def _start_serve(self, process: Guarded) -> None:
         process.wait_until("Ray to take a Serve configuration", self._no_configuration, READY_SECONDS)

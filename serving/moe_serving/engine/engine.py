@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from moe_placement.wire.applications import AttentionConfig
 from moe_serving.engine.admission import check_request
 from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.life import SignsOfLife
 from moe_serving.engine.model import AttentionModel, load_attention_model
 from moe_serving.engine.request import EngineStats, EventCallback, GenerationRequest, TokenEvent
 from moe_serving.engine.runner import ModelRunner
@@ -35,7 +35,7 @@ class Engine:
     The engine thread alone touches scheduler and model; other threads leave their wishes in ``_inbox``.
     """
 
-    def __init__(self, model: AttentionModel, limits: AttentionConfig) -> None:
+    def __init__(self, model: AttentionModel, limits: AttentionConfig, life: SignsOfLife | None = None) -> None:
         self._model = model
         self._limits = limits
         self._runner = ModelRunner(model, limits.kv_cache_tokens)
@@ -47,16 +47,27 @@ class Engine:
         self._stopping = False
         self._thread = SupervisedThread("engine", self._loop)
         self._steps = 0
-        self._busy_since: float | None = None
+        self._life = life or SignsOfLife()
 
     @classmethod
-    def load(cls, path: str | Path, dtype: str, device: str, experts: ExpertsClient, limits: AttentionConfig) -> Engine:
+    def load(
+        cls,
+        path: str | Path,
+        dtype: str,
+        device: str,
+        experts: ExpertsClient,
+        limits: AttentionConfig,
+        life: SignsOfLife | None = None,
+    ) -> Engine:
         """Load the checkpoint at ``path`` without its experts; see ``load_attention_model``.
+
+        Args:
+            life: where ``experts`` gives signs too, if it does.
 
         Raises:
             ModelError: the checkpoint cannot be served.
         """
-        return cls(load_attention_model(path, dtype, device, experts), limits)
+        return cls(load_attention_model(path, dtype, device, experts), limits, life)
 
     @property
     def model(self) -> AttentionModel:
@@ -66,6 +77,11 @@ class Engine:
     def alive(self) -> bool:
         """Whether steps are being made; False before ``start``, from ``stop`` on and from a fault of the engine on."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def overdue_s(self) -> float:
+        """Seconds for which the engine has been stuck; see ``SignsOfLife``."""
+        return self._life.overdue_s
 
     def start(self) -> None:
         self._thread.start()
@@ -122,14 +138,13 @@ class Engine:
             self._wake.notify()
 
     def stats(self) -> EngineStats:
-        busy_since = self._busy_since
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             kv_tokens_used=self._scheduler.rows.used,
             kv_tokens_limit=self._scheduler.rows.limit,
             steps=self._steps,
-            last_step_age_s=0.0 if busy_since is None else time.monotonic() - busy_since,
+            silence_s=self._life.silence_s,
         )
 
     def _loop(self) -> None:
@@ -149,11 +164,11 @@ class Engine:
         """Do what other threads asked for, waiting for it when there is nothing else to do; False to end."""
         with self._wake:
             while not (self._stopping or self._inbox or self._scheduler.busy):
-                self._busy_since = None
+                self._life.rest()
                 self._wake.wait()
             todo, self._inbox = self._inbox, []
             stopping = self._stopping
-        self._busy_since = time.monotonic()
+        self._life.give()
         for do in todo:
             do()
         return not stopping
@@ -171,9 +186,11 @@ class Engine:
         self._fail(refused, f"kv_cache_tokens was lowered to {limits.kv_cache_tokens}: the request cannot fit any more")
 
     def _step(self, chunks: list[Chunk]) -> None:
+        self._life.begin_step(sum(chunk.count for chunk in chunks))
         try:
             self._runner.cache.fit(self._scheduler.rows.end)
             tokens = self._runner.run(chunks)
+            self._life.end_step()
         except Exception as error:  # noqa: BLE001 - no request, and no absence of experts, may end the others' engine
             _log.warning("a step of %d sequences failed", len(chunks), exc_info=error)
             # Our own errors are written to be read by clients; what others say may be anything.

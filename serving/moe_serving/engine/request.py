@@ -86,7 +86,7 @@ class EngineStats:
         kv_tokens_used: tokens of cache reserved by the running ones.
         kv_tokens_limit: the bound of that.
         steps: model steps since the start.
-        last_step_age_s: seconds since the engine last finished a step or had nothing to do. Large means stuck.
+        silence_s: seconds since the engine's last sign of life; 0 while it has nothing to do. Large means stuck.
     """
 
     running: int
@@ -94,4 +94,4 @@ class EngineStats:
     kv_tokens_used: int
     kv_tokens_limit: int
     steps: int
-    last_step_age_s: float
+    silence_s: float

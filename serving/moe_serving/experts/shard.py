@@ -29,7 +29,7 @@ from moe_serving.experts.store import ExpertStore
 from moe_serving.threads import SupervisedThread, in_words
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
-from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.errors import ProtocolError, WireError
 from moe_serving.wire.transport import Message
 
 MAX_REQUEST_BYTES = 1 << 28
@@ -102,7 +102,7 @@ class Shard:
 
     def probe(self, timeout: float) -> None:
         """Connect as a client would: proves that the listener and the loop behind it live, and that experts are still
-        loaded. One still opening passes.
+        loaded. One still opening passes, and one too busy with requests to answer in time.
 
         Raises:
             WireError, RuntimeError: it does not serve.
@@ -115,9 +115,14 @@ class Shard:
         if not shard.server.alive:
             raise RuntimeError(shard.server.failure or "the thread that serves experts has ended")
         address, digest = shard.endpoint.address, shard.reader.checkpoint.digest
-        Connection.connect(
-            address, digest, "probe", node=self._identity.node, network=self._model.network, max_body=0, timeout=timeout
-        ).close()
+        node, network, answered = self._identity.node, self._model.network, shard.server.counts["requests"]
+        try:
+            Connection.connect(
+                address, digest, "probe", node=node, network=network, max_body=0, timeout=timeout
+            ).close()
+        except WireError:
+            if shard.server.counts["requests"] == answered:
+                raise
 
     def drain(self, timeout: float) -> None:
         """Go on answering until nobody has asked for ``QUIET_SECONDS``, for ``timeout`` seconds at most."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Generic
 
 from torch import Tensor
@@ -27,6 +28,7 @@ class RemoteExperts(Generic[C]):
         fabric: how shards are reached; ``wire.transport.SocketFabric`` with the model's digest as subject.
         node: the node we run on; copies on it are preferred.
         verifier: verify mode; recomputes and compares every answer.
+        on_wait: called by the engine's thread while it waits for shards, several times a second: it is not stuck.
     """
 
     def __init__(
@@ -37,11 +39,12 @@ class RemoteExperts(Generic[C]):
         node: str,
         patience: Patience = Patience(),  # noqa: B008 - frozen
         verifier: LayerVerifier | None = None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._fabric = fabric
         self._patience = patience
         self._verifier = verifier
-        self._routes = Routes(layers, experts, fabric, node)
+        self._routes = Routes(layers, experts, fabric, node, on_wait)
         self._counters = RoutingCounters.zero(layers, experts)
         self._counting = threading.Lock()
 

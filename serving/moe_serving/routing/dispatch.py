@@ -122,8 +122,9 @@ class LayerDispatch(Generic[C]):
         late = time.monotonic() + self._patience.late_seconds * 2**self._given_up
         while waiting:
             now = time.monotonic()
-            timeout = late - now if now < late else _RECHECK_SECONDS
+            timeout = min(late - now, _RECHECK_SECONDS) if now < late else _RECHECK_SECONDS
             self._fabric.wait([request.completion for request in waiting.values()], timeout)
+            self._routes.on_wait()
             for number, request in list(waiting.items()):
                 if request.completion.done:
                     del waiting[number]
@@ -176,6 +177,7 @@ class LayerDispatch(Generic[C]):
         if left <= 0:
             raise ExpertsUnavailableError(self._explain(table))
         self._routes.wait_for_change(min(left, _RECHECK_SECONDS))
+        self._routes.on_wait()
 
     def _explain(self, table: RoutingTable) -> str:
         layer = self._work.layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Generic
 
 import numpy as np
@@ -19,9 +20,13 @@ class Routes(Generic[C]):
     Args:
         fabric: how shards are reached.
         node: the node we run on.
+        on_wait: see ``RemoteExperts``.
     """
 
-    def __init__(self, layers: int, experts: int, fabric: Fabric[C], node: str) -> None:
+    def __init__(
+        self, layers: int, experts: int, fabric: Fabric[C], node: str, on_wait: Callable[[], None] = lambda: None
+    ) -> None:
+        self.on_wait = on_wait
         self._node = node
         self._changed = threading.Condition()
         self._newest = RoutingTable.empty(layers, experts)

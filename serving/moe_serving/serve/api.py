@@ -7,10 +7,11 @@ import logging
 from typing import Any
 
 import ray
+from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.applications import CoreArgs
 from moe_placement.wire.report import DirectoryReport
@@ -22,12 +23,15 @@ from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.logs import log_with_serve
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
+from moe_serving.serve.router import LOST
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
 
 _REPORT_S = 3.0
 """For one report: a call that was under way when Serve began to take the directory away waits for ever."""
+
+SIGNATURE = "x-moe-api"
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ class Api:
         self._receiver = StreamReceiver()
         self._service = Service(args.model.path, self._fetch_report)
         self._service.source = self._source = ReplicatedSource(
-            self._receiver, self._ask_replica, self._service.metrics.attention_failovers.inc
+            self._receiver, self._ask_replica, self._service.metrics.attention_failovers.inc, LOST.add
         )
         self._running = asyncio.create_task(self._service.run())
         self._ending = asyncio.create_task(self._end_with(args.application))
@@ -53,7 +57,7 @@ class Api:
         node = ray.get_runtime_context().get_node_id()
         host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._address = await self._receiver.start(node, host, self._network)
-        return build_app(self._service)
+        return signed(build_app(self._service), serve.get_replica_context().replica_tag)
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take new names, bounds and keys; see ``Service.configure``."""
@@ -98,6 +102,21 @@ class Api:
             raise translate(error, request.request_id) from error
 
 
+def signed(app: ASGIApp, replica: str) -> ASGIApp:
+    """``app`` with a header on every answer that says who gave it, as Serve's status and logs call it."""
+    header = (SIGNATURE.encode(), replica.encode())
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sign(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        await app(scope, receive, sign)
+
+    return answer
+
+
 def translate(error: Exception, request_id: str) -> MoEServingError:
     """What a failed call to an attention replica means for its request: see ``streams.source.Call``."""
     # What a replica raises comes as an exception of both its own class and Ray's, whose text is the remote traceback.
@@ -105,7 +124,9 @@ def translate(error: Exception, request_id: str) -> MoEServingError:
     match error:
         case RequestRefusedError():
             return InvalidRequestError(str(said))
-        case ReplicaLostError() | EngineStoppedError() | DeploymentUnavailableError():
+        case ReplicaLostError():
+            return ReplicaLostError(str(said), getattr(said, "replica", None))
+        case EngineStoppedError() | DeploymentUnavailableError():
             return ReplicaLostError(str(said))
         case BackPressureError() | RequestCancelledError():
             return ReplicaLostError(f"Serve turned the call away: {said}")

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 _LOAD_AGAIN_S = 2.0
 """Pause before a checkpoint that could not be loaded is tried again: it may still be on its way to this node."""
-_STUCK_S = 120.0
-"""A step that takes longer has hung. Above the time a layer waits for a lost shard, which is no fault of ours."""
+_STUCK_S = 20.0
+"""Serve replaces a replica whose engine is stuck for so long; its requests go on elsewhere from the first moment on."""
 _STOP_S = 10.0
 
 
@@ -52,7 +52,7 @@ class Attention:
         self._name = context.replica_tag
         self._number = context.rank.rank
         self._node = ray.get_runtime_context().get_node_id()
-        self._senders = SenderPool(f"attention {self._name}", self._node, args.model.network)
+        self._senders = SenderPool(self._name, self._node, args.model.network, self._goes_on)
         self._limits = AttentionConfig()
         self._loaded: LoadedEngine | None = None
         self._problem: str | None = None
@@ -87,11 +87,13 @@ class Attention:
             RequestRefusedError: no replica can ever answer it.
         """
         if self._loaded is None:
-            raise ReplicaLostError(f"attention replica {self._name} has not loaded the model")
+            raise self._lost("has not loaded the model")
+        if not self._goes_on():
+            raise self._lost("is stuck in a step" if self._loaded.engine.alive else "is stopping")
         try:
             sender = await self._senders.get(address)
         except WireError as error:
-            raise ReplicaLostError(f"attention replica {self._name} cannot reach the api: {error}") from error
+            raise self._lost(f"cannot reach the api: {error}") from error
         await _Answer(self._loaded, sender, request, stream).run()
 
     def check_health(self) -> None:
@@ -100,9 +102,9 @@ class Attention:
             return
         if not self._loaded.engine.alive:
             raise RuntimeError("the engine's thread has ended")
-        age = self._loaded.engine.stats().last_step_age_s
-        if age > _STUCK_S:
-            raise RuntimeError(f"the engine has not finished a step for {age:.0f} s")
+        overdue = self._loaded.engine.overdue_s
+        if overdue > _STUCK_S:
+            raise RuntimeError(f"the engine has been stuck for {overdue:.0f} s")
 
     async def __del__(self) -> None:
         self._syncing.cancel()
@@ -111,6 +113,14 @@ class Attention:
         if self._loaded is not None:
             await asyncio.to_thread(self._loaded.stop, _STOP_S)
         await self._senders.close()
+
+    def _goes_on(self) -> bool:
+        """Whether answers go on here: the engine's thread is there and not stuck, whatever this loop does."""
+        engine = self._loaded.engine if self._loaded is not None else None
+        return engine is not None and engine.alive and engine.overdue_s == 0.0
+
+    def _lost(self, why: str) -> ReplicaLostError:
+        return ReplicaLostError(f"attention replica {self._name} {why}", self._name)
 
     async def _keep_loading(self) -> None:
         while self._loaded is None:
@@ -181,7 +191,7 @@ class _Answer:
             ended.cancel()
             hung_up.cancel()
         if self._abandoned is not None or not self._ended.is_set():
-            raise ReplicaLostError(self._abandoned or "the api hung up")
+            raise ReplicaLostError(self._abandoned or "the connection to the api is closed")
 
     def _on_event(self, event: TokenEvent) -> None:
         """Called on the engine's thread."""

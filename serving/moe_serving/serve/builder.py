@@ -5,8 +5,11 @@ postpone its annotations (no ``from __future__ import annotations``). Each build
 not wait for the libraries of the api.
 """
 
+from typing import Any
+
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.config import RequestRouterConfig
 
 from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS, CoreArgs, ShardArgs
 from moe_serving.serve.removal import SHUTDOWN_S
@@ -15,6 +18,11 @@ _MAX_ONGOING = 1024
 """Calls that a process takes at once. Above what an engine runs: the rest waits there, in a queue that can be seen."""
 _HEALTH_PERIOD_S = 2.0
 """How soon Serve notices a dead process and starts another."""
+_HEALTH_TIMEOUT_S = 10.0
+"""For an answer to Serve's health check. Three in a row that do not come end a process: one that is frozen lives half a
+minute longer, one whose loop a busy machine holds up for less is left alone."""
+_ROUTER = "moe_serving.serve.router:PatientRouter"
+"""Of deployments whose calls may go to one replica or another."""
 
 
 def build_core(args: CoreArgs) -> Application:
@@ -23,9 +31,10 @@ def build_core(args: CoreArgs) -> Application:
     from moe_serving.serve.attention import Attention  # noqa: PLC0415
     from moe_serving.serve.directory import Directory  # noqa: PLC0415
 
+    router = RequestRouterConfig(request_router_class=_ROUTER)  # type: ignore[arg-type]  # Ray's own mistake
     directory = _deployment(Directory, DIRECTORY).bind(args)
-    attention = _deployment(Attention, ATTENTION).bind(args, directory)
-    return _deployment(serve.ingress()(Api), API).bind(args, attention, directory)
+    attention = _deployment(Attention, ATTENTION, request_router_config=router).bind(args, directory)
+    return _deployment(serve.ingress()(Api), API, request_router_config=router).bind(args, attention, directory)
 
 
 def build_shard(args: ShardArgs) -> Application:
@@ -35,13 +44,15 @@ def build_shard(args: ShardArgs) -> Application:
     return _deployment(Experts, EXPERTS).bind(args)
 
 
-def _deployment(replica: type, name: str) -> Deployment:
+def _deployment(replica: type, name: str, **options: Any) -> Deployment:
     return serve.deployment(
         name=name,
         # Ray's CPUs are a count for its scheduler, and one per process does not fit small machines.
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_MAX_ONGOING,
         health_check_period_s=_HEALTH_PERIOD_S,
+        health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.5,
+        **options,
     )(replica)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PROBE_S = 25.0
-"""For one connection to our own listener: it waits behind the request that is being computed. Serve allows 30 s."""
+_PROBE_S = 8.0
+"""For one connection to our own listener: it waits behind what is being computed. Serve allows 10 s."""
 _STOP_S = 4.0
 """For the request in work and the answers on their way."""
 _DRAIN_S = SHUTDOWN_S - _STOP_S

@@ -9,6 +9,7 @@ from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
 from moe_serving.engine.engine import Engine
+from moe_serving.engine.life import SignsOfLife
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.verify import LayerVerifier
 from moe_serving.wire.transport import SocketCompletion, SocketFabric
@@ -36,8 +37,9 @@ class LoadedEngine:
         facts = Checkpoint.open(model.path).facts(model.dtype)
         fabric = SocketFabric(facts.digest, name, node, model.network, MAX_REPLY_BYTES)
         verifier = LayerVerifier(ExpertReader(model.path, model.dtype, str(device)), device) if model.verify else None
-        experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier)
-        engine = Engine.load(model.path, model.dtype, str(device), experts, limits)
+        life = SignsOfLife()
+        experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier, on_wait=life.give)
+        engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life)
         engine.start()
         return cls(engine, experts, facts.digest)
 

@@ -54,6 +54,7 @@ def own_ray() -> Iterator[RayNode]:
             RAY_AUTH_TOKEN_PATH=str(token_file),
             RAY_USAGE_STATS_ENABLED="0",
             RAY_prestart_worker_first_driver="0",  # a worker per core that nobody asked for would slow the start
+            RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS="1",  # a frozen process would hold its clients until it had drained
         )
         with _connected(
             address="local",

@@ -12,9 +12,15 @@ from moe_serving.streams.messages import MAX_STREAM, StreamEvent, decode_events
 from moe_serving.wire.aio import Connection, Listener
 from moe_serving.wire.endpoint import Address, Endpoint
 from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.frames import Frame
 from moe_serving.wire.kinds import StreamKind
 
 SUBJECT = "token-streams"
+SILENCE_S = 4.0
+"""A replica that says nothing for so long is given up: a frozen process keeps its connections. One that works or rests
+sends a pulse a second, whatever its step takes; a busy machine may be late with it."""
+_GLANCES = 8
+"""Silence is counted in so many parts: where this process itself stood still, that counts as one of them."""
 
 
 class TokenStream:
@@ -108,20 +114,41 @@ class StreamReceiver:
             stream.fail(error)
 
     async def _serve(self, connection: Connection) -> None:
+        why = "is gone"
         try:
             while True:
-                frame = await connection.receive()
-                if frame.kind != StreamKind.TOKENS:
+                frame = await _receive(connection)
+                if frame.kind not in (StreamKind.TOKENS, StreamKind.PULSE):
                     raise ProtocolError(f"expected tokens, got a frame of kind {frame.kind:#x}")
                 for event in decode_events(frame.body):
                     self._file(event, connection)
+        except TimeoutError:
+            why = f"has said nothing for {SILENCE_S:g} s"
         finally:
+            lost = ReplicaLostError(f"attention replica {connection.peer_name} {why}", connection.peer_name)
             for stream in self._streams.values():
                 if stream.carrier is connection:
-                    stream.fail(ReplicaLostError(f"{connection.peer_name} is gone"))
+                    stream.fail(lost)
 
     def _file(self, event: StreamEvent, connection: Connection) -> None:
         stream = self._streams.get(event.stream)
         if stream is not None:
             stream.carrier = connection
             stream.put(event)
+
+
+async def _receive(connection: Connection) -> Frame:
+    """The next frame.
+
+    Raises:
+        TimeoutError: there was none for ``SILENCE_S``.
+        WireError: see ``Connection.receive``.
+    """
+    for _ in range(_GLANCES - 1):
+        try:
+            async with asyncio.timeout(SILENCE_S / _GLANCES):
+                return await connection.receive()
+        except TimeoutError:
+            continue
+    async with asyncio.timeout(SILENCE_S / _GLANCES):
+        return await connection.receive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 from moe_placement.wire.applications import Network
 from moe_serving.streams.messages import StreamEvent, encode_events
@@ -13,17 +14,24 @@ from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import WireError
 from moe_serving.wire.kinds import StreamKind
 
+PULSE_S = 1.0
+"""So often a replica without news says that it is well; see ``receiver.SILENCE_S``."""
+
 
 class StreamSender:
     """Sends events to one api; all that come while a frame is under way go into the next one.
+
+    Args:
+        well: whether answers go on here. When they do not, the connection is closed, so that the api asks elsewhere.
 
     Attributes:
         lost: set once the api cannot be reached any more.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, well: Callable[[], bool]) -> None:
         self.lost = asyncio.Event()
         self._connection = connection
+        self._well = well
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._waiting: list[StreamEvent] = []
@@ -48,7 +56,7 @@ class StreamSender:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._send())
                 both.create_task(self._notice_end())
-        except* WireError:
+        except* (WireError, _UnwellError):
             pass  # whoever waits for `lost` cancels its requests
         finally:
             self.lost.set()
@@ -56,23 +64,45 @@ class StreamSender:
 
     async def _send(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._wait_for_news()
             with self._lock:
                 events, self._waiting = self._waiting, []
             if events:
                 await self._connection.send(StreamKind.TOKENS, encode_events(events))
+            elif self._well():
+                await self._connection.send(StreamKind.PULSE)
+            else:
+                raise _UnwellError
+
+    async def _wait_for_news(self) -> None:
+        """Until there are events to be sent, or a pulse is due."""
+        try:
+            async with asyncio.timeout(PULSE_S):
+                await self._news.wait()
+        except TimeoutError:
+            return
+        self._news.clear()
 
     async def _notice_end(self) -> None:
         while True:
             await self._connection.receive()
 
 
-class SenderPool:
-    """The connections of one replica, made when first needed."""
+class _UnwellError(Exception):
+    """Answers do not go on here."""
 
-    def __init__(self, name: str, node: str, network: Network) -> None:
+
+class SenderPool:
+    """The connections of one replica, made when first needed.
+
+    Args:
+        name: of the replica, by which ``ReplicaLostError`` calls it.
+        well: see ``StreamSender``.
+    """
+
+    def __init__(self, name: str, node: str, network: Network, well: Callable[[], bool] = lambda: True) -> None:
         self._name = name
+        self._well = well
         self._node = node
         self._network = network
         self._senders: dict[bytes, StreamSender] = {}
@@ -103,7 +133,7 @@ class SenderPool:
     async def _connect(self, address: Address) -> StreamSender:
         self._forget_lost()
         connection = await connect(address, SUBJECT, self._name, node=self._node, network=self._network)
-        sender = self._senders[address.key] = StreamSender(connection)
+        sender = self._senders[address.key] = StreamSender(connection, self._well)
         return sender
 
     def _connected(self, address: Address, done: asyncio.Task[StreamSender]) -> None:

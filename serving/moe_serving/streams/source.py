@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 RESUME_S = 60.0
 """How long an answer may stand still for want of a replica: a restart with a model to load takes its time."""
+_TAKEN_S = 4.0
+"""A call that no replica has taken by then is made anew; doubles each time. Serve sends one on that was not accepted
+(``serve.router``), so this is for a replica that froze just after."""
 _GRACE_S = 5.0
 """How long tokens may trail behind the end of the call that brings them."""
 _MOST_LOSSES = 3
@@ -32,12 +35,24 @@ that replica is gone, ApiError when no replica can help. Cancelling it cancels t
 
 
 class ReplicatedSource:
-    """A ``TokenSource`` that survives its replicas: it asks another one for the rest of an answer."""
+    """A ``TokenSource`` that survives its replicas: it asks another one for the rest of an answer.
 
-    def __init__(self, receiver: StreamReceiver, call: Call, on_failover: Callable[[], None]) -> None:
+    Args:
+        on_failover: called when an answer goes on elsewhere.
+        on_lost: called with the name of a replica that should not be asked for a while.
+    """
+
+    def __init__(
+        self,
+        receiver: StreamReceiver,
+        call: Call,
+        on_failover: Callable[[], None],
+        on_lost: Callable[[str], None] = lambda replica: None,
+    ) -> None:
         self._receiver = receiver
         self._call = call
         self._on_failover = on_failover
+        self._on_lost = on_lost
         self._calls: set[asyncio.Task[None]] = set()
         self._end: ApiError | None = None
 
@@ -54,23 +69,27 @@ class ReplicatedSource:
         """
         told = list(request.emitted_ids)
         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
-        attempt = losses = 0
+        attempt = losses = untaken = 0
         while len(told) < request.sampling.max_tokens:
             if self._end is not None:
                 raise self._end
             asked = replace(request, request_id=f"{request.request_id}.{attempt}", emitted_ids=tuple(told))
             stream = self._receiver.open(asked.request_id, request.sampling.max_tokens - len(told))
             try:
-                async with aclosing(self._ask(asked, stream, deadline)) as events:
+                take_by = min(deadline, time.monotonic() + _TAKEN_S * 2**untaken)
+                async with aclosing(self._ask(asked, stream, take_by)) as events:
                     async for event in events:
                         told.extend(event.token_ids)
-                        losses = 0
+                        losses = untaken = 0
                         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
                         yield event
                         if event.finish_reason:
                             return
             except ReplicaLostError as error:
                 losses += stream.taken.is_set()
+                untaken += not stream.taken.is_set()
+                if error.replica is not None:
+                    self._on_lost(error.replica)
                 if losses >= _MOST_LOSSES:
                     logger.warning("request %s is given up: %s", request.request_id, error)
                     raise GenerationError(f"{losses} attention replicas in a row were lost over it") from error
@@ -87,14 +106,14 @@ class ReplicatedSource:
         yield TokenEvent(request.request_id, (), "length")
 
     async def _ask(
-        self, request: GenerationRequest, stream: TokenStream, deadline: float
+        self, request: GenerationRequest, stream: TokenStream, take_by: float
     ) -> AsyncGenerator[TokenEvent, None]:
         call = asyncio.create_task(self._call(request, stream.number))
         self._calls.add(call)
         call.add_done_callback(lambda done: self._call_ended(done, stream))
         finished = False
         try:
-            await self._taken(stream, call, deadline)
+            await self._taken(stream, call, take_by)
             while not finished:
                 event = await stream.next()
                 finished = event.finish_reason is not None
@@ -104,16 +123,20 @@ class ReplicatedSource:
             if not finished:
                 call.cancel()
 
-    async def _taken(self, stream: TokenStream, call: asyncio.Task[None], deadline: float) -> None:
-        """Wait until a replica has taken the request on, or ``call`` has ended."""
+    async def _taken(self, stream: TokenStream, call: asyncio.Task[None], take_by: float) -> None:
+        """Wait until a replica has taken the request on, or ``call`` has ended.
+
+        Raises:
+            ReplicaLostError: neither by ``take_by``, in monotonic seconds.
+        """
         taken = asyncio.create_task(stream.taken.wait())
         either: set[asyncio.Task[Any]] = {taken, call}
         try:
-            await asyncio.wait(either, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=take_by - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             taken.cancel()
         if not (stream.taken.is_set() or call.done()):
-            raise ReplicaLostError(f"none took the request within {RESUME_S:.0f} s")
+            raise ReplicaLostError("none took the request in time")
 
     def _call_ended(self, call: asyncio.Task[None], stream: TokenStream) -> None:
         self._calls.discard(call)

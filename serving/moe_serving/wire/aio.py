@@ -31,6 +31,8 @@ DEFAULT_MAX_BODY = 16 << 20
 DEFAULT_HANDSHAKE_TIMEOUT = 5.0
 """Seconds for connecting and proving the key: on a healthy network it takes a millisecond, a busy machine may pause."""
 
+_CLOSE_SECONDS = 2.0
+"""A frozen peer never reads what was sent to it."""
 _READ_SIZE = 1 << 16
 
 logger = logging.getLogger(__name__)
@@ -72,10 +74,13 @@ class Connection:
         return self._frames.popleft()
 
     async def close(self) -> None:
-        """Close; what was sent before is still delivered where the peer reads it."""
+        """Close; what was sent before is still delivered where the peer reads it within ``_CLOSE_SECONDS``."""
         self._writer.close()
         try:
-            await self._writer.wait_closed()
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._writer.wait_closed()
+        except TimeoutError:
+            self._writer.transport.abort()
         except OSError:
             return  # the peer was faster
 

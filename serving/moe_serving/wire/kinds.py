@@ -24,6 +24,7 @@ class ExpertKind(IntEnum):
 
 
 class StreamKind(IntEnum):
-    """Attention to api: the tokens of one step for all requests of that api; see ``moe_serving.api``."""
+    """Attention to api: the tokens of one step for all requests of that api, or that there are none; ``streams``."""
 
     TOKENS = 0x20
+    PULSE = 0x21

@@ -242,14 +242,15 @@ def test_stop_ends_running_and_waiting_requests_with_an_error(path, experts):
 
 
 def test_stats_tell_a_stuck_engine_from_an_idle_one(engine, experts):
-    assert settled(engine).last_step_age_s == 0.0
+    assert settled(engine).silence_s == 0.0
     experts.open.clear()
     answer = ask(engine, PROMPT, greedy(4))
     assert experts.entered.acquire(timeout=WAIT_S)
     first = engine.stats()
     assert (first.running, first.waiting) == (1, 0)
     assert first.kv_tokens_used == len(PROMPT) + 4 - 1
-    assert 0 < first.last_step_age_s < engine.stats().last_step_age_s
+    assert 0 < first.silence_s < engine.stats().silence_s
+    assert engine.overdue_s == 0, "a first step may take long"
     experts.open.set()
     answer.wait()
     assert engine.stats().steps == first.steps + 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -180,6 +181,33 @@ def test_a_newer_table_wakes_a_layer_that_waits() -> None:
     thread.join(10)
     assert torch.equal(result[0], EXPECTED)
     assert experts.version.epoch == 2
+
+
+@pytest.mark.parametrize(
+    "shards", [[FakeShard({0, 1, 2, 3}, seconds=1.2)], [FakeShard({0, 1, 2})]], ids=["a late shard", "no copy"]
+)
+def test_who_waits_for_shards_says_so_again_and_again(shards) -> None:
+    """Otherwise its replica would be taken for stuck."""
+    signs: list[float] = []
+    experts = RemoteExperts(
+        1,
+        EXPERTS,
+        FakeFabric(shards),
+        "node",
+        Patience(unavailable_seconds=1.2),
+        on_wait=lambda: signs.append(time.monotonic()),
+    )
+    experts.update(table(shards))
+    wait_linked(experts)
+    signs.append(time.monotonic())
+    try:
+        forward(experts)
+    except ExpertsUnavailableError:
+        assert 3 not in shards[0].held
+    signs.append(time.monotonic())
+    assert signs[-1] - signs[0] > 1
+    assert len(signs) > 4
+    assert max(after - before for before, after in itertools.pairwise(signs)) < 1
 
 
 def test_an_older_table_is_ignored() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx2
 import pytest
@@ -15,6 +17,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 STREAMS = 8
 TOKENS = 48
+FROZEN_S = 25.0
+"""For two turns of all streams beside a frozen process; less than Serve gives it."""
 
 
 @pytest.fixture
@@ -22,6 +26,15 @@ def load(plane) -> Load:
     """At least eight streams at a time."""
     prompts = [tuple(range(11 * i + 5, 12 * i + 15)) for i in range(STREAMS)]
     return Load(plane.url, plane.api_key, prompts, TOKENS)
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -127,6 +140,26 @@ def test_the_api_is_killed(plane, openai) -> None:
     )
     plane.wait_ready()
     assert openai.completions.create(model="tiny", prompt="x", max_tokens=4).choices[0].text
+
+
+@pytest.mark.parametrize("what", ["attention", "directory", "shard"])
+async def test_a_frozen_process_holds_nobody_up(plane, load, check, what) -> None:
+    """It keeps its connections, and nobody is told. Serve would take half a minute to end it."""
+    report = plane.report()
+    pids = {
+        "attention": report.attention[0].pid,
+        "directory": min(plane.pids()["serving/directory"]),
+        "shard": report.shards[0].pid,
+    }
+    before = plane.pids()
+    async with load:
+        await load.flow()
+        with frozen(pids[what]):
+            async with asyncio.timeout(FROZEN_S):
+                await load.flow()  # those that it had end elsewhere
+                await load.flow()  # and new ones do not go there
+    assert plane.pids() == before, "it was ended before anybody had to do without it"
+    await asyncio.to_thread(check)
 
 
 async def test_other_limits_restart_nothing(plane, load, openai, check) -> None:

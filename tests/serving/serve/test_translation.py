@@ -13,7 +13,7 @@ from moe_serving.streams.errors import ReplicaLostError
 with warnings.catch_warnings(action="ignore"):  # Ray's own, about its use of pydantic
     from ray.serve.exceptions import BackPressureError
 
-    from moe_serving.serve.api import translate
+    from moe_serving.serve.api import signed, translate
 
 
 def remote(error: Exception) -> Exception:
@@ -27,7 +27,7 @@ def remote(error: Exception) -> Exception:
     ("error", "kind", "message"),
     [
         (remote(RequestRefusedError("the prompt is empty")), InvalidRequestError, "the prompt is empty"),
-        (remote(ReplicaLostError("the api hung up")), ReplicaLostError, "the api hung up"),
+        (remote(ReplicaLostError("it is stuck", "abc")), ReplicaLostError, "it is stuck"),
         (remote(EngineStoppedError("the engine is stopping")), ReplicaLostError, "the engine is stopping"),
         (remote(KeyError("secret")), GenerationError, "the attention replica failed; its log says more"),
         (ValueError("secret"), GenerationError, "the attention replica failed; its log says more"),
@@ -44,3 +44,19 @@ def remote(error: Exception) -> Exception:
 def test_a_failed_call_in_our_words(error: Exception, kind: type[MoEServingError], message: str) -> None:
     told = translate(error, "r-0")
     assert (type(told), str(told)) == (kind, message)
+    assert getattr(told, "replica", None) == ("abc" if "stuck" in message else None)
+
+
+async def test_every_answer_says_who_gave_it() -> None:
+    sent: list[dict[str, object]] = []
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    await signed(app, "abc")({"type": "http"}, None, send)
+    assert sent[0]["headers"] == [(b"a", b"b"), (b"x-moe-api", b"abc")]
+    assert sent[1] == {"type": "http.response.body", "body": b"x"}

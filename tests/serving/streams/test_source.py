@@ -1,6 +1,7 @@
 """Tokens over real sockets from replicas that answer, stumble and die: the answer goes on, whole, nothing twice."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -8,6 +9,8 @@ import pytest
 
 from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError, RemovedError
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
+from moe_serving.streams import receiver as receiver_module
+from moe_serving.streams import sender as sender_module
 from moe_serving.streams import source as source_module
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.messages import StreamEvent
@@ -28,13 +31,15 @@ class Replicas:
     """
 
     def __init__(self) -> None:
-        self.pool = SenderPool("replica", NODE, "auto")
+        self.well = True
+        self.pool = SenderPool("replica", NODE, "auto", lambda: self.well)
         self.address: Address | None = None
         self.plan: list[Callable[[int], object]] = [lambda position: None]
         self.asked: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.cancelling = asyncio.Event()
         self.failovers = 0
+        self.lost: list[str] = []
 
     async def answer(self, request: GenerationRequest, stream: int) -> None:
         self.asked.append(request)
@@ -82,7 +87,7 @@ async def replicas(receiver: StreamReceiver) -> AsyncIterator[Replicas]:
 
 @pytest.fixture
 def source(receiver: StreamReceiver, replicas: Replicas) -> ReplicatedSource:
-    return ReplicatedSource(receiver, replicas.answer, replicas.on_failover)
+    return ReplicatedSource(receiver, replicas.answer, replicas.on_failover, replicas.lost.append)
 
 
 def ask(name: str, tokens: int) -> GenerationRequest:
@@ -140,6 +145,7 @@ async def test_the_socket_tells_of_a_death_before_the_call_does(source, replicas
     replicas.plan = [lambda now: die_silently() if now == 4 else None, lambda now: None]
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert replicas.cancelled == ["r.0"]
+    assert replicas.lost == ["replica"]
 
 
 async def test_all_tokens_but_not_the_word_that_they_are_all(source, replicas) -> None:
@@ -261,6 +267,68 @@ async def test_a_malformed_frame_closes_that_connection_and_streams_go_on(source
     replicas.plan = [lambda now: spoil() if now == 2 else None, lambda now: None]
     assert tokens(await collect(source, ask("r", 6))) == list(range(6))
     assert replicas.failovers == 1
+
+
+def quickly(monkeypatch: pytest.MonkeyPatch, silence: float = 0.8, pulse: float = 0.05) -> None:
+    monkeypatch.setattr(receiver_module, "SILENCE_S", silence)
+    monkeypatch.setattr(sender_module, "PULSE_S", pulse)
+
+
+async def test_a_frozen_replica_is_given_up_though_its_connection_stands(source, replicas, monkeypatch) -> None:
+    quickly(monkeypatch, pulse=3600)
+    replicas.plan = [lambda now: asyncio.sleep(3600) if now == 3 else None, lambda now: None]
+    before = asyncio.get_running_loop().time()
+    assert tokens(await collect(source, ask("r", 8))) == list(range(8))
+    assert asyncio.get_running_loop().time() - before >= 0.8
+    assert (replicas.failovers, replicas.lost, replicas.cancelled) == (1, ["replica"], ["r.0"])
+
+
+async def test_a_replica_that_computes_for_long_is_waited_for(source, replicas, monkeypatch) -> None:
+    quickly(monkeypatch)
+    replicas.plan = [lambda now: asyncio.sleep(2) if now == 3 else None]
+    assert tokens(await collect(source, ask("r", 8))) == list(range(8))
+    assert replicas.failovers == 0
+
+
+async def test_a_replica_whose_engine_is_stuck_gives_itself_up(source, replicas, monkeypatch) -> None:
+    async def get_stuck() -> None:
+        replicas.well = False
+        await asyncio.sleep(3600)
+
+    quickly(monkeypatch, silence=3600)
+    replicas.plan = [lambda now: get_stuck() if now == 3 else None, lambda now: None]
+    assert tokens(await collect(source, ask("r", 8))) == list(range(8))
+    assert (replicas.failovers, replicas.lost) == (1, ["replica"])
+
+
+async def test_an_api_that_stood_still_blames_no_replica(source, replicas, monkeypatch) -> None:
+    """Its clock says that nothing came for long, its sockets are full of what did come."""
+
+    async def stand_still() -> None:
+        await asyncio.sleep(0.01)
+        time.sleep(1.5)  # noqa: ASYNC251 - the replicas of this test stand still with it, but their pulses are due
+        await asyncio.sleep(0.3)
+
+    quickly(monkeypatch)
+    replicas.plan = [lambda now: stand_still() if now == 3 else None]
+    assert tokens(await collect(source, ask("r", 8))) == list(range(8))
+    assert replicas.failovers == 0
+
+
+async def test_a_call_that_nobody_takes_is_made_anew(source, replicas, monkeypatch) -> None:
+    async def freeze_before_the_first(request: GenerationRequest, stream: int) -> None:
+        if not replicas.asked:
+            replicas.asked.append(request)
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                replicas.cancelled.append(request.request_id)
+        await replicas.answer(request, stream)
+
+    monkeypatch.setattr(source_module, "_TAKEN_S", 0.2)
+    source._call = freeze_before_the_first
+    assert tokens(await collect(source, ask("r", 5))) == list(range(5))
+    assert (replicas.cancelled, replicas.failovers) == (["r.0"], 0)
 
 
 async def test_an_api_that_does_not_answer_delays_no_other(receiver):

@@ -184,3 +184,24 @@ def test_the_network_setting_decides_how_a_peer_is_reached() -> None:
     assert address.key.hex() not in repr(address)
     assert repr(address.key) not in repr(address)
     endpoint.close()
+
+
+async def test_closing_does_not_wait_for_a_frozen_peer(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has been sent more than its socket holds, and reads nothing."""
+    monkeypatch.setattr(aio, "_CLOSE_SECONDS", 0.2)
+
+    thaw = asyncio.Event()
+
+    async def freeze(connection: aio.Connection) -> None:
+        connection._reader._transport.pause_reading()
+        await thaw.wait()
+
+    listener = await aio.Listener.start(Endpoint.open("node-a", "127.0.0.1", network), SUBJECT, freeze)
+    connection = await aio.connect(listener.address, SUBJECT, "test", node="node-a")
+    sending = asyncio.create_task(connection.send(ECHO, bytes(16 << 20)))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(5):
+        await connection.close()
+        await sending
+    thaw.set()
+    await listener.close()

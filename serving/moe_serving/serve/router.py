@@ -1,0 +1,70 @@
+"""How a call finds its replica: Serve's own choice, except where that waits for a process that does not answer.
+
+Serve's router goes by the queue lengths that it remembers, and waits as long as it takes for a replica to accept a
+call: one that is frozen keeps what it got until a health check ends it, and goes on getting more. Serve makes this
+router in every process with a handle of the deployment: in its proxies for the api, in each api for attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve.request_router import PendingRequest, RunningReplica
+
+from moe_serving.serve.avoidance import LostReplicas, accepted, without_lost
+
+ACCEPT_S = 2.0
+"""For a replica to accept a call, where there is another one. It takes milliseconds; a busy event loop may be late.
+Doubles with each call in a row that the same replica did not accept, so that slow ones get their calls in the end."""
+_MOST_DOUBLINGS = 4
+
+LOST = LostReplicas()
+"""Of this process: who sees that a replica is lost, and the router that Serve makes, have nothing else in common."""
+
+
+class PatientRouter(PowerOfTwoChoicesRequestRouter):
+    """Chooses of two replicas the one with the shorter queue, of those that are not ``LOST`` while there are any."""
+
+    def create_replica_wrapper(self, replica_info: Any) -> RunningReplica:
+        return _BoundedReplica(replica_info, lambda: len(self.curr_replicas) > 1)
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        ranks = await super().choose_replicas(candidate_replicas, pending_request)
+        return without_lost(ranks, candidate_replicas, LOST)
+
+
+class _BoundedReplica(RunningReplica):
+    """A replica that has ``ACCEPT_S`` to accept a call. Then Serve's router takes it for unavailable: it forgets the
+    queue length that it remembered, and chooses anew."""
+
+    def __init__(self, replica_info: Any, has_others: Callable[[], bool]) -> None:
+        super().__init__(replica_info)
+        self._has_others = has_others
+        self._misses = 0
+
+    def try_send_request(self, pr: PendingRequest, with_rejection: bool) -> Any:
+        result = super().try_send_request(pr, with_rejection)
+        if with_rejection:
+            accept = result.get_rejection_response
+            result.get_rejection_response = lambda: self._bounded(accept())  # type: ignore[method-assign]  # as said
+        return result
+
+    async def _bounded(self, accepting: Coroutine[Any, Any, Any]) -> Any:
+        """
+        Raises:
+            ActorUnavailableError: no answer in time, and there are others.
+        """
+        try:
+            answer = await accepted(accepting, ACCEPT_S * 2 ** min(self._misses, _MOST_DOUBLINGS), self._has_others)
+        except TimeoutError:
+            self._misses += 1
+            raise ActorUnavailableError(
+                f"{self.replica_id} did not accept a call in time", self.actor_id.binary()
+            ) from None
+        self._misses = 0
+        return answer
