@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks.serving.client import Ask, Client, Verdict
+from benchmarks.serving.traffic import ClosedLoop, streams_of
 from exactness import Tally, compare
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 from reference import reference_greedy
 
 Tokens = tuple[int, ...]
@@ -27,51 +29,40 @@ class Load:
     """
 
     def __init__(self, url: str, key: str, prompts: Sequence[Tokens], tokens: int) -> None:
-        self.answers: list[tuple[Tokens, Tokens]] = []
-        self._client = AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=120)
-        self._prompts = prompts
-        self._tokens = tokens
-        self._stop = asyncio.Event()
-        self._workers: list[asyncio.Task[None]] = []
+        self._client = Client(f"{url}/v1", "tiny", key)
+        self._loop = ClosedLoop(self._client, streams_of([Ask(prompt, tokens) for prompt in prompts]))
+        self._streams = len(prompts)
 
     async def __aenter__(self) -> Self:
-        self._workers = [asyncio.create_task(self._keep_asking(prompt)) for prompt in self._prompts]
+        await self._client.__aenter__()
+        await self._loop.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the streams under way come to their ends; the first failure of any is raised."""
-        self._stop.set()
+        """Let the streams under way come to their ends; a failure of any is raised."""
         try:
-            await asyncio.gather(*self._workers)
+            await self._loop.__aexit__(kind, error, trace)
         finally:
-            await self._client.close()
+            await self._client.__aexit__(kind, error, trace)
+        self._check()
+
+    @property
+    def answers(self) -> list[tuple[Tokens, Tokens]]:
+        return [(outcome.ask.prompt, tuple(outcome.token_ids)) for outcome in self._loop.outcomes]
 
     async def flow(self) -> None:
         """Until as many more answers are complete as there are streams; a failure of any is raised at once."""
-        enough = len(self.answers) + len(self._prompts)
+        enough = len(self._loop.outcomes) + self._streams
         async with asyncio.timeout(120):
-            while len(self.answers) < enough:
-                done, _ = await asyncio.wait(self._workers, timeout=0.1)
-                for worker in done:
-                    worker.result()
+            while len(self._loop.outcomes) < enough:
+                await asyncio.sleep(0.1)
+                self._check()
 
-    async def _keep_asking(self, prompt: Tokens) -> None:
-        while not self._stop.is_set():
-            stream = await self._client.completions.create(
-                model="tiny",
-                prompt=list(prompt),
-                max_tokens=self._tokens,
-                temperature=0,
-                stream=True,
-                extra_body=GREEDY,
-            )
-            told: list[int] = []
-            async for chunk in stream:
-                told += chunk.choices[0].token_ids  # type: ignore[attr-defined]  # our extension
-            assert chunk.choices[0].finish_reason == "length"
-            self.answers.append((prompt, tuple(told)))
+    def _check(self) -> None:
+        failed = [outcome for outcome in self._loop.outcomes if outcome.verdict is not Verdict.COMPLETE]
+        assert not failed, f"{len(failed)} of {len(self._loop.outcomes)} requests: {failed[0].why}"
 
 
 def complete(client: OpenAI, prompt: Tokens, tokens: int) -> Tokens:
