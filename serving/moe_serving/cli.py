@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_placement.wire.applications import ORIGIN, ModelArgs
+from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
 from moe_placement.wire.model import ModelFacts
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.standalone.errors import StandaloneError, UsageError
@@ -95,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         default="model",
         help="whether the model's generation_config.json says how requests are sampled that do not (default model)",
     )
+    parser.add_argument(
+        "--queue-requests",
+        type=_at_least_one,
+        default=QUEUE_REQUESTS,
+        metavar="N",
+        help=f"that wait for a place in an attention replica; more are answered with 429 (default {QUEUE_REQUESTS})",
+    )
+    parser.add_argument(
+        "--queue-tokens",
+        type=_at_least_one,
+        default=QUEUE_TOKENS,
+        metavar="N",
+        help=f"of their prompts and answers together, and of any request (default {QUEUE_TOKENS})",
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -170,6 +184,8 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         max_context=arguments.max_context,
         generation_defaults="Model" if arguments.generation_config == "model" else "None",
         allowed_origins=tuple(arguments.allowed_origin),
+        queue_requests=arguments.queue_requests,
+        queue_tokens=arguments.queue_tokens,
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )

@@ -12,7 +12,7 @@ from moe_placement.wire.applications import AttentionConfig
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
-from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
+from moe_serving.engine.request import GenerationRequest, Origin, Sampling, TokenEvent
 
 WAIT_S = 120.0
 
@@ -60,9 +60,14 @@ _ids = itertools.count()
 
 
 def ask(
-    engine: Engine, prompt: Sequence[int], sampling: Sampling, emitted: Sequence[int] = (), name: str | None = None
+    engine: Engine,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    emitted: Sequence[int] = (),
+    name: str | None = None,
+    origin: Origin | None = None,
 ) -> Answer:
-    request = GenerationRequest(name or f"request-{next(_ids)}", tuple(prompt), sampling, tuple(emitted))
+    request = GenerationRequest(name or f"request-{next(_ids)}", tuple(prompt), sampling, tuple(emitted), origin)
     answer = Answer(request)
     engine.submit(request, answer.take)
     return answer

@@ -21,7 +21,7 @@ from moe_operator.api.rules import (
 )
 from moe_operator.endpoint import HttpUrl
 from moe_operator.text import INVISIBLE
-from moe_placement.wire.applications import ORIGIN, Dtype, GenerationSource
+from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, Dtype, GenerationSource
 from moe_placement.wire.sizes import MOST_SHARDS
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
@@ -174,6 +174,16 @@ Origin = Annotated[
 ]
 
 
+class Queue(ApiModel):
+    """What waits in each attention replica for its first place in the batch. More is answered with 429 and a \
+Retry-After. A quarter of both bounds is kept for API keys that have nothing waiting."""
+
+    max_requests: int = Field(default=QUEUE_REQUESTS, ge=1, le=100000)
+    """Most requests that wait."""
+    max_tokens: int = Field(default=QUEUE_TOKENS, ge=2, le=2147483647)
+    """Most tokens that they ask for together, prompts and answers. One request may ask for no more either."""
+
+
 class Serving(ApiModel):
     """The OpenAI-compatible API."""
 
@@ -205,6 +215,9 @@ requests that do not name them. None: that file says nothing of sampling."""
     allowed_origins: list[Origin] = Field(default_factory=list, max_length=64)
     """Origins of web pages whose browsers may ask the API (CORS), such as https://chat.example.com. Default: none. \
 Pages send a key as everybody else; cookies are never read."""
+    queue: Queue = Queue()
+    """What waits in each attention replica for its first place in the batch. More is answered with 429 and a \
+Retry-After. A quarter of both bounds is kept for API keys that have nothing waiting."""
 
 
 class RayCluster(ApiModel):

@@ -157,7 +157,9 @@ def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
             internal_key_sha256=keys.internal,
         ),
         target,
-        AttentionConfig(),
+        AttentionConfig(
+            queue_requests=moe.spec.serving.queue.max_requests, queue_tokens=moe.spec.serving.queue.max_tokens
+        ),
         AttentionScale(
             min_replicas=spec.min_replicas,
             max_replicas=spec.max_replicas,

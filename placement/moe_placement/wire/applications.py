@@ -23,6 +23,9 @@ Network = Literal["auto", "unix", "tcp"]
 
 GenerationSource = Literal["Model", "None"]
 """Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
+QUEUE_REQUESTS, QUEUE_TOKENS = 32, 262144
+"""Defaults of what waits in an attention replica: half as many requests as run, so that they wait half as long as an
+answer takes; and four times what its cache holds."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
@@ -109,6 +112,7 @@ class ApiConfig(WireModel):
             say it themselves.
         allowed_origins: of web pages whose browsers may ask; see ``ORIGIN``.
         kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``render_core``.
+        queue_tokens: of a replica's queue, which no request may exceed; filled in by ``render_core``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
     """
@@ -116,6 +120,7 @@ class ApiConfig(WireModel):
     served_name: str
     max_context: int | None = Field(default=None, ge=2)
     kv_cache_tokens: int | None = Field(default=None, ge=1)
+    queue_tokens: int | None = Field(default=None, ge=1)
     generation_defaults: GenerationSource = "Model"
     allowed_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = ()
     api_key_sha256: tuple[str, ...] = ()
@@ -129,11 +134,20 @@ class AttentionConfig(WireModel):
         max_batch_tokens: tokens computed in one step, prompts included (long prompts are prefilled in chunks).
         max_running: sequences decoded together.
         kv_cache_tokens: tokens of all sequences whose keys and values are held; later requests wait.
+        queue_requests: requests that wait for their first place in the batch; more are turned away.
+        queue_tokens: of their prompts and answers together.
     """
 
     max_batch_tokens: int = Field(default=512, ge=1)
     max_running: int = Field(default=64, ge=1)
     kv_cache_tokens: int = Field(default=65536, ge=1)
+    queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)
+    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)
+
+    @property
+    def places(self) -> int:
+        """Of the batch: not more sequences than tokens in a step, so that each decodes in every step."""
+        return min(self.max_running, self.max_batch_tokens)
 
 
 class ShardConfig(WireModel):
@@ -174,7 +188,8 @@ def render_core(
 
     ``attention_options`` are actor options of the attention replicas beside ``num_cpus: 0``, such as ``num_gpus``.
     """
-    api = api.model_copy(update={"kv_cache_tokens": attention.kv_cache_tokens})
+    bounds = {"kv_cache_tokens": attention.kv_cache_tokens, "queue_tokens": attention.queue_tokens}
+    api = api.model_copy(update=bounds)
     deployments: list[dict[str, Any]] = [
         {"name": API, "user_config": api.model_dump(mode="json")},
         {

@@ -108,6 +108,18 @@ class NotReadyError(ApiError):
         self.headers = {"Retry-After": str(retry_after_s)}
 
 
+class OverloadedError(ApiError):
+    """More requests wait than the queue takes: the official client tries again after the pause asked for."""
+
+    status = 429
+    type = "rate_limit_exceeded"
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(f"{message}; try again in {retry_after_s} s")
+        self.headers = {"Retry-After": str(retry_after_s)}
+
+
 class RemovedError(ApiError):
     """The deployment is being removed while the answer is under way."""
 

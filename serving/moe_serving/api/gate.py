@@ -24,6 +24,7 @@ TOTAL_S = 300.0
 
 _OPEN = ("/healthz", "/metrics")
 """For whoever probes and scrapes."""
+_CLIENT = "moe.client"
 
 
 class Gate:
@@ -38,7 +39,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         try:
-            self._check(scope)
+            scope[_CLIENT] = self._check(scope)
             body = await _read(scope, receive)
         except ApiError as error:
             await refusal(error)(scope, receive, send)
@@ -47,20 +48,26 @@ class Gate:
         else:
             await self._app(scope, _again(body, receive), send)
 
-    def _check(self, scope: Scope) -> None:
-        """
+    def _check(self, scope: Scope) -> str:
+        """Who asks, as ``client_of`` tells it.
+
         Raises:
             NotReadyError: which keys there are is not known yet.
             AuthenticationError: see ``check_key``.
         """
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in _OPEN:
-            return
+            return ""
         config = self._service.settings
         internal = [config.internal_key_sha256] if config.internal_key_sha256 else []
         keys = internal if path == INTERNAL_REPORT_PATH else config.api_key_sha256
-        if keys:
-            check_key(Request(scope), keys)
+        return check_key(Request(scope), keys) if keys else ""
+
+
+def client_of(request: Request) -> str:
+    """Whose key a request came with; empty where none is asked for."""
+    client: str = request.scope[_CLIENT]
+    return client
 
 
 def refusal(error: ApiError) -> Response:

@@ -23,6 +23,9 @@ class Generation:
         self.plan = plan
         self._source = source
         self._metrics = metrics
+        self._not_taken = {choice.index for choice in plan.choices}
+        self._decided = asyncio.Event()
+        self._failure: Exception | None = None
         self._pieces = self._run()
 
     def __aiter__(self) -> AsyncGenerator[Indexed, None]:
@@ -42,6 +45,10 @@ class Generation:
         unfinished = len(tasks)
         self._metrics.prompt_tokens.inc(self.plan.prompt_tokens)
         try:
+            # A status goes out with the first piece: before it, it is known that no answer is turned away.
+            await self._decided.wait()
+            if self._failure is not None:
+                raise self._failure
             while unfinished:
                 item = await ready.get()
                 if isinstance(item, Exception):
@@ -59,6 +66,8 @@ class Generation:
                 async for piece in pieces:
                     await ready.put((choice.index, piece))
         except Exception as error:  # noqa: BLE001 - raised again where the pieces are read
+            self._failure = self._failure or error
+            self._decided.set()
             await ready.put(error)
 
     async def _pieces_of(self, choice: Choice) -> AsyncGenerator[Piece, None]:
@@ -67,6 +76,7 @@ class Generation:
         with RequestTimer(self._metrics) as timer:
             async with aclosing(self._source.stream(choice.request)) as events:
                 async for event in events:
+                    self._take(choice)
                     timer.tokens(len(event.token_ids))
                     piece = choice.answer.push(event)
                     if piece is not None:
@@ -74,3 +84,8 @@ class Generation:
                         if piece.finish:
                             return
         raise GenerationError(f"the stream of request {choice.request.request_id} ended without a reason")
+
+    def _take(self, choice: Choice) -> None:
+        self._not_taken.discard(choice.index)
+        if not self._not_taken:
+            self._decided.set()

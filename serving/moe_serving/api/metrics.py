@@ -109,6 +109,7 @@ class _ReportCollector(Collector):
             "moe_attention_ready", "Attention replicas that answer.", _count(a.ready for a in report.attention)
         )
         yield _gauge("moe_kv_cache_tokens", "Tokens of cache in use.", sum(a.kv_tokens for a in report.attention))
+        yield _gauge("moe_answers_queued", "Answers that wait for a place.", sum(a.waiting for a in report.attention))
         yield _gauge("moe_placement_copies_wanted", "Expert copies of the placement wanted.", report.progress.total)
         yield _gauge("moe_placement_copies_placed", "Those of them in place.", report.progress.copied)
         traffic = report.traffic

@@ -13,7 +13,7 @@ from moe_serving.api.encoding import in_thread
 from moe_serving.api.errors import ContextLengthError, InvalidRequestError
 from moe_serving.api.schemas import EMPTY_PROMPT, MAX_CHOICES, ChatRequest, CompletionRequest, GenerationParameters
 from moe_serving.api.tokenizer import ModelTokenizer
-from moe_serving.engine.request import GenerationRequest, Sampling
+from moe_serving.engine.request import GenerationRequest, Origin, Sampling
 
 COMPLETION_TOKENS = 16
 """OpenAI's bound of a completion that names none."""
@@ -59,12 +59,14 @@ class Bounds:
             others know that a shorter prompt would help.
         tokenizer: the model's.
         sampling: of requests that do not name theirs.
+        queue_tokens: of all answers of a request together; None for no bound.
     """
 
     context: int
     limit: str
     tokenizer: ModelTokenizer
     sampling: Mapping[str, float]
+    queue_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,10 @@ def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer, s
     offered = min(facts.max_context, config.max_context or facts.max_context)
     if context < offered:
         limit += f", what the cache of a replica holds (its kv_cache_tokens; the model has {offered})"
-    return Bounds(context, limit, tokenizer, sampling)
+    return Bounds(context, limit, tokenizer, sampling, config.queue_tokens)
 
 
-async def plan_completion(request: CompletionRequest, request_id: str, bounds: Bounds) -> Plan:
+async def plan_completion(request: CompletionRequest, origin: Origin, bounds: Bounds) -> Plan:
     """Raises InvalidRequestError: too many choices, an unknown token id, or more tokens than the context has."""
     count = len(request.prompts) * request.choices_per_prompt
     if count > MAX_CHOICES:
@@ -104,10 +106,10 @@ async def plan_completion(request: CompletionRequest, request_id: str, bounds: B
     prompts = [await _prompt_ids(prompt, bounds, special) for prompt in request.prompts]
     openings = [_echo(prompt, bounds.tokenizer) if request.echo else "" for prompt in request.prompts]
     length = _Length(request.max_tokens, COMPLETION_TOKENS, "max_tokens", "prompt")
-    return _plan(request, request_id, prompts, openings, length, bounds)
+    return _plan(request, origin, prompts, openings, length, bounds)
 
 
-async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Plan:
+async def plan_chat(request: ChatRequest, origin: Origin, bounds: Bounds) -> Plan:
     """Raises InvalidRequestError: the template refuses the messages, or more tokens than the context has."""
     messages = [message.for_template() for message in request.messages]
     _check_text(sum(len(message["content"]) for message in messages), bounds, "messages")
@@ -119,7 +121,7 @@ async def plan_chat(request: ChatRequest, request_id: str, bounds: Bounds) -> Pl
         length = _Length(request.max_completion_tokens, CHAT_TOKENS, "max_completion_tokens", "messages")
     else:
         length = _Length(request.max_tokens, CHAT_TOKENS, "max_tokens", "messages")
-    return _plan(request, request_id, [ids], [""], length, bounds)
+    return _plan(request, origin, [ids], [""], length, bounds)
 
 
 def _echo(prompt: str | list[int], tokenizer: ModelTokenizer) -> str:
@@ -153,7 +155,7 @@ def _check_length(characters: int, least: int, bounds: Bounds, field: str) -> No
 
 def _plan(
     request: GenerationParameters,
-    request_id: str,
+    origin: Origin,
     prompts: Sequence[Sequence[int]],
     openings: Sequence[str],
     length: _Length,
@@ -167,10 +169,22 @@ def _plan(
         for number in range(request.choices_per_prompt):
             sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS, stop_ids, bounds.sampling)
             index = len(choices)
-            token_request = GenerationRequest(f"{request_id}-{index}", tuple(ids), sampling)
+            token_request = GenerationRequest(f"{origin.request}-{index}", tuple(ids), sampling, origin=origin)
             answer = Answer(bounds.tokenizer.decode, ids, request.stops)
             choices.append(Choice(index, token_request, answer, opening))
+    _check_total(choices, length.field, bounds)
     return Plan(tuple(choices), sum(map(len, prompts)))
+
+
+def _check_total(choices: Sequence[Choice], field: str, bounds: Bounds) -> None:
+    """Refuse what could never be taken on as a whole."""
+    total = sum(len(choice.request.prompt_ids) + choice.request.sampling.max_tokens for choice in choices)
+    if bounds.queue_tokens is not None and total > bounds.queue_tokens:
+        raise InvalidRequestError(
+            f"{field}: {len(choices)} answers and their prompts are {total} tokens, and one request may ask for "
+            f"{bounds.queue_tokens}; ask for fewer or shorter answers",
+            field,
+        )
 
 
 def _answer_bound(prompt: int, length: _Length, bounds: Bounds) -> int:

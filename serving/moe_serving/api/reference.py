@@ -66,6 +66,10 @@ other servers send. One schema decides for both routes and for everything nested
   tokenized, and long texts have threads of their own, so that short ones do not wait for them. A body that brings
   nothing for 30 s, or has no end after 5 minutes, is answered with 408 and the connection closed. API keys are ASCII:
   others could not be shown in a header.
+- **Queue.** Requests beyond what runs wait, and shares are fair: between API keys, and within a key between requests,
+  however many answers each asks for, so that who asks for much makes room for who asks for little. What is more than
+  `spec.serving.queue` (`moe-serve --queue-requests`, `--queue-tokens`) lets wait is answered with 429,
+  `rate_limit_exceeded`, and a `Retry-After` in seconds: a request as a whole, before a byte of an answer.
 - **Ends.** An answer ends with any end token that the model's files name: `config.json`, `generation_config.json`, the
   tokenizer's configuration, or the special token that its chat template puts behind an answer. `ignore_eos` goes on
   beyond all of them. A stop string that is a special token ends the answer too, though its text never appears.

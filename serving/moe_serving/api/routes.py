@@ -6,12 +6,13 @@ import secrets
 from collections.abc import Awaitable
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from moe_serving.api.answer import Piece
 from moe_serving.api.errors import GenerationError
 from moe_serving.api.events import EventStream
+from moe_serving.api.gate import client_of
 from moe_serving.api.generation import Generation
 from moe_serving.api.plan import Plan, plan_chat, plan_completion
 from moe_serving.api.responses import ChatFormat, CompletionFormat, Format, Header, Whole
@@ -19,6 +20,7 @@ from moe_serving.api.schemas import ChatRequest, CompletionRequest, GenerationPa
 from moe_serving.api.service import Service
 from moe_serving.api.unknown import HEADER as IGNORED_HEADER
 from moe_serving.api.unknown import header_value, ignored_fields
+from moe_serving.engine.request import Origin
 
 
 def build_router(service: Service) -> APIRouter:
@@ -35,17 +37,17 @@ def build_router(service: Service) -> APIRouter:
         return _model(service)
 
     @router.post("/completions")
-    async def create_completion(body: CompletionRequest) -> Response:
+    async def create_completion(body: CompletionRequest, request: Request) -> Response:
         headers = _told_headers(service, body)
         header = _header(service, body, "cmpl")
-        plan = plan_completion(body, header.id, service.bounds(body.model))
+        plan = plan_completion(body, Origin(client_of(request), header.id), service.bounds(body.model))
         return await _answer(service, body, plan, CompletionFormat(header), headers)
 
     @router.post("/chat/completions")
-    async def create_chat_completion(body: ChatRequest) -> Response:
+    async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         headers = _told_headers(service, body)
         header = _header(service, body, "chatcmpl")
-        plan = plan_chat(body, header.id, service.bounds(body.model))
+        plan = plan_chat(body, Origin(client_of(request), header.id), service.bounds(body.model))
         return await _answer(service, body, plan, ChatFormat(header), headers)
 
     return router

@@ -12,7 +12,7 @@ class TokenSource(Protocol):
     """Answers requests with tokens. Closing a stream before its end cancels the request."""
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenEvent, None]:
-        """The events of a request; the last one has a ``finish_reason``.
+        """The events of a request; the first says that it was taken on, the last one has a ``finish_reason``.
 
         Raises:
             ApiError: nobody can answer, or no more.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.life import SignsOfLife
 from moe_serving.engine.model import AttentionModel, load_attention_model
+from moe_serving.engine.queue import FairQueue
 from moe_serving.engine.request import EngineStats, EventCallback, GenerationRequest, TokenEvent
 from moe_serving.engine.runner import ModelRunner
 from moe_serving.engine.scheduler import Chunk, Scheduler, take_tokens
 from moe_serving.engine.sequence import Sequence
+from moe_serving.engine.throughput import Throughput
 from moe_serving.errors import MoEServingError
 from moe_serving.threads import SupervisedThread
 
 _UNFORESEEN = "a step of the model failed for a reason that nobody foresaw; the log of its attention replica says which"
+_FULL = "more requests wait than the queue of a replica takes"
 
 _log = logging.getLogger(__name__)
 
@@ -32,14 +36,16 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Continuous batching over one model: ``load``, ``start``, then ``submit`` and ``cancel``, at last ``stop``.
 
-    The engine thread alone touches scheduler and model; other threads leave their wishes in ``_inbox``.
+    The engine thread alone touches queue, scheduler and model; other threads leave their wishes in ``_inbox``.
     """
 
     def __init__(self, model: AttentionModel, limits: AttentionConfig, life: SignsOfLife | None = None) -> None:
         self._model = model
         self._limits = limits
         self._runner = ModelRunner(model, limits.kv_cache_tokens)
+        self._queue = FairQueue(limits)
         self._scheduler = Scheduler(limits)
+        self._throughput = Throughput()
         self._wake = threading.Condition()
         # Guarded by _wake: requests that may still get events, wishes of other threads, whether to end.
         self._active: dict[str, tuple[Sequence, EventCallback]] = {}
@@ -101,7 +107,9 @@ class Engine:
             raise TimeoutError(f"the engine's step did not end within {timeout_s:g} s")
 
     def submit(self, request: GenerationRequest, on_event: EventCallback) -> None:
-        """Queue a request; it joins the batch as soon as there is room. Thread-safe.
+        """Queue a request; it joins the batch when its turn comes. Thread-safe.
+
+        Its first event says that it was taken on, or is an error with ``retry_after_s``: the queue is full.
 
         Raises:
             RequestRefusedError: this engine can never serve it.
@@ -127,7 +135,7 @@ class Engine:
             entry = self._active.pop(request_id, None)
             if entry is not None:
                 sequence = entry[0]
-                self._inbox.append(lambda: self._scheduler.discard(sequence))
+                self._inbox.append(lambda: self._discard(sequence))
                 self._wake.notify()
 
     def reconfigure(self, limits: AttentionConfig) -> None:
@@ -140,7 +148,7 @@ class Engine:
     def stats(self) -> EngineStats:
         return EngineStats(
             running=len(self._scheduler.running),
-            waiting=len(self._scheduler.waiting),
+            waiting=self._queue.waiting,
             kv_tokens_used=self._scheduler.rows.used,
             kv_tokens_limit=self._scheduler.rows.limit,
             steps=self._steps,
@@ -150,6 +158,7 @@ class Engine:
     def _loop(self) -> None:
         try:
             while self._take_inbox():
+                self._queue.admit(self._scheduler)
                 chunks = self._scheduler.next_step()
                 if chunks:
                     self._step(chunks)
@@ -163,7 +172,7 @@ class Engine:
     def _take_inbox(self) -> bool:
         """Do what other threads asked for, waiting for it when there is nothing else to do; False to end."""
         with self._wake:
-            while not (self._stopping or self._inbox or self._scheduler.busy):
+            while not (self._stopping or self._inbox or self._scheduler.busy or self._queue.waiting):
                 self._life.rest()
                 self._wake.wait()
             todo, self._inbox = self._inbox, []
@@ -171,21 +180,32 @@ class Engine:
         self._life.give()
         for do in todo:
             do()
+            # One by one: whoever finds room at once is not in the way of those behind it.
+            self._queue.admit(self._scheduler)
         return not stopping
 
     def _enqueue(self, sequence: Sequence) -> None:
         reason = sequence.finish_reason(self._model.end_token_ids)
-        if reason is None:
-            self._scheduler.add(sequence)
-        else:
+        if reason is not None:
             # The replica that began the answer died after its last token, before it could say so.
             self._emit(sequence, TokenEvent(sequence.request_id, (), reason))
+        elif self._queue.offer(sequence):
+            self._emit(sequence, TokenEvent(sequence.request_id))
+        else:
+            again = self._throughput.wait_s(self._queue.waiting_tokens)
+            self._emit(sequence, TokenEvent(sequence.request_id, (), "error", _FULL, again))
+
+    def _discard(self, sequence: Sequence) -> None:
+        self._queue.discard(sequence)
+        self._scheduler.discard(sequence)
 
     def _apply(self, limits: AttentionConfig) -> None:
-        refused = self._scheduler.reconfigure(limits)
+        self._scheduler.reconfigure(limits)
+        refused = self._queue.reconfigure(limits)
         self._fail(refused, f"kv_cache_tokens was lowered to {limits.kv_cache_tokens}: the request cannot fit any more")
 
     def _step(self, chunks: list[Chunk]) -> None:
+        begin = time.monotonic()
         self._life.begin_step(sum(chunk.count for chunk in chunks))
         try:
             self._runner.cache.fit(self._scheduler.rows.end)
@@ -198,6 +218,7 @@ class Engine:
             self._fail([chunk.sequence for chunk in chunks], told)
         else:
             self._postprocess(chunks, tokens)
+        self._throughput.busy(time.monotonic() - begin)
         self._steps += 1
 
     def _postprocess(self, chunks: list[Chunk], tokens: Iterable[int | None]) -> None:
@@ -208,14 +229,15 @@ class Engine:
             reason = sequence.finish_reason(self._model.end_token_ids)
             events.append((sequence, TokenEvent(sequence.request_id, (sequence.token_ids[-1],), reason)))
             if reason is not None:
-                self._scheduler.discard(sequence)
+                self._throughput.done(sequence.size)
+                self._discard(sequence)
         for sequence, event in events:
             self._emit(sequence, event)
         self._fail(stuck, "the model computed logits that are not finite; are its weights damaged?")
 
     def _fail(self, sequences: Iterable[Sequence], error: str) -> None:
         for sequence in sequences:
-            self._scheduler.discard(sequence)
+            self._discard(sequence)
             self._emit(sequence, TokenEvent(sequence.request_id, (), "error", error))
 
     def _emit(self, sequence: Sequence, event: TokenEvent) -> None:

@@ -41,6 +41,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Whom an answer is for: what shares are counted by.
+
+    Attributes:
+        client: tells API keys apart; empty where none is asked for.
+        request: the HTTP request, which may ask for many answers.
+    """
+
+    client: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A prompt, and the part of its answer that a client already has when another replica began it.
 
@@ -48,28 +61,34 @@ class GenerationRequest:
         request_id: unique among the requests of one engine.
         prompt_ids: at least one token.
         emitted_ids: tokens of the answer already sent; generation goes on behind them as if nothing had happened.
+        origin: whom it is for; None for nobody in particular.
+        resumed: another replica had taken it on: a full queue does not turn it away.
     """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     emitted_ids: tuple[int, ...] = ()
+    origin: Origin | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """New tokens of one request.
+    """New tokens of one request. The first event of all has none: it says that the request was taken on.
 
     Attributes:
         token_ids: in order; with ``finish_reason`` "stop" the last one is the stop token itself, which is no text.
         finish_reason: None while the answer goes on; no event follows one that has a reason.
         error: why, in words, when ``finish_reason`` is "error".
+        retry_after_s: with such an error: the queue is full, and may not be after so many seconds.
     """
 
     request_id: str
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     error: str | None = None
+    retry_after_s: int | None = None
 
 
 EventCallback = Callable[[TokenEvent], None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class RowAllocator:
     """First fit over ``limit`` rows. Pure bookkeeping; the rows themselves are in ``cache.KeyValueCache``.
@@ -29,6 +31,11 @@ class RowAllocator:
         """Rows that must exist: ``limit``, or more while a range from before a lower limit is in use."""
         return max([self._limit, *(rows.stop for rows in self._used)])
 
+    def fits(self, count: int, without: Collection[range] = ()) -> bool:
+        """Whether ``reserve(count)`` would give rows, if those of ``without`` had been released."""
+        free = self._gaps(self._used.difference(without)) if without else self._free
+        return any(len(rows) >= count for rows in free)
+
     def reserve(self, count: int) -> range | None:
         """``count`` (at least 1) rows in one piece, or None when there is no such piece now."""
         for place, free in enumerate(self._free):
@@ -52,11 +59,15 @@ class RowAllocator:
         self._rebuild_free()
 
     def _rebuild_free(self) -> None:
-        """The gaps between ranges in use, below the limit."""
-        self._free, begin = [], 0
-        for rows in sorted(self._used, key=lambda rows: rows.start):
+        self._free = self._gaps(self._used)
+
+    def _gaps(self, used: Collection[range]) -> list[range]:
+        """Between the ranges of ``used``, below the limit."""
+        gaps, begin = [], 0
+        for rows in sorted(used, key=lambda rows: rows.start):
             if begin < min(rows.start, self._limit):
-                self._free.append(range(begin, min(rows.start, self._limit)))
+                gaps.append(range(begin, min(rows.start, self._limit)))
             begin = rows.stop
         if begin < self._limit:
-            self._free.append(range(begin, self._limit))
+            gaps.append(range(begin, self._limit))
+        return gaps

@@ -1,13 +1,14 @@
 """Which tokens of which sequences the next step computes. Pure: no tensors, no clock, no thread.
 
 Policy: every sequence that only waits for its next token gets it in every step; what is left of the step's tokens
-goes to prompts, first come first served, in chunks. A sequence is admitted when its whole length fits into the cache,
-so none is ever thrown out again; those that do not fit wait in order of arrival.
+goes to prompts in chunks: half of it to the shortest, so that none waits for a long one, the rest first come first
+served, so that none waits for ever. A sequence is in the batch only while its whole length fits into the cache, so none
+is thrown out for want of room. Who comes into the batch, and who must leave it for others, is the queue's to say.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -49,62 +50,69 @@ def take_tokens(chunks: Collection[Chunk], tokens: Iterable[int | None]) -> tupl
 
 
 class Scheduler:
-    """Queues of waiting and running sequences within the limits of one replica."""
+    """The sequences in the batch, within the limits of one replica."""
 
     def __init__(self, limits: AttentionConfig) -> None:
         self._limits = limits
         self.rows = RowAllocator(limits.kv_cache_tokens)
-        self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
     @property
     def busy(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self.running)
+
+    def fits(self, sequence: Sequence, without: Collection[Sequence] = ()) -> bool:
+        """Whether ``add`` can take it, or could if those of ``without`` had been discarded."""
+        if len(self.running) - len(without) >= self._limits.places:
+            return False
+        return self.rows.fits(sequence.reservation, [other.rows for other in without])
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        """Take a sequence that ``fits`` into the batch.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        rows = self.rows.reserve(sequence.reservation) if self.fits(sequence) else None
+        if rows is None:
+            raise ValueError(f"{sequence.request_id} of {sequence.reservation} tokens does not fit into the batch")
+        sequence.rows = rows
+        self.running.append(sequence)
 
     def discard(self, sequence: Sequence) -> None:
-        """Finished, failed or cancelled: its place and its rows are free from now on. Twice is once."""
+        """Finished, failed, cancelled or preempted: its place and its rows are free from now on. Twice is once."""
         if sequence in self.running:
             self.running.remove(sequence)
             self.rows.release(sequence.rows)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
 
-    def reconfigure(self, limits: AttentionConfig) -> list[Sequence]:
-        """Take new limits; the waiting sequences that can never fit any more leave the queue and are returned."""
+    def reconfigure(self, limits: AttentionConfig) -> None:
+        """Take new limits; what is in the batch stays there."""
         self._limits = limits
         self.rows.resize(limits.kv_cache_tokens)
-        refused = [sequence for sequence in self.waiting if sequence.reservation > limits.kv_cache_tokens]
-        self.waiting = deque(sequence for sequence in self.waiting if sequence not in refused)
-        return refused
 
     def next_step(self) -> list[Chunk]:
         """The chunks of the next step, decoding sequences first; empty when there is nothing to do."""
-        self._admit()
         decoding = [Chunk(sequence, 1) for sequence in self.running if sequence.pending == 1]
         budget = self._limits.max_batch_tokens
         step = decoding[:budget]
-        budget -= len(step)
-        for sequence in self.running:
-            count = min(sequence.pending, budget)
-            if sequence.pending > 1 and count:
-                step.append(Chunk(sequence, count))
-                budget -= count
+        step += self._prompts(budget - len(step))
         self._rotate(len(decoding))
         return step
 
-    def _admit(self) -> None:
-        # Not more sequences than tokens in a step: each then decodes in every step and every prompt advances.
-        places = min(self._limits.max_running, self._limits.max_batch_tokens)
-        while self.waiting and len(self.running) < places:
-            rows = self.rows.reserve(self.waiting[0].reservation)
-            if rows is None:
-                return
-            sequence = self.waiting.popleft()
-            sequence.rows = rows
-            self.running.append(sequence)
+    def _prompts(self, budget: int) -> list[Chunk]:
+        """``budget`` tokens of prompts, in order of arrival."""
+        prompts = [sequence for sequence in self.running if sequence.pending > 1]
+        counts: Counter[Sequence] = Counter()
+
+        def give(order: Iterable[Sequence], tokens: int) -> None:
+            for sequence in order:
+                count = min(sequence.pending - counts[sequence], tokens)
+                counts[sequence] += count
+                tokens -= count
+
+        give(sorted(prompts, key=lambda sequence: sequence.pending), budget // 2)
+        give(prompts, budget - counts.total())
+        return [Chunk(sequence, counts[sequence]) for sequence in prompts if counts[sequence]]
 
     def _rotate(self, decoding: int) -> None:
         """After the limits were lowered more sequences may run than a step has tokens: then they take turns."""

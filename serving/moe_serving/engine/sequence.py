@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from moe_serving.engine.request import FinishReason, GenerationRequest
+from moe_serving.engine.request import FinishReason, GenerationRequest, Origin
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -13,12 +13,14 @@ class Sequence:
     token_ids: prompt and answer so far.
     computed: leading tokens whose keys and values are in the cache.
     rows: rows of the cache that are this sequence's, one per token; empty while it waits.
+    arrival: its number in the queue.
     """
 
     request: GenerationRequest
     token_ids: list[int] = field(init=False)
     computed: int = 0
     rows: range = range(0)
+    arrival: int = 0
 
     def __post_init__(self) -> None:
         self.token_ids = [*self.request.prompt_ids, *self.request.emitted_ids]
@@ -26,6 +28,16 @@ class Sequence:
     @property
     def request_id(self) -> str:
         return self.request.request_id
+
+    @property
+    def origin(self) -> Origin:
+        """Whose it is. A request that does not say belongs to nobody else's."""
+        return self.request.origin or Origin("", self.request_id)
+
+    @property
+    def size(self) -> int:
+        """Tokens of prompt and answer, however long it may become: what it asks for."""
+        return len(self.request.prompt_ids) + self.request.sampling.max_tokens
 
     @property
     def pending(self) -> int:

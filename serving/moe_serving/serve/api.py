@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moe_placement.wire.applications import CoreArgs
 from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.app import build_app
-from moe_serving.api.errors import GenerationError, InvalidRequestError, RemovedError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, OverloadedError, RemovedError
 from moe_serving.api.service import Service
-from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
+from moe_serving.engine.errors import EngineStoppedError, QueueFullError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.logs import log_with_serve
@@ -47,7 +47,11 @@ class Api:
         self._receiver = StreamReceiver()
         self._service = Service(args.model.path, self._fetch_report)
         self._service.source = self._source = ReplicatedSource(
-            self._receiver, self._ask_replica, self._service.metrics.attention_failovers.inc, LOST.add
+            self._receiver,
+            self._ask_replica,
+            self._service.metrics.attention_failovers.inc,
+            LOST.add,
+            self._has_several_replicas,
         )
         self._running = asyncio.create_task(self._service.run())
         self._ending = asyncio.create_task(self._end_with(args.application))
@@ -90,6 +94,10 @@ class Api:
             raise TimeoutError(f"the directory did not answer within {_REPORT_S:.0f} s") from None
         return report
 
+    def _has_several_replicas(self) -> bool:
+        report = self._service.watch.report
+        return report is not None and sum(replica.ready for replica in report.attention) > 1
+
     async def _ask_replica(self, request: GenerationRequest, stream: int) -> None:
         """See ``streams.source.Call``."""
         response = self._attention.generate.remote(request, stream, self._address)
@@ -120,10 +128,12 @@ def signed(app: ASGIApp, replica: str) -> ASGIApp:
 def translate(error: Exception, request_id: str) -> MoEServingError:
     """What a failed call to an attention replica means for its request: see ``streams.source.Call``."""
     # What a replica raises comes as an exception of both its own class and Ray's, whose text is the remote traceback.
-    said = getattr(error, "cause", error)
+    said: Any = getattr(error, "cause", error)
     match error:
         case RequestRefusedError():
             return InvalidRequestError(str(said))
+        case QueueFullError():
+            return OverloadedError(str(said), said.retry_after_s)
         case ReplicaLostError():
             return ReplicaLostError(str(said), getattr(said, "replica", None))
         case EngineStoppedError() | DeploymentUnavailableError():

@@ -16,6 +16,7 @@ from moe_placement.wire.applications import AttentionConfig, CoreArgs
 from moe_placement.wire.base import in_words
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest, other_model
+from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.logs import log_with_serve
@@ -85,6 +86,7 @@ class Attention:
         Raises:
             ReplicaLostError: not this replica: it does not serve, or the api hung up.
             RequestRefusedError: no replica can ever answer it.
+            QueueFullError: this one has enough to do.
         """
         if self._loaded is None:
             raise self._lost("has not loaded the model")
@@ -178,6 +180,7 @@ class _Answer:
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._abandoned: str | None = None
+        self._full: QueueFullError | None = None
 
     async def run(self) -> None:
         """Until the last token is on its way; cancelling it cancels the request."""
@@ -190,12 +193,16 @@ class _Answer:
             self._engine.cancel(self._request.request_id)
             ended.cancel()
             hung_up.cancel()
+        if self._full is not None:
+            raise self._full
         if self._abandoned is not None or not self._ended.is_set():
             raise ReplicaLostError(self._abandoned or "the connection to the api is closed")
 
     def _on_event(self, event: TokenEvent) -> None:
         """Called on the engine's thread."""
-        if event.finish_reason == "error" and not self._engine.alive:
+        if event.retry_after_s is not None:
+            self._full = QueueFullError(event.error or "the queue is full", event.retry_after_s)
+        elif event.finish_reason == "error" and not self._engine.alive:
             # Not the request failed but the engine under it: another replica goes on.
             self._abandoned = event.error
         else:

@@ -15,7 +15,10 @@ from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS, 
 from moe_serving.serve.removal import SHUTDOWN_S
 
 _MAX_ONGOING = 1024
-"""Calls that a process takes at once. Above what an engine runs: the rest waits there, in a queue that can be seen."""
+"""Calls that a process takes at once."""
+_MOST_ANSWERS = 16384
+"""The same of an attention replica, a call for each answer: above what its queue takes (a request has up to 128
+answers), or calls would wait in Serve, in the order in which they come."""
 _HEALTH_PERIOD_S = 2.0
 """How soon Serve notices a dead process and starts another."""
 _HEALTH_TIMEOUT_S = 10.0
@@ -33,7 +36,9 @@ def build_core(args: CoreArgs) -> Application:
 
     router = RequestRouterConfig(request_router_class=_ROUTER)  # type: ignore[arg-type]  # Ray's own mistake
     directory = _deployment(Directory, DIRECTORY).bind(args)
-    attention = _deployment(Attention, ATTENTION, request_router_config=router).bind(args, directory)
+    attention = _deployment(
+        Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS, request_router_config=router
+    ).bind(args, directory)
     return _deployment(serve.ingress()(Api), API, request_router_config=router).bind(args, attention, directory)
 
 
@@ -49,10 +54,9 @@ def _deployment(replica: type, name: str, **options: Any) -> Deployment:
         name=name,
         # Ray's CPUs are a count for its scheduler, and one per process does not fit small machines.
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=_MAX_ONGOING,
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.5,
-        **options,
+        **{"max_ongoing_requests": _MAX_ONGOING, **options},
     )(replica)

@@ -46,6 +46,8 @@ class Wanted:
     max_context: int | None
     generation_defaults: GenerationSource
     allowed_origins: tuple[str, ...]
+    queue_requests: int
+    queue_tokens: int
     api_keys: tuple[str, ...]
     internal_key: str
 
@@ -87,7 +89,7 @@ def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> list[dict
         wanted.route_prefix,
         _api(wanted),
         directory,
-        AttentionConfig(),
+        AttentionConfig(queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens),
         scale,
         options,
     )

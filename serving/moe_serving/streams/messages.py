@@ -23,7 +23,8 @@ _MAX_ERROR = 4096
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """New tokens of one stream; without tokens and ``finish`` it says that the request was taken on.
+    """New tokens of one stream. The first without tokens and ``finish`` says that the call has arrived, the second that
+    the request has a place in the queue.
 
     Attributes:
         stream: number that the api gave the stream.

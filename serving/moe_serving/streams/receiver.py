@@ -28,7 +28,7 @@ class TokenStream:
 
     Attributes:
         number: what frames call it.
-        taken: set once a replica has taken the request on.
+        taken: set once the call has arrived at a replica.
         carrier: the connection that its last event came by.
     """
 
@@ -62,6 +62,7 @@ class TokenStream:
 
     def put(self, event: StreamEvent) -> None:
         """Take an event from the socket. Never waits: what is kept is bounded by the tokens asked for."""
+        is_news = bool(event.token_ids or event.finish or self.taken.is_set())  # see ``StreamEvent``
         self.taken.set()
         self._room -= len(event.token_ids)
         if self._room < 0:
@@ -70,7 +71,7 @@ class TokenStream:
         self._ids.extend(event.token_ids)
         if event.finish is not None:
             self._last = event
-        if event.token_ids or event.finish:
+        if is_news:
             self._news.set()
 
     def fail(self, error: Exception) -> None:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from moe_serving.api.errors import ApiError, GenerationError, NotReadyError
+from moe_serving.api.errors import ApiError, GenerationError, NotReadyError, OverloadedError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver, TokenStream
@@ -40,6 +40,7 @@ class ReplicatedSource:
     Args:
         on_failover: called when an answer goes on elsewhere.
         on_lost: called with the name of a replica that should not be asked for a while.
+        has_several: whether there is another replica to ask when one has enough to do.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class ReplicatedSource:
         call: Call,
         on_failover: Callable[[], None],
         on_lost: Callable[[str], None] = lambda replica: None,
+        has_several: Callable[[], bool] = lambda: False,
     ) -> None:
         self._receiver = receiver
         self._call = call
         self._on_failover = on_failover
         self._on_lost = on_lost
+        self._has_several = has_several
         self._calls: set[asyncio.Task[None]] = set()
         self._end: ApiError | None = None
 
@@ -70,21 +73,30 @@ class ReplicatedSource:
         told = list(request.emitted_ids)
         deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
         attempt = losses = untaken = 0
+        turned_away = accepted = False
         while len(told) < request.sampling.max_tokens:
             if self._end is not None:
                 raise self._end
-            asked = replace(request, request_id=f"{request.request_id}.{attempt}", emitted_ids=tuple(told))
+            name = f"{request.request_id}.{attempt}"
+            asked = replace(request, request_id=name, emitted_ids=tuple(told), resumed=accepted)
             stream = self._receiver.open(asked.request_id, request.sampling.max_tokens - len(told))
             try:
                 take_by = min(deadline, time.monotonic() + _TAKEN_S * 2**untaken)
                 async with aclosing(self._ask(asked, stream, take_by)) as events:
                     async for event in events:
                         told.extend(event.token_ids)
-                        losses = untaken = 0
-                        deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
+                        untaken, accepted = 0, True
+                        if event.token_ids:
+                            losses = 0
+                            deadline, pause = time.monotonic() + RESUME_S, _FIRST_PAUSE_S
                         yield event
                         if event.finish_reason:
                             return
+            except OverloadedError:
+                if turned_away or not self._has_several():
+                    raise
+                turned_away = True
+                attempt += 1
             except ReplicaLostError as error:
                 losses += stream.taken.is_set()
                 untaken += not stream.taken.is_set()

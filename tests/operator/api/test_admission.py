@@ -162,6 +162,8 @@ REFUSED = [
     ({"serving__allowedOrigins": ["*"]}, ['spec.serving.allowedOrigins has "*"', "without a path or *"]),
     ({"serving__allowedOrigins": ["https://a.b/"]}, ['has "https://a.b/"', "e.g. https://chat.example.com"]),
     ({"serving__allowedOrigins": ["http://a.b:80"]}, ['has "http://a.b:80"', "a port unless it is the scheme's own"]),
+    ({"serving__queue__maxRequests": 0}, ["spec.serving.queue.maxRequests", "greater than or equal to 1"]),
+    ({"serving__queue__maxTokens": 1}, ["spec.serving.queue.maxTokens", "greater than or equal to 2"]),
     ({"serving__apiKeysSecretRef": {}}, ["spec.serving.apiKeysSecretRef.name", "Required value"]),
     ({"runtime__rayCluster__serveURL": ABSENT}, ["rayCluster.serveURL is missing", "http://127.0.0.1:8000"]),
     ({"runtime__rayCluster__dashboardURL": ABSENT}, ["rayCluster.dashboardURL is missing", DASHBOARD]),
@@ -239,6 +241,7 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     assert stored is not None
     assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}}
     assert stored["spec"]["attention"] == {"minReplicas": 1, "maxReplicas": 1, "targetOngoingRequests": 8}
+    assert stored["spec"]["serving"]["queue"] == {"maxRequests": 32, "maxTokens": 262144}
     assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)
     assert stored["spec"]["deletionPolicy"] == "Delete"
 

@@ -25,7 +25,12 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         spec={
             "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
             "attention": {"minReplicas": 2, "maxReplicas": 3},
-            "serving": {"maxContext": 128, "generationDefaults": "None", "allowedOrigins": ["https://a.b"]},
+            "serving": {
+                "maxContext": 128,
+                "generationDefaults": "None",
+                "allowedOrigins": ["https://a.b"],
+                "queue": {"maxRequests": 7, "maxTokens": 900},
+            },
         },
     )
     plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
@@ -37,12 +42,17 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         "max_context": 128,
         "generation_defaults": "None",
         "allowed_origins": ["https://a.b"],
+        "queue_tokens": 900,
         "api_key_sha256": ["a" * 64],
         "internal_key_sha256": "i" * 64,
     }
     assert user_config(after, "directory") == user_config(before, "directory")
     scale = next(d["autoscaling_config"] for d in core(after)["deployments"] if d["name"] == "attention")
     assert (scale["min_replicas"], scale["max_replicas"]) == (2, 3)
+    assert user_config(after, "attention") == user_config(before, "attention") | {
+        "queue_requests": 7,
+        "queue_tokens": 900,
+    }
 
 
 def test_without_keys_nothing_is_written(make_plane) -> None:

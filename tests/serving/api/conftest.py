@@ -45,7 +45,7 @@ READY = DirectoryReport(
     epoch=7,
     model=FACTS,
     shards=(ShardReport(index=0, phase="Ready", tokens=40), ShardReport(index=1, phase="Lost", tokens=60)),
-    attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=0),),
+    attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),
     placement="p1.any",
     traffic=Traffic(tokens=50, visits=75, failovers=3),

@@ -309,6 +309,7 @@ async def test_metrics(api, client) -> None:
         "moe_shards_wanted 2.0",
         "moe_shards_ready 1.0",
         "moe_attention_ready 1.0",
+        "moe_answers_queued 2.0",
         "moe_expert_fan_out 1.5",
         "moe_expert_failovers_total 3.0",
         'moe_shard_token_pairs_total{shard="1"} 60.0',

@@ -70,8 +70,8 @@ def settled(engine):
 
 def test_tokens_come_one_event_each_and_the_last_has_the_reason(engine):
     answer = ask(engine, PROMPT, greedy(5)).wait()
-    assert [len(event.token_ids) for event in answer.events] == [1] * 5
-    assert [event.finish_reason for event in answer.events] == [None] * 4 + ["length"]
+    assert [len(event.token_ids) for event in answer.events] == [0] + [1] * 5, "the first says that it was taken on"
+    assert [event.finish_reason for event in answer.events] == [None] * 5 + ["length"]
 
 
 def test_a_stop_token_ends_the_answer_and_is_its_last_token(engine):

@@ -53,6 +53,7 @@ class Ranges(RuleBasedStateMachine):
     def reserve(self, count: int) -> range | None:
         taken = {row for rows in self.used for row in rows}
         fits = any(not taken & set(range(start, start + count)) for start in range(self.limit - count + 1))
+        assert self.rows.fits(count) == fits
         rows = self.rows.reserve(count)
         assert (rows is not None) == fits
         if rows is not None:
@@ -65,6 +66,13 @@ class Ranges(RuleBasedStateMachine):
         if rows is not None:
             self.rows.release(rows)
             self.used.remove(rows)
+
+    @rule(count=st.integers(1, 12), data=st.data())
+    def ask(self, count: int, data: st.DataObject) -> None:
+        without = [rows for rows in self.used if data.draw(st.booleans())]
+        taken = {row for rows in self.used if rows not in without for row in rows}
+        fits = any(not taken & set(range(start, start + count)) for start in range(self.limit - count + 1))
+        assert self.rows.fits(count, without) == fits
 
     @rule(limit=st.integers(1, 30))
     def resize(self, limit: int) -> None:

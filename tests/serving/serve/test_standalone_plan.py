@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moe_placement.wire.applications import CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
+from moe_placement.wire.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
 from moe_placement.wire.codec import decode_placement
 from moe_placement.wire.model import ModelFacts
 from moe_serving.standalone.errors import UsageError
@@ -33,6 +33,8 @@ def wanted(**fields: Any) -> Wanted:
         "max_context": None,
         "generation_defaults": "Model",
         "allowed_origins": (),
+        "queue_requests": 9,
+        "queue_tokens": 5000,
         "api_keys": (),
         "internal_key": "secret",
     }
@@ -54,6 +56,13 @@ def test_one_core_and_an_application_per_shard() -> None:
     placement = decode_placement(directory.placement or "")
     assert (placement.layers, placement.experts, placement.shard_slots) == (3, 16, (8, 8, 8, 8))
     assert (placement.copies == 2).all()
+
+
+def test_bounds_of_the_queue_reach_attention_and_the_api() -> None:
+    core, *_ = plan_applications(wanted(), FACTS, gpus=0)
+    attention = AttentionConfig.model_validate(deployment(core, "attention")["user_config"])
+    assert (attention.queue_requests, attention.queue_tokens) == (9, 5000)
+    assert deployment(core, "api")["user_config"]["queue_tokens"] == 5000
 
 
 def test_settings_of_the_api() -> None:

@@ -5,8 +5,8 @@ import warnings
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from moe_serving.api.errors import GenerationError, InvalidRequestError
-from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, OverloadedError
+from moe_serving.engine.errors import EngineStoppedError, QueueFullError, RequestRefusedError
 from moe_serving.errors import MoEServingError
 from moe_serving.streams.errors import ReplicaLostError
 
@@ -29,6 +29,7 @@ def remote(error: Exception) -> Exception:
         (remote(RequestRefusedError("the prompt is empty")), InvalidRequestError, "the prompt is empty"),
         (remote(ReplicaLostError("it is stuck", "abc")), ReplicaLostError, "it is stuck"),
         (remote(EngineStoppedError("the engine is stopping")), ReplicaLostError, "the engine is stopping"),
+        (remote(QueueFullError("more wait", 3)), OverloadedError, "more wait; try again in 3 s"),
         (remote(KeyError("secret")), GenerationError, "the attention replica failed; its log says more"),
         (ValueError("secret"), GenerationError, "the attention replica failed; its log says more"),
         (ActorDiedError(), ReplicaLostError, "ActorDiedError of an attention replica"),

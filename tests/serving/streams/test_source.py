@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError, RemovedError
+from moe_serving.api.errors import GenerationError, InvalidRequestError, NotReadyError, OverloadedError, RemovedError
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
 from moe_serving.streams import receiver as receiver_module
 from moe_serving.streams import sender as sender_module
@@ -45,6 +45,7 @@ class Replicas:
         self.asked.append(request)
         step = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
         sender = await self.pool.get(self.address)
+        sender.push(StreamEvent(stream))
         sender.push(StreamEvent(stream))
         try:
             for position in range(len(request.emitted_ids), request.sampling.max_tokens):
@@ -201,6 +202,39 @@ async def test_what_no_replica_can_answer_is_not_tried_again(source, replicas) -
     with pytest.raises(InvalidRequestError, match="too long"):
         await collect(source, ask("r", 10))
     assert len(replicas.asked) == 1
+
+
+def full(now: int) -> None:
+    raise OverloadedError("more requests wait", 3)
+
+
+async def test_a_replica_that_has_enough_to_do_is_followed_by_one_other(source, replicas) -> None:
+    replicas.plan = [full, lambda now: None]
+    with pytest.raises(OverloadedError):
+        await collect(source, ask("r", 4))
+    assert len(replicas.asked) == 1, "there is no other"
+    source._has_several = lambda: True
+    replicas.plan = [full, lambda now: None]
+    assert tokens(await collect(source, ask("r", 4))) == [0, 1, 2, 3]
+    assert replicas.failovers == 0
+    replicas.plan = [full, full, lambda now: None]
+    replicas.asked.clear()
+    with pytest.raises(OverloadedError):
+        await collect(source, ask("r", 4))
+    assert [request.resumed for request in replicas.asked] == [False, False]
+
+
+async def test_that_a_request_has_its_place_in_the_queue_is_told_before_its_first_token(source, replicas) -> None:
+    replicas.plan = [lambda now: asyncio.sleep(3600)]
+    async with asyncio.timeout(20), aclosing(source.stream(ask("r", 6))) as events:
+        assert await anext(events) == TokenEvent("r.0")
+
+
+@pytest.mark.parametrize("position", [0, 3])
+async def test_who_was_taken_on_once_is_not_turned_away_later(source, replicas, position) -> None:
+    replicas.plan = [lost_at(position), lambda now: None]
+    assert tokens(await collect(source, ask("r", 6))) == list(range(6))
+    assert [request.resumed for request in replicas.asked] == [False, True]
 
 
 @pytest.mark.parametrize("where", ["between tokens", "not taken", "between attempts"])
