@@ -24,6 +24,18 @@ def answers(request: str, count: int, **fields) -> list[Sequence]:
     return [answer(request, number=number, **fields) for number in range(count)]
 
 
+class Batch(Scheduler):
+    """Remembers whose answers were ever in it."""
+
+    def __init__(self, limits: AttentionConfig) -> None:
+        super().__init__(limits)
+        self.begun: set[Origin] = set()
+
+    def add(self, sequence: Sequence) -> None:
+        super().add(sequence)
+        self.begun.add(sequence.origin)
+
+
 class Desk:
     """Queue and batch as an engine uses them."""
 
@@ -32,7 +44,7 @@ class Desk:
             max_running=places, kv_cache_tokens=cache, queue_requests=requests, queue_tokens=tokens
         )
         self.queue = FairQueue(self.limits)
-        self.batch = Scheduler(self.limits)
+        self.batch = Batch(self.limits)
 
     def offer(self, *sequences: Sequence) -> list[bool]:
         taken = []
@@ -191,28 +203,25 @@ def test_any_requests_of_any_clients(wanted, places, cache, requests, tokens, ca
     for number, (client, count, prompt, length, when) in enumerate(wanted):
         to_come.setdefault(when, []).extend(answers(f"r{number}", count, client=client, prompt=prompt, tokens=length))
     under_way: list[Sequence] = []
-    begun: set[Origin] = set()
     for number in range(3000):
         for each in to_come.pop(number, []):
             if desk.offer(each)[0]:
                 under_way.append(each)
-            begun |= {running.origin for running in desk.batch.running}
         if number in cancelled and under_way:
             desk.end(under_way.pop(number % len(under_way)))
-        check(desk, under_way, begun)
+        check(desk, under_way)
         chunks = desk.batch.next_step()
         for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
             if done.finish_reason(frozenset()):
                 under_way.remove(done)
                 desk.end(done)
-        begun |= {running.origin for running in desk.batch.running}
         if not (to_come or under_way):
             break
     assert not under_way, "somebody's turn never came"
     assert not desk.batch.busy and not desk.queue.waiting
 
 
-def check(desk: Desk, under_way: list[Sequence], begun: set[Origin]) -> None:
+def check(desk: Desk, under_way: list[Sequence]) -> None:
     """What holds between any two steps."""
     waiting = [each for each in under_way if each not in desk.batch.running]
     assert len(waiting) + len(desk.batch.running) == len(under_way)
@@ -220,7 +229,7 @@ def check(desk: Desk, under_way: list[Sequence], begun: set[Origin]) -> None:
     assert (desk.queue.waiting, desk.queue.waiting_tokens) == (len(waiting), sum(each.size for each in waiting))
     assert len(desk.batch.running) <= desk.limits.max_running
     assert desk.batch.rows.used <= desk.limits.kv_cache_tokens
-    outside = [each for each in waiting if each.origin not in begun]
+    outside = [each for each in waiting if each.origin not in desk.batch.begun]
     assert len({each.origin for each in outside}) <= desk.limits.queue_requests
     assert sum(each.size for each in outside) <= desk.limits.queue_tokens
 
