@@ -1,20 +1,26 @@
-"""Which copy of each expert a token goes to: the one rule of simulator, planner and every contestant of a comparison.
+"""Which copy of each expert a token goes to: the one rule of data plane, simulator, planner and comparisons.
 
-Prefer a shard that the token visits anyway, then a node that it visits anyway (its own included), then the least loaded
-copy. Nodes are chosen first: those that single copies force, then greedily the node that covers most of what is left.
-On these nodes a shard visited anyway is left alone once it is ``LENIENCE`` fuller than another that holds the expert:
-a visit inside a node is cheap, waiting for the fullest shard is not.
-The data plane's own choice (``moe_serving.routing.choice``) has the same preferences, but no memory of loads between
-steps yet; it cannot call this one as it is, since there shards come and go pair by pair.
+Tokens are decided one after the other, each in four steps (``docs/placement.md`` has them as pseudo-code):
 
-Vectorised over tokens: about 0.2 us per (token, expert) pair in batches of thousands; with Numba installed
-``dispatch_kernel`` gives the same answers in a fifth of that.
+1. Nodes. Visit the token's own and those that alone hold one of its experts; then the node that holds most of what is
+   left, of equals the one with less load, until all is covered.
+2. Pairs of which the visited nodes hold one copy go there.
+3. Shards. Beside those visited by then, likewise: the one that holds most of what is left.
+4. Each open pair goes to the least loaded copy on the visited nodes, where a visited shard may be ``LENIENCE`` fuller
+   than another: waiting for the fullest shard costs more than a visit.
+
+Loads are counted in pairs and carried from call to call, so it makes no difference how tokens are divided into steps:
+the simulator, which replays thousands at once, finds what the data plane does row by row. They are halved every
+``WINDOW`` tokens: they cannot grow without bound, and follow a change of traffic.
+
+The rule is in ``dispatch_kernel``; ids and choices are arrays on the host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +31,23 @@ from moe_placement.placement import Placement
 from moe_placement.ranges import as_ranges
 from moe_placement.topology import Topology
 
-_CHUNK = 1024
-"""Tokens between two looks at the load: fewer balance better, more are faster."""
+WINDOW = 4096
+"""Tokens after which loads are halved."""
 
 LENIENCE = 0.03
-"""By what part of the mean load a shard visited anyway may be fuller than another holder and still be preferred."""
-
-TOKEN_TURN, COPY_TURN = 0.6180339887, 0.7548776662
-"""Tokens of one chunk decide on the same load: a golden-ratio sequence of about one column's load spreads them."""
+"""By what part of the mean load of ``WINDOW`` tokens a visited shard may be fuller than another holder and still be
+preferred."""
 
 NO_EXPERT = -1
-"""An id that means no expert was chosen (fewer than top-k); it goes to no shard."""
+"""An id that means no expert was chosen (fewer than top-k), or that its pair is not asked for."""
+
+NOBODY = -1
+"""In a choice: no shard, for ``NO_EXPERT`` and for an expert without a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCopies:
-    """Where the copies of one layer's experts are.
+    """Where the copies of one layer's experts are, of which a token can be sent to any.
 
     Attributes:
         shards: int64 ``[experts + 1, max_copies]``, shard of each copy, padded with ``n_shards``; the last row is all
@@ -62,6 +69,11 @@ class LayerCopies:
     @property
     def n_nodes(self) -> int:
         return int(self.node_of_shard[-1])
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether some expert has two copies."""
+        return bool(self.shards.shape[1] > 1)
 
 
 def layer_copies(placement: Placement, topology: Topology, layer: int) -> LayerCopies:
@@ -98,13 +110,25 @@ def check_same_shards(placement: Placement, topology: Topology) -> None:
 
 def copies_of(held: NDArray[np.bool_], topology: Topology) -> LayerCopies:
     """``LayerCopies`` from bool ``[experts, shards]``."""
-    at_node = np.zeros((len(held), topology.nodes), dtype=bool)
-    np.logical_or.at(at_node.T, topology.node_index, held.T)
-    speed = np.asarray(topology.shard_speed)
+    return copies_on(held, topology.node_index, np.asarray(topology.shard_speed))
+
+
+def copies_on(
+    held: NDArray[np.bool_], node_index: NDArray[np.int64], speed: NDArray[np.float64] | None = None
+) -> LayerCopies:
+    """``LayerCopies`` from bool ``[experts, shards]``, and of each shard its node and its relative speed ``[shards]``.
+
+    Nodes are numbered from 0 without gaps. None means that all are equally fast.
+    """
+    if speed is None:
+        speed = np.ones(len(node_index))
+    n_nodes = int(node_index.max(initial=-1)) + 1
+    at_node = np.zeros((len(held), n_nodes), dtype=bool)
+    np.logical_or.at(at_node.T, node_index, held.T)
     return LayerCopies(
         shards=_padded_columns(held),
         nodes=_padded_columns(at_node),
-        node_of_shard=np.append(topology.node_index, topology.nodes),
+        node_of_shard=np.append(node_index, n_nodes),
         share=speed / speed.sum(),
     )
 
@@ -120,139 +144,113 @@ def _padded_columns(member: NDArray[np.bool_]) -> NDArray[np.int64]:
     return table
 
 
-def choose_copies(
-    ids: NDArray[np.integer], copies: LayerCopies, home: NDArray[np.integer] | None = None,
-    load: NDArray[np.float64] | None = None,
-) -> NDArray[np.int64]:  # fmt: skip
-    """The shard that serves each (token, expert) pair.
+class CopyChooser:
+    """Chooses the copies of one layer, call after call, and carries the load of its shards along.
+
+    For one thread at a time. When the copies of a layer change, or the shards that may be asked, it gets a new chooser,
+    and loads start anew.
 
     Args:
-        ids: ``[tokens, k]`` expert ids, ``NO_EXPERT`` where there is none.
         copies: of the layer.
-        home: ``[tokens]`` the shard each token starts on; None where attention is not on the shards.
-        load: ``[n_shards]`` pairs each shard has to do already; None for none.
-
-    Returns:
-        int64 ``[tokens, k]``; ``n_shards`` for ``NO_EXPERT``.
+        home_node: the node that all tokens start on, and so visit anyway; ``NOBODY`` where it has no shards.
     """
-    pairs: NDArray[np.int64] = np.ascontiguousarray(ids, dtype=np.int64)
-    chosen: NDArray[np.int64] = copies.shards[pairs, 0]
-    if copies.shards.shape[1] == 1:
-        return chosen
-    running = np.zeros(copies.n_shards + 1)
-    if load is not None:
-        running[:-1] = load
-    kernel = _kernel()
-    for begin in range(0, len(pairs), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        starts = None if home is None else home[part]
-        if kernel is None:
-            chosen[part] = _choose_chunk(pairs[part], copies, starts, running)
-        else:
-            kernel.choose_chunk(
-                pairs[part], copies.shards, copies.nodes, copies.node_of_shard, copies.share * copies.n_shards,
-                np.full(len(pairs[part]), -1) if starts is None else np.asarray(starts, dtype=np.int64), running,
-                chosen[part],
-            )  # fmt: skip
-    return chosen
+
+    def __init__(self, copies: LayerCopies, home_node: int = NOBODY) -> None:
+        self._copies = copies
+        self._home_node = home_node
+        first = copies.shards[:, 0]
+        self._only = None if copies.has_choice else np.where(first < copies.n_shards, first, NOBODY)
+        self._kernel: _Kernel | None = None
+
+    def choose(self, ids: NDArray[np.integer], home: NDArray[np.integer] | None = None) -> NDArray[np.int64]:
+        """The shard that serves each (token, expert) pair.
+
+        Args:
+            ids: ``[tokens, k]`` expert ids, ``NO_EXPERT`` where there is none.
+            home: ``[tokens]`` the shard that each token starts on, and so visits anyway; None for none.
+
+        Returns:
+            int64 ``[tokens, k]``: a shard, or ``NOBODY``.
+
+        Raises:
+            MismatchError: an id that is no expert's.
+        """
+        if self._only is not None:
+            chosen: NDArray[np.int64] = self._only[ids]
+            return chosen
+        if self._kernel is None:
+            self._kernel = _Kernel(self._copies, self._home_node)
+        return self._kernel.choose(_plain(ids), _NO_HOME if home is None else _plain(home))
+
+    @property
+    def load(self) -> NDArray[np.int64]:
+        """int64 ``[n_shards]``: the pairs lately sent to each; zeros where there is nothing to choose."""
+        return np.zeros(self._copies.n_shards, dtype=np.int64) if self._kernel is None else self._kernel.load
 
 
-def _kernel() -> ModuleType | None:
-    """``dispatch_kernel``, or None without Numba."""
-    from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba takes a second, and is loaded only to choose
-
-    if not COMPILED:
-        return None
-    from moe_placement import dispatch_kernel  # noqa: PLC0415 - as above
-
-    return dispatch_kernel
-
-
-def _choose_chunk(
-    ids: NDArray[np.int64], copies: LayerCopies, home: NDArray[np.integer] | None, running: NDArray[np.float64]
+def choose_copies(
+    ids: NDArray[np.integer], copies: LayerCopies, home: NDArray[np.integer] | None = None
 ) -> NDArray[np.int64]:
-    options = copies.shards[ids]
-    at_node = _visited_nodes(ids, copies, home, running)
-    rows = np.arange(len(ids))
-    allowed = at_node[rows[:, None, None], copies.node_of_shard[options]]
-    return _choose_shards(options, allowed, copies, home, running)
+    """As ``CopyChooser.choose``, from no load."""
+    return CopyChooser(copies).choose(ids, home)
 
 
-def _visited_nodes(
-    ids: NDArray[np.int64], copies: LayerCopies, home: NDArray[np.integer] | None, running: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """bool ``[tokens, n_nodes + 1]``: nodes that cover each token's experts; the padding's column is False."""
-    n_nodes = copies.n_nodes
-    rows = np.arange(len(ids))
-    visited = np.zeros((len(ids), n_nodes + 1), dtype=bool)
-    if n_nodes == 1:
-        visited[:, 0] = True
-        return visited
-    if home is not None:
-        visited[rows, copies.node_of_shard[home]] = True
-    nodes = copies.nodes[ids]
-    forced = nodes[:, :, 1] == n_nodes if nodes.shape[2] > 1 else np.ones(ids.shape, dtype=bool)
-    visited[rows[:, None], np.where(forced, nodes[:, :, 0], n_nodes)] = True
-    visited[:, n_nodes] = False
-    node_load = np.bincount(copies.node_of_shard, weights=running, minlength=n_nodes + 1)
-    preference = 0.5 * (1 - node_load / (node_load.max() + 1))
-    open_rows = rows
-    while len(open_rows):
-        near = nodes[open_rows]
-        missing = ~_any_column(visited[open_rows[:, None, None], near]) & (near[:, :, 0] < n_nodes)
-        still = missing.any(axis=1)
-        open_rows, near, missing = open_rows[still], near[still], missing[still]
-        if not len(open_rows):
-            break
-        cell = np.arange(len(open_rows))[:, None, None] * (n_nodes + 1) + near
-        covers = np.bincount(cell[missing].ravel(), minlength=len(open_rows) * (n_nodes + 1))
-        score = covers.reshape(len(open_rows), n_nodes + 1) + preference
-        score[:, n_nodes] = -1
-        visited[open_rows, score.argmax(axis=1)] = True
-    return visited
+def prepare() -> None:
+    """Compile the kernel, or load it from where it is kept, so that no later choice waits for that."""
+    choose_copies(np.zeros((1, 1), dtype=np.int64), copies_on(np.ones((1, 2), dtype=bool), np.zeros(2, dtype=np.int64)))
 
 
-def _any_column(member: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """``member.any(axis=2)`` where there are few columns, which NumPy's own is slow at."""
-    found = member[:, :, 0]
-    for column in range(1, member.shape[2]):
-        found = found | member[:, :, column]
-    return found
+class _Kernel:
+    """What ``dispatch_kernel`` works on: arrays where it is compiled, lists where it is interpreted."""
+
+    def __init__(self, copies: LayerCopies, home_node: int) -> None:
+        from moe_placement import dispatch_kernel  # noqa: PLC0415 - Numba takes a second, and is loaded only to choose
+
+        self._run: Callable[..., int] = dispatch_kernel.choose
+        self._compiled = dispatch_kernel.IS_COMPILED
+        self._n_shards = n_shards = copies.n_shards
+        self._experts = len(copies.shards) - 1
+        speed = copies.share * n_shards
+        node_speed = np.bincount(copies.node_of_shard[:-1], weights=speed, minlength=copies.n_nodes)
+        cluster_of_node = np.append(np.zeros(copies.n_nodes, dtype=np.int64), 1)
+        tables = (
+            copies.shards.ravel(), copies.nodes.ravel(), copies.node_of_shard, cluster_of_node, 1 / speed,
+            1 / node_speed,
+        )  # fmt: skip
+        self._widths = copies.shards.shape[1], copies.nodes.shape[1]
+        state = np.zeros((dispatch_kernel.STATE_ROWS, n_shards + 1), dtype=np.int64)
+        self._tables: tuple[Any, ...] = tables if self._compiled else tuple(table.tolist() for table in tables)
+        self._state: Any = state if self._compiled else state.tolist()
+        self._home_node = home_node
+
+    def choose(self, ids: NDArray[np.int64], home: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``home`` is empty for none."""
+        flat, chosen, shape = ids.ravel(), np.empty(ids.size, dtype=np.int64), (ids.shape[1], *self._widths)
+        allowance = LENIENCE * WINDOW * ids.shape[1] / self._n_shards
+        if not ids.size:
+            return chosen.reshape(ids.shape)
+        if self._compiled:
+            wrong = self._run(flat, shape, *self._tables, home, self._home_node, allowance, self._state, chosen)
+        else:
+            pairs: Any = chosen.tolist()
+            wrong = self._run(
+                flat.tolist(), shape, *self._tables, home.tolist(), self._home_node, allowance, self._state, pairs
+            )  # fmt: skip
+            chosen[:] = pairs
+        if wrong >= 0:
+            raise MismatchError(f"pair {wrong} asks for expert {flat[wrong]}; the layer has {self._experts}")
+        return chosen.reshape(ids.shape)
+
+    @property
+    def load(self) -> NDArray[np.int64]:
+        return np.array(self._state[0][: self._n_shards])
 
 
-def _choose_shards(
-    options: NDArray[np.int64], allowed: NDArray[np.bool_], copies: LayerCopies,
-    home: NDArray[np.integer] | None, running: NDArray[np.float64],
-) -> NDArray[np.int64]:  # fmt: skip
-    """Pick one allowed copy per pair, column by column; ``running`` load is updated in place."""
-    tokens, k, width = options.shape
-    rows = np.arange(tokens)
-    pad = copies.n_shards
-    visited = np.zeros((tokens, pad + 1), dtype=bool)
-    if home is not None:
-        visited[rows, home] = True
-    ways, target = np.zeros((tokens, k), dtype=np.int16), np.zeros((tokens, k), dtype=np.int64)
-    for column in range(width):  # few: faster than sums over the last axis
-        ways += allowed[:, :, column]
-        np.copyto(target, options[:, :, column], where=allowed[:, :, column])
-    forced = ways == 1
-    forced_shard = np.where(forced, target, pad)
-    visited[rows[:, None], forced_shard] = True
-    visited[:, pad] = False
-    running += np.bincount(forced_shard.ravel(), minlength=pad + 1)
-    chosen = forced_shard
-    turn = (rows[:, None] * TOKEN_TURN + np.arange(width) * COPY_TURN) % 1.0
-    speed = np.append(copies.share, 1.0) * copies.n_shards
-    for column in range(k):
-        free = np.flatnonzero(~forced[:, column] & (options[:, column, 0] < pad))
-        if not len(free):
-            continue
-        option, may = options[free, column], allowed[free, column]
-        again = may & visited[free[:, None], option]
-        blur = len(free) / pad + 1
-        cost = running[option] / speed[option] + turn[free] * blur - again * (LENIENCE * running[:pad].mean() + blur)
-        pick = option[np.arange(len(free)), np.where(may, cost, np.inf).argmin(axis=1)]
-        chosen[free, column] = pick
-        visited[free, pick] = True
-        running += np.bincount(pick, minlength=pad + 1)
-    return chosen
+_NO_HOME = np.empty(0, dtype=np.int64)
+
+
+def _plain(array: NDArray[np.integer]) -> NDArray[np.int64]:
+    """As the kernel was compiled for: another kind of array would compile it anew."""
+    if array.dtype == np.int64 and array.flags.carray:
+        return array  # type: ignore[return-value]  # just seen
+    return np.array(array, dtype=np.int64, order="C")

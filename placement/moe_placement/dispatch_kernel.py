@@ -1,7 +1,17 @@
-"""``dispatch``'s choice token by token, for machines with Numba: the same answers five times as fast.
+"""The rule of ``dispatch``, token by token; ``docs/placement.md`` has it as pseudo-code.
 
-Array arguments are those of ``dispatch.LayerCopies``, ``ids`` int64 ``[tokens, k]``, ``home`` int64 ``[tokens]`` (-1
-where a token starts on no shard), ``running`` float64 ``[shards + 1]`` the load so far, changed in place.
+Where Numba is missing the same functions run on lists instead of arrays, which the interpreter reads several times
+faster. So nothing of NumPy is called, and tables are flat: a row of one would be an object of its own.
+
+A *place* is a shard on its node, or a node in the cluster: both are visited by the same two functions. Their arguments:
+``holders`` int64 ``[(experts + 1) * width]``, the places that hold each expert, padded with their number n (``shards``
+and ``nodes`` of ``dispatch.LayerCopies``); ``inside`` int64 ``[n + 1]``, what each place is inside of, and ``outer``
+int64, the last token that visits each of those; ``visited`` int64, the last token that visits each place; ``load``
+int64 and ``slowness`` float64 ``[n]``, the inverse of its speed. Pairs ``begin`` to ``end`` of ``ids`` and ``chosen``
+are those of the token ``now``. No token ever visits the padding.
+
+What a processor cannot foretell costs it more than arithmetic. So loops run to their end and values are selected, where
+a branch would depend on where an expert's copies are.
 """
 
 from __future__ import annotations
@@ -9,121 +19,186 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.compiled import compiled
-from moe_placement.dispatch import COPY_TURN, LENIENCE, TOKEN_TURN
+from moe_placement.compiled import COMPILED, compiled, inlined
+from moe_placement.dispatch import NOBODY, WINDOW
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+
+LOAD, NODE_LOAD, AT_SHARD, AT_NODE, AT_CLUSTER, LISTED, RANK, PLACES = range(8)
+"""Rows of ``state``: pairs lately sent to each shard and node; the last token that visits each shard, each node and the
+cluster; room for ``_visit_most``. The last entry of ``LOAD`` is the number of tokens so far."""
+STATE_ROWS = 8
+
+IS_COMPILED = COMPILED
+
+FINE = -1
+OPEN, COVERED = -2, -3
+"""In ``chosen``: no place that holds it is visited yet; one is, and the least loaded is still to be found."""
+_ENDLESS = 1e300
+_PAIR = 1 << 50
+_LOAD = 1 << 20
+_MOST_LOAD = float((1 << 29) - 1)
+"""The rank of a place is one number: pairs that it holds, then load, then place, of which there are at most 2 ** 20."""
 
 
 @compiled
-def choose_chunk(
-    ids: Ints, shards: Ints, nodes: Ints, node_of_shard: Ints, speed: Floats, home: Ints, running: Floats,
-    chosen: Ints,
-) -> None:  # fmt: skip
-    """Write the shard of each pair to ``chosen``: nodes first, then what is forced on them, then column by column."""
-    tokens, k = ids.shape
-    pad, n_nodes = len(speed), node_of_shard[-1]
-    preference = _preference(node_of_shard, running, n_nodes)
-    at_node, visited = np.zeros((tokens, n_nodes + 1), np.bool_), np.zeros((tokens, pad + 1), np.bool_)
-    open_pairs, score = np.zeros(k, np.int64), np.zeros(n_nodes)
-    for t in range(tokens):
-        if home[t] >= 0:
-            visited[t, home[t]] = True
-            at_node[t, node_of_shard[home[t]]] = True
-        _visit_nodes(ids[t], nodes, n_nodes, preference, at_node[t], score)
-        for column in range(k):
-            chosen[t, column] = _only_copy(shards[ids[t, column]], node_of_shard, at_node[t], pad)
-    for t in range(tokens):
-        for column in range(k):
-            if chosen[t, column] >= 0:
-                visited[t, chosen[t, column]] = True
-                running[chosen[t, column]] += 1
-            else:
-                open_pairs[column] += 1
-    taken = np.zeros(pad + 1)
-    for column in range(k):
-        if open_pairs[column] == 0:
-            continue
-        blur = open_pairs[column] / pad + 1
-        bonus = LENIENCE * running[:pad].mean() + blur
-        taken[:] = 0.0
-        for t in range(tokens):
-            if chosen[t, column] < 0:
-                options = shards[ids[t, column]]
-                pick = _least_loaded(t, options, node_of_shard, at_node[t], visited[t], running, speed, blur, bonus)
-                chosen[t, column] = pick
-                visited[t, pick] = True
-                taken[pick] += 1
-        running += taken
-
-
-@compiled
-def _preference(node_of_shard: Ints, running: Floats, n_nodes: int) -> Floats:
-    """Of two nodes that cover as much of a token the less loaded one; less than one expert is worth."""
-    load = np.zeros(n_nodes + 1)
-    for g in range(len(node_of_shard)):
-        load[node_of_shard[g]] += running[g]
-    preference: Floats = 0.5 * (1 - load / (load.max() + 1))
-    return preference
-
-
-@compiled
-def _visit_nodes(
-    experts: Ints, nodes: Ints, n_nodes: int, preference: Floats, at_node: Bools, score: Floats
-) -> None:  # fmt: skip
-    """Mark the nodes that single copies force, then greedily those that cover most of what is left.
-
-    ``score`` float64 ``[n_nodes]`` is room to work in.
-    """
-    width = nodes.shape[1]
-    for e in experts:
-        if nodes[e, 0] < n_nodes and (width == 1 or nodes[e, 1] == n_nodes):
-            at_node[nodes[e, 0]] = True
-    while True:
-        score[:] = preference[:n_nodes]
-        missing = False
-        for e in experts:
-            covered = nodes[e, 0] >= n_nodes
-            for c in range(width):
-                covered = covered or (nodes[e, c] < n_nodes and at_node[nodes[e, c]])
-            if not covered:
-                missing = True
-                for c in range(width):
-                    if nodes[e, c] < n_nodes:
-                        score[nodes[e, c]] += 1
-        if not missing:
-            return
-        at_node[score.argmax()] = True
-
-
-@compiled
-def _only_copy(options: Ints, node_of_shard: Ints, at_node: Bools, pad: int) -> int:
-    """The one copy on a visited node; -1 where there are several; ``pad`` for no expert."""
-    found = pad
-    for g in options:
-        if g < pad and at_node[node_of_shard[g]]:
-            if found < pad:
-                return -1
-            found = g
-    return found
-
-
-@compiled
-def _least_loaded(
-    token: int, options: Ints, node_of_shard: Ints, at_node: Bools, visited: Bools, running: Floats, speed: Floats,
-    blur: float, bonus: float,
+def choose(
+    ids: Ints, shape: tuple[int, int, int], shards: Ints, nodes: Ints, node_of_shard: Ints, cluster_of_node: Ints,
+    slowness: Floats, node_slowness: Floats, home: Ints, home_node: int, allowance: float, state: Ints, chosen: Ints,
 ) -> int:  # fmt: skip
-    best, best_cost = -1, 0.0
-    for c in range(len(options)):
-        g = options[c]
-        if g == len(speed) or not at_node[node_of_shard[g]]:
+    """Write the shard of each pair of ``ids`` ``[tokens * k]`` to ``chosen``, and carry the load on in ``state``.
+
+    Args:
+        shape: k, and the widths of ``shards`` and ``nodes``.
+        cluster_of_node: 0 for each node, and 1 for the padding.
+        home: ``[tokens]``, the shard that each token starts on; empty for none.
+        home_node: the node that all tokens start on; ``NOBODY`` for none.
+        allowance: by how much load, divided by speed, a visited shard may be fuller than another.
+        state: ``[STATE_ROWS, n_shards + 1]``; zeros before the first token.
+
+    Returns:
+        ``FINE``, or the first pair whose id is no expert's: all tokens before it are chosen for.
+    """
+    n_shards, n_nodes = len(slowness), len(node_slowness)
+    k, width, node_width = shape
+    experts = len(shards) // width - 1
+    load, node_load, listed, rank, places = state[LOAD], state[NODE_LOAD], state[LISTED], state[RANK], state[PLACES]
+    at_shard, at_node, at_cluster = state[AT_SHARD], state[AT_NODE], state[AT_CLUSTER]
+    for t in range(len(ids) // k):
+        begin, end = t * k, t * k + k
+        for c in range(begin, end):
+            if ids[c] < -1 or ids[c] >= experts:
+                return c
+        load[n_shards] += 1
+        now = load[n_shards]
+        if now % WINDOW == 0:
+            _halve(node_of_shard, load, node_load)
+        at_cluster[0] = now
+        if len(home) > 0:
+            at_shard[home[t]] = now
+            at_node[node_of_shard[home[t]]] = now
+        if home_node >= 0:
+            at_node[home_node] = now
+        if n_nodes == 1:
+            at_node[0] = now
+        elif _visit_forced(ids, nodes, node_width, cluster_of_node, at_cluster, at_node, now, begin, end, chosen):
+            _visit_most(
+                ids, nodes, node_width, cluster_of_node, at_cluster, at_node, node_load, node_slowness, listed, rank,
+                places, -now, now, begin, end, chosen,
+            )  # fmt: skip
+        is_open = _visit_forced(ids, shards, width, node_of_shard, at_node, at_shard, now, begin, end, chosen)
+        for c in range(begin, end):
+            if chosen[c] >= 0:
+                load[chosen[c]] += 1
+                node_load[node_of_shard[chosen[c]]] += 1
+        if is_open:
+            _visit_most(
+                ids, shards, width, node_of_shard, at_node, at_shard, load, slowness, listed, rank, places, now, now,
+                begin, end, chosen,
+            )  # fmt: skip
+            _send(
+                ids, shards, width, node_of_shard, at_node, at_shard, load, node_load, slowness, allowance, now,
+                begin, end, chosen,
+            )  # fmt: skip
+    return FINE
+
+
+@inlined
+def _halve(node_of_shard: Ints, load: Ints, node_load: Ints) -> None:
+    """Loads are of the last tokens: what was sent long ago says little of what a shard has to do."""
+    for m in range(node_of_shard[-1]):
+        node_load[m] = 0
+    for g in range(len(node_of_shard) - 1):
+        load[g] //= 2
+        node_load[node_of_shard[g]] += load[g]
+
+
+@inlined
+def _visit_forced(
+    ids: Ints, holders: Ints, width: int, inside: Ints, outer: Ints, visited: Ints, now: int, begin: int, end: int,
+    chosen: Ints,
+) -> bool:  # fmt: skip
+    """Choose and visit the only place inside what is visited that holds an expert; whether other pairs are ``OPEN``."""
+    is_open = False
+    for c in range(begin, end):
+        found, ways = NOBODY, 0
+        for j in range(ids[c] * width, ids[c] * width + width):
+            inner = outer[inside[holders[j]]] == now
+            found = holders[j] if inner else found
+            ways += inner
+        if ways > 1:
+            is_open = True
+            chosen[c] = OPEN
+        else:
+            chosen[c] = found
+            if ways == 1:
+                visited[found] = now
+    return is_open
+
+
+@inlined
+def _visit_most(
+    ids: Ints, holders: Ints, width: int, inside: Ints, outer: Ints, visited: Ints, load: Ints, slowness: Floats,
+    listed: Ints, rank: Ints, places: Ints, mark: int, now: int, begin: int, end: int, chosen: Ints,
+) -> None:  # fmt: skip
+    """Greedy set cover: visit the place that holds most of what is open until all of it is ``COVERED``.
+
+    Of places that hold as much the least loaded one, in whole pairs, and of these the first. ``listed``, ``rank`` and
+    ``places`` are room to work in; nothing is ``listed`` with this ``mark`` yet.
+    """
+    left = some = 0
+    for c in range(begin, end):
+        if chosen[c] != OPEN:
             continue
-        turn = (token * TOKEN_TURN + c * COPY_TURN) % 1.0
-        cost = running[g] / speed[g] + turn * blur
-        if visited[g]:
-            cost -= bonus
-        if best < 0 or cost < best_cost:
-            best, best_cost = g, cost
-    return best
+        covered = False
+        for j in range(ids[c] * width, ids[c] * width + width):
+            covered |= visited[holders[j]] == now
+        if covered:
+            chosen[c] = COVERED
+            continue
+        left += 1
+        for j in range(ids[c] * width, ids[c] * width + width):
+            place = holders[j]
+            if outer[inside[place]] == now:
+                if listed[place] != mark:
+                    listed[place] = mark
+                    rank[place] = -int(min(load[place] * slowness[place], _MOST_LOAD)) * _LOAD - place
+                    places[some] = place
+                    some += 1
+                rank[place] += _PAIR
+    while left > 0:
+        best = places[0]
+        for i in range(1, some):
+            best = places[i] if rank[places[i]] > rank[best] else best
+        visited[best] = now
+        for c in range(begin, end):
+            holds = False
+            for j in range(ids[c] * width, ids[c] * width + width):
+                holds |= holders[j] == best
+            if holds and chosen[c] == OPEN:
+                chosen[c] = COVERED
+                left -= 1
+                for j in range(ids[c] * width, ids[c] * width + width):
+                    rank[holders[j]] -= _PAIR
+
+
+@inlined
+def _send(
+    ids: Ints, shards: Ints, width: int, node_of_shard: Ints, at_node: Ints, at_shard: Ints, load: Ints,
+    node_load: Ints, slowness: Floats, allowance: float, now: int, begin: int, end: int, chosen: Ints,
+) -> None:  # fmt: skip
+    """Send each open pair to the least loaded copy on the visited nodes; visited shards may be ``allowance`` fuller."""
+    for c in range(begin, end):
+        if chosen[c] != COVERED:
+            continue
+        best, least = -1, _ENDLESS
+        for j in range(ids[c] * width, ids[c] * width + width):
+            g = shards[j]
+            if at_node[node_of_shard[g]] == now:
+                has = load[g] * slowness[g] - (allowance if at_shard[g] == now else 0.0)
+                best, least = (g, has) if has < least else (best, least)
+        chosen[c] = best
+        at_shard[best] = now
+        load[best] += 1
+        node_load[node_of_shard[best]] += 1

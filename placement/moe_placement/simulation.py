@@ -92,10 +92,10 @@ def replay(
     rows = np.arange(tokens)
     home = topology.alive[rows % len(topology.alive)] if topology.resident_tokens else None
     chosen = choose_copies(ids, copies, home)
-    flat = np.asarray(ids, dtype=np.int64) * (shards + 1) + chosen
-    served = np.bincount(flat[np.asarray(ids) >= 0], minlength=experts * (shards + 1))
+    flat = np.asarray(ids, dtype=np.int64) * shards + chosen
+    served = np.bincount(flat[chosen >= 0], minlength=experts * shards)
     busy = np.flatnonzero(served)
-    copy_load, copy_shard = served[busy].astype(np.float64), busy % (shards + 1)
+    copy_load, copy_shard = served[busy].astype(np.float64), busy % shards
     at_shard = np.zeros((tokens, shards + 1), dtype=bool)
     at_shard[rows[:, None], chosen] = True
     at_node = np.zeros((tokens, nodes + 1), dtype=bool)

@@ -8,6 +8,7 @@ from typing import Generic
 
 from torch import Tensor
 
+from moe_placement import dispatch
 from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.dispatch import LayerDispatch, Patience
 from moe_serving.routing.layer import LayerWork
@@ -22,6 +23,8 @@ MAX_REPLY_BYTES = 1 << 29
 
 class RemoteExperts(Generic[C]):
     """Implements ``engine.experts.ExpertsClient``. ``forward`` is for the engine's thread, all else for any.
+
+    Making one compiles what chooses copies, or loads it from where it is kept: never a step.
 
     Args:
         layers, experts: of the model.
@@ -41,6 +44,7 @@ class RemoteExperts(Generic[C]):
         verifier: LayerVerifier | None = None,
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
+        dispatch.prepare()
         self._fabric = fabric
         self._patience = patience
         self._verifier = verifier

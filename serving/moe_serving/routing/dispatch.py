@@ -14,9 +14,9 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.dispatch import NO_EXPERT, NOBODY
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.experts.messages import ComputeReply
-from moe_serving.routing.choice import NOBODY, choose_shards
 from moe_serving.routing.counters import LayerTally
 from moe_serving.routing.layer import LayerWork, Part
 from moe_serving.routing.routes import Routes
@@ -82,19 +82,21 @@ class LayerDispatch(Generic[C]):
 
     def _choose(self, table: RoutingTable) -> NDArray[np.int64]:
         """A shard's position in ``table`` for every pending pair, int64 ``[T, K]``."""
-        experts, pending = self._work.experts, self._work.pending
-        usable = table.held[self._work.layer] & self._routes.connected()
-        for shard, expert in self._not_held:
-            usable[expert, [position for position, other in enumerate(table.shards) if other == shard]] = False
-        candidates = usable[experts] & pending[:, :, None]
-        return choose_shards(experts, candidates, self._routes.local)
+        experts, pending, layer = self._work.experts, self._work.pending, self._work.layer
+        choosers = self._routes.choosers()
+        if self._not_held:
+            positions = {shard: position for position, shard in enumerate(table.shards)}
+            known = [(positions[shard], expert) for shard, expert in self._not_held if shard in positions]
+            chooser = choosers.without(layer, known)
+        else:
+            chooser = choosers.of_layer(layer)
+        return chooser.choose(experts if pending.all() else np.where(pending, experts, NO_EXPERT))
 
     def _round(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
         self._note(table, choice)
         asked = []
-        for position in range(len(table.shards)):
-            mine = choice == position
-            request = self._ask(table.shards[position], mine) if mine.any() else None
+        for position in np.flatnonzero(np.bincount(choice.ravel() - NOBODY)[1:]):
+            request = self._ask(table.shards[position], choice == position)
             if request is not None:
                 asked.append(request)
         for request, reply in self._gather(asked):
@@ -158,7 +160,7 @@ class LayerDispatch(Generic[C]):
 
     def _note(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
         """Count the pairs that are asked for elsewhere than at first."""
-        shards = np.append([shard.index for shard in table.shards], NOBODY)[choice]  # NOBODY, -1, picks the last
+        shards = table.indices[choice]
         if self._first_asked is None:
             self._first_asked = shards
             return

@@ -41,6 +41,8 @@ class ShardLinks(Generic[C]):
         self._wanted: set[str] = set()
         self._connecting: set[str] = set()
         self._transports: dict[str, Transport[C]] = {}
+        self.changes = 0
+        """Grows whenever ``get`` may give something else than before."""
         self._failures: dict[str, int] = {}
         self._problems: dict[str, str] = {}
 
@@ -51,6 +53,7 @@ class ShardLinks(Generic[C]):
             self._wanted = set(wanted)
             for gone in self._transports.keys() - self._wanted:
                 self._transports.pop(gone).close()
+                self.changes += 1
             for gone in self._failures.keys() - self._wanted:
                 del self._failures[gone], self._problems[gone]
             for shard in wanted.values():
@@ -66,6 +69,7 @@ class ShardLinks(Generic[C]):
         logger.warning("shard %d is marked down: %s", shard.index, error)
         with self._changed:
             transport = self._transports.pop(shard.incarnation, None)
+            self.changes += 1
             self._count_failure(shard, error)
             self._connect_in_background(shard)
         if transport is not None:
@@ -114,6 +118,7 @@ class ShardLinks(Generic[C]):
                 self._connecting.discard(shard.incarnation)
                 if shard.incarnation in self._wanted:
                     self._transports[shard.incarnation] = transport
+                    self.changes += 1
                     self._changed.notify_all()
                     return
             transport.close()

@@ -9,6 +9,7 @@ from typing import Generic
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_serving.routing.choosers import TableChoosers
 from moe_serving.routing.links import ShardLinks
 from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
 from moe_serving.wire.transport import C, Fabric
@@ -32,9 +33,9 @@ class Routes(Generic[C]):
         self._newest = RoutingTable.empty(layers, experts)
         self._in_use: RoutingTable | None = None
         self._linked = self._newest
-        self.local: NDArray[np.bool_] = np.zeros(0, dtype=bool)
-        """bool ``[G]``: the shards of the table adopted last that are on our node."""
         self.links = ShardLinks(fabric, self._changed)
+        self._choosers: TableChoosers | None = None
+        self._changes_seen = 0
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force and wake a layer that waits; an older one is ignored."""
@@ -60,13 +61,21 @@ class Routes(Generic[C]):
         if table is not self._linked:
             self.links.retarget(table.shards)
             self._linked = table
-            self.local = np.array([shard.address.node == self._node for shard in table.shards], dtype=bool)
+            self._choosers = None
         return table
 
     def release(self) -> None:
         """No table is in use any more."""
         with self._changed:
             self._in_use = None
+
+    def choosers(self) -> TableChoosers:
+        """Of the table adopted last and its shards that can be asked now; the same ones as long as neither changes."""
+        changes = self.links.changes
+        if self._choosers is None or changes != self._changes_seen:
+            self._choosers = TableChoosers(self._linked, self.connected(), self._node)
+            self._changes_seen = changes
+        return self._choosers
 
     def connected(self) -> NDArray[np.bool_]:
         """bool ``[G]``: the shards of the table adopted last that can be asked now."""

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.dispatch import NOBODY
 from moe_serving.wire.endpoint import Address
 
 
@@ -57,3 +58,8 @@ class RoutingTable:
     def complete(self) -> bool:
         """Whether every expert has a copy that may be asked."""
         return bool(self.held.any(axis=2).all())
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """int64 ``[G + 1]``: the index of the shard at each position; last, and so at ``NOBODY``, ``NOBODY``."""
+        return np.array([*(shard.index for shard in self.shards), NOBODY], dtype=np.int64)

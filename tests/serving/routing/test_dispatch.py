@@ -5,23 +5,21 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from fake_shards import FakeCompletion, FakeFabric, FakeShard, FakeTransport, table_of
 from linked import wait_linked
 from waiting import wait_until
 
 from moe_serving.engine.errors import ExpertsUnavailableError
-from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.routing.client import RemoteExperts
 from moe_serving.routing.dispatch import Patience
-from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
+from moe_serving.routing.table import RoutingTable
 from moe_serving.wire.endpoint import Address
-from moe_serving.wire.errors import ConnectionLostError, WireError
-from moe_serving.wire.transport import Message
+from moe_serving.wire.errors import WireError
 
 EXPERTS = 4
 HIDDEN = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -30,81 +28,12 @@ WEIGHTS = torch.tensor([[0.5, 0.25], [1.0, 2.0]])
 EXPECTED = HIDDEN * ((IDS + 1) * WEIGHTS).sum(dim=1, keepdim=True)
 
 
-@dataclass
-class FakeShard:
-    """Expert ``e`` multiplies rows by ``e + 1``. ``seconds`` is how long an answer takes."""
-
-    held: set[int]
-    seconds: float = 0.0
-    broken: bool = False
-    asked: list[list[int]] = field(default_factory=list)
-
-    def answer(self, message: Message) -> Message:
-        request = ComputeRequest.from_message(message)
-        experts = request.experts.tolist()
-        self.asked.append(experts)
-        sums = torch.zeros(request.hidden.shape)
-        for row, (begin, end) in enumerate(zip(request.offsets[:-1], request.offsets[1:], strict=True)):
-            for pair in range(int(begin), int(end)):
-                if experts[pair] in self.held:
-                    sums[row] += request.hidden[row] * (experts[pair] + 1) * request.weights[pair]
-        missing = [pair for pair, expert in enumerate(experts) if expert not in self.held]
-        return ComputeReply(sums, torch.tensor(missing, dtype=torch.int32)).to_message()
-
-
-class FakeCompletion:
-    def __init__(self, reply: Callable[[], Message], ready: float, broken: bool) -> None:
-        self._reply, self._ready, self._broken = reply, ready, broken
-
-    @property
-    def ready(self) -> float:
-        return self._ready
-
-    @property
-    def done(self) -> bool:
-        return self._broken or time.monotonic() >= self._ready
-
-    def result(self) -> Message:
-        if self._broken:
-            raise ConnectionLostError("reset by peer")
-        return self._reply()
-
-
-class FakeTransport:
-    def __init__(self, shard: FakeShard) -> None:
-        self._shard = shard
-
-    def submit(self, message: Message) -> FakeCompletion:
-        shard = self._shard
-        return FakeCompletion(lambda: shard.answer(message), time.monotonic() + shard.seconds, shard.broken)
-
-    def close(self) -> None:
-        pass
-
-
-class FakeFabric:
-    """Shards by the path of their address."""
-
-    def __init__(self, shards: Sequence[FakeShard]) -> None:
-        self._shards = {f"/{index}": shard for index, shard in enumerate(shards)}
-
-    def connect(self, address: Address, timeout: float) -> FakeTransport:
-        return FakeTransport(self._shards[str(address.unix_name)])
-
-    def wait(self, pending: Sequence[FakeCompletion], timeout: float) -> None:
-        until = min(time.monotonic() + timeout, *(completion.ready for completion in pending))
-        if not any(completion.done for completion in pending):
-            time.sleep(max(0.0, until - time.monotonic()))
-
-
 def table(shards: Sequence[FakeShard], epoch: int = 1) -> RoutingTable:
     """What the shards hold by the directory's knowledge: all of it."""
     held = np.zeros((1, EXPERTS, len(shards)), dtype=bool)
     for position, shard in enumerate(shards):
         held[0, sorted(shard.held), position] = True
-    paths = [Address("node", b"", unix_name=f"/{index}") for index in range(len(shards))]
-    addresses = tuple(ShardAddress(index, f"life-{index}", path) for index, path in enumerate(paths))
-    return RoutingTable(TableVersion(epoch, "directory"), addresses, held)
+    return table_of(held, epoch)
 
 
 def client(shards: Sequence[FakeShard], patience: Patience = Patience()) -> RemoteExperts[FakeCompletion]:  # noqa: B008

@@ -13,6 +13,9 @@ from cluster import LocalCluster
 from linked import wait_linked
 from torch import Tensor
 
+from moe_placement import one_host
+from moe_placement.dispatch import layer_copies
+from moe_placement.simulation import replay
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
@@ -254,3 +257,19 @@ def test_tokens_flow_while_the_directory_is_away(cluster: LocalCluster, whole: L
         stream.go_on()
     assert experts.version.epoch > before.epoch
     assert experts.version.origin != before.origin
+
+
+def test_the_simulator_foretells_fan_out_and_load(cluster: LocalCluster) -> None:
+    """Real shards, steps of 1 to 9 tokens; the loads of shards are carried from one to the next."""
+    placement = cluster.place(shards=4, copies=2)
+    experts = cluster.client()
+    wait_linked(experts)
+    steps = [layer_input(1 + number % 9, seed=number) for number in range(60)]
+    for asked in steps:
+        experts.forward(1, *asked)
+    ids = torch.cat([chosen for _, chosen, _ in steps]).numpy()
+    cluster.wait_until(lambda: cluster.report().traffic.tokens == len(ids), "the counts to arrive")
+    report, topology = cluster.report(), one_host(4, max(placement.shard_slots))
+    traffic, fan_out, _ = replay(ids, layer_copies(placement, topology, 1), topology, EXPERTS)
+    assert report.traffic.visits / len(ids) == fan_out
+    assert [shard.tokens for shard in report.shards] == traffic.per_shard(traffic.copy_load).tolist()
