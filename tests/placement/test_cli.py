@@ -58,7 +58,7 @@ def trace(files: Path) -> str:
 
 def test_plan_improve_and_simulate(trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    assert main(["plan", trace, *CLUSTER, "--out", first, "--sglang", str(tmp_path / "map.json")]) == 0
+    assert main(["plan", trace, *CLUSTER, "--out", first]) == 0
     assert "A first placement of 16 experts x 2 layers on 4 shards" in capsys.readouterr().out
     assert main(["plan", trace, *CLUSTER, "--current", first, "--max-moves", "4", "--out", second]) == 0
     before, after = (codec.decode_placement(Path(name).read_text().strip()) for name in (first, second))

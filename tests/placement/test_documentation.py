@@ -1,10 +1,20 @@
-"""The example in docs/placement.md runs as it stands there, and prices surges."""
+"""The example in docs/placement.md runs as it stands there, and prices surges; its commands are commands."""
 
 import re
+import shlex
 import subprocess
 import sys
 
 from moe_dev.paths import CLONE
+from moe_placement.cli.options import parser
+
+
+def test_the_commands_are_read() -> None:
+    text = (CLONE / "docs" / "placement.md").read_text()
+    commands = re.findall(r"^\$ moe-placement (.*)$", text, re.MULTILINE)
+    assert {command.split()[0] for command in commands} == {"plan", "simulate", "compare", "convert"}
+    for command in commands:
+        parser().parse_args(shlex.split(command))
 
 
 def test_the_example_runs() -> None:

@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 
 from moe_placement import InvalidPlacementError, InvalidTraceError, Placement, RoutingStatistics
 from moe_placement.engines import (
+    ModelLayers,
     from_physical_to_logical,
     physical_map,
+    read_model_layers,
+    read_physical_map,
     read_sglang_details,
     read_sglang_statistics,
     trace_from_vllm,
     write_sglang_location,
+    write_vllm_maps,
 )
 from moe_placement.engines.torchfile import read_torch_file
 
@@ -30,30 +34,83 @@ PLACEMENT = Placement.of([[0, 1, 2, 1], [2, 0, 1, -1]], [2, 2], 3)
 
 def test_maps_by_hand() -> None:
     maps = physical_map(PLACEMENT)
-    assert maps.physical_to_logical.tolist() == [[0, 1, 2, 1], [2, 0, 1, 1]]
-    assert maps.logical_to_physical.tolist() == [[[0, -1], [1, 3], [2, -1]], [[1, -1], [2, 3], [0, -1]]]
-    assert maps.replica_count.tolist() == [[1, 2, 1], [1, 2, 1]]
-    assert (from_physical_to_logical(maps.physical_to_logical, 2, 3).held == PLACEMENT.held).all()
+    assert maps.physical_to_logical.tolist() == [[0, 1, 2, 1], [2, 0, 1, 0]]  # 0 or 2 on the second shard, all alike
+    assert maps.logical_to_physical.tolist() == [[[0, -1], [1, 3], [2, -1]], [[1, 3], [2, -1], [0, -1]]]
+    assert maps.replica_count.tolist() == [[1, 2, 1], [2, 1, 1]]
+    held = from_physical_to_logical(maps.physical_to_logical, 2, 3).held
+    assert held[PLACEMENT.held].all()
+    assert held.sum() == PLACEMENT.held.sum() + 1
+
+
+@pytest.mark.parametrize(
+    ("row", "load", "expected"),
+    [
+        ([0, 1, 2, -1], [1, 1, 9], [0, 1, 2, 0]),  # 2 is on that shard already; 0 and 1 are alike
+        ([0, 1, 2, -1], [1, 3, 2], [0, 1, 2, 1]),  # 4 beside 2: half of 3 comes over
+        ([0, -1, 1, 2], [6, 1, 1], [0, 1, 1, 2]),  # the fullest shard gets the least
+        ([0, -1, -1, -1], [5], [0, 0, 0, 0]),  # nothing but this expert: twice on a shard
+        ([0, 1, -1, -1], [4, 4], [0, 1, 0, 1]),
+        ([-1, -1, 0, 1], [0, 0], [0, 1, 0, 1]),  # without load, too
+    ],
+)
+def test_free_slots_are_filled_where_that_evens_out_loads(
+    row: list[int], load: list[float], expected: list[int]
+) -> None:
+    placement = Placement.of([row], [2, 2], len(load))
+    assert physical_map(placement, [load]).physical_to_logical.tolist() == [expected]
+
+
+def test_filling_balances_better_than_a_copy_beside_its_like() -> None:
+    """Fullest shard by mean, of 300 placements with one to three free slots on each shard."""
+    random = np.random.default_rng(0)
+    fullest = []
+    for _ in range(300):
+        shards, experts = int(random.integers(2, 6)), int(random.integers(5, 24))
+        slots = -(-experts // shards) + int(random.integers(1, 3))
+        load = random.random((1, experts)) ** 3
+        order = np.append(random.permutation(experts), [-1] * (shards * slots - experts)).reshape(slots, shards).T
+        placement = Placement.of([order.ravel()], [slots] * shards, experts)
+        filled = physical_map(placement, load).physical_to_logical[0]
+        assert (filled >= 0).all()
+        assert (filled[placement.slots[0] >= 0] == placement.slots[0][placement.slots[0] >= 0]).all()
+        beside = placement.slots[0].astype(int).reshape(shards, slots)
+        beside = np.where(beside < 0, beside[:, :1], beside).ravel()
+        carried = [
+            (load[0] / np.bincount(row, minlength=experts))[row].reshape(shards, slots).sum(axis=1)
+            for row in (filled, beside)
+        ]
+        fullest.append([shard.max() / shard.mean() for shard in carried])
+    ours, theirs = np.mean(fullest, axis=0) - 1
+    assert ours < 0.4 * theirs
+
+
+@pytest.mark.parametrize("load", [[[1, 2]], [[1, 1, 1]] * 3, [[-1, 1, 1]] * 2])
+def test_loads_of_another_model_are_refused(load: list[list[int]]) -> None:
+    with pytest.raises(InvalidPlacementError, match="loads"):
+        physical_map(PLACEMENT, load)
 
 
 def test_sglang_wants_a_row_for_each_layer_of_the_model(tmp_path: Path) -> None:
     write_sglang_location(tmp_path / "map.json", PLACEMENT, moe_layers=[1, 2], model_layers=3)
     rows = json.loads((tmp_path / "map.json").read_text())["physical_to_logical_map"]
-    assert rows == [[0, 1, 2, 1], [0, 1, 2, 1], [2, 0, 1, 1]]
+    assert rows == [[0, 1, 2, 1], [0, 1, 2, 1], [2, 0, 1, 0]]
+    write_sglang_location(tmp_path / "map.json", PLACEMENT, [1, 2], 3, load=[[1, 1, 1], [0, 1, 9]])
+    assert json.loads((tmp_path / "map.json").read_text())["physical_to_logical_map"][2] == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("name", "layers", "total", "message"),
     [
-        ("map.pt", None, None, "map.pt: the name must end in .json"),
-        ("map.json", [1, 1], 3, "2 different layers below 3"),
+        ("map.pt", [0, 1], None, "map.pt: the name must end in .json"),
+        ("map.json", [1, 1], 3, "different layers below 3"),
         ("map.json", [0], 3, "2 different layers below 3"),
-        ("map.json", [0, 3], 3, "2 different layers below 3"),
+        ("map.json", [0, 3], 3, "different layers below 3"),
         ("map.json", [0, 0.7], 3, r"moe_layers\[1\] is 0.7"),
         ("map.json", 5, 3, "moe_layers is 5; it must be a list"),
-        ("map.json", None, 2**31, "model_layers is 2147483648"),
-        ("missing/map.json", None, None, "there is no folder .*missing; make it first"),
-        ("map.json", None, -1, "model_layers is -1"),
+        ("map.json", [0, 1], 2**31, "model_layers is 2147483648"),
+        ("missing/map.json", [0, 1], None, "there is no folder .*missing; make it first"),
+        ("map.json", [0, 1], -1, "model_layers is -1"),
+        ("map.json", None, None, "moe_layers is None; it must be a list"),
     ],
 )
 def test_what_sglang_could_not_read_is_not_written(
@@ -69,7 +126,6 @@ def test_what_sglang_could_not_read_is_not_written(
     [
         (Placement.of([[0, 1, 2]], [1, 2], 3), "equally many slots"),
         (Placement.of(np.zeros((0, 4), dtype=int), [2, 2], 2), "layers of the placement is 0"),
-        (Placement.of([[0, 1, -1, -1]], [2, 2], 2), "layer 0: shard 1 holds no expert"),
     ],
 )
 def test_what_engines_cannot_load_is_refused(placement: Placement, message: str) -> None:
@@ -84,6 +140,68 @@ def test_maps_that_do_not_divide_are_refused() -> None:
         from_physical_to_logical([[0, 1]], 0, 2)
     with pytest.raises(InvalidPlacementError, match="physical_to_logical_map must be one array"):
         from_physical_to_logical([[0, 1], [0]], 1, 2)
+
+
+def test_vllm_maps_as_a_file(tmp_path: Path) -> None:
+    write_vllm_maps(tmp_path / "maps.npz", PLACEMENT)
+    maps = physical_map(PLACEMENT)
+    with np.load(tmp_path / "maps.npz") as arrays:
+        assert (arrays["physical_to_logical_map"] == maps.physical_to_logical).all()
+        assert (arrays["logical_to_physical_map"] == maps.logical_to_physical).all()
+        assert (arrays["logical_replica_count"] == maps.replica_count).all()
+    assert (read_physical_map(tmp_path / "maps.npz") == maps.physical_to_logical).all()
+    with pytest.raises(InvalidPlacementError, match=r"must end in \.npz"):
+        write_vllm_maps(tmp_path / "maps.json", PLACEMENT)
+
+
+MODEL = {"num_hidden_layers": 6}
+
+
+@pytest.mark.parametrize(
+    ("fields", "moe"),
+    [
+        ({"first_k_dense_replace": 2}, [2, 3, 4, 5]),  # DeepSeek, GLM, Kimi, dots
+        ({"first_k_dense_replace": 1, "moe_layer_freq": 2}, [2, 4]),
+        ({"first_k_dense_replace": None, "moe_layer_freq": [0, 1, 1, 0, 1, 0]}, [1, 2, 4]),  # MiMo
+        ({"mlp_only_layers": [0, 3], "decoder_sparse_step": 1}, [1, 2, 4, 5]),  # Qwen
+        ({"decoder_sparse_step": 2}, [1, 3, 5]),
+        ({"mlp_only_layers": []}, [0, 1, 2, 3, 4, 5]),
+        ({"mlp_layer_types": ["dense", "sparse", "sparse", "dense", "hash_moe", "moe"]}, [1, 2, 4, 5]),
+        ({"moe_layer_start_index": 1, "moe_layer_interval": 1, "moe_layer_end_index": -1}, [1, 2, 3, 4, 5]),  # Ernie
+        ({"moe_layer_start_index": 2, "moe_layer_interval": 2, "moe_layer_end_index": 4}, [3]),
+        ({"interleave_moe_layer_step": 2}, [1, 3, 5]),  # Llama 4
+        ({"interleave_moe_layer_step": 2, "moe_layers": [5]}, [5]),
+        ({"expert_layer_period": 3, "expert_layer_offset": 1}, [1, 4]),  # Jamba
+        ({"num_dense_layers": 4}, [4, 5]),  # LFM2
+        ({"model_type": "mixtral"}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_a_config_knows_which_layers_are_moe_layers(tmp_path: Path, fields: dict[str, Any], moe: list[int]) -> None:
+    for content in (MODEL | fields, {"model_type": "whole", "text_config": MODEL | fields}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert read_model_layers(tmp_path / "config.json") == ModelLayers(tuple(moe), 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nothing", "no config.json of a model"),
+        ("[1]", r"no config.json of a model \(it holds a list\)"),
+        ("{}", "num_hidden_layers is None"),
+        (json.dumps(MODEL), r"does not say which of the 6 layers are MoE layers \(model_type is 'None'\): name them"),
+        (json.dumps(MODEL | {"model_type": "qwen3"}), "model_type is 'qwen3'"),
+        (json.dumps(MODEL | {"first_k_dense_replace": 6}), "all 6 layers are dense"),
+        (json.dumps(MODEL | {"first_k_dense_replace": "2"}), "first_k_dense_replace is '2'"),
+        (json.dumps(MODEL | {"first_k_dense_replace": 0, "moe_layer_freq": 0}), "moe_layer_freq is 0"),
+        (json.dumps(MODEL | {"mlp_only_layers": 3}), "mlp_only_layers is 3; it must be a list"),
+        (json.dumps(MODEL | {"mlp_layer_types": ["sparse"]}), "mlp_layer_types must name all 6 layers"),
+        (json.dumps({"num_hidden_layers": 10**9}), "num_hidden_layers is 1000000000"),
+    ],
+)
+def test_a_config_that_does_not_say_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InvalidPlacementError, match=message):
+        read_model_layers(tmp_path / "config.json")
 
 
 def test_sglang_statistics(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.baselines import POLICIES
+from moe_placement.cli.convert import convert
+from moe_placement.cli.inputs import placement_of, trace_of, traffic_of
+from moe_placement.cli.layers import NAMES, layer_flags, needed_layers
 from moe_placement.cli.messages import warn
 from moe_placement.cli.options import check_way, limits, named_by_flag, sizes, topology, topology_of
 from moe_placement.cli.outputs import check_outputs, write_all
 from moe_placement.cli.sizes import check_plan, check_replay
-from moe_placement.engines import write_sglang_location
-from moe_placement.errors import InvalidPlacementError, InvalidTraceError, MismatchError, PlacementError
+from moe_placement.engines import ModelLayers, write_sglang_location
+from moe_placement.errors import InvalidTraceError, MismatchError, PlacementError
 from moe_placement.explanation import explain
 from moe_placement.heatmap import draw
 from moe_placement.migration import plan_migration
@@ -25,19 +28,21 @@ from moe_placement.simulation import Figures, simulate
 from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
-from moe_placement.traces import Trace, read_trace, split_by_prompt
-from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.traces import Trace, split_by_prompt
+from moe_placement.wire.codec import encode_placement
 
 
 def _plan(options: argparse.Namespace) -> None:
     outputs = {"--out": options.out, "--sglang": options.sglang, "--picture": options.picture}
     check_way(options)
     check_outputs(outputs, {"the trace": options.trace})
-    within, trace = limits(options), read_trace(options.trace)
-    cluster = _planned_topology(options, trace)
-    _warn_of_quiet_layers(options.trace, trace)
-    current = None if options.current is None else _read_placement(options.current)
-    statistics = _statistics(trace)
+    within, traffic = limits(options), traffic_of(options.trace)
+    shape = (traffic.ids.shape[1], traffic.experts) if isinstance(traffic, Trace) else traffic.load.shape
+    cluster = _planned_topology(options, *shape)
+    layers = _layers_of_map(options, shape[0], cluster)
+    statistics = _statistics(traffic) if isinstance(traffic, Trace) else traffic
+    _warn_of_quiet_layers(options.trace, np.asarray(statistics.load.any(axis=1)), statistics.tokens)
+    current = None if options.current is None else placement_of(options.current)
     plan = _solve(statistics, cluster, current, within)
     with named_by_flag():
         migration = None if current is None else plan_migration(current, plan.placement, cluster)
@@ -49,14 +54,28 @@ def _plan(options: argparse.Namespace) -> None:
         )
     writers: dict[str, Callable[[Path], object]] = {
         "--out": lambda path: path.write_text(encode_placement(plan.placement) + "\n"),
-        "--sglang": lambda path: write_sglang_location(path, plan.placement),
         "--picture": lambda path: draw(path, statistics, plan.placement, layer=0),
     }
+    if layers is not None:
+        moe, total = layers.moe, layers.total
+        writers["--sglang"] = lambda path: write_sglang_location(path, plan.placement, moe, total, statistics.load)
     write_all({path: writers[flag] for flag, path in outputs.items() if path is not None})
 
 
+def _layers_of_map(options: argparse.Namespace, count: int, cluster: Topology) -> ModelLayers | None:
+    """The rows of the map that ``--sglang`` writes for ``count`` layers; None without it."""
+    if options.sglang is None:
+        if given := [name for name, value in zip(NAMES, layer_flags(options), strict=True) if value is not None]:
+            raise PlacementError(f"{given[0]} is about the rows of --sglang: name its file, or leave the flag out")
+        return None
+    if cluster.dead:
+        raise PlacementError("--sglang needs equally many slots on every shard, and dead ones have none: leave one out")
+    why = "row n of --sglang's file is the model's layer n, and a trace does not know which layers are dense"
+    return needed_layers(options, count, why, str(options.trace))
+
+
 def _simulate(options: argparse.Namespace) -> None:
-    trace, placement = read_trace(options.trace), _read_placement(options.placement)
+    trace, placement = trace_of(options.trace), placement_of(options.placement)
     if trace.experts != placement.experts:
         raise MismatchError(
             f"{options.trace} is of {trace.experts} experts, {options.placement} of {placement.experts}: give both of "
@@ -71,8 +90,8 @@ def _simulate(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    within, trace = limits(options), read_trace(options.trace)
-    cluster = _planned_topology(options, trace)
+    within, trace = limits(options), trace_of(options.trace)
+    cluster = _planned_topology(options, trace.ids.shape[1], trace.experts)
     check_replay(trace, cluster.shards)
     _check_traffic(options.trace, trace)
     seen, unseen = _halves(options.trace, trace)
@@ -80,7 +99,7 @@ def _compare(options: argparse.Namespace) -> None:
     _print_table(compare(seen, unseen, cluster, within))
 
 
-COMMANDS = {"plan": _plan, "simulate": _simulate, "compare": _compare}
+COMMANDS = {"plan": _plan, "simulate": _simulate, "compare": _compare, "convert": convert}
 
 
 def compare(seen: Trace, unseen: Trace, cluster: Topology, within: Limits) -> list[tuple[str, Figures]]:
@@ -96,9 +115,9 @@ def compare(seen: Trace, unseen: Trace, cluster: Topology, within: Limits) -> li
     return [*rows, ("moe-placement", simulate(unseen.ids, ours, cluster))]
 
 
-def _planned_topology(options: argparse.Namespace, trace: Trace) -> Topology:
+def _planned_topology(options: argparse.Namespace, layers: int, experts: int) -> Topology:
     nodes, shards, slots = sizes(options)
-    check_plan(trace, nodes * shards, slots)
+    check_plan(layers, experts, nodes * shards, slots)
     return topology(options)
 
 
@@ -142,27 +161,19 @@ def _check_traffic(path: Path, trace: Trace) -> None:
         raise InvalidTraceError(
             f"{path} has no traffic ({len(trace)} tokens, none of which chose an expert): nothing can be judged on it"
         )
-    _warn_of_quiet_layers(path, trace)
+    _warn_of_quiet_layers(path, np.asarray((trace.ids >= 0).any(axis=(0, 2))), len(trace))
 
 
-def _warn_of_quiet_layers(path: Path, trace: Trace) -> None:
-    busy = np.asarray((trace.ids >= 0).any(axis=(0, 2)))
+def _warn_of_quiet_layers(path: Path, busy: NDArray[np.bool_], tokens: float) -> None:
     if not busy.all():
         warn(
-            f"{path} has no traffic in {int((~busy).sum())} of {len(busy)} layers ({len(trace)} tokens): nothing is "
+            f"{path} has no traffic in {int((~busy).sum())} of {len(busy)} layers ({tokens:.0f} tokens): nothing is "
             "known of their experts, all count as equally loaded, and figures of these layers mean nothing"
         )
 
 
 def _statistics(trace: Trace) -> RoutingStatistics:
     return RoutingStatistics.of_ids(trace.ids, trace.experts, gates=trace.gates)
-
-
-def _read_placement(path: Path) -> Placement:
-    try:
-        return decode_placement(path.read_text(encoding="utf-8").strip())
-    except (UnicodeDecodeError, InvalidPlacementError) as error:
-        raise InvalidPlacementError(f"{path}: {error}; name a file that plan --out wrote") from error
 
 
 def _print_dead(cluster: Topology, held: NDArray[np.bool_] | None = None) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from moe_placement.checks import whole
+from moe_placement.cli.convert import add_convert
+from moe_placement.cli.layers import add_layers
 from moe_placement.errors import InvalidTopologyError, MismatchError, PlacementError
 from moe_placement.placement import Placement
 from moe_placement.ranges import from_ranges
@@ -53,7 +55,10 @@ def parser() -> argparse.ArgumentParser:
     _add_limits(plan, list(LIMITS))
     plan.add_argument("--current", type=Path, help="placement in force; the plan improves it")
     plan.add_argument("--out", type=Path, help="write the placement here")
-    plan.add_argument("--sglang", type=Path, help="also write SGLang's --init-expert-location file (.json)")
+    plan.add_argument(
+        "--sglang", type=Path, help="also write SGLang's --init-expert-location file (.json); see convert map for vLLM"
+    )
+    add_layers(plan, "What --sglang needs: row n of SGLang's file is the model's layer n, dense ones included.")
     plan.add_argument("--picture", type=Path, help="draw layer 0 (.png or .svg; needs the extra plots)")
     judge = _command(commands, "simulate", "figures of a placement on a trace")
     judge.add_argument("placement", type=Path, help="what plan --out wrote")
@@ -64,12 +69,14 @@ def parser() -> argparse.ArgumentParser:
     _add_shards(contest)
     _add_topology(contest)
     _add_limits(contest, [name for name in LIMITS if name not in OF_THE_WAY])
+    add_convert(commands)
     return top
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]  # generic only in stubs
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    command.add_argument("trace", type=Path, help="recorded expert sets (.npz)")
+    loads = "; or loads that convert statistics made" if name == "plan" else ""
+    command.add_argument("trace", type=Path, help=f"recorded expert sets (.npz; convert trace makes them){loads}")
     return command
 
 

@@ -16,7 +16,10 @@ SUFFIXES = {"--sglang": (".json",), "--picture": (".png", ".svg")}
 """Of flags whose file has a format."""
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]) -> None:
+def check_outputs(
+    outputs: Mapping[str, Path | None], inputs: Mapping[str, Path],
+    formats: Mapping[str, tuple[str, ...]] = SUFFIXES,
+) -> None:  # fmt: skip
     """Whether each flag's file can be written, is of a format that there is, and no other file of the command.
 
     Raises:
@@ -27,7 +30,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path]
         if path is None:
             continue
         _check_place(name, path)
-        suffixes = SUFFIXES.get(name, ())
+        suffixes = formats.get(name, ())
         if suffixes and path.suffix not in suffixes:
             raise PlacementError(f"{name} {path} must end in {' or '.join(suffixes)}")
         other = taken.setdefault(os.path.realpath(path), name)

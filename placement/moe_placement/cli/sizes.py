@@ -15,21 +15,18 @@ VISITS = 1 << 31
 """Tokens x shards of a replay, a byte each."""
 
 
-def check_plan(trace: Trace, shards: int, slots: int) -> None:
-    """``shards`` of ``slots`` each, in all nodes.
+def check_plan(layers: int, experts: int, shards: int, slots: int) -> None:
+    """A model's ``layers`` of ``experts`` on ``shards`` of ``slots`` each, in all nodes.
 
     Raises:
         InfeasiblePlacementError: too large to plan; the message names the product, its bound and the cure.
     """
-    layers = trace.ids.shape[1]
     fewer = "give fewer or smaller --nodes, --shards, --slots"
     _check(f"{shards} shards", shards, SHARDS, fewer)
     _check(f"{layers} layers x {shards} shards x {slots} slots", layers * shards * slots, SLOTS, fewer)
-    _check(
-        f"{layers} layers x {trace.experts} experts x {shards} shards", layers * trace.experts * shards, CELLS, fewer
-    )
-    pairs = f"{layers} layers x {trace.experts} x {trace.experts} pairs of experts"
-    _check(pairs, layers * trace.experts**2, CELLS, "give a trace of fewer layers")
+    _check(f"{layers} layers x {experts} experts x {shards} shards", layers * experts * shards, CELLS, fewer)
+    pairs = f"{layers} layers x {experts} x {experts} pairs of experts"
+    _check(pairs, layers * experts**2, CELLS, "give a trace of fewer layers")
 
 
 def check_replay(trace: Trace, shards: int) -> None:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from moe_placement.errors import InvalidTraceError
 
-_SINGLE = b"\x93NUMPY"
+SINGLE = b"\x93NUMPY"
 """How a file of one array begins."""
-_DAMAGE = (
+DAMAGE = (
     OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError, struct.error,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -30,7 +30,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with Path(path).open("rb") as stream:  # np.load leaves a file open where the archive is damaged
-            if stream.read(len(_SINGLE)) == _SINGLE:
+            if stream.read(len(SINGLE)) == SINGLE:
                 raise InvalidTraceError(f"{path}: a single array (.npy); an archive of arrays (.npz) is expected")
             if not zipfile.is_zipfile(stream):  # np.load would take it for a pickle, and advise to load that
                 raise InvalidTraceError(f"{path}: not a sound .npz archive (no zip file)")
@@ -39,7 +39,7 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
             return {name: loaded[name] for name in loaded.files}
     except InvalidTraceError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InvalidTraceError(f"{path}: not a sound .npz archive ({error})") from error
 
 
