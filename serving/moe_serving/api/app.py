@@ -45,19 +45,19 @@ def build_app(service: Service) -> ASGIApp:
 def _add_own_routes(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")
     async def healthz() -> Response:
+        await service.catch_up()
         problem = service.problem
         return PlainTextResponse(problem or "ok", status_code=503 if problem else 200)
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await service.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get(INTERNAL_REPORT_PATH, include_in_schema=False)
     async def report() -> Response:
         if service.settings.internal_key_sha256 is None:
             raise HTTPException(404)
-        fresh = await service.fetch_report()
-        told = fresh.model_copy(update={"refused": fresh.refused or service.refused})
+        told = (await service.watch.ask()).report
         return Response(told.model_dump_json(), media_type="application/json")
 
 

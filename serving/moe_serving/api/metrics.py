@@ -1,26 +1,42 @@
-"""Prometheus metrics of one deployment: what the api measures itself, and what the directory last reported."""
+"""Prometheus metrics of one deployment: what all api processes have counted together, and what the directory reports.
+
+Each process counts for itself; the sum of all comes from the ledger that they share through the directory.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from moe_placement.wire.report import DirectoryReport
+from moe_serving.directory.ledger import Counts, Key, exact
 
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
 """The last ones tell a queue that is too long from one that stands still."""
+_CREATED = "_created"
+_SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+"""Names of the samples of a family. When a sum was created (``_created``) nobody can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over all api processes: counters over all there ever were, gauges over those that live."""
+
+    counts: Counts
+    gauges: Counts
 
 
 class ServingMetrics:
-    """All metrics under one registry of their own: Ray's exporter would rename them."""
+    """What this process counts, under one registry of its own: Ray's exporter would rename the metrics."""
 
-    def __init__(self, report: Callable[[], tuple[DirectoryReport, float] | None]) -> None:
-        """``report``: the directory's last one and its age in seconds."""
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "moe_http_requests", "HTTP requests answered.", ["route", "code"], registry=self.registry
@@ -49,11 +65,33 @@ class ServingMetrics:
             "Answers that another attention replica went on with.",
             registry=self.registry,
         )
-        self.registry.register(_ReportCollector(report))
 
-    def exposition(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def counts(self) -> Counts:
+        """What this process has counted since it started, without zeros."""
+        return {
+            _key(sample): exact(sample.value)
+            for family in self.registry.collect()
+            if family.type != "gauge"
+            for sample in family.samples
+            if sample.value and not sample.name.endswith(_CREATED)
+        }
+
+    def gauges(self) -> Counts:
+        """What is so in this process now."""
+        families = (family for family in self.registry.collect() if family.type == "gauge")
+        return {_key(sample): sample.value for family in families for sample in family.samples}
+
+    def exposition(self, totals: Totals | None, last: tuple[DirectoryReport, float] | None, fresh: bool) -> bytes:
+        """The text that Prometheus scrapes.
+
+        Args:
+            totals: of all api processes; None where they cannot be told: what is missing for a while is a gap to
+                whoever reads it, and what falls is a restart.
+            last: the directory's last report and its age in seconds.
+            fresh: whether another api process could not have a later one: else its counters are left out, too.
+        """
+        families: list[Metric] = list(_together(self.registry, totals)) if totals else []
+        return generate_latest(_Families([*families, *_reported(last, fresh)]))
 
 
 class RequestTimer:
@@ -90,39 +128,58 @@ class RequestTimer:
         self._metrics.running.inc()
 
 
-class _ReportCollector(Collector):
-    def __init__(self, report: Callable[[], tuple[DirectoryReport, float] | None]) -> None:
-        self._report = report
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def collect(self) -> Iterator[Metric]:
-        last = self._report()
-        if last is None:
-            return
-        report, age_s = last
-        yield _gauge("moe_report_age_seconds", "Since the directory told what follows here.", age_s)
-        yield _gauge("moe_routing_epoch", "Epoch of the routing table in force.", report.epoch)
-        yield _gauge("moe_shards_wanted", "Expert shards that should run.", len(report.shards))
-        yield _gauge(
-            "moe_shards_ready", "Expert shards that answer.", _count(s.phase == "Ready" for s in report.shards)
-        )
-        yield _gauge(
-            "moe_attention_ready", "Attention replicas that answer.", _count(a.ready for a in report.attention)
-        )
-        yield _gauge("moe_kv_cache_tokens", "Tokens of cache in use.", sum(a.kv_tokens for a in report.attention))
-        yield _gauge("moe_answers_queued", "Answers that wait for a place.", sum(a.waiting for a in report.attention))
-        yield _gauge("moe_placement_copies_wanted", "Expert copies of the placement wanted.", report.progress.total)
-        yield _gauge("moe_placement_copies_placed", "Those of them in place.", report.progress.copied)
-        traffic = report.traffic
-        if traffic.tokens:
-            fan_out = traffic.visits / traffic.tokens
-            yield _gauge("moe_expert_fan_out", "Shards that a token visits per MoE layer, on average.", fan_out)
-        yield CounterMetricFamily(
-            "moe_expert_failovers", "Token-expert pairs answered by another copy than asked first.", traffic.failovers
-        )
-        load = CounterMetricFamily("moe_shard_token_pairs", "Token-expert pairs sent to a shard.", labels=["shard"])
-        for shard in report.shards:
-            load.add_metric([str(shard.index)], shard.tokens)
-        yield load
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _key(sample: Sample) -> Key:
+    return sample.name, tuple(sorted(sample.labels.items()))
+
+
+def _together(registry: CollectorRegistry, totals: Totals) -> Iterator[Metric]:
+    """The families of this process with the samples of all."""
+    for family in registry.collect():
+        values = totals.gauges if family.type == "gauge" else totals.counts
+        names = {family.name + suffix for suffix in _SUFFIXES[family.type]}
+        # Ours first: they are all buckets of a histogram, in order, also those that nobody has counted in.
+        ours = [_key(sample) for sample in family.samples if sample.name in names]
+        others = sorted(key for key in values if key[0] in names)
+        summed = Metric(family.name, family.documentation, family.type)
+        for name, labels in dict.fromkeys((*ours, *others)):
+            summed.add_sample(name, dict(labels), values.get((name, labels), 0.0))
+        yield summed
+
+
+def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterator[Metric]:
+    if last is None:
+        return
+    report, age_s = last
+    yield _gauge("moe_report_age_seconds", "Since the directory told what follows here.", age_s)
+    yield _gauge("moe_routing_epoch", "Epoch of the routing table in force.", report.epoch)
+    yield _gauge("moe_shards_wanted", "Expert shards that should run.", len(report.shards))
+    yield _gauge("moe_shards_ready", "Expert shards that answer.", _count(s.phase == "Ready" for s in report.shards))
+    yield _gauge("moe_attention_ready", "Attention replicas that answer.", _count(a.ready for a in report.attention))
+    yield _gauge("moe_kv_cache_tokens", "Tokens of cache in use.", sum(a.kv_tokens for a in report.attention))
+    yield _gauge("moe_answers_queued", "Answers that wait for a place.", sum(a.waiting for a in report.attention))
+    yield _gauge("moe_placement_copies_wanted", "Expert copies of the placement wanted.", report.progress.total)
+    yield _gauge("moe_placement_copies_placed", "Those of them in place.", report.progress.copied)
+    traffic = report.traffic
+    if traffic.tokens:
+        fan_out = traffic.visits / traffic.tokens
+        yield _gauge("moe_expert_fan_out", "Shards that a token visits per MoE layer, on average.", fan_out)
+    if not fresh:
+        return
+    yield CounterMetricFamily(
+        "moe_expert_failovers", "Token-expert pairs answered by another copy than asked first.", traffic.failovers
+    )
+    load = CounterMetricFamily("moe_shard_token_pairs", "Token-expert pairs sent to a shard.", labels=["shard"])
+    for shard in report.shards:
+        load.add_metric([str(shard.index)], shard.tokens)
+    yield load
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -29,17 +29,20 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("/models")
     async def list_models() -> dict[str, Any]:
+        await service.catch_up()
         return {"object": "list", "data": [_model(service)]}
 
     @router.get("/models/{name:path}")
     async def retrieve_model(name: str) -> dict[str, Any]:
         service.check_name(name)
+        await service.catch_up()
         return _model(service)
 
     @router.post("/completions")
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         headers = _told_headers(service, body)
         header = _header(service, body, "cmpl")
+        await service.catch_up()
         plan = plan_completion(body, Origin(client_of(request), header.id), service.bounds(body.model))
         return await _answer(service, body, plan, CompletionFormat(header), headers)
 
@@ -47,6 +50,7 @@ def build_router(service: Service) -> APIRouter:
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         headers = _told_headers(service, body)
         header = _header(service, body, "chatcmpl")
+        await service.catch_up()
         plan = plan_chat(body, Origin(client_of(request), header.id), service.bounds(body.model))
         return await _answer(service, body, plan, ChatFormat(header), headers)
 
@@ -55,7 +59,7 @@ def build_router(service: Service) -> APIRouter:
 
 def _model(service: Service) -> dict[str, Any]:
     name = service.settings.served_name
-    body = {"id": name, "object": "model", "created": service.created, "owned_by": "moe-operator"}
+    body = {"id": name, "object": "model", "created": service.watch.created, "owned_by": "moe-operator"}
     defaults = service.defaults
     return body | {
         "max_model_len": service.context,  # the name that vLLM and SGLang gave it

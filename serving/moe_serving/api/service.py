@@ -11,17 +11,23 @@ from pydantic import ValidationError
 
 from moe_placement.wire.applications import ApiConfig
 from moe_placement.wire.base import in_words
-from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
 from moe_serving.api.plan import Bounds, bounds_of, context_of
 from moe_serving.api.source import TokenSource
 from moe_serving.api.tokenizer import ModelTokenizer
-from moe_serving.api.watch import DirectoryWatch
+from moe_serving.api.watch import DirectoryWatch, Said, nobody_answers
+from moe_serving.directory.apis import ApiReply, ApiSync
 
 _LOAD_AGAIN_S = 2.0
 """Pause before a tokenizer that could not be read is tried again: it may still be on its way to this node."""
+
+_START_S = 30.0
+"""How long a process that cannot answer, and hears of no other that does, keeps back from requests."""
+_CATCH_UP_S = 30.0
+"""How long a request waits for a tokenizer: seconds on a busy machine, where each process that starts loads it."""
+_LOOK_S = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +39,19 @@ class Service:
         config: the one accepted last; None before the first: nobody is let in while it is unknown who may.
         refused: why the last ``user_config`` was not taken, if so.
         source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
-        created: seconds since the epoch, for ``/v1/models``.
     """
 
     source: TokenSource
 
-    def __init__(self, model_path: str, fetch_report: Callable[[], Awaitable[DirectoryReport]]) -> None:
+    def __init__(self, model_path: str, call: Callable[[ApiSync], Awaitable[ApiReply]]) -> None:
+        """``call`` sends to the directory."""
         self.config: ApiConfig | None = None
         self.refused: str | None = None
-        self.fetch_report = fetch_report
-        self.watch = DirectoryWatch(fetch_report)
-        self.metrics = ServingMetrics(lambda: self.watch.last)
-        self.created = int(time.time())
+        self.watch = DirectoryWatch(call, self._say)
+        self.metrics = ServingMetrics()
         self._model_path = model_path
         self._tokenizer: ModelTokenizer | None = None
+        self._tokenizer_tried = asyncio.Event()
         self._tokenizer_problem: str | None = None
         self._defaults = NO_DEFAULTS
 
@@ -88,6 +93,36 @@ class Service:
             return self._tokenizer_problem or "the tokenizer is being loaded"
         return None
 
+    async def may_be_asked(self) -> None:
+        """Return once this process is to get requests: when it can answer them, or nobody could, and clients and the
+        operator are to be told why.
+
+        While others answer it waits as long as it takes; else not longer than ``_START_S``, for a directory or a
+        tokenizer that does not come, say.
+        """
+        end = time.monotonic() + _START_S
+        while self.problem is not None:
+            report = self.watch.report
+            nobody = report is None or nobody_answers(report)
+            if self.watch.others_ready == 0 and ((report and nobody) or time.monotonic() > end):
+                logger.info("up, and not ready: %s", self.problem)
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def catch_up(self) -> None:
+        """Let what another process knows already turn nobody away here: called before a request is told of a
+        ``problem``. Takes one question to the directory, and the tokenizer's loading if nothing else is missing.
+        """
+        if self.problem is None or self.config is None:
+            return
+        try:
+            async with asyncio.timeout(_CATCH_UP_S):
+                await self.watch.ask()
+                if self.watch.problem is None:
+                    await self._tokenizer_tried.wait()
+        except Exception as error:  # noqa: BLE001 - a directory that is away is told by ``problem``
+            logger.debug("the directory could not be asked: %s: %s", type(error).__name__, error)
+
     def bounds(self, model: str) -> Bounds:
         """Bounds of a model that a client asks for by name.
 
@@ -123,6 +158,14 @@ class Service:
         digest = self.watch.facts.digest if self.watch.facts else ""
         return f"fp_{digest.removeprefix('sha256:')[:12]}"
 
+    async def exposition(self) -> bytes:
+        """The text that Prometheus scrapes: the same whichever process is asked, but for what happens meanwhile."""
+        totals = await self.watch.totals()
+        return self.metrics.exposition(totals, self.watch.last, fresh=not self.watch.away)
+
+    def _say(self) -> Said:
+        return Said(self.problem is None, self.refused, self.metrics.counts(), self.metrics.gauges())
+
     def _log_defaults(self) -> None:
         used, unused = self._defaults.sampling, self._defaults.unused
         if used:
@@ -140,5 +183,7 @@ class Service:
             except Exception as error:  # noqa: BLE001 - transformers and tokenizers raise whatever they like on a bad file
                 self._tokenizer_problem = f"the tokenizer of {self._model_path} cannot be loaded: {error}"
                 logger.warning(self._tokenizer_problem)
+                self._tokenizer_tried.set()
                 await asyncio.sleep(_LOAD_AGAIN_S)
+        self._tokenizer_tried.set()
         self._log_defaults()

@@ -17,6 +17,7 @@ from moe_placement.wire.applications import ModelArgs, ShardRef
 from moe_placement.wire.codec import encode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import DirectoryReport, Progress
+from moe_serving.directory.apis import ApiReply, Apis, ApiSync
 from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
@@ -66,6 +67,7 @@ class Directory:
         self._monitors: tuple[ShardMonitor, ...] = ()
         self._polls: dict[ShardMonitor, asyncio.Task[None]] = {}
         self._leases = Leases(clock())
+        self._apis = Apis()
         self._configured: float | None = None
 
     def configure(self, config: object) -> None:
@@ -144,15 +146,22 @@ class Directory:
         news = table if model.publication.published and request.version != table.version else None
         return SyncReply(news, model.facts.digest)
 
+    def exchange(self, sync: ApiSync) -> ApiReply:
+        """An api process tells of itself, and hears the report; see ``apis``."""
+        now = self._clock()
+        self._apis.take(sync, now)
+        return self._apis.reply(sync, self.report(), now)
+
     def report(self) -> DirectoryReport:
         """What the operator polls."""
         target, model = self._target, self._model
+        refused = self._refused or self._apis.refused(self._clock())
         attention = report_attention(self._leases.live(self._clock()), model.facts if model else None)
         if model is None:
             return DirectoryReport(
                 term=target.term,
                 revision=target.revision,
-                refused=self._refused,
+                refused=refused,
                 epoch=0,
                 model_problem=self._model_problem,
                 candidate=self._candidate.report,
@@ -166,7 +175,7 @@ class Directory:
         return DirectoryReport(
             term=target.term,
             revision=target.revision,
-            refused=self._refused,
+            refused=refused,
             epoch=model.publication.epoch,
             model=model.facts,
             candidate=self._candidate.report,

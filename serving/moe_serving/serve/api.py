@@ -14,10 +14,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_placement.wire.applications import CoreArgs
-from moe_placement.wire.report import DirectoryReport
 from moe_serving.api.app import build_app
 from moe_serving.api.errors import GenerationError, InvalidRequestError, OverloadedError, RemovedError
 from moe_serving.api.service import Service
+from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.engine.errors import EngineStoppedError, QueueFullError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
@@ -28,8 +28,8 @@ from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
 
-_REPORT_S = 3.0
-"""For one report: a call that was under way when Serve began to take the directory away waits for ever."""
+_REPLY_S = 3.0
+"""For one reply: a call that was under way when Serve began to take the directory away waits for ever."""
 
 SIGNATURE = "x-moe-api"
 
@@ -45,7 +45,7 @@ class Api:
         self._directory = directory
         self._network = args.model.network
         self._receiver = StreamReceiver()
-        self._service = Service(args.model.path, self._fetch_report)
+        self._service = Service(args.model.path, self._tell_directory)
         self._service.source = self._source = ReplicatedSource(
             self._receiver,
             self._ask_replica,
@@ -53,6 +53,7 @@ class Api:
             LOST.add,
             self._has_several_replicas,
         )
+        self._started = False
         self._running = asyncio.create_task(self._service.run())
         self._ending = asyncio.create_task(self._end_with(args.application))
 
@@ -63,9 +64,14 @@ class Api:
         self._address = await self._receiver.start(node, host, self._network)
         return signed(build_app(self._service), serve.get_replica_context().replica_tag)
 
-    def reconfigure(self, config: dict[str, Any]) -> None:
-        """Take new names, bounds and keys; see ``Service.configure``."""
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take new names, bounds and keys; see ``Service.configure``. The first call is part of Serve's start of a
+        replica and returns once requests may come; all later ones return at once.
+        """
         self._service.configure(config)
+        if not self._started:
+            self._started = True
+            await self._service.may_be_asked()
 
     def check_health(self) -> None:
         """Raises RuntimeError when the background work has ended: Serve then replaces this replica."""
@@ -73,6 +79,7 @@ class Api:
             raise RuntimeError(f"the api's background task has ended: {self._running}")
 
     async def __del__(self) -> None:
+        await self._service.watch.tell_last()
         self._running.cancel()
         self._ending.cancel()
         await self._receiver.close()
@@ -84,15 +91,15 @@ class Api:
         await asyncio.sleep(ANSWERS_S)
         self._source.end(RemovedError())
 
-    async def _fetch_report(self) -> DirectoryReport:
-        response = self._directory.report.remote()
+    async def _tell_directory(self, sync: ApiSync) -> ApiReply:
+        response = self._directory.exchange.remote(sync)
         try:
-            async with asyncio.timeout(_REPORT_S):
-                report: DirectoryReport = await response
+            async with asyncio.timeout(_REPLY_S):
+                reply: ApiReply = await response
         except TimeoutError:
             response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
-            raise TimeoutError(f"the directory did not answer within {_REPORT_S:.0f} s") from None
-        return report
+            raise TimeoutError(f"the directory did not answer within {_REPLY_S:.0f} s") from None
+        return reply
 
     def _has_several_replicas(self) -> bool:
         report = self._service.watch.report

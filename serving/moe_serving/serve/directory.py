@@ -13,9 +13,9 @@ from ray.serve.handle import DeploymentHandle
 
 from moe_placement.wire.applications import EXPERTS, CoreArgs, ModelArgs, ShardRef
 from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import DirectoryReport
 from moe_serving.checkpoint import inspect_model
 from moe_serving.directory import directory
+from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import SyncReply, SyncRequest
 from moe_serving.experts.description import ExpertKey, ShardDescription
@@ -41,9 +41,9 @@ class Directory:
         """Called by attention replicas several times a second."""
         return await self._directory.sync(request)
 
-    async def report(self) -> DirectoryReport:
-        """Called by the api for the operator."""
-        return self._directory.report()
+    async def exchange(self, sync: ApiSync) -> ApiReply:
+        """Called by api replicas once a second, and for each scrape and each look of the operator's."""
+        return self._directory.exchange(sync)
 
     def check_health(self) -> None:
         """Raises RuntimeError when the loop has ended: Serve then replaces this process, and it asks the shards."""

@@ -16,6 +16,8 @@ from moe_placement.wire.model import ModelFacts
 from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
 from moe_serving.api.app import build_app
 from moe_serving.api.service import Service
+from moe_serving.directory.apis import ApiReply, Apis, ApiSync
+from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 
 TEMPLATE = (
@@ -101,12 +103,17 @@ class ScriptedSource:
 
 
 class Api:
-    """The application under test, its source and what its directory reports."""
+    """The application under test, its source and what its directory reports, whose clock is ``ahead`` of ours."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, directory: Apis | None = None) -> None:
+        """``directory``: what other processes share with this one."""
         self.report: DirectoryReport | None = READY
         self.reports_asked = 0
-        self.service = Service(str(checkpoint), self._fetch)
+        self.directory = directory or Apis()
+        self.ahead = LEASE_SECONDS
+        if directory is None:
+            self.directory.take(ApiSync(api="a former one", ready=False, created=int(time.time())), time.monotonic())
+        self.service = Service(str(checkpoint), self._call)
         self.source = ScriptedSource()
         self.service.source = self.source
         self.service.configure({"served_name": "model"})
@@ -125,11 +132,14 @@ class Api:
         """Speaks HTTP with the application without a socket between."""
         return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://api")
 
-    async def _fetch(self) -> DirectoryReport:
+    async def _call(self, sync: ApiSync) -> ApiReply:
         self.reports_asked += 1
         if self.report is None:
             raise ConnectionError("the directory is gone")
-        return self.report
+        now = time.monotonic() + self.ahead
+        self.directory.take(sync, now)
+        report = self.report.model_copy(update={"refused": self.directory.refused(now)})
+        return self.directory.reply(sync, report, now)
 
     def answer_with(self, text: str, finish: str = "stop") -> None:
         """Let every request be answered with the tokens of ``text``, one a step."""

@@ -158,7 +158,7 @@ async def test_what_is_lost_later_turns_nobody_away(api, client, eventually) -> 
     problem = ModelProblem(reason="PathNotFound", message="gone")
     nothing = {"model": None, "model_problem": problem, "placement": None, "attention": ()}
     api.report = api.report.model_copy(update=nothing)
-    await eventually(lambda: api.service.watch.report is api.report, "the watch to hear of it")
+    await eventually(lambda: api.service.watch.report == api.report, "the watch to hear of it")
     assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 200
 
 
