@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--copies", type=_at_least_one, default=1, metavar="M", help="copies of every expert (default 1)"
     )
+    parser.add_argument(
+        "--api-replicas", type=_at_least_one, default=2, metavar="N", help="processes that answer HTTP (default 2)"
+    )
     parser.add_argument("--attention-replicas", type=_at_least_one, default=1, metavar="N", help="default 1")
     parser.add_argument("--served-name", metavar="NAME", help="of the model in the API (default: its directory's name)")
     parser.add_argument(
@@ -180,6 +183,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         route_prefix=arguments.route_prefix,
         shards=arguments.shards,
         copies=arguments.copies,
+        api_replicas=arguments.api_replicas,
         attention_replicas=arguments.attention_replicas,
         max_context=arguments.max_context,
         generation_defaults="Model" if arguments.generation_config == "model" else "None",

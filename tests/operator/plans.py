@@ -25,5 +25,11 @@ def core(plan: Plan) -> Any:
     return plan.applications[0]
 
 
+def scale(plan: Plan, deployment: str) -> tuple[int, int, float]:
+    """Fewest and most replicas of a deployment of the core, and requests in flight per replica."""
+    given = next(d["autoscaling_config"] for d in core(plan)["deployments"] if d["name"] == deployment)
+    return given["min_replicas"], given["max_replicas"], given["target_ongoing_requests"]
+
+
 def user_config(plan: Plan, deployment: str) -> Any:
     return next(d["user_config"] for d in core(plan)["deployments"] if d["name"] == deployment)

@@ -16,11 +16,11 @@ from moe_placement import Placement, balanced_placement
 from moe_placement.wire.applications import (
     ApiConfig,
     AttentionConfig,
-    AttentionScale,
     CoreArgs,
     DirectoryConfig,
     ModelArgs,
     Network,
+    ReplicaScale,
     ShardArgs,
     ShardConfig,
     ShardRef,
@@ -57,6 +57,7 @@ class Plane:
         model: Path,
         *,
         copies: int = 1,
+        apis: int = 1,
         attention: int = 1,
         network: Network = "auto",
         verify: bool = False,
@@ -70,6 +71,7 @@ class Plane:
         self._internal_key = secrets.token_hex(16)
         self._args = ModelArgs(path=str(model), dtype="float32", network=network, verify=verify)
         self._copies = copies
+        self._apis = apis
         self._attention = attention
         self._revision = 0
         self._placement: Placement | None = None
@@ -143,9 +145,9 @@ class Plane:
             time.sleep(0.2)
 
     def pids(self) -> dict[str, set[int]]:
-        """Processes of each deployment of each application, as Serve knows them."""
+        """Processes of each deployment of each application, as Serve knows them; it does so once they have started."""
         return {
-            f"{application}/{deployment}": {replica["pid"] for replica in state["replicas"]}
+            f"{application}/{deployment}": {replica["pid"] for replica in state["replicas"] if "pid" in replica}
             for application, status in self._rest.status().items()
             if application in self._deployed
             for deployment, state in status["deployments"].items()
@@ -154,6 +156,17 @@ class Plane:
     def states(self, deployment: str) -> list[str]:
         """Of the replicas of a deployment of the core, in Serve's words, in alphabetical order."""
         return sorted(r["state"] for r in self._rest.status()[self.name]["deployments"][deployment]["replicas"])
+
+    def wait_replaced(self, deployment: str, victim: int, replicas: int) -> None:
+        """Until Serve has so many running replicas of a deployment of the core, and process ``victim`` is none."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            seen = self._rest.status()[self.name]["deployments"][deployment]["replicas"]
+            states = {(replica.get("pid"), replica["state"]) for replica in seen}
+            if [state for pid, state in states if pid != victim] == ["RUNNING"] * replicas == [s for _, s in states]:
+                return
+            assert time.monotonic() < end, f"{deployment} is {states} after {WAIT_S} s"
+            time.sleep(0.2)
 
     def statuses(self) -> dict[str, str]:
         """Of our applications, in Serve's words."""
@@ -183,7 +196,8 @@ class Plane:
                 placement=encode_placement(self._placement) if self._placement else None,
             ),
             self.limits,
-            AttentionScale(min_replicas=self._attention, max_replicas=self._attention),
+            api_scale=ReplicaScale.fixed(self._apis),
+            attention_scale=ReplicaScale.fixed(self._attention),
         )
         applications = [core, *self._shards(slots_per_shard)]
         for deployment in (each for application in applications for each in application["deployments"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -22,7 +22,7 @@ from moe_operator.api.rules import (
 from moe_operator.endpoint import HttpUrl
 from moe_operator.text import INVISIBLE
 from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, Dtype, GenerationSource
-from moe_placement.wire.sizes import MOST_SHARDS
+from moe_placement.wire.sizes import MOST_APIS, MOST_SHARDS
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
 _SOURCE_CURE = "write e.g. source: {path: models/tiny}"
@@ -131,22 +131,38 @@ from then on (status.slotsPerShard). More shards run than asked for where the co
     """How many copies of each expert there are."""
 
 
+def _ordered_bounds(section: str) -> dict[str, Any]:
+    """The rule of a section that bounds the number of its replicas."""
+    return validations(
+        Rule(
+            rule="self.minReplicas <= self.maxReplicas",
+            message=(
+                f"spec.{section}.minReplicas is %s but spec.{section}.maxReplicas is %s: "
+                "raise maxReplicas or lower minReplicas"
+            ),
+            values=("self.minReplicas", "self.maxReplicas"),
+            field_path=".minReplicas",
+        )
+    )
+
+
+class Api(ApiModel):
+    """The api replicas, which answer HTTP, tokenize and write streams; scaled by the requests they have."""
+
+    model_config = ConfigDict(json_schema_extra=_ordered_bounds("api"))
+
+    min_replicas: int = Field(default=2, ge=1, le=MOST_APIS)
+    """Fewest api replicas. Where there are two, the others answer while one that has died is replaced."""
+    max_replicas: int = Field(default=4, ge=1, le=MOST_APIS)
+    """Most api replicas."""
+    target_ongoing_requests: int = Field(default=64, ge=1, le=100000)
+    """Requests in flight per replica that autoscaling aims at."""
+
+
 class Attention(ApiModel):
     """The attention replicas, which run all of the model but its experts; scaled by the requests they have."""
 
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            Rule(
-                rule="self.minReplicas <= self.maxReplicas",
-                message=(
-                    "spec.attention.minReplicas is %s but spec.attention.maxReplicas is %s: "
-                    "raise maxReplicas or lower minReplicas"
-                ),
-                values=("self.minReplicas", "self.maxReplicas"),
-                field_path=".minReplicas",
-            )
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=_ordered_bounds("attention"))
 
     min_replicas: int = Field(default=1, ge=1, le=1000)
     """Fewest attention replicas."""
@@ -267,6 +283,8 @@ class MoEDeploymentSpec(ApiModel):
     """The expert shards: processes that hold the experts of all MoE layers between them."""
     attention: Attention = Attention()
     """The attention replicas, which run all of the model but its experts; scaled by the requests they have."""
+    api: Api = Api()
+    """The api replicas, which answer HTTP, tokenize and write streams; scaled by the requests they have."""
     serving: Serving = Serving()
     """The OpenAI-compatible API."""
     runtime: Annotated[

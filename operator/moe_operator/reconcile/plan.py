@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.spec import Api, Attention
 from moe_operator.endpoint import HttpUrl
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged
@@ -18,9 +19,9 @@ from moe_placement.wire.applications import (
     EXPERTS,
     ApiConfig,
     AttentionConfig,
-    AttentionScale,
     CoreArgs,
     DirectoryConfig,
+    ReplicaScale,
     ShardArgs,
     ShardConfig,
     render_core,
@@ -144,7 +145,6 @@ def _due_for_retry(world: World) -> frozenset[str]:
 
 def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
     moe = world.moe
-    spec = moe.spec.attention
     return render_core(
         CoreArgs(application=world.core_name, model=world.running_model),
         moe.route_prefix,
@@ -160,11 +160,16 @@ def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
         AttentionConfig(
             queue_requests=moe.spec.serving.queue.max_requests, queue_tokens=moe.spec.serving.queue.max_tokens
         ),
-        AttentionScale(
-            min_replicas=spec.min_replicas,
-            max_replicas=spec.max_replicas,
-            target_ongoing_requests=spec.target_ongoing_requests,
-        ),
+        api_scale=_scale(moe.spec.api),
+        attention_scale=_scale(moe.spec.attention),
+    )
+
+
+def _scale(replicas: Api | Attention) -> ReplicaScale:
+    return ReplicaScale(
+        min_replicas=replicas.min_replicas,
+        max_replicas=replicas.max_replicas,
+        target_ongoing_requests=replicas.target_ongoing_requests,
     )
 
 

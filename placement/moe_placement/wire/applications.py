@@ -8,7 +8,7 @@ travels in ``user_config``, which restarts nothing. Rendered by the operator (in
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -157,12 +157,17 @@ class ShardConfig(WireModel):
     spare_slots: int = Field(default=2, ge=1)
 
 
-class AttentionScale(WireModel):
-    """How many attention replicas run; Serve scales between the bounds by ongoing requests."""
+class ReplicaScale(WireModel):
+    """How many replicas of a deployment run; Serve scales between the bounds by ongoing requests per replica."""
 
-    min_replicas: int = Field(default=1, ge=1)
-    max_replicas: int = Field(default=1, ge=1)
+    min_replicas: int = Field(ge=1)
+    max_replicas: int = Field(ge=1)
     target_ongoing_requests: float = Field(default=8, gt=0)
+
+    @classmethod
+    def fixed(cls, replicas: int) -> Self:
+        """Always so many."""
+        return cls(min_replicas=replicas, max_replicas=replicas)
 
 
 def application_name(namespace: str, name: str, uid: str) -> str:
@@ -181,7 +186,9 @@ def render_core(
     api: ApiConfig,
     directory: DirectoryConfig,
     attention: AttentionConfig,
-    scale: AttentionScale,
+    *,
+    api_scale: ReplicaScale,
+    attention_scale: ReplicaScale,
     attention_options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The core application as one entry of Serve's ``applications`` list.
@@ -191,11 +198,15 @@ def render_core(
     bounds = {"kv_cache_tokens": attention.kv_cache_tokens, "queue_tokens": attention.queue_tokens}
     api = api.model_copy(update=bounds)
     deployments: list[dict[str, Any]] = [
-        {"name": API, "user_config": api.model_dump(mode="json")},
+        {
+            "name": API,
+            "user_config": api.model_dump(mode="json"),
+            "autoscaling_config": api_scale.model_dump(mode="json"),
+        },
         {
             "name": ATTENTION,
             "user_config": attention.model_dump(mode="json"),
-            "autoscaling_config": scale.model_dump(mode="json"),
+            "autoscaling_config": attention_scale.model_dump(mode="json"),
             **_actor_options(attention_options),
         },
         {"name": DIRECTORY, "user_config": directory.model_dump(mode="json")},

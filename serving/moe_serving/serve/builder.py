@@ -19,6 +19,8 @@ _MAX_ONGOING = 1024
 _MOST_ANSWERS = 16384
 """The same of an attention replica, a call for each answer: above what its queue takes (a request has up to 128
 answers), or calls would wait in Serve, in the order in which they come."""
+_API_SHUTDOWN_S = 600.0
+"""How long answers may go on in an api that is to end because fewer are needed: no other one goes on with them."""
 _HEALTH_PERIOD_S = 2.0
 """How soon Serve notices a dead process and starts another."""
 _HEALTH_TIMEOUT_S = 10.0
@@ -39,7 +41,10 @@ def build_core(args: CoreArgs) -> Application:
     attention = _deployment(
         Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS, request_router_config=router
     ).bind(args, directory)
-    return _deployment(serve.ingress()(Api), API, request_router_config=router).bind(args, attention, directory)
+    api = _deployment(
+        serve.ingress()(Api), API, request_router_config=router, graceful_shutdown_timeout_s=_API_SHUTDOWN_S
+    )
+    return api.bind(args, attention, directory)
 
 
 def build_shard(args: ShardArgs) -> Application:
@@ -56,7 +61,6 @@ def _deployment(replica: type, name: str, **options: Any) -> Deployment:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
-        graceful_shutdown_timeout_s=SHUTDOWN_S,
         graceful_shutdown_wait_loop_s=0.5,
-        **{"max_ongoing_requests": _MAX_ONGOING, **options},
+        **{"max_ongoing_requests": _MAX_ONGOING, "graceful_shutdown_timeout_s": SHUTDOWN_S, **options},
     )(replica)

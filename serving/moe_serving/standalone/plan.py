@@ -10,11 +10,11 @@ from moe_placement import PlacementError, balanced_placement
 from moe_placement.wire.applications import (
     ApiConfig,
     AttentionConfig,
-    AttentionScale,
     CoreArgs,
     DirectoryConfig,
     GenerationSource,
     ModelArgs,
+    ReplicaScale,
     ShardArgs,
     ShardConfig,
     ShardRef,
@@ -42,6 +42,7 @@ class Wanted:
     route_prefix: str
     shards: int
     copies: int
+    api_replicas: int
     attention_replicas: int
     max_context: int | None
     generation_defaults: GenerationSource
@@ -83,15 +84,15 @@ def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> list[dict
         min_copies=wanted.copies,
         placement=encode_placement(placement),
     )
-    scale = AttentionScale(min_replicas=wanted.attention_replicas, max_replicas=wanted.attention_replicas)
     core = render_core(
         CoreArgs(application=wanted.application, model=wanted.model),
         wanted.route_prefix,
         _api(wanted),
         directory,
         AttentionConfig(queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens),
-        scale,
-        options,
+        api_scale=ReplicaScale.fixed(wanted.api_replicas),
+        attention_scale=ReplicaScale.fixed(wanted.attention_replicas),
+        attention_options=options,
     )
     shards = [
         render_shard(

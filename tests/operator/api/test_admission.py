@@ -152,6 +152,10 @@ REFUSED = [
     ),
     ({"attention__minReplicas": 2}, ["spec.attention.maxReplicas is 1", "raise maxReplicas"]),
     ({"attention__targetOngoingRequests": 0}, ["spec.attention.targetOngoingRequests", "greater than or equal to 1"]),
+    ({"api__minReplicas": 5}, ["spec.api.minReplicas is 5 but spec.api.maxReplicas is 4", "raise maxReplicas"]),
+    ({"api__maxReplicas": 1}, ["spec.api.minReplicas is 2 but spec.api.maxReplicas is 1", "lower minReplicas"]),
+    ({"api__maxReplicas": 65}, ["spec.api.maxReplicas", "65", "less than or equal to 64"]),
+    ({"api__targetOngoingRequests": 0}, ["spec.api.targetOngoingRequests", "greater than or equal to 1"]),
     ({"serving__routePrefix": "tiny"}, ['spec.serving.routePrefix is "tiny"', "begin with '/'", "try e.g. /tiny"]),
     ({"serving__routePrefix": "/tiny/"}, ['spec.serving.routePrefix is "/tiny/"', "not end with one"]),
     ({"serving__routePrefix": "/-/routes"}, ['spec.serving.routePrefix is "/-/routes"', "begin with a letter"]),
@@ -240,6 +244,7 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     stored = installed.get("moe", "tiny", namespace)
     assert stored is not None
     assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}}
+    assert stored["spec"]["api"] == {"minReplicas": 2, "maxReplicas": 4, "targetOngoingRequests": 64}
     assert stored["spec"]["attention"] == {"minReplicas": 1, "maxReplicas": 1, "targetOngoingRequests": 8}
     assert stored["spec"]["serving"]["queue"] == {"maxRequests": 32, "maxTokens": 262144}
     assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)

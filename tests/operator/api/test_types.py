@@ -30,6 +30,8 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (moe.spec.experts.shards, moe.spec.experts.copies.min, moe.spec.experts.slots_per_shard) == (1, 1, None)
     attention = moe.spec.attention
     assert (attention.min_replicas, attention.max_replicas, attention.target_ongoing_requests) == (1, 1, 8)
+    api = moe.spec.api
+    assert (api.min_replicas, api.max_replicas, api.target_ongoing_requests) == (2, 4, 64)
     assert moe.spec.deletion_policy is DeletionPolicy.DELETE
     assert not moe.spec.suspend
     assert not moe.deleting
@@ -65,6 +67,7 @@ def test_deletion_and_finalizer_are_read_from_metadata() -> None:
         ({"experts": {"shards": "many"}}, "spec.experts.shards"),
         ({"experts": {"shardz": 1}}, "spec.experts.shardz"),
         ({"attention": {"minReplicas": 0}}, "spec.attention.minReplicas"),
+        ({"api": {"maxReplicas": 65}}, "spec.api.maxReplicas"),
     ],
 )
 def test_an_object_that_does_not_fit_names_the_field_and_the_cure(spec: dict[str, Any], fragment: str) -> None:

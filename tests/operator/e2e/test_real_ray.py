@@ -55,6 +55,7 @@ def spec(ray: LocalRay, path: Path | str = TINY, shards: int = 2, **more: Any) -
     return {
         "model": {"source": {"path": str(path)}, **more.pop("model", {})},
         "experts": {"shards": shards, **more.pop("experts", {})},
+        "api": {"minReplicas": 1, "maxReplicas": 1},  # two start more slowly
         "runtime": {
             "rayCluster": {
                 "dashboardURL": ray.dashboard_url,

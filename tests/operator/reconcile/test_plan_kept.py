@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from moe_facts import FACTS
-from plans import core, shards, told, user_config
+from plans import scale, shards, told, user_config
 
 from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.backends.serve_rest.state import Application
@@ -24,6 +24,7 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         shards=2,
         spec={
             "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
+            "api": {"minReplicas": 3, "maxReplicas": 5, "targetOngoingRequests": 7},
             "attention": {"minReplicas": 2, "maxReplicas": 3},
             "serving": {
                 "maxContext": 128,
@@ -47,8 +48,8 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         "internal_key_sha256": "i" * 64,
     }
     assert user_config(after, "directory") == user_config(before, "directory")
-    scale = next(d["autoscaling_config"] for d in core(after)["deployments"] if d["name"] == "attention")
-    assert (scale["min_replicas"], scale["max_replicas"]) == (2, 3)
+    assert (scale(before, "api"), scale(before, "attention")) == ((2, 4, 64), (1, 1, 8))
+    assert (scale(after, "api"), scale(after, "attention")) == ((3, 5, 7), (2, 3, 8))
     assert user_config(after, "attention") == user_config(before, "attention") | {
         "queue_requests": 7,
         "queue_tokens": 900,

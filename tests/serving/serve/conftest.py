@@ -12,8 +12,8 @@ from moe_dev.raylocal import LocalRay
 
 @pytest.fixture(scope="session")
 def plane(ray_cluster: LocalRay, tiny: Path) -> Iterator[Plane]:
-    """Two shards with two copies of every expert, two attention replicas, unix sockets."""
-    plane = Plane(ray_cluster, "serving", tiny, copies=2, attention=2)
+    """Two shards with two copies of every expert, two api and two attention replicas, unix sockets."""
+    plane = Plane(ray_cluster, "serving", tiny, copies=2, apis=2, attention=2)
     plane.scale(2)
     plane.wait(lambda report: sum(replica.ready for replica in report.attention) == 2, "two attention replicas")
     plane.wait_ready()

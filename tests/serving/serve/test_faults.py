@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 from load import Load, compare_with_reference
-from openai import APIError, BadRequestError
+from openai import APIError, AsyncOpenAI, BadRequestError
+from scraper import Scraper
 
 from moe_placement.wire.applications import AttentionConfig
 
@@ -125,21 +126,46 @@ async def test_the_directory_is_killed(plane, load, check) -> None:
     await asyncio.to_thread(check)
 
 
-def test_the_api_is_killed(plane, openai) -> None:
-    (victim,) = plane.pids()["serving/api"]
-    stream = openai.completions.create(
-        model="tiny", prompt="x", max_tokens=900, stream=True, extra_body={"ignore_eos": True}
+async def test_an_api_is_killed(plane, load, check) -> None:
+    """Its own streams end. Nobody else notices: not who asks from then on, nor who reads the metrics."""
+    victim = min(plane.pids()["serving/api"])
+    long = [asyncio.create_task(_stream(plane)) for _ in range(STREAMS)]
+    async with Scraper(plane) as scraper:
+        await scraper.wait(lambda last: last.get("moe_answers_running") == STREAMS, "all to be under way")
+        os.kill(victim, signal.SIGKILL)
+        async with load:
+            await load.flow()
+            await asyncio.to_thread(plane.wait_replaced, "api", victim, replicas=2)
+            await load.flow()
+        ends = await asyncio.gather(*long)
+    assert 0 < sum(ends) < STREAMS, "both were to carry some of the streams"
+    print(
+        f"{len(ends) - sum(ends)} of {len(ends)} streams cut, {len(load.answers)} answers and {scraper.scrapes} scrapes"
     )
-    next(stream)
-    os.kill(victim, signal.SIGKILL)
-    with pytest.raises((APIError, httpx2.TransportError)):
-        list(stream)
-    plane.wait(
+    assert scraper.scrapes > 10
+    assert scraper.last['moe_http_requests_total{code="200",route="/v1/completions"}'] >= len(load.answers) + sum(ends)
+    models = [await asyncio.to_thread(plane.get, "/v1/models", plane.api_key) for _ in range(8)]
+    assert models == models[:1] * 8
+    await asyncio.to_thread(
+        plane.wait,
         lambda report: report.attention and not any(replica.kv_tokens for replica in report.attention),
         "replicas to drop what nobody waits for any more",
     )
-    plane.wait_ready()
-    assert openai.completions.create(model="tiny", prompt="x", max_tokens=4).choices[0].text
+    await asyncio.to_thread(check)
+
+
+async def _stream(plane) -> bool:
+    """Whether a long stream came to its end; if not, it was cut."""
+    async with AsyncOpenAI(base_url=f"{plane.url}/v1", api_key=plane.api_key, max_retries=0, timeout=180) as client:
+        stream = await client.completions.create(
+            model="tiny", prompt="x", max_tokens=300, stream=True, extra_body={"ignore_eos": True}
+        )
+        try:
+            async for chunk in stream:
+                finish = chunk.choices[0].finish_reason
+        except (APIError, httpx2.TransportError):
+            return False
+    return finish == "length"
 
 
 @pytest.mark.parametrize("what", ["attention", "directory", "shard"])

@@ -29,6 +29,7 @@ def wanted(**fields: Any) -> Wanted:
         "route_prefix": "/",
         "shards": 4,
         "copies": 2,
+        "api_replicas": 2,
         "attention_replicas": 1,
         "max_context": None,
         "generation_defaults": "Model",
@@ -71,6 +72,13 @@ def test_settings_of_the_api() -> None:
     )
     config = deployment(core, "api")["user_config"]
     assert (config["generation_defaults"], config["allowed_origins"]) == ("None", ["http://localhost:3000"])
+
+
+def test_replicas_are_as_many_as_asked_for() -> None:
+    core, *_ = plan_applications(wanted(api_replicas=3, attention_replicas=2), FACTS, gpus=0)
+    scales = [deployment(core, name)["autoscaling_config"] for name in ("api", "attention")]
+    assert [(scale["min_replicas"], scale["max_replicas"]) for scale in scales] == [(3, 3), (2, 2)]
+    assert "autoscaling_config" not in deployment(core, "directory")
 
 
 def test_keys_leave_only_as_digests() -> None:
