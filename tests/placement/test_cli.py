@@ -1,6 +1,7 @@
 """The command line on files, as a user types it."""
 
 import argparse
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -122,6 +123,8 @@ def test_compare_shows_all_contestants(trace: str, capsys: pytest.CaptureFixture
         ([*PLAN, "--dead", "one"], "--dead is 'one': 'one' is neither a number nor a range"),
         ([*PLAN, "--dead", "0-3"], "no capacity: all shards with slots are dead"),
         ([*SIMULATE, "{files}/placement", "--nodes", "2", "--dead", "0-2"], "is on dead shards only ("),
+        ([*PLAN, "--picture-layers", "1"], "--picture-layers is of --picture: name its file"),
+        ([*PLAN, "--picture", "{files}/p.png", "--picture-layers", "2"], "--picture-layers is 2; it must be a whole"),
         # files that are not what they are called
         (["plan", "{files}/flipped.npz", *CLUSTER], "flipped.npz: "),
         (["plan", "{files}/single.npz", *CLUSTER], "single.npz: "),
@@ -298,3 +301,9 @@ def test_pictures(trace: str, tmp_path: Path) -> None:
         path = tmp_path / f"picture{suffix}"
         assert main(["plan", trace, *CLUSTER, "--picture", str(path)]) == 0
         assert path.stat().st_size > 1000
+    for layers, shown in ((None, [0]), ("1", [1]), ("all", [0, 1])):
+        path = tmp_path / "layers.svg"
+        named = [] if layers is None else ["--picture-layers", layers]
+        assert main(["plan", trace, *CLUSTER, "--picture", str(path), *named]) == 0
+        titles = set(re.findall(r"<!-- layer (\d+)", path.read_text()))
+        assert titles == set(map(str, shown))

@@ -188,7 +188,7 @@ def test_statistics_of_another_model_are_refused() -> None:
         with pytest.raises(MismatchError):
             explain(plan, other)
         with pytest.raises(MismatchError):
-            draw(Path("unwritten.png"), other, plan.placement, layer=0)
+            draw(Path("unwritten.png"), other, plan.placement, TOPOLOGY)
     with pytest.raises(MismatchError, match="of different models"):
         decide(plan, migration, [window(2), RoutingStatistics.of_ids(ids, 32)], 10)
 

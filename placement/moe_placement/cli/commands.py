@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moe_placement.baselines import POLICIES
 from moe_placement.cli.convert import convert
 from moe_placement.cli.inputs import placement_of, trace_of, traffic_of
-from moe_placement.cli.layers import NAMES, layer_flags, needed_layers
+from moe_placement.cli.layers import ALL, NAMES, layer_flags, needed_layers
 from moe_placement.cli.messages import warn
 from moe_placement.cli.options import check_way, limits, named_by_flag, sizes, topology, topology_of
 from moe_placement.cli.outputs import check_outputs, write_all
@@ -20,10 +20,10 @@ from moe_placement.cli.sizes import check_plan, check_replay
 from moe_placement.engines import ModelLayers, write_sglang_location
 from moe_placement.errors import InvalidTraceError, MismatchError, PlacementError
 from moe_placement.explanation import explain
-from moe_placement.heatmap import draw
+from moe_placement.heatmap import MOST_LAYERS, draw
 from moe_placement.migration import plan_migration
 from moe_placement.placement import Placement
-from moe_placement.ranges import as_ranges
+from moe_placement.ranges import as_ranges, from_ranges
 from moe_placement.simulation import Figures, simulate
 from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
@@ -39,7 +39,7 @@ def _plan(options: argparse.Namespace) -> None:
     within, traffic = limits(options), traffic_of(options.trace)
     shape = (traffic.ids.shape[1], traffic.experts) if isinstance(traffic, Trace) else traffic.load.shape
     cluster = _planned_topology(options, *shape)
-    layers = _layers_of_map(options, shape[0], cluster)
+    layers, drawn = _layers_of_map(options, shape[0], cluster), _drawn_layers(options, shape[0])
     statistics = _statistics(traffic) if isinstance(traffic, Trace) else traffic
     _warn_of_quiet_layers(options.trace, np.asarray(statistics.load.any(axis=1)), statistics.tokens)
     current = None if options.current is None else placement_of(options.current)
@@ -54,7 +54,7 @@ def _plan(options: argparse.Namespace) -> None:
         )
     writers: dict[str, Callable[[Path], object]] = {
         "--out": lambda path: path.write_text(encode_placement(plan.placement) + "\n"),
-        "--picture": lambda path: draw(path, statistics, plan.placement, layer=0),
+        "--picture": lambda path: draw(path, statistics, plan.placement, cluster, drawn),
     }
     if layers is not None:
         moe, total = layers.moe, layers.total
@@ -72,6 +72,19 @@ def _layers_of_map(options: argparse.Namespace, count: int, cluster: Topology) -
         raise PlacementError("--sglang needs equally many slots on every shard, and dead ones have none: leave one out")
     why = "row n of --sglang's file is the model's layer n, and a trace does not know which layers are dense"
     return needed_layers(options, count, why, str(options.trace))
+
+
+def _drawn_layers(options: argparse.Namespace, count: int) -> tuple[int, ...]:
+    """Those whose co-activation ``--picture`` shows, of ``count``."""
+    given = options.picture_layers
+    if given is not None and options.picture is None:
+        raise PlacementError("--picture-layers is of --picture: name its file, or leave the flag out")
+    drawn = tuple(range(count)) if given == ALL else (0,)
+    if given not in (None, ALL):
+        drawn = from_ranges(PlacementError, "--picture-layers", given, count - 1)
+    if len(drawn) > MOST_LAYERS:
+        raise PlacementError(f"--picture-layers names {len(drawn)} layers; one picture shows at most {MOST_LAYERS}")
+    return drawn
 
 
 def _simulate(options: argparse.Namespace) -> None:

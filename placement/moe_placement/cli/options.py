@@ -59,7 +59,10 @@ def parser() -> argparse.ArgumentParser:
         "--sglang", type=Path, help="also write SGLang's --init-expert-location file (.json); see convert map for vLLM"
     )
     add_layers(plan, "What --sglang needs: row n of SGLang's file is the model's layer n, dense ones included.")
-    plan.add_argument("--picture", type=Path, help="draw layer 0 (.png or .svg; needs the extra plots)")
+    plan.add_argument("--picture", type=Path, help="draw it (.png or .svg; needs the extra plots)")
+    plan.add_argument(
+        "--picture-layers", metavar="LAYERS", help="whose co-activation to draw, such as 0,5-7, or all (default 0)"
+    )
     judge = _command(commands, "simulate", "figures of a placement on a trace")
     judge.add_argument("placement", type=Path, help="what plan --out wrote")
     _add_shards(judge, of="the placement's")
