@@ -80,8 +80,8 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
 def _surges(statistics: RoutingStatistics) -> str:
     windows = statistics.windows_with_traffic
     if windows < 2:
-        return f"How loads surge is not known and has no price: it takes two windows of traffic, there are {windows}."
-    return f"What loads surge by is priced as seen in {windows} windows of traffic."
+        return f"Surges are not known and have no price: it takes two windows of traffic, there are {windows}."
+    return f"Surges are priced, by the risk among the limits, as seen in {windows} windows of traffic."
 
 
 def _left_out(plan: Plan) -> str:

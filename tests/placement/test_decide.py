@@ -212,6 +212,7 @@ def test_an_explanation_has_figures_and_the_largest_moves() -> None:
     still = solve(seen, TOPOLOGY, plan.current, Limits(max_moved_slots=0))
     assert explain(still, seen).text.startswith("Nothing to move")
     assert "A first placement" in explain(solve(seen, TOPOLOGY), seen).text
+    assert "Surges are not known and have no price: it takes two windows" in explained.text
 
 
 def test_an_explanation_names_the_layers_that_a_time_limit_left_out() -> None:

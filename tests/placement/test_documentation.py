@@ -25,5 +25,5 @@ def test_the_example_runs() -> None:
     assert first.startswith("A first placement of 32 experts x 2 layers on 4 shards")
     assert "copies" in again
     for explained, windows in ((first, 15), (again, 31)):  # 4,000 tokens each, in windows of 256
-        assert f"What loads surge by is priced as seen in {windows} windows of traffic." in explained
+        assert f"Surges are priced, by the risk among the limits, as seen in {windows} windows of traffic." in explained
     assert decision.startswith("Decision(accepted=")

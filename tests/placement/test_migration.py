@@ -65,7 +65,7 @@ def test_a_dead_shard_is_no_source() -> None:
     assert made == {Copy(0, 1, 0, 1), Copy(0, 2, 1, 2)}
     migration = plan_migration(current, target, dead)
     assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 1), Copy(0, 2, 1, 2)), (Free(0, 2, 1),)),)
-    assert migration.losses == Losses((0,), 2, 1)
+    assert migration.losses == Losses((0,), (), 2, 1)
     assert migration.bytes_out[0] == 0
     assert migration.text.startswith(
         "shard 0 is dead: 2 copies are lost, and 1 experts have no other: nothing serves them until they are read "
@@ -89,7 +89,12 @@ def test_lost_copies_do_not_count_as_live() -> None:
 def test_shards_that_the_topology_has_no_more_are_dead() -> None:
     migration = plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[0, 1]], [2], 2), Topology((0,), (2,)))
     assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 0),), ()),)
-    assert migration.losses == Losses((1,), 1, 1)
+    assert migration.losses == Losses((), (1,), 1, 1)
+
+    assert migration.losses.text.startswith("shard 1 is gone from the topology: 1 copies are lost, and 1 experts have")
+    assert (
+        Losses((0, 1), (4,), 9).text == "shards 0-1 are dead and shard 4 is gone from the topology: 9 copies are lost"
+    )
 
 
 def test_nothing_is_copied_to_a_dead_shard() -> None:

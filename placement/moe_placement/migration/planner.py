@@ -76,8 +76,8 @@ def plan_migration(
         limit -= len(copies)
         work.carry_out(copies)
         rounds.append(Round(copies, work.frees()))
-    gone = (*topology.dead, *range(target.shards, current.shards))
-    losses = Losses(gone, int(current.held.sum()) - int(held.sum()), int((~held.any(axis=2)).sum()))
+    gone = tuple(range(target.shards, current.shards))
+    losses = Losses(topology.dead, gone, int(current.held.sum()) - int(held.sum()), int((~held.any(axis=2)).sum()))
     return _summary(rounds, work.remaining == 0, topology, bandwidth_share, losses)
 
 

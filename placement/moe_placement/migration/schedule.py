@@ -50,23 +50,29 @@ class Losses:
     """What was lost before the first round.
 
     Attributes:
-        shards: the dead ones, and those of the placement in force that the topology has no more.
-        copies: that they held.
+        dead: the topology's dead shards.
+        gone: shards of the placement in force that the topology has no more.
+        copies: that both held.
         unserved: (layer, expert) pairs that no other shard holds.
     """
 
-    shards: tuple[int, ...] = ()
+    dead: tuple[int, ...] = ()
+    gone: tuple[int, ...] = ()
     copies: int = 0
     unserved: int = 0
 
     @property
     def text(self) -> str:
-        """In words; an empty text where no shard is dead."""
-        if not self.shards:
+        """In words; an empty text where no shard is dead or gone."""
+        if not self.dead and not self.gone:
             return ""
-        many = len(self.shards) > 1
-        text = f"shard{'s' if many else ''} {as_ranges(self.shards)} {'are' if many else 'is'} dead"
-        text += f": {self.copies} copies are lost" if self.copies else " and held nothing"
+        which = [(self.dead, "dead"), (self.gone, "gone from the topology")]
+        text = " and ".join(
+            f"shard{'s' if len(shards) > 1 else ''} {as_ranges(shards)} {'are' if len(shards) > 1 else 'is'} {what}"
+            for shards, what in which
+            if shards
+        )
+        text += f": {self.copies} copies are lost"
         if self.unserved:
             text += f", and {self.unserved} experts have no other: nothing serves them until they are read again"
         return text
@@ -126,7 +132,7 @@ class Migration:
         ``held`` is of the placement in force; what dead shards have of it counts as lost from the beginning.
         """
         live = held.copy()
-        live[:, :, [shard for shard in self.losses.shards if shard < live.shape[2]]] = False
+        live[:, :, [*self.losses.dead, *(shard for shard in self.losses.gone if shard < live.shape[2])]] = False
         for step in self.rounds:
             for copy in step.copies:
                 live[copy.layer, copy.expert, copy.target] = True
