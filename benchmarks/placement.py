@@ -1,4 +1,4 @@
-"""Print the nine figures of the placement brain with the aim beside each; exit 1 if any is below its aim.
+"""Print the figures of the placement brain with the aim beside each; exit 1 if any is below its aim.
 
 python -m benchmarks.placement                 all, about six minutes on 2 cores
 python -m benchmarks.placement --figures 2 5   only these
@@ -14,12 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.brain import (
+    figure_brute,
     figure_copies,
     figure_decision,
     figure_loads,
     figure_migration,
     figure_optima,
+    figure_shift,
     figure_speed,
+    figure_worst,
     original_eplb,
 )
 from benchmarks.brain.report import Row, print_rows, write_rows
@@ -34,7 +37,10 @@ FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
     ((5,), figure_loads.drift_rows),
     ((6,), figure_migration.rows),
     ((7,), figure_decision.rows),
-    ((8,), figure_copies.shift_rows),
+    ((8,), figure_shift.rows),
+    ((10,), figure_worst.rows),
+    ((11,), figure_brute.rows),
+    ((12,), figure_copies.left_out_rows),
 )
 KNOWN = sorted(number for numbers, _ in FIGURES for number in numbers)
 

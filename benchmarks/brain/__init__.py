@@ -1,1 +1,1 @@
-"""The nine figures of the placement brain, one module each; ``benchmarks/placement.py`` runs them."""
+"""The figures of the placement brain, one module each; ``benchmarks/placement.py`` runs them."""

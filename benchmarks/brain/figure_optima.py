@@ -18,9 +18,10 @@ from scipy.sparse import lil_matrix
 
 from benchmarks.brain import parameters as p
 from benchmarks.brain.report import Row
-from moe_placement.solver import families
+from moe_placement.solver import cover
+from moe_placement.solver.constants import CAP
 from moe_placement.solver.layer import place_layer
-from moe_placement.solver.problem import LayerProblem
+from moe_placement.solver.problem import LayerProblem, Prices
 from moe_placement.topology import Topology
 
 STORED = Path(__file__).with_name("optima.json")
@@ -78,9 +79,9 @@ def cost(problem: Instance, held: NDArray[np.bool_]) -> float:
     if (load * problem.nodes > 1 + problem.slack + 1e-9).any():
         return np.inf
     masks = (held << np.arange(problem.nodes)).sum(axis=1)
-    hit = families.hits(problem.nodes)
+    hit = cover.hits(problem.nodes)
     family = np.bitwise_and.reduce(np.where(problem.sets >= 0, hit[masks[problem.sets]], -1), axis=1)
-    visits = families.visit_costs(np.ones(problem.nodes))[0, family]
+    visits = cover.visit_costs(np.ones(problem.nodes), 0.0)[family]
     return float((problem.weight * (visits - 1)).sum())
 
 
@@ -141,7 +142,10 @@ def solved(problem: Instance) -> float:
         known = row[row >= 0]
         pairs[np.ix_(known, known)] += weight
     least = np.ones(problem.experts, dtype=np.int64)
-    layer = LayerProblem(problem.load, repeated, pairs, least, np.zeros_like(least), False, 0, problem.slack)
+    layer = LayerProblem(
+        problem.load, repeated, pairs, least, np.zeros_like(least), False, 0, Prices(CAP, CAP), len(repeated),
+        problem.slack,
+    )  # fmt: skip
     return cost(problem, place_layer(layer, topology))
 
 

@@ -25,6 +25,12 @@ FITTED_CLUSTERS = {"qwen3-30b-a3b": (4, 4, 9), "qwen3-next-80b-a3b": (4, 8, 18)}
 """(nodes, GPUs per node, slots per GPU): 12.5% redundant slots, as in DeepSeek's 288 for 256."""
 RECORDED_CLUSTER = (4, 2, 9)
 """The same for the recorded traces of 64 experts."""
+FITTED_SINGLE = {"qwen3-30b-a3b": (1, 8, 18), "qwen3-next-80b-a3b": (1, 8, 72)}
+RECORDED_SINGLE = (1, 8, 9)
+"""The same on one node."""
+COPIES_SEEDS = (1, 2, 3, 4, 5, 6)
+RISKS, SHARD_RISKS = (1.4, 2.0, 3.0, 4.5), (0.7, 1.4, 2.8)
+"""Figure 12 chooses among these."""
 
 # 4: small instances that HiGHS can prove.
 OPTIMA_INSTANCES, OPTIMA_SEED = 120, 7
@@ -48,6 +54,15 @@ REPLAY_INTERVALS = (1, 2, 3, 5, 10, 20, 60)
 SHIFT_TRAFFIC = Traffic(
     tokens=32768, layers=4, experts=64, top_k=8, communities=12, affinity=1.5, zipf=0.4, domains=4, domain_affinity=0.5
 )
+SHIFT_SEEDS = (1, 2, 3, 4, 5, 6)
+"""Four kinds of text each: 24 pairs of one kind and the others."""
+SHIFT_RISKS = (0.0, 1.4, 3.0, 6.0)
 
 # 9
 SCALE_NODES, SCALE_GPUS_PER_NODE, SCALE_SLOTS_PER_GPU = 32, 8, 8
+
+# 10: cases without structure; as many tokens are planned on as judge afterwards.
+CASES, CASES_SEED, CASES_TOKENS = 500, 13, 2048
+
+# 11: instances all of whose placements can be tried. The second seed's were not looked at while prices were chosen.
+SMALL_INSTANCES, SMALL_TOKENS, SMALL_SEED, SMALL_UNSEEN_SEED = 200, 2048, 17, 19

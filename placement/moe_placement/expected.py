@@ -46,16 +46,16 @@ def check_same_model(statistics: RoutingStatistics, placement: Placement) -> Non
 
 def expected_figures(load: NDArray[np.float64], held: NDArray[np.bool_], topology: Topology, top_k: int) -> Figures:
     """One layer from its loads ``[experts]``: least-loaded dispatch in the fluid limit; visits are not known (0)."""
-    from moe_placement.solver.shard_kernel import level  # noqa: PLC0415 - Numba is loaded only where it is needed
+    from moe_placement.solver.level import copies_in, level  # noqa: PLC0415 - Numba is loaded only where it is needed
 
-    part, filled = np.zeros(held.shape), np.zeros(topology.shards)
     usable = np.where(topology.share > 0, topology.share, 1e-12)
     total = float(load.sum())
     even = load / total if total > 0 else np.full(len(load), 1.0 / len(load))
-    level(even, np.ascontiguousarray(held), usable, part, filled, 12)
+    state = copies_in(even, usable, np.ascontiguousarray(held))
+    level(state, 12)
     copies = np.flatnonzero(held)
     tokens = topology.costs.tokens_per_step
     nowhere = np.zeros(topology.nodes)
-    copy_load = part.ravel()[copies] * (tokens * top_k)
+    copy_load = state.part.ravel()[copies] * (tokens * top_k)
     traffic = LayerTraffic(tokens, copy_load, copies % topology.shards, np.zeros(topology.shards), nowhere, nowhere)
     return figures_of(traffic, 0.0, 0.0, topology)

@@ -29,6 +29,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 logger = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parent
+_COMPILES = re.compile(r"^from moe_placement\.compiled import .*\bcompiled\b", re.MULTILINE)
 _IMPORTED = re.compile(r"^from (moe_placement(?:\.\w+)+) import", re.MULTILINE)
 
 
@@ -51,10 +52,11 @@ def _digest() -> str:
     All of them for each: a kernel is inlined into those that call it, and a constant into those that read it.
     """
     digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
-    kernels = [_PACKAGE / "compiled.py", Path(__file__), *_PACKAGE.rglob("*_kernel.py")]
+    compiling = [source for source in _PACKAGE.rglob("*.py") if _COMPILES.search(source.read_text())]
+    kernels = [_PACKAGE / "compiled.py", Path(__file__), *compiling]
     names = {name for kernel in kernels for name in _IMPORTED.findall(kernel.read_text())}
     constants = [_PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in names]
-    for source in sorted({*kernels, *constants}):
+    for source in sorted({*kernels, *filter(Path.is_file, constants)}):
         digest.update(f"\0{source.relative_to(_PACKAGE)}\0".encode())
         digest.update(source.read_bytes())
     return digest.hexdigest()

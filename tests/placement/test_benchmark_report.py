@@ -24,7 +24,7 @@ def test_rows_are_read_again(tmp_path: Path, value: float, aim: float | None, at
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--figures", "99", "2"], "--figures: there are no [99], only [1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+        (["--figures", "99", "2"], "--figures: there are no [99], only [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]"),
         (["--figures"], "expected at least one argument"),
         (["--eplb", "/nonexistent"], "--eplb /nonexistent: there is no file /nonexistent: give a checkout"),
         (["--eplb", "{folder}"], "there is no file {folder}/eplb.py: give a checkout"),

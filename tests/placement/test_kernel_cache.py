@@ -15,10 +15,11 @@ PLACEMENT = Path(__file__).parents[2] / "placement"
 MEASURE = """
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from moe_placement.solver import settle_kernel, shard_kernel
+from moe_placement.solver import cover, parts
 
-value = settle_kernel._measure(np.array([3.0, 0.0, 0.0]), 1.0, 1.0, 1.0)
-kernels = [each for module in (settle_kernel, shard_kernel) for each in vars(module).values()]
+one = np.ones(1, np.int64)
+value = parts.shares_of_part(np.array([3.0]), one, one, np.array([3]), 0)[0][0]
+kernels = [each for module in (cover, parts) for each in vars(module).values()]
 print(value, sum(sum(each.stats.cache_misses.values()) for each in kernels if isinstance(each, Dispatcher)))
 """
 
@@ -53,9 +54,9 @@ def test_a_second_clone_compiles_nothing_and_a_changed_one_what_the_change_reach
     assert compiled > 0
     second = clone("second", 1.5e9)
     assert measure(second, cache)[:2] == (value, 0)
-    called = second / "moe_placement" / "solver" / "shard_kernel.py"
-    assert "    return x * x\n" in called.read_text()
-    called.write_text(called.read_text().replace("    return x * x\n", "    return x * x + 1\n"))
+    called = second / "moe_placement" / "solver" / "cover.py"
+    assert "+ (pairs >> 2)\n" in called.read_text()
+    called.write_text(called.read_text().replace("+ (pairs >> 2)\n", "+ (pairs >> 2) + 1\n"))
     changed, compiled, _ = measure(second, cache)
     assert compiled > 0
     assert changed != value
@@ -72,7 +73,7 @@ def test_a_constant_of_another_file_is_part_of_what_they_were_compiled_from(clon
         ).stdout
 
     before = directory()
-    for name in ("dispatch.py", "solver/problem.py", "compiled.py", "dispatch_kernel.py"):
+    for name in ("dispatch.py", "solver/constants.py", "compiled.py", "dispatch_kernel.py"):
         source = sources / "moe_placement" / name
         source.write_text(source.read_text() + "# changed\n")
         now = directory()

@@ -5,9 +5,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from moe_placement.solver import families
+from moe_placement.solver import cover
+from moe_placement.solver.constants import CAP
 from moe_placement.solver.layer import place_layer
-from moe_placement.solver.problem import LayerProblem
+from moe_placement.solver.problem import LayerProblem, Prices
 from moe_placement.topology import Topology
 
 
@@ -23,13 +24,14 @@ def visits(masks: tuple[int, ...], parts: int, home: int | None) -> int:
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])
 def test_the_table_holds_exact_minimum_covers(parts: int) -> None:
-    hits, costs = families.hits(parts), families.visit_costs(np.ones(parts))
+    hits = cover.hits(parts)
+    outside, inside = (cover.visit_costs(np.ones(parts), part) for part in (0.0, 1.0))
     random = np.random.default_rng(parts)
     for _ in range(60):
         masks = tuple(int(m) for m in random.integers(1, 1 << parts, size=4))
         family = int(np.bitwise_and.reduce(hits[list(masks)]))
-        assert costs[0, family] == visits(masks, parts, None)
-        assert costs[1, family] == pytest.approx(np.mean([visits(masks, parts, home) for home in range(parts)]))
+        assert outside[family] == visits(masks, parts, None)
+        assert inside[family] == pytest.approx(np.mean([visits(masks, parts, home) for home in range(parts)]))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -49,7 +51,9 @@ def test_optimal_on_instances_small_enough_to_enumerate(seed: int) -> None:
     for row in sets:
         pairs[np.ix_(row, row)] += 1
     least = np.ones(experts, dtype=np.int64)
-    problem = LayerProblem(load, sets.astype(np.int64), pairs, least, np.zeros_like(least), False, 0, 0.2)
+    problem = LayerProblem(
+        load, sets.astype(np.int64), pairs, least, np.zeros_like(least), False, 0, Prices(CAP, CAP), len(sets), 0.2
+    )
     found = place_layer(problem, topology)
     masks = tuple(int(mask) for mask in found @ np.array([1, 2]))
     assert sum(visits(tuple(masks[e] for e in row), 2, None) for row in sets) == best

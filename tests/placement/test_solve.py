@@ -25,7 +25,7 @@ from moe_placement import (
 )
 from moe_placement.baselines import eplb_global
 from moe_placement.solver import solver
-from moe_placement.solver.shard_kernel import level
+from moe_placement.solver.level import copies_in, level
 from moe_placement.traces import Traffic, generate_trace, split_by_prompt
 
 STRUCTURED = Traffic(tokens=4096, layers=2, experts=32, top_k=4, communities=4, affinity=2.0)
@@ -261,9 +261,9 @@ def test_replicated_experts_without_load_stay_without(seed: int) -> None:
     load = np.where(np.arange(24) < 12, random.random(24), 0.0)
     held = random.random((24, 6)) < 0.4
     held[np.arange(24), np.arange(24) % 6] = True
-    part, filled = np.empty(held.shape), np.empty(6)
-    level(load, held, random.random(6) + 0.1, part, filled, 5)
-    assert part.sum(axis=1) == pytest.approx(load)
+    state = copies_in(load, random.random(6) + 0.1, held)
+    level(state, 5)
+    assert state.part.sum(axis=1) == pytest.approx(load)
 
 
 def test_layers_not_reached_in_time_are_balanced_by_load() -> None:
@@ -302,7 +302,8 @@ def test_statistics_of_another_model_are_refused() -> None:
     [
         ("min_copies", 0), ("min_copies", 1.5), ("max_moved_slots", -1), ("max_moved_slots", math.inf),
         ("max_moved_bytes", math.inf), ("max_moved_bytes", "1"), ("time_limit", 0), ("time_limit", math.nan),
-        ("risk", -1), ("risk", math.inf), ("samples", 1.5), ("samples", -1), ("workers", 0), ("workers", 1.5),
+        ("risk", -1), ("risk", math.inf), ("shard_risk", -1), ("samples", 1.5), ("samples", -1),
+        ("workers", 0), ("workers", 1.5),
         ("seed", None), ("seed", 1.5), ("seed", 2**70), ("seed", True), ("node_locality", "no"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moe_placement.solver.settle_kernel import settle
+from moe_placement.solver.place import Surges, spread_surges
 
 
 def covariance(experts: int, *groups: list[int]) -> np.ndarray:
@@ -18,7 +18,7 @@ def settled(held: np.ndarray, matrix: np.ndarray, yielding: np.ndarray | None = 
     experts, shards = held.shape
     part, share = np.ones(experts), np.ones(shards)
     idle = np.zeros(experts) if yielding is None else yielding
-    made = settle(part, np.ones(experts), idle, held, share, matrix, 1.0, 100)
+    made = spread_surges(Surges(part, np.ones(experts), idle, share, matrix, 1.0), held)
     return made, [np.flatnonzero(held[:, g]).tolist() for g in range(shards)]
 
 
@@ -40,7 +40,7 @@ def test_load_is_not_given_up_for_a_small_surge() -> None:
     held = np.zeros((4, 2), dtype=bool)
     held[[0, 1], 0] = held[[2, 3], 1] = True
     part = np.array([2.0, 1.0, 1.5, 1.5])
-    made = settle(part, np.ones(4), np.zeros(4), held, np.ones(2), covariance(4, [0, 1]) * 1e-6, 1.0, 100)
+    made = spread_surges(Surges(part, np.ones(4), np.zeros(4), np.ones(2), covariance(4, [0, 1]) * 1e-6, 1.0), held)
     assert made == 0
 
 

@@ -48,7 +48,7 @@ class Plan:
         """bool ``[layers, experts, shards]``: copies to be made; all of them without a current placement."""
         if self.current is None:
             return self.placement.held
-        return self.placement.held & ~_like(self.current.held, self.placement.shards)
+        return self.placement.held & ~with_shards(self.current.held, self.placement.shards)
 
     @property
     def moved_slots(self) -> int:
@@ -61,7 +61,7 @@ class Plan:
         if self.current is None or self.baseline is None:
             return 0
         shards = max(self.current.shards, self.baseline.shards)
-        return int((_like(self.current.held, shards) != _like(self.baseline.held, shards)).sum())
+        return int((with_shards(self.current.held, shards) != with_shards(self.baseline.held, shards)).sum())
 
     @property
     def due(self) -> str:
@@ -83,7 +83,7 @@ class Plan:
         return 0.0 if self.before is None else self.before.seconds - self.after.seconds
 
 
-def _like(held: NDArray[np.bool_], shards: int) -> NDArray[np.bool_]:
+def with_shards(held: NDArray[np.bool_], shards: int) -> NDArray[np.bool_]:
     """``held`` with as many shards as asked for: shards are matched by index."""
     missing = max(0, shards - held.shape[2])
     return np.pad(held, ((0, 0), (0, 0), (0, missing)))[:, :, :shards]

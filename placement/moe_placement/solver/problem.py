@@ -1,20 +1,49 @@
-"""What is known of one layer when it is placed."""
+"""What is known of one layer when it is placed, and the prices that the search weighs with."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.solver.constants import TOLERANCE
+from moe_placement.topology import Topology
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-UNLIMITED = 1 << 30
-"""A budget that is none."""
-SLACK = 0.004
-"""Default of ``LayerProblem.slack``."""
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What balance is worth, in remote visits per token.
+
+    Attributes:
+        overload: of one part that carries twice its share.
+        surge: of all parts that may rise to twice their load.
+    """
+
+    overload: float
+    surge: float
+
+    @classmethod
+    def of(cls, load: Floats, topology: Topology, top_k: int) -> Prices:
+        """What the cost model says: a part that carries twice its share computes twice as long as shards do on average;
+        a remote visit of each token, evenly spread, takes its bytes over the bandwidth between nodes, or inside the
+        only one.
+
+        Where weights take longer to read than to multiply with, this is the most that load can matter.
+        """
+        costs, usable = topology.costs, topology.share > 0
+        pairs = load * (costs.tokens_per_step * top_k)
+        read = -np.expm1(-pairs) * (costs.bytes_per_expert / costs.memory_bandwidth)
+        work = float(np.maximum(read, pairs * (costs.flop_per_pair / costs.flops)).sum())
+        compute = work / float(np.asarray(topology.shard_speed)[usable].sum())
+        several = len(np.unique(topology.node_index[usable])) > 1
+        bandwidth = (costs.network_bandwidth if several else costs.link_bandwidth) * int(usable.sum())
+        visit = costs.tokens_per_step * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
+        return cls(compute / visit, compute / visit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +58,13 @@ class LayerProblem:
         elsewhere: int64 ``[experts]`` copies in other regions, which can take over when load surges here.
         local: whether all copies of an expert belong on one node.
         seed: of the search.
-        slack: load above its share that a part may carry before it is penalised.
+        prices: of overload and surges.
+        sampled: tokens sampled, of which ``sets`` are those that matter here.
+        tolerance: load above its share that a part may carry before it is penalised.
         covariance: float64 ``[experts, experts]`` of the layer's loads from window to window; None where not known.
         weight: float64 ``[experts]``, what part of the layer's load of each expert is this problem's.
         risk: standard deviations that the load of a part may rise by.
+        shard_risk: the same of a shard inside its node.
         thorough: whether to search long; not where a few changes are sought, or many splits follow one another.
         deadline: of the monotonic clock, in seconds; no search begins after it.
     """
@@ -44,12 +76,19 @@ class LayerProblem:
     elsewhere: Ints
     local: bool
     seed: int
-    slack: float = SLACK
+    prices: Prices
+    sampled: int
+    tolerance: float = TOLERANCE
     covariance: Floats | None = None
     weight: Floats | None = None
     risk: float = 0.0
+    shard_risk: float = 0.0
     thorough: bool = True
     deadline: float = math.inf
+
+    def loads_only(self) -> LayerProblem:
+        """The same where nothing is known but loads."""
+        return replace(self, sets=self.sets[:0], covariance=None)
 
     def covariance_among(self, experts: Ints | slice) -> Floats:
         """float64 ``[n, n]`` of this problem's part of some experts' loads; ``covariance`` must be known.

@@ -1,18 +1,72 @@
-"""What experts need of the parts of a split, and what falls to one part: of each expert's load and copies, and of each
-token.
+"""The parts that a region is split into: which they are, what experts need of them, and what falls to one of them of
+each expert's load and copies, and of each token.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
-from moe_placement.solver.price_kernel import popcount
+from moe_placement.solver.constants import MAX_PARTS
+from moe_placement.solver.cover import popcount
+from moe_placement.topology import Topology
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+
+@lru_cache(maxsize=8)
+def units(topology: Topology) -> tuple[Ints, ...]:
+    """The groups of shards that experts are split between: nodes, or the shards of a single node."""
+    usable = topology.slots > 0
+    if topology.nodes > 1:
+        groups = [np.flatnonzero((topology.node_index == node) & usable) for node in range(topology.nodes)]
+        groups = [group for group in groups if len(group)]
+        if len(groups) > 1:
+            return tuple(groups)
+    return tuple(np.array([shard]) for shard in np.flatnonzero(usable))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a group of units is split into: neighbouring units, in at most ``MAX_PARTS`` parts of about equal size.
+
+    Attributes:
+        begins: the first unit of each part, and the end of the last.
+        shards: of each part.
+        part_of: int64 ``[shards]``, the part that each shard is in; -1 for none.
+        slots: int64 ``[parts]``.
+        share: float64 ``[parts]``, what part of the group's load each should carry.
+    """
+
+    begins: tuple[int, ...]
+    shards: tuple[Ints, ...]
+    part_of: Ints
+    slots: Ints
+    share: Floats
+
+    @classmethod
+    def of(cls, topology: Topology, begin: int, end: int) -> Parts:
+        count = min(MAX_PARTS, end - begin)
+        chunks = [len(chunk) for chunk in np.array_split(np.arange(end - begin), count)]
+        begins = (begin, *(begin + np.cumsum(chunks)).tolist())
+        shards = tuple(np.concatenate(units(topology)[b:e]) for b, e in pairwise(begins))
+        part_of = np.full(topology.shards, -1, dtype=np.int64)
+        for part, inside in enumerate(shards):
+            part_of[inside] = part
+        share = np.array([topology.share[inside].sum() for inside in shards])
+        slots = np.array([topology.slots[inside].sum() for inside in shards])
+        return cls(begins, shards, part_of, slots, share / share.sum())
+
+
+parts_of = lru_cache(maxsize=256)(Parts.of)
+"""Every layer is split alike."""
 
 
 @compiled

@@ -1,0 +1,272 @@
+"""One layer's candidates, of which the one with the least modelled seconds is kept. Called by ``solver``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_placement.baselines import eplb_global
+from moe_placement.dispatch import copies_of
+from moe_placement.expected import expected_figures
+from moe_placement.initial import balanced_placement
+from moe_placement.placement import Placement
+from moe_placement.simulation import Figures, judge
+from moe_placement.solver.constants import (
+    CAP,
+    ERRORS,
+    EVEN,
+    FEW,
+    INTERPRETED_SAMPLES,
+    JUDGED,
+    UNLIMITED,
+)
+from moe_placement.solver.descent import descend
+from moe_placement.solver.limits import Limits
+from moe_placement.solver.plan import with_shards
+from moe_placement.solver.problem import LayerProblem, Prices
+from moe_placement.solver.slots import budgets, copies_by_node, repaired, spread_over_nodes
+from moe_placement.statistics import RoutingStatistics
+from moe_placement.topology import Topology
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A layer's copies bool ``[experts, shards]``, its figures before and after, and whether it was reached in time."""
+
+    held: Bools
+    before: Figures | None
+    after: Figures
+    reached: bool
+
+
+@dataclass(slots=True)
+class Choice:
+    """The candidate with the least modelled time so far."""
+
+    held: Bools | None
+    figures: Figures | None
+
+    def offer(self, held: Bools, figures: Figures, margin: float) -> None:
+        """Take a candidate that is faster by more than ``margin`` of the time; the first one is always taken."""
+        if self.figures is None or figures.seconds < (1 - margin) * self.figures.seconds:
+            self.held, self.figures = held, figures
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the layers of one plan share."""
+
+    statistics: RoutingStatistics
+    topology: Topology
+    limits: Limits
+    load: Floats
+    sample: NDArray[np.int64]
+    fallback: Bools | None
+    before: Bools | None
+    budgets: NDArray[np.int64]
+    deadline: float
+    lock: Lock = field(default_factory=Lock)
+
+    @classmethod
+    def of(
+        cls, statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits,
+        deadline: float,
+    ) -> Job:  # fmt: skip
+        from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
+
+        layers, experts = statistics.shape.layers, statistics.shape.experts
+        total = statistics.load.sum(axis=1, keepdims=True)
+        load = np.where(total > 0, statistics.load / np.where(total > 0, total, 1), 1.0 / experts)
+        most = limits.samples if COMPILED else min(limits.samples, INTERPRETED_SAMPLES)
+        sample = statistics.sample.ids[:most].astype(np.int64)
+        before = None if current is None else with_shards(current.held, topology.shards)
+        allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
+        fallback = None if before is None else repaired(before, topology, limits.min_copies, load, allowed)
+        each = budgets(allowed, fallback, before, layers)
+        return cls(statistics, topology, limits, load, sample, fallback, before, each, deadline)
+
+    def run(self, layer: int) -> Result:
+        """The best of what is and of the candidates, if its turn comes in time."""
+        base = None if self.fallback is None else self.fallback[layer]
+        before = None if base is None else self._judge(layer, base)
+        if self._late():
+            held = self._by_load(layer) if base is None else base
+            return Result(held, before, before or self._judge(layer, held), False)
+        problem = self._problem(layer)
+        choice = Choice(base, before)
+        if base is None:
+            for held in self._from_scratch(problem, layer, choice):
+                if self._fits(held, layer):
+                    choice.offer(held, self._judge(layer, held), self._margin(choice.figures))
+        else:
+            for number, held in enumerate(self._from_current(problem, layer, base)):
+                if self._fits(held, layer):
+                    # What begins from scratch moves nearly everything: for that it has to be clearly better.
+                    margin = 0.0 if number == 0 else self._margin(choice.figures)
+                    choice.offer(held, self._judge(layer, held), margin)
+        if choice.held is None or choice.figures is None:
+            held = self._by_load(layer)
+            return Result(held, before, self._judge(layer, held), not self._late())
+        return Result(choice.held, before, choice.figures, not self._late())
+
+    def _problem(self, layer: int) -> LayerProblem:
+        experts, top_k = self.statistics.shape.experts, self.statistics.shape.top_k
+        return LayerProblem(
+            load=np.ascontiguousarray(self.load[layer]),
+            sets=np.ascontiguousarray(self.sample[:, layer]),
+            pairs=self.statistics.pairs[layer],
+            least=np.full(experts, self.limits.min_copies, dtype=np.int64),
+            elsewhere=np.zeros(experts, dtype=np.int64),
+            local=self.limits.node_locality,
+            seed=self.limits.seed + layer,
+            prices=Prices.of(self.load[layer], self.topology, top_k),
+            sampled=max(len(self.sample), 1),
+            covariance=self.statistics.steadied_covariance(layer),
+            risk=self.limits.risk,
+            shard_risk=self.limits.shard_risk,
+            deadline=self.deadline,
+        )
+
+    def _from_scratch(self, problem: LayerProblem, layer: int, choice: Choice) -> Iterator[Bools]:
+        """What balances loads, by us and by EPLB, and what the search finds; the plainest first."""
+        from moe_placement.solver.layer import place_layer  # noqa: PLC0415 - Numba is loaded only to solve
+
+        if not len(problem.sets):
+            yield place_layer(problem, self.topology)
+            if choice.figures is None or choice.figures.shard_balance < 1 - EVEN:
+                yield from self._eplb_of(layer)
+            return
+        yield from self._eplb_of(layer)
+        yield place_layer(problem.loads_only(), self.topology)
+        found = self._completed(place_layer(problem, self.topology), layer)
+        yield found
+        if self._few:
+            capped = replace(problem, prices=replace(problem.prices, overload=CAP))
+            starts = [found, self._completed(place_layer(capped, self.topology), layer)]
+            yield from self._descended(layer, starts if choice.held is None else [*starts, choice.held])
+
+    def _from_current(self, problem: LayerProblem, layer: int, base: Bools) -> Iterator[Bools]:
+        """What the search finds within the budget, and what begins from scratch; ``_fits`` leaves out what would have
+        to move too much for that.
+        """
+        from moe_placement.solver.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
+
+        budget = int(self.budgets[layer])
+        found = self._completed(improve_layer(problem, self.topology, base, budget), layer)
+        beyond = self._made(found, layer) - budget
+        if 0 < beyond <= budget:  # parts of a split round what they may make
+            found = self._completed(improve_layer(problem, self.topology, base, budget - beyond), layer)
+        yield found
+        if self._few:
+            yield from self._descended(layer, [found, base])
+        yield from self._eplb_of(layer)
+        if budget >= problem.least.sum():
+            yield place_layer(problem.loads_only(), self.topology)
+
+    def _descended(self, layer: int, starts: list[Bools]) -> Iterator[Bools]:
+        """Few experts: what single changes make of ``starts``, as long as modelled seconds fall."""
+        ids, experts = self.sample[:JUDGED, layer], self.statistics.shape.experts
+
+        def seconds(held: Bools) -> float:
+            return judge(ids, copies_of(held, self.topology), self.topology, experts).seconds
+
+        found = descend(
+            starts, seconds, lambda held: self._fits(held, layer), self.topology.slots, self.limits.seed + layer
+        )
+        if found is not None:
+            yield found
+
+    @property
+    def _few(self) -> bool:
+        """Whether single changes are tried: nodes that copies must or must not be on are no matter of these."""
+        few = len(self.sample) > 0 and self.statistics.shape.experts <= FEW
+        return few and self._anywhere and not self._late()
+
+    @property
+    def _anywhere(self) -> bool:
+        """Whether no limit says which nodes the copies of an expert may be on."""
+        return self.limits.min_copies == 1 and not self.limits.node_locality
+
+    def _eplb_of(self, layer: int) -> Iterator[Bools]:
+        """EPLB's global policy, where no limit speaks against it."""
+        if self._anywhere:
+            with self.lock:
+                everywhere = self._eplb
+            yield everywhere.held_in(layer)
+
+    @cached_property
+    def _eplb(self) -> Placement:
+        return eplb_global(self.load, self.topology)
+
+    def _margin(self, figures: Figures | None) -> float:
+        """Part of the modelled time by which two replays of one placement may differ by chance, since tokens start
+        elsewhere: standard errors of the vectors that the busiest node gets, as part of the time they take.
+        """
+        topology, costs, tokens = self.topology, self.topology.costs, min(len(self.sample), JUDGED)
+        if figures is None or not tokens or topology.nodes == 1 or not topology.resident_tokens:
+            return 0.0
+        per_node = figures.copies / topology.nodes
+        bandwidth = costs.network_bandwidth * topology.shards / topology.nodes
+        seconds = costs.tokens_per_step * per_node * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
+        return float(ERRORS * seconds / figures.seconds / np.sqrt(max(tokens * per_node, 1.0)))
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def _by_load(self, layer: int) -> Bools:
+        """A layer that keeps the hard limits whatever they are, balanced as far as loads alone can tell; at once."""
+        from moe_placement.solver.place import fill, replicate  # noqa: PLC0415 - Numba is loaded only to solve
+
+        load, slots = self.load[layer], self.topology.slots
+        held = np.zeros((len(load), len(slots)), dtype=bool)
+        copies = np.full(len(load), self.limits.min_copies, dtype=np.int64)
+        replicate(load, copies, int(slots.sum()) - int(copies.sum()), int((slots > 0).sum()))
+        if fill(load, held, copies, slots, self.topology.share) > 0:
+            held = balanced_placement(1, len(load), self.topology.shard_slots, self.limits.min_copies).held[0].copy()
+        spread_over_nodes(held, self.topology, self.limits.min_copies, UNLIMITED)
+        return held
+
+    def _completed(self, held: Bools, layer: int) -> Bools:
+        """With copies of experts that a split found no room for, where there is any."""
+        from moe_placement.solver.place import fill  # noqa: PLC0415 - Numba is loaded only to solve
+
+        need = np.full(len(held), self.limits.min_copies, dtype=np.int64)
+        if (held.sum(axis=1) < need).any():
+            fill(self.load[layer], held, need, self.topology.slots, self.topology.share)
+        return held
+
+    def _made(self, held: Bools, layer: int) -> int:
+        """New copies beyond those that repairs make."""
+        if self.before is None or self.fallback is None:
+            return 0
+        return int((held & ~self.before[layer]).sum() - (self.fallback[layer] & ~self.before[layer]).sum())
+
+    def _fits(self, held: Bools, layer: int) -> bool:
+        """Whether a result keeps the limits; the search aims at them, this makes sure."""
+        enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
+        if self.before is None or self.fallback is None:
+            return bool(enough)
+        apart, was_apart = (
+            (copies_by_node(copies, self.topology) > 0).sum(axis=1) for copies in (held, self.fallback[layer])
+        )
+        enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
+        return bool(enough) and self._made(held, layer) <= int(self.budgets[layer])
+
+    def _judge(self, layer: int, held: Bools) -> Figures:
+        if len(self.sample):
+            return judge(
+                self.sample[:JUDGED, layer],
+                copies_of(held, self.topology),
+                self.topology,
+                self.statistics.shape.experts,
+            )
+        return expected_figures(self.load[layer], held, self.topology, self.statistics.shape.top_k)

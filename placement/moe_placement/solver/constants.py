@@ -1,0 +1,55 @@
+"""All constants of the solver, with their units and the reasons for them. What follows from the cost model is no
+constant: see ``problem.Prices`` and ``place.largest_copy``.
+"""
+
+from __future__ import annotations
+
+UNLIMITED = 1 << 30
+"""Copies: a budget that is none."""
+
+# The split of experts among parts (``split``, ``moves``, ``cover``).
+MAX_PARTS = 4
+"""Parts of one split: the cost table has 2^(2^parts) rows."""
+TOLERANCE = 0.004
+"""Relative load above its share that a part may carry at no price: sampled loads are not known better."""
+PATIENCE = 100
+"""Steps without progress after which a search stops. Ten times as many find nothing more on recorded traffic."""
+QUICK = 1536
+"""Sampled sets that a search looks at where a few changes are sought, or many splits follow one another."""
+TOP, EXACT = 8, 6
+"""Moves remembered per direction, and combinations of moves priced exactly, in each step."""
+VISITS_FOLLOW = 1.0
+"""How strongly the price of a visit to a part follows how often the part is visited (0: not at all): the busiest
+network card is the one that counts."""
+SHIFTABLE = 0.5
+"""Part of a replicated expert's load that its other copies are counted on to take over in a surge."""
+
+# Few experts: steps are cheap, traps are deep, and one expert more or less is much of a part's load.
+FEW = 32
+"""Experts up to which a search also starts from random splits, and prices every pair of moves."""
+RESTARTED, MOST_RESTARTS = 12288, 96
+"""``RESTARTED`` / experts^2 random splits, at most ``MOST_RESTARTS``: 105 of 105 small instances with known optima are
+then solved, with half as many 104."""
+CAP = 128.0
+"""Price of overload, in remote visits per token, of a search that takes the share of a part for a limit."""
+DESCENT, KICKS = 500, 3
+"""Placements that are replayed while the best candidates are improved by single changes, at most; and random changes
+that a local optimum is left by."""
+
+# Copies on the shards of a node (``place``, ``level``).
+EVEN = 0.002
+"""Relative load above the mean at which the fullest shard is even enough."""
+SHORTLIST, LEVELLED, SOURCES = 300, 24, 4
+"""Changes remembered by what they promise; of these, computed exactly before the best is made; equally full shards that
+load is taken from."""
+SWAPS = 200
+"""Swaps of copies inside a node for the sake of surges, at most."""
+
+# The choice between candidates (``solver``).
+JUDGED = 2048
+"""Sampled sets that candidates are replayed on."""
+ERRORS = 2.0
+"""A candidate must beat a plainer one by so many standard errors of what the busiest network card carries: which tokens
+start where is chance."""
+INTERPRETED_SAMPLES = 256
+"""Sampled sets per layer where Numba is missing."""
