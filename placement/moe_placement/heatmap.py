@@ -23,8 +23,10 @@ from moe_placement.placement import Placement
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 
-MOST_LAYERS = 256
+_MOST_LAYERS = 256
 """In one picture."""
+_MOST_CELLS = 1 << 26
+"""The same: pairs of copies, over all layers drawn; a few of 8 bytes each are kept for every one."""
 BEYOND = ("#00d5c0", "#ffb000")
 """Colours of values below and above the scale."""
 _NO_VALUE = "0.8"
@@ -61,9 +63,19 @@ def draw(
     chosen = wholes(
         PlacementError, "layers", range(placement.layers) if layers is None else layers, most=placement.layers - 1
     )
-    if not 1 <= len(chosen) <= MOST_LAYERS:
-        raise PlacementError(f"{len(chosen)} layers in one picture; name from 1 to {MOST_LAYERS}")
+    check_size(len(chosen), int(placement.copies.sum(axis=1).max(initial=0)))
     picture(statistics, placement, topology, chosen).savefig(path)
+
+
+def check_size(layers: int, copies: int) -> None:
+    """Whether so many layers of so many copies can be one picture.
+
+    Raises:
+        PlacementError: they cannot; the message says how many layers could.
+    """
+    most = min(_MOST_LAYERS, _MOST_CELLS // max(copies, 1) ** 2)
+    if not 1 <= layers <= most:
+        raise PlacementError(f"{layers} layers of {copies} copies in one picture; it can show at most {most}")
 
 
 def picture(statistics: RoutingStatistics, placement: Placement, topology: Topology, layers: Sequence[int]) -> Any:

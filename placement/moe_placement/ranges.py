@@ -30,11 +30,13 @@ def from_ranges(error: type[PlacementError], name: str, text: str, most: int) ->
         first, dash, last = (word.strip() for word in part.partition("-"))
         ends = (first, last) if dash else (first,)
         if not all(end.isascii() and end.isdigit() and len(end) < 10 for end in ends):
-            raise error(f"{name} is {text!r}: {part.strip()!r} is neither a number nor a range such as 3-60")
+            raise error(f"{name} is {text[:80]!r}: {part.strip()[:40]!r} is neither a number nor a range such as 3-60")
         begin, end = whole(error, name, int(ends[0]), most=most), whole(error, name, int(ends[-1]), most=most)
         if begin > end:
-            raise error(f"{name} is {text!r}: {part.strip()!r} begins above its end")
+            raise error(f"{name} is {text[:80]!r}: {part.strip()!r} begins above its end")
         numbers += range(begin, end + 1)
+        if len(numbers) > most + 1:
+            break
     if len(set(numbers)) != len(numbers):
-        raise error(f"{name} is {text!r}: it names a number twice")
+        raise error(f"{name} is {text[:80]!r}: it names a number twice")
     return tuple(numbers)

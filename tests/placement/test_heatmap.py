@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moe_placement import MismatchError, Placement, PlacementError, RoutingStatistics, Topology, h100_nodes
-from moe_placement.heatmap import BEYOND, MOST_LAYERS, by_shard, draw, log_lift, picture, relative_loads, scale_of
+from moe_placement.heatmap import BEYOND, by_shard, check_size, draw, log_lift, picture, relative_loads, scale_of
 
 pytest.importorskip("matplotlib")
 
@@ -140,8 +140,8 @@ def test_all_layers_on_request(tmp_path: Path) -> None:
     ("layers", "message"),
     [
         ([3], r"layers\[0\] is 3"),
-        ([], "0 layers in one picture"),
-        ([0] * (MOST_LAYERS + 1), "name from 1 to 256"),
+        ([], "0 layers of 12 copies in one picture"),
+        ([0] * 257, "257 layers of 12 copies in one picture; it can show at most 256"),
         (1, "layers is 1"),
     ],
 )
@@ -151,3 +151,11 @@ def test_layers_that_cannot_be_drawn(layers: Any, message: str, tmp_path: Path) 
     with pytest.raises(MismatchError, match="4 shards, the topology 2"):
         draw(tmp_path / "x.png", seen(), PLACEMENT, h100_nodes(1, 2, 3))
     assert not list(tmp_path.iterdir())
+
+
+def test_pictures_are_of_bounded_size() -> None:
+    check_size(256, 500)
+    with pytest.raises(PlacementError, match="58 layers of 2304 copies in one picture; it can show at most 12"):
+        check_size(58, 2304)
+    with pytest.raises(PlacementError, match="it can show at most 0"):
+        check_size(1, 10_000)

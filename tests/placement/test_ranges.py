@@ -30,6 +30,7 @@ def test_read(text: str, numbers: tuple[int, ...]) -> None:
         ("1-2-3", "'1-2-3' is neither"),
         ("3-1", "'3-1' begins above its end"),
         ("1,0-2", "names a number twice"),
+        (",".join(["0-9"] * 10**5), "names a number twice"),
         ("0-10", "--layers is 10; it must be a whole number from 0 to 9"),
         ("0-999999999", "--layers is 999999999"),
         ("1" * 5000, "is neither a number"),

@@ -20,7 +20,7 @@ from moe_placement.cli.sizes import check_plan, check_replay
 from moe_placement.engines import ModelLayers, write_sglang_location
 from moe_placement.errors import InvalidTraceError, MismatchError, PlacementError
 from moe_placement.explanation import explain
-from moe_placement.heatmap import MOST_LAYERS, draw
+from moe_placement.heatmap import check_size, draw
 from moe_placement.migration import plan_migration
 from moe_placement.placement import Placement
 from moe_placement.ranges import as_ranges, from_ranges
@@ -37,9 +37,9 @@ def _plan(options: argparse.Namespace) -> None:
     check_way(options)
     check_outputs(outputs, {"the trace": options.trace})
     within, traffic = limits(options), traffic_of(options.trace)
-    shape = (traffic.ids.shape[1], traffic.experts) if isinstance(traffic, Trace) else traffic.load.shape
-    cluster = _planned_topology(options, *shape)
-    layers, drawn = _layers_of_map(options, shape[0], cluster), _drawn_layers(options, shape[0])
+    count, experts = (traffic.ids.shape[1], traffic.experts) if isinstance(traffic, Trace) else traffic.load.shape
+    cluster = _planned_topology(options, count, experts)
+    layers, drawn = _layers_of_map(options, count, cluster), _drawn_layers(options, count, experts, cluster)
     statistics = _statistics(traffic) if isinstance(traffic, Trace) else traffic
     _warn_of_quiet_layers(options.trace, np.asarray(statistics.load.any(axis=1)), statistics.tokens)
     current = None if options.current is None else placement_of(options.current)
@@ -74,16 +74,16 @@ def _layers_of_map(options: argparse.Namespace, count: int, cluster: Topology) -
     return needed_layers(options, count, why, str(options.trace))
 
 
-def _drawn_layers(options: argparse.Namespace, count: int) -> tuple[int, ...]:
-    """Those whose co-activation ``--picture`` shows, of ``count``."""
+def _drawn_layers(options: argparse.Namespace, count: int, experts: int, cluster: Topology) -> tuple[int, ...]:
+    """Those whose co-activation ``--picture`` shows, of ``count`` with so many experts."""
     given = options.picture_layers
     if given is not None and options.picture is None:
         raise PlacementError("--picture-layers is of --picture: name its file, or leave the flag out")
     drawn = tuple(range(count)) if given == ALL else (0,)
     if given not in (None, ALL):
         drawn = from_ranges(PlacementError, "--picture-layers", given, count - 1)
-    if len(drawn) > MOST_LAYERS:
-        raise PlacementError(f"--picture-layers names {len(drawn)} layers; one picture shows at most {MOST_LAYERS}")
+    if options.picture is not None:
+        check_size(len(drawn), int(np.minimum(cluster.slots, experts).sum()))
     return drawn
 
 
