@@ -162,6 +162,7 @@ MAP = ["convert", "map", "{dir}/q", "--out"]
         ),
         (["convert", "trace", "{dir}/config.json", "--experts", "8", *T], "no response of vLLM in it"),
         (["convert", "trace", "{dir}/map.json", "--experts", "8", *T], "no response of vLLM in it"),
+        (["convert", "trace", "{dir}/ours.npz", "--experts", "8", *T], "ours.npz: a trace already"),
         # what cannot be
         (["convert", "trace", "{dir}/missing.pt", *T], "missing.pt"),
         (["convert", "trace", "{dir}/details.pt", "--out", "{dir}/t.txt"], "--out {dir}/t.txt must end in .npz"),

@@ -4,17 +4,28 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from moe_dev.paths import CLONE
+from moe_placement.cli import main
 from moe_placement.cli.options import parser
 
 
-def test_the_commands_are_read() -> None:
+@pytest.mark.slow
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those on the traces that are here; the others are read."""
+    pytest.importorskip("matplotlib")
     text = (CLONE / "docs" / "placement.md").read_text()
-    commands = re.findall(r"^\$ moe-placement (.*)$", text, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"plan", "simulate", "compare", "convert"}
+    commands = [shlex.split(line) for line in re.findall(r"^\$ moe-placement (.*)$", text, re.MULTILINE)]
+    assert {command[0] for command in commands} == {"plan", "simulate", "compare", "convert"}
+    (tmp_path / "traces").symlink_to(CLONE / "traces")
+    monkeypatch.chdir(tmp_path)
     for command in commands:
-        parser().parse_args(shlex.split(command))
+        parser().parse_args(command)
+        if "traces/wide-64x8.npz" in command:
+            assert main(command) == 0
 
 
 def test_the_example_runs() -> None:

@@ -20,7 +20,7 @@ _STATISTICS = b'{"format": "moe-routing-statistics/'
 _LEADS = {
     "torch": "it was saved by torch, as SGLang's recordings are: `moe-placement convert trace {path} --out TRACE.npz`, "
     "or `convert statistics` for those of mode stat",
-    "map": "it holds an expert map: `moe-placement convert placement {path} --shards N --out PLACEMENT`",
+    "map": "it holds an expert map: `moe-placement convert placement {path} --shards N --moe-layers L --out PLACEMENT`",
     "arrays": "if it holds routed_experts of vLLM: `moe-placement convert trace {path} --experts N --out TRACE.npz`",
     "statistics": "it holds statistics, which only plan reads",
 }

@@ -17,7 +17,7 @@ ALL = "all"
 def add_layers(command: argparse.ArgumentParser, text: str) -> None:
     """``text`` says what they are needed for."""
     group = command.add_argument_group("layers of the model", text)
-    group.add_argument("--config", type=Path, metavar="JSON", help="the model's config.json, which knows")
+    group.add_argument("--config", type=Path, metavar="JSON", help="the model's config.json, which says it")
     group.add_argument("--moe-layers", metavar="LAYERS", help="the MoE layers, such as 3-60 or 1,3,5; or all")
     group.add_argument("--model-layers", type=int, metavar="N", help="all layers, where dense ones come last")
 

@@ -42,7 +42,10 @@ def read_vllm_outputs(path: str | Path) -> list[NDArray[np.int64]]:
     if _head(path).startswith(SINGLE):
         found = [_single(path)]
     elif zipfile.is_zipfile(path):
-        found = list(read_arrays(path).values())
+        arrays = read_arrays(path)
+        if "format" in arrays:
+            raise InvalidTraceError(f"{path}: a trace already, which needs no conversion")
+        found = list(arrays.values())
     else:
         found = [array for response in _responses(path) if (array := _of_response(path, response)) is not None]
     if not found:
