@@ -95,7 +95,7 @@ async def _measure(options: argparse.Namespace, url: str) -> Measurement:
         elif options.known_saturation:
             await _overload(measurement, options.known_saturation, seconds)
         else:
-            possible = await measurement.closed(options.streams, min(seconds, 30.0))
+            possible = await measurement.closed(options.streams, min(WARM_UP_S, seconds), min(seconds, 30.0))
             if options.saturation:
                 await _overload(measurement, await _saturation(measurement, possible, seconds), seconds)
             else:

@@ -35,10 +35,10 @@ class Measurement:
         self._seed = seed
         self._runs: list[_Run] = []
 
-    async def closed(self, streams: int, seconds: float) -> float:
+    async def closed(self, streams: int, warm_up_s: float, seconds: float) -> float:
         """A closed loop; returns the answers a second."""
-        phase = Phase(f"{streams} streams", 0.0, seconds)
-        (row,) = await self._run([phase], closed_loop(self._client, self._mix, streams, seconds))
+        phases = [Phase("warm-up", 0.0, warm_up_s), Phase(f"{streams} streams", 0.0, seconds)]
+        _, row = await self._run(phases, closed_loop(self._client, self._mix, streams, warm_up_s + seconds))
         return row.complete / row.seconds
 
     async def arrivals(self, phases: Sequence[Phase], drain_s: float = math.inf) -> list[Figures]:

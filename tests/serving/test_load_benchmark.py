@@ -200,7 +200,7 @@ async def test_as_a_command(server, tmp_path, capsys) -> None:
     written = tmp_path / "load.json"
     command = ["--url", server.url, "--seconds", "0.5", "--streams", "2", "--json", str(written)]
     assert await asyncio.to_thread(load.main, command) == 0
-    closed, half = json.loads(written.read_text())
+    _, closed, half = json.loads(written.read_text())
     assert (closed["phase"], half["phase"]) == ("2 streams", "half of it")
     assert closed["complete"] and half["goodput"] and not closed["failed"] and closed["wrong"] is None
     server.script = 500, {}, ["broken"]

@@ -23,8 +23,8 @@ Network = Literal["auto", "unix", "tcp"]
 
 GenerationSource = Literal["Model", "None"]
 """Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
-QUEUE_REQUESTS, QUEUE_TOKENS = 32, 262144
-"""Defaults of what waits in an attention replica: half as many requests as run, so that they wait half as long as an
+QUEUE_REQUESTS, QUEUE_TOKENS = 16, 262144
+"""Defaults of what waits in an attention replica: two thirds of what runs on a CPU, so that they wait less long than an
 answer takes; and four times what its cache holds."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
@@ -132,22 +132,31 @@ class AttentionConfig(WireModel):
 
     Attributes:
         max_batch_tokens: tokens computed in one step, prompts included (long prompts are prefilled in chunks).
-        max_running: sequences decoded together.
+        max_running: sequences decoded together; None for what suits the device, see ``on``.
         kv_cache_tokens: tokens of all sequences whose keys and values are held; later requests wait.
         queue_requests: requests that wait for their first place in the batch; more are turned away.
         queue_tokens: of their prompts and answers together.
     """
 
     max_batch_tokens: int = Field(default=512, ge=1)
-    max_running: int = Field(default=64, ge=1)
+    max_running: int | None = Field(default=None, ge=1)
     kv_cache_tokens: int = Field(default=65536, ge=1)
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)
 
+    def on(self, device: str) -> AttentionConfig:
+        """The same with a number for ``max_running`` that suits a torch device type.
+
+        A step takes ``a + b n`` for ``n`` sequences. Under a full load it should take at most twice as long as at half
+        of it, which holds while ``b n <= 2 a``. With a small model on 2 cores ``a / b`` is 9 to 17, and a part of the
+        steps computes prompts too; on a GPU ``b`` is next to nothing.
+        """
+        return self.model_copy(update={"max_running": self.max_running or (24 if device == "cpu" else 64)})
+
     @property
     def places(self) -> int:
         """Of the batch: not more sequences than tokens in a step, so that each decodes in every step."""
-        return min(self.max_running, self.max_batch_tokens)
+        return min(self.max_running or self.max_batch_tokens, self.max_batch_tokens)
 
 
 class ShardConfig(WireModel):

@@ -41,7 +41,7 @@ class Engine:
 
     def __init__(self, model: AttentionModel, limits: AttentionConfig, life: SignsOfLife | None = None) -> None:
         self._model = model
-        self._limits = limits
+        self._limits = limits = limits.on(model.device.type)
         self._runner = ModelRunner(model, limits.kv_cache_tokens)
         self._queue = FairQueue(limits)
         self._scheduler = Scheduler(limits)
@@ -140,6 +140,7 @@ class Engine:
 
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits before the next step; waiting requests that can never fit them get an error event."""
+        limits = limits.on(self._model.device.type)
         with self._wake:
             self._limits = limits
             self._inbox.append(lambda: self._apply(limits))
