@@ -95,16 +95,15 @@ class LayerDispatch(Generic[C]):
     def _round(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
         self._note(table, choice)
         asked = []
-        for position in np.flatnonzero(np.bincount(choice.ravel() - NOBODY)[1:]):
-            request = self._ask(table.shards[position], choice == position)
+        for position, part in self._work.parts(choice):
+            request = self._ask(table.shards[position], part)
             if request is not None:
                 asked.append(request)
         for request, reply in self._gather(asked):
             missing = self._work.accept(request.part, reply)
             self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
 
-    def _ask(self, shard: ShardAddress, mine: NDArray[np.bool_]) -> _Asked[C] | None:
-        part = self._work.part(mine)
+    def _ask(self, shard: ShardAddress, part: Part) -> _Asked[C] | None:
         transport = self._routes.links.get(shard)
         if transport is None:
             return None

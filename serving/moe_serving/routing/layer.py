@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from moe_placement.dispatch import NOBODY
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -28,6 +29,20 @@ class Part:
     request: ComputeRequest
     rows: NDArray[np.intp]
     pairs: Pairs
+
+
+def _rows_of(token: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """The different ones of ascending tokens, and at which pair each begins; one offset more at the end."""
+    pairs = np.bincount(token)
+    rows = np.flatnonzero(pairs)
+    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
+    np.cumsum(pairs[rows], out=offsets[1:])
+    return rows, offsets
+
+
+def _one_row(pairs: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """The same where there is one token: a step of one request, in which little else is done."""
+    return np.zeros(1, dtype=np.intp), np.array([0, pairs], dtype=np.int32)
 
 
 class LayerWork:
@@ -52,23 +67,35 @@ class LayerWork:
         self._per_pair = per_pair
         self._answers: list[tuple[Part, Tensor]] = []
 
-    def part(self, mine: NDArray[np.bool_]) -> Part:
-        """The request for the pairs ``mine``, bool ``[T, K]``."""
-        pairs_of_token = mine.sum(axis=1)
-        rows = np.flatnonzero(pairs_of_token)
-        offsets = np.zeros(len(rows) + 1, dtype=np.int32)
-        np.cumsum(pairs_of_token[rows], out=offsets[1:])
-        pairs = np.nonzero(mine)
+    def parts(self, choice: NDArray[np.int64]) -> list[tuple[int, Part]]:
+        """The request to each shard of ``choice`` ``[T, K]``, by ascending position; none for pairs of ``NOBODY``."""
+        shards = choice.ravel() - NOBODY
+        counts = np.bincount(shards)
+        # Stable, so that a shard's pairs stay in the order of rows and top k; of small numbers it is a radix sort.
+        order = np.argsort(shards.astype(np.min_scalar_type(len(counts))), kind="stable")
+        token, place = np.divmod(order, choice.shape[1])
+        experts = self.experts.ravel()[order].astype(np.int32)
+        weights = self._weights.ravel()[order]
+        parts = []
+        end = int(counts[0])
+        for position in np.flatnonzero(counts[1:]).tolist():
+            begin, end = end, end + int(counts[position + 1])
+            mine = slice(begin, end)
+            parts.append((position, self._part((token[mine], place[mine]), experts[mine], weights[mine])))
+        return parts
+
+    def _part(self, pairs: Pairs, experts: NDArray[np.int32], weights: NDArray[np.float32]) -> Part:
+        rows, offsets = _rows_of(pairs[0]) if len(self._hidden) > 1 else _one_row(len(experts))
         whole = len(rows) == len(self._hidden)
         request = ComputeRequest(
             layer=self.layer,
             hidden=self._hidden if whole else self._hidden[torch.from_numpy(rows)],
             offsets=torch.from_numpy(offsets),
-            experts=torch.from_numpy(self.experts[pairs].astype(np.int32)),
-            weights=torch.from_numpy(self._weights[pairs]),
+            experts=torch.from_numpy(experts),
+            weights=torch.from_numpy(weights),
             per_pair=self._per_pair,
         )
-        return Part(request, rows, (pairs[0], pairs[1]))
+        return Part(request, rows, pairs)
 
     def accept(self, part: Part, reply: ComputeReply) -> Pairs:
         """Take a shard's answer; returns the pairs that it does not hold, which stay pending."""

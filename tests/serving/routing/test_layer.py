@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe_placement.dispatch import NOBODY
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.routing.layer import LayerWork, Part
 
@@ -16,6 +17,13 @@ WEIGHTS = torch.tensor([[0.5, 0.25], [0.75, 0.125], [1.0, 2.0]])
 
 def work(per_pair: bool = False, dtype: torch.dtype = torch.float32) -> LayerWork:
     return LayerWork(7, HIDDEN.to(dtype), EXPERTS, WEIGHTS.to(dtype), per_pair)
+
+
+def part_of(layer: LayerWork, mine: np.ndarray) -> Part:
+    """The request for the pairs ``mine``, bool ``[T, K]``, of one shard."""
+    ((position, part),) = layer.parts(np.where(mine, 5, NOBODY))
+    assert position == 5
+    return part
 
 
 def answer(part: Part, missing: tuple[int, ...] = ()) -> ComputeReply:
@@ -38,7 +46,7 @@ def expected() -> torch.Tensor:
 
 def test_a_request_has_each_row_once_and_its_pairs_in_order() -> None:
     mine = np.array([[True, False], [False, False], [True, True]])
-    part = work().part(mine)
+    part = part_of(work(), mine)
     request = ComputeRequest.from_message(part.request.to_message())
     assert request.layer == 7
     assert torch.equal(request.hidden, HIDDEN[[0, 2]])
@@ -47,8 +55,18 @@ def test_a_request_has_each_row_once_and_its_pairs_in_order() -> None:
     assert request.weights.tolist() == [0.5, 1.0, 2.0]
 
 
+def test_each_shard_is_asked_for_its_pairs_and_nobody_for_the_others() -> None:
+    parts = work().parts(np.array([[1, 0], [300, NOBODY], [0, 1]]))
+    assert [(position, part.rows.tolist(), part.request.experts.tolist()) for position, part in parts] == [
+        (0, [0, 2], [1, 1]),
+        (1, [0, 2], [0, 3]),
+        (300, [1], [2]),
+    ]
+    assert work().parts(np.full((3, 2), NOBODY)) == []
+
+
 def test_all_rows_are_sent_without_a_copy() -> None:
-    part = work().part(np.ones((3, 2), dtype=bool))
+    part = part_of(work(), np.ones((3, 2), dtype=bool))
     assert part.request.hidden.data_ptr() == HIDDEN.data_ptr()
 
 
@@ -57,8 +75,9 @@ def test_all_rows_are_sent_without_a_copy() -> None:
 def test_the_answers_of_two_shards_add_up(per_pair: bool, dtype: torch.dtype) -> None:
     layer = work(per_pair, dtype)
     low = layer.experts < 2
-    for mine in (low, ~low):
-        part = layer.part(mine)
+    parts = layer.parts(np.where(low, 3, 0))
+    assert [position for position, _ in parts] == [0, 3]
+    for _, part in parts:
         assert len(layer.accept(part, answer(part))[0]) == 0
     assert not layer.pending.any()
     assert layer.result().dtype == dtype
@@ -68,18 +87,18 @@ def test_the_answers_of_two_shards_add_up(per_pair: bool, dtype: torch.dtype) ->
 @pytest.mark.parametrize("per_pair", [False, True])
 def test_pairs_that_are_not_held_stay_pending_and_count_once(per_pair: bool) -> None:
     layer = work(per_pair)
-    part = layer.part(layer.pending)
+    part = part_of(layer, layer.pending)
     token, place = layer.accept(part, answer(part, missing=(1, 4)))
     assert [(int(t), int(p)) for t, p in zip(token, place, strict=True)] == [(0, 1), (2, 0)]
     assert layer.pending.tolist() == [[False, True], [False, False], [True, False]]
-    rest = layer.part(layer.pending)
+    rest = part_of(layer, layer.pending)
     layer.accept(rest, answer(rest))
     assert torch.equal(layer.result(), expected())
 
 
 def test_pair_outputs_are_told_apart() -> None:
     layer = work(per_pair=True)
-    part = layer.part(layer.pending)
+    part = part_of(layer, layer.pending)
     layer.accept(part, answer(part))
     outputs = layer.pair_outputs()
     assert outputs.shape == (3, 2, 4)
