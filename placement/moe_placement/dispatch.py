@@ -124,7 +124,8 @@ def copies_on(
         speed = np.ones(len(node_index))
     n_nodes = int(node_index.max(initial=-1)) + 1
     at_node = np.zeros((len(held), n_nodes), dtype=bool)
-    np.logical_or.at(at_node.T, node_index, held.T)
+    expert, shard = np.nonzero(held)
+    at_node[expert, node_index[shard]] = True
     return LayerCopies(
         shards=_padded_columns(held),
         nodes=_padded_columns(at_node),
@@ -136,11 +137,10 @@ def copies_on(
 def _padded_columns(member: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Column numbers of each row's True entries, padded with the number of columns; one row of padding is added."""
     rows, columns = member.shape
-    width = max(1, int(member.sum(axis=1).max(initial=0)))
-    table = np.full((rows + 1, width), columns, dtype=np.int64)
     row, column = np.nonzero(member)
-    position = np.cumsum(member, axis=1)[row, column] - 1
-    table[row, position] = column
+    entries = np.bincount(row, minlength=rows)
+    table = np.full((rows + 1, max(1, int(entries.max(initial=0)))), columns, dtype=np.int64)
+    table[row, np.arange(len(row)) - np.repeat(np.cumsum(entries) - entries, entries)] = column
     return table
 
 
