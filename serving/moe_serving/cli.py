@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--queue-tokens",
-        type=_at_least_one,
+        type=_at_least_two,
         default=QUEUE_TOKENS,
         metavar="N",
         help=f"of their prompts and answers together, and of any request (default {QUEUE_TOKENS})",
@@ -139,8 +139,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return _at_least(1, text)
+
+
+def _at_least_two(text: str) -> int:
+    """A prompt and an answer of one token."""
+    return _at_least(2, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
 
 

@@ -142,7 +142,7 @@ class AttentionConfig(WireModel):
     max_running: int | None = Field(default=None, ge=1)
     kv_cache_tokens: int = Field(default=65536, ge=1)
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)
-    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=1)
+    queue_tokens: int = Field(default=QUEUE_TOKENS, ge=2)
 
     def on(self, device: str) -> AttentionConfig:
         """The same with a number for ``max_running`` that suits a torch device type.

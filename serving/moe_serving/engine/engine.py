@@ -193,7 +193,7 @@ class Engine:
         elif self._queue.offer(sequence):
             self._emit(sequence, TokenEvent(sequence.request_id))
         else:
-            again = self._throughput.wait_s(self._queue.waiting_tokens)
+            again = self._throughput.wait_s(self._queue.tokens_before_begin)
             self._emit(sequence, TokenEvent(sequence.request_id, (), "error", _FULL, again))
 
     def _discard(self, sequence: Sequence) -> None:

@@ -57,6 +57,11 @@ class FairQueue:
         self._arrivals = 0
         self._changed = False
 
+    @property
+    def tokens_before_begin(self) -> int:
+        """Of the waiting ones, those of requests that have not begun: what a new request waits for."""
+        return sum(request.waiting_tokens for request in self._requests() if not request.begun)
+
     def offer(self, sequence: Sequence) -> bool:
         """Take an answer; False when the queue is full. Always taken is one that goes on with what its client has been
         told, or whose request has begun.

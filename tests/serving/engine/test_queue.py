@@ -155,6 +155,7 @@ def test_answers_of_a_request_that_has_begun_are_always_taken():
     desk = Desk(places=1, requests=1, tokens=12)
     assert all(desk.offer(*answers("many", 9)))
     assert desk.offer(answer("next"), answer("last")) == [True, False]
+    assert (desk.queue.waiting_tokens, desk.queue.tokens_before_begin) == (54, 6)
     assert desk.offer(answer("next", number=1), answer("next", number=2)) == [True, False], "12 tokens"
 
 

@@ -35,6 +35,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--model", str(TINY), "--host", "192.0.2.1"], "--host 192.0.2.1 --port 8000: cannot listen there"),
         (["--model", str(TINY), "--allowed-origin", "*"], "'*' is no origin as browsers send it"),
         (["--model", str(TINY), "--allowed-origin", "https://a.b:443"], "a port unless it is the scheme's own"),
+        (["--model", str(TINY), "--queue-requests", "0"], "--queue-requests: '0' is not a whole number of at least 1"),
+        (["--model", str(TINY), "--queue-tokens", "1"], "--queue-tokens: '1' is not a whole number of at least 2"),
         (["--model", str(TINY), "--generation-config", "auto"], "choose from"),
         (["--model", str(TINY), "--api-key-file", "/nowhere"], "--api-key-file /nowhere: No such file or directory"),
         (["--model", str(TINY), "--api-key-file", "/dev/null"], "--api-key-file /dev/null: has no key in it"),
