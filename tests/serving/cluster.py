@@ -279,13 +279,13 @@ class ShardProcess:
 
 
 class PipeClient:
-    """Implements ``directory.monitor.ShardClient``."""
+    """Implements ``directory.monitor.ShardClient``; holds no answer back."""
 
     def __init__(self, cluster: LocalCluster, index: int) -> None:
         self._cluster = cluster
         self._index = index
 
-    async def describe(self) -> ShardDescription:
+    async def describe(self, known: str | None, hold: float) -> ShardDescription:
         description: ShardDescription = await asyncio.to_thread(self._cluster.shards[self._index].call, "describe")
         return description
 

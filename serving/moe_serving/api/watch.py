@@ -20,7 +20,9 @@ from moe_serving.directory.ledger import Counts, Ledger
 
 logger = logging.getLogger(__name__)
 
-PERIOD_S = 1.0
+PERIOD_S = 2.0
+"""Once all was ready, what the directory reports is for ``/metrics`` and for a directory that goes away; and each look
+costs both processes some milliseconds, also where nobody asks anything."""
 PERIOD_WHILE_STARTING_S = 0.25
 """A model that has just become ready should be asked at once."""
 _PAUSE_S = 0.1

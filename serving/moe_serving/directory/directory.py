@@ -1,4 +1,4 @@
-"""The directory's loop: look at the shards, decide, publish, give orders; answer attention and the operator meanwhile.
+"""The directory's loop: watch the shards, decide, publish, give orders; answer attention and the operator meanwhile.
 
 Run by the Serve deployment (``moe_serving.serve.directory``) and by tests. All state but the target is rebuilt from
 what shards and attention replicas say, so a restart needs nothing from disk. One event loop, no locks.
@@ -17,6 +17,7 @@ from moe_placement.wire.applications import ModelArgs, ShardRef
 from moe_placement.wire.codec import encode_placement
 from moe_placement.wire.model import ModelFacts, ModelProblem
 from moe_placement.wire.report import DirectoryReport, Progress
+from moe_serving.changes import Changes
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
 from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of
 from moe_serving.directory.errors import ConfigRefusedError
@@ -28,12 +29,17 @@ from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficTotals
+from moe_serving.routing.table import RoutingTable
 
 TURN_SECONDS = 0.25
-"""Between two looks at the shards: a migration takes a few turns, a turn costs a call per shard."""
+"""Between two turns at least: a migration takes a few, and a plan for a large model 64 ms."""
 HEARING_SECONDS = 10.0
 """How long a directory that has just started waits for every shard to answer before it publishes its first table:
 attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
+
+_Basis = tuple[int, tuple[tuple[int, str], ...], int, int]
+"""All that a situation is made from: numbers of the configuration, of what each shard said, and its phase, of the epoch
+acknowledged and the one in force."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +71,13 @@ class Directory:
         self._target = Target()
         self._refused: str | None = None
         self._monitors: tuple[ShardMonitor, ...] = ()
-        self._polls: dict[ShardMonitor, asyncio.Task[None]] = {}
         self._leases = Leases(clock())
         self._apis = Apis()
         self._configured: float | None = None
+        self._changes = Changes()
+        self._configurations = 0
+        self._observed: tuple[_Basis, Situation] | None = None
+        self._planned: _Basis | None = None
 
     def configure(self, config: object) -> None:
         """Take a new target (``DirectoryConfig`` as JSON data). Never raises: what is refused is reported."""
@@ -81,6 +90,7 @@ class Directory:
             self._refused = str(error)
             return
         self._refused = None
+        self._configurations += 1
         self._configured = self._configured or self._clock()
         known = dict(zip(self._target.shards, self._monitors, strict=True))
         self._monitors = tuple(known.get(ref) or self._watch(ref) for ref in target.shards)
@@ -88,19 +98,33 @@ class Directory:
         self._candidate.look_at(target.candidate)
         if self._model is not None:
             self._model.publication.resize(len(self._monitors))
+        self._changes.note()
 
     async def run(self) -> None:
-        """Inspect the model, then turn until cancelled; look at the candidate meanwhile."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._candidate.run())
-            both.create_task(self._keep_turning())
+        """Inspect the model, then watch the shards and turn until cancelled; look at the candidate meanwhile."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._candidate.run())
+            await self._keep_inspecting()
+            await self._keep_turning(tasks)
 
-    async def _keep_turning(self) -> None:
+    async def _keep_inspecting(self) -> None:
         while True:
-            known = self._model is not None or await self.inspect_model()
-            if known:
-                await self.turn()
-            await asyncio.sleep(TURN_SECONDS if known else INSPECT_AGAIN_SECONDS)
+            if self._model is not None or await self.inspect_model():
+                return
+            await asyncio.sleep(INSPECT_AGAIN_SECONDS)
+
+    async def _keep_turning(self, tasks: asyncio.TaskGroup) -> None:
+        watching: dict[ShardMonitor, asyncio.Task[None]] = {}
+        while True:
+            for monitor in watching.keys() - set(self._monitors):
+                watching.pop(monitor).cancel()
+            for monitor in self._monitors:
+                if monitor not in watching:
+                    watching[monitor] = tasks.create_task(monitor.watch())
+            seen = self._changes.count
+            await self.turn()
+            await asyncio.sleep(TURN_SECONDS)
+            await self._changes.beyond(seen, self._time_to_next_look())
 
     async def inspect_model(self) -> bool:
         """Look at the model; whether it can be served."""
@@ -116,14 +140,18 @@ class Directory:
             self._target = self._target.without_placement()
         self._model = _Model(facts, len(self._monitors))
         self._model_problem = None
+        self._changes.note()
         return True
 
     async def turn(self) -> None:
-        """Ask every shard, then take the next step towards the target. The model must have been inspected."""
-        await self._poll_shards()
+        """Take the next step towards the target, if anything has changed since the last one that it depends on."""
         model = self._model
         if model is None or not (model.publication.published or self._has_heard_enough()):
             return
+        basis = self._basis(model)
+        if basis == self._planned:
+            return
+        self._planned = basis
         actions = plan(self._observe(model))
         addresses = (monitor.address for monitor in self._monitors)
         asked = [address for address in addresses if address and actions.table[:, :, address.index].any()]
@@ -131,20 +159,33 @@ class Directory:
             logger.info("epoch %d is in force", model.publication.epoch)
         if self._target.placement is not None:
             ready = [monitor for monitor in self._monitors if monitor.index in actions.load]
-            await asyncio.gather(*(m.assign(actions.load[m.index], actions.free[m.index]) for m in ready))
+            done = await asyncio.gather(*(m.assign(actions.load[m.index], actions.free[m.index]) for m in ready))
+            if not all(done):
+                self._planned = None
+        # Tables and orders are part of what the next plan starts from.
+        self._changes.note()
 
     async def sync(self, request: SyncRequest) -> SyncReply:
-        """An attention replica reports; see ``messages``."""
+        """An attention replica reports; see ``messages``. What it says counts from now on; the answer may be held."""
+        self._take(request)
+        end = self._clock() + request.hold
+        known = self._model is not None
+        while (left := end - self._clock()) > 0 and known == (self._model is not None):
+            if self._model is not None and self._model.table_for(request) is not None:
+                break
+            await self._changes.beyond(self._changes.count, left)
         if (model := self._model) is None:
-            self._leases.renew(request.replica, -1, request.status, self._clock())
             return SyncReply(None)
-        epoch = model.publication.acknowledged_by(request.version)
-        self._leases.renew(request.replica, epoch, request.status, self._clock())
-        if request.counters is not None:
-            model.traffic.add(request.replica, request.sequence, request.counters)
-        table = model.publication.table
-        news = table if model.publication.published and request.version != table.version else None
-        return SyncReply(news, model.facts.digest)
+        return SyncReply(model.table_for(request), model.facts.digest)
+
+    def _take(self, request: SyncRequest) -> None:
+        model, epoch = self._model, -1
+        if model is not None:
+            epoch = model.publication.acknowledged_by(request.version)
+            if request.counters is not None:
+                model.traffic.add(request.replica, request.sequence, request.counters)
+        if self._leases.renew(request.replica, epoch, request.status, self._clock()):
+            self._changes.note()
 
     def exchange(self, sync: ApiSync) -> ApiReply:
         """An api process tells of itself, and hears the report; see ``apis``."""
@@ -194,18 +235,29 @@ class Directory:
         return answered or self._clock() - self._configured >= HEARING_SECONDS
 
     def _watch(self, ref: ShardRef) -> ShardMonitor:
-        return ShardMonitor(ref.index, self._connect(ref), self._clock)
+        return ShardMonitor(ref.index, self._connect(ref), self._clock, self._changes.note)
 
-    async def _poll_shards(self) -> None:
-        """Ask every shard; one that does not answer at once is left to answer during the next turns."""
-        for monitor in self._monitors:
-            if monitor not in self._polls:
-                self._polls[monitor] = asyncio.create_task(monitor.poll())
-        if self._polls:
-            await asyncio.wait(self._polls.values(), timeout=TURN_SECONDS)
-        self._polls = {monitor: poll for monitor, poll in self._polls.items() if not poll.done()}
+    def _time_to_next_look(self) -> float | None:
+        """Seconds until a plan may be due because of time alone; None where it never is."""
+        now = self._clock()
+        due = [self._leases.next_end(now), *(monitor.next_phase for monitor in self._monitors)]
+        if self._model is not None and not self._model.publication.published and self._configured is not None:
+            due.append(self._configured + HEARING_SECONDS)
+        return min((max(0.0, end - now) for end in due if end is not None), default=None)
+
+    def _basis(self, model: _Model) -> _Basis:
+        shards = tuple((monitor.revision, monitor.phase) for monitor in self._monitors)
+        acknowledged = self._leases.acknowledged(self._clock())
+        return (self._configurations, shards, acknowledged, model.publication.epoch)
 
     def _observe(self, model: _Model) -> Situation:
+        """The situation; made anew only when it is another one, since reports ask much more often."""
+        basis = self._basis(model)
+        if self._observed is None or self._observed[0] != basis:
+            self._observed = (basis, self._look(model))
+        return self._observed[1]
+
+    def _look(self, model: _Model) -> Situation:
         facts, monitors, publication = model.facts, self._monitors, model.publication
         live = np.array([monitor.phase == "Ready" for monitor in monitors], dtype=bool)
         known = np.zeros((facts.layers, facts.experts, len(monitors)), dtype=bool)
@@ -233,6 +285,11 @@ class _Model:
         self.publication = Publication(facts.layers, facts.experts, shards)
         self.traffic = TrafficTotals(facts.layers, facts.experts)
         self._encoded: tuple[int, str | None] = (0, None)
+
+    def table_for(self, request: SyncRequest) -> RoutingTable | None:
+        """The table in force, None where the replica has it already."""
+        table = self.publication.table
+        return table if self.publication.published and request.version != table.version else None
 
     def encoded_table(self) -> str | None:
         """The table in force as a placement; encoded once per epoch, since it is polled much more often."""

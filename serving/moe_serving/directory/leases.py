@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from moe_serving.directory.messages import AttentionStatus
 
 LEASE_SECONDS = 5.0
-"""Twenty missed reports: longer than a pause of a busy process, short enough that a dead one delays no migration."""
+"""Longer than an idle replica's report is held and a busy process pauses; short enough that a dead one delays no
+migration."""
 
 NOBODY_BEHIND = 2**62
 """Acknowledged where no replica lives: nobody routes by any table."""
@@ -38,8 +39,18 @@ class Leases:
         self._started = started
         self._leases: dict[str, Lease] = {}
 
-    def renew(self, replica: str, epoch: int, status: AttentionStatus, now: float) -> None:
+    def renew(self, replica: str, epoch: int, status: AttentionStatus, now: float) -> bool:
+        """Take a report; whether it says anything new."""
+        before = self._leases.get(replica)
         self._leases[replica] = Lease(epoch, now, status)
+        return before is None or (before.epoch, before.status) != (epoch, status)
+
+    def next_end(self, now: float) -> float | None:
+        """When the next of them runs out, or the predecessor's replicas count no more; None where nothing does."""
+        ends = [lease.renewed + LEASE_SECONDS for lease in self._leases.values()]
+        if now - self._started < LEASE_SECONDS:
+            ends.append(self._started + LEASE_SECONDS)
+        return min(ends, default=None)
 
     def live(self, now: float) -> dict[str, Lease]:
         """By replica; those that have run out are forgotten."""

@@ -1,4 +1,4 @@
-"""What attention replicas tell the directory and hear from it, several times a second. Sent by actor calls."""
+"""What attention replicas tell the directory and hear from it. Sent by actor calls."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class SyncRequest:
         sequence: counts the replica's deltas; a report that is repeated because its answer was lost has the same.
         counters: what was routed since the previous delta; None when there is nothing.
         status: see ``AttentionStatus``.
+        hold: seconds for which the answer may be held while there is no newer table.
     """
 
     replica: str
@@ -48,6 +49,7 @@ class SyncRequest:
     sequence: int
     counters: RoutingCounters | None
     status: AttentionStatus
+    hold: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,8 +17,13 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.experts.description import ExpertKey, ShardDescription
 from moe_serving.routing.table import ShardAddress
 
+HOLD_SECONDS = 1.0
+"""So long a shard may hold its answer while it is what we know: an idle one costs a call in so many seconds. One that
+stands still is noticed by the answer that does not come, so this is a part of ``LOST_SECONDS``."""
+PAUSE_SECONDS = 0.25
+"""Between the beginnings of two calls to a shard, also to one that changes all the time or cannot be reached."""
 ANSWER_SECONDS = 1.0
-"""For one call to a shard."""
+"""For one call to a shard, beyond what it may be held."""
 LOST_SECONDS = 3.0
 """A shard silent for so long is Lost: nothing is freed any more in reliance on it."""
 FORGOTTEN_SECONDS = 30.0
@@ -31,7 +36,9 @@ logger = logging.getLogger(__name__)
 class ShardClient(Protocol):
     """How to reach a shard: a Serve handle, a pipe in tests. May raise anything; ``ShardGoneError`` if it is dead."""
 
-    async def describe(self) -> ShardDescription: ...
+    async def describe(self, known: str | None, hold: float) -> ShardDescription:
+        """The shard now. While its ``version`` is ``known`` the answer may be held, for ``hold`` seconds at most."""
+        ...
 
     async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None: ...
 
@@ -42,14 +49,21 @@ class ShardMonitor:
     Args:
         client: reaches the shard.
         clock: monotonic seconds.
+        changed: told of everything that a plan or a report may depend on, but of what passes with time alone.
     """
 
-    def __init__(self, index: int, client: ShardClient, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, index: int, client: ShardClient, clock: Callable[[], float], changed: Callable[[], None] = lambda: None
+    ) -> None:
         self.index = index
         self.description: ShardDescription | None = None
         """What it said last; None before it ever answered, and again once it is known to be dead or forgotten."""
+        self.revision = 0
+        """Grows whenever ``description`` becomes another one."""
         self._client = client
         self._clock = clock
+        self._changed = changed
+        self._known: str | None = None
         self._answered: float | None = None
         self._gone = False
         self._orders = 0
@@ -92,52 +106,89 @@ class ShardMonitor:
             f"({facts.digest}); make them equal and restart the shard"
         )
 
+    @property
+    def next_phase(self) -> float | None:
+        """When it becomes Lost unless it answers before; None where silence changes nothing."""
+        if self._answered is None or self.phase == "Lost":
+            return None
+        return self._answered + LOST_SECONDS
+
+    async def watch(self) -> None:
+        """Ask it again and again, until cancelled."""
+        while True:
+            began = self._clock()
+            await self.poll()
+            await asyncio.sleep(began + PAUSE_SECONDS - self._clock())
+
     async def poll(self) -> None:
-        """Ask it once."""
-        orders = self._orders
+        """Ask it once; the answer may be held while it is the one we have."""
+        orders, known = self._orders, self._known
+        hold = HOLD_SECONDS if known is not None else 0.0
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                description = await self._client.describe()
+            async with asyncio.timeout(hold + ANSWER_SECONDS):
+                description = await self._client.describe(known, hold)
         except ShardGoneError as error:
             self._note_gone(str(error))
         except Exception as error:  # noqa: BLE001 - a call may fail in any way; what counts is that there is no answer
             logger.debug("shard %d does not answer: %s: %s", self.index, type(error).__name__, error)
+            self._known = None
             if self.description is not None and self._silence() >= FORGOTTEN_SECONDS:
                 self._note_gone(f"it was silent for {FORGOTTEN_SECONDS:g} s")
         else:
             self._note_answer(description, outdated=orders != self._orders)
 
-    async def assign(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def assign(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
         """Give it orders, if they are news to it; what becomes of them is seen at the next poll.
 
         From now on nothing may rely on what is being freed, whatever the shard said before.
+
+        Returns:
+            False when it did not take them.
         """
         said = self.description
         if said is None or said.held is None or (not free and tuple(load) == said.loading):
-            return
+            return True
         self._orders += 1
         held = said.held.copy()
         held[tuple(np.array(free, dtype=np.intp).reshape(-1, 2).T)] = False
-        self.description = replace(said, held=held)
+        self._know(replace(said, held=held), None)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._client.assign(said.incarnation, load, free)
         except Exception as error:  # noqa: BLE001 - as in poll; the planner repeats what was not done
             logger.warning("shard %d did not take its orders: %s: %s", self.index, type(error).__name__, error)
+            return False
+        if self.description is not None:
+            # So that the same order is not given again before its answer comes, which would outdate that answer.
+            self.description = replace(self.description, loading=tuple(load))
+        return True
 
     def _note_answer(self, description: ShardDescription, outdated: bool) -> None:
-        if self.phase == "Lost":
+        phase = self.phase
+        if phase == "Lost":
             logger.info("shard %d is back as incarnation %s", self.index, description.incarnation)
-        if not outdated:
-            self.description = description
         self._answered = self._clock()
         self._gone = False
+        if outdated:
+            self._known = None
+        elif description.version is None or description.version != self._known:
+            self._know(description, description.version)
+        else:
+            self.description = description
+        if self.phase != phase:
+            self._changed()
+
+    def _know(self, description: ShardDescription | None, version: str | None) -> None:
+        self.description = description
+        self._known = version
+        self.revision += 1
+        self._changed()
 
     def _note_gone(self, reason: str) -> None:
         if not self._gone:
             logger.warning("shard %d is lost: %s", self.index, reason)
-        self.description = None
-        self._gone = True
+            self._gone = True
+            self._know(None, None)
 
     def _silence(self) -> float:
         return 0.0 if self._answered is None else self._clock() - self._answered

@@ -45,6 +45,7 @@ class ShardDescription:
         loading: what it still has to load, next first.
         problem: why it holds less than it was told to, if so.
         counts: see ``ExpertServer.counts``.
+        version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 
     index: int
@@ -58,3 +59,4 @@ class ShardDescription:
     loading: tuple[ExpertKey, ...] = ()
     problem: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    version: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.errors import MoEServingError
@@ -21,11 +21,16 @@ logger = logging.getLogger(__name__)
 
 
 class ExpertLoader:
-    """Loads what is in its queue, in order, while the store has room; one that cannot be read lets the others pass."""
+    """Loads what is in its queue, in order, while the store has room; one that cannot be read lets the others pass.
 
-    def __init__(self, reader: ExpertReader, store: ExpertStore) -> None:
+    Args:
+        changed: called, on any thread, after every change of the queue, of what is held, or of ``problem``.
+    """
+
+    def __init__(self, reader: ExpertReader, store: ExpertStore, changed: Callable[[], None] = lambda: None) -> None:
         self._reader = reader
         self._store = store
+        self._tell = changed
         self._queue: tuple[ExpertKey, ...] = ()
         # Of what is in the queue: why it could not be read, and how often it was tried.
         self._failures: dict[ExpertKey, str] = {}
@@ -47,6 +52,7 @@ class ExpertLoader:
             if not wanted:
                 self._full = None
             self._changed.notify()
+        self._tell()
 
     @property
     def queue(self) -> tuple[ExpertKey, ...]:
@@ -103,11 +109,14 @@ class ExpertLoader:
             self._failures.pop(loaded, None)
             self._tries.pop(loaded, None)
             self._queue = tuple(key for key in self._queue if key != loaded)
+        self._tell()
 
     def _note_full(self, problem: str) -> None:
         logger.warning(problem)
         with self._changed:
             self._full = problem
+        self._tell()
+        with self._changed:
             self._changed.wait_for(lambda: self._stopping, RETRY_SECONDS)
 
     def _note_failure(self, failed: ExpertKey, problem: str) -> None:
@@ -118,6 +127,8 @@ class ExpertLoader:
                 return
             self._failures[failed] = problem
             self._tries[failed] += 1
+        self._tell()
+        with self._changed:
             self._changed.wait_for(self._is_called, RETRY_SECONDS)
 
     def _is_called(self) -> bool:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +43,21 @@ logger = logging.getLogger(__name__)
 
 
 class Shard:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, identity: ShardIdentity, model: ModelArgs, config: ShardConfig) -> None:
+    Args:
+        changed: called, on any thread, after every change of what ``describe`` says, but of ``counts``.
+    """
+
+    def __init__(
+        self,
+        identity: ShardIdentity,
+        model: ModelArgs,
+        config: ShardConfig,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._identity = identity
+        self._changed = changed
         self._model = model
         self._config = config
         self._open: _OpenShard | None = None
@@ -63,6 +74,7 @@ class Shard:
         self._config = config
         if self._open is not None:
             self._open.set_capacity(config)
+        self._changed()
 
     def describe(self) -> ShardDescription:
         """This shard now; see ``ShardDescription``."""
@@ -145,7 +157,7 @@ class Shard:
     def _keep_opening(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._open = _OpenShard.open(self._identity, self._model, self._config)
+                self._open = _OpenShard.open(self._identity, self._model, self._config, self._changed)
             except Exception as error:
                 foreseen = isinstance(error, OSError | MoEServingError)
                 self._problem = str(error) if foreseen else in_words(error)
@@ -156,9 +168,11 @@ class Shard:
                     self._problem,
                     exc_info=None if foreseen else error,
                 )
+                self._changed()
                 self._stopping.wait(OPEN_RETRY_SECONDS)
                 continue
             self._open.set_capacity(self._config)  # it may have changed meanwhile
+            self._changed()
             return
 
 
@@ -173,7 +187,9 @@ class _OpenShard:
     server: ExpertServer
 
     @classmethod
-    def open(cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig) -> _OpenShard:
+    def open(
+        cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig, changed: Callable[[], None]
+    ) -> _OpenShard:
         device = resolve_device(model.device, identity.index)
         reader = ExpertReader(model.path, model.dtype, str(device))
         checkpoint = reader.checkpoint
@@ -190,7 +206,7 @@ class _OpenShard:
 
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES)
-        opened = cls(reader, store, ExpertLoader(reader, store), endpoint, server)
+        opened = cls(reader, store, ExpertLoader(reader, store, changed), endpoint, server)
         opened.set_capacity(config)
         opened.loader.start()
         opened.server.start()

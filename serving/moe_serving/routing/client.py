@@ -61,6 +61,12 @@ class RemoteExperts(Generic[C]):
         """The table version to acknowledge: no layer under way is behind it."""
         return self._routes.version
 
+    @property
+    def has_counted(self) -> bool:
+        """Whether anything was routed since the last ``take_counters``."""
+        with self._counting:
+            return self._counters.tokens > 0
+
     def take_counters(self) -> RoutingCounters:
         """The counts since the last call."""
         with self._counting:

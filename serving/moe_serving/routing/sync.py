@@ -1,6 +1,8 @@
 """Keeps an attention replica and the directory of one mind: tables come, acknowledgements and counts go.
 
-Run as a task in the replica's event loop. While the directory is away the replica routes by the table it has.
+Run as a task in the replica's event loop. While the directory is away the replica routes by the table it has. A report
+with counts is answered at once; the directory holds the answer to any other until there is a newer table, so that an
+idle replica hears of that at once and costs few calls.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import RoutingTable, TableVersion
 
 SYNC_SECONDS = 0.25
-"""Between two reports: an old copy is freed this much after its replacement is in use."""
+"""Between two reports, and between two looks at whether there is anything to report while an answer is held."""
+HOLD_SECONDS = 2.0
+"""So long the directory may hold an answer: an idle replica renews its lease as often."""
 ANSWER_SECONDS = 2.0
-"""For one report; a directory that takes longer is taken for away, and asked again."""
+"""For one report, beyond what it may be held; a directory that takes longer is taken for away, and asked again."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +33,11 @@ class SyncedClient(Protocol):
     def version(self) -> TableVersion: ...
 
     def update(self, table: RoutingTable) -> None: ...
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether ``take_counters`` would bring anything."""
+        ...
 
     def take_counters(self) -> RoutingCounters: ...
 
@@ -60,32 +69,56 @@ class DirectorySync:
 
     async def run(self) -> None:
         """Report until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
+            began, acknowledged = loop.time(), self._client.version
             try:
-                await self.sync_once()
+                await self.sync_once(HOLD_SECONDS)
                 self._note_contact()
             except Exception as error:  # noqa: BLE001 - a call may fail in any way, and the replica must outlive each
                 self._note_failure(error)
-            await asyncio.sleep(SYNC_SECONDS)
+            if self._client.version == acknowledged:
+                await asyncio.sleep(began + SYNC_SECONDS - loop.time())
 
-    async def sync_once(self) -> None:
+    async def sync_once(self, hold: float = 0.0) -> None:
         """One report and what its answer brings.
+
+        Args:
+            hold: seconds for which the answer may be held, unless counts wait for it. It is not waited for any longer
+                when there is something new to report.
 
         Raises:
             TimeoutError: the directory did not answer.
             Exception: whatever the call raises.
         """
-        if self._undelivered is None:
-            taken = self._client.take_counters()
-            if taken.tokens:
-                self._sequence += 1
-                self._undelivered = taken
-        request = SyncRequest(self._replica, self._client.version, self._sequence, self._undelivered, self._status())
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reply = await self._call(request)
+        if self._undelivered is None and self._client.has_counted:
+            self._sequence += 1
+            self._undelivered = self._client.take_counters()
+        if self._undelivered is not None:
+            hold = 0.0
+        version, status = self._client.version, self._status()
+        request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold)
+        reply = await self._ask(request)
+        if reply is None:
+            return
         self._undelivered = None
         if reply.table is not None:
             self._client.update(reply.table)
+
+    async def _ask(self, request: SyncRequest) -> SyncReply | None:
+        """The answer; None where it was held and there is something new to report."""
+        call = asyncio.ensure_future(self._call(request))
+        try:
+            async with asyncio.timeout(request.hold + ANSWER_SECONDS):
+                while not (await asyncio.wait({call}, timeout=SYNC_SECONDS))[0]:
+                    if request.hold and self._has_news(request):
+                        return None
+                return call.result()
+        finally:
+            call.cancel()
+
+    def _has_news(self, told: SyncRequest) -> bool:
+        return self._client.has_counted or (self._client.version, self._status()) != (told.version, told.status)
 
     def _note_contact(self) -> None:
         if self._away:

@@ -19,14 +19,14 @@ from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import SyncReply, SyncRequest
 from moe_serving.experts.description import ExpertKey, ShardDescription
-from moe_serving.serve.logs import log_with_serve
+from moe_serving.serve.replica import prepare_replica
 
 
 class Directory:
     """The one replica. Its constructor and ``reconfigure`` never fail: what is wrong is told by ``report``."""
 
     def __init__(self, args: CoreArgs) -> None:
-        log_with_serve()
+        prepare_replica()
         self._directory = directory.Directory(args.model, _inspect, connect=HandleClient)
         self._running = asyncio.create_task(self._directory.run())
 
@@ -38,7 +38,7 @@ class Directory:
         self._directory.configure(config)
 
     async def sync(self, request: SyncRequest) -> SyncReply:
-        """Called by attention replicas several times a second."""
+        """Called by attention replicas, and held while there is nothing to say."""
         return await self._directory.sync(request)
 
     async def exchange(self, sync: ApiSync) -> ApiReply:
@@ -65,10 +65,10 @@ class HandleClient:
         self._application = shard.application
         self._handle: DeploymentHandle[Any] | None = None
 
-    async def describe(self) -> ShardDescription:
+    async def describe(self, known: str | None, hold: float) -> ShardDescription:
         handle = await self._get_handle()
         try:
-            description: ShardDescription = await handle.describe.remote()
+            description: ShardDescription = await handle.describe.remote(known, hold)
         except (ActorDiedError, NodeDiedError) as error:
             raise ShardGoneError(str(error)) from error
         except RayServeException:

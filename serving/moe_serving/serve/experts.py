@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from moe_placement.wire.applications import ShardArgs, ShardConfig
 from moe_placement.wire.base import in_words
+from moe_serving.changes import Changes
 from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
-from moe_serving.serve.logs import log_with_serve
 from moe_serving.serve.removal import SHUTDOWN_S
+from moe_serving.serve.replica import prepare_replica
 
 if TYPE_CHECKING:
     from moe_serving.experts.shard import Shard
@@ -39,13 +40,15 @@ class Experts:
     """One shard. Its constructor and ``reconfigure`` never fail: what is wrong is told by ``describe``."""
 
     def __init__(self, args: ShardArgs) -> None:
-        log_with_serve()
+        prepare_replica()
         self._args = args
         self._config = ShardConfig()
         self._refused: str | None = None
         host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
         self._identity = ShardIdentity(args.index, ray.get_runtime_context().get_node_id(), host)
         self._shard: Shard | None = None
+        self._changes = Changes()
+        self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start())
 
     def reconfigure(self, config: dict[str, Any]) -> None:
@@ -55,16 +58,21 @@ class Experts:
         except ValidationError as error:
             self._refused = f"user_config of the shard is refused, the old one stays: {in_words(error)}"
             logger.error(self._refused)
-            return
-        if self._shard is not None:
+        if self._refused is None and self._shard is not None:
             self._shard.configure(self._config)
+        self._note()
 
-    async def describe(self) -> ShardDescription:
-        """Called by the directory several times a second."""
+    async def describe(self, known: str | None, hold: float) -> ShardDescription:
+        """Called by the directory again and again; see ``directory.monitor.ShardClient``."""
         who = self._identity
+        count = self._changes.count
+        if known == f"{who.incarnation}.{count}":
+            await self._changes.beyond(count, hold)
+        # The count before the state: what changes in between then counts as news next time, and is not missed.
+        version = f"{who.incarnation}.{self._changes.count}"
         starting = ShardDescription(who.index, who.node, who.incarnation, os.getpid())
         said = self._shard.describe() if self._shard is not None else starting
-        return replace(said, problem=said.problem or self._refused)
+        return replace(said, problem=said.problem or self._refused, version=version)
 
     async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
         """Called by the directory; see ``Shard.assign``.
@@ -90,6 +98,10 @@ class Experts:
             await asyncio.to_thread(self._shard.drain, _DRAIN_S)
             await asyncio.to_thread(self._shard.stop, _STOP_S)
 
+    def _note(self) -> None:
+        """Something that ``describe`` says has changed; called on any thread."""
+        self._loop.call_soon_threadsafe(self._changes.note)
+
     async def _start(self) -> None:
         self._shard = await asyncio.to_thread(self._make_shard)
         self._shard.configure(self._config)
@@ -97,6 +109,6 @@ class Experts:
     def _make_shard(self) -> Shard:
         from moe_serving.experts.shard import Shard  # noqa: PLC0415 - imports torch, which takes seconds
 
-        shard = Shard(self._identity, self._args.model, self._config)
+        shard = Shard(self._identity, self._args.model, self._config, self._note)
         shard.start()
         return shard

@@ -35,5 +35,9 @@ class TableKeeper:
         else:
             self._table = table
 
+    @property
+    def has_counted(self) -> bool:
+        return self._client is not None and self._client.has_counted
+
     def take_counters(self) -> RoutingCounters:
         return self._client.take_counters() if self._client is not None else RoutingCounters.zero(0, 0)

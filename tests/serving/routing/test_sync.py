@@ -29,6 +29,10 @@ class Client:
     def update(self, table: RoutingTable) -> None:
         self.table = table
 
+    @property
+    def has_counted(self) -> bool:
+        return self.tokens > 0
+
     def take_counters(self) -> RoutingCounters:
         taken = RoutingCounters.zero(1, 2)
         taken.tokens, self.tokens = self.tokens, 0
@@ -112,3 +116,50 @@ async def test_a_directory_that_hangs_is_taken_for_away(monkeypatch: pytest.Monk
 
     with pytest.raises(TimeoutError):
         await DirectorySync(Client(), "a", lambda: AttentionStatus(ready=True), hang).sync_once()
+
+
+class HoldingDirectory(DirectoryStub):
+    """Holds answers that may be held until ``released``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+
+    async def sync(self, request: SyncRequest) -> SyncReply:
+        reply = await super().sync(request)
+        if request.hold and reply.table is None:
+            await self.released.wait()
+        return reply
+
+
+async def test_an_idle_replica_waits_and_what_is_new_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "SYNC_SECONDS", 0.01)
+    monkeypatch.setattr(sync, "HOLD_SECONDS", 60.0)
+    client, directory, running = Client(), HoldingDirectory(), 0
+    reports = DirectorySync(client, "a", lambda: AttentionStatus(ready=True, running=running), directory.sync)
+    task = asyncio.create_task(reports.run())
+    async with asyncio.timeout(20):
+        await directory.asked(2)
+        assert [request.version.epoch for request in directory.requests] == [0, 5], "the table is acknowledged at once"
+        await asyncio.sleep(0.2)
+        assert len(directory.requests) == 2
+        running = 1
+        await directory.asked(3)
+        assert directory.requests[-1].status.running == 1
+        client.tokens = 7
+        await directory.asked(5)
+        told = [(request.hold, request.counters.tokens if request.counters else None) for request in directory.requests]
+        assert told[3:] == [(0.0, 7), (60.0, None)], "counts are not held; then it waits again"
+    task.cancel()
+
+
+async def test_a_held_answer_may_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "ANSWER_SECONDS", 0.1)
+    directory = HoldingDirectory()
+    client = Client()
+    client.table = TABLE
+    with pytest.raises(TimeoutError):
+        await make(client, directory).sync_once(hold=0.2)
+    asyncio.get_running_loop().call_later(0.2, directory.released.set)
+    monkeypatch.setattr(sync, "ANSWER_SECONDS", 20.0)
+    await make(client, directory).sync_once(hold=0.1)
