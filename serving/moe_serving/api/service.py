@@ -18,6 +18,7 @@ from moe_serving.api.plan import Bounds, bounds_of, context_of
 from moe_serving.api.source import TokenSource
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch, Said, nobody_answers
+from moe_serving.checkpoint.errors import ModelError
 from moe_serving.directory.apis import ApiReply, ApiSync
 
 _LOAD_AGAIN_S = 2.0
@@ -180,9 +181,12 @@ class Service:
             try:
                 self._defaults = await asyncio.to_thread(read_defaults, self._model_path)
                 self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, self._model_path)
-            except Exception as error:  # noqa: BLE001 - transformers and tokenizers raise whatever they like on a bad file
-                self._tokenizer_problem = f"the tokenizer of {self._model_path} cannot be loaded: {error}"
-                logger.warning(self._tokenizer_problem)
+            except Exception as error:  # transformers and tokenizers raise whatever they like on a bad file
+                # Our own errors are written to be read by clients; what others say is for the log.
+                own = isinstance(error, ModelError)
+                why = str(error) if own else f"{type(error).__name__}, of which the api's log says more; copy it again"
+                self._tokenizer_problem = f"the tokenizer of {self._model_path} cannot be loaded: {why}"
+                logger.warning(self._tokenizer_problem, exc_info=None if own else error)
                 self._tokenizer_tried.set()
                 await asyncio.sleep(_LOAD_AGAIN_S)
         self._tokenizer_tried.set()

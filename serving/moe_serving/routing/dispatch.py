@@ -7,6 +7,7 @@ expert any more. Where no copy is left, the layer waits for a newer table or for
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Generic
@@ -26,6 +27,8 @@ from moe_serving.wire.transport import C, Fabric
 
 _RECHECK_SECONDS = 0.25
 """How often a layer that waits looks around by itself, beside being woken."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +184,13 @@ class LayerDispatch(Generic[C]):
         self._routes.on_wait()
 
     def _explain(self, table: RoutingTable) -> str:
+        """In words for clients: why each shard is down, with its address, is for the log."""
         layer = self._work.layer
         experts = np.unique(self._work.experts[self._work.pending])
-        holders = np.flatnonzero(table.held[layer][experts].any(axis=0))
-        named = [f"shard {table.shards[g].index} ({self._routes.links.problem(table.shards[g])})" for g in holders]
+        holders = [table.shards[g] for g in np.flatnonzero(table.held[layer][experts].any(axis=0))]
+        for shard in holders:
+            logger.warning("layer %d: shard %d is not asked: %s", layer, shard.index, self._routes.links.problem(shard))
+        named = [f"shard {shard.index}" for shard in holders]
         return (
             f"layer {layer}: no copy of experts {experts.tolist()} answered within "
             f"{self._patience.unavailable_seconds:g} s; by the table of epoch {table.version.epoch} they are on "

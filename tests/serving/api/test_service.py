@@ -170,7 +170,7 @@ async def test_a_directory_that_does_not_answer_changes_nothing(api, client, eve
     assert (await client.post("/v1/completions", json=COMPLETION)).status_code == 200
 
 
-async def test_a_tokenizer_that_cannot_be_read_yet(api, eventually, checkpoint, tmp_path, monkeypatch) -> None:
+async def test_a_tokenizer_that_cannot_be_read_yet(api, eventually, checkpoint, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(service, "_LOAD_AGAIN_S", 0.05)
     (tmp_path / "tokenizer.json").write_text("{")
     late = type(api)(tmp_path)
@@ -178,7 +178,12 @@ async def test_a_tokenizer_that_cannot_be_read_yet(api, eventually, checkpoint, 
         await eventually(lambda: "cannot be loaded" in (late.service.problem or ""), "the tokenizer's problem")
         answer = await client.post("/v1/completions", json=COMPLETION)
         assert answer.status_code == 503
-        assert f"the tokenizer of {tmp_path} cannot be loaded" in answer.json()["error"]["message"]
+        told = answer.json()["error"]["message"]
+        assert f"the tokenizer of {tmp_path} cannot be loaded" in told
+        assert "the api's log says more" in told
+        raw = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+        assert raw
+        assert not any(text in told for text in raw), "what a library says is for the log"
         shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
         await eventually(lambda: late.service.problem is None, "the tokenizer")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import CONFIGS, build_checkpoint
+from driver import complete, greedy, running_engine
+from reference import CONFIGS, build_checkpoint, reference_greedy
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -15,6 +16,7 @@ from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.engine.model import load_attention_model
 
+PROMPT, TOKENS = [3, 14, 15, 9, 26], 8
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -39,6 +41,8 @@ def assert_served_as_transformers_loads_it(path):
             own = reader.read(layer, expert)
             assert torch.equal(own.gate_up, experts.gate_up_proj[expert])
             assert torch.equal(own.down, experts.down_proj[expert])
+    with running_engine(path) as engine:
+        assert complete(engine, [PROMPT], greedy(TOKENS)) == reference_greedy(path, [PROMPT], TOKENS)
 
 
 def save(path, tensors, file=SINGLE):

@@ -152,16 +152,18 @@ def test_what_nobody_holds_is_named() -> None:
         forward(experts)
 
 
-def test_a_shard_that_cannot_be_reached_is_named_with_the_reason() -> None:
+def test_a_shard_that_cannot_be_reached_is_named_and_the_reason_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Unreachable(FakeFabric):
         def connect(self, address: Address, timeout: float) -> FakeTransport:
-            raise WireError("no route to host")
+            raise WireError("no route to 10.1.2.3:4567")
 
     shards = [FakeShard({0, 1, 2, 3})]
     experts = RemoteExperts(1, EXPERTS, Unreachable(shards), "node", Patience(unavailable_seconds=0.3))
     experts.update(table(shards))
     links, (shard,) = experts._routes.links, experts._routes.adopt().shards
     wait_until(lambda: "no route" in links.problem(shard), "the first attempt to fail")
-    with pytest.raises(ExpertsUnavailableError, match=r"shard 0 \(no route to host\)"):
+    with pytest.raises(ExpertsUnavailableError, match=r"they are on shard 0\. Wait") as told:
         forward(experts)
     experts.close()
+    assert "10.1.2.3" not in str(told.value), "clients are told no address"
+    assert "layer 0: shard 0 is not asked: no route to 10.1.2.3:4567" in caplog.text

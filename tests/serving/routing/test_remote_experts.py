@@ -160,16 +160,17 @@ def test_a_copy_that_never_returns_is_named(cluster: LocalCluster) -> None:
         experts.forward(2, hidden, torch.tensor([lost[:2]]), weights)
 
 
-def test_the_shard_that_should_have_answered_is_named(cluster: LocalCluster) -> None:
-    """It hangs instead of dying: it stays in the table, and the message says what it does."""
+def test_the_shard_that_should_have_answered_is_named(cluster: LocalCluster, caplog: pytest.LogCaptureFixture) -> None:
+    """It hangs instead of dying: it stays in the table, and the log says what it does."""
     cluster.place(shards=1, copies=1)
     experts = cluster.client(Patience(late_seconds=0.2, unavailable_seconds=0.5))
     asked = layer_input(tokens=1, seed=1)
     experts.forward(0, *asked)
     cluster.pause(0)
     try:
-        with pytest.raises(ExpertsUnavailableError, match=r"shard 0 \(it did not answer in time\)"):
+        with pytest.raises(ExpertsUnavailableError, match=r"they are on shard 0"):
             experts.forward(0, *asked)
+        assert "shard 0 is not asked: it did not answer in time" in caplog.text
     finally:
         cluster.resume(0)
 
