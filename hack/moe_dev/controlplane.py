@@ -20,7 +20,8 @@ from typing import Self
 from moe_dev import binaries
 from moe_dev.kube import Kubectl, write_private
 from moe_dev.pki import Authority, KeyPair
-from moe_dev.processes import Guarded, HopelessError, free_ports
+from moe_dev.processes import Guarded, HopelessError
+from moe_serving.standalone.ports import free_ports
 
 # Minutes on a machine where eight builds run, seconds otherwise.
 READY_SECONDS = 120.0

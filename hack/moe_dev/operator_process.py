@@ -17,7 +17,8 @@ import yaml
 
 from moe_dev.kube import Kubectl
 from moe_dev.paths import CLONE
-from moe_dev.processes import Guarded, free_ports
+from moe_dev.processes import Guarded
+from moe_serving.standalone.ports import free_ports
 
 CRDS = CLONE / "crds"
 MANIFESTS = CLONE / "operator" / "manifests"

@@ -1,24 +1,22 @@
 """Child processes that never outlive their owner, free ports, and bounded waits that say what they waited for.
 
-Used by `controlplane`, `raylocal`, the demo and the tests. Each command runs below its own `guard.py`.
+Used by `controlplane`, `raylocal`, the demo and the tests. Each command runs below its own
+`moe_serving.standalone.guard`.
 """
 
-import contextlib
 import os
-import random
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_dev import guard
 from moe_dev.progress import waiting
+from moe_serving.standalone import guard
+from moe_serving.standalone.guarded import start_guarded
+from moe_serving.standalone.ports import free_ports
 
-# Below the range from which the kernel takes ports of outgoing connections, so those cannot take one in between.
-PORTS = range(20000, 32000)
 LOG_TAIL_BYTES = 3000
 
 
@@ -56,17 +54,7 @@ class Guarded:
         `grace`: seconds between SIGTERM and SIGKILL when it is stopped. `remove`: a folder that goes
         when it is stopped, or when its owner dies.
         """
-        shim = [sys.executable, "-IS", guard.__file__, str(os.getpid()), str(grace), str(remove or "")]
-        with open(log, "ab") as output:
-            process = subprocess.Popen(
-                [*shim, *command],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=directory,
-                start_new_session=True,
-            )
+        process = start_guarded(command, log, grace=grace, remove=remove, environment=environment, directory=directory)
         return cls(name, log, grace, process)
 
     @property
@@ -138,22 +126,6 @@ class Guarded:
 
     def _tail(self) -> str:
         return f"the end of {self.log}:\n{self.log_tail()}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Distinct ports that nothing listens on now, all from PORTS."""
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-            probe = held.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise ProcessError(f"no {count} free ports in {PORTS.start}–{PORTS.stop - 1}")
 
 
 def port_or_free(wanted: int) -> int:

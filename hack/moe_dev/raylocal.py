@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
@@ -20,16 +19,21 @@ from typing import Self
 
 from moe_dev.kube import write_private
 from moe_dev.paths import CLONE, short_private_directory
-from moe_dev.processes import Guarded, HopelessError, free_ports
+from moe_dev.processes import Guarded, HopelessError
+from moe_serving.standalone.ports import free_ports
+from moe_serving.standalone.ray_head import (
+    GRACE_S,
+    HeadPorts,
+    driver_environment,
+    head_command,
+    node_command,
+    node_environment,
+)
 
 READY_SECONDS = 120.0
 # One call starts Serve's controller and proxy.
 SERVE_START_SECONDS = 60.0
 REFUSED = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
-# Only results of control calls go through it: tokens and hidden rows have sockets of their own.
-OBJECT_STORE_BYTES = 100 * 1024 * 1024
-# Before it ends itself Ray kills its children; the guard kills what is left after this.
-GRACE_SECONDS = 3.0
 
 
 class LocalRay:
@@ -91,33 +95,27 @@ class LocalRay:
     @property
     def environment(self) -> dict[str, str]:
         """What a driver of this cluster needs in its environment."""
-        return {
-            "RAY_ADDRESS": self.address,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self._token_file),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            # For Ray "0" means: this machine's address is loopback, on any system; a driver must agree with the node.
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        }
+        return {"RAY_ADDRESS": self.address, **driver_environment(self._token_file)}
 
     def add_node(self, resources: Mapping[str, float]) -> Guarded:
         """One more node of the same cluster, on this machine; its `kill` is what the death of a machine is to Ray.
 
         It may not be there yet for Ray's scheduler when this returns; what asks for its `resources` waits for it.
         """
-        command = [
-            *self._ray_start(),
+        command = node_command(
+            self.directory,
+            f"--num-cpus={self._cpus}",
             f"--address={self.address}",
             "--node-ip-address=127.0.0.1",
             f"--resources={json.dumps(dict(resources))}",
-        ]
+        )
         node = Guarded.start(
             "a second Ray node",
             command,
             self.directory / f"node-{len(self.nodes)}.log",
             environment=self._node_variables(),
             directory=CLONE,
-            grace=GRACE_SECONDS,
+            grace=GRACE_S,
         )
         self.nodes.append(node)
         return node
@@ -139,15 +137,8 @@ class LocalRay:
         self.stop()
 
     def _start_node(self) -> Guarded:
-        command = [
-            *self._ray_start(),
-            "--head",
-            f"--port={self._gcs_port}",
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={self._dashboard_port}",
-            f"--ray-client-server-port={self._client_port}",
-            f"--temp-dir={self.directory / 'ray'}",
-        ]
+        ports = HeadPorts(self._gcs_port, self._dashboard_port, self._client_port)
+        command = head_command(self.directory, ports, f"--num-cpus={self._cpus}")
         # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
         self.process = Guarded.start(
             "ray",
@@ -155,46 +146,15 @@ class LocalRay:
             self.log,
             environment=self._node_variables(),
             directory=CLONE,
-            grace=GRACE_SECONDS,
+            grace=GRACE_S,
             remove=self.directory,
         )
         self.process.wait_until(f"Ray's dashboard at {self.dashboard_url}", self._no_dashboard, READY_SECONDS)
         return self.process
 
-    def _ray_start(self) -> list[str]:
-        """What all nodes have in common."""
-        # Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: in a clone whose path
-        # has a space in it no worker would start. Python takes this link for its own place, so Ray never sees it.
-        environment = self.directory / "venv"
-        if not environment.is_symlink():
-            environment.symlink_to(sys.prefix)
-        return [
-            str(environment / "bin" / "python"),
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            "--block",
-            # 0: the kernel's choice, instead of fixed ports that two Rays on one machine would share.
-            "--dashboard-agent-grpc-port=0",
-            "--dashboard-agent-listen-port=0",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            f"--num-cpus={self._cpus}",
-            f"--object-store-memory={OBJECT_STORE_BYTES}",
-            "--include-log-monitor=false",
-            "--disable-usage-stats",
-        ]
-
     def _node_variables(self) -> dict[str, str]:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        variables |= self.environment
-        del variables["RAY_ADDRESS"]  # is for drivers: a node that reads it would join that cluster
-        # One idle worker per CPU, before anybody asks for one, would slow the start on a laptop.
-        variables["RAY_prestart_worker_first_driver"] = "0"
-        # A process that failed its health checks is asked to drain, for as long as draining may take, unless told not
-        # to: a frozen one holds its clients for so long.
-        variables["RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS"] = "1"
-        return variables
+        return variables | node_environment(self._token_file)
 
     def _start_serve(self, process: Guarded) -> None:
         process.wait_until("Ray to take a Serve configuration", self._no_configuration, READY_SECONDS)

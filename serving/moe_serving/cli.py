@@ -66,8 +66,7 @@ def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> 
             url = f"http://{host}:{port}{wanted.route_prefix}".rstrip("/")
             wait_until_ready(rest, names, url, wanted.internal_key, tell)
             tell(f"ready: {url}/v1\n{_hints(url, wanted)}")
-            while True:
-                signal.pause()
+            node.stay()
         finally:
             tell("stopping")
             if arguments.ray is not None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moe_dev.processes import PORTS, Guarded, HopelessError, ProcessError, free_ports, port_or_free
+from moe_dev.processes import Guarded, HopelessError, ProcessError, port_or_free
+from moe_serving.standalone.ports import PORTS, free_ports
 
 OWNER = Path(__file__).with_name("owner.py")
 HACK = Path(__file__).parents[2] / "hack"

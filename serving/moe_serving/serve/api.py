@@ -21,8 +21,8 @@ from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.engine.errors import EngineStoppedError, QueueFullError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
-from moe_serving.serve.logs import log_with_serve
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
+from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.router import LOST
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
@@ -40,7 +40,7 @@ class Api:
     """One api process. Its constructor and ``reconfigure`` never fail: what is wrong is told by the routes."""
 
     def __init__(self, args: CoreArgs, attention: DeploymentHandle[Any], directory: DeploymentHandle[Any]) -> None:
-        log_with_serve()
+        prepare_replica()
         self._attention = attention
         self._directory = directory
         self._network = args.model.network

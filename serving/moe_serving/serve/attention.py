@@ -19,7 +19,7 @@ from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncReque
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.routing.sync import DirectorySync
-from moe_serving.serve.logs import log_with_serve
+from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.table_keeper import TableKeeper
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.messages import StreamEvent
@@ -48,7 +48,7 @@ class Attention:
 
     def __init__(self, args: CoreArgs, directory: DeploymentHandle[Any]) -> None:
         self._args = args
-        log_with_serve()
+        prepare_replica()
         context = serve.get_replica_context()
         self._name = context.replica_tag
         self._number = context.rank.rank

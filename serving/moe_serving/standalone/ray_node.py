@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import secrets
 import shutil
-import sys
+import signal
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from moe_serving.standalone.errors import UsageError
+from moe_serving.standalone.errors import StandaloneError, UsageError
+from moe_serving.standalone.guard import KILL_SECONDS
+from moe_serving.standalone.guarded import start_guarded
+from moe_serving.standalone.ports import free_ports
+from moe_serving.standalone.ray_head import GRACE_S, HeadPorts, head_command, node_environment
+from moe_serving.standalone.serve_rest import ServeRest
 
-_OBJECT_STORE_BYTES = 100 << 20
-"""Only results of control calls go through it: tokens and hidden rows have sockets of their own."""
+READY_S = 120.0
+_PERIOD_S = 0.1
+_LOG_TAIL_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,61 +36,74 @@ class RayNode:
         token: that it asks for; empty when it asks for none.
         gpus: that it has to hand out.
         logs: where Serve writes the logs of all its processes.
+        process: that it ends with; None where it is somebody else's.
     """
 
     dashboard_url: str
     token: str
     gpus: int
     logs: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def stay(self) -> None:
+        """Return never.
+
+        Raises:
+            StandaloneError: our own Ray has ended.
+        """
+        while self.process is None:
+            signal.pause()
+        raise StandaloneError(f"Ray has ended with exit code {self.process.wait()}; all that it ran has ended with it")
 
 
 @contextmanager
 def own_ray() -> Iterator[RayNode]:
-    """A new Ray on loopback, behind a random token, that ends with the block or with this process."""
-    # Ray makes unix sockets below it, with some 60 bytes of names of its own, of the 107 that a socket's path may have.
-    directory = Path(tempfile.mkdtemp(prefix="moe-", dir="/tmp"))
+    """A new Ray on loopback, behind a random token, that ends with the block or with this process.
+
+    Raises:
+        StandaloneError: it does not start.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="moe-", dir="/tmp"))  # a short path, see ``head_command``
     try:
-        hide_odd_paths(directory)
-        token_file = directory / "token"
+        token, token_file = secrets.token_hex(32), directory / "token"
         token_file.touch(mode=0o600)
-        token_file.write_text(secrets.token_hex(32))
-        # Whoever reaches an open dashboard runs code (CVE-2023-48022). Ray reads these when it is imported.
-        os.environ.update(
-            RAY_AUTH_MODE="token",
-            RAY_AUTH_TOKEN_PATH=str(token_file),
-            RAY_USAGE_STATS_ENABLED="0",
-            RAY_prestart_worker_first_driver="0",  # a worker per core that nobody asked for would slow the start
-            RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS="1",  # a frozen process would hold its clients until it had drained
-        )
-        with _connected(
-            address="local",
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(directory),
-            _node_ip_address="127.0.0.1",
-        ) as node:
-            yield node
+        token_file.write_text(token)
+        gcs, dashboard, client = free_ports(3)
+        environment = os.environ | node_environment(token_file)
+        environment.pop("RAY_ADDRESS", None)  # is for drivers: a node that reads it would join that cluster
+        command, log = head_command(directory, HeadPorts(gcs, dashboard, client)), directory / "ray.log"
+        process = start_guarded(command, log, grace=GRACE_S, remove=directory, environment=environment)
+        try:
+            rest = ServeRest(f"http://127.0.0.1:{dashboard}", token)
+            nodes = _wait_for_nodes(rest, process, log)
+            gpus = int(sum(node.get("GPU", 0) for node in nodes))
+            logs = directory / "ray" / "session_latest" / "logs" / "serve"
+            yield RayNode(rest.dashboard_url, token, gpus, logs, process)
+        finally:
+            _stop(process)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def hide_odd_paths(directory: Path) -> None:
-    """Let Ray find this Python by a link in ``directory`` where its path has characters that a shell takes apart.
+def _wait_for_nodes(rest: ServeRest, process: subprocess.Popen[bytes], log: Path) -> list[dict[str, float]]:
+    """What its nodes have to hand out, once there are any and Serve can be told what to run."""
+    end, missing = time.monotonic() + READY_S, ""
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            rest.status()
+            if nodes := rest.resources():
+                return nodes
+        except StandaloneError as error:
+            missing = str(error)
+        time.sleep(_PERIOD_S)
+    said = log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace")
+    raise StandaloneError(f"Ray does not start: {missing}; the end of its output:\n{said}")
 
-    Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: below ``/home/a b`` no worker
-    would start. Call it before Ray is imported.
-    """
-    if re.fullmatch(r"[\w@%+=,./-]+", sys.prefix):
-        return
-    link = directory / "venv"
-    link.symlink_to(sys.prefix)
-    sys.executable = str(link / "bin" / Path(sys.executable).name)
-    sys.path[:] = [str(link / Path(entry).relative_to(sys.prefix)) if _is_below(entry) else entry for entry in sys.path]
 
-
-def _is_below(entry: str) -> bool:
-    return Path(entry).is_relative_to(sys.prefix)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    process.wait(GRACE_S + KILL_SECONDS + 5.0)
 
 
 @contextmanager
@@ -94,21 +113,15 @@ def running_ray(address: str) -> Iterator[RayNode]:
     Raises:
         UsageError: nobody answers there, or refuses us.
     """
-    with _connected(address=address) as node:
-        yield node
-
-
-@contextmanager
-def _connected(**options: Any) -> Iterator[RayNode]:
     import ray  # noqa: PLC0415 takes a second, and reads the environment
 
     try:
-        context = ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        context = ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UsageError(f"Ray at {options['address']!r}: {error}") from error
+        raise UsageError(f"Ray at {address!r}: {error}") from error
     try:
         if not context.dashboard_url:
-            raise UsageError(f"Ray at {options['address']!r} runs no dashboard; start it with one")
+            raise UsageError(f"Ray at {address!r} runs no dashboard; start it with one")
         yield RayNode(
             dashboard_url=f"http://{context.dashboard_url}",
             token=_token(),

@@ -1,4 +1,4 @@
-"""Ray Serve's REST API, as far as ``moe-serve`` needs it."""
+"""The REST API of Ray's dashboard and of Serve, as far as ``moe-serve`` needs it."""
 
 from __future__ import annotations
 
@@ -50,12 +50,17 @@ class ServeRest:
         options = self._call("GET")["http_options"]
         return options["host"], options["port"]
 
-    def _call(self, method: str, body: dict[str, Any] | None = None) -> Any:
+    def resources(self) -> list[dict[str, float]]:
+        """What each live node has to hand out; a Ray that has just started knows of none yet."""
+        found = self._call("GET", path="/api/v0/nodes")["data"]["result"]["result"]
+        return [node["resources_total"] for node in found if node["state"] == "ALIVE"]
+
+    def _call(self, method: str, body: dict[str, Any] | None = None, path: str = "/api/serve/applications/") -> Any:
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(
-            f"{self.dashboard_url}/api/serve/applications/",
+            f"{self.dashboard_url}{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers=headers,
             method=method,
@@ -64,7 +69,7 @@ class ServeRest:
             with direct.open(request, timeout=_TIMEOUT_S) as response:
                 raw = response.read()
         except urllib.error.HTTPError as error:
-            raise StandaloneError(f"Ray Serve refused a {method}: {error}: {error.read().decode()[:2000]}") from error
+            raise StandaloneError(f"Ray Serve refused a {method}: {error}: {error.read().decode()[-2000:]}") from error
         except (OSError, http.client.HTTPException) as error:
             raise StandaloneError(f"Ray's dashboard at {self.dashboard_url} does not answer: {error}") from error
         return json.loads(raw) if raw else None

@@ -18,6 +18,8 @@ import pytest
 from openai import AuthenticationError, InternalServerError, OpenAI
 
 from moe_serving.checkpoint import Checkpoint
+from moe_serving.serve.proxy import HEAD_BYTES
+from moe_serving.standalone.ports import free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(400)]
 
@@ -80,15 +82,10 @@ def short_tmp() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def test_from_start_to_end(tiny, tmp_path, short_tmp) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sk-first\nsk-second\n")
-    port = free_port()
+    port = free_ports(1)[0]
     arguments = ["--model", str(tiny), "--shards", "4", "--copies", "2", "--port", str(port)]
     serving = MoeServe([*arguments, "--api-key-file", str(keys), "--max-context", "200"], short_tmp)
     try:
@@ -106,21 +103,43 @@ def test_from_start_to_end(tiny, tmp_path, short_tmp) -> None:
                 client.with_options(api_key="none").models.list()
         family = serving.family()
         assert len(family) > 6
+        assert_within_bounds(family, port)
         assert serving.end(signal.SIGINT) == 0
-        assert_nothing_left(family, short_tmp)
+        assert_nothing_left(family)
         with socket.create_server(("127.0.0.1", port)):
             pass
     finally:
         serving.kill()
 
 
-def test_an_end_in_the_middle_of_the_start(tiny, short_tmp) -> None:
-    serving = MoeServe(["--model", str(tiny), "--port", str(free_port())], short_tmp)
+def end_by_sigterm(serving: MoeServe) -> int:
+    return serving.end(signal.SIGTERM)
+
+
+def end_by_sigkill(serving: MoeServe) -> int:
+    return serving.end(signal.SIGKILL)
+
+
+def end_by_the_death_of_its_raylet(serving: MoeServe) -> int:
+    (raylet,) = [process for process in serving.family() if process.name() == "raylet"]
+    raylet.kill()
+    return serving.process.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(end_by_sigterm, 0), (end_by_sigkill, -signal.SIGKILL), (end_by_the_death_of_its_raylet, 1)]
+)
+def test_however_it_ends_nothing_of_it_is_left(tiny, short_tmp, end, code) -> None:
+    """In the middle of the start, when most is under way."""
+    serving = MoeServe(["--model", str(tiny), "--port", str(free_ports(1)[0])], short_tmp)
     try:
         serving.wait_for("starting api and directory")
         family = serving.family()
-        assert serving.end(signal.SIGTERM) == 0
-        assert_nothing_left(family, short_tmp)
+        (logs,) = re.findall(r"logs are in (\S+)", serving.printed)
+        assert Path(logs).exists()
+        assert end(serving) == code
+        assert_nothing_left(family)
+        assert not Path(logs).exists(), "Ray's files are left behind"
     finally:
         serving.kill()
 
@@ -175,7 +194,23 @@ def flip_a_bit_of_each_expert(model: Path) -> None:
                 file.write(bytes([byte ^ 1]))
 
 
-def assert_nothing_left(family: list[psutil.Process], temporary: Path) -> None:
+def assert_within_bounds(family: list[psutil.Process], port: int) -> None:
+    """What it promises of the processes that it starts, and of Serve's proxy."""
+    assert {process.nice() for process in family} == {psutil.Process().nice()}
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in family
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        # Too large by a little at its very end: what a server has not read when it closes would reset the connection.
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nx: " + b"y" * HEAD_BYTES)
+        answer = client.recv(100)
+    assert answer.startswith(b"HTTP/1.1 431 "), "a head without an end"
+
+
+def assert_nothing_left(family: list[psutil.Process]) -> None:
     alive = psutil.wait_procs(family, timeout=20)[1]
     assert not alive
-    assert not list(temporary.glob("moe-*/session_*")), "Ray's files are left behind"

@@ -9,13 +9,11 @@ import pytest
 SCRIPT = """
 import importlib.util, sys
 from pathlib import Path
-from moe_serving.standalone.ray_node import hide_odd_paths
+from moe_serving.standalone.ray_head import HeadPorts, head_command
 
-assert "ray" not in sys.modules
-hide_odd_paths(Path(sys.argv[1]))
-print(sys.executable)
-print(importlib.util.find_spec("ray").origin)
+print(head_command(Path(sys.argv[1]), HeadPorts(1, 2, 3))[0])
 """
+FIND = "import importlib.util, sys; print(sys.prefix); print(importlib.util.find_spec('ray').origin)"
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space", "it's $HOME", "größe"])
@@ -25,14 +23,13 @@ def test_ray_finds_its_python_by_a_plain_path(tmp_path: Path, name: str) -> None
     environment.symlink_to(sys.prefix)
     links = tmp_path / "links"
     links.mkdir()
-    python = environment / "bin" / "python"
-    ended = subprocess.run([python, "-c", SCRIPT, links], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    executable, ray = map(Path, ended.stdout.splitlines())
-    place = environment if name in ("plain", "größe") else links / "venv"
-    assert executable == place / "bin" / "python"
-    assert ray.is_relative_to(place)
-    works = subprocess.run(
-        [executable, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True, check=True
+    ended = subprocess.run(
+        [environment / "bin" / "python", "-c", SCRIPT, links], capture_output=True, text=True, check=False
     )
-    assert works.stdout.strip() == str(place)
+    assert ended.returncode == 0, ended.stderr
+    executable = ended.stdout.strip()
+    assert executable == str(links / "venv" / "bin" / "python")
+    found = subprocess.run([executable, "-c", FIND], capture_output=True, text=True, check=True)
+    prefix, ray = map(Path, found.stdout.splitlines())
+    assert prefix == links / "venv"
+    assert ray.is_relative_to(prefix)

@@ -1,10 +1,10 @@
 """Runs one command and lets nothing of it outlive the process that asked for it. Linux, standard library only.
 
-Started by `moe_dev.processes` as `python -IS guard.py OWNER_PID GRACE_SECONDS FOLDER COMMAND…`, with a pipe as its
-standard input that only the owner holds open. End of file there means stop, be it asked for or the owner's death
-(SIGKILL included); FOLDER, unless it is empty, is then removed. SIGUSR1 means SIGKILL for the command. The guard is the
-subreaper of the command, so processes that the command left behind, in whatever session they are, come to it and end
-with it. Should the guard itself be killed, the command gets SIGKILL from the kernel.
+Started by `guarded` as `python -IS guard.py OWNER_PID GRACE_SECONDS FOLDER COMMAND…`, with a pipe as its standard input
+that only the owner holds open. End of file there means stop, be it asked for or the owner's death (SIGKILL included);
+FOLDER, unless it is empty, is then removed. SIGUSR1 means SIGKILL for the command. The guard is the subreaper of the
+command, so processes that the command left behind, in whatever session they are, come to it and end with it. Should the
+guard itself be killed, the command gets SIGKILL from the kernel.
 """
 
 import contextlib

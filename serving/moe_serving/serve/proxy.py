@@ -1,0 +1,97 @@
+"""Bounds of the head of a request: time and bytes. It belongs to Serve's proxy, whose uvicorn has none by itself.
+
+``bound_heads`` is what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names in the environment of Ray's processes: the
+proxy calls it before it listens. No Ray and nothing of ours is imported here: it runs in Serve's process, not in one of
+ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import uvicorn.config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+HEAD_SECONDS = 30.0
+"""From the connection, or from the first byte of a later request, to the end of its head."""
+HEAD_BYTES = 64 << 10
+"""Of request line and headers; what h11, uvicorn's other parser, allows."""
+
+
+def bound_heads() -> list[Any]:
+    """Have each connection of this process' HTTP server end whose head takes too long or gets too large.
+
+    Returns:
+        ASGI middlewares to be added, of which there are none.
+    """
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:BoundedHeads"
+    return []
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """uvicorn's protocol, one per connection. A head that is too late is answered 408, one that is too large 431.
+
+    Of a head that comes in pieces; one read may bring more than ``HEAD_BYTES`` at once, up to 256 KiB.
+    """
+
+    _between = False
+    """Whether the last request has come to its end, and nothing more."""
+    _head_bytes: int | None = None
+    """Of the head that is being read; None while none is."""
+    _too_late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._between:  # it may be an empty line, with which no message begins, and so on for ever
+            self._expect_head()
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes is not None and self._head_bytes > HEAD_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        if self._head_bytes is None:  # the request before ended in the same read
+            self._expect_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        self._forget_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._between = True
+        super().on_message_complete()
+
+    def _expect_head(self) -> None:
+        self._between, self._head_bytes = False, 0
+        self._forget_timer()
+        self._too_late = self.loop.call_later(HEAD_SECONDS, self._end_if_late)
+
+    def _end_if_late(self) -> None:
+        # There is none before the first request, whatever uvicorn's annotation says.
+        before: RequestResponseCycle | None = getattr(self, "cycle", None)
+        if before is not None and not before.response_complete:  # its answer is still on its way
+            self._too_late = self.loop.call_later(HEAD_SECONDS, self._end_if_late)
+        else:
+            self._refuse(b"408 Request Timeout")
+
+    def _refuse(self, status: bytes) -> None:
+        self._forget_timer()
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+
+    def _forget_timer(self) -> None:
+        if self._too_late is not None:
+            self._too_late.cancel()
+            self._too_late = None
