@@ -220,12 +220,17 @@ def _diverging() -> Any:
 def _lines(
     axis: Any, shard_ends: NDArray[np.int64], node_ends: NDArray[np.int64], rows: bool = False, width: float = 1.0
 ) -> None:
-    """Lines after so many columns, and as many rows if so asked."""
+    """Lines after so many columns, and as many rows if so asked, across the image that is there; one artist of each
+    kind, since there may be tens of thousands.
+    """
+    from matplotlib.collections import LineCollection  # noqa: PLC0415 - an extra
+
+    left, right, bottom, top = axis.images[0].get_extent()
     for ends, (color, usual) in ((shard_ends, _SHARD_LINE), (node_ends, _NODE_LINE)):
-        for end in ends:
-            axis.axvline(end - 0.5, color=color, linewidth=usual * width)
-            if rows:
-                axis.axhline(end - 0.5, color=color, linewidth=usual * width)
+        at = ends - 0.5
+        lines = [((x, bottom), (x, top)) for x in at]
+        lines += [((left, y), (right, y)) for y in at] if rows else []
+        axis.add_collection(LineCollection(lines, colors=color, linewidths=usual * width), autolim=False)
 
 
 def _colours(

@@ -297,13 +297,9 @@ def test_flags_are_only_where_they_are_read(arguments: list[str]) -> None:
 
 def test_pictures(trace: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for suffix in (".png", ".svg"):
-        path = tmp_path / f"picture{suffix}"
-        assert main(["plan", trace, *CLUSTER, "--picture", str(path)]) == 0
-        assert path.stat().st_size > 1000
-    for layers, shown in ((None, [0]), ("1", [1]), ("all", [0, 1])):
+    assert main(["plan", trace, *CLUSTER, "--picture", str(tmp_path / "picture.png")]) == 0
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    for layers, shown in (("1", {"1"}), ("all", {"0", "1"})):
         path = tmp_path / "layers.svg"
-        named = [] if layers is None else ["--picture-layers", layers]
-        assert main(["plan", trace, *CLUSTER, "--picture", str(path), *named]) == 0
-        titles = set(re.findall(r"<!-- layer (\d+)", path.read_text()))
-        assert titles == set(map(str, shown))
+        assert main(["plan", trace, *CLUSTER, "--picture", str(path), "--picture-layers", layers]) == 0
+        assert set(re.findall(r"<!-- layer (\d+)", path.read_text())) == shown

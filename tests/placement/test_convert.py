@@ -148,6 +148,8 @@ MAP = ["convert", "map", "{dir}/q", "--out"]
         (["plan", "{dir}/map.json", *RANKS], "`moe-placement convert placement {dir}/map.json --shards N"),
         (["simulate", "{dir}/ours.npz", "{dir}/map.json"], "`moe-placement convert placement {dir}/map.json"),
         (["plan", "{dir}/ours.npz", *RANKS, "--current", "{dir}/maps.npz"], "convert placement {dir}/maps.npz"),
+        (["plan", "{dir}/q", *RANKS], "it holds a placement: give it with --current, or after the trace"),
+        (["simulate", "{dir}/ours.npz", "{dir}/ours.npz"], "it holds a trace"),
         # what a file does not say
         (["convert", "trace", "{dir}/request.npy", *T], "--experts is needed: "),
         (["convert", "placement", "{dir}/map.json", *FOUR, "--out", "{dir}/p"], "has 5 rows, and does not say"),

@@ -82,11 +82,14 @@ def test_titles_name_the_layer_and_lines_part_shards_and_nodes() -> None:
     titles = images(figure)
     assert [title.split(":")[0] for title in titles][:2] == ["layer 1", "layer 1"]
     axis = next(axis for axis in figure.axes if "copies by shard" in axis.get_title())
-    widths = sorted(line.get_linewidth() for line in axis.lines)
-    assert len(widths) == 2 * 3 + 2 * 1  # after each shard but the last, and after the first node, down and across
-    assert widths[0] < widths[-1]
+    shards, nodes = axis.collections
+    assert len(shards.get_segments()) == 2 * 3  # after each but the last, down and across
+    border = [[[5.5, 11.5], [5.5, -0.5]], [[-0.5, 5.5], [11.5, 5.5]]]
+    assert [segment.tolist() for segment in nodes.get_segments()] == border
+    assert shards.get_linewidth()[0] < nodes.get_linewidth()[0]
     loads = next(axis for axis in figure.axes if axis.get_xlabel() == "shard")
-    assert sum(line.get_color() == "black" and len(line.get_xdata()) == 2 for line in loads.lines) == 1
+    assert [len(part.get_segments()) for part in loads.collections] == [3, 1]
+    assert loads.get_xlim() == (-0.5, 3.5)
 
 
 def test_loads_are_centred_on_one_and_lifts_on_zero() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import zipfile
 from pathlib import Path
@@ -23,6 +24,8 @@ _LEADS = {
     "map": "it holds an expert map: `moe-placement convert placement {path} --shards N --moe-layers L --out PLACEMENT`",
     "arrays": "if it holds routed_experts of vLLM: `moe-placement convert trace {path} --experts N --out TRACE.npz`",
     "statistics": "it holds statistics, which only plan reads",
+    "trace": "it holds a trace",
+    "placement": "it holds a placement: give it with --current, or after the trace",
 }
 
 
@@ -35,7 +38,7 @@ def trace_of(path: Path) -> Trace:
     try:
         return read_trace(path)
     except InvalidTraceError as error:
-        raise InvalidTraceError(f"{error}{lead(path)}") from error
+        raise InvalidTraceError(f"{error}{lead(path, 'trace')}") from error
 
 
 def traffic_of(path: Path) -> Trace | RoutingStatistics:
@@ -62,13 +65,15 @@ def placement_of(path: Path) -> Placement:
         return decode_placement(path.read_text(encoding="utf-8").strip())
     except (UnicodeDecodeError, InvalidPlacementError) as error:
         wanted = "; name a file that plan --out wrote"
-        raise InvalidPlacementError(f"{path}: {error}{lead(path) or wanted}") from error
+        raise InvalidPlacementError(f"{path}: {error}{lead(path, 'placement') or wanted}") from error
 
 
-def lead(path: Path) -> str:
-    """How to use a file of another kind, as the end of a message; an empty text where it is not recognised."""
+def lead(path: Path, wanted: str = "") -> str:
+    """How to use a file of another kind than ``wanted``, as the end of a message; an empty text where it is not
+    recognised.
+    """
     kind = _recognised(path)
-    return "" if kind is None else "; " + _LEADS[kind].format(path=shlex.quote(str(path)))
+    return "" if kind in (None, wanted) else "; " + _LEADS[str(kind)].format(path=shlex.quote(str(path)))
 
 
 def _recognised(path: Path) -> str | None:
@@ -80,6 +85,8 @@ def _recognised(path: Path) -> str | None:
             return _of_archive(path)
     except OSError:
         return None
+    if re.match(rb"p\d+\.", head):
+        return "placement"
     if head.startswith(_STATISTICS):
         return "statistics"
     if f'"{MAP}"'.encode() in head:
@@ -97,4 +104,6 @@ def _of_archive(path: Path) -> str | None:
         return "torch"
     if f"{MAP}.npy" in names:
         return "map"
-    return None if "format.npy" in names or not any(name.endswith(".npy") for name in names) else "arrays"
+    if "format.npy" in names:
+        return "trace"
+    return "arrays" if any(name.endswith(".npy") for name in names) else None
