@@ -8,7 +8,7 @@ from typing import Literal
 
 from moe_serving.api.detokenizer import Decode, Detokenizer
 from moe_serving.api.errors import GenerationError
-from moe_serving.api.stop import StopMatcher
+from moe_serving.api.stop import StopMatcher, StopTexts
 from moe_serving.engine.request import TokenEvent
 
 Finish = Literal["stop", "length"]
@@ -32,9 +32,11 @@ class Piece:
 class Answer:
     """Turns the events of one request into pieces of text. It outlives the replica that answers."""
 
-    def __init__(self, decode: Decode, prompt_ids: Sequence[int], stops: Sequence[str]) -> None:
+    def __init__(self, decode: Decode, prompt_ids: Sequence[int], stops: StopTexts) -> None:
         self._detokenizer = Detokenizer(decode, prompt_ids)
-        self._stops = StopMatcher(stops)
+        self._stops = StopMatcher(stops.texts)
+        self._marks = stops.marks
+        self._unmark = dict.fromkeys(map(ord, stops.marks.values()))
         self._untold: list[int] = []
         self.tokens = 0
 
@@ -47,6 +49,7 @@ class Answer:
         if event.finish_reason == "error":
             raise GenerationError(event.error or "the engine gave no reason")
         text, finish = self._read(event.token_ids, event.finish_reason)
+        text = text.translate(self._unmark) if self._unmark else text
         if not text and finish is None:
             return None
         piece = Piece(text, finish, tuple(self._untold))
@@ -54,20 +57,21 @@ class Answer:
         return piece
 
     def _read(self, token_ids: Sequence[int], finish: Finish | None) -> tuple[str, Finish | None]:
-        text = ""
+        text = end = ""
         for place, token in enumerate(token_ids, start=1):
             # One by one: those behind a stop string do not count, however many came with it.
             self.tokens += 1
             self._untold.append(token)
             if finish == "stop" and place == len(token_ids):
-                break  # the end-of-sequence token: counted, but no text
-            more, stopped = self._stops.push(self._detokenizer.push((token,)))
+                end = self._marks.get(token, "")  # the end-of-sequence token: counted, but no text
+                break
+            more, stopped = self._stops.push(self._detokenizer.push((token,)) + self._marks.get(token, ""))
             text += more
             if stopped:
                 return text, "stop"
         if finish is None:
             return text, None
-        rest, stopped = self._stops.push(self._detokenizer.flush())
+        rest, stopped = self._stops.push(self._detokenizer.flush() + end)
         if stopped:
             return text + rest, "stop"
         return text + rest + self._stops.flush(), finish

@@ -12,6 +12,7 @@ from moe_serving.api.answer import Answer
 from moe_serving.api.encoding import in_thread
 from moe_serving.api.errors import ContextLengthError, InvalidRequestError
 from moe_serving.api.schemas import EMPTY_PROMPT, MAX_CHOICES, ChatRequest, CompletionRequest, GenerationParameters
+from moe_serving.api.stop import stop_texts
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.engine.request import GenerationRequest, Origin, Sampling
 
@@ -163,6 +164,7 @@ def _plan(
 ) -> Plan:
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
     stop_ids = bounds.tokenizer.special_ids(request.stops)
+    stops = stop_texts(request.stops, bounds.tokenizer.special)
     choices: list[Choice] = []
     for ids, opening in zip(prompts, openings, strict=True):
         tokens = _answer_bound(len(ids), length, bounds)
@@ -170,7 +172,7 @@ def _plan(
             sampling = _sampling(request, tokens, (seed + number * _SEED_STEP) % _SEEDS, stop_ids, bounds.sampling)
             index = len(choices)
             token_request = GenerationRequest(f"{origin.request}-{index}", tuple(ids), sampling, origin=origin)
-            answer = Answer(bounds.tokenizer.decode, ids, request.stops)
+            answer = Answer(bounds.tokenizer.decode, ids, stops)
             choices.append(Choice(index, token_request, answer, opening))
     _check_total(choices, length.field, bounds)
     return Plan(tuple(choices), sum(map(len, prompts)))

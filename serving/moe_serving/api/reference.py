@@ -72,7 +72,8 @@ other servers send. One schema decides for both routes and for everything nested
   `rate_limit_exceeded`, and a `Retry-After` in seconds: a request as a whole, before a byte of an answer.
 - **Ends.** An answer ends with any end token that the model's files name: `config.json`, `generation_config.json`, the
   tokenizer's configuration, or the special token that its chat template puts behind an answer. `ignore_eos` goes on
-  beyond all of them. A stop string that is a special token ends the answer too, though its text never appears.
+  beyond all of them. A stop string that is a special token, or has some
+  in it, ends the answer too, though their texts never appear.
 - **Streams.** The chunk that has `finish_reason` has no text. U+0085, U+2028 and U+2029 are escaped in events, so that
   no reader of lines cuts one in two; `X-Accel-Buffering: no` asks proxies not to collect them.
 """

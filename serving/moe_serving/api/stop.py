@@ -2,7 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+_FIRST_MARK = 0x100000
+"""Of a plane of Unicode for private use."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopTexts:
+    """What to look for.
+
+    Attributes:
+        texts: stop strings; one in which special tokens stand is there twice, the second time with their marks.
+        marks: by token id: what stands for a special token in ``texts``, since it has no text in an answer.
+    """
+
+    texts: tuple[str, ...] = ()
+    marks: Mapping[int, str] = field(default_factory=dict)
+
+
+def stop_texts(stops: Sequence[str], special: Mapping[str, int]) -> StopTexts:
+    """Of a request's stop strings. One that is a special token as a whole ends an answer by its id, and is no text.
+
+    Args:
+        special: ids of the tokenizer's special tokens.
+    """
+    inside = [name for name in special if any(name in stop and name != stop for stop in stops)]
+    inside.sort(key=len, reverse=True)
+    marks = {name: chr(_FIRST_MARK + number) for number, name in enumerate(inside)}
+    marked = [_replaced(stop, marks) for stop in stops if stop not in special]
+    return StopTexts(
+        (*stops, *(text for text in marked if text not in stops)), {special[n]: m for n, m in marks.items()}
+    )
+
+
+def _replaced(text: str, marks: Mapping[str, str]) -> str:
+    for name, mark in marks.items():
+        text = text.replace(name, mark)
+    return text
 
 
 class StopMatcher:

@@ -29,6 +29,7 @@ class ModelTokenizer:
     Attributes:
         vocabulary: number of token ids.
         longest_token: characters of the longest token: a bound for judging a text's length before tokenizing it.
+        special: ids of the special tokens by their texts.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -41,7 +42,7 @@ class ModelTokenizer:
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
         self.vocabulary = max(vocabulary.values()) + 1
         added = self._backend.get_added_tokens_decoder()
-        self._special = {token.content: number for number, token in added.items() if token.special}
+        self.special = {token.content: number for number, token in added.items() if token.special}
         self.longest_token = max(map(len, vocabulary))
 
     @classmethod
@@ -114,7 +115,7 @@ class ModelTokenizer:
 
     def special_ids(self, texts: Sequence[str]) -> frozenset[int]:
         """Ids of those texts that are special tokens: they are no part of what ``decode`` gives."""
-        return frozenset(self._special[text] for text in texts if text in self._special)
+        return frozenset(self.special[text] for text in texts if text in self.special)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids without special tokens."""

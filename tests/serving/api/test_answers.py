@@ -104,6 +104,27 @@ async def test_a_stop_string_that_is_a_special_token_stops_by_its_id(api, client
     assert api.source.asked[0].sampling.ignore_eos
 
 
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        ("dog<|end|>", " the lazy "),
+        ("<|end|> jumps", " the lazy dog"),
+        ("dog<|end|> jum", " the lazy "),
+        ("lazy<|end|>", " the lazy dog jumps"),
+        ("jumps<eos>", " the lazy dog "),
+        (["fox", "dog<|user|>", "g<|end|>"], " the lazy do"),
+    ],
+)
+async def test_special_tokens_inside_a_stop_string(api, client, stop, text, finish) -> None:
+    tokenizer = api.service.bounds("model").tokenizer
+    api.answer_with(" the lazy dog<|end|> jumps" + ("" if finish == "stop" else "<eos>"), finish)
+    asked = COMPLETION | {"stop": stop, "max_tokens": 40}
+    chunks = await stream(client, "/v1/completions", asked)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == text
+    assert tokenizer.encode("<|end|>", special=False) == [tokenizer.special["<|end|>"]]
+
+
 async def test_a_whole_chat(api, client) -> None:
     api.answer_with("dog", finish="length")
     body = (await client.post("/v1/chat/completions", json=CHAT)).json()
