@@ -23,9 +23,9 @@ Network = Literal["auto", "unix", "tcp"]
 
 GenerationSource = Literal["Model", "None"]
 """Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
-QUEUE_REQUESTS, QUEUE_TOKENS = 16, 262144
-"""Defaults of what waits in an attention replica: two thirds of what runs on a CPU, so that they wait less long than an
-answer takes; and four times what its cache holds."""
+QUEUE_REQUESTS, QUEUE_TOKENS = 12, 262144
+"""Defaults of what waits in an attention replica: as many requests as run on a CPU, so that they wait about as long as
+an answer takes; and four times the tokens that its cache holds."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
@@ -148,10 +148,10 @@ class AttentionConfig(WireModel):
         """The same with a number for ``max_running`` that suits a torch device type.
 
         A step takes ``a + b n`` for ``n`` sequences. Under a full load it should take at most twice as long as at half
-        of it, which holds while ``b n <= 2 a``. With a small model on 2 cores ``a / b`` is 9 to 17, and a part of the
-        steps computes prompts too; on a GPU ``b`` is next to nothing.
+        of it, which holds while ``b n <= 2 a``. With a small model on 2 cores ``a / b`` is 10, and half of the steps
+        compute a prompt too; on a GPU ``b`` is next to nothing.
         """
-        return self.model_copy(update={"max_running": self.max_running or (24 if device == "cpu" else 64)})
+        return self.model_copy(update={"max_running": self.max_running or (12 if device == "cpu" else 64)})
 
     @property
     def places(self) -> int:

@@ -246,7 +246,7 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}}
     assert stored["spec"]["api"] == {"minReplicas": 2, "maxReplicas": 4, "targetOngoingRequests": 64}
     assert stored["spec"]["attention"] == {"minReplicas": 1, "maxReplicas": 1, "targetOngoingRequests": 8}
-    assert stored["spec"]["serving"]["queue"] == {"maxRequests": 16, "maxTokens": 262144}
+    assert stored["spec"]["serving"]["queue"] == {"maxRequests": 12, "maxTokens": 262144}
     assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)
     assert stored["spec"]["deletionPolicy"] == "Delete"
 

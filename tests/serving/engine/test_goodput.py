@@ -35,8 +35,8 @@ class Machine:
         return self.fixed + self.each * decoding + self.prompt * prompts
 
 
-CORES = Machine("cpu", 120, 0.027, 0.00155, 0.0003)
-"""models/tiny, 2 shards and everything else on 2 cores: 31 ms at 4 streams, 54 at 16, 123 at 64."""
+CORES = Machine("cpu", 120, 0.022, 0.0021, 0.00027)
+"""models/tiny, 2 shards and everything else on 2 cores: a step took 31 ms at 4 streams, 54 at 16, 81 at 32."""
 GPU = Machine("cuda", 15, 0.025, 0.00002, 0.00001)
 
 
