@@ -44,6 +44,7 @@ class Outcome:
         gaps: seconds from one event with tokens to the next, divided by the tokens of the later one.
         token_ids: as far as the server tells them.
         why: it failed, in words.
+        retry_after_s: when it may come again, where it was refused.
     """
 
     ask: Ask
@@ -54,6 +55,7 @@ class Outcome:
     ended: float = 0.0
     gaps: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    retry_after_s: float = 0.0
 
 
 class Client:
@@ -114,8 +116,9 @@ class Client:
 
 async def _read(response: aiohttp.ClientResponse, outcome: Outcome) -> None:
     if response.status != 200:
-        refused = response.status == 429 and "Retry-After" in response.headers
-        outcome.verdict = Verdict.REFUSED if refused else Verdict.FAILED
+        again = response.headers.get("Retry-After", "") if response.status == 429 else ""
+        outcome.verdict = Verdict.REFUSED if again.isdecimal() else Verdict.FAILED
+        outcome.retry_after_s = float(again) if again.isdecimal() else 0.0
         outcome.why = f"{response.status}: {(await response.text())[:300]}"
         return
     finish, last = None, outcome.begun

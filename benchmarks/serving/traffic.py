@@ -8,11 +8,12 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from benchmarks.serving.client import Ask, Client, Outcome
+from benchmarks.serving.client import Ask, Client, Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Phase:
 
 
 class ClosedLoop:
-    """Streams that each ask again as soon as they are answered; an async context manager.
+    """Streams that each ask again as soon as they are answered, or may come again; an async context manager.
 
     Attributes:
         outcomes: in order of their ends.
@@ -69,7 +70,7 @@ class ClosedLoop:
         self.outcomes: list[Outcome] = []
         self._client = client
         self._streams = streams
-        self._stop = False
+        self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -80,14 +81,18 @@ class ClosedLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let the requests under way come to their ends."""
-        self._stop = True
+        self._stop.set()
         await asyncio.gather(*self._tasks)
 
     async def _run(self, asks: Iterator[Ask]) -> None:
         for ask in asks:
-            if self._stop:
+            if self._stop.is_set():
                 return
-            self.outcomes.append(await self._client.ask(ask))
+            outcome = await self._client.ask(ask)
+            self.outcomes.append(outcome)
+            if outcome.verdict is Verdict.REFUSED:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), outcome.retry_after_s)
 
 
 async def closed_loop(client: Client, mix: Mix, streams: int, seconds: float) -> list[Outcome]:

@@ -122,6 +122,13 @@ async def test_a_closed_loop_asks_again_and_lets_the_last_ones_end(server, clien
     assert {outcome.verdict for outcome in loop.outcomes} == {Verdict.COMPLETE}
 
 
+async def test_a_stream_that_is_refused_comes_again_when_it_may(server, client) -> None:
+    server.script = 429, {"Retry-After": "30"}, ["{}"]
+    async with ClosedLoop(client, streams_of([ASK, ASK])) as loop:
+        await asyncio.sleep(0.3)
+    assert [(each.verdict, each.retry_after_s) for each in loop.outcomes] == [(Verdict.REFUSED, 30.0)] * 2
+
+
 async def test_arrivals_wait_for_nobody(server, client) -> None:
     server.script = 200, {}, [chunk([1])] * 2000  # four seconds
     outcomes = await poisson(client, Mix().endless(), [Phase("a", 50, 0.4), Phase("b", 100, 0.2)], seed=1, drain_s=0)

@@ -34,7 +34,8 @@ async def test_two_hundred_requests_at_once(plane, openai, client, tiny) -> None
     print(verdicts)
     assert set(verdicts) == {Verdict.COMPLETE, Verdict.REFUSED}, {o.why for o in outcomes}
     assert min(verdicts.values()) >= 16, "what two replicas run at once, and more than their queues take"
-    assert all('"type":"rate_limit_exceeded"' in o.why for o in outcomes if o.verdict is Verdict.REFUSED)
+    refused = [o for o in outcomes if o.verdict is Verdict.REFUSED]
+    assert all('"type":"rate_limit_exceeded"' in o.why and 1 <= o.retry_after_s <= 60 for o in refused)
     answers = [(o.ask.prompt, tuple(o.token_ids)) for o in outcomes if o.verdict is Verdict.COMPLETE]
     await asyncio.to_thread(compare_with_reference, tiny, openai, answers[:8], tokens)
 
