@@ -14,6 +14,7 @@ from pathlib import Path
 
 from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
 from moe_placement.wire.model import ModelFacts
+from moe_placement.wire.sizes import MOST_APIS
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.standalone.errors import StandaloneError, UsageError
 from moe_serving.standalone.plan import Wanted, plan_applications
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--copies", type=_at_least_one, default=1, metavar="M", help="copies of every expert (default 1)"
     )
     parser.add_argument(
-        "--api-replicas", type=_at_least_one, default=2, metavar="N", help="processes that answer HTTP (default 2)"
+        "--api-replicas", type=_api_replicas, default=2, metavar="N", help="processes that answer HTTP (default 2)"
     )
     parser.add_argument("--attention-replicas", type=_at_least_one, default=1, metavar="N", help="default 1")
     parser.add_argument("--served-name", metavar="NAME", help="of the model in the API (default: its directory's name)")
@@ -149,6 +150,12 @@ def _at_least_two(text: str) -> int:
 def _at_least(least: int, text: str) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
+def _api_replicas(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_APIS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of api processes, 1 to {MOST_APIS}")
     return int(text)
 
 

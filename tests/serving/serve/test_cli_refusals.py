@@ -29,6 +29,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--model", str(TINY), "--shards", "0"], "--shards: '0' is not a whole number of at least 1"),
         (["--model", str(TINY), "--shards", "-2"], "argument --shards"),
         (["--model", str(TINY), "--shards", "2", "--copies", "3"], "3 copies of an expert need 3 shards"),
+        (
+            ["--model", str(TINY), "--api-replicas", "65"],
+            "'65' is not a number of api processes, 1 to 64",
+        ),
         (["--model", str(TINY), "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         (["--model", str(TINY), "--max-context", "1"], "--max-context 1: must be at least 2"),
         (["--model", str(TINY), "--port", "99999999"], "argument --port: '99999999' is not a port"),
