@@ -39,7 +39,7 @@ _ENDLESS = 1e300
 _PAIR = 1 << 50
 _LOAD = 1 << 20
 _MOST_LOAD = float((1 << 29) - 1)
-"""The rank of a place is one number: pairs that it holds, then load, then place, of which there are at most 2 ** 20."""
+"""The rank of a place is one number: pairs that it holds (below 8,192), load, place (below 2 ** 20)."""
 
 
 @compiled
