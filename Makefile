@@ -8,7 +8,9 @@ SETUP = sh hack/check-tools.sh "$(PYTHON)" $(1) && PYTHONPATH=hack "$(PYTHON)" -
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
-.PHONY: help environment setup demo demo-stop check check-pythons test exactness endurance lint crds model bench lock clean
+ROUNDS ?= 5
+export ROUNDS
+.PHONY: help environment setup demo demo-stop check check-pythons test exactness chaos endurance lint crds model bench lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -36,7 +38,10 @@ test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the o
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
 
 exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour
-	@$(RUN) -m pytest -m whole tests/serving
+	@$(RUN) -m pytest -m whole tests/serving --ignore=tests/serving/chaos
+
+chaos: setup ## processes of each kind killed and frozen, and a node, ROUNDS=5 times each under load: half an hour; prints a table
+	@$(RUN) -m pytest -s -m whole tests/serving/chaos
 
 endurance: setup ## ten minutes beside Rays that answer far too much, of which `make test` runs one: see docs/operations.md
 	@$(RUN) -m pytest -s -m whole tests/operator

@@ -42,7 +42,9 @@ class Outcome:
     Attributes:
         begun, first, ended: ``time.monotonic()`` at the request, its first token and its end.
         gaps: seconds from one event with tokens to the next, divided by the tokens of the later one.
+        pause, paused_at: the longest silence before a token, the first one too, and when it began.
         token_ids: as far as the server tells them.
+        api: which process answered, where the server tells it.
         why: it failed, in words.
         retry_after_s: when it may come again, where it was refused.
     """
@@ -54,7 +56,10 @@ class Outcome:
     first: float | None = None
     ended: float = 0.0
     gaps: list[float] = field(default_factory=list)
+    pause: float = 0.0
+    paused_at: float = 0.0
     token_ids: list[int] = field(default_factory=list)
+    api: str = ""
     retry_after_s: float = 0.0
 
 
@@ -115,6 +120,7 @@ class Client:
 
 
 async def _read(response: aiohttp.ClientResponse, outcome: Outcome) -> None:
+    outcome.api = response.headers.get("x-moe-api", "")
     if response.status != 200:
         again = response.headers.get("Retry-After", "") if response.status == 429 else ""
         outcome.verdict = Verdict.REFUSED if again.isdecimal() else Verdict.FAILED
@@ -152,6 +158,8 @@ def _file(choice: dict[str, Any], outcome: Outcome, last: float) -> float:
     if not count:
         return last
     now = time.monotonic()
+    if now - last > outcome.pause:
+        outcome.pause, outcome.paused_at = now - last, last
     if outcome.first is None:
         outcome.first = now
     else:

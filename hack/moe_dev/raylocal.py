@@ -23,6 +23,7 @@ from moe_dev.processes import Guarded, HopelessError
 from moe_serving.standalone.ports import free_ports
 from moe_serving.standalone.ray_head import (
     GRACE_S,
+    OBJECT_STORE_BYTES,
     HeadPorts,
     driver_environment,
     head_command,
@@ -102,18 +103,20 @@ class LocalRay:
 
         It may not be there yet for Ray's scheduler when this returns; what asks for its `resources` waits for it.
         """
-        command = node_command(
-            self.directory,
-            f"--num-cpus={self._cpus}",
-            f"--address={self.address}",
-            "--node-ip-address=127.0.0.1",
-            f"--resources={json.dumps(dict(resources))}",
-        )
+        command = [
+            node_command(self.directory)[0],  # the same Python
+            "-m",
+            "moe_dev.ray_worker_node",
+            self.address,
+            str(self._cpus),
+            json.dumps(dict(resources)),
+            str(OBJECT_STORE_BYTES),
+        ]
         node = Guarded.start(
             "a second Ray node",
             command,
             self.directory / f"node-{len(self.nodes)}.log",
-            environment=self._node_variables(),
+            environment=self._node_variables() | {"PYTHONPATH": str(Path(__file__).parents[1])},
             directory=CLONE,
             grace=GRACE_S,
         )

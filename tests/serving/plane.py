@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process in Serve's words; ``pid`` and ``node`` are None until it runs."""
+
+    application: str
+    deployment: str
+    name: str
+    pid: int | None
+    node: str | None
+    state: str
+
+
 class Plane:
     """One deployment. Every change is a PUT of what should be, as Serve wants it.
 
@@ -48,6 +61,7 @@ class Plane:
         api_key: what clients must show.
         limits: of the attention replicas.
         spoilt: fields put into the ``user_config`` of deployments, by name, whatever they should be.
+        amend: changes an application, as it would be given to Serve, where the test wants it otherwise.
     """
 
     def __init__(
@@ -67,6 +81,7 @@ class Plane:
         self.api_key = secrets.token_hex(16)
         self.limits = AttentionConfig()
         self.spoilt: dict[str, dict[str, Any]] = {}
+        self.amend: Callable[[dict[str, Any]], None] = lambda application: None
         self._rest = ServeRest(ray.dashboard_url, ray.token)
         self._internal_key = secrets.token_hex(16)
         self._args = ModelArgs(path=str(model), dtype="float32", network=network, verify=verify)
@@ -153,6 +168,16 @@ class Plane:
             for deployment, state in status["deployments"].items()
         }
 
+    def replicas(self) -> list[Replica]:
+        """All processes of all deployments, as Serve knows them."""
+        return [
+            Replica(application, deployment, each["replica_id"], each.get("pid"), each.get("node_id"), each["state"])
+            for application, status in self._rest.status().items()
+            if application in self._deployed
+            for deployment, state in status["deployments"].items()
+            for each in state["replicas"]
+        ]
+
     def states(self, deployment: str) -> list[str]:
         """Of the replicas of a deployment of the core, in Serve's words, in alphabetical order."""
         return sorted(r["state"] for r in self._rest.status()[self.name]["deployments"][deployment]["replicas"])
@@ -202,6 +227,8 @@ class Plane:
         applications = [core, *self._shards(slots_per_shard)]
         for deployment in (each for application in applications for each in application["deployments"]):
             deployment["user_config"] |= self.spoilt.get(deployment["name"], {})
+        for application in applications:
+            self.amend(application)
         gone = self._deployed - {application["name"] for application in applications}
         if gone:
             self._rest.remove(gone)

@@ -18,8 +18,8 @@ from moe_serving.serve.avoidance import LostReplicas, accepted, without_lost
 
 ACCEPT_S = 2.0
 """For a replica to accept a call, where there is another one. It takes milliseconds; a busy event loop may be late.
-Doubles with each call in a row that the same replica did not accept, so that slow ones get their calls in the end."""
-_MOST_DOUBLINGS = 4
+Doubles when a replica did not accept a call for so long, twice at most: slow ones get their calls in the end."""
+_MOST_DOUBLINGS = 2
 
 LOST = LostReplicas()
 """Of this process: who sees that a replica is lost, and the router that Serve makes, have nothing else in common."""
@@ -45,7 +45,7 @@ class _BoundedReplica(RunningReplica):
     def __init__(self, replica_info: Any, has_others: Callable[[], bool]) -> None:
         super().__init__(replica_info)
         self._has_others = has_others
-        self._misses = 0
+        self._doublings = 0
 
     def try_send_request(self, pr: PendingRequest, with_rejection: bool) -> Any:
         result = super().try_send_request(pr, with_rejection)
@@ -59,12 +59,14 @@ class _BoundedReplica(RunningReplica):
         Raises:
             ActorUnavailableError: no answer in time, and there are others.
         """
+        doublings = self._doublings
         try:
-            answer = await accepted(accepting, ACCEPT_S * 2 ** min(self._misses, _MOST_DOUBLINGS), self._has_others)
+            answer = await accepted(accepting, ACCEPT_S * 2**doublings, self._has_others)
         except TimeoutError:
-            self._misses += 1
+            # Of many that waited side by side the first one counts.
+            self._doublings = max(self._doublings, min(doublings + 1, _MOST_DOUBLINGS))
             raise ActorUnavailableError(
                 f"{self.replica_id} did not accept a call in time", self.actor_id.binary()
             ) from None
-        self._misses = 0
+        self._doublings = 0
         return answer

@@ -168,11 +168,14 @@ async def _stream(plane) -> bool:
     return finish == "length"
 
 
-@pytest.mark.parametrize("what", ["attention", "directory", "shard"])
+@pytest.mark.parametrize("what", ["api", "attention", "directory", "shard"])
 async def test_a_frozen_process_holds_nobody_up(plane, load, check, what) -> None:
-    """It keeps its connections, and nobody is told. Serve would take half a minute to end it."""
+    """It keeps its connections, and nobody is told. Serve would take half a minute to end it. An api's own streams wait
+    for it; they go on when it does.
+    """
     report = plane.report()
     pids = {
+        "api": min(plane.pids()["serving/api"]),
         "attention": report.attention[0].pid,
         "directory": min(plane.pids()["serving/directory"]),
         "shard": report.shards[0].pid,
