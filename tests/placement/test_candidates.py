@@ -66,9 +66,10 @@ def test_from_scratch_within_the_budget_counts_as_well() -> None:
 def test_prices_follow_costs_and_topology() -> None:
     load = np.full(256, 1 / 256)
     several, single = (Prices.of(load, h100_nodes(nodes, 8, 9), 8) for nodes in (4, 1))
-    assert single.overload == pytest.approx(9 * several.overload)  # 450 GB/s inside a node, 50 between nodes
+    assert single.surge == pytest.approx(9 * several.surge)  # 450 GB/s inside a node, 50 between nodes
+    assert several.overload - several.surge == pytest.approx(3 * (1 - 0.75**8))  # what an overfull node is visited more
     slow = Prices.of(load, h100_nodes(4, 8, 9, Costs(network_bandwidth=25e9)), 8)
-    assert slow.overload == pytest.approx(several.overload / 2)
+    assert slow.surge == pytest.approx(several.surge / 2)
     reading = Prices.of(load, h100_nodes(4, 8, 9, replace(Costs(), tokens_per_step=256)), 8)
     assert reading.overload > several.overload  # weights take longer to read than to multiply with
     assert Prices.of(load, one_host(4, 64), 8).overload > 0
@@ -78,9 +79,10 @@ def test_prices_follow_costs_and_topology() -> None:
     ("load", "slots", "shards", "least", "most"),
     [
         (np.ones(64), 72, 8, 0.125, 1.0),  # nothing is heavy: no copy is asked for
-        (np.arange(1, 257) ** -0.5, 288, 32, 0.4, 0.65),  # the lightest eight take half a shard
+        (np.arange(1, 257) ** -0.5, 288, 32, 0.3, 0.5),  # seven median experts take more than half a shard
         (np.array([100.0] + [1e-6] * 15), 20, 4, 0.9, 1.0),  # what lies beside weighs nothing
         (np.array([8.0] * 4 + [4.0] * 4), 8, 4, 0.66, 1.0),  # no slots for further copies
+        (np.array([90.0] * 2 + [1.0] * 2), 4, 4, 1.9, 2.2),  # nor for those that heavy experts need
     ],
 )
 def test_the_largest_copy_leaves_room_for_what_lies_beside_it(

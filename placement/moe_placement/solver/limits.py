@@ -33,7 +33,7 @@ class Limits:
     max_moved_slots: int | None = None
     max_moved_bytes: float | None = None
     time_limit: float = 60.0
-    risk: float = 3.0
+    risk: float = 1.8
     shard_risk: float = 1.4
     node_locality: bool = False
     samples: int = 4096

@@ -70,31 +70,19 @@ def place_in_parts(
 def largest_copy(load: Floats, least: Ints, slots: int, shards: int) -> float:
     """Load of one copy, relative to a shard's fair load, above which its expert is given another copy.
 
-    A shard that holds a heavy copy holds others beside it: as many as there are copies per shard, less one, and at best
-    the lightest. What these carry is no room for the heavy one. The more experts are too heavy and the more copies they
-    are split into, the more others have to lie beside them; the copies end where the slots do, and above 1 where these
-    are too few for that.
+    A shard that holds a heavy copy holds others beside it: as many as there are experts per shard, less one, of which
+    each carries what the median expert does, since affinity decides which they are. What these carry is no room for the
+    heavy one. It is above 1 where the slots are too few for so many copies.
     """
     mean = load.sum() / shards
-    relative = np.sort(load[least > 0]) / max(mean, 1e-300)
-    experts, most = len(relative), 1.0
-    while mean > 0 and most < shards and _copies_below(relative, most, shards) > slots:
+    if mean <= 0:
+        return 1.0
+    relative = np.sort(load[least > 0]) / mean
+    beside = max(len(relative) / shards - 1, 0.0)
+    most = max(1 - beside * np.median(relative), shards / slots)
+    while most < shards and _copies_below(relative, most, shards) > slots:
         most *= 1.05
-    while mean > 0 and experts > 0 and most <= 1:
-        heavy = copies = 0
-        while heavy < experts and relative[experts - 1 - heavy] > most:
-            copies += int(min(np.ceil(relative[experts - 1 - heavy] / most), shards))
-            heavy += 1
-        beside = (experts - heavy + copies) / shards - 1
-        lightest = int(min(max(round(beside * min(max(copies, 1), shards)), 1), experts - max(heavy, 1)))
-        if lightest <= 0 or beside <= 0:
-            break
-        fitting = 1 - beside * relative[:lightest].mean()
-        lower = max(fitting, 0.95 * most, shards / slots)  # step by step: copies grow as it falls
-        if lower >= most - 1e-9 or _copies_below(relative, lower, shards) > slots:
-            break
-        most = lower
-    return most * (1 + 1e-9)
+    return float(most * (1 + 1e-9))
 
 
 @compiled

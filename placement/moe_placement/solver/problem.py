@@ -29,21 +29,26 @@ class Prices:
 
     @classmethod
     def of(cls, load: Floats, topology: Topology, top_k: int) -> Prices:
-        """What the cost model says: a part that carries twice its share computes twice as long as shards do on average;
-        a remote visit of each token, evenly spread, takes its bytes over the bandwidth between nodes, or inside the
-        only one.
+        """What the cost model says of evenly spread load: the seconds that shards compute, over those that one remote
+        visit of each token takes, its bytes over the bandwidth between nodes or inside the only one. A part that is
+        overfull computes longer and is visited more; a surge is computed only, since who visits whom is not known to
+        surge.
 
-        Where weights take longer to read than to multiply with, this is the most that load can matter.
+        Where weights take longer to read than to multiply with, this is the most that load can matter. Visits are those
+        of experts chosen and placed at random.
         """
         costs, usable = topology.costs, topology.share > 0
         pairs = load * (costs.tokens_per_step * top_k)
         read = -np.expm1(-pairs) * (costs.bytes_per_expert / costs.memory_bandwidth)
         work = float(np.maximum(read, pairs * (costs.flop_per_pair / costs.flops)).sum())
         compute = work / float(np.asarray(topology.shard_speed)[usable].sum())
-        several = len(np.unique(topology.node_index[usable])) > 1
+        nodes = len(np.unique(topology.node_index[usable]))
+        several = nodes > 1
         bandwidth = (costs.network_bandwidth if several else costs.link_bandwidth) * int(usable.sum())
         visit = costs.tokens_per_step * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
-        return cls(compute / visit, compute / visit)
+        units = nodes if several else int(usable.sum())
+        visits = (units - int(topology.resident_tokens)) * (1 - (1 - 1 / units) ** top_k)
+        return cls(compute / visit + visits, compute / visit)
 
 
 @dataclass(frozen=True, slots=True)
