@@ -24,14 +24,13 @@ from moe_serving.errors import MoEServingError
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.router import LOST
+from moe_serving.serve.unanswered import SIGNATURE
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
 
 _REPLY_S = 3.0
 """For one reply: a call that was under way when Serve began to take the directory away waits for ever."""
-
-SIGNATURE = "x-moe-api"
 
 logger = logging.getLogger(__name__)
 

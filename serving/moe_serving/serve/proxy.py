@@ -1,17 +1,19 @@
-"""Bounds of the head of a request: time and bytes. It belongs to Serve's proxy, whose uvicorn has none by itself.
+"""What Serve's HTTP proxy lacks: bounds of the head of a request, and ends in OpenAI's shape (``unanswered``).
 
-``bound_heads`` is what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names in the environment of Ray's processes: the
-proxy calls it before it listens. No Ray and nothing of ours is imported here: it runs in Serve's process, not in one of
-ours.
+``set_up`` is what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names in the environment of Ray's processes: the proxy
+calls it before it listens. No Ray is imported here, and of ours only what is as light: it runs in Serve's process, not
+in one of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import uvicorn.config
+from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from moe_serving.serve.unanswered import Unanswered
 
 HEAD_SECONDS = 30.0
 """From the connection, or from the first byte of a later request, to the end of its head."""
@@ -19,14 +21,19 @@ HEAD_BYTES = 64 << 10
 """Of request line and headers; what h11, uvicorn's other parser, allows."""
 
 
-def bound_heads() -> list[Any]:
-    """Have each connection of this process' HTTP server end whose head takes too long or gets too large.
+def set_up() -> list[Middleware]:
+    """Called once in the proxy's process.
 
     Returns:
-        ASGI middlewares to be added, of which there are none.
+        ASGI middlewares to be added.
     """
+    bound_heads()
+    return [Middleware(Unanswered)]
+
+
+def bound_heads() -> None:
+    """Have each connection of this process' HTTP server end whose head takes too long or gets too large."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:BoundedHeads"
-    return []
 
 
 class BoundedHeads(HttpToolsProtocol):

@@ -49,7 +49,7 @@ def node_environment(token_file: Path) -> dict[str, str]:
         "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
         # By default each of Serve's processes wakes ten times a second to export metrics.
         "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "moe_serving.serve.proxy:bound_heads",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "moe_serving.serve.proxy:set_up",
     }
 
 
