@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
@@ -27,10 +28,11 @@ class Scraper:
 
     async def wait(self, condition: Callable[[dict[str, float]], object], what: str, seconds: float = 120) -> None:
         """Until ``condition(last)``."""
-        async with asyncio.timeout(seconds):
-            while not condition(self.last):
-                assert not self._task.done(), f"it ended while waiting for {what}: {self._task}"
-                await asyncio.sleep(_PERIOD_S)
+        end = time.monotonic() + seconds
+        while not condition(self.last):
+            assert not self._task.done(), f"it ended while waiting for {what}: {self._task}"
+            assert time.monotonic() < end, f"waited {seconds} s for {what}; last told: {self.last}"
+            await asyncio.sleep(_PERIOD_S)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
