@@ -21,9 +21,9 @@ from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.engine.errors import EngineStoppedError, QueueFullError, RequestRefusedError
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
+from moe_serving.serve.avoidance import LOST
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
 from moe_serving.serve.replica import prepare_replica
-from moe_serving.serve.router import LOST
 from moe_serving.serve.unanswered import SIGNATURE
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver

@@ -45,6 +45,10 @@ class LostReplicas:
         return self._until.get(replica, 0.0) > self._clock()
 
 
+LOST = LostReplicas()
+"""Of this process: who sees that a replica is lost, and the router that Serve makes, have nothing else in common."""
+
+
 def without_lost(ranks: list[list[R]], candidates: list[R], lost: LostReplicas) -> list[list[R]]:
     """``ranks`` without lost replicas; two others where none is left; all of them where there are no others."""
     kept = [[replica for replica in rank if replica.replica_id.unique_id not in lost] for rank in ranks]

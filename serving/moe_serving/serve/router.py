@@ -3,6 +3,9 @@
 Serve's router goes by the queue lengths that it remembers, and waits as long as it takes for a replica to accept a
 call: one that is frozen keeps what it got until a health check ends it, and goes on getting more. Serve makes this
 router in every process with a handle of the deployment: in its proxies for the api, in each api for attention.
+
+Serve pickles this module by value, with copies of all that its names stand for, but of other modules: what is shared
+with the rest of the process stands in ``avoidance``.
 """
 
 from __future__ import annotations
@@ -14,19 +17,16 @@ from ray.exceptions import ActorUnavailableError
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.request_router import PendingRequest, RunningReplica
 
-from moe_serving.serve.avoidance import LostReplicas, accepted, without_lost
+from moe_serving.serve import avoidance
 
 ACCEPT_S = 2.0
 """For a replica to accept a call, where there is another one. It takes milliseconds; a busy event loop may be late.
 Doubles when a replica did not accept a call for so long, twice at most: slow ones get their calls in the end."""
 _MOST_DOUBLINGS = 2
 
-LOST = LostReplicas()
-"""Of this process: who sees that a replica is lost, and the router that Serve makes, have nothing else in common."""
-
 
 class PatientRouter(PowerOfTwoChoicesRequestRouter):
-    """Chooses of two replicas the one with the shorter queue, of those that are not ``LOST`` while there are any."""
+    """Chooses of two replicas the one with the shorter queue; none of ``avoidance.LOST`` while there are others."""
 
     def create_replica_wrapper(self, replica_info: Any) -> RunningReplica:
         return _BoundedReplica(replica_info, lambda: len(self.curr_replicas) > 1)
@@ -35,7 +35,7 @@ class PatientRouter(PowerOfTwoChoicesRequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         ranks = await super().choose_replicas(candidate_replicas, pending_request)
-        return without_lost(ranks, candidate_replicas, LOST)
+        return avoidance.without_lost(ranks, candidate_replicas, avoidance.LOST)
 
 
 class _BoundedReplica(RunningReplica):
@@ -61,7 +61,7 @@ class _BoundedReplica(RunningReplica):
         """
         doublings = self._doublings
         try:
-            answer = await accepted(accepting, ACCEPT_S * 2**doublings, self._has_others)
+            answer = await avoidance.accepted(accepting, ACCEPT_S * 2**doublings, self._has_others)
         except TimeoutError:
             # Of many that waited side by side the first one counts.
             self._doublings = max(self._doublings, min(doublings + 1, _MOST_DOUBLINGS))

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from moe_serving.api.errors import GenerationError, InvalidRequestError, OverloadedError
@@ -11,9 +12,11 @@ from moe_serving.errors import MoEServingError
 from moe_serving.streams.errors import ReplicaLostError
 
 with warnings.catch_warnings(action="ignore"):  # Ray's own, about its use of pydantic
+    from ray.serve.config import RequestRouterConfig
     from ray.serve.exceptions import BackPressureError
 
     from moe_serving.serve.api import signed, translate
+    from moe_serving.serve.avoidance import LOST
 
 
 def remote(error: Exception) -> Exception:
@@ -61,3 +64,10 @@ async def test_every_answer_says_who_gave_it() -> None:
     await signed(app, "abc")({"type": "http"}, None, send)
     assert sent[0]["headers"] == [(b"a", b"b"), (b"x-moe-api", b"abc")]
     assert sent[1] == {"type": "http.response.body", "body": b"x"}
+
+
+def test_the_router_that_serve_makes_knows_what_the_api_has_lost() -> None:
+    """Serve pickles its module by value: objects of it would be copies that nobody tells anything."""
+    config = RequestRouterConfig(request_router_class="moe_serving.serve.router:PatientRouter")
+    router = cloudpickle.loads(config.get_serialized_request_router_cls())
+    assert router.choose_replicas.__globals__["avoidance"].LOST is LOST
