@@ -209,15 +209,19 @@ class Job:
 
     def _margin(self, figures: Figures | None) -> float:
         """Part of the modelled time by which two replays of one placement may differ by chance, since tokens start
-        elsewhere: standard errors of the vectors that the busiest node gets, as part of the time they take.
+        elsewhere: standard errors of the vectors that a node gets, or a shard of the only one, as part of the time that
+        they take.
         """
         topology, costs, tokens = self.topology, self.topology.costs, min(len(self.sample), JUDGED)
-        if figures is None or not tokens or topology.nodes == 1 or not topology.resident_tokens:
+        if figures is None or not tokens:
             return 0.0
-        per_node = figures.copies / topology.nodes
-        bandwidth = costs.network_bandwidth * topology.shards / topology.nodes
-        seconds = costs.tokens_per_step * per_node * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
-        return float(ERRORS * seconds / figures.seconds / np.sqrt(max(tokens * per_node, 1.0)))
+        if topology.nodes > 1:
+            visits = figures.copies / topology.nodes
+            bandwidth = costs.network_bandwidth * topology.shards / topology.nodes
+        else:
+            visits, bandwidth = figures.fan_out / topology.shards, costs.link_bandwidth
+        seconds = costs.tokens_per_step * visits * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
+        return float(ERRORS * seconds / figures.seconds / np.sqrt(max(tokens * visits, 1.0)))
 
     def _late(self) -> bool:
         return time.monotonic() > self.deadline

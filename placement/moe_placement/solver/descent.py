@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solver.constants import DESCENT, KICKS
+from moe_placement.solver.constants import DESCENT, KICKS, MOST_DESCENT
 
 Bools = NDArray[np.bool_]
 Change = tuple[tuple[int, int, bool], ...]
@@ -23,15 +23,16 @@ def descend(
     slots: NDArray[np.int64], seed: int,
 ) -> Bools | None:  # fmt: skip
     """The best that single changes make of any of ``starts`` (bool ``[experts, shards]``), and then of the best with a
-    few random changes (iterated local search); at most ``DESCENT`` placements are looked at. None if no start fits.
+    few random changes (iterated local search); None if no start fits.
     """
     random = np.random.default_rng(seed)
+    most = min(MOST_DESCENT, DESCENT // len(starts[0]))
     known: dict[bytes, float] = {}
 
     def looked_up(held: Bools) -> float:
         key = held.tobytes()
         if key not in known:
-            if len(known) >= DESCENT:
+            if len(known) >= most:
                 return np.inf
             known[key] = seconds_of(held) if fits(held) else np.inf
         return known[key]
@@ -41,8 +42,8 @@ def descend(
         held = _descended(start.copy(), looked_up, slots, random)
         if looked_up(held) < (np.inf if best is None else looked_up(best)):
             best = held
-    for _ in range(DESCENT):
-        if len(known) >= DESCENT or best is None:
+    for _ in range(most):
+        if len(known) >= most or best is None:
             break
         held = best.copy()
         for _ in range(KICKS):
