@@ -64,5 +64,6 @@ SCALE_NODES, SCALE_GPUS_PER_NODE, SCALE_SLOTS_PER_GPU = 32, 8, 8
 # 10: cases without structure; as many tokens are planned on as judge afterwards.
 CASES, CASES_SEED, CASES_TOKENS = 500, 13, 2048
 
-# 11: instances all of whose placements can be tried. The second seed's were not looked at while prices were chosen.
-SMALL_INSTANCES, SMALL_TOKENS, SMALL_SEED, SMALL_UNSEEN_SEED = 200, 2048, 17, 19
+# 11: instances all of whose placements can be tried. The first seed's were looked at while prices were chosen, the
+# second's while it was chosen how long to search; the third's never.
+SMALL_INSTANCES, SMALL_TOKENS, SMALL_SEEDS, SMALL_UNSEEN_SEED = 200, 2048, (17, 19), 29
