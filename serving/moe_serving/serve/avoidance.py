@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol, TypeVar
 
 AVOID_S = 10.0
@@ -56,6 +56,11 @@ def without_lost(ranks: list[list[R]], candidates: list[R], lost: LostReplicas) 
         return kept
     others = [replica for replica in candidates if replica.replica_id.unique_id not in lost]
     return [random.sample(others, min(2, len(others)))] if others else ranks
+
+
+def has_others(asked: object, known: Collection[object]) -> bool:
+    """Whether there are replicas beside the one ``asked``, which Serve may have taken from those ``known`` by then."""
+    return any(other != asked for other in known)
 
 
 async def accepted(accepting: Coroutine[Any, Any, Any], seconds: float, has_others: Callable[[], bool]) -> Any:

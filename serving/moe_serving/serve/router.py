@@ -29,7 +29,8 @@ class PatientRouter(PowerOfTwoChoicesRequestRouter):
     """Chooses of two replicas the one with the shorter queue; none of ``avoidance.LOST`` while there are others."""
 
     def create_replica_wrapper(self, replica_info: Any) -> RunningReplica:
-        return _BoundedReplica(replica_info, lambda: len(self.curr_replicas) > 1)
+        asked = replica_info.replica_id
+        return _BoundedReplica(replica_info, lambda: avoidance.has_others(asked, self.curr_replicas))
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from moe_serving.serve.avoidance import AVOID_S, LostReplicas, accepted, without_lost
+from moe_serving.serve.avoidance import AVOID_S, LostReplicas, accepted, has_others, without_lost
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ def test_a_lost_replica_is_avoided_for_a_while() -> None:
     now += 2
     assert "a" not in lost
     assert "b" in lost
+
+
+@pytest.mark.parametrize(("known", "others"), [("", False), ("a", False), ("ab", True), ("b", True)])
+def test_others_are_counted_without_the_one_asked(known: str, others: bool) -> None:
+    """Serve forgets a replica that it ends: who waits for that one must not take the last other one for it."""
+    assert has_others("a", list(known)) is others
 
 
 async def answer(seconds: float) -> str:
