@@ -29,7 +29,7 @@ demo-stop: ## end the demo of this clone, and nothing else
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.demo_state
 
 check: lint ## lint and the fast tests, without Ray, control plane and torch: a minute or two, for while you work
-	@$(RUN) -m pytest --lane check
+	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check

@@ -1,8 +1,9 @@
-"""Runs what `make check` leaves of all tests: lanes side by side, since those on a Ray or a control plane mostly wait.
+"""Runs lanes side by side; each line says of which it is, the last one is the sum in pytest's own words.
 
-Only one of them has a Ray: three that share two cores exceed bounds of tens of seconds. What computes runs in the
-pauses of the others. Before them comes, alone, what judges figures. Each line says of which lane it is; the last one is
-the sum in pytest's own words.
+With `check` as first argument: the fast lane, in two parts for two cores. Else what it leaves of all tests, side by
+side since those on a Ray or a control plane mostly wait. Only one of these has a Ray: three that share two cores exceed
+bounds of tens of seconds. What computes runs in the pauses of the others. Before them, alone, comes what judges
+figures.
 """
 
 import collections
@@ -13,15 +14,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from moe_dev.lanes.plugin import ALONE, CLUSTER, RAY, REST
+from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST
 from moe_dev.paths import CLONE
 
-# End-to-end tests have promises in seconds to judge. Ray itself runs its workers at 15.
-NICENESS = {ALONE: 0, RAY: 0, CLUSTER: 0, REST: 10}
-# One after the other; the lanes of each side by side.
-TURNS = ((ALONE,), (RAY, CLUSTER, REST))
+
+class Part(NamedTuple):
+    """Tests of one lane that one pytest process runs: those that `arguments` leave."""
+
+    title: str
+    lane: str
+    niceness: int = 0
+    arguments: tuple[str, ...] = ()
+
+
+Turns = Sequence[Sequence[Part]]
+"""One after the other; the parts of each side by side."""
+
+OPERATOR = "tests/operator"  # half of the fast tests
+FAST: Turns = [[Part("operator", CHECK, 0, (OPERATOR,)), Part("others", CHECK, 0, (f"--ignore={OPERATOR}",))]]
+# End-to-end tests have promises in seconds to judge.
+SLOW: Turns = [[Part("alone", ALONE)], [Part("ray", RAY), Part("cluster", CLUSTER), Part("rest", REST, 10)]]
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
 COUNT = re.compile(r"(\d+) (\w+)")
 # pytest's, of lanes with nothing to run.
@@ -33,12 +48,12 @@ END_SECONDS = 60.0
 class Lane:
     """One pytest process. Its lines go to our output, and its closing line is remembered."""
 
-    def __init__(self, name: str, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, part: Part, arguments: Sequence[str] = ()) -> None:
         self.counts: Mapping[str, int] = {}
-        self._name = name
-        command = [sys.executable, "-m", "pytest", f"--lane={name}", "-o", f"cache_dir=.pytest_cache/{name}"]
+        self._title = part.title
+        command = [sys.executable, "-m", "pytest", f"--lane={part.lane}", "-o", f"cache_dir=.pytest_cache/{part.title}"]
         self._process = subprocess.Popen(
-            ["nice", f"-n{NICENESS[name]}", *command, *arguments],
+            ["nice", f"-n{part.niceness}", *command, *part.arguments, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -69,13 +84,14 @@ class Lane:
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it is piped
         for line in self._process.stdout:
-            print(f"{self._name:7} | {line}", end="", flush=True)
+            print(f"{self._title:8} | {line}", end="", flush=True)
             if closing := CLOSING.match(line):
                 self.counts = {what: int(count) for count, what in COUNT.findall(closing[1])}
 
 
-def main() -> int:
-    """The exit code: 0 where all lanes passed."""
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 where all lanes passed. All but the word `check` goes to pytest."""
+    fast = arguments[:1] == [CHECK]
     started = time.monotonic()
     # Also where a script's `make test &` has it ignored: whoever sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -83,8 +99,8 @@ def main() -> int:
     lanes: list[Lane] = []
     codes: list[int] = []
     try:
-        for turn in TURNS:
-            lanes += [Lane(name, tuple(sys.argv[1:])) for name in turn]
+        for turn in FAST if fast else SLOW:
+            lanes += [Lane(part, arguments[fast:]) for part in turn]
             codes += [lane.wait() for lane in lanes[len(codes) :]]
     except KeyboardInterrupt:
         _end(lanes)
@@ -115,4 +131,4 @@ def _end(lanes: list[Lane]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
