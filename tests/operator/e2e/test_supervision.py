@@ -206,6 +206,7 @@ def test_a_kind_that_is_deleted_and_installed_again_is_worked_within_a_minute(
                 assert operator.process.exit_code == 1
                 assert "Traceback" not in operator.process.log.read_text()
                 assert "is not installed any more: kubectl apply -f crds/" in operator.process.log.read_text()
+                operator.stop()
                 operator = OperatorProcess.start(kube, tmp_path)
             assert time.monotonic() < deadline, operator.process.log.read_text()[-4000:]
             time.sleep(0.5)
