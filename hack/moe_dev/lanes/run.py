@@ -1,6 +1,6 @@
 """Runs lanes side by side; each line says of which it is, the last one is the sum in pytest's own words.
 
-With `check` as first argument: the fast lane, in two parts for two cores. Else what it leaves of all tests, side by
+With `check` as first argument: the fast lane, in three parts. Else what it leaves of all tests, side by
 side since those on a Ray or a control plane mostly wait. Only one of these has a Ray: three that share two cores exceed
 bounds of tens of seconds. What computes runs in the pauses of the others. Before them, alone, comes what judges
 figures.
@@ -33,8 +33,14 @@ class Part(NamedTuple):
 Turns = Sequence[Sequence[Part]]
 """One after the other; the parts of each side by side."""
 
-PLACEMENT = "tests/placement"  # nearly half of the fast tests, by their time
-FAST: Turns = [[Part("placement", CHECK, 0, (PLACEMENT,)), Part("others", CHECK, 0, (f"--ignore={PLACEMENT}",))]]
+# Thirds of the fast tests, by their time: one computes, two wait as much.
+APART = ("tests/placement", "tests/operator")
+FAST: Turns = [
+    [
+        *(Part(folder.removeprefix("tests/"), CHECK, 0, (folder,)) for folder in APART),
+        Part("others", CHECK, 0, tuple(f"--ignore={folder}" for folder in APART)),
+    ]
+]
 # End-to-end tests have promises in seconds to judge.
 SLOW: Turns = [[Part("alone", ALONE)], [Part("ray", RAY), Part("cluster", CLUSTER), Part("rest", REST, 10)]]
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
