@@ -5,6 +5,7 @@ No answer may be wrong. A stream may fail only where the api that carried it was
 """
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -61,10 +62,9 @@ async def test_nothing_is_wrong_and_nobody_waits_for_long(stage, costs, judge, w
         for _ in range(ROUNDS):
             blows.append(await asyncio.to_thread(stage.strike, what, how))
             await _flow(load)
-    ends = [*(blow.at for blow in blows[1:]), float("inf")]
     of_kind = costs[f"{what} {how}"] = [
-        await asyncio.to_thread(cost, blow, end, load.outcomes, judge.is_wrong)
-        for blow, end in zip(blows, ends, strict=True)
+        await asyncio.to_thread(cost, blow, after, load.outcomes, judge.is_wrong)
+        for blow, after in itertools.zip_longest(blows, blows[1:])
     ]
     print(rows({f"{what} {how}": of_kind}))
     assert all(each.streams >= STREAMS for each in of_kind)

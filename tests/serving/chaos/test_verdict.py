@@ -6,6 +6,7 @@ from chaos.verdict import Blow, Cost, cost, rows
 
 ASK = Ask((5, 6), 3)
 BLOW = Blow(at=100.0, ready=130.0, apis=frozenset({"hit"}))
+AFTER = Blow(at=140.0, ready=170.0, apis=frozenset({"hit later"}))
 
 
 def outcome(begun: float, ended: float, verdict: Verdict = Verdict.COMPLETE, api: str = "other", **more) -> Outcome:
@@ -13,7 +14,7 @@ def outcome(begun: float, ended: float, verdict: Verdict = Verdict.COMPLETE, api
 
 
 def judge(*outcomes: Outcome, blow: Blow = BLOW) -> Cost:
-    return cost(blow, 140.0, outcomes, lambda ask, tokens: list(tokens) == [0])
+    return cost(blow, AFTER, outcomes, lambda ask, tokens: list(tokens) == [0])
 
 
 def test_those_before_and_after_are_not_touched() -> None:
@@ -39,6 +40,15 @@ def test_without_an_api_hit_nothing_is_excused() -> None:
     blow = Blow(100.0, 130.0, frozenset())
     judged = judge(outcome(90, 110, Verdict.FAILED, "", why="500"), outcome(95, 99.5), blow=blow)
     assert judged.failed == ("500 (-10.0 s)",)
+
+
+def test_what_is_lost_by_the_next_blow_is_not_counted_for_this_one() -> None:
+    judged = judge(
+        outcome(135, 170, Verdict.FAILED, "hit later", why="cut"),
+        outcome(135, 139, Verdict.FAILED, "hit later", why="500"),
+        outcome(135, 170, Verdict.FAILED, why="503"),
+    )
+    assert (judged.lost, judged.failed) == (0, ("500 (+35.0 s)", "503 (+35.0 s)"))
 
 
 def test_tokens_and_pauses() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -49,10 +50,17 @@ class Cost:
     slow: tuple[str, ...] = ()
 
 
-def cost(blow: Blow, until: float, outcomes: Iterable[Outcome], is_wrong: Callable[[Ask, Sequence[int]], bool]) -> Cost:
-    """Of the streams that ended after the blow and began before ``until``, the next blow or the end of all."""
-    touched = [outcome for outcome in outcomes if outcome.ended > blow.at and outcome.begun < until]
-    lost = [o for o in touched if o.verdict is not Verdict.COMPLETE and _was_carried(o, blow)]
+def cost(
+    blow: Blow, after: Blow | None, outcomes: Iterable[Outcome], is_wrong: Callable[[Ask, Sequence[int]], bool]
+) -> Cost:
+    """Of the streams that ended after the blow and began before the one ``after`` it, without those lost by that."""
+    until = after.at if after else math.inf
+    touched = [
+        outcome
+        for outcome in outcomes
+        if outcome.ended > blow.at and outcome.begun < until and not (after and _was_lost(outcome, after))
+    ]
+    lost = [o for o in touched if _was_lost(o, blow)]
     others = [o for o in touched if o not in lost]
     silent = [o for o in others if blow.at <= o.paused_at + o.pause and o.paused_at < until]
     return Cost(
@@ -71,8 +79,10 @@ def _in_words(slow: Outcome, blow: Blow) -> str:
     return f"{slow.pause:.1f} s from {paused:+.1f} s on, begun at {begun:+.1f} s, api {slow.api or 'unknown'}"
 
 
-def _was_carried(outcome: Outcome, blow: Blow) -> bool:
-    """Whether an api that was hit had it; where no answer had begun, whether one may have had it."""
+def _was_lost(outcome: Outcome, blow: Blow) -> bool:
+    """Whether it failed and an api that was hit had it; where no answer had begun, whether one may have had it."""
+    if outcome.verdict is Verdict.COMPLETE or outcome.ended <= blow.at:
+        return False
     return outcome.api in blow.apis if outcome.api else bool(blow.apis) and outcome.begun < blow.at
 
 
