@@ -174,13 +174,12 @@ class Job:
 
     def _descended(self, layer: int, starts: list[Bools]) -> Iterator[Bools]:
         """Few experts: what single changes make of ``starts``, as long as modelled seconds fall."""
-        ids, experts = self.sample[:JUDGED, layer], self.statistics.shape.experts
-
-        def seconds(held: Bools) -> float:
-            return judge(ids, copies_of(held, self.topology), self.topology, experts).seconds
-
         found = descend(
-            starts, seconds, lambda held: self._fits(held, layer), self.topology.slots, self.limits.seed + layer
+            starts,
+            lambda held: self._judge(layer, held).seconds,
+            lambda held: self._fits(held, layer),
+            self.topology.slots,
+            self.limits.seed + layer,
         )
         if found is not None:
             yield found

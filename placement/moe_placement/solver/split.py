@@ -21,7 +21,6 @@ from moe_placement.solver.cover import (
     Ints,
     Smalls,
     Table,
-    Tokens,
     give_mask,
     interaction,
     popcount,
@@ -47,24 +46,18 @@ from moe_placement.topology import Topology
 class Search:
     """One split, ready to be searched; masks are improved in place, until the deadline as far as whole searches go.
 
-    ``inside`` is the part of the tokens that start in one of the parts; the other fields are those of ``Goal``.
+    ``inside`` is the part of the tokens that start in one of the parts. In ``goal`` a visit costs the same everywhere.
     """
 
-    tokens: Tokens
+    goal: Goal
     inside: float
-    load: Floats
-    covariance: Floats
-    fewest: Ints
-    slots_of: Ints
-    capacity: Ints
-    share: Floats
     problem: LayerProblem
 
     @classmethod
     def of(
         cls, problem: LayerProblem, topology: Topology, split: Parts, capacity: Ints, slots_of: Ints, fewest: Ints
     ) -> Search:
-        sets, parts = problem.sets, len(capacity)
+        sets, parts, prices = problem.sets, len(capacity), problem.prices
         weight = np.ones(len(sets))
         if len(problem.load) <= FEW:  # many tokens choose the same
             sets, counts = np.unique(np.sort(sets, axis=1), axis=0, return_counts=True)
@@ -79,36 +72,35 @@ class Search:
         covariance = np.zeros((0, 0))
         if problem.covariance is not None:
             covariance = problem.covariance_among(slice(None)) * (problem.risk / total) ** 2
-        return cls(
-            cover.tokens_of(sets.astype(np.int32), weight, len(problem.load)),
-            of_all if topology.resident_tokens else 0.0, problem.load / total, covariance, fewest, slots_of, capacity,
-            split.share, problem,
+        inside = of_all if topology.resident_tokens else 0.0
+        goal = Goal(
+            cover.tokens_of(sets.astype(np.int32), weight, len(problem.load)), _table(np.ones(parts), inside),
+            problem.load / total, covariance, fewest, slots_of, capacity, split.share, problem.tolerance,
+            prices.overload, prices.surge / parts if len(covariance) else 0.0,
         )  # fmt: skip
+        return cls(goal, inside, problem)
 
     def improve(self, masks: Ints, origin: Ints, budget: int) -> None:
         """Search from ``masks``, then once more with a higher price on the parts that most tokens come to.
 
         The busiest network card is the one that counts, and parts with equal loads need not be visited equally often.
         """
-        parts, price = len(self.capacity), self.problem.prices.overload
-        prices = np.ones(parts)
-        thorough, seed = self.problem.thorough, self.problem.seed
-        patience = PATIENCE if thorough else PATIENCE // 4
+        goal, thorough, seed = self.goal, self.problem.thorough, self.problem.seed
         if not self._late():
-            self._run(masks, origin, budget, prices, patience, price, seed)
+            self._run(goal, masks, origin, budget, PATIENCE if thorough else PATIENCE // 4, seed)
         if len(masks) > FEW and thorough and not self._late():
-            visits = _visits(self.tokens.sets, masks, parts)
+            visits = _visits(goal.tokens.sets, masks, len(goal.capacity))
             prices = 1 + VISITS_FOLLOW * (visits / max(float(visits.mean()), 1e-300) - 1)
-            self._run(masks, origin, budget, prices, PATIENCE // 2, price, seed)
+            followed = goal._replace(table=_table(prices, self.inside))
+            self._run(followed, masks, origin, budget, PATIENCE // 2, seed)
 
     def restart(self, masks: Ints, origin: Ints) -> None:
         """Try random splits as well, and keep the best."""
-        parts, experts, price = len(self.capacity), len(masks), self.problem.prices.overload
-        prices, seed = np.ones(parts), self.problem.seed
+        experts, seed = len(masks), self.problem.seed
         random = np.random.default_rng(seed)
         if self._late():
             return
-        best = self._run(masks, origin, UNLIMITED, prices, 2 * PATIENCE, price, seed)
+        best = self._run(self.goal, masks, origin, UNLIMITED, 2 * PATIENCE, seed)
         for number in range(min(MOST_RESTARTS, RESTARTED // experts**2)):
             if self._late():
                 return
@@ -117,7 +109,7 @@ class Search:
             # Slots stay as they are used: who has which mask is shuffled, and then improved.
             trial[order] = masks[np.sort(order)]
             trial[masks == 0] = 0
-            found = self._run(trial, origin, UNLIMITED, prices, 2 * PATIENCE, price, seed + number + 1)
+            found = self._run(self.goal, trial, origin, UNLIMITED, 2 * PATIENCE, seed + number + 1)
             if found < best - 1e-12:
                 best = found
                 masks[:] = trial
@@ -125,17 +117,14 @@ class Search:
     def _late(self) -> bool:
         return time.monotonic() > self.problem.deadline
 
-    def _run(
-        self, masks: Ints, origin: Ints, budget: int, prices: Floats, patience: int, overload_price: float, seed: int
-    ) -> float:
-        table = Table(cover.hits(len(prices)), cover.visit_costs(prices, self.inside))
-        surge = self.problem.prices.surge / len(prices) if len(self.covariance) else 0.0
-        goal = Goal(
-            self.tokens, table, self.load, self.covariance, self.fewest, self.slots_of, self.capacity, self.share,
-            self.problem.tolerance, overload_price, surge,
-        )  # fmt: skip
+    def _run(self, goal: Goal, masks: Ints, origin: Ints, budget: int, patience: int, seed: int) -> float:
         wide = len(masks) <= FEW
         return float(refine(goal, masks, origin, budget, patience, seed, wide, self.problem.deadline))
+
+
+def _table(prices: Floats, inside: float) -> Table:
+    """What visits cost where one to each part costs its price, float64 ``[parts]``."""
+    return Table(cover.hits(len(prices)), cover.visit_costs(prices, inside))
 
 
 def _visits(sets: Smalls, masks: Ints, parts: int) -> Floats:
