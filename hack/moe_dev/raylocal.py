@@ -27,8 +27,8 @@ from moe_serving.standalone.ray_head import (
     HeadPorts,
     driver_environment,
     head_command,
-    node_command,
     node_environment,
+    python_below,
 )
 
 READY_SECONDS = 120.0
@@ -104,7 +104,7 @@ class LocalRay:
         It may not be there yet for Ray's scheduler when this returns; what asks for its `resources` waits for it.
         """
         command = [
-            node_command(self.directory)[0],  # the same Python
+            str(python_below(self.directory)),
             "-m",
             "moe_dev.ray_worker_node",
             self.address,

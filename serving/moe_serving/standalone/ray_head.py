@@ -57,27 +57,8 @@ def head_command(directory: Path, ports: HeadPorts, *options: str) -> list[str]:
     """The command that runs the first node until it ends, with its files below ``directory``. That must have a short
     path: Ray makes unix sockets below it, with some 60 bytes of names of its own, of the 107 that their paths may have.
     """
-    return node_command(
-        directory,
-        "--head",
-        f"--port={ports.gcs}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={ports.dashboard}",
-        f"--ray-client-server-port={ports.client}",
-        f"--temp-dir={directory / 'ray'}",
-        *options,
-    )
-
-
-def node_command(directory: Path, *options: str) -> list[str]:
-    """The command that runs a node until it ends. All of one ``directory`` run the same Python."""
-    # Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: where they have a space in
-    # them no worker would start. Python takes this link for its own place, so Ray never sees it.
-    environment = directory / "venv"
-    if not environment.is_symlink():
-        environment.symlink_to(sys.prefix)
     return [
-        str(environment / "bin" / "python"),
+        str(python_below(directory)),
         "-m",
         "ray.scripts.scripts",
         "start",
@@ -90,5 +71,23 @@ def node_command(directory: Path, *options: str) -> list[str]:
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--include-log-monitor=false",
         "--disable-usage-stats",
+        "--head",
+        f"--port={ports.gcs}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={ports.dashboard}",
+        f"--ray-client-server-port={ports.client}",
+        f"--temp-dir={directory / 'ray'}",
         *options,
     ]
+
+
+def python_below(directory: Path) -> Path:
+    """The Python of all nodes whose files are below ``directory``: this one, by a link there.
+
+    Ray puts the paths of its Python and of its packages into lines of a shell, unquoted: where they have a space in
+    them no worker would start. Python takes the link for its own place, so Ray never sees it.
+    """
+    environment = directory / "venv"
+    if not environment.is_symlink():
+        environment.symlink_to(sys.prefix)
+    return environment / "bin" / "python"
