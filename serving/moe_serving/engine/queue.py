@@ -44,18 +44,21 @@ class FairQueue:
 
     Attributes:
         waiting: number of answers that wait. Any thread may ask.
-        waiting_tokens: of their prompts and answers.
         preempted: how often an answer had to leave the batch for others.
     """
 
     def __init__(self, limits: AttentionConfig) -> None:
         self.waiting = 0
-        self.waiting_tokens = 0
         self.preempted = 0
         self._limits = limits
         self._clients: dict[str, ClientShare] = {}
         self._arrivals = 0
         self._changed = False
+
+    @property
+    def waiting_tokens(self) -> int:
+        """What all answers that wait ask for."""
+        return sum(request.waiting_tokens for request in self._requests())
 
     @property
     def tokens_before_begin(self) -> int:
@@ -171,7 +174,6 @@ class FairQueue:
         insort(request.waiting, sequence, key=lambda waiting: waiting.arrival)
         request.waiting_tokens += sequence.size
         self.waiting += 1
-        self.waiting_tokens += sequence.size
         self._changed = True
 
     def _leave(self, request: RequestShare, sequence: Sequence) -> None:
@@ -179,7 +181,6 @@ class FairQueue:
         request.waiting_tokens -= sequence.size
         request.passed = 0
         self.waiting -= 1
-        self.waiting_tokens -= sequence.size
         self._changed = True
 
     def _start(self, request: RequestShare, sequence: Sequence) -> None:
