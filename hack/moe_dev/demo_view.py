@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.placement import Placement
+from moe_placement.ranges import as_ranges
 from moe_placement.wire.codec import decode_counts, decode_placement
 from moe_placement.wire.report import DirectoryReport
 
@@ -40,10 +41,7 @@ def placement_lines(placement: Placement) -> list[str]:
 
 def ranges(numbers: NDArray[np.int64]) -> str:
     """Ascending numbers in short: 0-3 7 9-10; `-` for none."""
-    if not len(numbers):
-        return "-"
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return as_ranges(numbers.tolist(), between=" ") or "-"
 
 
 def load_lines(load: NDArray[np.int64]) -> list[str]:

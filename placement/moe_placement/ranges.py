@@ -8,7 +8,7 @@ from moe_placement.checks import whole
 from moe_placement.errors import PlacementError
 
 
-def as_ranges(numbers: Iterable[int]) -> str:
+def as_ranges(numbers: Iterable[int], between: str = ", ") -> str:
     """``0-2, 5`` for 0, 1, 2 and 5, in ascending order; an empty text for none."""
     spans: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -16,7 +16,7 @@ def as_ranges(numbers: Iterable[int]) -> str:
             spans[-1][1] = number
         else:
             spans.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    return between.join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def from_ranges(error: type[PlacementError], name: str, text: str, most: int) -> tuple[int, ...]:
