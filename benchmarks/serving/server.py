@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from moe_serving.standalone.ports import free_ports
 
 _START_S = 180.0
 _END_S = 60.0
@@ -27,8 +28,7 @@ def own_server(model: Path, options: Sequence[str] = ()) -> Iterator[str]:
     Raises:
         RuntimeError: it ended, or was not ready within three minutes; the text is what it printed.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     wanted = ["--model", str(model), "--served-name", "model", "--dtype", "float32", "--port", str(port), *options]
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
