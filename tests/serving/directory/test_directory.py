@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
 from moe_placement import balanced_placement
@@ -20,18 +19,6 @@ from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
 from moe_serving.experts.description import ShardDescription
 from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import TableVersion
-
-
-@pytest.fixture
-async def scene() -> Scene:
-    """Two shards that hold two experts of each layer, in use; the directory's start is long ago."""
-    scene = Scene(shards=3)
-    await scene.directory.inspect_model()
-    scene.place(balanced_placement(LAYERS, EXPERTS, [2, 2, 0], 1))
-    scene.now += LEASE_SECONDS
-    await scene.turns(3)
-    assert scene.directory.report().progress.settled
-    return scene
 
 
 async def test_a_placement_is_carried_out(scene: Scene) -> None:

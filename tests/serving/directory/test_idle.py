@@ -42,16 +42,6 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return made
 
 
-@pytest.fixture
-async def scene() -> Scene:
-    scene = Scene(shards=3)
-    await scene.directory.inspect_model()
-    scene.place(balanced_placement(LAYERS, EXPERTS, [2, 2, 0], 1))
-    scene.now += LEASE_SECONDS
-    await scene.turns(4)
-    return scene
-
-
 async def test_nothing_is_planned_while_nothing_changes(scene: Scene, plans: list[object]) -> None:
     await scene.turns(100)
     assert plans == []
