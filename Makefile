@@ -28,7 +28,7 @@ demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 end
 demo-stop: ## end the demo of this clone, and nothing else
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.demo_state
 
-check: lint ## lint and the fast tests, without Ray, control plane and torch: a minute or two, for while you work
+check: lint ## lint and the fast tests, without Ray, control plane and torch: two to three minutes, for while you work
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first
