@@ -4,7 +4,9 @@ Pure: no I/O but the generator's file. Read by everything in the operator; it re
 """
 
 from moe_operator.api.deployment import Identity, MoEDeployment
-from moe_operator.api.names import ConditionType, Reason
+from moe_operator.api.names import ConditionType, PlacementConditionType, PlacementReason, Reason
+from moe_operator.api.phase import Phase
+from moe_operator.api.placement import ExpertPlacement, ExpertPlacementStatus, PlacementContent
 from moe_operator.api.spec import DeletionPolicy, MoEDeploymentSpec
 from moe_operator.api.status import Condition, MoEDeploymentStatus
 
@@ -12,9 +14,15 @@ __all__ = [
     "Condition",
     "ConditionType",
     "DeletionPolicy",
+    "ExpertPlacement",
+    "ExpertPlacementStatus",
     "Identity",
     "MoEDeployment",
     "MoEDeploymentSpec",
     "MoEDeploymentStatus",
+    "Phase",
+    "PlacementConditionType",
+    "PlacementContent",
+    "PlacementReason",
     "Reason",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
 from moe_operator.api import names
-from moe_operator.api.deployment import MoEDeployment
+from moe_operator.api.deployment import Identity, MoEDeployment
+from moe_operator.api.placement import ExpertPlacement
 from moe_operator.api.schema import structural_schema
 
 _HEADER = "# Generated from operator/moe_operator/api by `make crds`; edit the types, not this file.\n"
@@ -34,9 +36,62 @@ COLUMNS = (
 )
 
 
+PLACEMENT_COLUMNS = (
+    _column("DEPLOYMENT", ".spec.deploymentRef.name"),
+    _column("REV", ".spec.content.revision", "integer"),
+    _column("PHASE", ".status.phase"),
+    _column("DECISION", ".spec.decision"),
+    _column("BALANCE", ".status.balance"),
+    _column("FAN-OUT", ".status.fanOut"),
+    _column("MOVES", ".status.price.moves", "integer"),
+    _column("BYTES", ".status.price.bytes", "integer"),
+    _column("AGE", ".metadata.creationTimestamp", "date"),
+)
+
+
 def moedeployment_schema() -> dict[str, Any]:
     """The schema of a whole MoEDeployment; the API server checks metadata by itself."""
-    schema = structural_schema(MoEDeployment)
+    return _object_schema(MoEDeployment)
+
+
+def expertplacement_schema() -> dict[str, Any]:
+    """The schema of a whole ExpertPlacement."""
+    return _object_schema(ExpertPlacement)
+
+
+def moedeployment_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of MoEDeployment."""
+    words = {
+        "kind": names.KIND,
+        "listKind": f"{names.KIND}List",
+        "plural": names.PLURAL,
+        "singular": names.SINGULAR,
+        "shortNames": [names.SHORT_NAME],
+        "categories": list(names.CATEGORIES),
+    }
+    scale = {
+        "specReplicasPath": ".spec.experts.shards",
+        "statusReplicasPath": ".status.shards",
+        "labelSelectorPath": ".status.selector",
+    }
+    return _crd(words, COLUMNS, {"status": {}, "scale": scale}, moedeployment_schema())
+
+
+def expertplacement_crd() -> dict[str, Any]:
+    """The CustomResourceDefinition of ExpertPlacement."""
+    words = {
+        "kind": names.PLACEMENT_KIND,
+        "listKind": f"{names.PLACEMENT_KIND}List",
+        "plural": names.PLACEMENT_PLURAL,
+        "singular": names.PLACEMENT_SINGULAR,
+        "shortNames": [names.PLACEMENT_SHORT_NAME],
+        "categories": list(names.PLACEMENT_CATEGORIES),
+    }
+    return _crd(words, PLACEMENT_COLUMNS, {"status": {}}, expertplacement_schema())
+
+
+def _object_schema(kind: type[Identity]) -> dict[str, Any]:
+    schema = structural_schema(kind)
     properties = schema["properties"]
     properties["apiVersion"] = {"type": "string"}
     properties["kind"] = {"type": "string"}
@@ -48,41 +103,22 @@ def moedeployment_schema() -> dict[str, Any]:
     return schema
 
 
-def moedeployment_crd() -> dict[str, Any]:
-    """The CustomResourceDefinition of MoEDeployment."""
+def _crd(
+    words: dict[str, Any], columns: Iterable[dict[str, Any]], subresources: dict[str, Any], schema: dict[str, Any]
+) -> dict[str, Any]:
+    version = {
+        "name": names.VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": list(columns),
+        "subresources": subresources,
+        "schema": {"openAPIV3Schema": schema},
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}"},
-        "spec": {
-            "group": names.GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": names.KIND,
-                "listKind": f"{names.KIND}List",
-                "plural": names.PLURAL,
-                "singular": names.SINGULAR,
-                "shortNames": [names.SHORT_NAME],
-                "categories": list(names.CATEGORIES),
-            },
-            "versions": [
-                {
-                    "name": names.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "additionalPrinterColumns": list(COLUMNS),
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.experts.shards",
-                            "statusReplicasPath": ".status.shards",
-                            "labelSelectorPath": ".status.selector",
-                        },
-                    },
-                    "schema": {"openAPIV3Schema": moedeployment_schema()},
-                }
-            ],
-        },
+        "metadata": {"name": f"{words['plural']}.{names.GROUP}"},
+        "spec": {"group": names.GROUP, "scope": "Namespaced", "names": words, "versions": [version]},
     }
 
 

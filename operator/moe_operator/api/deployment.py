@@ -52,6 +52,22 @@ class Identity(ApiModel):
     kind: str
     metadata: ObjectMeta
 
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Self:
+        """Read an object as the API server returns it.
+
+        Raises:
+            InvalidObjectError: it does not fit these types; the message names the fields.
+        """
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors()
+            )
+            raise InvalidObjectError(f"{faults}: correct the fields, or install the CRD of this release") from error
+
     @property
     def key(self) -> str:
         """``namespace/name``."""
@@ -82,22 +98,6 @@ class MoEDeployment(Identity):
     """What is asked for."""
     status: MoEDeploymentStatus = MoEDeploymentStatus()
     """What the operator saw."""
-
-    @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Self:
-        """Read an object as the API server returns it.
-
-        Raises:
-            InvalidObjectError: it does not fit these types; the message names the fields.
-        """
-        try:
-            return cls.model_validate(raw)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}"
-                for fault in error.errors()
-            )
-            raise InvalidObjectError(f"{faults}: correct the fields, or install the CRD of this release") from error
 
     @property
     def served_name(self) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from moe_operator.api import names
-from moe_operator.api.crd import moedeployment_crd, render
+from moe_operator.api.crd import expertplacement_crd, moedeployment_crd, render
 from moe_operator.api.reference import reference
 
 
@@ -18,6 +18,7 @@ def generated() -> dict[str, str]:
     """Every generated file's path below the repository root, and its text."""
     return {
         f"crds/{names.GROUP}_{names.PLURAL}.yaml": render(moedeployment_crd()),
+        f"crds/{names.GROUP}_{names.PLACEMENT_PLURAL}.yaml": render(expertplacement_crd()),
         "docs/api.md": reference(),
     }
 

@@ -15,6 +15,13 @@ SINGULAR = "moedeployment"
 SHORT_NAME = "moe"
 CATEGORIES = ("all", "moe-operator")
 
+PLACEMENT_KIND = "ExpertPlacement"
+PLACEMENT_PLURAL = "expertplacements"
+PLACEMENT_SINGULAR = "expertplacement"
+PLACEMENT_SHORT_NAME = "xp"
+PLACEMENT_CATEGORIES = ("moe-operator",)
+"""Not of ``all``: each MoEDeployment has several."""
+
 FIELD_MANAGER = "moe-operator"
 """Owner of the fields that the operator applies."""
 
@@ -40,6 +47,7 @@ ANNOTATION_ADDRESSES = f"{GROUP}/allowed-addresses"
 
 COMPONENT_SHARD = "expert-shard"
 COMPONENT_INTERNAL_KEY = "internal-key"
+COMPONENT_PLACEMENT = "placement"
 
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 """On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
@@ -177,6 +185,44 @@ class Reason(_Told):
     SHARD_PROBLEM = "ShardProblem", "A shard holds less than it should; the message says why."
     UNHEALTHY = "Unhealthy", "Serve calls an application unhealthy and restarts it; the message has its words."
     CLEANUP_ABANDONED = "CleanupAbandoned", "Deletion went on although Serve applications could not be removed."
+
+
+class PlacementConditionType(_Told):
+    """Types of the conditions in an ExpertPlacement's status."""
+
+    VALID = (
+        "Valid",
+        "The content fits its MoEDeployment as it is now. Unknown while that cannot be judged, or it waits.",
+    )
+    APPROVED = "Approved", "spec.decision says so, or it was in force when the object was made."
+    MIGRATED = "Migrated", "Every copy is where the content has it, and what it replaced is freed."
+    ACTIVE = "Active", "Requests are routed by this placement, and no later one is on its way."
+
+
+class PlacementReason(_Told):
+    """Reasons of an ExpertPlacement's conditions and Events."""
+
+    FITS = "Fits", "The content can be migrated to."
+    DEPLOYMENT_MISSING = "DeploymentMissing", "There is no MoEDeployment of the name in spec.deploymentRef."
+    NOT_JUDGED = "NotJudged", "The MoEDeployment runs nothing now that the content could be judged against."
+    BASE_NOT_REACHED = "BaseNotReached", "baseRevision is not in force yet; the object waits for it."
+    STALE_BASE = "StaleBase", "Another revision than baseRevision is in force: write it anew from that one."
+    OTHER_MODEL = "OtherModel", "The content is of another model: see modelDigest, experts and the number of layers."
+    OTHER_SHAPE = "OtherShape", "shards or slotsPerShard are not those of the MoEDeployment."
+    INVALID_ENTRY = "InvalidEntry", "A layer has an entry that is no expert, or not as many as there are slots."
+    EXPERT_MISSING = "ExpertMissing", "An expert is in no slot of a layer."
+    TOO_FEW_COPIES = "TooFewCopies", "An expert is on fewer shards than spec.experts.copies.min asks for."
+    REVISION_TAKEN = "RevisionTaken", "What runs under this revision is another placement."
+    PENDING = "Pending", "Nobody has decided yet: set spec.decision to Approved or Rejected."
+    APPROVED = "Approved", "It was approved."
+    REJECTED = "Rejected", "spec.decision is Rejected."
+    NOT_STARTED = "NotStarted", "Nothing has been moved for it."
+    MIGRATING = "Migrating", "Copies are on their way; requests are answered meanwhile."
+    IN_FORCE = "InForce", "It is what the data plane runs."
+    SUPERSEDED = "Superseded", "A later placement took its place."
+    ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back."
+    FAILED = "Failed", "It cannot be migrated to; condition Valid says why."
+    NOTHING_RUNS = "NothingRuns", "It was in force last, and nothing runs now: it comes back where it fits then."
 
 
 RESTING = frozenset({Reason.ASLEEP, Reason.SUSPENDED})

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from moe_operator.api import names
-from moe_operator.api.crd import moedeployment_schema
+from moe_operator.api.crd import expertplacement_schema, moedeployment_schema
 from moe_operator.api.rules import VALIDATIONS
 
 _HEADER = f"""\
@@ -18,11 +18,21 @@ _HEADER = f"""\
 
 Group `{names.GROUP}`, version `{names.VERSION}`. Only what works today is here. Fields that are not are refused by
 `kubectl apply`; other clients get them dropped.
+"""
 
+_MOE_DEPLOYMENT = f"""\
 ## {names.KIND}
 
 Short name `{names.SHORT_NAME}`; also listed by `kubectl get {"` and `kubectl get ".join(names.CATEGORIES)}`.
 `kubectl scale` and autoscalers set `spec.experts.shards`.
+"""
+
+_EXPERT_PLACEMENT = f"""\
+## {names.PLACEMENT_KIND}
+
+Short name `{names.PLACEMENT_SHORT_NAME}`; also listed by `kubectl get {names.PLACEMENT_CATEGORIES[0]}`.
+Its name is `<deployment>-r<revision>`. Write large ones with `kubectl create` or `kubectl apply --server-side`: a plain
+`kubectl apply` keeps a second copy of the content in an annotation.
 """
 
 _BOUNDS = {"minimum": "≥ {}", "maximum": "≤ {}", "maxLength": "at most {} characters", "maxItems": "at most {} items"}
@@ -30,20 +40,9 @@ _BOUNDS = {"minimum": "≥ {}", "maximum": "≤ {}", "maxLength": "at most {} ch
 
 def reference() -> str:
     """The whole document, Markdown."""
-    schema = moedeployment_schema()
-    properties = schema["properties"]
     sections = [
         _HEADER,
-        "### spec\n",
-        _table(("Field", "Type", "Default", "Meaning"), _fields("", properties["spec"])),
-        "### Rules checked at `kubectl apply`\n",
-        "\n".join(f"- {message}" for message in _rules(schema)) + "\n",
-        "### status\n",
-        _table(("Field", "Type", "Presence", "Meaning"), _fields("", properties["status"])),
-        "### Conditions\n",
-        _table(("Type", "Meaning"), _words(names.ConditionType)),
-        "### Reasons\n",
-        _table(("Reason", "Meaning"), _words(names.Reason)),
+        *_kind(_MOE_DEPLOYMENT, moedeployment_schema(), names.ConditionType, names.Reason),
         "### Labels and annotations on Secrets\n",
         f"A Secret is read only if its label `{names.LABEL_USE}` allows that use: "
         + ", ".join(f"`{use}`" for use in names.SecretUse)
@@ -52,8 +51,25 @@ def reference() -> str:
         "Secret allows: entries `host:port` (by http or https), `http://host:port` or `https://host:port`, with commas "
         "between, compared with scheme, host and port of `spec.runtime.rayCluster.dashboardURL`. Without it nothing is "
         f"sent to the Ray cluster: `{names.Reason.SECRET_NOT_BOUND}`.\n",
+        *_kind(_EXPERT_PLACEMENT, expertplacement_schema(), names.PlacementConditionType, names.PlacementReason),
     ]
     return "\n".join(sections)
+
+
+def _kind(header: str, schema: Mapping[str, Any], conditions: Iterable[Any], reasons: Iterable[Any]) -> Iterator[str]:
+    """What there is to say of one kind."""
+    properties = schema["properties"]
+    yield header
+    yield "### spec\n"
+    yield _table(("Field", "Type", "Default", "Meaning"), _fields("", properties["spec"]))
+    yield "### Rules checked at `kubectl apply`\n"
+    yield "\n".join(f"- {message}" for message in _rules(schema)) + "\n"
+    yield "### status\n"
+    yield _table(("Field", "Type", "Presence", "Meaning"), _fields("", properties["status"]))
+    yield "### Conditions\n"
+    yield _table(("Type", "Meaning"), _words(conditions))
+    yield "### Reasons\n"
+    yield _table(("Reason", "Meaning"), _words(reasons))
 
 
 def _fields(path: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

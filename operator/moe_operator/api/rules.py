@@ -29,6 +29,7 @@ class Rule:
             ``string(int)`` for endless and refuses the CRD.)
         field_path: the child that is to blame, relative to ``self``.
         reason: what the API server's answer calls it.
+        on_creation: whether ``oldSelf`` is an optional, so that the rule is judged of a new object as well.
     """
 
     rule: str
@@ -36,10 +37,11 @@ class Rule:
     values: tuple[str, ...] = ()
     field_path: str | None = None
     reason: Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired"] | None = None
+    on_creation: bool = False
 
-    def to_schema(self) -> dict[str, str]:
+    def to_schema(self) -> dict[str, Any]:
         """As an entry of ``x-kubernetes-validations``."""
-        schema = {"rule": self.rule}
+        schema: dict[str, Any] = {"rule": self.rule}
         if self.values:
             arguments = ", ".join(f"dyn({value})" for value in self.values)
             schema["messageExpression"] = f"{json.dumps(self.message)}.format([{arguments}])"
@@ -49,6 +51,8 @@ class Rule:
             schema["fieldPath"] = self.field_path
         if self.reason is not None:
             schema["reason"] = self.reason
+        if self.on_creation:
+            schema["optionalOldSelf"] = True
         return schema
 
 

@@ -27,7 +27,10 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
     schema = _without_null(schema)
     if "$ref" in schema:
         target = _structural(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions)
-        return target | {key: value for key, value in schema.items() if key in _SIBLINGS_OF_REF}
+        target |= {key: value for key, value in schema.items() if key in _SIBLINGS_OF_REF}
+        if VALIDATIONS in schema:
+            target[VALIDATIONS] = [*target.get(VALIDATIONS, []), *schema[VALIDATIONS]]
+        return target
     result: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _DROPPED:

@@ -17,7 +17,7 @@ class Condition(StatusModel):
     """One aspect of the state, in the form all of Kubernetes uses."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Which aspect: Ready, Progressing, Degraded, ModelValid, RuntimeReachable, Reconciling, Stalled."""
+    """Which aspect; those of this kind are listed below."""
     status: ConditionStatus
     """Whether it holds."""
     observed_generation: Annotated[int, Field(ge=0)]

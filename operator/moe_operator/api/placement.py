@@ -1,0 +1,258 @@
+"""An ExpertPlacement: one placement of the experts of a MoEDeployment, who decided on it and what became of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from moe_operator.api.base import ApiModel, StatusModel
+from moe_operator.api.deployment import MAX_NAME, Identity
+from moe_operator.api.names import PlacementConditionType
+from moe_operator.api.phase import Phase
+from moe_operator.api.rules import Rule, validations
+from moe_operator.api.status import Condition
+from moe_placement.wire.sizes import MOST_EXPERTS, MOST_SHARDS, MOST_SLOTS
+
+MAX_REVISION = 2**31 - 1
+MAX_STEP = 1000
+"""From one revision to the next: numbers must not run out because somebody skips most of them."""
+MAX_LAYERS = 256
+MAX_LAYER_TEXT = 32768
+"""Characters of one layer: 6,500 slots of a model with 1,000 experts. The API server takes no rule that would cost too
+much for so many layers of so many characters."""
+LAYER_PATTERN = "^(-|[0-9]{1,5})( (-|[0-9]{1,5}))*$"
+
+NAME_RULE = Rule(
+    rule=(
+        r"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?-r[1-9][0-9]{0,9}$') "
+        "&& self.metadata.name.startsWith(self.spec.deploymentRef.name + '-r') "
+        "&& int(self.metadata.name.substring(self.metadata.name.lastIndexOf('-r') + 2)) == self.spec.content.revision "
+        "&& self.metadata.name.lastIndexOf('-r') == self.spec.deploymentRef.name.size()"
+    ),
+    message="metadata.name is '%s', but it is of revision %s of the MoEDeployment '%s': name it '%s-r%s'",
+    values=(
+        "self.metadata.name",
+        "self.spec.content.revision",
+        "self.spec.deploymentRef.name",
+        "self.spec.deploymentRef.name",
+        "self.spec.content.revision",
+    ),
+    field_path=".metadata",
+)
+
+
+class Decision(StrEnum):
+    """What somebody decided about a placement."""
+
+    PENDING = "Pending"
+    APPROVED = "Approved"
+    REJECTED = "Rejected"
+
+
+class Origin(StrEnum):
+    """Who wrote a placement."""
+
+    OPERATOR = "Operator"
+    PERSON = "Person"
+
+
+class DeploymentRef(ApiModel):
+    """A MoEDeployment in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    """Name of the MoEDeployment."""
+
+
+class PlacementContent(ApiModel):
+    """Which expert is in which slot of which shard, and what it was written for. Immutable."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule=f"self.revision > self.baseRevision && self.revision <= self.baseRevision + {MAX_STEP}",
+                message=(
+                    f"spec.content.revision is %s and its baseRevision %s: take one above it, by at most {MAX_STEP}, "
+                    "that no other ExpertPlacement of the MoEDeployment has"
+                ),
+                values=("self.revision", "self.baseRevision"),
+                field_path=".revision",
+            ),
+            Rule(
+                rule="self.shards * self.slotsPerShard >= self.experts",
+                message=(
+                    "spec.content: %s shards x %s slotsPerShard hold fewer than %s experts: every expert of a layer "
+                    "needs a slot; use more shards or more slotsPerShard"
+                ),
+                values=("self.shards", "self.slotsPerShard", "self.experts"),
+                field_path=".slotsPerShard",
+            ),
+            Rule(
+                rule=f"self.layers.size() * self.shards * self.slotsPerShard <= {MOST_SLOTS}",
+                message=(
+                    "spec.content: %s layers x %s shards x %s slotsPerShard are more than the "
+                    f"{MOST_SLOTS} slots that this release places: use fewer slots"
+                ),
+                values=("self.layers.size()", "self.shards", "self.slotsPerShard"),
+                field_path=".layers",
+            ),
+            Rule(
+                rule="self.layers.all(layer, layer.split(' ').size() == self.shards * self.slotsPerShard)",
+                message=(
+                    "spec.content.layers: each must have %s x %s entries, one for each slot of each shard (shards x "
+                    "slotsPerShard), separated by one space; write - for an empty slot"
+                ),
+                values=("self.shards", "self.slotsPerShard"),
+                field_path=".layers",
+            ),
+        )
+    )
+
+    revision: int = Field(ge=1, le=MAX_REVISION)
+    """Number of the placement, above baseRevision and of no other ExpertPlacement of the MoEDeployment."""
+    base_revision: int = Field(ge=0, le=MAX_REVISION)
+    """Revision that it was written from, status.placement.revision of the MoEDeployment: while another one is in \
+force it is not migrated to."""
+    model_digest: str = Field(pattern="^sha256:[0-9a-f]{1,64}$")
+    """status.model.digest of the MoEDeployment: experts of another model have nothing to do with these."""
+    experts: int = Field(ge=1, le=MOST_EXPERTS)
+    """Experts per MoE layer; their ids are 0 to experts - 1."""
+    shards: int = Field(ge=1, le=MOST_SHARDS)
+    """Expert shards, as many as the MoEDeployment runs (status.shards)."""
+    slots_per_shard: int = Field(ge=1, le=MOST_SLOTS)
+    """Slots of each shard per layer, status.slotsPerShard of the MoEDeployment."""
+    layers: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=MAX_LAYER_TEXT, pattern=LAYER_PATTERN)], ...],
+        Field(min_length=1, max_length=MAX_LAYERS),
+    ]
+    """One line for each MoE layer, in the model's order: the expert in each slot, first all slots of shard 0, then \
+those of shard 1 and so on; - is an empty slot. For 16 experts on 2 shards of 9 slots e.g. \
+`0 1 2 3 4 5 6 7 - 8 9 10 11 12 13 14 15 -`."""
+
+
+class ExpertPlacementSpec(ApiModel):
+    """A placement and the decision on it."""
+
+    deployment_ref: DeploymentRef = Field(
+        json_schema_extra=validations(
+            Rule(
+                rule="self == oldSelf",
+                message=(
+                    "spec.deploymentRef is immutable: it is '%s' and cannot become '%s'; write another ExpertPlacement"
+                ),
+                values=("oldSelf.name", "self.name"),
+                reason="FieldValueForbidden",
+            )
+        )
+    )
+    """Of whose experts it is. Immutable."""
+    decision: Decision = Field(
+        default=Decision.PENDING,
+        json_schema_extra=validations(
+            Rule(
+                rule="oldSelf.hasValue() || self == 'Pending'",
+                message=(
+                    "spec.decision is '%s': an ExpertPlacement is created Pending, and decided on afterwards, e.g. by "
+                    'kubectl patch xp NAME --type=merge -p \'{"spec":{"decision":"Approved"}}\''
+                ),
+                values=("self",),
+                reason="FieldValueForbidden",
+                on_creation=True,
+            ),
+            Rule(
+                rule="self == oldSelf || oldSelf == 'Pending'",
+                message="spec.decision is '%s' and cannot become '%s': write another ExpertPlacement",
+                values=("oldSelf", "self"),
+                reason="FieldValueForbidden",
+            ),
+        ),
+    )
+    """Approved: migrate to it; Rejected: never. Decided once."""
+    content: PlacementContent = Field(
+        json_schema_extra=validations(
+            Rule(
+                rule="self == oldSelf",
+                message=(
+                    "spec.content is immutable: its revision %s stays as it is; write another ExpertPlacement, with a "
+                    "revision of its own"
+                ),
+                values=("oldSelf.revision",),
+                reason="FieldValueForbidden",
+            )
+        )
+    )
+    """Which expert is in which slot of which shard, and what it was written for. Immutable."""
+
+
+class Price(StatusModel):
+    """What going there from its base costs."""
+
+    moves: int
+    """Copies of experts that shards must load."""
+    bytes: int
+    """Their size together."""
+
+
+class MigrationProgress(StatusModel):
+    """How far the migration is."""
+
+    copied: int
+    """Copies of the placement that are in place."""
+    total: int
+    """Copies of the placement."""
+    epoch: int
+    """Number of the routing table in force."""
+
+
+class ExpertPlacementStatus(StatusModel):
+    """What the operator saw of it."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that this status describes."""
+    phase: Phase | None = None
+    """Where it is on its way. Verifying is passed at once by this release: what has arrived becomes Active."""
+    origin: Origin | None = None
+    """Who wrote it. What a person wrote is never pruned."""
+    price: Price | None = None
+    """What going there from its base costs."""
+    progress: MigrationProgress | None = None
+    """How far the migration is, or was when it ended."""
+    balance: str | None = None
+    """Mean load of a shard divided by that of the busiest, as counted last while it was in force."""
+    fan_out: str | None = None
+    """Shards that a token visited per layer, averaged, as counted last while it was in force."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+    """State by aspect."""
+
+    def condition(self, kind: PlacementConditionType) -> Condition | None:
+        """The condition of this type, if there is one."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+
+class ExpertPlacement(Identity):
+    """One placement of a MoEDeployment's experts on its shards: proposed, decided on, migrated to while requests are \
+answered, and replaced by a later one. Checked and kept by this release, which does not act on it yet."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE))
+
+    spec: ExpertPlacementSpec
+    """The placement and the decision on it."""
+    status: ExpertPlacementStatus = ExpertPlacementStatus()
+    """What the operator saw of it."""
+
+    @property
+    def revision(self) -> int:
+        """Number of the placement."""
+        return self.spec.content.revision
+
+
+def placement_name(deployment: str, revision: int) -> str:
+    """Name of the object of a revision of a MoEDeployment."""
+    return f"{deployment}-r{revision}"
