@@ -9,9 +9,9 @@ from typing import Any
 
 import openai
 
+from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
 from moe_dev.kube import Kubectl
 from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
-from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
 
 ANSWER_SECONDS = 60.0
 # Longer than the quarter of a second between two deliveries of counts.

@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_contract.report import DirectoryReport
+from moe_placement.encoding import decode_counts, decode_placement
 from moe_placement.placement import Placement
 from moe_placement.ranges import as_ranges
-from moe_placement.wire.codec import decode_counts, decode_placement
-from moe_placement.wire.report import DirectoryReport
 
 BARS = "▁▂▃▄▅▆▇█"
 NO_LOAD = "·"

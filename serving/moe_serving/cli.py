@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.sizes import MOST_APIS
+from moe_contract.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
+from moe_contract.model import ModelFacts
+from moe_contract.sizes import MOST_APIS
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.standalone.errors import StandaloneError, UsageError
 from moe_serving.standalone.plan import Wanted, plan_applications

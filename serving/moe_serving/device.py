@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from moe_placement.wire.applications import Device
+from moe_contract.applications import Device
 
 
 def resolve_device(device: Device, number: int = 0) -> torch.device:

@@ -15,10 +15,10 @@ from typing import Any
 
 from aiohttp import web
 
-from moe_placement.wire.applications import DirectoryConfig
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport
+from moe_contract.applications import DirectoryConfig
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport
+from moe_placement.encoding import decode_placement
 
 JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

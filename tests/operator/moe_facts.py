@@ -1,6 +1,6 @@
 """A small model as a directory tells of it, for tables and fakes."""
 
-from moe_placement.wire.model import ModelFacts
+from moe_contract.model import ModelFacts
 
 FACTS = ModelFacts(
     digest="sha256:1",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from moe_operator.reconcile.plan import Plan
-from moe_placement.wire.codec import decode_placement
+from moe_placement.encoding import decode_placement
 
 
 def shards(plan: Plan) -> list[int]:

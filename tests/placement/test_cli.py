@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_placement import Costs, Limits, h100_nodes, one_host
+from moe_placement import Costs, Limits, encoding, h100_nodes, one_host
 from moe_placement.cli import main, sizes
 from moe_placement.cli.options import flag, limits, parser, topology
 from moe_placement.cli.outputs import write_all
 from moe_placement.traces import Trace, Traffic, generate_trace, write_trace
-from moe_placement.wire import codec
 
 CLUSTER = ["--nodes", "2", "--shards", "2", "--slots", "5"]
 PLAN = ["plan", "{trace}", *CLUSTER]
@@ -62,7 +61,7 @@ def test_plan_improve_and_simulate(trace: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["plan", trace, *CLUSTER, "--out", first]) == 0
     assert "A first placement of 16 experts x 2 layers on 4 shards" in capsys.readouterr().out
     assert main(["plan", trace, *CLUSTER, "--current", first, "--max-moves", "4", "--out", second]) == 0
-    before, after = (codec.decode_placement(Path(name).read_text().strip()) for name in (first, second))
+    before, after = (encoding.decode_placement(Path(name).read_text().strip()) for name in (first, second))
     assert (after.held & ~before.held).sum() <= 4
     assert main(["simulate", trace, second, "--nodes", "2"]) == 0
     assert "second" in capsys.readouterr().out
@@ -74,7 +73,7 @@ def test_dead_shards_are_named_and_take_nothing(trace: str, tmp_path: Path, caps
     assert main(["plan", trace, *roomy, "--min-copies", "2", "--out", first]) == 0
     assert main(["plan", trace, *roomy, "--current", first, "--dead", "1", "--out", after]) == 0
     out = capsys.readouterr().out
-    held, left = (codec.decode_placement(Path(name).read_text().strip()).held for name in (first, after))
+    held, left = (encoding.decode_placement(Path(name).read_text().strip()).held for name in (first, after))
     assert f"shard 1 is dead: {held[:, :, 1].sum()} copies are lost" in out
     assert not left[:, :, 1].any()
     assert main(["simulate", trace, first, "--nodes", "2", "--dead", "1"]) == 0
@@ -247,13 +246,13 @@ def test_what_is_less_than_could_be_is_told(
 def test_without_traffic_experts_are_spread_evenly(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["plan", str(files / "empty.npz"), *CLUSTER, "--out", str(out)]) == 0
-    held = codec.decode_placement(out.read_text().strip()).held
+    held = encoding.decode_placement(out.read_text().strip()).held
     assert held.any(axis=2).all()
     assert np.ptp(held.sum(axis=1)) == 0
 
 
 def test_what_could_be_written_can_be_read() -> None:
-    assert (sizes.SLOTS, sizes.CELLS) == (codec._MAX_SLOTS, codec._MAX_HELD)
+    assert (sizes.SLOTS, sizes.CELLS) == (encoding._MAX_SLOTS, encoding._MAX_HELD)
 
 
 def options(*arguments: str) -> argparse.Namespace:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from moe_placement.cli import main
+from moe_placement.encoding import decode_placement
 from moe_placement.engines import read_sglang_details
 from moe_placement.traces import read_trace, write_trace
-from moe_placement.wire.codec import decode_placement
 
 torch = pytest.importorskip("torch")
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from moe_contract.model import ModelFacts
+from moe_contract.report import DirectoryReport, Progress, ShardReport, Traffic
 from moe_dev import demo_view
 from moe_placement import balanced_placement
-from moe_placement.wire.codec import encode_counts, encode_placement
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import DirectoryReport, Progress, ShardReport, Traffic
+from moe_placement.encoding import encode_counts, encode_placement
 
 FACTS = ModelFacts(
     digest="sha256:0", architecture="Mixtral", layers=2, experts=4, top_k=2, bytes_per_expert=1, dtype="float32",

@@ -98,7 +98,8 @@ import moe_operator.cli
 print(*sorted({"torch", "ray", "transformers", "moe_serving"} & set(sys.modules)), "imported")
 moe_operator.cli.main(["--version"])
 """
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{CLONE / 'placement'}:{CLONE / 'operator'}"}
+    roots = ":".join(str(CLONE / root) for root in ("placement", "contract", "operator"))
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": roots}
     python = str(tmp_path / "venv" / "bin" / "python")
     ended = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

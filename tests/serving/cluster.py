@@ -31,10 +31,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from moe_contract.applications import DirectoryConfig, Dtype, ModelArgs, Network, ShardConfig, ShardRef
+from moe_contract.report import DirectoryReport
 from moe_placement import Placement, balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, Dtype, ModelArgs, Network, ShardConfig, ShardRef
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.report import DirectoryReport
+from moe_placement.encoding import encode_placement
 from moe_serving.checkpoint import inspect_model
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device

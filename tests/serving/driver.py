@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe_dev.raylocal import LocalRay
-from moe_placement import Placement, balanced_placement
-from moe_placement.wire.applications import (
+from moe_contract.applications import (
     ApiConfig,
     AttentionConfig,
     CoreArgs,
@@ -29,8 +27,10 @@ from moe_placement.wire.applications import (
     render_shard,
     shard_application_name,
 )
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_dev.raylocal import LocalRay
+from moe_placement import Placement, balanced_placement
+from moe_placement.encoding import encode_placement
 from moe_serving.checkpoint import inspect_model
 from moe_serving.standalone.serve_rest import ServeRest
 

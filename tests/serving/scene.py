@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_contract.model import ModelFacts
 from moe_placement import Placement
-from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_placement.encoding import encode_placement
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.experts.description import ExpertKey, ShardDescription

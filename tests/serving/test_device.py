@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from moe_placement.wire.applications import Device
+from moe_contract.applications import Device
 from moe_serving.device import resolve_device
 
 

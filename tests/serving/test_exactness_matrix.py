@@ -16,7 +16,7 @@ from driver import ask, complete, greedy, running_engine
 from exactness import Tally, compare
 from reference import build_checkpoint, prompts, reference_greedy
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.engine.engine import Engine
 from moe_serving.routing.client import RemoteExperts
 from moe_serving.wire.transport import SocketCompletion

@@ -14,7 +14,7 @@ from reference import prompts
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.model import load_attention_model
 from moe_serving.engine.request import GenerationRequest, Sampling
 from moe_serving.engine.runner import ModelRunner

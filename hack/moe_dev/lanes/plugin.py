@@ -28,7 +28,9 @@ LIGHT = frozenset({"transformers", "transformers.PreTrainedTokenizerFast"})
 # Fixtures that mark the tests which use them, directly or by other fixtures.
 FIXTURES = {"controlplane": ("e2e",), "ray_cluster": ("e2e", "ray"), "checkpoint_of": ("torch",)}
 
-_imports = Imports([CLONE / root for root in ("placement", "serving", "operator", "hack", "tests/serving", ".")])
+_imports = Imports(
+    [CLONE / root for root in ("placement", "contract", "serving", "operator", "hack", "tests/serving", ".")]
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

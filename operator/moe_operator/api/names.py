@@ -119,7 +119,7 @@ class Reason(_Told):
     SETTLED = "Settled", "The world is as the spec wants it."
     DELETING = "Deleting", "The applications on the Ray cluster are being removed."
 
-    # The model (moe_placement.wire.model.ModelProblemReason, one to one).
+    # The model (moe_contract.model.ModelProblemReason, one to one).
     PATH_NOT_FOUND = "PathNotFound", "spec.model.source.path does not exist on the nodes of the Ray cluster."
     CONFIG_MISSING = "ConfigMissing", "The directory has no config.json."
     CONFIG_INVALID = "ConfigInvalid", "config.json cannot be read or contradicts itself."

@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from moe_contract.sizes import MOST_EXPERTS, MOST_SHARDS, MOST_SLOTS
 from moe_operator.api.base import ApiModel, StatusModel
 from moe_operator.api.deployment import MAX_NAME, Identity
 from moe_operator.api.names import PlacementConditionType
 from moe_operator.api.phase import Phase
 from moe_operator.api.rules import Rule, validations
 from moe_operator.api.status import Condition
-from moe_placement.wire.sizes import MOST_EXPERTS, MOST_SHARDS, MOST_SLOTS
 
 MAX_REVISION = 2**31 - 1
 MAX_STEP = 1000

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from moe_contract.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, Dtype, GenerationSource
+from moe_contract.sizes import MOST_APIS, MOST_SHARDS
 from moe_operator.api.base import ApiModel
 from moe_operator.api.rules import (
     QUOTED_SELF,
@@ -21,8 +23,6 @@ from moe_operator.api.rules import (
 )
 from moe_operator.endpoint import HttpUrl
 from moe_operator.text import INVISIBLE
-from moe_placement.wire.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, Dtype, GenerationSource
-from moe_placement.wire.sizes import MOST_APIS, MOST_SHARDS
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
 _SOURCE_CURE = "write e.g. source: {path: models/tiny}"

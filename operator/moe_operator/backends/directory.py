@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import (
     DirectoryError,
@@ -14,7 +15,6 @@ from moe_operator.backends.http import HttpClient
 from moe_operator.backends.report import MOST_BYTES, NoReportError, parse_report
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
-from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
 
 READ_SECONDS = 4.0
 

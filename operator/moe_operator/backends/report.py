@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from moe_placement.wire.report import DirectoryReport
+from moe_contract.report import DirectoryReport
 
 MOST_BYTES = 4 * 1024 * 1024
 """Of an answer: placement and counts of ``sizes.MOST_SLOTS`` take 2 MB, 1024 shards and their problems another."""

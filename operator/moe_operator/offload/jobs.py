@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from moe_contract.serve.state import read_state
 from moe_operator.backends.report import parse_report
-from moe_operator.backends.serve_rest.state import read_state
 from moe_operator.offload.names import job_name
 from moe_operator.reconcile.decision import decide
 

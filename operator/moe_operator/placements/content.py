@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import ValidationError
 
+from moe_contract.sizes import MOST_SLOTS
 from moe_operator.api import PlacementContent, PlacementReason
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
 from moe_placement import InvalidPlacementError, Placement
 from moe_placement.placement import EMPTY
-from moe_placement.wire.sizes import MOST_SLOTS
 
 _MAX_DIGITS = 5
 _QUOTED = 16

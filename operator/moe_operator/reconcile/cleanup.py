@@ -10,10 +10,10 @@ import contextlib
 import logging
 from dataclasses import dataclass, field
 
+from moe_contract.serve.merge import Change, owned
+from moe_contract.serve.state import ServeState
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
 from moe_operator.backends.credential import Credential
-from moe_operator.backends.serve_rest.merge import Change, owned
-from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import InvalidObjectError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import SecretAbsentError

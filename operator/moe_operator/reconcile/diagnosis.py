@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from moe_contract.report import DirectoryReport, ShardReport
+from moe_contract.serve.merge import Conflict
+from moe_contract.serve.state import Application
 from moe_operator.api import ConditionType, Reason
-from moe_operator.backends.serve_rest.merge import Conflict
-from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import has_its_experts, shards_named
 from moe_operator.reconcile.world import Finding, World, owner_of
 from moe_operator.release import serving_requirement
-from moe_placement.wire.report import DirectoryReport, ShardReport
 
 RUNTIME_GRACE_SECONDS = 5.0
 """A Ray that answered before and misses one call is not told of yet."""

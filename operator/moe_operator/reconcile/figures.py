@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_contract.report import DirectoryReport, Traffic
 from moe_placement import InvalidStatisticsError, Placement
-from moe_placement.wire.codec import decode_counts
-from moe_placement.wire.report import DirectoryReport, Traffic
+from moe_placement.encoding import decode_counts
 
 STEP = 0.02
 """A figure is told anew when it has moved by this: with traffic it moves all the time, and each status is a write."""

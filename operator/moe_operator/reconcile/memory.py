@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moe_contract.serve.merge import Conflict
 from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.credential import Credential
-from moe_operator.backends.serve_rest.merge import Conflict
 from moe_operator.reconcile.repeats import Repeats
 from moe_operator.reconcile.telling import Telling
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from moe_contract.applications import application_name
+from moe_contract.serve.state import ServeState
 from moe_operator.allowance import Allowance
-from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.recent import Recent
 from moe_operator.reconcile.world import owner_of
-from moe_placement.wire.applications import application_name
 
 MOST_PER_RAY = 1000
 """Deployments that are looked at of one Ray cluster: names are a tenant's to choose, and each costs time."""

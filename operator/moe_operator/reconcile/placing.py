@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_contract.model import ModelFacts
+from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.reconcile.world import Finding, World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.sizes import MOST_SHARDS, MOST_SLOTS
+from moe_placement.encoding import encode_placement
 
 MAX_TOLD_REVISION = 2**31
 """A status may have been written by anybody; no deployment comes near so many placements."""

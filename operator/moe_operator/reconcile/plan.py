@@ -8,13 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from moe_operator.api import MoEDeployment, Reason
-from moe_operator.api.spec import Api, Attention
-from moe_operator.endpoint import HttpUrl
-from moe_operator.reconcile.model_change import ModelChange, waiting_change
-from moe_operator.reconcile.placing import Goal, next_goal, unchanged
-from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
-from moe_placement.wire.applications import (
+from moe_contract.applications import (
     API,
     EXPERTS,
     ApiConfig,
@@ -27,6 +21,12 @@ from moe_placement.wire.applications import (
     render_core,
     render_shard,
 )
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.spec import Api, Attention
+from moe_operator.endpoint import HttpUrl
+from moe_operator.reconcile.model_change import ModelChange, waiting_change
+from moe_operator.reconcile.placing import Goal, next_goal, unchanged
+from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
 
 RETRY_SECONDS = 30.0
 """An application that Serve could not start is removed, and so tried anew, this long after that was first seen."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from moe_contract.serve.merge import owned
 from moe_operator.api import Reason
-from moe_operator.backends.serve_rest.merge import owned
 from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
@@ -13,7 +13,7 @@ from moe_operator.recent import Recent
 from moe_operator.reconcile.decision import Decision, decide
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
-from moe_placement.wire.codec import unpacks_to_more
+from moe_placement.encoding import unpacks_to_more
 
 FEW_COPIES = 2048
 """Of experts over all layers: they are placed within a tenth of a second, on a busy machine too."""

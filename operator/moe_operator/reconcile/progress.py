@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moe_contract.report import DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.reconcile.model_change import believed_to_serve
 from moe_operator.reconcile.placing import wanted_shards
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import Finding, World
-from moe_placement.wire.report import DirectoryReport, ShardReport
 
 _BROKEN = ("UNHEALTHY", "DEPLOY_FAILED")
 

@@ -8,10 +8,10 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
+from moe_contract.serve.merge import Change
 from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.backends.errors import RayError
 from moe_operator.backends.serve_rest.cluster import Outcome
-from moe_operator.backends.serve_rest.merge import Change
 from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import NameConflictError, NotFoundError, SecretError

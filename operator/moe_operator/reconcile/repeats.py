@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_operator.backends.serve_rest.merge import Change
+from moe_contract.serve.merge import Change
 from moe_operator.delays import doubled
 
 AT_ONCE = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.api.names import shard_selector
 from moe_operator.api.status import ModelStatus, PlacementStatus
@@ -11,7 +12,6 @@ from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.text import on_one_line
-from moe_placement.wire.report import DirectoryReport
 
 
 def next_status(world: World, plan: Plan, problem: Finding | None, balance: float | None = None) -> MoEDeploymentStatus:

@@ -11,22 +11,22 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from moe_operator.api import Identity, MoEDeployment, Reason
-from moe_operator.backends.serve_rest.merge import Change, owned
-from moe_operator.backends.serve_rest.state import Application, ServeState
-from moe_operator.text import on_one_line
-from moe_placement import InvalidPlacementError, Placement
-from moe_placement.wire.applications import (
+from moe_contract.applications import (
     DIRECTORY,
     DirectoryConfig,
     ModelArgs,
     application_name,
     shard_application_name,
 )
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import CandidateReport, DirectoryReport
-from moe_placement.wire.sizes import MOST_SHARDS, MOST_SLOTS_READ
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.report import CandidateReport, DirectoryReport
+from moe_contract.serve.merge import Change, owned
+from moe_contract.serve.state import Application, ServeState
+from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS_READ
+from moe_operator.api import Identity, MoEDeployment, Reason
+from moe_operator.text import on_one_line
+from moe_placement import InvalidPlacementError, Placement
+from moe_placement.encoding import decode_placement
 
 ABSENT_CERTAIN_SECONDS = 5.0
 

@@ -1,7 +1,7 @@
 """``moe-placement``: plan, simulate and compare on files, and draw pictures. The only part of the package with I/O.
 
 Files: traces and placements. A trace is what ``traces.trace`` describes; a placement is one line of text as
-``wire.codec`` writes it; ``convert`` makes both of other engines' files. Flags are in ``options`` and ``layers``, the
+``encoding`` writes it; ``convert`` makes both of other engines' files. Flags are in ``options`` and ``layers``, the
 commands in ``commands`` and ``convert``, how files are read and written in ``inputs`` and ``outputs``.
 """
 

@@ -17,6 +17,7 @@ from moe_placement.cli.messages import warn
 from moe_placement.cli.options import check_way, limits, named_by_flag, sizes, topology, topology_of
 from moe_placement.cli.outputs import check_outputs, write_all
 from moe_placement.cli.sizes import check_plan, check_replay
+from moe_placement.encoding import encode_placement
 from moe_placement.engines import ModelLayers, write_sglang_location
 from moe_placement.errors import InvalidTraceError, MismatchError, PlacementError
 from moe_placement.explanation import explain
@@ -29,7 +30,6 @@ from moe_placement.solver import Limits, Plan, solve
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
 from moe_placement.traces import Trace, split_by_prompt
-from moe_placement.wire.codec import encode_placement
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from moe_placement.checks import MOST_EXPERTS, whole
 from moe_placement.cli.inputs import lead, placement_of
 from moe_placement.cli.layers import add_layers, named_layers, needed_layers
 from moe_placement.cli.outputs import check_outputs, write_all
+from moe_placement.encoding import encode_placement
 from moe_placement.engines import (
     from_physical_to_logical,
     read_physical_map,
@@ -24,7 +25,6 @@ from moe_placement.errors import InvalidPlacementError, InvalidStatisticsError, 
 from moe_placement.ranges import as_ranges
 from moe_placement.statistics import encode_statistics
 from moe_placement.traces import Trace, write_trace
-from moe_placement.wire.codec import encode_placement
 
 _ROWS = "Rows of the file are layers of the model, of which only MoE layers count"
 

@@ -7,13 +7,13 @@ import shlex
 import zipfile
 from pathlib import Path
 
+from moe_placement.encoding import decode_placement
 from moe_placement.engines.files import MAP, is_torch_file
 from moe_placement.errors import InvalidPlacementError, InvalidStatisticsError, InvalidTraceError
 from moe_placement.placement import Placement
 from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_placement.traces import Trace, read_trace
 from moe_placement.traces.archive import SINGLE
-from moe_placement.wire.codec import decode_placement
 
 _HEAD = 1 << 16
 """Bytes that a file is recognised by."""

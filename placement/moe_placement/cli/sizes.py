@@ -8,9 +8,9 @@ from moe_placement.traces import Trace
 SHARDS = 1 << 14
 """Ten thousand take minutes."""
 SLOTS = 4_000_000
-"""Layers x slots; ``wire.codec`` reads no larger placement."""
+"""Layers x slots; ``encoding`` reads no larger placement."""
 CELLS = 1 << 28
-"""Of an array that planning keeps; ``wire.codec`` reads no placement of more layers x experts x shards."""
+"""Of an array that planning keeps; ``encoding`` reads no placement of more layers x experts x shards."""
 VISITS = 1 << 31
 """Tokens x shards of a replay, a byte each."""
 

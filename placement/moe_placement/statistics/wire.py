@@ -4,7 +4,7 @@
 upper triangle and transitions in float16 (relative precision 2^-11) scaled per layer, sampled ids in one byte where
 experts allow, gates in one byte (254 steps from the least, or 0, to the greatest), every array as one plane per byte
 of its items, which zlib packs a fifth better.
-A poll every few seconds needs only the loads: ``codec.encode_counts`` of ``load``, about 60 KB at that size.
+A poll every few seconds needs only the loads: ``encoding.encode_counts`` of ``load``, about 60 KB at that size.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_contract.report import INTERNAL_REPORT_PATH
 from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
 from moe_serving.api.gate import Gate, refusal

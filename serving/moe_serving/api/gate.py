@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_contract.report import INTERNAL_REPORT_PATH
 from moe_serving.api.errors import ApiError, RequestTimeoutError, RequestTooLargeError
 from moe_serving.api.keys import check_key
 from moe_serving.api.service import Service

@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_placement.wire.applications import ApiConfig
-from moe_placement.wire.model import ModelFacts
+from moe_contract.applications import ApiConfig
+from moe_contract.model import ModelFacts
 from moe_serving.api.answer import Answer
 from moe_serving.api.encoding import in_thread
 from moe_serving.api.errors import ContextLengthError, InvalidRequestError

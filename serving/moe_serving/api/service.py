@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 
-from moe_placement.wire.applications import ApiConfig
-from moe_placement.wire.base import in_words
+from moe_contract.applications import ApiConfig
+from moe_contract.base import in_words
 from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import DirectoryReport
+from moe_contract.model import ModelFacts
+from moe_contract.report import DirectoryReport
 from moe_serving.api.latest import Latest
 from moe_serving.api.metrics import Totals
 from moe_serving.directory.apis import ApiReply, ApiSync

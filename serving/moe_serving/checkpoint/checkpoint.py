@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_placement.wire.model import ModelFacts
+from moe_contract.model import ModelFacts
 from moe_serving.checkpoint.config import MoEConfig, read_config
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.layout import ExpertTensors, Layout

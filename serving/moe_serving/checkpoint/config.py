@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_placement.wire.sizes import MOST_EXPERTS, MOST_LAYERS
+from moe_contract.sizes import MOST_EXPERTS, MOST_LAYERS
 from moe_serving.checkpoint.context import longest_context
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.families import (

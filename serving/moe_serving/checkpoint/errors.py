@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moe_placement.wire.model import ModelProblem, ModelProblemReason
+from moe_contract.model import ModelProblem, ModelProblemReason
 from moe_serving.errors import MoEServingError
 
 

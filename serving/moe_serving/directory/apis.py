@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from moe_placement.wire.report import DirectoryReport
-from moe_placement.wire.sizes import MOST_APIS
+from moe_contract.report import DirectoryReport
+from moe_contract.sizes import MOST_APIS
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.ledger import Counts, Ledger, add_up, check_counts, check_ledger
 

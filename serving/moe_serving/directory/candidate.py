@@ -7,9 +7,9 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from moe_placement.wire.applications import ModelArgs
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import CandidateReport
+from moe_contract.applications import ModelArgs
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.report import CandidateReport
 from moe_serving.checkpoint.errors import ModelError
 
 INSPECT_AGAIN_SECONDS = 5.0

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moe_placement.wire.applications import ModelArgs, ShardRef
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import DirectoryReport, Progress
+from moe_contract.applications import ModelArgs, ShardRef
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.report import DirectoryReport, Progress
+from moe_placement.encoding import encode_placement
 from moe_serving.changes import Changes
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
 from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import ShardPhase
+from moe_contract.model import ModelFacts
+from moe_contract.report import ShardPhase
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.experts.description import ExpertKey, ShardDescription
 from moe_serving.routing.table import ShardAddress

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from moe_contract.model import ModelFacts
+from moe_contract.report import AttentionReport, Progress, ShardReport
 from moe_placement import Placement
 from moe_placement.placement import EMPTY
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import AttentionReport, Progress, ShardReport
 from moe_serving.directory.leases import Lease
 from moe_serving.directory.messages import other_model
 from moe_serving.directory.monitor import ShardMonitor

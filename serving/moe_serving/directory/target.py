@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_contract.base import in_words
+from moe_contract.model import ModelFacts
 from moe_placement import InvalidPlacementError, Placement
-from moe_placement.wire.applications import DirectoryConfig, ModelArgs, ShardRef
-from moe_placement.wire.base import in_words
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_placement.encoding import decode_placement
 from moe_serving.directory.errors import ConfigRefusedError
 
 

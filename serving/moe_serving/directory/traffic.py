@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moe_placement.wire.codec import encode_counts
-from moe_placement.wire.report import Traffic
+from moe_contract.report import Traffic
+from moe_placement.encoding import encode_counts
 from moe_serving.routing.counters import RoutingCounters
 
 

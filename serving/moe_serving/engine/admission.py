@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.errors import RequestRefusedError
 from moe_serving.engine.request import MAX_PENALTY, MIN_PENALTY, GenerationRequest, Sampling
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.admission import check_request
 from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.experts import ExpertsClient

@@ -21,7 +21,7 @@ from bisect import insort
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.preemption import Preemption
 from moe_serving.engine.sequence import Sequence
 from moe_serving.engine.shares import ClientShare, RequestShare, Usage

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from moe_placement.wire.applications import ModelArgs, ShardConfig
+from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
 from moe_serving.errors import MoEServingError

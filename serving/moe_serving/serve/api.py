@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_placement.wire.applications import CoreArgs
+from moe_contract.applications import CoreArgs
 from moe_serving.api.app import build_app
 from moe_serving.api.errors import GenerationError, InvalidRequestError, OverloadedError, RemovedError
 from moe_serving.api.service import Service

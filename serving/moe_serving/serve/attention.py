@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from moe_placement.wire.applications import AttentionConfig, CoreArgs
-from moe_placement.wire.base import in_words
+from moe_contract.applications import AttentionConfig, CoreArgs
+from moe_contract.base import in_words
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest, other_model
 from moe_serving.engine.errors import QueueFullError

@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import RequestRouterConfig
 
-from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS, CoreArgs, ShardArgs
+from moe_contract.applications import API, ATTENTION, DIRECTORY, EXPERTS, CoreArgs, ShardArgs
 from moe_serving.serve.removal import SHUTDOWN_S
 
 _MAX_ONGOING = 1024

@@ -11,8 +11,8 @@ from ray.exceptions import ActorDiedError, NodeDiedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from moe_placement.wire.applications import EXPERTS, CoreArgs, ModelArgs, ShardRef
-from moe_placement.wire.model import ModelFacts
+from moe_contract.applications import EXPERTS, CoreArgs, ModelArgs, ShardRef
+from moe_contract.model import ModelFacts
 from moe_serving.checkpoint import inspect_model
 from moe_serving.directory import directory
 from moe_serving.directory.apis import ApiReply, ApiSync

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from pydantic import ValidationError
 
-from moe_placement.wire.applications import ShardArgs, ShardConfig
-from moe_placement.wire.base import in_words
+from moe_contract.applications import ShardArgs, ShardConfig
+from moe_contract.base import in_words
 from moe_serving.changes import Changes
 from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_placement.wire.applications import AttentionConfig, ModelArgs
+from moe_contract.applications import AttentionConfig, ModelArgs
 from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device

@@ -6,8 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from moe_placement import PlacementError, balanced_placement
-from moe_placement.wire.applications import (
+from moe_contract.applications import (
     ApiConfig,
     AttentionConfig,
     CoreArgs,
@@ -22,8 +21,9 @@ from moe_placement.wire.applications import (
     render_shard,
     shard_application_name,
 )
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_contract.model import ModelFacts
+from moe_placement import PlacementError, balanced_placement
+from moe_placement.encoding import encode_placement
 from moe_serving.standalone.errors import UsageError
 
 

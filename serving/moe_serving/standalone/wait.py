@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from moe_placement.wire.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
 from moe_serving.standalone.errors import StandaloneError
 from moe_serving.standalone.serve_rest import ServeRest, direct
 

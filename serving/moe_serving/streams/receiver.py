@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.engine.request import TokenEvent
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.messages import MAX_STREAM, StreamEvent, decode_events

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.streams.messages import StreamEvent, encode_events
 from moe_serving.streams.receiver import SUBJECT
 from moe_serving.wire.aio import Connection, connect

@@ -20,7 +20,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire.channel import Channel
 from moe_serving.wire.endpoint import Address, Endpoint
 from moe_serving.wire.errors import ConnectionLostError, WireError

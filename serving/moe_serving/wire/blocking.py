@@ -10,7 +10,7 @@ import socket
 import time
 from collections import deque
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire.channel import Channel
 from moe_serving.wire.endpoint import Address, configure
 from moe_serving.wire.errors import ConnectionLostError, WireError

@@ -10,7 +10,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire.errors import WireError
 from moe_serving.wire.handshake import KEY_SIZE
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import WireError

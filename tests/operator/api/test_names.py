@@ -3,10 +3,10 @@
 import re
 from typing import get_args
 
+from moe_contract.model import ModelProblemReason
 from moe_operator.api.deployment import MAX_NAME
 from moe_operator.api.names import CLEANUP_FINALIZER, GROUP, ConditionType, Reason, child_labels, shard_selector
 from moe_operator.kube.secrets import internal_key_name
-from moe_placement.wire.model import ModelProblemReason
 
 CONDITION_REASON = re.compile(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")  # metav1.Condition
 

@@ -2,8 +2,8 @@
 
 from typing import Any, cast
 
-from moe_operator.backends.serve_rest.merge import API_PATHS
-from moe_placement.wire.report import INTERNAL_REPORT_PATH
+from moe_contract.report import INTERNAL_REPORT_PATH
+from moe_contract.serve.merge import API_PATHS
 from moe_serving.api.app import build_app
 
 

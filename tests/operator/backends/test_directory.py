@@ -6,6 +6,8 @@ import pytest
 from aiohttp import web
 from moe_facts import FACTS
 
+from moe_contract.applications import CORE_IMPORT_PATH
+from moe_contract.report import DirectoryReport, Progress
 from moe_operator.backends.directory import Directories
 from moe_operator.backends.errors import (
     DirectoryError,
@@ -15,8 +17,6 @@ from moe_operator.backends.errors import (
     RouteMissingError,
 )
 from moe_operator.backends.report import MOST_BYTES
-from moe_placement.wire.applications import CORE_IMPORT_PATH
-from moe_placement.wire.report import DirectoryReport, Progress
 
 REPORT = DirectoryReport(term=3, revision=7, epoch=9, progress=Progress(copied=4, total=8, settled=False))
 

@@ -17,6 +17,7 @@ from fake_ray import FakeRay, serving
 from test_endpoint import SPELLINGS_OF_LOOPBACK
 from yarl import URL
 
+from moe_contract.serve.state import read_state
 from moe_operator.backends import http as module
 from moe_operator.backends import resolver
 from moe_operator.backends.addresses import AddressPolicy
@@ -24,7 +25,6 @@ from moe_operator.backends.budget import ByteBudget
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
 from moe_operator.backends.http import HttpClient
-from moe_operator.backends.serve_rest.state import read_state
 from moe_operator.kube.errors import SecretNotLabelledError
 from moe_operator.offload.process import WorkerProcess
 from moe_operator.tenant import on_behalf_of

@@ -9,17 +9,17 @@ import pytest
 from aiohttp import web
 from fake_ray import FakeRay, serving
 
+from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.serve.merge import Change, Conflict
+from moe_contract.serve.state import ServeState
 from moe_operator import recent
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
 from moe_operator.backends.serve_rest import cluster as module
 from moe_operator.backends.serve_rest import kept
 from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
-from moe_operator.backends.serve_rest.merge import Change, Conflict
-from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.errors import SecretNotLabelledError
-from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 
 SHOP = {"name": "shop", "route_prefix": "/shop", "import_path": "shop:app"}
 

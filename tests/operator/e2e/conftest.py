@@ -7,8 +7,8 @@ import pytest
 from fake_ray import FakeDirectory, FakeRay, running
 from moe_objects import Objects
 
+from moe_contract.model import ModelFacts
 from moe_dev.kube import Kubectl
-from moe_placement.wire.model import ModelFacts
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay, Handler, JsonObject, running, running_handler
 from moe_objects import Objects
 
+from moe_contract.model import ModelFacts
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import OperatorProcess
-from moe_placement.wire.model import ModelFacts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 

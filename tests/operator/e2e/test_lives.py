@@ -17,9 +17,9 @@ from fake_ray import FakeDirectory, FakeRay, JsonObject
 from kstatus import kstatus
 from moe_objects import REMOVED, TOLD
 
+from moe_contract.model import ModelProblem
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import OperatorProcess
-from moe_placement.wire.model import ModelProblem
 
 pytestmark = pytest.mark.e2e
 

@@ -20,11 +20,11 @@ from moe_objects import REMOVED, TOLD, Objects
 from reference import reference_greedy
 from transformers import AutoTokenizer
 
+from moe_contract.serve.state import ServeState, parse_state
 from moe_dev.operator_process import OperatorProcess
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 from moe_operator.api import MoEDeployment, Reason
-from moe_operator.backends.serve_rest.state import ServeState, parse_state
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import World, core_name

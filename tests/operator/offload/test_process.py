@@ -15,7 +15,7 @@ import offload_jobs as jobs
 import psutil
 import pytest
 
-from moe_operator.backends.serve_rest.state import read_state
+from moe_contract.serve.state import read_state
 from moe_operator.offload import process as module
 from moe_operator.offload.child import NICENESS
 from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError

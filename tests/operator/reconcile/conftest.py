@@ -10,20 +10,20 @@ from bench import Bench
 from fake_ray import FakeRay
 from moe_facts import FACTS
 
+from moe_contract.applications import DirectoryConfig
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_contract.serve.merge import Change
+from moe_contract.serve.state import Application, ServeState
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest import cluster
-from moe_operator.backends.serve_rest.merge import Change
-from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.reconcile.decision import decide
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import KeyHashes, World, core_name
-from moe_placement.wire.applications import DirectoryConfig
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_placement.encoding import decode_placement
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kstatus import kstatus
 
+from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.model import ModelProblem
 from moe_operator.backends.errors import RayUnreachableError, StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
@@ -20,8 +22,6 @@ from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
 from moe_operator.tasks import StrayCancellationError
 from moe_operator.text import INVISIBLE
-from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
-from moe_placement.wire.model import ModelProblem
 
 FORBIDDEN = ForbiddenError(
     'POST /secrets: secrets is forbidden: User "moe-operator" cannot create resource "secrets" in the namespace "team"',

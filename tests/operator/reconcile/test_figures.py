@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_contract.report import Traffic
 from moe_operator.reconcile.figures import balance, steadied
 from moe_placement import Placement, balanced_placement
-from moe_placement.wire.codec import encode_counts
-from moe_placement.wire.report import Traffic
+from moe_placement.encoding import encode_counts
 
 
 def plain_balance(placement: Placement, load: np.ndarray) -> float | None:

@@ -9,7 +9,7 @@ from bench import Bench
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_operator.backends.serve_rest.merge import MAX_PATH, difference
+from moe_contract.serve.merge import MAX_PATH, difference
 
 
 def edit(bench: Bench, **fields: Any) -> str:

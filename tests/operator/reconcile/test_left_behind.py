@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from bench import INTERNAL_KEY, Bench, broken
 
+from moe_contract.serve.state import Application, ServeState
 from moe_operator.api.names import CLEANUP_FINALIZER
-from moe_operator.backends.serve_rest.state import Application, ServeState
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile.memory import MOST_DEPARTED

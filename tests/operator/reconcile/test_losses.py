@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from told import DEGRADED, READY, message, told
 
+from moe_contract.serve.state import Application
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.backends.serve_rest.state import Application
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import pytest
 from moe_facts import FACTS
 from plans import slots, told
 
+from moe_contract.applications import application_name
+from moe_contract.sizes import MOST_SLOTS
 from moe_operator.api import Reason
 from moe_operator.reconcile.placing import impossible
 from moe_operator.reconcile.plan import Step
-from moe_placement.wire.applications import application_name
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.sizes import MOST_SLOTS
+from moe_placement.encoding import decode_placement
 
 CORE = application_name("team", "tiny", "u-1")
 

@@ -6,12 +6,12 @@ import pytest
 from moe_facts import FACTS
 from plans import scale, shards, told, user_config
 
-from moe_operator.backends.serve_rest.merge import Change
-from moe_operator.backends.serve_rest.state import Application
+from moe_contract.applications import application_name
+from moe_contract.serve.merge import Change
+from moe_contract.serve.state import Application
 from moe_operator.reconcile.plan import RETRY_SECONDS, Step, serve_http_options
 from moe_placement import balanced_placement
-from moe_placement.wire.applications import application_name
-from moe_placement.wire.codec import decode_placement, encode_placement
+from moe_placement.encoding import decode_placement, encode_placement
 
 CORE = application_name("team", "tiny", "u-1")
 

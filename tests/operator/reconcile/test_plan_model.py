@@ -6,11 +6,11 @@ import pytest
 from moe_facts import FACTS
 from plans import core, told, user_config
 
+from moe_contract.applications import application_name
+from moe_contract.model import ModelProblem
+from moe_contract.serve.state import Application
 from moe_operator.api import Reason
-from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.plan import Step
-from moe_placement.wire.applications import application_name
-from moe_placement.wire.model import ModelProblem
 
 CORE = application_name("team", "tiny", "u-1")
 ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})

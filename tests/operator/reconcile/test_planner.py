@@ -13,7 +13,7 @@ from moe_operator.reconcile.decision import decide
 from moe_operator.reconcile.plan import Step
 from moe_operator.reconcile.planner import SHORT_TEXT, Planner
 from moe_placement import Placement
-from moe_placement.wire.codec import encode_placement
+from moe_placement.encoding import encode_placement
 
 
 @pytest.fixture

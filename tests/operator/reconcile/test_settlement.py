@@ -9,17 +9,17 @@ import pytest
 from kstatus import kstatus
 from told import told
 
+from moe_contract.model import ModelProblem
+from moe_contract.serve.merge import Conflict
+from moe_contract.serve.state import Application
 from moe_operator.api import MoEDeploymentStatus, Reason
 from moe_operator.api.names import CLEANUP_FINALIZER
-from moe_operator.backends.serve_rest.merge import Conflict
-from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import Finding
-from moe_placement.wire.model import ModelProblem
 
 GONE = {"serve": None, "report": None, "keys": None}
 

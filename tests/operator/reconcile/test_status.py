@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from told import DEGRADED, PROGRESSING, READY, message, told
 
+from moe_contract.applications import application_name
+from moe_contract.model import ModelProblem
+from moe_contract.report import Progress, Traffic
+from moe_contract.serve.merge import Conflict
+from moe_contract.serve.state import Application
 from moe_operator.api import Reason
-from moe_operator.backends.serve_rest.merge import Conflict
-from moe_operator.backends.serve_rest.state import Application
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import Finding
-from moe_placement.wire.applications import application_name
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import Progress, Traffic
+from moe_placement.encoding import decode_placement
 
 UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
 

@@ -9,8 +9,8 @@ from fake_kube import FakeKube
 from fake_ray import FakeDirectory, JsonObject
 from moe_facts import FACTS
 
+from moe_contract.report import DirectoryReport, Progress
 from moe_operator.kube.resources import EVENTS
-from moe_placement.wire.report import DirectoryReport, Progress
 
 STEP = 0.5
 

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_contract.model import ModelFacts
+from moe_contract.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
 from moe_serving.api.app import build_app
 from moe_serving.api.service import Service
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync

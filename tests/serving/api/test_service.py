@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from moe_placement.wire.applications import ApiConfig
-from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import AttentionReport, DirectoryReport
+from moe_contract.applications import ApiConfig
+from moe_contract.model import ModelProblem
+from moe_contract.report import AttentionReport, DirectoryReport
 from moe_serving.api import service
 
 COMPLETION = {"model": "model", "prompt": "the fox"}

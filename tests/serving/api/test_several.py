@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from moe_placement.wire.applications import ApiConfig
-from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import DirectoryReport
+from moe_contract.applications import ApiConfig
+from moe_contract.model import ModelProblem
+from moe_contract.report import DirectoryReport
 from moe_serving.api import service
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.directory.apis import Apis

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_placement.wire.report import DirectoryReport, Progress
+from moe_contract.report import DirectoryReport, Progress
 from moe_serving.api import watch
 from moe_serving.api.watch import DirectoryWatch, Said
 from moe_serving.directory.apis import MOST_GONE, ApiReply, Apis, ApiSync

@@ -13,8 +13,8 @@ from typing import Any
 from chaos.verdict import Blow
 from plane import Plane
 
+from moe_contract.applications import API, ATTENTION, DIRECTORY, EXPERTS
 from moe_dev.raylocal import LocalRay
-from moe_placement.wire.applications import API, ATTENTION, DIRECTORY, EXPERTS
 from moe_serving.standalone.errors import StandaloneError
 
 SHARDS = COPIES = APIS = REPLICAS = 2

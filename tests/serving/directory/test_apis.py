@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moe_placement.wire.report import DirectoryReport, Progress
+from moe_contract.report import DirectoryReport, Progress
 from moe_serving.directory.apis import MOST_ENTRIES, MOST_GONE, ApiReply, Apis, ApiSync
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.ledger import Counts, Ledger

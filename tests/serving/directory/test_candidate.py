@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from moe_placement.wire.applications import DirectoryConfig, ModelArgs
-from moe_placement.wire.model import ModelFacts
-from moe_placement.wire.report import CandidateReport
+from moe_contract.applications import DirectoryConfig, ModelArgs
+from moe_contract.model import ModelFacts
+from moe_contract.report import CandidateReport
 from moe_serving.checkpoint import ModelError
 from moe_serving.directory import candidate
 from moe_serving.directory.directory import Directory

@@ -6,10 +6,10 @@ import asyncio
 
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
+from moe_contract.applications import ModelArgs
+from moe_contract.model import ModelFacts
 from moe_placement import balanced_placement
-from moe_placement.wire.applications import ModelArgs
-from moe_placement.wire.codec import decode_counts, decode_placement, encode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_placement.encoding import decode_counts, decode_placement, encode_placement
 from moe_serving.checkpoint import ModelError
 from moe_serving.directory.directory import HEARING_SECONDS, Directory
 from moe_serving.directory.errors import ShardGoneError

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
+from moe_contract.applications import DirectoryConfig, ShardRef
 from moe_placement import balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, ShardRef
-from moe_placement.wire.codec import encode_placement
+from moe_placement.encoding import encode_placement
 from moe_serving.changes import Changes
 from moe_serving.directory import directory as loop
 from moe_serving.directory import leases, monitor

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from moe_contract.applications import DirectoryConfig, ShardRef
+from moe_contract.model import ModelFacts
 from moe_placement import balanced_placement
-from moe_placement.wire.applications import DirectoryConfig, ShardRef
-from moe_placement.wire.codec import encode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_placement.encoding import encode_placement
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.target import Target, read_target
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.admission import check_request
 from moe_serving.engine.errors import RequestRefusedError
 from moe_serving.engine.request import GenerationRequest, Sampling

@@ -7,7 +7,7 @@ import pytest
 from driver import WAIT_S, ask, complete, greedy, running_engine
 from reference import END, prompts
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.errors import EngineStoppedError, ExpertsUnavailableError, RequestRefusedError
 from moe_serving.engine.local_experts import LocalExperts

@@ -11,7 +11,7 @@ from benchmarks.serving.client import Outcome, Verdict
 from benchmarks.serving.figures import Figures, figures
 from benchmarks.serving.traffic import Mix, Phase
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.queue import FairQueue
 from moe_serving.engine.request import GenerationRequest, Sampling
 from moe_serving.engine.scheduler import Chunk, Scheduler, take_tokens

@@ -9,7 +9,7 @@ from driver import complete, greedy, running_engine
 from reference import CONFIGS, build_checkpoint
 from transformers import AutoModelForCausalLM
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 
 LIMIT, LONGEST, TOKENS = 24, 96, 10
 LENGTHS = (3, LIMIT - 12, LIMIT - 5, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 20)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.request import GenerationRequest, Sampling
 from moe_serving.engine.scheduler import Scheduler, take_tokens
 from moe_serving.engine.sequence import Sequence

@@ -4,7 +4,7 @@ import pytest
 from driver import Answer, ask, greedy, running_engine
 from reference import prompts, reference_greedy
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.request import GenerationRequest, Origin
 
 

@@ -8,7 +8,7 @@ from driver import ask, complete, greedy, running_engine
 from exactness import Tally, compare
 from reference import CONFIGS, prompts, reference_greedy, reference_model
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.engine.local_experts import LocalExperts
 
 TOKENS = 32

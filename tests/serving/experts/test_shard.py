@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from waiting import wait_until
 
-from moe_placement.wire.applications import ModelArgs, Network, ShardConfig
+from moe_contract.applications import ModelArgs, Network, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.compute import compute
 from moe_serving.experts.description import ShardDescription, ShardIdentity

@@ -3,7 +3,7 @@
 import pytest
 from waiting import wait_until
 
-from moe_placement.wire.applications import ModelArgs, ShardConfig
+from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts import shard as shard_module
 from moe_serving.experts.description import ShardIdentity

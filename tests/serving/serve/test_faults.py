@@ -12,7 +12,7 @@ from load import Load, compare_with_reference
 from openai import APIError, AsyncOpenAI, BadRequestError
 from scraper import Scraper
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 from moe_serving.serve.unanswered import SIGNATURE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

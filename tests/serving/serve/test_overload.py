@@ -10,7 +10,7 @@ from benchmarks.serving.client import Ask, Client, Verdict
 from benchmarks.serving.traffic import Mix
 from load import compare_with_reference
 
-from moe_placement.wire.applications import AttentionConfig
+from moe_contract.applications import AttentionConfig
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from moe_placement.wire.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
-from moe_placement.wire.codec import decode_placement
-from moe_placement.wire.model import ModelFacts
+from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
+from moe_contract.model import ModelFacts
+from moe_placement.encoding import decode_placement
 from moe_serving.standalone.errors import UsageError
 from moe_serving.standalone.plan import Wanted, plan_applications
 

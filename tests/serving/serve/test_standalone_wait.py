@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_placement.wire.report import AttentionReport, DirectoryReport, Progress
+from moe_contract.report import AttentionReport, DirectoryReport, Progress
 from moe_serving.standalone import wait
 from moe_serving.standalone.errors import StandaloneError
 

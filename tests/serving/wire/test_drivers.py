@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire import aio, blocking
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, RefusalReason, WireError

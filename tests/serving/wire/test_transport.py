@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import torch
 
-from moe_placement.wire.applications import Network
+from moe_contract.applications import Network
 from moe_serving.wire import aio
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireError

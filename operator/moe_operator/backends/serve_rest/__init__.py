@@ -1,7 +1,6 @@
-"""Ray Serve's declarative REST API, ``/api/serve/applications/``: read, merge, write as one.
+"""Ray Serve's declarative REST API, ``/api/serve/applications/``: read, merge, write as one. What an answer says
+and how our applications are merged into it is pure, and in ``moe_contract.serve``.
 
-- ``state``: what a GET says.
-- ``merge``: pure; our applications into what is there.
 - ``client``: the two calls.
 - ``cluster``: one serialized reader and writer per Ray address.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from moe_contract.serve.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
 from moe_operator.backends.credential import Credential
 from moe_operator.backends.errors import (
     DeployRefusedError,
@@ -16,7 +17,6 @@ from moe_operator.backends.errors import (
     ServeMissingError,
 )
 from moe_operator.backends.http import ASIDE_CURE, Answer, HttpClient
-from moe_operator.backends.serve_rest.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
+from moe_contract.serve.merge import Change, Conflict, Merge, body, difference, merge, owned
+from moe_contract.serve.state import ServeState
 from moe_operator.backends.credential import Check, Credential, always
 from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StalePlanError
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest.client import ServeClient
 from moe_operator.backends.serve_rest.kept import Kept, Seen
-from moe_operator.backends.serve_rest.merge import Change, Conflict, Merge, body, difference, merge, owned
-from moe_operator.backends.serve_rest.state import ServeState
 from moe_operator.errors import OperatorError
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent

@@ -6,8 +6,8 @@ import asyncio
 import weakref
 from dataclasses import dataclass, field
 
+from moe_contract.serve.state import ServeState
 from moe_operator.backends.errors import RayError
-from moe_operator.backends.serve_rest.state import ServeState
 
 KEPT_BYTES = 24 * 1024 * 1024
 """Of what all Ray clusters told last."""

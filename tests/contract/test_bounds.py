@@ -1,19 +1,14 @@
 """What is read from outside has an end: numbers that can be counted with, texts and lists of some size."""
 
-import base64
 import json
-import zlib
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from moe_placement import InvalidPlacementError, Placement, balanced_placement
-from moe_placement.wire.base import MOST_WORDS, in_words
-from moe_placement.wire.codec import decode_placement, encode_placement, unpacks_to_more
-from moe_placement.wire.model import ModelProblem
-from moe_placement.wire.report import DirectoryReport
+from moe_contract.base import MOST_WORDS, in_words
+from moe_contract.model import ModelProblem
+from moe_contract.report import DirectoryReport
 
 MODEL = {
     "digest": "sha256:1",
@@ -79,26 +74,3 @@ def test_of_a_long_text_the_beginning_is_kept() -> None:
         ModelProblem(reason="PathNotFound", message=words).message,
     )
     assert all(len(text) == MOST_WORDS and text.startswith("what what") and text.endswith(" …") for text in told)
-
-
-def test_a_placement_is_unpacked_only_to_the_size_asked_for() -> None:
-    text = encode_placement(balanced_placement(4, 16, [8, 8]))
-    assert decode_placement(text, 64).shards == 2
-    with pytest.raises(InvalidPlacementError, match="at most 63 slots"):
-        decode_placement(text, 63)
-
-
-def test_a_placement_of_which_the_header_has_no_end_is_refused() -> None:
-    header = json.dumps({"layers": 1, "shardSlots": [1] + [0] * 40_000, "experts": 1}).encode()
-    text = "p1." + base64.b64encode(zlib.compress(header + b"\n\0\0")).decode()
-    with pytest.raises(InvalidPlacementError, match="header"):
-        decode_placement(text)
-
-
-def test_to_how_much_a_short_text_unpacks_is_seen_without_reading_it() -> None:
-    text = encode_placement(Placement.of(np.zeros((1024, 780), dtype=np.int32), [1] * 780, 1))
-    assert len(text) < 4096
-    assert unpacks_to_more(text, 2 * 1024 * 780)
-    assert not unpacks_to_more(text, 2 * 1024 * 780 + 65536)
-    for damaged in ("", "p1.", "p1.????", "p1." + text[3:].swapcase()):
-        assert not unpacks_to_more(damaged, 10)

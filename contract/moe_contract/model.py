@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from moe_placement.wire.base import MOST_COUNTED, Name, WireModel, Words
-from moe_placement.wire.sizes import MOST_EXPERTS, MOST_LAYERS
+from moe_contract.base import MOST_COUNTED, Name, WireModel, Words
+from moe_contract.sizes import MOST_EXPERTS, MOST_LAYERS
 
 Positive = Annotated[int, Field(ge=1, le=MOST_COUNTED)]
 

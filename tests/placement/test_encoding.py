@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_placement import InvalidPlacementError, InvalidStatisticsError, PlacementError, balanced_placement
-from moe_placement.wire.codec import decode_counts, decode_placement, encode_counts, encode_placement
+from moe_placement import (
+    InvalidPlacementError,
+    InvalidStatisticsError,
+    Placement,
+    PlacementError,
+    balanced_placement,
+)
+from moe_placement.encoding import (
+    decode_counts,
+    decode_placement,
+    encode_counts,
+    encode_placement,
+    unpacks_to_more,
+)
 
 
 @given(st.integers(0, 4), st.integers(1, 20), st.integers(1, 5))
@@ -113,3 +125,26 @@ def test_counts_beyond_32_bits_saturate() -> None:
 def test_damaged_counts_are_refused(text: Any) -> None:
     with pytest.raises(InvalidStatisticsError, match="counts"):
         decode_counts(text, 1, 3)
+
+
+def test_a_placement_is_unpacked_only_to_the_size_asked_for() -> None:
+    text = encode_placement(balanced_placement(4, 16, [8, 8]))
+    assert decode_placement(text, 64).shards == 2
+    with pytest.raises(InvalidPlacementError, match="at most 63 slots"):
+        decode_placement(text, 63)
+
+
+def test_a_placement_of_which_the_header_has_no_end_is_refused() -> None:
+    header = json.dumps({"layers": 1, "shardSlots": [1] + [0] * 40_000, "experts": 1}).encode()
+    text = "p1." + base64.b64encode(zlib.compress(header + b"\n\0\0")).decode()
+    with pytest.raises(InvalidPlacementError, match="header"):
+        decode_placement(text)
+
+
+def test_to_how_much_a_short_text_unpacks_is_seen_without_reading_it() -> None:
+    text = encode_placement(Placement.of(np.zeros((1024, 780), dtype=np.int32), [1] * 780, 1))
+    assert len(text) < 4096
+    assert unpacks_to_more(text, 2 * 1024 * 780)
+    assert not unpacks_to_more(text, 2 * 1024 * 780 + 65536)
+    for damaged in ("", "p1.", "p1.????", "p1." + text[3:].swapcase()):
+        assert not unpacks_to_more(damaged, 10)

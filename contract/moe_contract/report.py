@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from moe_placement.wire.applications import ModelArgs
-from moe_placement.wire.base import Count, Name, WireModel, Words
-from moe_placement.wire.model import ModelFacts, ModelProblem
-from moe_placement.wire.sizes import MOST_REPLICAS, MOST_SHARDS
+from moe_contract.applications import ModelArgs
+from moe_contract.base import Count, Name, WireModel, Words
+from moe_contract.model import ModelFacts, ModelProblem
+from moe_contract.sizes import MOST_REPLICAS, MOST_SHARDS
 
 ShardPhase = Literal["Starting", "Ready", "Lost"]
 
@@ -77,7 +77,7 @@ class Traffic(WireModel):
         tokens: token rows routed, counted once per MoE layer.
         visits: shards visited by them; visits / tokens is the fan-out.
         failovers: token-expert pairs that another copy answered than the one asked first.
-        load: ``codec.encode_counts`` of token-expert pairs per layer and expert.
+        load: ``encoding.encode_counts`` of token-expert pairs per layer and expert.
     """
 
     tokens: Count = 0
@@ -107,7 +107,7 @@ class DirectoryReport(WireModel):
         epoch: of the routing table in force.
         model: what the model is; model_problem: why it cannot be served. Both None while it is being inspected.
         candidate: the model that ``DirectoryConfig.candidate`` asked to look at, if any.
-        placement: ``codec.encode_placement`` of the routing table in force, by shard index, if it is complete.
+        placement: ``encoding.encode_placement`` of the routing table in force, by shard index, if it is complete.
     """
 
     term: Count

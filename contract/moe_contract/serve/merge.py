@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moe_operator.backends.serve_rest.config import as_json
-from moe_operator.backends.serve_rest.state import Application, ServeState, is_ours, route_of
-from moe_placement.wire.applications import CORE_IMPORT_PATH
+from moe_contract.applications import CORE_IMPORT_PATH
+from moe_contract.serve.config import as_json
+from moe_contract.serve.state import Application, ServeState, is_ours, route_of
 
 Config = Mapping[str, Any]
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_operator.backends.serve_rest.config import as_json
-from moe_operator.backends.serve_rest.merge import Change, Conflict, body, merge, owned
-from moe_operator.backends.serve_rest.state import ServeState, parse_state
-from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.serve.config import as_json
+from moe_contract.serve.merge import Change, Conflict, body, merge, owned
+from moe_contract.serve.state import ServeState, parse_state
 
 Config = dict[str, Any]
 

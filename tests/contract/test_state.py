@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_operator.backends.serve_rest import state as module
-from moe_operator.backends.serve_rest.config import JsonConfig, as_json, values_at_most
-from moe_operator.backends.serve_rest.state import StateTooLargeError, read_state
-from moe_placement.wire.applications import CORE_IMPORT_PATH
+from moe_contract.applications import CORE_IMPORT_PATH
+from moe_contract.serve import state as module
+from moe_contract.serve.config import JsonConfig, as_json, values_at_most
+from moe_contract.serve.state import StateTooLargeError, read_state
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

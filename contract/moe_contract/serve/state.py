@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from moe_operator.backends.serve_rest.config import JsonConfig, as_json, values_at_most
-from moe_placement.wire.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
+from moe_contract.serve.config import JsonConfig, as_json, values_at_most
 
 MOST_BYTES = 12 * 1024 * 1024
 """Of an answer: that of some thousand applications is about 10 MB, most of which is not kept."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from moe_contract.base import MOST_COUNTED, WireModel
+from moe_contract.sizes import MOST_SHARDS
 from moe_placement.checks import INT32
-from moe_placement.wire.base import MOST_COUNTED, WireModel
-from moe_placement.wire.sizes import MOST_SHARDS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -87,7 +87,7 @@ class DirectoryConfig(WireModel):
         slots_per_shard: per layer.
         spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
         min_copies: a copy is freed only while this many live ones remain.
-        placement: ``codec.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
+        placement: ``encoding.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
             order of ``shards[].index``; a shard that must end empty has 0 slots in it.
         candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
     """

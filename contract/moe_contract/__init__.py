@@ -1,0 +1,11 @@
+"""What operator and data plane share. Both import it; neither imports the other.
+
+- ``model``: what the model is, or why it cannot be served (data plane to operator).
+- ``report``: what the directory answers on ``/internal/report`` (data plane to operator).
+- ``applications``: arguments and ``user_config`` of the Serve applications, and how they are rendered (towards Ray).
+- ``serve``: what Serve's REST API tells, and how our applications are merged into that. Pure: each plane has an HTTP
+  client of its own.
+- ``base``, ``sizes``: how large any of it may be.
+
+Arrays travel as text or bytes that the brain packs (``moe_placement.encoding``); the types here carry them.
+"""
