@@ -7,11 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from moe_contract.applications import ModelArgs
-from moe_contract.base import Count, Name, WireModel, Words
+from moe_contract.base import MOST_COUNTED, Count, Name, WireModel, Words
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.sizes import MOST_REPLICAS, MOST_SHARDS
 
 ShardPhase = Literal["Starting", "Ready", "Lost"]
+
+MOST_EPOCHS = 8
+"""Tables whose figures are told: the one in force, and what came before it."""
+
+Figure = Annotated[float, Field(ge=0, le=MOST_COUNTED, allow_inf_nan=False)]
 
 INTERNAL_REPORT_PATH = "/internal/report"
 """Below the route prefix of the core application; needs ``Authorization: Bearer <internal key>``."""
@@ -70,20 +75,53 @@ class Progress(WireModel):
     settled: bool
 
 
+class EpochFigures(WireModel):
+    """What was measured of the rows that one routing table sent on; means over layers. A row is one token in one step,
+    a pair a row and an expert chosen for it.
+
+    Figures follow the traffic: what is minutes old weighs less than what is new. They are those that the brain's
+    ``simulate`` foretells.
+
+    Attributes:
+        term, revision: of the target that the table was on the way to.
+        epoch: of the table.
+        rows: counted so far, each once for all layers.
+        pairs: sent to shards so far, summed over layers.
+        failovers: pairs that were asked for again at another copy.
+        fan_out: shards visited per row and layer.
+        node_fan_out: nodes visited per row and layer beside the one that the row starts on.
+        shard_balance: mean / max over shards of pairs, in each layer.
+        node_balance: the same over nodes, in proportion to the shards of each.
+    """
+
+    term: Count
+    revision: Count
+    epoch: Count
+    rows: Count
+    pairs: Count
+    failovers: Count
+    fan_out: Figure
+    node_fan_out: Figure
+    shard_balance: Figure
+    node_balance: Figure
+
+
 class Traffic(WireModel):
-    """Counts since the directory started.
+    """Counts since the directory started, and what follows the traffic: loads, and figures by routing table.
 
     Attributes:
         tokens: token rows routed, counted once per MoE layer.
         visits: shards visited by them; visits / tokens is the fan-out.
         failovers: token-expert pairs that another copy answered than the one asked first.
-        load: ``encoding.encode_counts`` of token-expert pairs per layer and expert.
+        load: ``encoding.encode_counts`` of token-expert pairs per layer and expert; old ones count less.
+        epochs: of the tables that had traffic lately, by ascending epoch.
     """
 
     tokens: Count = 0
     visits: Count = 0
     failovers: Count = 0
     load: str | None = None
+    epochs: Annotated[tuple[EpochFigures, ...], Field(max_length=MOST_EPOCHS)] = ()
 
 
 class CandidateReport(WireModel):
@@ -122,6 +160,11 @@ class DirectoryReport(WireModel):
     progress: Progress
     placement: str | None = None
     traffic: Traffic = Traffic()
+
+    @property
+    def figures(self) -> EpochFigures | None:
+        """Those of the table in force; None before it had traffic."""
+        return next((figures for figures in self.traffic.epochs if figures.epoch == self.epoch), None)
 
     @field_validator("shards")
     @classmethod

@@ -14,8 +14,8 @@ from moe_dev.kube import Kubectl
 from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
 
 ANSWER_SECONDS = 60.0
-# Longer than the quarter of a second between two deliveries of counts.
-COUNTS_INTERVAL = 0.5
+# Longer than a window of counts takes to be over and delivered.
+COUNTS_INTERVAL = 1.0
 
 
 def stream_completion(url: str, model: str, prompt: str, tokens: int, show: Callable[[str], None]) -> int:

@@ -15,8 +15,8 @@ from moe_placement.encoding import encode_placement
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.experts.description import ExpertKey, ShardDescription
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.window import Window
 from moe_serving.wire.endpoint import Address
 
 LAYERS, EXPERTS = 2, 4
@@ -104,11 +104,13 @@ class Scene:
         ).model_dump(mode="json")
         self.directory.configure(self.config)
 
-    async def sync(self, counters: RoutingCounters | None = None, sequence: int = 0) -> None:
-        request = SyncRequest("a", self.version, sequence, counters, AttentionStatus(ready=True, running=2, pid=7))
+    async def sync(self, *windows: Window, sequence: int = 0) -> bool:
+        """Whether the windows were counted."""
+        request = SyncRequest("a", self.version, sequence, windows, AttentionStatus(ready=True, running=2, pid=7))
         reply = await self.directory.sync(request)
         if reply.table is not None:
             self.table, self.version = reply.table, reply.table.version
+        return reply.counted
 
     async def turns(self, count: int, sync: bool = True) -> None:
         for _ in range(count):

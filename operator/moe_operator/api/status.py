@@ -59,10 +59,10 @@ class PlacementStatus(StatusModel):
     epoch: int
     """Number of the routing table in force, counted by the directory."""
     balance: str | None = None
-    """Mean load of a shard divided by that of the busiest, per layer, averaged: 1.00 is perfect. Counted from tokens \
-routed; absent before the first."""
+    """Mean load of a shard divided by that of the busiest, per layer, averaged: 1.00 is perfect. Counted from what \
+the table in force routed; absent until that is enough."""
     fan_out: str | None = None
-    """Shards that a token visits per layer, averaged. Counted from tokens routed; absent before the first."""
+    """Shards that a token visits per layer, averaged. Counted as the balance is."""
 
 
 class MoEDeploymentStatus(StatusModel):

@@ -9,8 +9,8 @@ from typing import Any
 from moe_contract.serve.state import read_state
 from moe_operator.backends.report import parse_report
 from moe_operator.offload.names import job_name
-from moe_operator.reconcile.decision import decide
+from moe_operator.reconcile.plan import next_plan
 
-_ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, decide)
+_ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, next_plan)
 
 JOBS: Mapping[str, Callable[..., Any]] = MappingProxyType({job_name(job): job for job in _ALL})

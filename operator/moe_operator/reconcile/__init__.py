@@ -5,7 +5,7 @@ nothing of what woke it. Pure modules decide, thin ones do:
 
 - ``world``: what was observed; ``observe`` observes it.
 - ``plan``: pure; what shall run, and the next step towards it. ``placing``: pure; the next placement. ``planner``:
-  where such a ``decision`` is computed, here or in the worker process.
+  where such a plan is computed, here or in the worker process.
 - ``conditions``, ``settlement``, ``status``, ``failure``: pure; what is told of it. ``telling``: pure; when that is
   written. ``transitions``: pure; which Events that makes.
 - ``repeats``: pure; when what does not stay on Ray is written again.

@@ -1,4 +1,4 @@
-"""Where a decision is computed: of little here and now, of much in the worker process."""
+"""Where a plan is computed: of little here and now, of much in the worker process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 from moe_operator.recent import Recent
-from moe_operator.reconcile.decision import Decision, decide
-from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.plan import Plan, Step, next_plan
 from moe_operator.reconcile.world import Finding, World
 from moe_placement.encoding import unpacks_to_more
 
@@ -22,7 +21,7 @@ SHORT_TEXT = 16384
 SHORT_PLACEMENT = 65536
 """Bytes to which a placement unpacks, two per slot: as many as are reckoned with within a tenth of a second."""
 PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
-"""Of one decision: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
+"""Of one plan: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
 off hide that it was too much."""
 
 
@@ -33,33 +32,34 @@ class Planner:
     worker: WorkerProcess | None = None
     _aside: Recent[str, Aside] = field(default_factory=Recent)
 
-    async def decide(self, world: World) -> Decision:
-        """What ``decide`` says of the world; where that takes too much, that it does, and nothing is changed.
+    async def plan(self, world: World) -> Plan:
+        """What ``next_plan`` says of the world; where that takes too much, that it does, and nothing is changed.
 
         Raises:
             JobDelayedError: others kept the worker process busy.
             JobLostError: the worker process ended under it.
         """
         if self.worker is None or not _is_of_size(world):
-            return decide(world)
+            return next_plan(world)
         aside = self._aside.get_or_make(world.moe.key, Aside)
         if aside.why is None:
             try:
-                decision = await self.worker.run(world.moe.ray_cluster.dashboard_url, PLANNING, decide, _needed(world))
+                plan: Plan = await self.worker.run(
+                    world.moe.ray_cluster.dashboard_url, PLANNING, next_plan, _needed(world)
+                )
             except JobTooHeavyError as error:
                 aside.put(str(error))
             else:
                 aside.clear()
-                return decision
-        return Decision(Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, aside.why or "")))
+                return plan
+        return Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, aside.why or ""))
 
 
 def _is_of_size(world: World) -> bool:
     facts = [facts for facts in (world.facts, world.candidate.model if world.candidate else None) if facts]
     copies = world.moe.spec.experts.copies.min * max((each.layers * each.experts for each in facts), default=0)
     placements = [world.target.placement or "", (world.report.placement if world.report else None) or ""]
-    load = (world.report.traffic.load if world.report else None) or ""
-    read = sum(map(len, (*placements, load))) + sum(map(len, world.applications)) * 8
+    read = sum(map(len, placements)) + sum(map(len, world.applications)) * 8
     return (
         copies > FEW_COPIES or read > SHORT_TEXT or any(unpacks_to_more(text, SHORT_PLACEMENT) for text in placements)
     )

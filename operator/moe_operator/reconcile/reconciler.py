@@ -127,14 +127,13 @@ class Reconciler:
             self.cleanup.orphans.note(moe.ray_cluster.dashboard_url, world.serve)
             # What runs beside it may be much: many passes that wait must not each hold it.
             world = replace(world, serve=replace(world.serve, applications=world.applications, options={}))
-        decision = await self.planner.decide(world)
-        plan = decision.plan
+        plan = await self.planner.plan(world)
         live = await self._set_finalizer(world, plan, live, memory)
         outcome, refusal = await self._apply(world, plan, memory)
         now = self.observer.clock()
         world = replace(world, lost=memory.lost(now), edited=memory.edited(now), lost_often=memory.repeats.often)
         problem = refusal or diagnose(world, plan, outcome.conflict)
-        status = next_status(world, plan, problem, decision.balance)
+        status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
         return _result(world, status, held, refused=bool(refusal))
 

@@ -7,14 +7,14 @@ from moe_operator.api import MoEDeploymentStatus
 from moe_operator.api.names import shard_selector
 from moe_operator.api.status import ModelStatus, PlacementStatus
 from moe_operator.reconcile.conditions import next_conditions
-from moe_operator.reconcile.figures import fan_out, steadied
+from moe_operator.reconcile.figures import measured, steadied
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.world import Finding, World
 from moe_operator.text import on_one_line
 
 
-def next_status(world: World, plan: Plan, problem: Finding | None, balance: float | None = None) -> MoEDeploymentStatus:
+def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploymentStatus:
     """What to tell of the world. Fields that cannot be seen now stay as they were told last."""
     before = world.moe.status
     # What runs another model is not told of: it is on its way out.
@@ -27,7 +27,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None, balance: floa
         selector=shard_selector(world.moe.metadata.name),
         slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
         model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
-        placement=_placement(before.placement, report, balance) if report else before.placement,
+        placement=_placement(before.placement, report) if report else before.placement,
         conditions=next_conditions(world, plan, problem),
     )
 
@@ -48,15 +48,14 @@ def _model(report: DirectoryReport | None) -> ModelStatus | None:
     return ModelStatus.model_validate({k: on_one_line(v) if isinstance(v, str) else v for k, v in found.items()})
 
 
-def _placement(
-    before: PlacementStatus | None, report: DirectoryReport, balance: float | None
-) -> PlacementStatus | None:
+def _placement(before: PlacementStatus | None, report: DirectoryReport) -> PlacementStatus | None:
     if report.placement is None:
         return before
-    earlier = before if before and before.revision == report.revision else None
+    figures = measured(report)
+    earlier = before if before and (before.revision, before.epoch) == (report.revision, report.epoch) else None
     return PlacementStatus(
         revision=report.revision,
         epoch=report.epoch,
-        balance=steadied(earlier.balance if earlier else None, balance),
-        fan_out=steadied(earlier.fan_out if earlier else None, fan_out(report)),
+        balance=steadied(earlier.balance if earlier else None, figures.shard_balance if figures else None),
+        fan_out=steadied(earlier.fan_out if earlier else None, figures.fan_out if figures else None),
     )

@@ -167,14 +167,15 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
     yield _gauge("moe_answers_queued", "Answers that wait for a place.", sum(a.waiting for a in report.attention))
     yield _gauge("moe_placement_copies_wanted", "Expert copies of the placement wanted.", report.progress.total)
     yield _gauge("moe_placement_copies_placed", "Those of them in place.", report.progress.copied)
-    traffic = report.traffic
-    if traffic.tokens:
-        fan_out = traffic.visits / traffic.tokens
-        yield _gauge("moe_expert_fan_out", "Shards that a token visits per MoE layer, on average.", fan_out)
+    if (figures := report.figures) is not None:
+        text = "Shards that a token visits per MoE layer, on average, by the routing table in force."
+        yield _gauge("moe_expert_fan_out", text, figures.fan_out)
     if not fresh:
         return
     yield CounterMetricFamily(
-        "moe_expert_failovers", "Token-expert pairs answered by another copy than asked first.", traffic.failovers
+        "moe_expert_failovers",
+        "Token-expert pairs answered by another copy than asked first.",
+        report.traffic.failovers,
     )
     load = CounterMetricFamily("moe_shard_token_pairs", "Token-expert pairs sent to a shard.", labels=["shard"])
     for shard in report.shards:

@@ -28,7 +28,7 @@ from moe_serving.directory.planner import Situation, plan
 from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
 from moe_serving.directory.target import Target, read_target
-from moe_serving.directory.traffic import TrafficTotals
+from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.routing.table import RoutingTable
 
 TURN_SECONDS = 0.25
@@ -155,9 +155,10 @@ class Directory:
         actions = plan(self._observe(model))
         addresses = (monitor.address for monitor in self._monitors)
         asked = [address for address in addresses if address and actions.table[:, :, address.index].any()]
-        if model.publication.publish(actions.table, asked):
+        target = self._target
+        if model.publication.publish(actions.table, asked, target.term, target.revision):
             logger.info("epoch %d is in force", model.publication.epoch)
-        if self._target.placement is not None:
+        if target.placement is not None:
             ready = [monitor for monitor in self._monitors if monitor.index in actions.load]
             done = await asyncio.gather(*(m.assign(actions.load[m.index], actions.free[m.index]) for m in ready))
             if not all(done):
@@ -167,7 +168,7 @@ class Directory:
 
     async def sync(self, request: SyncRequest) -> SyncReply:
         """An attention replica reports; see ``messages``. What it says counts from now on; the answer may be held."""
-        self._take(request)
+        counted = self._take(request)
         end = self._clock() + request.hold
         known = self._model is not None
         while (left := end - self._clock()) > 0 and known == (self._model is not None):
@@ -175,17 +176,18 @@ class Directory:
                 break
             await self._changes.beyond(self._changes.count, left)
         if (model := self._model) is None:
-            return SyncReply(None)
-        return SyncReply(model.table_for(request), model.facts.digest)
+            return SyncReply(None, counted=counted)
+        return SyncReply(model.table_for(request), model.facts.digest, counted)
 
-    def _take(self, request: SyncRequest) -> None:
+    def _take(self, request: SyncRequest) -> bool:
+        """Whether the windows were counted: before the model is known there is nothing to count them in."""
         model, epoch = self._model, -1
         if model is not None:
             epoch = model.publication.acknowledged_by(request.version)
-            if request.counters is not None:
-                model.traffic.add(request.replica, request.sequence, request.counters)
+            model.traffic.add(request.replica, request.sequence, request.windows, self._clock())
         if self._leases.renew(request.replica, epoch, request.status, self._clock()):
             self._changes.note()
+        return model is not None
 
     def exchange(self, sync: ApiSync) -> ApiReply:
         """An api process tells of itself, and hears the report; see ``apis``."""
@@ -211,7 +213,7 @@ class Directory:
                 progress=Progress(copied=0, total=0, settled=False),
             )
         now = self._observe(model)
-        wanted, pairs = now.target.sum(axis=(0, 1)), model.traffic.totals.pairs
+        wanted, pairs = now.target.sum(axis=(0, 1)), model.traffic.pairs_of_shard
         in_use = self._leases.reached(self._clock()) >= model.publication.epoch
         return DirectoryReport(
             term=target.term,
@@ -224,7 +226,7 @@ class Directory:
             attention=attention,
             progress=report_progress(now, in_use and target.placement is not None),
             placement=model.encoded_table(),
-            traffic=model.traffic.report(),
+            traffic=model.traffic.report(model.publication.origin),
         )
 
     def _has_heard_enough(self) -> bool:
@@ -283,7 +285,7 @@ class _Model:
     def __init__(self, facts: ModelFacts, shards: int) -> None:
         self.facts = facts
         self.publication = Publication(facts.layers, facts.experts, shards)
-        self.traffic = TrafficTotals(facts.layers, facts.experts)
+        self.traffic = TrafficCounts(facts.layers, facts.experts)
         self._encoded: tuple[int, str | None] = (0, None)
 
     def table_for(self, request: SyncRequest) -> RoutingTable | None:

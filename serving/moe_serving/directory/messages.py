@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class SyncRequest:
     Attributes:
         replica: its name.
         version: of the table that nothing in it is behind any more: acknowledges that one and renews the lease.
-        sequence: counts the replica's deltas; a report that is repeated because its answer was lost has the same.
-        counters: what was routed since the previous delta; None when there is nothing.
+        sequence: counts the replica's reports with windows; one that is repeated because its answer was lost has the
+            same.
+        windows: what was routed since the previous ones, one for each table.
         status: see ``AttentionStatus``.
         hold: seconds for which the answer may be held while there is no newer table.
     """
@@ -47,7 +48,7 @@ class SyncRequest:
     replica: str
     version: TableVersion
     sequence: int
-    counters: RoutingCounters | None
+    windows: tuple[Window, ...]
     status: AttentionStatus
     hold: float = 0.0
 
@@ -57,10 +58,12 @@ class SyncReply:
     """Attributes:
     table: the one in force, None where the replica has it already.
     digest: of the directory's checkpoint, once it is known.
+    counted: whether the windows were; those that were not are sent again.
     """
 
     table: RoutingTable | None
     digest: str | None = None
+    counted: bool = True
 
 
 def other_model(digest: str | None, directorys: str | None) -> str | None:

@@ -24,6 +24,7 @@ class Publication:
         """What the table says, with shards numbered as in the target."""
         self.table = RoutingTable.empty(layers, experts)
         self._left: NDArray[np.int64] = np.ones(self.copies.shape, dtype=np.int64)
+        self._term = self._revision = 0
 
     def resize(self, shards: int) -> None:
         """The number of shards changed; those that are gone leave the table."""
@@ -36,16 +37,18 @@ class Publication:
             self.epoch += 1
             self._make_table([shard for shard in self.table.shards if shard.index < shards])
 
-    def publish(self, copies: Copies, addresses: Sequence[ShardAddress]) -> bool:
+    def publish(self, copies: Copies, addresses: Sequence[ShardAddress], term: int = 0, revision: int = 0) -> bool:
         """Put ``copies`` in force, if that is a change; returns whether it was.
 
         Args:
             addresses: of the shards that hold any of them, ascending by index.
+            term, revision: of the target that it is a step to.
         """
         unchanged = tuple(addresses) == self.table.shards and np.array_equal(copies, self.copies)
         if unchanged and self.published:
             return False
         self.published = True
+        self._term, self._revision = term, revision
         self.epoch += 1
         self._left[self.copies & ~copies] = self.epoch
         self.copies = copies.copy()
@@ -72,4 +75,5 @@ class Publication:
 
     def _make_table(self, addresses: Sequence[ShardAddress]) -> None:
         held = self.copies[:, :, [shard.index for shard in addresses]]
-        self.table = RoutingTable(TableVersion(self.epoch, self.origin), tuple(addresses), np.ascontiguousarray(held))
+        version = TableVersion(self.epoch, self.origin)
+        self.table = RoutingTable(version, tuple(addresses), np.ascontiguousarray(held), self._term, self._revision)

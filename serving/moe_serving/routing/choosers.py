@@ -23,9 +23,8 @@ class TableChoosers:
     def __init__(self, table: RoutingTable, connected: NDArray[np.bool_], node: str) -> None:
         self._held = table.held
         self._connected = connected
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(s.address.node for s in table.shards))}
-        self._node_index = np.array([numbers[shard.address.node] for shard in table.shards], dtype=np.int64)
-        self._home_node = numbers.get(node, NOBODY)
+        self._node_index = table.node_index
+        self._home_node = table.nodes.index(node) if node in table.nodes else NOBODY
         self._choosers: dict[int, CopyChooser] = {}
 
     def of_layer(self, layer: int) -> CopyChooser:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Generic
 
 from torch import Tensor
 
 from moe_placement import dispatch
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.dispatch import LayerDispatch, Patience
 from moe_serving.routing.layer import LayerWork
+from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.verify import LayerVerifier
+from moe_serving.routing.window import Window
 from moe_serving.wire.transport import C, Fabric
 
 MAX_REPLY_BYTES = 1 << 29
@@ -49,8 +49,7 @@ class RemoteExperts(Generic[C]):
         self._patience = patience
         self._verifier = verifier
         self._routes = Routes(layers, experts, fabric, node, on_wait)
-        self._counters = RoutingCounters.zero(layers, experts)
-        self._counting = threading.Lock()
+        self._recorder = Recorder(node)
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
@@ -62,17 +61,13 @@ class RemoteExperts(Generic[C]):
         return self._routes.version
 
     @property
-    def has_counted(self) -> bool:
-        """Whether anything was routed since the last ``take_counters``."""
-        with self._counting:
-            return self._counters.tokens > 0
+    def has_windows(self) -> bool:
+        """Whether a window of counts is over."""
+        return self._recorder.has_windows
 
-    def take_counters(self) -> RoutingCounters:
-        """The counts since the last call."""
-        with self._counting:
-            taken = self._counters
-            self._counters = RoutingCounters.zero(*taken.load.shape)
-        return taken
+    def take_windows(self) -> tuple[Window, ...]:
+        """What was routed since the last call; see ``Recorder.take``."""
+        return self._recorder.take()
 
     def close(self) -> None:
         """Close all connections; the engine must have stopped."""
@@ -86,13 +81,11 @@ class RemoteExperts(Generic[C]):
             VerificationError: verify mode, and an answer was wrong.
         """
         work = LayerWork(layer, hidden, expert_ids, weights, per_pair=self._verifier is not None)
-        dispatch = LayerDispatch(self._routes, self._fabric, self._patience, work)
+        dispatch = LayerDispatch(self._routes, self._fabric, self._patience, work, self._recorder)
         try:
             dispatch.run()
         finally:
             self._routes.release()
-            with self._counting:
-                self._counters.add_layer(layer, work.experts, dispatch.tally)
         if self._verifier is not None:
             self._verifier.check(layer, hidden, expert_ids, weights, work.pair_outputs())
         return work.result()

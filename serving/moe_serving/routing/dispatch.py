@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from moe_placement.dispatch import NO_EXPERT, NOBODY
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.experts.messages import ComputeReply
-from moe_serving.routing.counters import LayerTally
 from moe_serving.routing.layer import LayerWork, Part
+from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
 from moe_serving.routing.table import RoutingTable, ShardAddress
 from moe_serving.wire.errors import ConnectionLostError, WireError
@@ -57,14 +57,16 @@ class _Asked(Generic[C]):
 
 
 class LayerDispatch(Generic[C]):
-    """Answers the pairs of ``work``; made for one layer and thrown away. ``tally`` counts what that took."""
+    """Answers the pairs of ``work``; made for one layer and thrown away. What is asked is told to ``recorder``."""
 
-    def __init__(self, routes: Routes[C], fabric: Fabric[C], patience: Patience, work: LayerWork) -> None:
+    def __init__(
+        self, routes: Routes[C], fabric: Fabric[C], patience: Patience, work: LayerWork, recorder: Recorder
+    ) -> None:
         self._routes = routes
         self._fabric = fabric
         self._patience = patience
         self._work = work
-        self.tally = LayerTally()
+        self._recorder = recorder
         self._deadline = time.monotonic() + patience.unavailable_seconds
         self._given_up = 0
         self._first_asked: NDArray[np.int64] | None = None
@@ -96,12 +98,12 @@ class LayerDispatch(Generic[C]):
         return chooser.choose(experts if pending.all() else np.where(pending, experts, NO_EXPERT))
 
     def _round(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
-        self._note(table, choice)
         asked = []
         for position, part in self._work.parts(choice):
             request = self._ask(table.shards[position], part)
             if request is not None:
                 asked.append(request)
+        self._record(table, choice)  # while the shards compute
         for request, reply in self._gather(asked):
             missing = self._work.accept(request.part, reply)
             self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
@@ -115,8 +117,6 @@ class LayerDispatch(Generic[C]):
         except WireError as error:
             self._routes.links.fail(shard, error)
             return None
-        self.tally.visits += len(part.rows)
-        self.tally.pairs[shard.index] += len(part.pairs[0])
         return _Asked(shard, part, completion)
 
     def _gather(self, asked: list[_Asked[C]]) -> list[tuple[_Asked[C], ComputeReply]]:
@@ -160,14 +160,15 @@ class LayerDispatch(Generic[C]):
         self._given_up += 1
         return True
 
-    def _note(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
-        """Count the pairs that are asked for elsewhere than at first."""
-        shards = table.indices[choice]
+    def _record(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
+        shards, work = table.indices[choice], self._work
         if self._first_asked is None:
             self._first_asked = shards
+            self._recorder.record(table, work.layer, work.experts, work.gates, choice)
             return
         again = (self._first_asked != NOBODY) & (shards != NOBODY)
-        self.tally.failovers += int((again & (self._first_asked != shards)).sum())
+        failovers = int((again & (self._first_asked != shards)).sum())
+        self._recorder.record_again(table, work.layer, choice, failovers)
         self._first_asked = np.where(self._first_asked == NOBODY, shards, self._first_asked)
 
     def _wait_for_copies(self, table: RoutingTable) -> None:

@@ -62,7 +62,7 @@ class LayerWork:
         self.pending = np.ones(self.experts.shape, dtype=bool)
         """bool ``[T, K]``, the pairs that nobody has answered yet."""
         self._hidden = hidden.detach().cpu().contiguous()
-        self._weights = weights.detach().to("cpu", torch.float32).numpy()
+        self.gates: NDArray[np.float32] = weights.detach().to("cpu", torch.float32).numpy()
         self._like = hidden
         self._per_pair = per_pair
         self._answers: list[tuple[Part, Tensor]] = []
@@ -75,7 +75,7 @@ class LayerWork:
         order = np.argsort(shards.astype(np.min_scalar_type(len(counts))), kind="stable")
         token, place = np.divmod(order, choice.shape[1])
         experts = self.experts.ravel()[order].astype(np.int32)
-        weights = self._weights.ravel()[order]
+        weights = self.gates.ravel()[order]
         parts = []
         end = int(counts[0])
         for position in np.flatnonzero(counts[1:]).tolist():

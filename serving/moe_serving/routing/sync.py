@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.window import Window
 
 SYNC_SECONDS = 0.25
 """Between two reports, and between two looks at whether there is anything to report while an answer is held."""
@@ -35,11 +35,11 @@ class SyncedClient(Protocol):
     def update(self, table: RoutingTable) -> None: ...
 
     @property
-    def has_counted(self) -> bool:
-        """Whether ``take_counters`` would bring anything."""
+    def has_windows(self) -> bool:
+        """Whether a window of counts is over."""
         ...
 
-    def take_counters(self) -> RoutingCounters: ...
+    def take_windows(self) -> tuple[Window, ...]: ...
 
 
 class DirectorySync:
@@ -64,7 +64,7 @@ class DirectorySync:
         self._status = status
         self._call = call
         self._sequence = 0
-        self._undelivered: RoutingCounters | None = None
+        self._undelivered: tuple[Window, ...] = ()
         self._away = False
 
     async def run(self) -> None:
@@ -91,17 +91,18 @@ class DirectorySync:
             TimeoutError: the directory did not answer.
             Exception: whatever the call raises.
         """
-        if self._undelivered is None and self._client.has_counted:
+        if not self._undelivered and self._client.has_windows:
             self._sequence += 1
-            self._undelivered = self._client.take_counters()
-        if self._undelivered is not None:
+            self._undelivered = await asyncio.to_thread(self._client.take_windows)
+        if self._undelivered:
             hold = 0.0
         version, status = self._client.version, self._status()
         request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold)
         reply = await self._ask(request)
         if reply is None:
             return
-        self._undelivered = None
+        if reply.counted:
+            self._undelivered = ()
         if reply.table is not None:
             self._client.update(reply.table)
 
@@ -118,7 +119,7 @@ class DirectorySync:
             call.cancel()
 
     def _has_news(self, told: SyncRequest) -> bool:
-        return self._client.has_counted or (self._client.version, self._status()) != (told.version, told.status)
+        return self._client.has_windows or (self._client.version, self._status()) != (told.version, told.status)
 
     def _note_contact(self) -> None:
         if self._away:

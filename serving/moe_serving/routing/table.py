@@ -43,11 +43,14 @@ class RoutingTable:
         version: see ``TableVersion``.
         shards: the live ones, ``G`` of them. A position in this tuple is not the shard's index.
         held: bool ``[layers, experts, G]``, the copies that may be asked.
+        term, revision: of the target that it is on the way to.
     """
 
     version: TableVersion
     shards: tuple[ShardAddress, ...]
     held: NDArray[np.bool_]
+    term: int = 0
+    revision: int = 0
 
     @classmethod
     def empty(cls, layers: int, experts: int) -> RoutingTable:
@@ -63,3 +66,13 @@ class RoutingTable:
     def indices(self) -> NDArray[np.int64]:
         """int64 ``[G + 1]``: the index of the shard at each position; last, and so at ``NOBODY``, ``NOBODY``."""
         return np.array([*(shard.index for shard in self.shards), NOBODY], dtype=np.int64)
+
+    @cached_property
+    def nodes(self) -> tuple[str, ...]:
+        """The distinct nodes of the shards."""
+        return tuple(dict.fromkeys(shard.address.node for shard in self.shards))
+
+    @cached_property
+    def node_index(self) -> NDArray[np.int64]:
+        """int64 ``[G]``: which of ``nodes`` the shard at each position is on."""
+        return np.array([self.nodes.index(shard.address.node) for shard in self.shards], dtype=np.int64)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.sync import SyncedClient
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.window import Window
 
 
 class TableKeeper:
@@ -36,8 +36,8 @@ class TableKeeper:
             self._table = table
 
     @property
-    def has_counted(self) -> bool:
-        return self._client is not None and self._client.has_counted
+    def has_windows(self) -> bool:
+        return self._client is not None and self._client.has_windows
 
-    def take_counters(self) -> RoutingCounters:
-        return self._client.take_counters() if self._client is not None else RoutingCounters.zero(0, 0)
+    def take_windows(self) -> tuple[Window, ...]:
+        return self._client.take_windows() if self._client is not None else ()

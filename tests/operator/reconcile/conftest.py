@@ -18,7 +18,6 @@ from moe_contract.serve.state import Application, ServeState
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
 from moe_operator.backends.http import HttpClient
 from moe_operator.backends.serve_rest import cluster
-from moe_operator.reconcile.decision import decide
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, next_plan
 from moe_operator.reconcile.status import next_status
@@ -153,9 +152,8 @@ class DataPlane:
     def tell(self, **world: Any) -> MoEDeploymentStatus:
         """Plan, and keep the status as the next one's past."""
         seen = replace(self.world(), **world)
-        decision = decide(seen)
-        plan = decision.plan
-        status = next_status(seen, plan, diagnose(seen, plan, None), decision.balance)
+        plan = next_plan(seen)
+        status = next_status(seen, plan, diagnose(seen, plan, None))
         self.moe = self.moe.model_copy(update={"status": status})
         return status
 

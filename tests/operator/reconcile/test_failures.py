@@ -68,7 +68,7 @@ async def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(planner, "decide", broken)
+        patched.setattr(planner, "next_plan", broken)
         for _ in range(passes):
             with pytest.raises(type(error)):
                 await bench.work(seconds=5.0)

@@ -1,35 +1,43 @@
-"""Figures of a placement against the plain way to compute them."""
+"""Which figures of the data plane are told, and when anew."""
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from moe_facts import FACTS
 
-from moe_contract.report import Traffic
-from moe_operator.reconcile.figures import balance, steadied
-from moe_placement import Placement, balanced_placement
-from moe_placement.encoding import encode_counts
+from moe_contract.report import DirectoryReport, EpochFigures, Progress, ShardReport, Traffic
+from moe_operator.reconcile.figures import LEAST_PAIRS, measured, steadied
 
-
-def plain_balance(placement: Placement, load: np.ndarray) -> float | None:
-    used = placement.held[:, :, np.asarray(placement.shard_slots) > 0]
-    by_shard = np.einsum("le,les->ls", load / used.sum(axis=2), used)
-    busy = by_shard.max(axis=1) > 0
-    return float((by_shard.mean(axis=1)[busy] / by_shard.max(axis=1)[busy]).mean()) if busy.any() else None
+ENOUGH = LEAST_PAIRS * FACTS.layers * 2
 
 
-@settings(deadline=None)  # a busy machine is no failure
-@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 5), st.integers(0, 2), st.integers(0, 2**32))
-def test_balance(layers: int, experts: int, shards: int, empty: int, seed: int) -> None:
-    placement = balanced_placement(layers, experts, [experts] * shards + [0] * empty, min(2, shards))
-    load = np.random.default_rng(seed).integers(0, 3, (layers, experts))
-    found = balance(placement, Traffic(load=encode_counts(load)))
-    assert found == pytest.approx(plain_balance(placement, load))
+def figures(epoch: int, pairs: int) -> EpochFigures:
+    return EpochFigures(
+        term=1, revision=1, epoch=epoch, rows=9, pairs=pairs, failovers=0, fan_out=1.5, node_fan_out=0.5,
+        shard_balance=0.9, node_balance=1.0,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("load", [None, "", "AAAA", encode_counts(np.ones((9, 9), dtype=np.int64))])
-def test_no_balance_without_counts_that_fit(load: str | None) -> None:
-    assert balance(balanced_placement(2, 4, [2, 2]), Traffic(load=load)) is None
+@pytest.mark.parametrize(
+    ("epochs", "told"),
+    [
+        ((), None),
+        ((figures(6, ENOUGH),), None),
+        ((figures(7, ENOUGH - 1),), None),
+        ((figures(6, 9 * ENOUGH), figures(7, ENOUGH)), 7),
+    ],
+    ids=["no traffic", "of the table before", "of too little", "of the one in force"],
+)
+def test_figures_are_of_the_table_in_force_and_of_enough(epochs: tuple[EpochFigures, ...], told: int | None) -> None:
+    report = DirectoryReport(
+        term=1,
+        revision=1,
+        epoch=7,
+        model=FACTS,
+        shards=tuple(ShardReport(index=index, phase="Ready") for index in range(2)),
+        progress=Progress(copied=0, total=0, settled=True),
+        traffic=Traffic(epochs=epochs),
+    )
+    found = measured(report)
+    assert (found.epoch if found else None) == told
 
 
 @pytest.mark.parametrize(

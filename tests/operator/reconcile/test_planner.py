@@ -1,4 +1,4 @@
-"""Where a decision is computed, and what becomes of one that takes too much."""
+"""Where a plan is computed, and what becomes of one that takes too much."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -9,8 +9,7 @@ from moe_facts import FACTS
 
 from moe_operator.offload.errors import JobLostError, JobTooHeavyError
 from moe_operator.offload.process import WorkerProcess
-from moe_operator.reconcile.decision import decide
-from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.plan import Step, next_plan
 from moe_operator.reconcile.planner import SHORT_TEXT, Planner
 from moe_placement import Placement
 from moe_placement.encoding import encode_placement
@@ -44,14 +43,14 @@ def of_size(make_plane) -> Any:
 async def test_what_is_small_waits_for_nobody(make_plane, worker: WorkerProcess) -> None:
     plane = make_plane()
     plane.settle()
-    assert await Planner(worker).decide(plane.world()) == decide(plane.world())
+    assert await Planner(worker).plan(plane.world()) == next_plan(plane.world())
     assert worker.pid is None
 
 
-async def test_what_is_of_size_is_decided_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
+async def test_what_is_of_size_is_planned_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
     plane, planner = of_size(make_plane), Planner(worker)
     for _ in range(3):
-        assert await planner.decide(plane.world()) == decide(plane.world())
+        assert await planner.plan(plane.world()) == next_plan(plane.world())
         plane.run()
     assert worker.pid is not None
 
@@ -61,7 +60,7 @@ async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_onc
     broken = Broken(JobTooHeavyError("took more than 30 s"))
     planner = Planner(broken)  # type: ignore[arg-type]
     for _ in range(3):
-        plan = (await planner.decide(plane.world())).plan
+        plan = await planner.plan(plane.world())
         assert (plan.step, plan.applications, plan.target) == (Step.NOTHING, None, plane.world().target)
         assert plan.problem.reason == "PlacementTooLarge"
         assert plan.problem.message.startswith("placing 48 layers of 128 experts on 64 shards took more than 30 s: use")
@@ -71,7 +70,7 @@ async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_onc
 async def test_a_process_that_ended_is_no_fault_of_the_object(make_plane) -> None:
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).decide(of_size(make_plane).world())  # type: ignore[arg-type]
+        await Planner(broken).plan(of_size(make_plane).world())  # type: ignore[arg-type]
 
 
 async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
@@ -82,4 +81,4 @@ async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
     assert len(plane.placement) < SHORT_TEXT
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).decide(plane.world())  # type: ignore[arg-type]
+        await Planner(broken).plan(plane.world())  # type: ignore[arg-type]

@@ -1,18 +1,14 @@
 """What is told of the world: conditions with their reasons, through whole lives."""
 
-import base64
-import zlib
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-import numpy as np
 import pytest
 from told import DEGRADED, PROGRESSING, READY, message, told
 
 from moe_contract.applications import application_name
 from moe_contract.model import ModelProblem
-from moe_contract.report import Progress, Traffic
+from moe_contract.report import EpochFigures, Progress, Traffic
 from moe_contract.serve.merge import Conflict
 from moe_contract.serve.state import Application
 from moe_operator.api import Reason
@@ -20,7 +16,6 @@ from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import Finding
-from moe_placement.encoding import decode_placement
 
 UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
 
@@ -373,30 +368,27 @@ def test_from_one_bad_model_to_another(make_plane) -> None:
 
 
 def test_figures_are_told_anew_only_when_they_have_moved(make_plane) -> None:
-    def traffic(load: Any, tokens: int, visits: int) -> Traffic:
-        counts = np.asarray(load, dtype="<u4")
-        return Traffic(tokens=tokens, visits=visits, load=base64.b64encode(zlib.compress(counts.tobytes())).decode())
+    def traffic(balance: float, fan_out: float, epoch: int) -> Traffic:
+        figures = EpochFigures(
+            term=1, revision=1, epoch=epoch, rows=900, pairs=1800, failovers=0, fan_out=fan_out, node_fan_out=0.0,
+            shard_balance=balance, node_balance=1.0,
+        )  # fmt: skip
+        return Traffic(epochs=(figures,))
 
     plane = make_plane(shards=2)
     plane.settle()
+    epoch = plane.tell().placement.epoch
     assert plane.tell().placement.balance is None
-    even = np.ones((2, 8))
-    plane.traffic = traffic(even, 100, 131)
+    plane.traffic = traffic(1.0, 1.31, epoch)
     placed = plane.tell().placement
     assert (placed.balance, placed.fan_out) == ("1.00", "1.31")
-    plane.traffic = traffic(even, 1000, 1319)
+    plane.traffic = traffic(0.99, 1.319, epoch)
     assert plane.tell().placement == placed
-    # All load on experts of one shard: half of what an even one would carry.
-    report = plane.report()
-    skewed = np.zeros((2, 8))
-    skewed[0, next(iter(sorted(e for layer, e in _held(report.placement, 0) if layer == 0)))] = 5
-    plane.traffic = traffic(skewed, 1000, 1500)
+    plane.traffic = traffic(0.5, 1.5, epoch)
     placed = plane.tell().placement
     assert (placed.balance, placed.fan_out) == ("0.50", "1.50")
-
-
-def _held(text: str, shard: int) -> frozenset[tuple[int, int]]:
-    return decode_placement(text).holdings(shard)
+    plane.traffic = traffic(0.5, 1.5, epoch + 1)
+    assert plane.tell().placement == placed, "of another table than the one in force"
 
 
 def test_the_url_is_of_what_runs(make_plane) -> None:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from moe_contract.model import ModelFacts
-from moe_contract.report import AttentionReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_contract.report import AttentionReport, DirectoryReport, EpochFigures, Progress, ShardReport, Traffic
 from moe_serving.api.app import build_app
 from moe_serving.api.service import Service
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
@@ -50,7 +50,25 @@ READY = DirectoryReport(
     attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),
     placement="p1.any",
-    traffic=Traffic(tokens=50, visits=75, failovers=3),
+    traffic=Traffic(
+        tokens=50,
+        visits=80,
+        failovers=3,
+        epochs=(
+            EpochFigures(
+                term=1,
+                revision=1,
+                epoch=7,
+                rows=20,
+                pairs=80,
+                failovers=0,
+                fan_out=1.5,
+                node_fan_out=0.5,
+                shard_balance=0.9,
+                node_balance=1.0,
+            ),
+        ),
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
@@ -17,8 +18,8 @@ from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
 from moe_serving.experts.description import ShardDescription
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import TableVersion
+from moe_serving.routing.window import Window
 
 
 async def test_a_placement_is_carried_out(scene: Scene) -> None:
@@ -185,17 +186,32 @@ async def test_without_shards_there_is_an_empty_table(scene: Scene) -> None:
 
 
 async def test_counts_are_added_once_however_often_they_are_delivered(scene: Scene) -> None:
-    delta = RoutingCounters.zero(LAYERS, EXPERTS)
-    delta.load[1, 2] = 5
-    delta.tokens, delta.visits, delta.failovers = 4, 6, 1
-    delta.pairs[1] = 5
-    await scene.sync(delta, sequence=1)
-    await scene.sync(delta, sequence=1)
-    await scene.sync(delta, sequence=2)
+    scene.place(balanced_placement(LAYERS, EXPERTS, [4, 4], 1))
+    await scene.turns(2)
+    assert scene.table is not None
+    window = Window.of(scene.table)
+    window.load[1, 2] = 5
+    window.rows[1], window.visits[1], window.pairs[1], window.failovers = 4, (1, 5), (0, 5), 1
+    for sequence in (1, 1, 2):
+        assert await scene.sync(copy.deepcopy(window), sequence=sequence)
     report = scene.directory.report()
     assert (report.traffic.tokens, report.traffic.visits, report.traffic.failovers) == (8, 12, 2)
     assert decode_counts(report.traffic.load or "", LAYERS, EXPERTS)[1, 2] == 10
-    assert [shard.tokens for shard in report.shards] == [0, 10, 0]
+    assert [shard.tokens for shard in report.shards] == [0, 10]
+    (figures,) = report.traffic.epochs
+    assert (figures.term, figures.revision, figures.epoch) == (1, scene.revision, report.epoch)
+    assert (figures.rows, figures.pairs, figures.failovers) == (8, 10, 2)
+    assert (figures.fan_out, figures.shard_balance) == (1.5, 0.5)
+    assert report.figures == figures
+
+
+async def test_windows_that_come_before_the_model_is_known_are_asked_for_again(scene: Scene) -> None:
+    await scene.turns(2)
+    assert scene.table is not None
+    scene.directory = scene.new_directory()
+    assert not await scene.sync(Window.of(scene.table), sequence=1)
+    await scene.restart_directory()
+    assert await scene.sync(Window.of(scene.table), sequence=1)
 
 
 async def test_a_model_that_cannot_be_served_is_reported_and_looked_at_again() -> None:

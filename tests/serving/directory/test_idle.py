@@ -21,8 +21,8 @@ from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.directory.monitor import LOST_SECONDS
 from moe_serving.experts.description import ShardDescription
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.table import TableVersion
+from moe_serving.routing.window import Window
 
 HELD = 60.0
 """Longer than any test here waits: what comes earlier did not wait for the end of a hold."""
@@ -152,8 +152,8 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
-def request(version: TableVersion, hold: float, counters: RoutingCounters | None = None) -> SyncRequest:
-    return SyncRequest("a", version, 1, counters, AttentionStatus(ready=True), hold)
+def request(version: TableVersion, hold: float, *windows: Window) -> SyncRequest:
+    return SyncRequest("a", version, 1, windows, AttentionStatus(ready=True), hold)
 
 
 @pytest.mark.usefixtures("quick")
@@ -197,9 +197,9 @@ async def test_the_answer_to_a_replica_is_held_until_there_is_a_table() -> None:
         assert first.table is not None, "news is not held"
         version = first.table.version
         held = asyncio.create_task(directory.sync(request(version, HELD)))
-        counters = RoutingCounters.zero(LAYERS, EXPERTS)
-        counters.tokens = 3
-        assert (await directory.sync(request(version, 0.0, counters))).table is None
+        window = Window.of(first.table)
+        window.rows[0] = 3
+        assert (await directory.sync(request(version, 0.0, window))).table is None
         await asyncio.sleep(0.1)
         assert not held.done()
         assert [replica.replica for replica in directory.report().attention] == ["a"]

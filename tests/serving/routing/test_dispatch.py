@@ -50,7 +50,7 @@ def forward(experts: RemoteExperts[FakeCompletion]) -> torch.Tensor:
 def preferred(experts: RemoteExperts[FakeCompletion], shards: Sequence[FakeShard]) -> FakeShard:
     """A shard that ``forward`` asks while all is well."""
     forward(experts)
-    experts.take_counters()
+    experts.take_windows()
     return next(shard for shard in shards if shard.asked)
 
 
@@ -76,7 +76,8 @@ def test_a_broken_connection_is_made_good_by_another_copy() -> None:
     asked = preferred(experts, shards)
     asked.broken = True
     assert torch.equal(forward(experts), EXPECTED)
-    assert experts.take_counters().failovers > 0
+    (window,) = experts.take_windows()
+    assert window.failovers > 0
 
 
 def test_pairs_that_a_shard_has_freed_are_asked_for_elsewhere() -> None:
@@ -86,10 +87,12 @@ def test_pairs_that_a_shard_has_freed_are_asked_for_elsewhere() -> None:
     asked = preferred(experts, shards)
     asked.held = set()
     assert torch.equal(forward(experts), EXPECTED)
-    counts = experts.take_counters()
-    assert counts.failovers == len(asked.asked[-1]) > 0
-    assert counts.load.tolist() == [[1, 1, 1, 1]]
-    assert counts.tokens == 2
+    (window,) = experts.take_windows()
+    again = len(asked.asked[-1])
+    assert window.failovers == again > 0
+    assert window.load.tolist() == [[1, 1, 1, 1]]
+    assert window.rows.tolist() == [2]
+    assert window.pairs.sum() == 4 + again, "what is asked for again is a pair of two shards"
 
 
 def test_a_layer_in_which_all_copies_are_slow_still_ends() -> None:

@@ -1,4 +1,4 @@
-"""The simulator foretells what the data plane does: both ask the brain which copy a token goes to."""
+"""The simulator foretells what the data plane measures: one rule of choice, one definition of each figure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ import torch
 from fake_shards import FakeFabric, FakeShard, table_of
 from linked import wait_linked
 
-from moe_placement import Topology, balanced_placement
-from moe_placement.dispatch import WINDOW, layer_copies
-from moe_placement.simulation import replay
+from moe_placement import Topology, balanced_placement, simulate
+from moe_placement.dispatch import WINDOW
 from moe_placement.traces import read_trace
+from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.routing.client import RemoteExperts
 
 TRACE = Path(__file__).parents[3] / "traces" / "tiny-16x2.npz"
-LAYER = 1
 
 
-@pytest.mark.parametrize("nodes", [("a", "a", "a", "a"), ("a", "a", "b", "b"), ("a", "b", "a", "b")])
-@pytest.mark.parametrize(("step", "tokens"), [(1, 500), (64, WINDOW + 500)])
-def test_fan_out_and_load_are_those_of_the_simulator(nodes: Sequence[str], step: int, tokens: int) -> None:
+@pytest.mark.parametrize("nodes", [("a", "a", "a", "a"), ("a", "a", "b", "b"), ("a", "b", "a", "c")])
+@pytest.mark.parametrize(("step", "tokens"), [(1, 100), (64, WINDOW + 500)])
+def test_figures_are_those_of_the_simulator(nodes: Sequence[str], step: int, tokens: int) -> None:
     trace = read_trace(TRACE)
     ids = trace.ids[:: len(trace.ids) // tokens][:tokens]
     topology = Topology(tuple(sorted(set(nodes)).index(node) for node in nodes), (8,) * 4, resident_tokens=False)
@@ -32,14 +31,20 @@ def test_fan_out_and_load_are_those_of_the_simulator(nodes: Sequence[str], step:
     experts = RemoteExperts(placement.layers, placement.experts, FakeFabric(shards), "elsewhere")
     experts.update(table_of(placement.held, nodes=nodes))
     wait_linked(experts)
-    asked = torch.from_numpy(ids[:, LAYER].astype(np.int64))
-    for begin in range(0, tokens, step):
+    asked = torch.from_numpy(ids.astype(np.int64))
+    counts = TrafficCounts(placement.layers, placement.experts)
+    for number, begin in enumerate(range(0, tokens, step)):
         of_step = asked[begin : begin + step]
-        experts.forward(LAYER, torch.ones(len(of_step), 2), of_step, torch.ones(of_step.shape))
-    counters = experts.take_counters()
-    traffic, fan_out, _ = replay(ids[:, LAYER], layer_copies(placement, topology, LAYER), topology, placement.experts)
-    load = traffic.per_shard(traffic.copy_load)
-    assert counters.tokens == tokens
-    assert counters.visits / tokens == fan_out
-    assert [counters.pairs[shard] for shard in range(4)] == load.tolist()
-    assert load.max() / load.mean() < 1.2
+        for layer in range(placement.layers):
+            experts.forward(layer, torch.ones(len(of_step), 2), of_step[:, layer], torch.ones(of_step[:, layer].shape))
+        if number % 20 == 0:
+            counts.add("a", number, experts.take_windows(), now=0.0)
+    counts.add("a", tokens, experts.take_windows(), now=0.0)
+    (measured,) = counts.report("directory").epochs
+    predicted = simulate(ids, placement, topology)
+    assert (measured.rows, measured.pairs) == (tokens, ids.size)
+    assert measured.fan_out == pytest.approx(predicted.fan_out)
+    assert measured.node_fan_out == pytest.approx(predicted.copies)
+    assert measured.shard_balance == pytest.approx(predicted.shard_balance)
+    assert measured.node_balance == pytest.approx(predicted.node_balance)
+    assert (counts.load == [np.bincount(layer.ravel(), minlength=trace.experts) for layer in ids.swapaxes(0, 1)]).all()

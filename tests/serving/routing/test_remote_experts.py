@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cluster import LocalCluster
 from linked import wait_linked
 from torch import Tensor
 
-from moe_placement import one_host
-from moe_placement.dispatch import layer_copies
-from moe_placement.simulation import replay
+from moe_placement import one_host, simulate
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
@@ -115,14 +114,14 @@ def test_counts(cluster: LocalCluster) -> None:
     cluster.place(shards=2, copies=1)
     experts = cluster.client()
     asked = layer_input(tokens=5, seed=1)
-    experts.forward(3, *asked)
-    experts.forward(3, *asked)
-    cluster.wait_until(lambda: cluster.report().traffic.tokens == 10, "the counts to arrive")
+    for layer in (*range(LAYERS), *range(LAYERS)):
+        experts.forward(layer, *asked)
+    cluster.wait_until(lambda: cluster.report().traffic.tokens == 10 * LAYERS, "the counts to arrive")
     report = cluster.report()
     holders = cluster.holders()
-    visits = 2 * sum(len({holders[3][expert] for expert in row}) for row in asked[1].tolist())
+    visits = 2 * sum(len({of_layer[expert] for expert in row}) for row in asked[1].tolist() for of_layer in holders)
     assert (report.traffic.visits, report.traffic.failovers) == (visits, 0)
-    assert sum(shard.tokens for shard in report.shards) == 2 * 5 * TOP_K
+    assert sum(shard.tokens for shard in report.shards) == 2 * 5 * TOP_K * LAYERS
 
 
 def test_a_killed_shard_costs_nothing_but_time_while_copies_live(cluster: LocalCluster, whole: LocalExperts) -> None:
@@ -214,7 +213,7 @@ def test_a_stale_table_is_harmless(cluster: LocalCluster, whole: LocalExperts) -
     held = sorted(placement.holdings(0))
     shard.call("assign", said.incarnation, (), tuple(held[::2]))
     check(experts, whole, rounds=18)
-    assert experts.take_counters().failovers > 0
+    assert sum(window.failovers for window in experts.take_windows()) > 0
 
 
 def test_placements_change_under_load_bit_for_bit(path: Path, whole: LocalExperts) -> None:
@@ -260,17 +259,21 @@ def test_tokens_flow_while_the_directory_is_away(cluster: LocalCluster, whole: L
     assert experts.version.origin != before.origin
 
 
-def test_the_simulator_foretells_fan_out_and_load(cluster: LocalCluster) -> None:
+def test_the_simulator_foretells_all_figures(cluster: LocalCluster) -> None:
     """Real shards, steps of 1 to 9 tokens; the loads of shards are carried from one to the next."""
     placement = cluster.place(shards=4, copies=2)
     experts = cluster.client()
     wait_linked(experts)
     steps = [layer_input(1 + number % 9, seed=number) for number in range(60)]
     for asked in steps:
-        experts.forward(1, *asked)
+        for layer in range(LAYERS):
+            experts.forward(layer, *asked)
     ids = torch.cat([chosen for _, chosen, _ in steps]).numpy()
-    cluster.wait_until(lambda: cluster.report().traffic.tokens == len(ids), "the counts to arrive")
-    report, topology = cluster.report(), one_host(4, max(placement.shard_slots))
-    traffic, fan_out, _ = replay(ids, layer_copies(placement, topology, 1), topology, EXPERTS)
-    assert report.traffic.visits / len(ids) == fan_out
-    assert [shard.tokens for shard in report.shards] == traffic.per_shard(traffic.copy_load).tolist()
+    cluster.wait_until(lambda: cluster.report().traffic.tokens == len(ids) * LAYERS, "the counts to arrive")
+    measured = cluster.report().figures
+    topology = one_host(4, max(placement.shard_slots))
+    predicted = simulate(np.repeat(ids[:, None], LAYERS, axis=1), placement, topology)
+    assert measured is not None
+    assert (measured.rows, measured.pairs) == (len(ids), ids.size * LAYERS)
+    found = (measured.fan_out, measured.node_fan_out, measured.shard_balance, measured.node_balance)
+    assert found == pytest.approx((predicted.fan_out, 0.0, predicted.shard_balance, predicted.node_balance))

@@ -10,9 +10,9 @@ import pytest
 
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
 from moe_serving.routing import sync
-from moe_serving.routing.counters import RoutingCounters
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.window import Window
 
 TABLE = RoutingTable(TableVersion(5, "d"), (), np.zeros((1, 2, 0), dtype=bool))
 
@@ -30,13 +30,17 @@ class Client:
         self.table = table
 
     @property
-    def has_counted(self) -> bool:
+    def has_windows(self) -> bool:
         return self.tokens > 0
 
-    def take_counters(self) -> RoutingCounters:
-        taken = RoutingCounters.zero(1, 2)
-        taken.tokens, self.tokens = self.tokens, 0
-        return taken
+    def take_windows(self) -> tuple[Window, ...]:
+        taken = Window.of(self.table)
+        taken.rows[0], self.tokens = self.tokens, 0
+        return (taken,)
+
+
+def rows(request: SyncRequest) -> int | None:
+    return sum(int(window.rows[0]) for window in request.windows) or None
 
 
 class DirectoryStub:
@@ -45,6 +49,7 @@ class DirectoryStub:
     def __init__(self) -> None:
         self.requests: list[SyncRequest] = []
         self.fault: Exception | None = None
+        self.counts = True
         self._changed = asyncio.Condition()
 
     async def asked(self, times: int) -> None:
@@ -57,7 +62,7 @@ class DirectoryStub:
             self._changed.notify_all()
         if self.fault is not None:
             raise self.fault
-        return SyncReply(TABLE if request.version != TABLE.version else None)
+        return SyncReply(TABLE if request.version != TABLE.version else None, counted=self.counts)
 
 
 def make(client: Client, directory: DirectoryStub) -> DirectorySync:
@@ -85,8 +90,19 @@ async def test_counts_survive_a_failed_report_and_keep_their_number() -> None:
     await reports.sync_once()
     await reports.sync_once()
     await reports.sync_once()
-    sent = [(r.sequence, r.counters.tokens if r.counters else None) for r in directory.requests]
+    sent = [(request.sequence, rows(request)) for request in directory.requests]
     assert sent == [(1, 3), (1, 3), (2, 4), (2, None)]
+
+
+async def test_what_was_not_counted_is_told_again() -> None:
+    client, directory = Client(), DirectoryStub()
+    reports = make(client, directory)
+    client.tokens, directory.counts = 3, False
+    await reports.sync_once()
+    directory.counts = True
+    await reports.sync_once()
+    await reports.sync_once()
+    assert [(request.sequence, rows(request)) for request in directory.requests] == [(1, 3), (1, 3), (1, None)]
 
 
 async def test_it_goes_on_through_failures_and_says_so_once(
@@ -148,7 +164,7 @@ async def test_an_idle_replica_waits_and_what_is_new_is_told_at_once(monkeypatch
         assert directory.requests[-1].status.running == 1
         client.tokens = 7
         await directory.asked(5)
-        told = [(request.hold, request.counters.tokens if request.counters else None) for request in directory.requests]
+        told = [(request.hold, rows(request)) for request in directory.requests]
         assert told[3:] == [(0.0, 7), (60.0, None)], "counts are not held; then it waits again"
     task.cancel()
 

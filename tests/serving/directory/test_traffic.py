@@ -1,0 +1,102 @@
+"""What the directory makes of windows: figures that follow the traffic, by table, in a report that stays small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_shards import table_of
+
+from moe_contract.report import MOST_EPOCHS, DirectoryReport, Progress, ShardReport
+from moe_contract.sizes import MOST_REPLICAS
+from moe_placement import balanced_placement
+from moe_placement.encoding import decode_counts, encode_placement
+from moe_serving.directory.traffic import HALVING_SECONDS, TrafficCounts
+from moe_serving.routing.table import TableVersion
+from moe_serving.routing.window import Window
+
+TABLE = table_of(np.ones((2, 4, 2), dtype=bool))
+
+
+def window(pairs: tuple[int, int], epoch: int = 1, origin: str = "directory") -> Window:
+    """Rows with one expert each, so many on each of two shards, in one of two layers."""
+    made = Window.of(replace(TABLE, version=TableVersion(epoch, origin)))
+    made.pairs[0] = made.visits[0] = made.load[0, :2] = pairs
+    made.rows[0] = sum(pairs)
+    return made
+
+
+def counts_of(*windows: Window, now: float = 0.0) -> TrafficCounts:
+    counts = TrafficCounts(2, 4)
+    for sequence, each in enumerate(windows):
+        counts.add("a", sequence, [each], now)
+    return counts
+
+
+def test_figures_are_kept_apart_by_table_and_summed_over_replicas() -> None:
+    counts = counts_of(window((30, 10)), window((5, 5), epoch=2))
+    counts.add("b", 0, [window((10, 30)), window((9, 0), epoch=1, origin="an earlier directory")], now=0.0)
+    before, after = counts.report("directory").epochs
+    assert (before.epoch, before.rows, before.shard_balance) == (1, 80, 1.0)
+    assert (after.epoch, after.rows, after.fan_out) == (2, 10, 1.0)
+    assert counts.report("directory").tokens == 99, "sums have all of it"
+
+
+def test_figures_follow_the_traffic_and_outlive_its_end() -> None:
+    counts = counts_of(window((100, 0)))
+    assert counts.report("directory").epochs[0].shard_balance == 0.5
+    later = 0.0
+    for sequence in range(1, 12):
+        later += HALVING_SECONDS
+        counts.add("a", sequence, [window((50, 50))], later)
+    (figures,) = counts.report("directory").epochs
+    assert figures.shard_balance > 0.99
+    assert (figures.rows, figures.pairs) == (1200, 1200)
+    load = decode_counts(counts.report("directory").load or "", 2, 4)
+    counts.add("a", 99, [window((1, 1))], later + 1e6)
+    halved = decode_counts(counts.report("directory").load or "", 2, 4)
+    assert halved[0, 1] == pytest.approx(load[0, 1] / 2 + 1, abs=1)
+
+
+def test_windows_of_another_model_are_left_out() -> None:
+    counts = TrafficCounts(3, 4)
+    counts.add("a", 1, [window((1, 1))], now=0.0)
+    assert counts.report("directory").tokens == 0
+
+
+def test_what_is_kept_of_replicas_and_tables_is_bounded() -> None:
+    counts = TrafficCounts(2, 4)
+    for number in range(MOST_REPLICAS + 5):
+        counts.add(f"replica-{number}", 1, [window((1, 1), epoch=number)], now=0.0)
+    counts.add(f"replica-{number}", 1, [window((1, 1), epoch=number)], now=0.0)
+    report = counts.report("directory")
+    assert [figures.epoch for figures in report.epochs] == list(range(number - MOST_EPOCHS + 1, number + 1))
+    assert report.tokens == 2 * (number + 1), "the last one delivered twice counts once"
+    assert len(counts._last_sequence) == MOST_REPLICAS
+
+
+def test_a_report_of_a_large_model_is_small() -> None:
+    layers, experts, shards, random = 58, 256, 32, np.random.default_rng(1)
+    table = table_of(np.ones((layers, experts, shards), dtype=bool), nodes=[f"node-{n}" for n in range(shards)])
+    counts = TrafficCounts(layers, experts)
+    for epoch in range(20):
+        made = Window.of(replace(table, version=TableVersion(epoch, "directory")))
+        made.load[:] = random.integers(0, 50_000, made.load.shape)  # ten minutes of 1000 rows/s at top 8
+        made.pairs[:], made.visits[:] = random.integers(0, 10**9, (2, layers, shards))
+        made.rows[:] = 10**9
+        counts.add("a", epoch, [made], epoch * HALVING_SECONDS)
+    report = DirectoryReport(
+        term=1,
+        revision=1,
+        epoch=1,
+        shards=tuple(
+            ShardReport(index=n, phase="Ready", node="n" * 56, incarnation="i" * 32, pid=1 << 22, tokens=10**14)
+            for n in range(shards)
+        ),
+        progress=Progress(copied=0, total=0, settled=True),
+        placement=encode_placement(balanced_placement(layers, experts, [9] * shards, 1)),
+        traffic=counts.report("directory"),
+    )
+    assert len(report.model_dump_json()) <= 100_000
+    assert len(report.traffic.epochs) == MOST_EPOCHS

@@ -1,0 +1,183 @@
+"""Every row is counted once, by the table it was routed by, whenever somebody looks; against the plain way to count."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from fake_shards import table_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_placement.dispatch import NOBODY
+from moe_serving.routing import block, recorder
+from moe_serving.routing.recorder import Recorder
+from moe_serving.routing.table import RoutingTable
+from moe_serving.routing.window import Window
+
+LAYERS, EXPERTS, TOP_K = 3, 6, 2
+NODES = ("a", "b", "a")
+TABLES = [
+    table_of(np.ones((LAYERS, EXPERTS, shards), dtype=bool), epoch, NODES[:shards])
+    for epoch, shards in enumerate((2, 3, 3), start=1)
+]
+
+
+class PlainCount:
+    """What windows must say of one table."""
+
+    def __init__(self) -> None:
+        self.load: Counter[tuple[int, int]] = Counter()
+        self.rows: Counter[int] = Counter()
+        self.pairs: Counter[tuple[int, int]] = Counter()
+        self.visits: Counter[tuple[int, int]] = Counter()
+        self.remote: Counter[int] = Counter()
+        self.failovers = 0
+
+    def add(self, layer: int, choice: np.ndarray) -> None:
+        for row in choice.tolist():
+            asked = [shard for shard in row if shard != NOBODY]
+            self.pairs.update((layer, shard) for shard in asked)
+            self.visits.update((layer, shard) for shard in set(asked))
+            self.remote[layer] += len({NODES[shard] for shard in asked} - {"a"})
+
+    def add_rows(self, layer: int, ids: np.ndarray) -> None:
+        self.load.update((layer, expert) for expert in ids.ravel().tolist())
+        self.rows[layer] += len(ids)
+
+
+def nonzero(counts: np.ndarray) -> dict[object, int]:
+    return {(place if len(place) > 1 else place[0]): int(n) for place, n in np.ndenumerate(counts) if n}
+
+
+def told(windows: list[Window]) -> dict[int, tuple[object, ...]]:
+    """By epoch, summed; each report's windows must be of distinct tables."""
+    sums: dict[int, Window] = {}
+    for window in windows:
+        if window.version.epoch in sums:
+            sums[window.version.epoch].add(window)
+        else:
+            sums[window.version.epoch] = window
+    return {
+        epoch: (*map(nonzero, (of.load, of.rows, of.pairs, of.visits, of.remote)), of.failovers)
+        for epoch, of in sums.items()
+    }
+
+
+STEPS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "rows": st.integers(1, 7),
+            "ends": st.integers(0, LAYERS - 1),  # the last layer that it comes to
+            "changes": st.sets(st.integers(0, LAYERS - 1)),  # layers before which another table comes into force
+            "again": st.sets(st.integers(0, LAYERS - 1)),
+            "takes": st.sets(st.integers(0, LAYERS - 1)),
+        }
+    ),
+    max_size=12,
+)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(STEPS, st.integers(0, 2**32), st.sampled_from([1, 8, 1024]))
+def test_each_row_is_counted_once_by_its_table(steps: list[dict], seed: int, block_rows: int) -> None:
+    random, counted, windows, tables = np.random.default_rng(seed), Recorder("a"), [], iter([*TABLES[1:], *[None] * 99])
+    expected: dict[int, PlainCount] = defaultdict(PlainCount)
+    table = TABLES[0]
+
+    def choice(table: RoutingTable, rows: int) -> np.ndarray:
+        return random.integers(NOBODY, len(table.shards), (rows, TOP_K))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(block, "ROWS", block_rows)
+        patched.setattr(recorder, "MOST_CLOSED", 1)
+        for step in steps:
+            for layer in range(step["ends"] + 1):
+                if layer in step["changes"]:
+                    table = next(tables) or table
+                rows = step["rows"]
+                ids = np.argsort(random.random((rows, EXPERTS)), axis=1)[:, :TOP_K]
+                asked = choice(table, rows)
+                counted.record(table, layer, ids, np.ones(ids.shape, dtype=np.float32), asked)
+                plain = expected[table.version.epoch]
+                plain.add_rows(layer, ids)
+                plain.add(layer, asked)
+                if layer in step["again"]:
+                    asked = choice(table, rows)
+                    counted.record_again(table, layer, asked, failovers=1)
+                    plain.add(layer, asked)
+                    plain.failovers += 1
+                if layer in step["takes"]:
+                    taken = counted.take()
+                    assert len({window.version for window in taken}) == len(taken)
+                    windows += taken
+        # A step that did not come to its end is told when the next one has.
+        for layer in range(LAYERS):
+            ids = np.tile(np.arange(TOP_K), (1, 1))
+            counted.record(table, layer, ids, np.ones(ids.shape, dtype=np.float32), asked := choice(table, 1))
+            expected[table.version.epoch].add_rows(layer, ids)
+            expected[table.version.epoch].add(layer, asked)
+        windows += counted.take()
+    assert not counted.has_windows
+    assert told(windows) == {
+        epoch: (
+            *(dict(counts) for counts in (of.load, of.rows, of.pairs, of.visits)),
+            {layer: n for layer, n in of.remote.items() if n},
+            of.failovers,
+        )
+        for epoch, of in expected.items()
+    }
+
+
+def one_step(counted: Recorder, table: RoutingTable, layers: int = LAYERS) -> None:
+    ids = np.array([[0, 1]])
+    for layer in range(layers):
+        counted.record(table, layer, ids, np.ones((1, 2), dtype=np.float32), np.array([[0, 1]]))
+
+
+def test_a_window_is_over_after_a_time_or_with_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Recorder("a")
+    assert not counted.has_windows
+    one_step(counted, TABLES[0])
+    assert not counted.has_windows
+    one_step(counted, TABLES[1])
+    assert counted.has_windows
+    assert [window.version.epoch for window in counted.take()] == [1, 2]
+    monkeypatch.setattr(recorder, "WINDOW_SECONDS", 0.01)
+    one_step(counted, TABLES[1])
+    time.sleep(0.02)
+    assert counted.has_windows
+
+
+def test_the_step_under_way_is_left_for_later() -> None:
+    counted = Recorder("a")
+    one_step(counted, TABLES[0], layers=LAYERS - 1)
+    assert counted.take() == ()
+    counted.record(TABLES[0], LAYERS - 1, np.array([[0, 1]]), np.ones((1, 2), dtype=np.float32), np.array([[0, 1]]))
+    (window,) = counted.take()
+    assert window.rows.tolist() == [1] * LAYERS
+
+
+def test_a_window_says_of_shards_by_their_index() -> None:
+    """Positions in a table are not: a shard in the middle may be away."""
+    full = TABLES[1]
+    table = RoutingTable(full.version, (full.shards[0], full.shards[2]), full.held[:, :, [0, 2]], term=3, revision=4)
+    counted = Recorder("elsewhere")
+    one_step(counted, table)
+    (window,) = counted.take()
+    assert window.pairs.tolist() == [[1, 0, 1]] * LAYERS
+    assert window.nodes == ("a", "", "a")
+    assert window.remote.tolist() == [1] * LAYERS
+    assert (window.term, window.revision) == (3, 4)
+
+
+def test_memory_is_bounded_while_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block, "ROWS", 4)
+    counted = Recorder("a")
+    for _ in range(200):
+        one_step(counted, TABLES[0])
+    assert len(counted._closed) <= recorder.MOST_CLOSED
+    (window,) = counted.take()
+    assert window.rows.tolist() == [200] * LAYERS
