@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from moe_contract.serve.merge import Change
 from moe_serving.standalone.serve_rest import ServeRest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +134,7 @@ def _deploy_nothing(root: int, said: str) -> None:
     (head,) = [each for each in psutil.Process(root).children(recursive=True) if each.cmdline()[1:4] == RAY_START]
     rest = ServeRest(url, Path(head.environ()["RAY_AUTH_TOKEN_PATH"]).read_text())
     application = {"name": NOTHING, "route_prefix": None, "import_path": "benchmarks.idle:build_nothing"}
-    rest.deploy([application | {"args": {"any": "thing"}}], "127.0.0.1", 0)
+    rest.apply(Change(NOTHING, (application | {"args": {"any": "thing"}},)))
     end = time.monotonic() + READY_S
     while rest.status()[NOTHING]["status"] != "RUNNING":
         if time.monotonic() > end:

@@ -2,7 +2,8 @@
 
 - ``model``: what the model is, or why it cannot be served (data plane to operator).
 - ``report``: what the directory answers on ``/internal/report`` (data plane to operator).
-- ``applications``: arguments and ``user_config`` of the Serve applications, and how they are rendered (towards Ray).
+- ``applications``: names, arguments and ``user_config`` of the Serve applications (towards the data plane, by Ray).
+- ``rendering``: what one deployment wants, as entries of Serve's configuration.
 - ``serve``: what Serve's REST API tells, and how our applications are merged into that. Pure: each plane has an HTTP
   client of its own.
 - ``base``, ``sizes``: how large any of it may be.

@@ -1,14 +1,14 @@
-"""The Serve applications of one deployment: their arguments, their ``user_config`` and how they are rendered.
+"""The Serve applications of one deployment: their names, their arguments and their ``user_config``.
 
 Arguments hold only what needs a new process: a changed argument of an application restarts every actor in it. All else
-travels in ``user_config``, which restarts nothing. Rendered by the operator (into a Serve REST PUT) and by
-``moe-serve``.
+travels in ``user_config``, which restarts nothing. ``rendering`` makes entries of Serve's configuration of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -29,8 +29,12 @@ an answer takes; and four times the tokens that its cache holds."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
+API_REQUESTS, ATTENTION_REQUESTS = 64, 8
+"""Defaults of requests in flight per replica, by which Serve scales: most of those in an api wait for attention."""
+
 CORE_IMPORT_PATH = "moe_serving.serve.builder:build_core"
 SHARD_IMPORT_PATH = "moe_serving.serve.builder:build_shard"
+"""Where Serve finds the builders of applications: names, since whoever renders must not import the data plane."""
 
 API, ATTENTION, DIRECTORY, EXPERTS = "api", "attention", "directory", "experts"
 """Names of the deployments inside the applications."""
@@ -111,8 +115,8 @@ class ApiConfig(WireModel):
         generation_defaults: whether the model's ``generation_config.json`` says how requests are sampled that do not
             say it themselves.
         allowed_origins: of web pages whose browsers may ask; see ``ORIGIN``.
-        kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``render_core``.
-        queue_tokens: of a replica's queue, which no request may exceed; filled in by ``render_core``.
+        kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``rendering``.
+        queue_tokens: of a replica's queue, which no request may exceed; filled in by ``rendering``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
     """
@@ -171,12 +175,12 @@ class ReplicaScale(WireModel):
 
     min_replicas: int = Field(ge=1)
     max_replicas: int = Field(ge=1)
-    target_ongoing_requests: float = Field(default=8, gt=0)
+    target_ongoing_requests: float = Field(gt=0)
 
     @classmethod
-    def fixed(cls, replicas: int) -> Self:
+    def fixed(cls, replicas: int, requests: float) -> Self:
         """Always so many."""
-        return cls(min_replicas=replicas, max_replicas=replicas)
+        return cls(min_replicas=replicas, max_replicas=replicas, target_ongoing_requests=requests)
 
 
 def application_name(namespace: str, name: str, uid: str) -> str:
@@ -189,58 +193,11 @@ def shard_application_name(core: str, index: int) -> str:
     return f"{core}.experts-{index}"
 
 
-def render_core(
-    args: CoreArgs,
-    route_prefix: str,
-    api: ApiConfig,
-    directory: DirectoryConfig,
-    attention: AttentionConfig,
-    *,
-    api_scale: ReplicaScale,
-    attention_scale: ReplicaScale,
-    attention_options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The core application as one entry of Serve's ``applications`` list.
-
-    ``attention_options`` are actor options of the attention replicas beside ``num_cpus: 0``, such as ``num_gpus``.
-    """
-    bounds = {"kv_cache_tokens": attention.kv_cache_tokens, "queue_tokens": attention.queue_tokens}
-    api = api.model_copy(update=bounds)
-    deployments: list[dict[str, Any]] = [
-        {
-            "name": API,
-            "user_config": api.model_dump(mode="json"),
-            "autoscaling_config": api_scale.model_dump(mode="json"),
-        },
-        {
-            "name": ATTENTION,
-            "user_config": attention.model_dump(mode="json"),
-            "autoscaling_config": attention_scale.model_dump(mode="json"),
-            **_actor_options(attention_options),
-        },
-        {"name": DIRECTORY, "user_config": directory.model_dump(mode="json")},
-    ]
-    return {
-        "name": args.application,
-        "route_prefix": route_prefix,
-        "import_path": CORE_IMPORT_PATH,
-        "args": args.model_dump(mode="json"),
-        "deployments": deployments,
-    }
+def key_digest(key: str) -> str:
+    """In what form a key reaches Serve: hex."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
-def render_shard(args: ShardArgs, config: ShardConfig, options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The application of one shard as one entry of Serve's ``applications`` list; it has no route."""
-    deployment = {"name": EXPERTS, "user_config": config.model_dump(mode="json"), **_actor_options(options)}
-    return {
-        "name": args.application,
-        "route_prefix": None,
-        "import_path": SHARD_IMPORT_PATH,
-        "args": args.model_dump(mode="json"),
-        "deployments": [deployment],
-    }
-
-
-def _actor_options(options: dict[str, Any] | None) -> dict[str, Any]:
-    # Options in a config replace all those in code, and Ray takes 1 CPU per actor that says nothing.
-    return {"ray_actor_options": {"num_cpus": 0, **options}} if options else {}
+def key_digests(keys: Iterable[str]) -> tuple[str, ...]:
+    """The same of several, each once, in an order that tells nothing of theirs."""
+    return tuple(sorted(set(map(key_digest, keys))))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from moe_contract.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
 from moe_contract.model import ModelFacts
+from moe_contract.serve.merge import Change
 from moe_contract.sizes import MOST_APIS
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.standalone.errors import StandaloneError, UsageError
@@ -59,9 +60,11 @@ def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> 
         applications = plan_applications(wanted, facts, node.gpus)
         names = [application["name"] for application in applications]
         rest = ServeRest(node.dashboard_url, node.token)
-        _check_free(rest, wanted)
+        if wanted.application in rest.state().applications:
+            raise _taken(wanted, wanted.application)
         try:
-            rest.deploy(applications, arguments.host, arguments.port)
+            address = {"host": arguments.host, "port": arguments.port}
+            _deploy(rest, wanted, Change(wanted.application, applications, address, "HeadOnly"))
             host, port = rest.http_address()
             host = "127.0.0.1" if host == "0.0.0.0" else host
             url = f"http://{host}:{port}{wanted.route_prefix}".rstrip("/")
@@ -71,7 +74,7 @@ def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> 
         finally:
             tell("stopping")
             if arguments.ray is not None:
-                rest.remove(names)
+                rest.apply(Change(wanted.application, ()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -243,11 +246,15 @@ def _check_port(host: str, port: int) -> None:
         raise UsageError(f"--host {host} --port {port}: cannot listen there: {error}; choose another port") from error
 
 
-def _check_free(rest: ServeRest, wanted: Wanted) -> None:
+def _deploy(rest: ServeRest, wanted: Wanted, change: Change) -> None:
+    conflict = rest.apply(change)
+    if conflict is not None:
+        raise _taken(wanted, conflict.owner)
+
+
+def _taken(wanted: Wanted, application: str) -> UsageError:
     """On a Ray that others use too."""
-    for name, application in rest.status().items():
-        if application["route_prefix"] == wanted.route_prefix or name == wanted.application:
-            raise UsageError(f"--route-prefix {wanted.route_prefix}: application {name} is there; choose another")
+    return UsageError(f"--route-prefix {wanted.route_prefix}: application {application} is there; choose another")
 
 
 def _teller() -> Callable[[str], None]:

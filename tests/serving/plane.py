@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from moe_contract.applications import (
+    API_REQUESTS,
+    ATTENTION_REQUESTS,
     ApiConfig,
     AttentionConfig,
-    CoreArgs,
     DirectoryConfig,
     ModelArgs,
     Network,
     ReplicaScale,
-    ShardArgs,
-    ShardConfig,
     ShardRef,
-    render_core,
-    render_shard,
+    key_digest,
+    key_digests,
     shard_application_name,
 )
+from moe_contract.rendering import Desired, render
 from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.serve.merge import Change
 from moe_dev.raylocal import LocalRay
 from moe_placement import Placement, balanced_placement
 from moe_placement.encoding import encode_placement
@@ -36,10 +36,6 @@ from moe_serving.standalone.serve_rest import ServeRest
 
 WAIT_S = 240.0
 """For anything that starts processes; two busy cores are slow."""
-
-
-def digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,47 +195,38 @@ class Plane:
         return {name: f"{states[name]['status']} {states[name]['message']}" for name in self._deployed & states.keys()}
 
     def remove(self) -> None:
-        self._rest.remove(self._deployed)
+        self._rest.apply(Change(self.name, ()))
         self._deployed = set()
 
     def _put(self, slots_per_shard: int = 0) -> None:
         self._revision += 1
-        core = render_core(
-            CoreArgs(application=self.name, model=self._args),
-            f"/{self.name}",
-            ApiConfig(
-                served_name="tiny",
-                api_key_sha256=(digest(self.api_key),),
-                internal_key_sha256=digest(self._internal_key),
-            ),
-            DirectoryConfig(
-                term=1,
-                revision=self._revision,
-                shards=self._refs,
-                slots_per_shard=slots_per_shard,
-                min_copies=self._copies,
-                placement=encode_placement(self._placement) if self._placement else None,
-            ),
-            self.limits,
-            api_scale=ReplicaScale.fixed(self._apis),
-            attention_scale=ReplicaScale.fixed(self._attention),
+        applications = render(
+            Desired(
+                core=self.name,
+                route_prefix=f"/{self.name}",
+                model=self._args,
+                api=ApiConfig(
+                    served_name="tiny",
+                    api_key_sha256=key_digests([self.api_key]),
+                    internal_key_sha256=key_digest(self._internal_key),
+                ),
+                attention=self.limits,
+                directory=DirectoryConfig(
+                    term=1,
+                    revision=self._revision,
+                    shards=self._refs,
+                    slots_per_shard=slots_per_shard,
+                    min_copies=self._copies,
+                    placement=encode_placement(self._placement) if self._placement else None,
+                ),
+                api_scale=ReplicaScale.fixed(self._apis, API_REQUESTS),
+                attention_scale=ReplicaScale.fixed(self._attention, ATTENTION_REQUESTS),
+            )
         )
-        applications = [core, *self._shards(slots_per_shard)]
         for deployment in (each for application in applications for each in application["deployments"]):
             deployment["user_config"] |= self.spoilt.get(deployment["name"], {})
         for application in applications:
             self.amend(application)
-        gone = self._deployed - {application["name"] for application in applications}
-        if gone:
-            self._rest.remove(gone)
-        self._rest.deploy(applications, "127.0.0.1", 0)
+        conflict = self._rest.apply(Change(self.name, applications))
+        assert conflict is None, conflict
         self._deployed = {application["name"] for application in applications}
-
-    def _shards(self, slots_per_shard: int) -> Sequence[dict[str, Any]]:
-        return [
-            render_shard(
-                ShardArgs(application=ref.application, core=self.name, index=ref.index, model=self._args),
-                ShardConfig(slots_per_shard=slots_per_shard),
-            )
-            for ref in self._refs
-        ]

@@ -27,17 +27,19 @@ so whoever has one of these, or one below, takes requests, API keys included, th
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """All that one MoEDeployment wants to run.
+    """All that one deployment wants to run.
 
     Attributes:
         core: name of its core application; its other applications are named ``<core>.…``.
         applications: as entries of Serve's ``applications``; an application of its own that is missing is removed.
         http_options: with which to start Serve, where it does not run yet; it takes them once and for all.
+        proxy_location: the same for where Serve answers; on every node, where nothing is said.
     """
 
     core: str
     applications: tuple[Config, ...]
     http_options: Config | None = None
+    proxy_location: str | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -190,8 +192,14 @@ def _by_name(value: Any) -> Mapping[str, Any] | None:
 
 def body(state: ServeState, applications: Sequence[Config], changes: Sequence[Change]) -> str:
     """The body of the PUT: the applications, and the options beside them as they are."""
-    wanted = next((change.http_options for change in changes if change.http_options), None)
-    start = {"http_options": wanted} if wanted and not state.controller else {}
+    start = {} if state.controller else _start(changes)
     options = json.dumps({**state.options, **start})
     listed = f'"applications":[{",".join(map(as_json, applications))}]'
     return f"{options[:-1]},{listed}}}" if options != "{}" else f"{{{listed}}}"
+
+
+def _start(changes: Sequence[Change]) -> Config:
+    """With what Serve starts: what the first says that says something."""
+    options = ("http_options", "proxy_location")
+    said = ((name, value) for change in reversed(changes) for name in options if (value := getattr(change, name)))
+    return dict(said)

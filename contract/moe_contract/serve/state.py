@@ -1,6 +1,7 @@
 """What Serve runs, as its GET says: the configuration submitted last and the state of each application.
 
-Pure: ``read_state`` is a job of the worker process for an answer of size. What is kept of one is bounded here.
+Pure, and what is kept of an answer is bounded: anybody may answer. One of size takes long to read, so the operator does
+that in a process aside.
 """
 
 from __future__ import annotations

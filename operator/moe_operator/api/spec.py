@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from moe_contract.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, Dtype, GenerationSource
+from moe_contract.applications import (
+    API_REQUESTS,
+    ATTENTION_REQUESTS,
+    ORIGIN,
+    QUEUE_REQUESTS,
+    QUEUE_TOKENS,
+    Dtype,
+    GenerationSource,
+)
 from moe_contract.sizes import MOST_APIS, MOST_SHARDS
 from moe_operator.api.base import ApiModel
 from moe_operator.api.rules import (
@@ -155,7 +163,7 @@ class Api(ApiModel):
     """Fewest api replicas. Where there are two, the others answer while one that has died is replaced."""
     max_replicas: int = Field(default=4, ge=1, le=MOST_APIS)
     """Most api replicas."""
-    target_ongoing_requests: int = Field(default=64, ge=1, le=100000)
+    target_ongoing_requests: int = Field(default=API_REQUESTS, ge=1, le=100000)
     """Requests in flight per replica that autoscaling aims at."""
 
 
@@ -168,7 +176,7 @@ class Attention(ApiModel):
     """Fewest attention replicas."""
     max_replicas: int = Field(default=1, ge=1, le=1000)
     """Most attention replicas."""
-    target_ongoing_requests: int = Field(default=8, ge=1, le=100000)
+    target_ongoing_requests: int = Field(default=ATTENTION_REQUESTS, ge=1, le=100000)
     """Requests in flight per replica that autoscaling aims at."""
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import secrets
 import shlex
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from moe_contract.applications import key_digests
 from moe_operator.api.deployment import MoEDeployment
 from moe_operator.api.names import ANNOTATION_ADDRESSES, COMPONENT_INTERNAL_KEY, LABEL_USE, SecretUse
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl, parse_authority
@@ -223,17 +223,12 @@ def _token(name: str, data: dict[str, bytes]) -> str:
 def _hashes(name: str, data: dict[str, bytes]) -> tuple[str, ...]:
     if not data:
         raise SecretMissingError(f"Secret {name!r} has no keys: give it one value per API key")
-    return tuple(sorted(sha256(_api_key(value, name, key)) for key, value in data.items()))
+    return key_digests(_api_key(value, name, key) for key, value in data.items())
 
 
 def internal_key_name(deployment: str) -> str:
     """Name of the Secret with the operator's key to the directory of this MoEDeployment."""
     return f"{deployment}-moe-internal"
-
-
-def sha256(key: str) -> str:
-    """Hex digest in which a key travels to Serve."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _decoded(live: Json) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from moe_contract.applications import key_digest
 from moe_operator.api import MoEDeployment
 from moe_operator.backends.credential import Check, Credential
 from moe_operator.backends.directory import Directories
@@ -21,7 +22,7 @@ from moe_operator.backends.errors import (
 )
 from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
 from moe_operator.kube.errors import NameConflictError, SecretError, SecretNotAllowedError
-from moe_operator.kube.secrets import Secrets, sha256
+from moe_operator.kube.secrets import Secrets
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.world import Finding, KeyHashes, World
 
@@ -127,7 +128,7 @@ class Observer:
 
     async def _key_hashes(self, moe: MoEDeployment, fresh: bool = False) -> KeyHashes:
         internal = await self.secrets.internal_key(moe, fresh)
-        return KeyHashes(sha256(internal), await self.secrets.api_key_hashes(moe, fresh))
+        return KeyHashes(key_digest(internal), await self.secrets.api_key_hashes(moe, fresh))
 
     async def _read_report(self, world: World, memory: Memory, key: str) -> World:
         moe = world.moe

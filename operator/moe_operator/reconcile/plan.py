@@ -8,19 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from moe_contract.applications import (
-    API,
-    EXPERTS,
-    ApiConfig,
-    AttentionConfig,
-    CoreArgs,
-    DirectoryConfig,
-    ReplicaScale,
-    ShardArgs,
-    ShardConfig,
-    render_core,
-    render_shard,
-)
+from moe_contract.applications import API, EXPERTS, ApiConfig, AttentionConfig, DirectoryConfig, ReplicaScale
+from moe_contract.rendering import Desired, render
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.spec import Api, Attention
 from moe_operator.endpoint import HttpUrl
@@ -83,9 +72,8 @@ def next_plan(world: World) -> Plan:
     if world.keys is None:
         return Plan(Step.NOTHING, target=world.target)
     goal = _next_goal(world, change)
-    applications = [_core(world, world.keys, goal.config)]
-    applications += [_shard(world, ref.index, goal.config) for ref in goal.config.shards]
     dead = _due_for_retry(world)
+    applications = render(_desired(world, world.keys, goal.config))
     wanted = tuple(application for application in applications if application["name"] not in dead)
     return Plan(Step.RUN, wanted, goal.config, goal.problem, change)
 
@@ -143,25 +131,27 @@ def _due_for_retry(world: World) -> frozenset[str]:
     return frozenset(a.name for a in candidates if world.failed_seconds.get(a.name, 0.0) >= RETRY_SECONDS)
 
 
-def _core(world: World, keys: KeyHashes, target: DirectoryConfig) -> Config:
-    moe = world.moe
-    return render_core(
-        CoreArgs(application=world.core_name, model=world.running_model),
-        moe.route_prefix,
-        ApiConfig(
+def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
+    spec = world.moe.spec
+    return Desired(
+        core=world.core_name,
+        route_prefix=world.moe.route_prefix,
+        model=world.running_model,
+        api=ApiConfig(
             served_name=_served_name(world),
-            max_context=moe.spec.serving.max_context,
-            generation_defaults=moe.spec.serving.generation_defaults,
-            allowed_origins=tuple(moe.spec.serving.allowed_origins),
+            max_context=spec.serving.max_context,
+            generation_defaults=spec.serving.generation_defaults,
+            allowed_origins=tuple(spec.serving.allowed_origins),
             api_key_sha256=keys.api,
             internal_key_sha256=keys.internal,
         ),
-        target,
-        AttentionConfig(
-            queue_requests=moe.spec.serving.queue.max_requests, queue_tokens=moe.spec.serving.queue.max_tokens
+        attention=AttentionConfig(
+            queue_requests=spec.serving.queue.max_requests, queue_tokens=spec.serving.queue.max_tokens
         ),
-        api_scale=_scale(moe.spec.api),
-        attention_scale=_scale(moe.spec.attention),
+        directory=target,
+        api_scale=_scale(spec.api),
+        attention_scale=_scale(spec.attention),
+        slots={ref.index: _slots(world, ref.index, target) for ref in target.shards},
     )
 
 
@@ -180,16 +170,13 @@ def _served_name(world: World) -> str:
     return str(world.submitted_config(world.core_name, API).get("served_name") or world.moe.served_name)
 
 
-def _shard(world: World, index: int, target: DirectoryConfig) -> Config:
-    name = world.shard_name(index)
-    args = ShardArgs(application=name, core=world.core_name, index=index, model=world.running_model)
-    slots = target.slots_per_shard
-    if not (world.settled and world.target.revision == target.revision):
-        slots = max(slots, _slots_given(world, name))
-    return render_shard(args, ShardConfig(slots_per_shard=slots, spare_slots=target.spare_slots))
+def _slots(world: World, index: int, target: DirectoryConfig) -> int:
+    """Per layer; until the directory has settled, fewer than a shard has could drop copies still asked for."""
+    if world.settled and world.target.revision == target.revision:
+        return target.slots_per_shard
+    return max(target.slots_per_shard, _slots_given(world, world.shard_name(index)))
 
 
 def _slots_given(world: World, name: str) -> int:
-    """What a shard has; until the directory has settled, fewer could drop copies that requests are still sent to."""
     given = world.submitted_config(name, EXPERTS).get("slots_per_shard")
     return given if isinstance(given, int) and given > 0 else 0

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from moe_contract.applications import (
+    API_REQUESTS,
+    ATTENTION_REQUESTS,
     ApiConfig,
     AttentionConfig,
-    CoreArgs,
     DirectoryConfig,
     GenerationSource,
     ModelArgs,
     ReplicaScale,
-    ShardArgs,
-    ShardConfig,
     ShardRef,
-    render_core,
-    render_shard,
+    key_digest,
+    key_digests,
     shard_application_name,
 )
 from moe_contract.model import ModelFacts
+from moe_contract.rendering import Desired, render
 from moe_placement import PlacementError, balanced_placement
 from moe_placement.encoding import encode_placement
 from moe_serving.standalone.errors import UsageError
@@ -58,7 +57,7 @@ class Wanted:
         return "moe-serve" + self.route_prefix.rstrip("/").replace("/", ".")
 
 
-def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> list[dict[str, Any]]:
+def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[dict[str, Any], ...]:
     """The applications that serve a model, as entries of Serve's configuration.
 
     Args:
@@ -72,35 +71,27 @@ def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> list[dict
         placement = balanced_placement(facts.layers, facts.experts, [slots] * wanted.shards, wanted.copies)
     except PlacementError as error:
         raise UsageError(f"--shards {wanted.shards} --copies {wanted.copies}: {error}") from error
-    options = _actor_options(wanted, gpus)
-    shard_names = [shard_application_name(wanted.application, index) for index in range(wanted.shards)]
-    shard_config = ShardConfig(slots_per_shard=slots)
-    directory = DirectoryConfig(
-        term=1,
-        revision=1,
-        shards=tuple(ShardRef(index=index, application=name) for index, name in enumerate(shard_names)),
-        slots_per_shard=slots,
-        spare_slots=shard_config.spare_slots,
-        min_copies=wanted.copies,
-        placement=encode_placement(placement),
-    )
-    core = render_core(
-        CoreArgs(application=wanted.application, model=wanted.model),
-        wanted.route_prefix,
-        _api(wanted),
-        directory,
-        AttentionConfig(queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens),
-        api_scale=ReplicaScale.fixed(wanted.api_replicas),
-        attention_scale=ReplicaScale.fixed(wanted.attention_replicas),
-        attention_options=options,
-    )
-    shards = [
-        render_shard(
-            ShardArgs(application=name, core=wanted.application, index=index, model=wanted.model), shard_config, options
+    names = [shard_application_name(wanted.application, index) for index in range(wanted.shards)]
+    return render(
+        Desired(
+            core=wanted.application,
+            route_prefix=wanted.route_prefix,
+            model=wanted.model,
+            api=_api(wanted),
+            attention=AttentionConfig(queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens),
+            directory=DirectoryConfig(
+                term=1,
+                revision=1,
+                shards=tuple(ShardRef(index=index, application=name) for index, name in enumerate(names)),
+                slots_per_shard=slots,
+                min_copies=wanted.copies,
+                placement=encode_placement(placement),
+            ),
+            api_scale=ReplicaScale.fixed(wanted.api_replicas, API_REQUESTS),
+            attention_scale=ReplicaScale.fixed(wanted.attention_replicas, ATTENTION_REQUESTS),
+            actor_options=_actor_options(wanted, gpus),
         )
-        for index, name in enumerate(shard_names)
-    ]
-    return [core, *shards]
+    )
 
 
 def _api(wanted: Wanted) -> ApiConfig:
@@ -109,20 +100,16 @@ def _api(wanted: Wanted) -> ApiConfig:
         max_context=wanted.max_context,
         generation_defaults=wanted.generation_defaults,
         allowed_origins=wanted.allowed_origins,
-        api_key_sha256=tuple(map(_digest, wanted.api_keys)),
-        internal_key_sha256=_digest(wanted.internal_key),
+        api_key_sha256=key_digests(wanted.api_keys),
+        internal_key_sha256=key_digest(wanted.internal_key),
     )
 
 
-def _actor_options(wanted: Wanted, gpus: int) -> dict[str, Any] | None:
+def _actor_options(wanted: Wanted, gpus: int) -> dict[str, Any]:
     """Equal parts of the GPUs for all shards and attention replicas: Ray shows each the GPU that it has a part of."""
     if wanted.model.device == "cpu" or gpus == 0:
         if wanted.model.device == "cuda":
             raise UsageError("--device cuda: Ray finds no GPU on this machine; use --device cpu or auto")
-        return None
+        return {}
     actors_per_gpu = -(-(wanted.shards + wanted.attention_replicas) // gpus)
     return {"num_gpus": int(10_000 / actors_per_gpu) / 10_000}
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()

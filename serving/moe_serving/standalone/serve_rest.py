@@ -6,13 +6,15 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from moe_contract.serve.merge import Change, Conflict, body, merge
+from moe_contract.serve.state import ServeState, read_state
 from moe_serving.standalone.errors import StandaloneError
 
 _TIMEOUT_S = 60.0
+_APPLICATIONS = "/api/serve/applications/"
 
 direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens URLs past any HTTP proxy of the environment: all of this is on this machine."""
@@ -26,64 +28,45 @@ class ServeRest:
     token: str
 
     def status(self) -> dict[str, Any]:
-        """Of every application: ``{name: {"status": …, "message": …, "route_prefix": …, …}}``."""
-        applications: dict[str, Any] = self._call("GET")["applications"]
+        """Of every application, in Serve's words: ``{name: {"status": …, "message": …, "deployments": …, …}}``."""
+        applications: dict[str, Any] = json.loads(self._call("GET", _APPLICATIONS))["applications"]
         return applications
 
-    def deploy(self, applications: list[dict[str, Any]], host: str, port: int) -> None:
-        """Add these applications, or replace those of their names.
+    def state(self) -> ServeState:
+        """What runs, as ours are merged into it."""
+        try:
+            return read_state(self._call("GET", _APPLICATIONS))
+        except ValueError as error:
+            raise StandaloneError(f"what Ray's dashboard at {self.dashboard_url} answers is no use: {error}") from error
 
-        ``host`` and ``port`` are where Serve answers HTTP if it does not run yet; it never moves after that.
-        """
-        state = self._call("GET")
-        config = _top_level(state) or {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}}
-        others = _others(state, {application["name"] for application in applications})
-        self._call("PUT", config | {"applications": [*others, *applications]})
-
-    def remove(self, names: Collection[str]) -> None:
-        """Remove these applications."""
-        state = self._call("GET")
-        self._call("PUT", _top_level(state) | {"applications": _others(state, names)})
+    def apply(self, change: Change) -> Conflict | None:
+        """Have a deployment run what ``change`` says, and leave all others as they are; tells why it cannot, if so."""
+        state = self.state()
+        merged = merge(state, [change])
+        if merged.changed:
+            self._call("PUT", _APPLICATIONS, body(state, merged.applications, [change]).encode())
+        return merged.conflicts.get(change.core)
 
     def http_address(self) -> tuple[str, int]:
         """Host and port where Serve answers HTTP."""
-        options = self._call("GET")["http_options"]
+        options = self.state().options["http_options"]
         return options["host"], options["port"]
 
     def resources(self) -> list[dict[str, float]]:
         """What each live node has to hand out; a Ray that has just started knows of none yet."""
-        found = self._call("GET", path="/api/v0/nodes")["data"]["result"]["result"]
+        found = json.loads(self._call("GET", "/api/v0/nodes"))["data"]["result"]["result"]
         return [node["resources_total"] for node in found if node["state"] == "ALIVE"]
 
-    def _call(self, method: str, body: dict[str, Any] | None = None, path: str = "/api/serve/applications/") -> Any:
+    def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         headers = {"Content-Type": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        request = urllib.request.Request(
-            f"{self.dashboard_url}{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers=headers,
-            method=method,
-        )
+        request = urllib.request.Request(f"{self.dashboard_url}{path}", data=body, headers=headers, method=method)
         try:
             with direct.open(request, timeout=_TIMEOUT_S) as response:
-                raw = response.read()
+                answer: bytes = response.read()
+                return answer
         except urllib.error.HTTPError as error:
             raise StandaloneError(f"Ray Serve refused a {method}: {error}: {error.read().decode()[-2000:]}") from error
         except (OSError, http.client.HTTPException) as error:
             raise StandaloneError(f"Ray's dashboard at {self.dashboard_url} does not answer: {error}") from error
-        return json.loads(raw) if raw else None
-
-
-def _top_level(state: dict[str, Any]) -> dict[str, Any]:
-    """What a PUT must repeat so that it stays as it is; empty before Serve runs."""
-    if not state.get("proxy_location"):
-        return {}
-    names = ("proxy_location", "http_options", "grpc_options", "target_capacity")
-    return {name: state[name] for name in names if state.get(name) is not None}
-
-
-def _others(state: dict[str, Any], names: Collection[str]) -> list[dict[str, Any]]:
-    """Everybody else's applications: a PUT deletes those that it does not name."""
-    deployed = [app["deployed_app_config"] for name, app in state["applications"].items() if name not in names]
-    return [config for config in deployed if config]

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from moe_contract.applications import key_digests
 from moe_dev.kube import Kubectl
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import SecretError, SecretNotBoundError
 from moe_operator.kube.resources import SECRETS
-from moe_operator.kube.secrets import Secrets, internal_key_name, sha256
+from moe_operator.kube.secrets import Secrets, internal_key_name
 
 pytestmark = pytest.mark.e2e
 
@@ -78,7 +79,7 @@ async def test_a_labelled_token_is_read_without_the_line_end_of_its_file(
 async def test_api_keys_are_read_as_sorted_hashes(client: KubeClient, kube: Kubectl, namespace: str) -> None:
     keys = [KEY, KEY[::-1]]
     make_secret(kube, namespace, "api-keys", [f"team-{i}={key}" for i, key in enumerate(keys)])
-    assert await read_api_key_hashes(client, namespace) == tuple(sorted(map(sha256, keys)))
+    assert await read_api_key_hashes(client, namespace) == key_digests(keys)
 
 
 REFUSED = [
