@@ -5,28 +5,35 @@ Pure NumPy and SciPy: no Kubernetes, no torch, no I/O but the command line's. Ca
 
 Modules and packages bear nouns (``solver``, ``decision``), functions verbs (``solve``, ``decide``): a function exported
 here under a module's name would hide that module.
+
+Most processes need ``Placement`` and little else: what other names lead to is imported when they are first used.
 """
 
-from moe_placement.decision import Decision, Policy, decide
-from moe_placement.errors import (
-    InfeasiblePlacementError,
-    InvalidPlacementError,
-    InvalidPolicyError,
-    InvalidStatisticsError,
-    InvalidTopologyError,
-    InvalidTraceError,
-    MismatchError,
-    PlacementError,
-)
-from moe_placement.explanation import explain
-from moe_placement.initial import balanced_placement
-from moe_placement.migration import plan_migration
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from moe_placement.placement import Placement
-from moe_placement.simulation import Figures, simulate
-from moe_placement.solver import Limits, Plan, solve
-from moe_placement.statistics import RoutingStatistics
-from moe_placement.topology import Costs, Topology, h100_nodes, one_host
-from moe_placement.verification import Observed, verify
+
+if TYPE_CHECKING:
+    from moe_placement.decision import Decision, Policy, decide
+    from moe_placement.errors import (
+        InfeasiblePlacementError,
+        InvalidPlacementError,
+        InvalidPolicyError,
+        InvalidStatisticsError,
+        InvalidTopologyError,
+        InvalidTraceError,
+        MismatchError,
+        PlacementError,
+    )
+    from moe_placement.explanation import explain
+    from moe_placement.initial import balanced_placement
+    from moe_placement.migration import plan_migration
+    from moe_placement.simulation import Figures, simulate
+    from moe_placement.solver import Limits, Plan, solve
+    from moe_placement.statistics import RoutingStatistics
+    from moe_placement.topology import Costs, Topology, h100_nodes, one_host
+    from moe_placement.verification import Observed, verify
 
 __all__ = [
     "Costs",
@@ -57,3 +64,29 @@ __all__ = [
     "solve",
     "verify",
 ]
+
+_MODULES = {
+    "decision": ("Decision", "Policy", "decide"),
+    "errors": tuple(name for name in __all__ if name.endswith("Error")),
+    "explanation": ("explain",),
+    "initial": ("balanced_placement",),
+    "migration": ("plan_migration",),
+    "simulation": ("Figures", "simulate"),
+    "solver": ("Limits", "Plan", "solve"),
+    "statistics": ("RoutingStatistics",),
+    "topology": ("Costs", "Topology", "h100_nodes", "one_host"),
+    "verification": ("Observed", "verify"),
+}
+"""What type checkers read above, by the module that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(f"{__name__}.{module}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
