@@ -17,8 +17,8 @@ from moe_contract.model import ModelFacts
 from moe_contract.serve.merge import Change
 from moe_contract.sizes import MOST_APIS
 from moe_serving.checkpoint import ModelError, inspect_model
+from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import StandaloneError, UsageError
-from moe_serving.standalone.plan import Wanted, plan_applications
 from moe_serving.standalone.ray_node import own_ray, running_ray
 from moe_serving.standalone.serve_rest import ServeRest
 from moe_serving.standalone.wait import wait_until_ready
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         wanted = _wanted(arguments)
         facts = _inspect(arguments)
-        plan_applications(wanted, facts, gpus=1)  # what cannot work is told before anything starts
+        desired_applications(wanted, facts, gpus=1)  # what cannot work is told before anything starts
         _serve(arguments, wanted, facts)
     except StandaloneError as error:
         print(f"moe-serve: {error}", file=sys.stderr)
@@ -57,7 +57,7 @@ def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> 
         # Ray has just put its own in place, which would skip our cleaning up.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         tell(f"deploying {wanted.shards} shards; logs are in {node.logs}")
-        applications = plan_applications(wanted, facts, node.gpus)
+        applications = desired_applications(wanted, facts, node.gpus)
         names = [application["name"] for application in applications]
         rest = ServeRest(node.dashboard_url, node.token)
         if wanted.application in rest.state().applications:

@@ -15,7 +15,7 @@ from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment
 from moe_operator.reconcile.plan import next_plan, serve_http_options
 from moe_operator.reconcile.world import KeyHashes, World
-from moe_serving.standalone.plan import Wanted, plan_applications
+from moe_serving.standalone.desired import Wanted, desired_applications
 
 INTERNAL_KEY = "internal"
 OWN = {"term", "revision"}
@@ -44,7 +44,7 @@ def wishes(draw: st.DrawFn) -> Wanted:
 
 
 def by_moe_serve(wish: Wanted) -> Any:
-    applications = plan_applications(wish, FACTS, gpus=0)
+    applications = desired_applications(wish, FACTS, gpus=0)
     change = Change(wish.application, applications, {"host": "127.0.0.1", "port": 8000}, "HeadOnly")
     return without_own(json.loads(body(ServeState(), applications, [change])), wish.application)
 

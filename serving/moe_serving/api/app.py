@@ -14,9 +14,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moe_contract.report import INTERNAL_REPORT_PATH
+from moe_serving.api.access import Access, refusal
 from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
-from moe_serving.api.gate import Gate, refusal
 from moe_serving.api.metrics import ServingMetrics
 from moe_serving.api.routes import build_router
 from moe_serving.api.service import Service
@@ -36,7 +36,7 @@ def build_app(service: Service) -> ASGIApp:
     app.include_router(router)
     _add_own_routes(app, service)
     _add_error_handlers(app)
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(Access, service=service)
     app.add_middleware(AllowOrigins, service=service)
     app.add_middleware(_CountRequests, metrics=service.metrics, routes=[*router.routes, *app.routes])
     return app

@@ -50,7 +50,7 @@ async def _chunks(
     def usage() -> Usage | None:
         return generation.usage if body.wants_usage_always else None
 
-    for choice in generation.plan.choices:
+    for choice in generation.prepared.choices:
         opening = words.opening(choice.index)
         if opening is not None:
             yield _event(opening)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from moe_serving.api.answer import Piece
 from moe_serving.api.errors import GenerationError
 from moe_serving.api.metrics import RequestTimer, ServingMetrics
-from moe_serving.api.plan import Choice, Plan
+from moe_serving.api.preparation import Choice, Prepared
 from moe_serving.api.responses import Usage
 from moe_serving.api.source import TokenSource
 
@@ -19,11 +19,11 @@ Indexed = tuple[int, Piece]
 class Generation:
     """One HTTP request being answered. ``aclose`` at any time cancels what is still running."""
 
-    def __init__(self, source: TokenSource, plan: Plan, metrics: ServingMetrics) -> None:
-        self.plan = plan
+    def __init__(self, source: TokenSource, prepared: Prepared, metrics: ServingMetrics) -> None:
+        self.prepared = prepared
         self._source = source
         self._metrics = metrics
-        self._not_taken = {choice.index for choice in plan.choices}
+        self._not_taken = {choice.index for choice in prepared.choices}
         self._decided = asyncio.Event()
         self._failure: Exception | None = None
         self._pieces = self._run()
@@ -36,14 +36,14 @@ class Generation:
 
     @property
     def usage(self) -> Usage:
-        return Usage(self.plan.prompt_tokens, sum(choice.answer.tokens for choice in self.plan.choices))
+        return Usage(self.prepared.prompt_tokens, sum(choice.answer.tokens for choice in self.prepared.choices))
 
     async def _run(self) -> AsyncGenerator[Indexed, None]:
         # One place per answer: a client that reads slowly leaves its tokens in the source, which bounds and joins them.
-        ready: asyncio.Queue[Indexed | Exception] = asyncio.Queue(maxsize=len(self.plan.choices))
-        tasks = [asyncio.create_task(self._answer(choice, ready)) for choice in self.plan.choices]
+        ready: asyncio.Queue[Indexed | Exception] = asyncio.Queue(maxsize=len(self.prepared.choices))
+        tasks = [asyncio.create_task(self._answer(choice, ready)) for choice in self.prepared.choices]
         unfinished = len(tasks)
-        self._metrics.prompt_tokens.inc(self.plan.prompt_tokens)
+        self._metrics.prompt_tokens.inc(self.prepared.prompt_tokens)
         try:
             # A status goes out with the first piece: before it, it is known that no answer is turned away.
             await self._decided.wait()

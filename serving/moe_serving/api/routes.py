@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from moe_serving.api.access import client_of
 from moe_serving.api.answer import Piece
 from moe_serving.api.errors import GenerationError
 from moe_serving.api.events import EventStream
-from moe_serving.api.gate import client_of
 from moe_serving.api.generation import Generation
-from moe_serving.api.plan import Plan, plan_chat, plan_completion
+from moe_serving.api.preparation import Prepared, prepare_chat, prepare_completion
 from moe_serving.api.responses import ChatFormat, CompletionFormat, Format, Header, Whole
 from moe_serving.api.schemas import ChatRequest, CompletionRequest, GenerationParameters
 from moe_serving.api.service import Service
@@ -24,7 +24,7 @@ from moe_serving.engine.request import Origin
 
 
 def build_router(service: Service) -> APIRouter:
-    """``/v1/…``; the keys are checked by ``gate``."""
+    """``/v1/…``; the keys are checked by ``access``."""
     router = APIRouter(prefix="/v1")
 
     @router.get("/models")
@@ -43,16 +43,16 @@ def build_router(service: Service) -> APIRouter:
         headers = _told_headers(service, body)
         header = _header(service, body, "cmpl")
         await service.catch_up()
-        plan = plan_completion(body, Origin(client_of(request), header.id), service.bounds(body.model))
-        return await _answer(service, body, plan, CompletionFormat(header), headers)
+        prepared = prepare_completion(body, Origin(client_of(request), header.id), service.bounds(body.model))
+        return await _answer(service, body, prepared, CompletionFormat(header), headers)
 
     @router.post("/chat/completions")
     async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         headers = _told_headers(service, body)
         header = _header(service, body, "chatcmpl")
         await service.catch_up()
-        plan = plan_chat(body, Origin(client_of(request), header.id), service.bounds(body.model))
-        return await _answer(service, body, plan, ChatFormat(header), headers)
+        prepared = prepare_chat(body, Origin(client_of(request), header.id), service.bounds(body.model))
+        return await _answer(service, body, prepared, ChatFormat(header), headers)
 
     return router
 
@@ -82,9 +82,9 @@ def _header(service: Service, body: GenerationParameters, prefix: str) -> Header
 
 
 async def _answer(
-    service: Service, body: GenerationParameters, plan: Awaitable[Plan], words: Format, headers: dict[str, str]
+    service: Service, body: GenerationParameters, prepared: Awaitable[Prepared], words: Format, headers: dict[str, str]
 ) -> Response:
-    generation = Generation(service.source, await plan, service.metrics)
+    generation = Generation(service.source, await prepared, service.metrics)
     if not body.stream:
         return JSONResponse(await _whole(generation, words), headers=headers)
     try:
@@ -97,7 +97,7 @@ async def _answer(
 
 
 async def _whole(generation: Generation, words: Format) -> dict[str, Any]:
-    pieces: list[list[Piece]] = [[] for _ in generation.plan.choices]
+    pieces: list[list[Piece]] = [[] for _ in generation.prepared.choices]
     try:
         async for index, piece in generation:
             pieces[index].append(piece)

@@ -14,7 +14,7 @@ from moe_contract.base import in_words
 from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
-from moe_serving.api.plan import Bounds, bounds_of, context_of
+from moe_serving.api.preparation import Bounds, bounds_of, context_of
 from moe_serving.api.source import TokenSource
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch, Said, nobody_answers

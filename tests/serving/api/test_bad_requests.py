@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from moe_serving.api import gate
+from moe_serving.api import access
 from moe_serving.api.schemas import ChatRequest, CompletionRequest, Message
 
 COMPLETION = {"model": "model", "prompt": "the fox"}
@@ -310,7 +310,7 @@ async def test_half_a_surrogate_pair_is_no_text(client, path, field, streamed) -
 
 
 async def test_a_body_without_end_is_not_read_to_its_end(client, monkeypatch) -> None:
-    monkeypatch.setattr(gate, "MAX_BODY_BYTES", 2 << 20)
+    monkeypatch.setattr(access, "MAX_BODY_BYTES", 2 << 20)
     read = 0
 
     async def body():

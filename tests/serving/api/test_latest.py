@@ -9,16 +9,16 @@ from moe_serving.api.latest import Latest
 
 
 class Counted:
-    """A fetch that waits for ``gate`` and returns how often it began."""
+    """A fetch that waits for ``opened`` and returns how often it began."""
 
     def __init__(self) -> None:
         self.begun = 0
-        self.gate = asyncio.Event()
+        self.opened = asyncio.Event()
 
     async def __call__(self) -> int:
         self.begun += 1
         mine = self.begun
-        await self.gate.wait()
+        await self.opened.wait()
         return mine
 
 
@@ -30,7 +30,7 @@ async def test_whoever_asks_gets_a_run_that_began_later(eventually) -> None:
     later = [asyncio.create_task(latest.get()) for _ in range(20)]
     await asyncio.sleep(0.01)
     assert fetch.begun == 1
-    fetch.gate.set()
+    fetch.opened.set()
     assert [await first, *[await each for each in later]] == [1, *[2] * 20]
 
 
@@ -41,7 +41,7 @@ async def test_one_that_no_longer_waits_does_not_end_it_for_the_others() -> None
     await asyncio.sleep(0.01)
     impatient.cancel()
     await asyncio.sleep(0)
-    fetch.gate.set()
+    fetch.opened.set()
     assert await patient == 1
 
 
@@ -61,7 +61,7 @@ async def test_a_failure_is_everybodys_and_the_next_one_tries_again() -> None:
 
 async def test_there_is_a_pause_between_two() -> None:
     fetch = Counted()
-    fetch.gate.set()
+    fetch.opened.set()
     latest = Latest(fetch, 0.05)
     begun = time.monotonic()
     for _ in range(3):

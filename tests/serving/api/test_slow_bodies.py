@@ -7,7 +7,7 @@ import json
 import pytest
 import uvicorn
 
-from moe_serving.api import gate
+from moe_serving.api import access
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\n"
 
@@ -59,7 +59,7 @@ async def exchange(address, *pieces: bytes, pause: float = 0.0) -> tuple[int, di
     ids=["nothing", "half of it", "chunks without end"],
 )
 async def test_a_body_that_brings_nothing(address, monkeypatch, pieces) -> None:
-    monkeypatch.setattr(gate, "IDLE_S", 0.3)
+    monkeypatch.setattr(access, "IDLE_S", 0.3)
     status, body = await exchange(address, *pieces)
     assert status == 408
     assert body["error"]["code"] == "request_timeout"
@@ -67,7 +67,7 @@ async def test_a_body_that_brings_nothing(address, monkeypatch, pieces) -> None:
 
 
 async def test_a_body_that_drips(address, monkeypatch) -> None:
-    monkeypatch.setattr(gate, "TOTAL_S", 0.5)
+    monkeypatch.setattr(access, "TOTAL_S", 0.5)
     drops = [b" "] * 200
     status, body = await exchange(address, HEAD + b"Content-Length: 1000\r\n\r\n", *drops, pause=0.05)
     assert (status, body["error"]["code"]) == (408, "request_timeout")

@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Prepared:
     """All answers of one HTTP request, and the tokens of its prompts, each counted once."""
 
     choices: tuple[Choice, ...]
@@ -96,7 +96,7 @@ def bounds_of(facts: ModelFacts, config: ApiConfig, tokenizer: ModelTokenizer, s
     return Bounds(context, limit, tokenizer, sampling, config.queue_tokens)
 
 
-async def plan_completion(request: CompletionRequest, origin: Origin, bounds: Bounds) -> Plan:
+async def prepare_completion(request: CompletionRequest, origin: Origin, bounds: Bounds) -> Prepared:
     """Raises InvalidRequestError: too many choices, an unknown token id, or more tokens than the context has."""
     count = len(request.prompts) * request.choices_per_prompt
     if count > MAX_CHOICES:
@@ -107,10 +107,10 @@ async def plan_completion(request: CompletionRequest, origin: Origin, bounds: Bo
     prompts = [await _prompt_ids(prompt, bounds, special) for prompt in request.prompts]
     openings = [_echo(prompt, bounds.tokenizer) if request.echo else "" for prompt in request.prompts]
     length = _Length(request.max_tokens, COMPLETION_TOKENS, "max_tokens", "prompt")
-    return _plan(request, origin, prompts, openings, length, bounds)
+    return _prepared(request, origin, prompts, openings, length, bounds)
 
 
-async def plan_chat(request: ChatRequest, origin: Origin, bounds: Bounds) -> Plan:
+async def prepare_chat(request: ChatRequest, origin: Origin, bounds: Bounds) -> Prepared:
     """Raises InvalidRequestError: the template refuses the messages, or more tokens than the context has."""
     messages = [message.for_template() for message in request.messages]
     _check_text(sum(len(message["content"]) for message in messages), bounds, "messages")
@@ -122,7 +122,7 @@ async def plan_chat(request: ChatRequest, origin: Origin, bounds: Bounds) -> Pla
         length = _Length(request.max_completion_tokens, CHAT_TOKENS, "max_completion_tokens", "messages")
     else:
         length = _Length(request.max_tokens, CHAT_TOKENS, "max_tokens", "messages")
-    return _plan(request, origin, [ids], [""], length, bounds)
+    return _prepared(request, origin, [ids], [""], length, bounds)
 
 
 def _echo(prompt: str | list[int], tokenizer: ModelTokenizer) -> str:
@@ -154,14 +154,14 @@ def _check_length(characters: int, least: int, bounds: Bounds, field: str) -> No
         raise ContextLengthError(f"{field}: {characters} characters are at least {least} tokens; {bounds.limit}", field)
 
 
-def _plan(
+def _prepared(
     request: GenerationParameters,
     origin: Origin,
     prompts: Sequence[Sequence[int]],
     openings: Sequence[str],
     length: _Length,
     bounds: Bounds,
-) -> Plan:
+) -> Prepared:
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
     stop_ids = bounds.tokenizer.special_ids(request.stops)
     stops = stop_texts(request.stops, bounds.tokenizer.special)
@@ -175,7 +175,7 @@ def _plan(
             answer = Answer(bounds.tokenizer.decode, ids, stops)
             choices.append(Choice(index, token_request, answer, opening))
     _check_total(choices, length.field, bounds)
-    return Plan(tuple(choices), sum(map(len, prompts)))
+    return Prepared(tuple(choices), sum(map(len, prompts)))
 
 
 def _check_total(choices: Sequence[Choice], field: str, bounds: Bounds) -> None:

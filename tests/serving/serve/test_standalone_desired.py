@@ -7,8 +7,8 @@ import pytest
 from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
 from moe_contract.model import ModelFacts
 from moe_placement.encoding import decode_placement
+from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import UsageError
-from moe_serving.standalone.plan import Wanted, plan_applications
 
 FACTS = ModelFacts(
     digest="sha256:00",
@@ -47,7 +47,7 @@ def deployment(application: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_one_core_and_an_application_per_shard() -> None:
-    core, *shards = plan_applications(wanted(), FACTS, gpus=0)
+    core, *shards = desired_applications(wanted(), FACTS, gpus=0)
     assert CoreArgs.model_validate(core["args"]).model.path == "/m"
     assert [shard["route_prefix"] for shard in (core, *shards)] == ["/", None, None, None, None]
     assert [ShardArgs.model_validate(shard["args"]).index for shard in shards] == [0, 1, 2, 3]
@@ -60,14 +60,14 @@ def test_one_core_and_an_application_per_shard() -> None:
 
 
 def test_bounds_of_the_queue_reach_attention_and_the_api() -> None:
-    core, *_ = plan_applications(wanted(), FACTS, gpus=0)
+    core, *_ = desired_applications(wanted(), FACTS, gpus=0)
     attention = AttentionConfig.model_validate(deployment(core, "attention")["user_config"])
     assert (attention.queue_requests, attention.queue_tokens) == (9, 5000)
     assert deployment(core, "api")["user_config"]["queue_tokens"] == 5000
 
 
 def test_settings_of_the_api() -> None:
-    core, *_ = plan_applications(
+    core, *_ = desired_applications(
         wanted(generation_defaults="None", allowed_origins=("http://localhost:3000",)), FACTS, gpus=0
     )
     config = deployment(core, "api")["user_config"]
@@ -75,14 +75,14 @@ def test_settings_of_the_api() -> None:
 
 
 def test_replicas_are_as_many_as_asked_for() -> None:
-    core, *_ = plan_applications(wanted(api_replicas=3, attention_replicas=2), FACTS, gpus=0)
+    core, *_ = desired_applications(wanted(api_replicas=3, attention_replicas=2), FACTS, gpus=0)
     scales = [deployment(core, name)["autoscaling_config"] for name in ("api", "attention")]
     assert [(scale["min_replicas"], scale["max_replicas"]) for scale in scales] == [(3, 3), (2, 2)]
     assert "autoscaling_config" not in deployment(core, "directory")
 
 
 def test_keys_leave_only_as_digests() -> None:
-    core, *_ = plan_applications(wanted(api_keys=("sk-clear",), internal_key="in-clear"), FACTS, gpus=0)
+    core, *_ = desired_applications(wanted(api_keys=("sk-clear",), internal_key="in-clear"), FACTS, gpus=0)
     assert "sk-clear" not in str(core)
     assert "in-clear" not in str(core)
     config = deployment(core, "api")["user_config"]
@@ -101,7 +101,7 @@ def test_keys_leave_only_as_digests() -> None:
 )
 def test_gpus_are_shared_evenly(shards, replicas, gpus, device, share) -> None:
     asked = wanted(shards=shards, copies=1, attention_replicas=replicas, model=ModelArgs(path="/m", device=device))
-    core, *others = plan_applications(asked, FACTS, gpus)
+    core, *others = desired_applications(asked, FACTS, gpus)
     options = None if share is None else {"num_cpus": 0, "num_gpus": share}
     for entry in (deployment(core, "attention"), *(deployment(other, "experts") for other in others)):
         assert entry.get("ray_actor_options") == options
@@ -118,4 +118,4 @@ def test_gpus_are_shared_evenly(shards, replicas, gpus, device, share) -> None:
 )
 def test_what_cannot_work(fields, gpus, message) -> None:
     with pytest.raises(UsageError, match=message):
-        plan_applications(wanted(**fields), FACTS, gpus)
+        desired_applications(wanted(**fields), FACTS, gpus)

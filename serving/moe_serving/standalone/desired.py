@@ -57,7 +57,7 @@ class Wanted:
         return "moe-serve" + self.route_prefix.rstrip("/").replace("/", ".")
 
 
-def plan_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[dict[str, Any], ...]:
+def desired_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[dict[str, Any], ...]:
     """The applications that serve a model, as entries of Serve's configuration.
 
     Args:

@@ -27,7 +27,7 @@ _OPEN = ("/healthz", "/metrics")
 _CLIENT = "moe.client"
 
 
-class Gate:
+class Access:
     """Middleware. A path that is not said to be open needs an API key, whether there is such a route or not."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
