@@ -54,7 +54,7 @@ def rows() -> list[Row]:
             unserved += int(not state.any(axis=2).all())
         wrong += int((state != target.held).any())
         degree = max(_busiest(migration.bytes_in, topology), _busiest(migration.bytes_out, topology))
-        rounds = sum(bool(step.copies) for step in migration.rounds)
+        rounds = sum(bool(step.transfers) for step in migration.rounds)
         late += int(rounds > max(1.2 * degree, degree + 2))
         excess.append(rounds - degree)
     return [

@@ -107,7 +107,7 @@ def decide(
     if len({window.shape for window in evidence}) > 1:
         raise MismatchError(f"the evidence is of different models: {[window.shape for window in evidence]}")
     windows = [window for window in evidence if window.tokens > 0]
-    price = migration.seconds + policy.stall if migration.copies else 0.0
+    price = migration.seconds + policy.stall if migration.transfers else 0.0
     if plan.repairs and not windows:
         return Decision(True, math.nan, math.nan, price, math.nan, (f"{plan.due}; it takes {price:.3g} s",))
     if not windows:
@@ -131,13 +131,13 @@ def decide(
         return Decision(False, gain, saved, price, noise, tuple(reasons))
     text = (
         f"gain {gain:.2%} saves {saved:.3g} s over {horizon:g} steps for a price of {price:.3g} s "
-        f"({migration.copies} copies); noise {noise:.2%}"
+        f"({migration.transfers} transfers); noise {noise:.2%}"
     )
     return Decision(True, gain, saved, price, noise, (text,))
 
 
 def _check_same_way(plan: Plan, migration: Migration) -> None:
-    made = {(copy.layer, copy.expert, copy.target) for step in migration.rounds for copy in step.copies}
+    made = {(each.layer, each.expert, each.target) for step in migration.rounds for each in step.transfers}
     wanted = {(int(layer), int(expert), int(shard)) for layer, expert, shard in np.argwhere(plan.moved)}
     if made != wanted:
         raise MismatchError(

@@ -42,7 +42,7 @@ def test_what_only_a_dead_shard_held_is_read_from_the_checkpoint() -> None:
     assert not plan.placement.held[:, :, 1].any()
     assert (plan.placement.copies >= 1).all()
     migration = plan_migration(ONE_COPY, plan.placement, plan.topology)
-    copies = [copy for step in migration.rounds for copy in step.copies]
+    copies = [copy for step in migration.rounds for copy in step.transfers]
     lost = {(int(layer), int(expert)) for layer, expert in np.argwhere(ONE_COPY.held[:, :, 1])}
     assert {(copy.layer, copy.expert) for copy in copies if copy.source == CHECKPOINT} >= lost
     assert all(copy.source != 1 for copy in copies)
@@ -57,7 +57,7 @@ def test_the_explanation_says_what_is_lost_and_where_it_comes_from() -> None:
     explained = explain(plan, seen(), plan_migration(ONE_COPY, plan.placement, plan.topology))
     assert "dead shards (1), shards without slots" in explained.text
     assert "shard 1 is dead: 8 copies are lost, and 8 experts have no other" in explained.text
-    assert "copies are read from the checkpoint" in explained.text
+    assert "transfers are read from the checkpoint" in explained.text
     reasons = {move.reason for move in explained.moves}
     assert "only dead shards held it (1): it is read from the checkpoint" in reasons
     drained = solve(seen(), TOPOLOGY.with_slots((12, 0, 12, 12)), ONE_COPY, Limits(workers=1))

@@ -122,7 +122,7 @@ def test_a_migration_of_another_plan_is_refused() -> None:
     plan = replan(window(1, hot=6.0))
     assert plan.current is not None
     for migration in (
-        plan_migration(plan.current, plan.placement, TOPOLOGY, max_copies=plan.moved_slots - 1),
+        plan_migration(plan.current, plan.placement, TOPOLOGY, max_transfers=plan.moved_slots - 1),
         plan_migration(plan.placement, plan.current, TOPOLOGY),
     ):
         with pytest.raises(MismatchError, match="the migration makes"):

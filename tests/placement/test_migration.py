@@ -16,7 +16,7 @@ from moe_placement import (
     balanced_placement,
     plan_migration,
 )
-from moe_placement.migration import CHECKPOINT, Copy, Free, Losses, Round
+from moe_placement.migration import CHECKPOINT, Free, Losses, Round, Transfer
 
 
 def shuffled(layers: int, experts: int, slots: list[int], copies: int, seed: int) -> Placement:
@@ -29,7 +29,7 @@ def shuffled(layers: int, experts: int, slots: list[int], copies: int, seed: int
 def test_a_swap_goes_through_the_spare_buffers() -> None:
     topology = Topology((0, 0), (1, 1))
     migration = plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[1, 0]], [1, 1], 2), topology)
-    assert migration.rounds == (Round((Copy(0, 1, 1, 0), Copy(0, 0, 0, 1)), (Free(0, 0, 0), Free(0, 1, 1))),)
+    assert migration.rounds == (Round((Transfer(0, 1, 1, 0), Transfer(0, 0, 0, 1)), (Free(0, 0, 0), Free(0, 1, 1))),)
 
 
 def test_without_a_spare_buffer_a_swap_is_impossible() -> None:
@@ -42,7 +42,7 @@ def test_the_near_source_is_preferred() -> None:
     topology = Topology((0, 1, 1), (2, 2, 2))
     current = Placement.of([[0, 1, 0, -1, -1, -1]], [2, 2, 2], 2)
     target = Placement.of([[0, 1, 0, -1, 0, -1]], [2, 2, 2], 2)
-    assert plan_migration(current, target, topology).rounds[0].copies == (Copy(0, 0, 1, 2),)
+    assert plan_migration(current, target, topology).rounds[0].transfers == (Transfer(0, 0, 1, 2),)
 
 
 def test_what_nobody_holds_comes_from_the_checkpoint() -> None:
@@ -53,7 +53,7 @@ def test_what_nobody_holds_comes_from_the_checkpoint() -> None:
     migration = plan_migration(Placement.of([[0, 1, 1]], [1, 1, 1], 2), lost, after_death)
     assert migration.complete
     migration = plan_migration(current, target, Topology((0, 0, 0), (1, 1, 1)))
-    assert all(copy.source != CHECKPOINT for step in migration.rounds for copy in step.copies)
+    assert all(copy.source != CHECKPOINT for step in migration.rounds for copy in step.transfers)
 
 
 def test_a_dead_shard_is_no_source() -> None:
@@ -61,17 +61,17 @@ def test_a_dead_shard_is_no_source() -> None:
     target = Placement.of([[0, 1, 2, 3]], [0, 2, 2], 4)
     draining = Topology((0, 0, 1), (0, 2, 2))
     dead = replace(draining, dead=(0,))
-    made = {copy for step in plan_migration(current, target, draining).rounds for copy in step.copies}
-    assert made == {Copy(0, 1, 0, 1), Copy(0, 2, 1, 2)}
+    made = {copy for step in plan_migration(current, target, draining).rounds for copy in step.transfers}
+    assert made == {Transfer(0, 1, 0, 1), Transfer(0, 2, 1, 2)}
     migration = plan_migration(current, target, dead)
-    assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 1), Copy(0, 2, 1, 2)), (Free(0, 2, 1),)),)
+    assert migration.rounds == (Round((Transfer(0, 1, CHECKPOINT, 1), Transfer(0, 2, 1, 2)), (Free(0, 2, 1),)),)
     assert migration.losses == Losses((0,), (), 2, 1)
     assert migration.bytes_out[0] == 0
     assert migration.text.startswith(
         "shard 0 is dead: 2 copies are lost, and 1 experts have no other: nothing serves them until they are read "
         "again; the move takes 1 rounds"
     )
-    assert "1 of its 2 copies are read from the checkpoint" in migration.text
+    assert "1 of its 2 transfers are read from the checkpoint" in migration.text
     assert "dead" not in plan_migration(current, target, draining).text
     for state in migration.states(current.held):
         assert not state[:, :, 0].any()
@@ -83,12 +83,12 @@ def test_lost_copies_do_not_count_as_live() -> None:
     target = Placement.of([[0]], [0, 0, 1], 1)
     topology = Topology((0, 0, 0), (0, 0, 1), dead=(0,))
     migration = plan_migration(current, target, topology)
-    assert migration.rounds == (Round((Copy(0, 0, 1, 2),), (Free(0, 0, 1),)),)
+    assert migration.rounds == (Round((Transfer(0, 0, 1, 2),), (Free(0, 0, 1),)),)
 
 
 def test_shards_that_the_topology_has_no_more_are_dead() -> None:
     migration = plan_migration(Placement.of([[0, 1]], [1, 1], 2), Placement.of([[0, 1]], [2], 2), Topology((0,), (2,)))
-    assert migration.rounds == (Round((Copy(0, 1, CHECKPOINT, 0),), ()),)
+    assert migration.rounds == (Round((Transfer(0, 1, CHECKPOINT, 0),), ()),)
     assert migration.losses == Losses((), (1,), 1, 1)
 
     assert migration.losses.text.startswith("shard 1 is gone from the topology: 1 copies are lost, and 1 experts have")
@@ -111,9 +111,9 @@ def test_what_nothing_serves_is_copied_first(gains: list[float] | None) -> None:
     topology = Topology((0, 0, 0), (2, 2, 2), dead=(2,))
     for budget in (2, None):
         migration = plan_migration(
-            current, target, topology, max_copies=budget, gains=None if gains is None else np.array(gains)
+            current, target, topology, max_transfers=budget, gains=None if gains is None else np.array(gains)
         )
-        made = [copy for step in migration.rounds for copy in step.copies]
+        made = [copy for step in migration.rounds for copy in step.transfers]
         assert {(copy.layer, copy.expert, copy.source) for copy in made[:2]} == {(1, 2, CHECKPOINT), (1, 3, CHECKPOINT)}
         assert migration.complete == (budget is None)
 
@@ -136,11 +136,11 @@ def test_from_whatever_dead_shards_leave(shards: int, experts: int, layers: int,
     least = np.minimum(live.sum(axis=2), target.held.sum(axis=2))
     assert migration.losses.unserved == (~served).sum()
     for step in migration.rounds:
-        for copy in step.copies:
+        for copy in step.transfers:
             assert copy.source not in dead
             assert (copy.source == CHECKPOINT) == (not live[copy.layer, copy.expert].any())
             assert copy.source == CHECKPOINT or live[copy.layer, copy.expert, copy.source]
-        for copy in step.copies:
+        for copy in step.transfers:
             live[copy.layer, copy.expert, copy.target] = True
         for free in step.frees:
             live[free.layer, free.expert, free.shard] = False
@@ -165,11 +165,11 @@ def test_every_prefix_serves_and_fits(shards: int, experts: int, layers: int, co
         assert (state.sum(axis=(0, 1)) <= topology.slots * layers + 1).all()
     assert (state == target.held).all()
     for step in migration.rounds:
-        targets, sources = ([getattr(c, end) for c in step.copies] for end in ("target", "source"))
+        targets, sources = ([getattr(c, end) for c in step.transfers] for end in ("target", "source"))
         assert len(set(targets)) == len(targets)
         assert len(set(sources)) == len(sources)
     busiest = migration.busiest_link_bytes / topology.costs.bytes_per_expert
-    assert sum(bool(step.copies) for step in migration.rounds) <= max(1.2 * busiest, busiest + 2)
+    assert sum(bool(step.transfers) for step in migration.rounds) <= max(1.2 * busiest, busiest + 2)
 
 
 @given(st.integers(3, 6), st.integers(0, 40), st.integers(0, 5), st.integers(0, 2**31))
@@ -206,8 +206,8 @@ def _placement(held: np.ndarray, slots: list[int]) -> Placement:
 def test_a_budget_stops_early_and_says_so() -> None:
     topology = Topology((0, 0), (4, 4))
     current, target = (shuffled(1, 8, [4, 4], 1, seed) for seed in (1, 2))
-    migration = plan_migration(current, target, topology, max_copies=1)
-    assert (migration.copies, migration.complete) == (1, False)
+    migration = plan_migration(current, target, topology, max_transfers=1)
+    assert (migration.transfers, migration.complete) == (1, False)
 
 
 LAYERS = ([[0, 1, 2, 3]] * 3, [[1, 0, 3, 2], [1, 0, 2, 3], [1, 0, 2, 3]])
@@ -230,14 +230,14 @@ def test_the_layers_with_most_gain_per_byte_are_moved_within_the_budget(
     current, target = (Placement.of(rows, topology.shard_slots, 4) for rows in LAYERS)
     size = topology.costs.bytes_per_expert
     migration = plan_migration(current, target, topology, gains=np.array(gains), max_bytes=(copies + 0.9) * size)
-    made = [copy for step in migration.rounds for copy in step.copies]
+    made = [copy for step in migration.rounds for copy in step.transfers]
     assert {copy.layer for copy in made} == layers
     assert len(made) == copies
     assert migration.bytes_in.sum() <= (copies + 0.9) * size
     assert not migration.complete
     whole = plan_migration(current, target, topology, gains=np.array(gains))
     assert whole.complete
-    assert whole.rounds[0].copies[0].layer == int(np.argmax(np.array(gains) / [4, 2, 2]))
+    assert whole.rounds[0].transfers[0].layer == int(np.argmax(np.array(gains) / [4, 2, 2]))
 
 
 @given(st.integers(2, 6), st.integers(2, 16), st.integers(0, 12), st.integers(0, 2**31))
@@ -247,8 +247,8 @@ def test_every_prefix_serves_with_gains_and_a_budget(shards: int, experts: int, 
     current, target = (shuffled(3, experts, slots, 1, seed + i) for i in range(2))
     topology = Topology((0,) * shards, tuple(slots))
     gains = np.random.default_rng(seed).normal(size=3)
-    migration = plan_migration(current, target, topology, max_copies=budget, gains=gains)
-    assert migration.copies == min(budget, int((target.held & ~current.held).sum()))
+    migration = plan_migration(current, target, topology, max_transfers=budget, gains=gains)
+    assert migration.transfers == min(budget, int((target.held & ~current.held).sum()))
     for state in migration.states(current.held):
         assert state.any(axis=2).all()
         assert (state.sum(axis=(0, 1)) <= topology.slots * 3 + 1).all()
@@ -259,8 +259,8 @@ def test_every_prefix_serves_with_gains_and_a_budget(shards: int, experts: int, 
     [
         ({"max_bytes": float("nan")}, "max_bytes is nan"),
         ({"max_bytes": float("inf")}, "max_bytes is inf"),
-        ({"max_copies": -1}, "max_copies is -1"),
-        ({"max_copies": 2.5}, "max_copies is 2.5"),
+        ({"max_transfers": -1}, "max_transfers is -1"),
+        ({"max_transfers": 2.5}, "max_transfers is 2.5"),
         ({"bandwidth_share": 0.0}, "bandwidth_share is 0"),
         ({"gains": np.array([np.nan])}, "gains.0. is nan"),
         ({"gains": np.ones(2)}, "gains must name 1 layers"),

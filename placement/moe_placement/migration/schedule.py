@@ -1,4 +1,4 @@
-"""A migration: rounds of parallel copies, each followed by a switch of the routing table and by frees."""
+"""A migration: rounds of parallel transfers, each followed by a switch of the routing table and by frees."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from moe_placement.ranges import as_ranges
 from moe_placement.topology import Topology
 
 CHECKPOINT = -1
-"""Source of a copy that no shard holds any more: it is read from the checkpoint."""
+"""Source of a transfer of what no shard holds any more: it is read from the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """Copy an expert's weights from a shard (or ``CHECKPOINT``) into a free buffer of another."""
+class Transfer:
+    """Bring a copy of an expert from a shard (or ``CHECKPOINT``) into a free buffer of another."""
 
     layer: int
     expert: int
@@ -36,12 +36,12 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Copies that run side by side, then a switch that makes them live, then frees.
+    """Transfers that run side by side, then a switch that makes them live, then frees.
 
-    A shard receives at most one copy in a round and sends at most one.
+    A shard receives at most one in a round and sends at most one.
     """
 
-    copies: tuple[Copy, ...]
+    transfers: tuple[Transfer, ...]
     frees: tuple[Free, ...]
 
 
@@ -85,7 +85,7 @@ class Migration:
     Attributes:
         rounds: in order; stopping after any of them, or inside one, leaves every expert served (but for those that
             had lost all their copies, until theirs is made).
-        complete: whether the end is the target; False if a limit on copies stopped it before.
+        complete: whether the end is the target; False if a limit on transfers stopped it before.
         seconds: predicted, one round after the other at the bandwidth left to moves.
         bytes_in, bytes_out: float64 ``[shards]``, over each shard's link.
         losses: copies that are lost already, with shards that are dead.
@@ -99,14 +99,14 @@ class Migration:
     losses: Losses = Losses()
 
     @property
-    def copies(self) -> int:
-        """Copies in all rounds."""
-        return sum(len(step.copies) for step in self.rounds)
+    def transfers(self) -> int:
+        """In all rounds."""
+        return sum(len(step.transfers) for step in self.rounds)
 
     @property
     def from_checkpoint(self) -> int:
         """Those of them that no shard can give."""
-        return sum(copy.source == CHECKPOINT for step in self.rounds for copy in step.copies)
+        return sum(each.source == CHECKPOINT for step in self.rounds for each in step.transfers)
 
     @property
     def text(self) -> str:
@@ -116,7 +116,7 @@ class Migration:
             f"{self.busiest_link_bytes / 1e9:.3g} GB over the busiest link"
         )
         if self.from_checkpoint:
-            text += f"; {self.from_checkpoint} of its {self.copies} copies are read from the checkpoint"
+            text += f"; {self.from_checkpoint} of its {self.transfers} transfers are read from the checkpoint"
         if self.losses.text:
             text = f"{self.losses.text}; {text}"
         return text if self.complete else f"{text}; it ends before the target, at a limit"
@@ -134,20 +134,20 @@ class Migration:
         live = held.copy()
         live[:, :, [*self.losses.dead, *(shard for shard in self.losses.gone if shard < live.shape[2])]] = False
         for step in self.rounds:
-            for copy in step.copies:
-                live[copy.layer, copy.expert, copy.target] = True
+            for each in step.transfers:
+                live[each.layer, each.expert, each.target] = True
             yield live
             for free in step.frees:
                 live[free.layer, free.expert, free.shard] = False
                 yield live
 
 
-def round_seconds(copies: tuple[Copy, ...], topology: Topology, bandwidth_share: float) -> float:
-    """Seconds of the slowest copy of a round, at the given share of each link's bandwidth."""
+def round_seconds(transfers: tuple[Transfer, ...], topology: Topology, bandwidth_share: float) -> float:
+    """Seconds of the slowest transfer of a round, at the given share of each link's bandwidth."""
     costs = topology.costs
     slowest = 0.0
-    for copy in copies:
-        near = copy.source != CHECKPOINT and topology.node_of_shard[copy.source] == topology.node_of_shard[copy.target]
+    for each in transfers:
+        near = each.source != CHECKPOINT and topology.node_of_shard[each.source] == topology.node_of_shard[each.target]
         bandwidth = costs.link_bandwidth if near else costs.network_bandwidth
         slowest = max(slowest, costs.bytes_per_expert / (bandwidth * bandwidth_share))
     return slowest

@@ -1,4 +1,4 @@
-"""What is left of a migration, and which copies make up its next round.
+"""What is left of a migration, and which transfers make up its next round.
 
 Rounds are matchings between senders and receivers that cover the busiest ones first, as in Koenig's edge colouring of
 bipartite graphs, so their number stays close to max(in, out). Used by ``planner`` only.
@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.migration.schedule import CHECKPOINT, Copy, Free
+from moe_placement.migration.schedule import CHECKPOINT, Free, Transfer
 from moe_placement.topology import Topology
 
 Pair = tuple[int, int]
@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 
 class Work:
-    """What is left to do; ``next_copies``, ``carry_out`` and ``frees`` take it to the end."""
+    """What is left to do; ``next_transfers``, ``carry_out`` and ``frees`` take it to the end."""
 
     def __init__(
         self, held: NDArray[np.bool_], target: NDArray[np.bool_], topology: Topology, buffers: NDArray[np.int64],
@@ -49,7 +49,7 @@ class Work:
 
     @property
     def remaining(self) -> int:
-        """Copies not yet made."""
+        """Transfers not yet made."""
         return sum(map(len, self._incoming)) + sum(map(len, self._later))
 
     def put_off_beyond(self, limit: int) -> None:
@@ -92,17 +92,17 @@ class Work:
         self._due = []
         return tuple(sorted(done, key=lambda free: (free.shard, free.layer, free.expert)))
 
-    def carry_out(self, copies: tuple[Copy, ...]) -> None:
-        """Make copies live."""
-        for copy in copies:
-            pair = (copy.layer, copy.expert)
-            self._incoming[copy.target].remove(pair)
-            self._live[pair].add(copy.target)
-            self._free[copy.target] -= 1
+    def carry_out(self, transfers: tuple[Transfer, ...]) -> None:
+        """Make the copies live."""
+        for each in transfers:
+            pair = (each.layer, each.expert)
+            self._incoming[each.target].remove(pair)
+            self._live[pair].add(each.target)
+            self._free[each.target] -= 1
             self._due.append(pair)
 
-    def next_copies(self, limit: int) -> tuple[Copy, ...]:
-        """At most ``limit`` copies, one round: a matching of senders and receivers that covers the busiest of both."""
+    def next_transfers(self, limit: int) -> tuple[Transfer, ...]:
+        """At most ``limit``, one round: a matching of senders and receivers that covers the busiest of both."""
         shards = self._topology.shards
         pending = np.array([len(queue) for queue in self._incoming])
         open_in = (pending > 0) & (self._free > 0)
@@ -121,22 +121,22 @@ class Work:
         # Imported here, since every process of the data plane imports this package, and that takes a third of a second.
         from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
 
-        copies = []
+        transfers = []
         for source, target in zip(*linear_sum_assignment(value, maximize=True), strict=True):
             key = (int(source) if source < shards else CHECKPOINT, int(target))
             if key in options:
                 layer, expert = options[key]
-                copies.append(Copy(layer, expert, *key))
-        chosen = {copy.target for copy in copies}
+                transfers.append(Transfer(layer, expert, *key))
+        chosen = {each.target for each in transfers}
         for (source, target), (layer, expert) in options.items():
             if source == CHECKPOINT and target not in chosen:
-                copies.append(Copy(layer, expert, source, target))
+                transfers.append(Transfer(layer, expert, source, target))
                 chosen.add(target)
-        copies.sort(key=lambda copy: (*self._turn((copy.layer, copy.expert)), copy.target, copy.layer, copy.expert))
-        return tuple(sorted(copies[:limit], key=lambda copy: (copy.target, copy.layer, copy.expert)))
+        transfers.sort(key=lambda each: (*self._turn((each.layer, each.expert)), each.target, each.layer, each.expert))
+        return tuple(sorted(transfers[:limit], key=lambda each: (each.target, each.layer, each.expert)))
 
     def _demand(self) -> NDArray[np.int64]:
-        """Copies that each shard will have to send, if each comes from the nearest, then least asked, that holds it."""
+        """Transfers left for each shard to give, if each is from the nearest, then least asked, that holds the copy."""
         demand = np.zeros(self._topology.shards, dtype=np.int64)
         node = self._topology.node_of_shard
         for target, queue in enumerate(self._incoming):
