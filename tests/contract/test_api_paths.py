@@ -1,4 +1,4 @@
-"""The operator knows what the api of the data plane answers, which it cannot import."""
+"""The contract names all paths that an api answers, so that nobody else is given one of them."""
 
 from typing import Any, cast
 
