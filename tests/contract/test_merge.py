@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.serve.config import as_json
-from moe_contract.serve.merge import Change, Conflict, body, merge, owned
+from moe_contract.serve.merge import MAX_PATH, Change, Conflict, body, difference, merge, owned
 from moe_contract.serve.state import ServeState, parse_state
 
 Config = dict[str, Any]
@@ -242,3 +242,30 @@ def test_changes_touch_their_own_only_and_are_stable(
     assert untouched <= after.keys()
     assert after.keys() == untouched.union(*(change.names for change in changes))
     assert not merge(state(*merged.applications), changes).changed
+
+
+def test_the_place_of_a_difference() -> None:
+    ours = {"name": "a", "args": {"x": 1}, "deployments": [{"name": "api", "user_config": {"k": [1, 2]}}]}
+    for theirs, path in [
+        (ours, None),
+        (ours | {"args": {"x": 2}}, "args.x"),
+        (ours | {"args": {}}, "args.x"),
+        (ours | {"more": 1}, "more"),
+        (ours | {"deployments": []}, "deployments.api"),
+        (ours | {"deployments": [{"name": "api", "user_config": {"k": [1]}}]}, "deployments.api.user_config.k"),
+        (ours | {"deployments": "none"}, "deployments"),
+    ]:
+        assert difference(ours, theirs) == path
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=300), inner, max_size=3),
+)
+
+
+@given(values, values)
+def test_it_is_found_in_whatever_somebody_writes(left: Any, right: Any) -> None:
+    path = difference(left, right)
+    assert (path is None) == (left == right)
+    assert path is None or len(path) <= MAX_PATH

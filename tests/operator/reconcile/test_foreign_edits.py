@@ -6,10 +6,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 from bench import Bench
-from hypothesis import given
-from hypothesis import strategies as st
-
-from moe_contract.serve.merge import MAX_PATH, difference
 
 
 def edit(bench: Bench, **fields: Any) -> str:
@@ -147,30 +143,3 @@ async def test_what_is_removed_and_what_is_changed(bench: Bench) -> None:
     await bench.work(seconds=5.0)
     assert "experts-4 and 3 more and changed moe." in said(bench)
     assert len(bench.ray.configs) == 9
-
-
-def test_the_place_of_a_difference() -> None:
-    ours = {"name": "a", "args": {"x": 1}, "deployments": [{"name": "api", "user_config": {"k": [1, 2]}}]}
-    for theirs, path in [
-        (ours, None),
-        (ours | {"args": {"x": 2}}, "args.x"),
-        (ours | {"args": {}}, "args.x"),
-        (ours | {"more": 1}, "more"),
-        (ours | {"deployments": []}, "deployments.api"),
-        (ours | {"deployments": [{"name": "api", "user_config": {"k": [1]}}]}, "deployments.api.user_config.k"),
-        (ours | {"deployments": "none"}, "deployments"),
-    ]:
-        assert difference(ours, theirs) == path
-
-
-values = st.recursive(
-    st.none() | st.integers() | st.text(max_size=300),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=300), inner, max_size=3),
-)
-
-
-@given(values, values)
-def test_it_is_found_in_whatever_somebody_writes(left: Any, right: Any) -> None:
-    path = difference(left, right)
-    assert (path is None) == (left == right)
-    assert path is None or len(path) <= MAX_PATH
