@@ -29,6 +29,8 @@ WAYS = {
     "greedy": Sampling(max_tokens=1),
     "top_p 0.9": Sampling(max_tokens=1, temperature=0.8, top_p=0.9),
     "top_p 0.999": Sampling(max_tokens=1, temperature=0.8, top_p=0.999),
+    "top_k 20, top_p 0.95": Sampling(max_tokens=1, temperature=0.6, top_k=20, top_p=0.95),
+    "min_p 0.05": Sampling(max_tokens=1, temperature=0.8, min_p=0.05),
     "whole vocabulary": Sampling(max_tokens=1, temperature=0.8),
 }
 

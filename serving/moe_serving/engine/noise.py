@@ -44,8 +44,7 @@ def gumbel(bits: Tensor) -> Tensor:
 
 def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Exponential noise from ``noise_bits``: −log(1 − u) with u in (0, 1)."""
-    uniform = bits.to(dtype).add_(0.5).mul_(2.0**-32)
-    return uniform.neg_().log1p_().neg_()
+    return bits.to(dtype).add_(0.5).mul_(-(2.0**-32)).log1p_().neg_()
 
 
 def _row_key(seed: int, position: int) -> tuple[int, int]:
@@ -57,8 +56,13 @@ def _row_key(seed: int, position: int) -> tuple[int, int]:
 
 
 def _mix(word: W, between: W | int = 0) -> W:
-    word = word ^ (word >> 16)
-    word = (word * _FIRST) & _WORD
-    word = word ^ (word >> 13) ^ between
-    word = (word * _SECOND) & _WORD
-    return word ^ (word >> 16)
+    """Overwrites ``word`` where that is a tensor."""
+    word ^= word >> 16
+    word *= _FIRST
+    word &= _WORD
+    word ^= word >> 13
+    word ^= between
+    word *= _SECOND
+    word &= _WORD
+    word ^= word >> 16
+    return word

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
-from moe_serving.engine.nucleus import Cuts, largest, nucleus
+from moe_serving.engine.nucleus import Cuts, block_maxima, largest, likeliest, nucleus
 
 torch.set_num_threads(1)
 
@@ -117,6 +117,13 @@ def test_scores_are_those_of_the_tokens_and_someone_is_always_left(values, top_p
     left = candidates.scores[0] > -torch.inf
     scores = (logits[0, candidates.tokens[0]] - logits.max()).double() / temperature
     torch.testing.assert_close(candidates.scores[0][left], scores[left])
+
+
+@pytest.mark.parametrize("width", [1, 127, 128, 1000, 1024])
+def test_the_likeliest_token_is_the_first_of_the_largest(width):
+    values = (torch.randn(200, width, generator=torch.Generator().manual_seed(0)) * 2).round()
+    values[0, -1] = values[1, 0] = 9
+    assert torch.equal(likeliest(values, block_maxima(values)), (values == values.amax(-1, True)).int().argmax(-1))
 
 
 @pytest.mark.parametrize("count", [1, 5, 64, 1000])

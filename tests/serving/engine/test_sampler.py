@@ -70,6 +70,17 @@ def test_a_row_does_not_depend_on_its_batch():
     assert together == alone
 
 
+def test_a_row_does_not_depend_on_others_that_are_chosen_in_other_ways():
+    """Of a large vocabulary few tokens are looked at; of rows without likely ones, more."""
+    logits = torch.randn(16, 30_100, generator=torch.Generator().manual_seed(2)) * 3
+    logits[::2] *= 0.01
+    ways = [{}, {"top_p": 0.9}, {"top_k": 20}, {"min_p": 0.1}, {"top_k": 500, "top_p": 0.99}, {"temperature": 0.0}]
+    hows = [Sampling(max_tokens=1, **{"temperature": 1.3, "seed": row, **ways[row % 6]}) for row in range(16)]
+    together = choose_tokens(logits, hows, list(range(16)))
+    alone = [choose_tokens(logits[row : row + 1], hows[row : row + 1], [row])[0] for row in range(16)]
+    assert together == alone
+
+
 def test_seed_and_position_both_count():
     flat = torch.zeros(1, 50_000)
     tokens = {choose_tokens(flat, [warm(seed)], [position])[0] for seed in range(20) for position in range(20)}
