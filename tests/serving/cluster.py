@@ -293,6 +293,9 @@ class PipeClient:
         shard = self._cluster.shards[self._index]
         await asyncio.to_thread(shard.call, "assign", incarnation, tuple(load), tuple(free))
 
+    def close(self) -> None:
+        pass
+
 
 class _TestedShard(Shard):
     def corrupt(self, layer: int, expert: int) -> None:

@@ -73,6 +73,9 @@ class FakeShard:
             self.held[layer, expert] = True
         assert self.held.sum() <= self.capacity
 
+    def close(self) -> None:
+        pass
+
 
 class Scene:
     """A directory, its shards, and one attention replica."""

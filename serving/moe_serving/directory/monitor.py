@@ -34,13 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 class ShardClient(Protocol):
-    """How to reach a shard: a Serve handle, a pipe in tests. May raise anything; ``ShardGoneError`` if it is dead."""
+    """How to reach a shard: a connection, a pipe in tests. May raise anything; ``ShardGoneError`` if it is dead."""
 
     async def describe(self, known: str | None, hold: float) -> ShardDescription:
         """The shard now. While its ``version`` is ``known`` the answer may be held, for ``hold`` seconds at most."""
         ...
 
     async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None: ...
+
+    def close(self) -> None:
+        """Nobody asks any more."""
+        ...
 
 
 class ShardMonitor:
@@ -115,10 +119,13 @@ class ShardMonitor:
 
     async def watch(self) -> None:
         """Ask it again and again, until cancelled."""
-        while True:
-            began = self._clock()
-            await self.poll()
-            await asyncio.sleep(began + PAUSE_SECONDS - self._clock())
+        try:
+            while True:
+                began = self._clock()
+                await self.poll()
+                await asyncio.sleep(began + PAUSE_SECONDS - self._clock())
+        finally:
+            self._client.close()
 
     async def poll(self) -> None:
         """Ask it once; the answer may be held while it is the one we have."""

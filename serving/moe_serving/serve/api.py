@@ -22,12 +22,14 @@ from moe_serving.engine.errors import EngineStoppedError, QueueFullError, Reques
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.avoidance import LOST
+from moe_serving.serve.direct import address_of
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.unanswered import SIGNATURE
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
 from moe_serving.streams.source import ReplicatedSource
+from moe_serving.wire.caller import Caller
 
 _REPLY_S = 3.0
 """For one reply: a call that was under way when Serve began to take the directory away waits for ever."""
@@ -41,8 +43,9 @@ class Api:
     def __init__(self, args: CoreArgs, attention: DeploymentHandle[Any], directory: DeploymentHandle[Any]) -> None:
         prepare_replica()
         self._attention = attention
-        self._directory = directory
         self._network = args.model.network
+        name, node = serve.get_replica_context().replica_tag, ray.get_runtime_context().get_node_id()
+        self._directory = Caller(lambda: address_of(directory), name, node, self._network)
         self._receiver = StreamReceiver()
         self._service = Service(args.model.path, self._tell_directory)
         self._service.source = self._source = ReplicatedSource(
@@ -81,6 +84,7 @@ class Api:
         await self._service.watch.tell_last()
         self._running.cancel()
         self._ending.cancel()
+        self._directory.close()
         await self._receiver.close()
 
     async def _end_with(self, application: str) -> None:
@@ -91,12 +95,10 @@ class Api:
         self._source.end(RemovedError())
 
     async def _tell_directory(self, sync: ApiSync) -> ApiReply:
-        response = self._directory.exchange.remote(sync)
         try:
             async with asyncio.timeout(_REPLY_S):
-                reply: ApiReply = await response
+                reply: ApiReply = await self._directory.call("exchange", sync)
         except TimeoutError:
-            response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
             raise TimeoutError(f"the directory did not answer within {_REPLY_S:.0f} s") from None
         return reply
 

@@ -19,11 +19,13 @@ from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncReque
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
 from moe_serving.routing.sync import DirectorySync
+from moe_serving.serve.direct import address_of
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.table_keeper import TableKeeper
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.messages import StreamEvent
 from moe_serving.streams.sender import SenderPool, StreamSender
+from moe_serving.wire.caller import Caller
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import WireError
 
@@ -60,7 +62,7 @@ class Attention:
         self._refused: str | None = None
         self._loading: asyncio.Task[None] | None = None
         self._tables = TableKeeper()
-        self._directory = directory
+        self._directory = Caller(lambda: address_of(directory), self._name, self._node, args.model.network)
         self._directorys_digest: str | None = None
         sync = DirectorySync(self._tables, self._name, self._status, self._sync)
         self._syncing = asyncio.create_task(sync.run())
@@ -110,6 +112,7 @@ class Attention:
 
     async def __del__(self) -> None:
         self._syncing.cancel()
+        self._directory.close()
         if self._loading is not None:
             self._loading.cancel()
         if self._loaded is not None:
@@ -140,7 +143,7 @@ class Attention:
             self._loaded, self._problem = loaded, None
 
     async def _sync(self, request: SyncRequest) -> SyncReply:
-        reply: SyncReply = await self._directory.sync.remote(request)
+        reply: SyncReply = await self._directory.call("sync", request, hold=request.hold)
         self._directorys_digest = reply.digest
         return reply
 

@@ -1,4 +1,4 @@
-"""The directory as a Serve deployment, and how it reaches shards: by the handles of their applications."""
+"""The directory as a Serve deployment, and how it reaches shards: found by the handles of their applications."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from ray import serve
 from ray.exceptions import ActorDiedError, NodeDiedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from moe_contract.applications import EXPERTS, CoreArgs, ModelArgs, ShardRef
+from moe_contract.applications import EXPERTS, CoreArgs, ModelArgs, Network, ShardRef
 from moe_contract.model import ModelFacts
 from moe_serving.checkpoint import inspect_model
 from moe_serving.directory import directory
 from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import SyncReply, SyncRequest
+from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.serve.direct import Direct, address_of
 from moe_serving.serve.replica import prepare_replica
+from moe_serving.wire.caller import Caller
+from moe_serving.wire.endpoint import Address
+from moe_serving.wire.errors import PeerGoneError
 
 
 class Directory:
@@ -27,7 +33,11 @@ class Directory:
 
     def __init__(self, args: CoreArgs) -> None:
         prepare_replica()
-        self._directory = directory.Directory(args.model, _inspect, connect=HandleClient)
+        self._name = serve.get_replica_context().replica_tag
+        self._node = ray.get_runtime_context().get_node_id()
+        self._network = args.model.network
+        self._directory = directory.Directory(args.model, _inspect, self._connect)
+        self._direct = Direct(self._network, {"sync": self._sync, "exchange": self._exchange})
         self._running = asyncio.create_task(self._directory.run())
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -37,55 +47,73 @@ class Directory:
         """
         self._directory.configure(config)
 
-    async def sync(self, request: SyncRequest) -> SyncReply:
-        """Called by attention replicas, and held while there is nothing to say."""
-        return await self._directory.sync(request)
-
-    async def exchange(self, sync: ApiSync) -> ApiReply:
-        """Called by api replicas once a second, and for each scrape and each look of the operator's."""
-        return self._directory.exchange(sync)
+    async def address(self) -> Address:
+        """Called by handle; all else is called there."""
+        return await self._direct.address()
 
     def check_health(self) -> None:
         """Raises RuntimeError when the loop has ended: Serve then replaces this process, and it asks the shards."""
         if self._running.done():
             raise RuntimeError(f"the directory's loop has ended: {self._running}")
 
-    def __del__(self) -> None:
+    async def __del__(self) -> None:
         self._running.cancel()
+        await self._direct.close()
+
+    def _connect(self, shard: ShardRef) -> ShardClient:
+        return DirectClient(shard, self._name, self._node, self._network)
+
+    async def _sync(self, request: SyncRequest) -> SyncReply:
+        """Called by attention replicas, and held while there is nothing to say."""
+        return await self._directory.sync(request)
+
+    async def _exchange(self, sync: ApiSync) -> ApiReply:
+        """Called by api replicas every two seconds, and for each scrape and each look of the operator's."""
+        return self._directory.exchange(sync)
 
 
 def _inspect(model: ModelArgs) -> ModelFacts:
     return inspect_model(model.path, model.dtype)
 
 
-class HandleClient:
-    """Implements ``directory.monitor.ShardClient`` for a shard's application."""
+class DirectClient:
+    """Implements ``directory.monitor.ShardClient`` for a shard's application.
 
-    def __init__(self, shard: ShardRef) -> None:
+    Args:
+        name, node: of the directory's replica.
+    """
+
+    def __init__(self, shard: ShardRef, name: str, node: str, network: Network) -> None:
         self._application = shard.application
         self._handle: DeploymentHandle[Any] | None = None
+        self._calls = Caller(self._find, name, node, network)
 
     async def describe(self, known: str | None, hold: float) -> ShardDescription:
-        handle = await self._get_handle()
         try:
-            description: ShardDescription = await handle.describe.remote(known, hold)
+            description: ShardDescription = await self._calls.call("describe", known, hold, hold=hold)
+        except PeerGoneError as error:
+            raise ShardGoneError(str(error)) from error
+        return description
+
+    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+        await self._calls.call("assign", incarnation, tuple(load), tuple(free))
+
+    def close(self) -> None:
+        self._calls.close()
+
+    async def _find(self) -> Address:
+        """
+        Raises:
+            ShardGoneError: its process has died, and there is no other one yet.
+            RayServeException: there is no such application yet.
+        """
+        if self._handle is None:
+            # Asks Serve's controller, in a thread since that call waits.
+            self._handle = await asyncio.to_thread(serve.get_deployment_handle, EXPERTS, self._application)
+        try:
+            return await address_of(self._handle)
         except (ActorDiedError, NodeDiedError) as error:
             raise ShardGoneError(str(error)) from error
         except RayServeException:
             self._handle = None  # the application is gone, and may come back as another one of this name
             raise
-        return description
-
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
-        handle = await self._get_handle()
-        await handle.assign.remote(incarnation, tuple(load), tuple(free))
-
-    async def _get_handle(self) -> DeploymentHandle[Any]:
-        """Asks Serve's controller, in a thread since that call waits.
-
-        Raises:
-            RayServeException: there is no such application yet.
-        """
-        if self._handle is None:
-            self._handle = await asyncio.to_thread(serve.get_deployment_handle, EXPERTS, self._application)
-        return self._handle

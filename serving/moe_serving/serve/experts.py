@@ -20,8 +20,10 @@ from moe_contract.base import in_words
 from moe_serving.changes import Changes
 from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
+from moe_serving.serve.direct import Direct
 from moe_serving.serve.removal import SHUTDOWN_S
 from moe_serving.serve.replica import prepare_replica
+from moe_serving.wire.endpoint import Address
 
 if TYPE_CHECKING:
     from moe_serving.experts.shard import Shard
@@ -50,6 +52,7 @@ class Experts:
         self._changes = Changes()
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start())
+        self._direct = Direct(args.model.network, {"describe": self._describe, "assign": self._assign})
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take a new bound; what cannot be read leaves the old one in force and is told."""
@@ -62,7 +65,11 @@ class Experts:
             self._shard.configure(self._config)
         self._note()
 
-    async def describe(self, known: str | None, hold: float) -> ShardDescription:
+    async def address(self) -> Address:
+        """Called by handle; all else is called there."""
+        return await self._direct.address()
+
+    async def _describe(self, known: str | None, hold: float) -> ShardDescription:
         """Called by the directory again and again; see ``directory.monitor.ShardClient``."""
         who = self._identity
         count = self._changes.count
@@ -74,7 +81,7 @@ class Experts:
         said = self._shard.describe() if self._shard is not None else starting
         return replace(said, problem=said.problem or self._refused, version=version)
 
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def _assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
         """Called by the directory; see ``Shard.assign``.
 
         Raises:
@@ -93,6 +100,7 @@ class Experts:
 
     async def __del__(self) -> None:
         self._starting.cancel()
+        await self._direct.close()
         if self._shard is not None:
             # Serve knows of no requests here, and would end us before the answers that need us.
             await asyncio.to_thread(self._shard.drain, _DRAIN_S)

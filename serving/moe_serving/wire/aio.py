@@ -33,6 +33,7 @@ DEFAULT_HANDSHAKE_TIMEOUT = 5.0
 
 _CLOSE_SECONDS = 2.0
 """A frozen peer never reads what was sent to it."""
+_REFUSAL_SECONDS = 1.0
 _READ_SIZE = 1 << 16
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ class Connection:
         self._writer.writelines(encode(kind, *parts, flags=flags, tag=tag))
         await self._drain()
 
+    def post(self, kind: int, *, tag: int = 0) -> None:
+        """Send an empty frame without waiting, where the peer is still there."""
+        if not self._writer.is_closing():
+            self._writer.writelines(encode(kind, tag=tag))
+
     async def receive(self) -> Frame:
         """The next frame.
 
@@ -83,6 +89,10 @@ class Connection:
             self._writer.transport.abort()
         except OSError:
             return  # the peer was faster
+
+    def abort(self) -> None:
+        """Close at once; what was not sent yet is lost."""
+        self._writer.transport.abort()
 
     async def shake_hands(self) -> None:
         """Run the handshake to its end; called by ``connect`` and ``Listener`` before anybody sees the connection."""
@@ -139,10 +149,7 @@ async def connect(
     target = address.target(network, node)
     try:
         async with asyncio.timeout(timeout):
-            if isinstance(target, str):
-                reader, writer = await _open_unix(target)
-            else:
-                reader, writer = await asyncio.open_connection(*target)
+            reader, writer = await _open(target)
             connection = Connection(reader, writer, Channel.initiator(address.key, subject, name, max_body))
             try:
                 await connection.shake_hands()
@@ -152,6 +159,23 @@ async def connect(
             return connection
     except OSError as error:  # TimeoutError is one
         raise ConnectionLostError(f"cannot connect to {target!r}: {str(error) or 'no answer in time'}") from error
+
+
+async def refuses(address: Address, *, node: str = "", network: Network = "auto") -> bool:
+    """Whether nobody listens there any more: the process has ended, or is about to. One that stands still listens."""
+    try:
+        async with asyncio.timeout(_REFUSAL_SECONDS):
+            _, writer = await _open(address.target(network, node))
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    writer.close()
+    return False
+
+
+async def _open(target: str | tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await (_open_unix(target) if isinstance(target, str) else asyncio.open_connection(*target))
 
 
 async def _open_unix(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -217,7 +241,7 @@ class Listener:
             async with asyncio.timeout(DEFAULT_HANDSHAKE_TIMEOUT):
                 await connection.shake_hands()
             await self._handle(connection)
-        except ConnectionLostError as error:
+        except (ConnectionLostError, asyncio.CancelledError) as error:  # ``close`` cancels, and asyncio would log it
             logger.debug("connection ended: %s", error)
         except (WireError, TimeoutError) as error:
             logger.warning(

@@ -23,6 +23,10 @@ class ConnectionLostError(WireError):
     """The peer is gone or silent: end of stream, reset, refused, or no answer in time."""
 
 
+class PeerGoneError(ConnectionLostError):
+    """The peer's process is known to have ended, or to be ending; not only silent."""
+
+
 class RefusalReason(IntEnum):
     """Why a listener turns a peer away; travels in the refusal frame."""
 

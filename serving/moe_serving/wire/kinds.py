@@ -28,3 +28,12 @@ class StreamKind(IntEnum):
 
     TOKENS = 0x20
     PULSE = 0x21
+
+
+class CallKind(IntEnum):
+    """To the directory from attention and api, from it to shards, and back; see ``calls``."""
+
+    CALL = 0x30
+    ANSWER = 0x31
+    FAILURE = 0x32
+    CANCEL = 0x33
