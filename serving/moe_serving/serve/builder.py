@@ -27,7 +27,7 @@ _HEALTH_TIMEOUT_S = 10.0
 """For an answer to Serve's health check. Three in a row that do not come end a process: one that is frozen lives half a
 minute longer, one whose loop a busy machine holds up for less is left alone."""
 _ROUTER = "moe_serving.serve.router:PatientRouter"
-"""Of deployments whose calls may go to one replica or another."""
+"""Of all deployments: a frozen process must hold up neither those that call it nor those that it has called."""
 
 
 def build_core(args: CoreArgs) -> Application:
@@ -36,14 +36,9 @@ def build_core(args: CoreArgs) -> Application:
     from moe_serving.serve.attention import Attention  # noqa: PLC0415
     from moe_serving.serve.directory import Directory  # noqa: PLC0415
 
-    router = RequestRouterConfig(request_router_class=_ROUTER)  # type: ignore[arg-type]  # Ray's own mistake
     directory = _deployment(Directory, DIRECTORY).bind(args)
-    attention = _deployment(
-        Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS, request_router_config=router
-    ).bind(args, directory)
-    api = _deployment(
-        serve.ingress()(Api), API, request_router_config=router, graceful_shutdown_timeout_s=_API_SHUTDOWN_S
-    )
+    attention = _deployment(Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS).bind(args, directory)
+    api = _deployment(serve.ingress()(Api), API, graceful_shutdown_timeout_s=_API_SHUTDOWN_S)
     return api.bind(args, attention, directory)
 
 
@@ -62,5 +57,6 @@ def _deployment(replica: type, name: str, **options: Any) -> Deployment:
         health_check_period_s=_HEALTH_PERIOD_S,
         health_check_timeout_s=_HEALTH_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=0.5,
+        request_router_config=RequestRouterConfig(request_router_class=_ROUTER),  # type: ignore[arg-type]  # Ray's own mistake
         **{"max_ongoing_requests": _MAX_ONGOING, "graceful_shutdown_timeout_s": SHUTDOWN_S, **options},
     )(replica)

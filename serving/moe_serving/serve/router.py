@@ -1,8 +1,10 @@
-"""How a call finds its replica: Serve's own choice, except where that waits for a process that does not answer.
+"""How a call finds its replica and is sent: as Serve does it, except where that waits for a process that is frozen.
 
 Serve's router goes by the queue lengths that it remembers, and waits as long as it takes for a replica to accept a
-call: one that is frozen keeps what it got until a health check ends it, and goes on getting more. Serve makes this
-router in every process with a handle of the deployment: in its proxies for the api, in each api for attention.
+call: one that is frozen keeps what it got until a health check ends it, and goes on getting more. And each call is the
+call of a generator, whose first item says that it is accepted: at the end of a generator Ray has the whole event loop
+of the process that was called wait until its caller has confirmed every item, so that nobody else is answered either
+as long as the caller is frozen. Serve makes this router in every process with a handle of the deployment.
 
 Serve pickles this module by value, with copies of all that its names stand for, but of other modules: what is shared
 with the rest of the process stands in ``avoidance``.
@@ -14,6 +16,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ray.exceptions import ActorUnavailableError
+from ray.serve._private.common import ReplicaQueueLengthInfo
+from ray.serve._private.replica_result import ReplicaResult
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.request_router import PendingRequest, RunningReplica
 
@@ -30,7 +34,11 @@ class PatientRouter(PowerOfTwoChoicesRequestRouter):
 
     def create_replica_wrapper(self, replica_info: Any) -> RunningReplica:
         asked = replica_info.replica_id
-        return _BoundedReplica(replica_info, lambda: avoidance.has_others(asked, self.curr_replicas))
+        return _PatientReplica(
+            replica_info,
+            lambda: avoidance.has_others(asked, self.curr_replicas),
+            lambda: self.replica_queue_len_cache.get(asked) or 0,
+        )
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -39,21 +47,39 @@ class PatientRouter(PowerOfTwoChoicesRequestRouter):
         return avoidance.without_lost(ranks, candidate_replicas, avoidance.LOST)
 
 
-class _BoundedReplica(RunningReplica):
+class _PatientReplica(RunningReplica):
     """A replica that has ``ACCEPT_S`` to accept a call. Then Serve's router takes it for unavailable: it forgets the
-    queue length that it remembered, and chooses anew."""
+    queue length that it remembered, and chooses anew.
 
-    def __init__(self, replica_info: Any, has_others: Callable[[], bool]) -> None:
+    Only calls that stream are generators. Any other one is an ordinary call of an actor, and accepted when the replica
+    answers something else that was sent after it: calls begin in the order in which one caller sends them. Nothing is
+    asked where there is no other replica to turn to.
+    """
+
+    def __init__(self, replica_info: Any, has_others: Callable[[], bool], queue_length: Callable[[], int]) -> None:
         super().__init__(replica_info)
         self._has_others = has_others
+        self._queue_length = queue_length
         self._doublings = 0
 
     def try_send_request(self, pr: PendingRequest, with_rejection: bool) -> Any:
-        result = super().try_send_request(pr, with_rejection)
+        streams = pr.metadata.is_streaming
+        result = super().try_send_request(pr, with_rejection=with_rejection and streams)
         if with_rejection:
-            accept = result.get_rejection_response
+            accept = result.get_rejection_response if streams else lambda: self._begun(result)
             result.get_rejection_response = lambda: self._bounded(accept())  # type: ignore[method-assign]  # as said
         return result
+
+    async def _begun(self, result: ReplicaResult) -> ReplicaQueueLengthInfo:
+        """That ``result`` is being worked on, as far as can be told."""
+        if not self._has_others():
+            return ReplicaQueueLengthInfo(accepted=True, num_ongoing_requests=self._queue_length())
+        try:
+            length = await self.get_queue_len(deadline_s=ACCEPT_S)
+        except BaseException:
+            result.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
+            raise
+        return ReplicaQueueLengthInfo(accepted=True, num_ongoing_requests=length)
 
     async def _bounded(self, accepting: Coroutine[Any, Any, Any]) -> Any:
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from collections import Counter
@@ -32,20 +31,26 @@ class Stage:
     def __init__(self, ray: LocalRay, model: Path) -> None:
         self._ray = ray
         self._second = ray.add_node({SECOND: 1000})
-        self._draw = random.Random(0)
+        self._struck: Counter[str] = Counter()
         self.plane = Plane(ray, "chaos", model, copies=COPIES, apis=APIS, attention=REPLICAS)
         self.plane.amend = _spread
         self.plane.scale(SHARDS)
         self._wait_whole(gone=set())
 
     def strike(self, what: str, how: str) -> Blow:
-        """Hit one process of the deployment ``what``, or ``NODE``, by the signal ``how``; returns when all is well."""
+        """Hit a process of the deployment ``what``, or ``NODE``, by the signal ``how``; returns when all is well.
+
+        By turns it is the one on the first node, where Serve's proxy is, which sends all requests to the api beside it,
+        and the other one.
+        """
         running = [replica for replica in self.plane.replicas() if replica.state == "RUNNING"]
+        home = {replica.node for replica in running if replica.application.endswith("experts-0")}
         if what == NODE:
-            home = {replica.node for replica in running if replica.application.endswith("experts-0")}
             victims = [replica for replica in running if replica.node not in home]
         else:
-            victims = [self._draw.choice([replica for replica in running if replica.deployment == what])]
+            alike = sorted((r for r in running if r.deployment == what), key=lambda replica: replica.node not in home)
+            victims = [alike[self._struck[what] % len(alike)]]
+        self._struck[what] += 1
         at = time.monotonic()
         if what == NODE:
             self._second.kill()

@@ -61,6 +61,7 @@ async def test_nothing_is_wrong_and_nobody_waits_for_long(stage, costs, judge, w
         await _flow(load)
         for _ in range(ROUNDS):
             blows.append(await asyncio.to_thread(stage.strike, what, how))
+            print(f"{what} {how}: all is ready again after {blows[-1].ready - blows[-1].at:.0f} s", flush=True)
             await _flow(load)
     of_kind = costs[f"{what} {how}"] = [
         await asyncio.to_thread(cost, blow, after, load.outcomes, judge.is_wrong)
