@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from moe_operator.process.options import add_run_options, read_run_options
+from moe_operator.process.run import run
 from moe_operator.release import release
-from moe_operator.runtime.options import add_run_options, read_run_options
-from moe_operator.runtime.process import run
 from moe_operator.telemetry.logs import setup_logging
 
 

@@ -7,11 +7,11 @@ OperatorError
 ├── KubeError …             kube/errors.py
 ├── NameConflictError       kube/errors.py
 ├── SecretError …           kube/errors.py
-├── RayError …              backends/errors.py
+├── RayError …              runtimes/errors.py
 ├── StrayCancellationError  tasks.py
-├── StuckError              runtime/supervisor.py
-├── NoAccessError           runtime/supervisor.py
-└── StalePlanError          backends/errors.py
+├── StuckError              process/supervisor.py
+├── NoAccessError           process/supervisor.py
+└── StalePlanError          runtimes/errors.py
 """
 
 from __future__ import annotations

@@ -10,16 +10,16 @@ from fake_kube import FakeKube
 from fake_ray import FakeDirectory, FakeRay
 from moe_facts import FACTS
 
-from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import StalePlanError
-from moe_operator.backends.http import HttpClient
-from moe_operator.backends.serve_rest.cluster import ServeClusters
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.kube.secrets import Secrets
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.runtimes.directory import Directories
+from moe_operator.runtimes.errors import StalePlanError
+from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.telemetry.metrics import Metrics
 
 INTERNAL_KEY = "tiny-moe-internal"

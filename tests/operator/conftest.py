@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 from fake_ray import FakeRay, serving
 
-from moe_operator.backends.addresses import AddressPolicy
-from moe_operator.backends.http import HttpClient
+from moe_operator.runtimes.http.addresses import AddressPolicy
+from moe_operator.runtimes.http.client import HttpClient
 
 
 @pytest.fixture

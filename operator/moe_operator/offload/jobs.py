@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from moe_contract.serve.state import read_state
-from moe_operator.backends.report import parse_report
 from moe_operator.offload.names import job_name
 from moe_operator.reconcile.plan import next_plan
+from moe_operator.runtimes.report import parse_report
 
 _ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, next_plan)
 

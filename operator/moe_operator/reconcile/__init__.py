@@ -12,5 +12,5 @@ nothing of what woke it. Pure modules decide, thin ones do:
 - ``cleanup``: deletion. ``orphans``: what is found on Ray of objects that are not there.
 - ``reconciler``: the pass; ``queue``, ``backoff``, ``controller``: who is worked when.
 
-Called by ``moe_operator.runtime``.
+Called by ``moe_operator.process``.
 """

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from moe_contract.serve.merge import Change, owned
 from moe_contract.serve.state import ServeState
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
-from moe_operator.backends.credential import Credential
 from moe_operator.errors import InvalidObjectError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import SecretAbsentError
@@ -24,6 +23,7 @@ from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.orphans import Orphans
 from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
+from moe_operator.runtimes.credential import Credential
 from moe_operator.telemetry.metrics import Metrics
 
 ATTEMPT_SECONDS = 32.0

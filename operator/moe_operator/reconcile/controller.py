@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.backends.errors import StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import ConflictError, KubeError
@@ -23,6 +22,7 @@ from moe_operator.kube.store import ObjectStore, key_of
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.queue import WorkQueue
 from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.runtimes.errors import StalePlanError
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.logs import log_key

@@ -11,11 +11,11 @@ import traceback
 from pathlib import PurePath
 
 from moe_operator.api import Reason
-from moe_operator.backends.errors import RayError, StalePlanError
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, SecretError
 from moe_operator.offload.errors import OffloadError
 from moe_operator.reconcile.world import Finding
+from moe_operator.runtimes.errors import RayError, StalePlanError
 
 UNSTEADY_SECONDS = 30.0
 """After which it is told that plans are overtaken again and again: by a Serve that starts anew all the time, or by keys

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from moe_contract.serve.merge import Conflict
 from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
-from moe_operator.backends.credential import Credential
 from moe_operator.reconcile.repeats import Repeats
 from moe_operator.reconcile.telling import Telling
+from moe_operator.runtimes.credential import Credential
 
 MOST_DEPARTED = 8
 """Objects of one name that went without a cleanup and are remembered: whoever may make and delete them can go on."""

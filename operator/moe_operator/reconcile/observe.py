@@ -9,9 +9,13 @@ from datetime import UTC, datetime
 
 from moe_contract.applications import key_digest
 from moe_operator.api import MoEDeployment
-from moe_operator.backends.credential import Check, Credential
-from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import (
+from moe_operator.kube.errors import NameConflictError, SecretError, SecretNotAllowedError
+from moe_operator.kube.secrets import Secrets
+from moe_operator.reconcile.memory import Memory
+from moe_operator.reconcile.world import Finding, KeyHashes, World
+from moe_operator.runtimes.credential import Check, Credential
+from moe_operator.runtimes.directory import Directories
+from moe_operator.runtimes.errors import (
     DirectoryError,
     KeyRefusedError,
     RayAddressRefusedError,
@@ -20,11 +24,7 @@ from moe_operator.backends.errors import (
     RayError,
     StalePlanError,
 )
-from moe_operator.backends.serve_rest.cluster import ServeCluster, ServeClusters
-from moe_operator.kube.errors import NameConflictError, SecretError, SecretNotAllowedError
-from moe_operator.kube.secrets import Secrets
-from moe_operator.reconcile.memory import Memory
-from moe_operator.reconcile.world import Finding, KeyHashes, World
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeCluster, ServeClusters
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from moe_contract.serve.merge import Change
 from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
-from moe_operator.backends.errors import RayError
-from moe_operator.backends.serve_rest.cluster import Outcome
 from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import NameConflictError, NotFoundError, SecretError
@@ -31,6 +29,8 @@ from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
 from moe_operator.reconcile.world import Finding, World
+from moe_operator.runtimes.errors import RayError
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import Outcome
 from moe_operator.tasks import stray_cancellations
 
 DEPARTED_EVERY_SECONDS = 5.0

@@ -58,7 +58,7 @@ def last_words(message: str, stream: int = 2) -> None:
 
     Whoever holds the lock of the log, or blocks its pipe, may be the reason. ``stream`` is a file descriptor.
     """
-    record = logging.LogRecord("moe_operator.runtime.watchdog", logging.ERROR, "", 0, message, (), None)
+    record = logging.LogRecord("moe_operator.process.watchdog", logging.ERROR, "", 0, message, (), None)
     formatters = [handler.formatter for handler in logging.getLogger().handlers if handler.formatter]
     text = (formatters or [_HumanFormatter()])[0].format(record)
     with contextlib.suppress(OSError, ValueError):

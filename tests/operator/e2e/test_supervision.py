@@ -24,8 +24,8 @@ pytestmark = pytest.mark.e2e
 
 MAIN = "import sys; from moe_operator.cli import main; sys.exit(main(sys.argv[1:]))"
 SHORT_STREAMS = (
-    "import moe_operator.runtime.watch as w; w.STREAM_SECONDS, w.DEAD_STREAM_SECONDS, w.LIMIT_SECONDS = 2, 3, 6; "
-    "import moe_operator.runtime.supervisor as s; s.REFUSED_TOLD_SECONDS, s.REFUSED_SECONDS = 3, 12; "
+    "import moe_operator.process.watch as w; w.STREAM_SECONDS, w.DEAD_STREAM_SECONDS, w.LIMIT_SECONDS = 2, 3, 6; "
+    "import moe_operator.process.supervisor as s; s.REFUSED_TOLD_SECONDS, s.REFUSED_SECONDS = 3, 12; "
 )
 HANGS = """
 import asyncio, logging, time
@@ -145,7 +145,7 @@ def test_a_leader_that_lost_its_lease_is_gone_at_once_whatever_its_threads_do(be
 
 
 def test_a_process_whose_threads_hang_ends_when_it_is_asked_to(begin, objects, ray: FakeRay) -> None:
-    operator = begin("import moe_operator.runtime.watchdog as d; d.END_SECONDS = 3" + HANGS)
+    operator = begin("import moe_operator.process.watchdog as d; d.END_SECONDS = 3" + HANGS)
     operator.wait_for("leader of")
     objects.apply("tiny", ray.spec())
     operator.wait_for("a pass hangs in a thread")

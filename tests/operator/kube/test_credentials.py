@@ -352,7 +352,7 @@ FORGETS = """
 import asyncio, sys
 from pathlib import Path
 from moe_operator.kube.credentials import Credentials
-from moe_operator.runtime.exits import ExitCode, leave_at_once
+from moe_operator.process.exits import ExitCode, leave_at_once
 
 async def main():
     access = await Credentials(Path(sys.argv[1])).current()

@@ -16,12 +16,12 @@ from moe_contract.report import AttentionReport, CandidateReport, DirectoryRepor
 from moe_contract.serve.merge import Change
 from moe_contract.serve.state import Application, ServeState
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
-from moe_operator.backends.http import HttpClient
-from moe_operator.backends.serve_rest import cluster
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, next_plan
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import KeyHashes, World, core_name
+from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.serve_rest import cluster
 from moe_placement.encoding import decode_placement
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.backends import http
-from moe_operator.backends.errors import StalePlanError
-from moe_operator.backends.serve_rest.client import READ_SECONDS, WRITE_SECONDS
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.api import Listing
 from moe_operator.kube.client import REQUEST_SECONDS
 from moe_operator.kube.errors import ConflictError, KubeError
 from moe_operator.kube.store import ObjectStore
+from moe_operator.process import supervisor
 from moe_operator.reconcile import cleanup, reconciler
 from moe_operator.reconcile import controller as module
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
 from moe_operator.reconcile.planner import PLANNING
 from moe_operator.reconcile.reconciler import Result
-from moe_operator.runtime import supervisor
+from moe_operator.runtimes.errors import StalePlanError
+from moe_operator.runtimes.http import client as http
+from moe_operator.runtimes.ray_cluster.serve_rest.client import READ_SECONDS, WRITE_SECONDS
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics
 from moe_operator.tenant import tenant

@@ -13,13 +13,13 @@ from kstatus import kstatus
 
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.model import ModelProblem
-from moe_operator.backends.errors import RayUnreachableError, StalePlanError
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile import cleanup, planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
+from moe_operator.runtimes.errors import RayUnreachableError, StalePlanError
 from moe_operator.tasks import StrayCancellationError
 from moe_operator.text import INVISIBLE
 

@@ -6,8 +6,8 @@ import pytest
 from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.api.names import CLEANUP_FINALIZER
-from moe_operator.backends.serve_rest.cluster import ServeCluster
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeCluster
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "UNHEALTHY", "DEPLOYING", "DEPLOY_FAILED"])

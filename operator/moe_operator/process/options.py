@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moe_operator.backends.addresses import AddressPattern, AddressPolicy
+from moe_operator.runtimes.http.addresses import AddressPattern, AddressPolicy
 from moe_operator.telemetry.logs import LogFormat
 
 DEFAULT_NAMESPACE = "moe-system"

@@ -5,9 +5,9 @@ from aiohttp import web
 from fake_ray import serving
 
 from moe_operator.api import Reason
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import RayError
-from moe_operator.backends.serve_rest.client import ServeClient
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import RayError
+from moe_operator.runtimes.ray_cluster.serve_rest.client import ServeClient
 
 
 @pytest.mark.parametrize(

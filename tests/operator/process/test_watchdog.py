@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from moe_operator.runtime.watchdog import END_SECONDS, LOOP_SECONDS, Watchdog
+from moe_operator.process.watchdog import END_SECONDS, LOOP_SECONDS, Watchdog
 
 
 class Bench:
@@ -55,7 +55,7 @@ BLOCKED = """
 import asyncio, sys, time
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.leader import Elector, LeaseSettings
-from moe_operator.runtime.watchdog import Watchdog
+from moe_operator.process.watchdog import Watchdog
 
 class Server:
     async def get(self, *_): raise NotFoundError("no", 404)
@@ -99,7 +99,7 @@ def test_a_leader_that_cannot_end_itself_is_gone_when_others_may_lead(block: str
 
 HANGS_AT_EXIT = """
 import asyncio, time
-from moe_operator.runtime import watchdog
+from moe_operator.process import watchdog
 
 watchdog.END_SECONDS = 1.0
 

@@ -24,15 +24,15 @@ from typing import Any, Self, TypeVar
 import aiohttp
 from yarl import URL
 
-from moe_operator.backends.addresses import AddressPolicy
-from moe_operator.backends.budget import ByteBudget
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
-from moe_operator.backends.no_answer import in_words, refusal_in
-from moe_operator.backends.resolver import CheckedResolver, connecting_to
 from moe_operator.endpoint import EndpointError, HttpUrl
 from moe_operator.offload.errors import JobDelayedError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
+from moe_operator.runtimes.http.addresses import AddressPolicy
+from moe_operator.runtimes.http.budget import ByteBudget
+from moe_operator.runtimes.http.no_answer import in_words, refusal_in
+from moe_operator.runtimes.http.resolver import CheckedResolver, connecting_to
 from moe_operator.tenant import tenant
 
 CONNECT_SECONDS = 3.0

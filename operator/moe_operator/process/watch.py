@@ -26,7 +26,7 @@ from moe_operator.kube.api import Json
 from moe_operator.kube.connection import Connection
 from moe_operator.kube.credentials import RETRY_SECONDS, Access
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
-from moe_operator.runtime.inbox import Inbox
+from moe_operator.process.inbox import Inbox
 from moe_operator.telemetry.liveness import Liveness
 
 STOP_SECONDS = 10.0

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from moe_operator.backends.errors import RayAddressRefusedError
 from moe_operator.endpoint import Endpoint, EndpointError, IPAddress, ip_address, parse_host, parse_port
+from moe_operator.runtimes.errors import RayAddressRefusedError
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -6,7 +6,7 @@ import asyncio
 
 import aiohttp
 
-from moe_operator.backends.errors import RayAddressRefusedError
+from moe_operator.runtimes.errors import RayAddressRefusedError
 
 
 def refusal_in(error: BaseException) -> RayAddressRefusedError | None:

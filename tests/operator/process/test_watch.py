@@ -14,9 +14,9 @@ from fake_ray import serving
 from moe_operator.errors import OperatorError
 from moe_operator.kube.connection import Connection
 from moe_operator.kube.credentials import Credentials
-from moe_operator.runtime import supervisor
-from moe_operator.runtime import watch as module
-from moe_operator.runtime.watch import Watch
+from moe_operator.process import supervisor
+from moe_operator.process import watch as module
+from moe_operator.process.watch import Watch
 from moe_operator.telemetry.liveness import Liveness
 
 

@@ -13,13 +13,13 @@ from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.serve.merge import Change, Conflict
 from moe_contract.serve.state import ServeState
 from moe_operator import recent
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
-from moe_operator.backends.serve_rest import cluster as module
-from moe_operator.backends.serve_rest import kept
-from moe_operator.backends.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 from moe_operator.errors import LeadershipLostError
 from moe_operator.kube.errors import SecretNotLabelledError
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
+from moe_operator.runtimes.ray_cluster.serve_rest import cluster as module
+from moe_operator.runtimes.ray_cluster.serve_rest import kept
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
 
 SHOP = {"name": "shop", "route_prefix": "/shop", "import_path": "shop:app"}
 
@@ -331,7 +331,7 @@ async def test_observers_share_one_get(http, fake_ray, monkeypatch: pytest.Monke
 
 async def test_observers_share_one_failure(http, black_hole, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FRESH_SECONDS", 60.0)
-    monkeypatch.setattr("moe_operator.backends.serve_rest.client.READ_SECONDS", 0.5)
+    monkeypatch.setattr("moe_operator.runtimes.ray_cluster.serve_rest.client.READ_SECONDS", 0.5)
     ray = ServeClusters(http, free).at(black_hole)
     async with asyncio.timeout(5):
         results = await asyncio.gather(*(ray.observe(None) for _ in range(30)), return_exceptions=True)

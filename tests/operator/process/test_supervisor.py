@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from clock import Clock
 
-from moe_operator.runtime import supervisor as module
-from moe_operator.runtime.supervisor import NoAccessError, StuckError, supervise
+from moe_operator.process import supervisor as module
+from moe_operator.process.supervisor import NoAccessError, StuckError, supervise
 from moe_operator.telemetry.liveness import Liveness
 
 

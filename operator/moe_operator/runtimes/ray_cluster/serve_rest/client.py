@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_contract.serve.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import (
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import (
     DeployRefusedError,
     NotARayDashboardError,
     RayAnswerRefusedError,
@@ -16,7 +16,7 @@ from moe_operator.backends.errors import (
     RayUnreachableError,
     ServeMissingError,
 )
-from moe_operator.backends.http import ASIDE_CURE, Answer, HttpClient
+from moe_operator.runtimes.http.client import ASIDE_CURE, Answer, HttpClient
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0

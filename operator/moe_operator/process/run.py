@@ -16,9 +16,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_operator.backends.directory import Directories
-from moe_operator.backends.http import HttpClient
-from moe_operator.backends.serve_rest.cluster import ServeClusters
 from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import KubeError, NotFoundError
@@ -29,17 +26,20 @@ from moe_operator.kube.store import ObjectStore
 from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
 from moe_operator.offload.process import WorkerProcess
+from moe_operator.process.exits import ExitCode, leave_at_once
+from moe_operator.process.memory import give_back_large_blocks
+from moe_operator.process.options import Options
+from moe_operator.process.supervisor import NoAccessError, supervise
+from moe_operator.process.watch import Watch
+from moe_operator.process.watchdog import Watchdog
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.reconciler import Reconciler
-from moe_operator.runtime.exits import ExitCode, leave_at_once
-from moe_operator.runtime.memory import give_back_large_blocks
-from moe_operator.runtime.options import Options
-from moe_operator.runtime.supervisor import NoAccessError, supervise
-from moe_operator.runtime.watch import Watch
-from moe_operator.runtime.watchdog import Watchdog
+from moe_operator.runtimes.directory import Directories
+from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.tasks import stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.metrics import Metrics

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from moe_operator.runtime.options import Options, add_run_options, read_run_options
+from moe_operator.process.options import Options, add_run_options, read_run_options
 
 
 def options(*arguments: str) -> Options:

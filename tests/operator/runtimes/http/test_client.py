@@ -18,15 +18,15 @@ from test_endpoint import SPELLINGS_OF_LOOPBACK
 from yarl import URL
 
 from moe_contract.serve.state import read_state
-from moe_operator.backends import http as module
-from moe_operator.backends import resolver
-from moe_operator.backends.addresses import AddressPolicy
-from moe_operator.backends.budget import ByteBudget
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
-from moe_operator.backends.http import HttpClient
 from moe_operator.kube.errors import SecretNotLabelledError
 from moe_operator.offload.process import WorkerProcess
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
+from moe_operator.runtimes.http import client as module
+from moe_operator.runtimes.http import resolver
+from moe_operator.runtimes.http.addresses import AddressPolicy
+from moe_operator.runtimes.http.budget import ByteBudget
+from moe_operator.runtimes.http.client import HttpClient
 from moe_operator.tenant import on_behalf_of
 
 

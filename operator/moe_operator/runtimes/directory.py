@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
-from moe_operator.backends.credential import Credential
-from moe_operator.backends.errors import (
+from moe_operator.offload.aside import Aside
+from moe_operator.recent import Recent
+from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.errors import (
     DirectoryError,
     KeyRefusedError,
     RayAnswerRefusedError,
     RayUnreachableError,
     RouteMissingError,
 )
-from moe_operator.backends.http import HttpClient
-from moe_operator.backends.report import MOST_BYTES, NoReportError, parse_report
-from moe_operator.offload.aside import Aside
-from moe_operator.recent import Recent
+from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.report import MOST_BYTES, NoReportError, parse_report
 
 READ_SECONDS = 4.0
 

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass, field
 
 from moe_contract.serve.state import ServeState
-from moe_operator.backends.errors import RayError
+from moe_operator.runtimes.errors import RayError
 
 KEPT_BYTES = 24 * 1024 * 1024
 """Of what all Ray clusters told last."""

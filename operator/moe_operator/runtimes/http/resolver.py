@@ -12,9 +12,9 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from moe_operator.backends.addresses import AddressPolicy
 from moe_operator.endpoint import Endpoint
 from moe_operator.recent import Recent
+from moe_operator.runtimes.http.addresses import AddressPolicy
 
 NAME_THREADS = 32
 """As many as workers: a name that nobody answers for holds one for as long as the system tries, up to a minute."""

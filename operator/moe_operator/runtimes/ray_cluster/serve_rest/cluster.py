@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 
 from moe_contract.serve.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_contract.serve.state import ServeState
-from moe_operator.backends.credential import Check, Credential, always
-from moe_operator.backends.errors import RayAnswerRefusedError, RayError, StalePlanError
-from moe_operator.backends.http import HttpClient
-from moe_operator.backends.serve_rest.client import ServeClient
-from moe_operator.backends.serve_rest.kept import Kept, Seen
 from moe_operator.errors import OperatorError
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
+from moe_operator.runtimes.credential import Check, Credential, always
+from moe_operator.runtimes.errors import RayAnswerRefusedError, RayError, StalePlanError
+from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.serve_rest.client import ServeClient
+from moe_operator.runtimes.ray_cluster.serve_rest.kept import Kept, Seen
 
 FRESH_SECONDS = 0.5
 """A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from moe_operator.backends.addresses import AddressPattern, AddressPolicy
-from moe_operator.backends.errors import RayAddressRefusedError
 from moe_operator.endpoint import Endpoint, HttpUrl
+from moe_operator.runtimes.errors import RayAddressRefusedError
+from moe_operator.runtimes.http.addresses import AddressPattern, AddressPolicy
 
 
 def policy(*patterns: str, in_cluster: bool = False) -> AddressPolicy:

@@ -8,15 +8,15 @@ from moe_facts import FACTS
 
 from moe_contract.applications import CORE_IMPORT_PATH
 from moe_contract.report import DirectoryReport, Progress
-from moe_operator.backends.directory import Directories
-from moe_operator.backends.errors import (
+from moe_operator.runtimes.directory import Directories
+from moe_operator.runtimes.errors import (
     DirectoryError,
     KeyRefusedError,
     RayAddressRefusedError,
     RayAnswerRefusedError,
     RouteMissingError,
 )
-from moe_operator.backends.report import MOST_BYTES
+from moe_operator.runtimes.report import MOST_BYTES
 
 REPORT = DirectoryReport(term=3, revision=7, epoch=9, progress=Progress(copied=4, total=8, settled=False))
 

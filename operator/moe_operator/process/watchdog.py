@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from moe_operator.leader.elector import boot_clock
-from moe_operator.runtime.exits import ExitCode, leave_without_a_word
+from moe_operator.process.exits import ExitCode, leave_without_a_word
 from moe_operator.telemetry.logs import last_words
 
 LOOK_SECONDS = 0.5

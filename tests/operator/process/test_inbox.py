@@ -4,7 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
-from moe_operator.runtime.inbox import Inbox
+from moe_operator.process.inbox import Inbox
 
 
 def moe(name: str, version: int, uid: str = "u-1") -> dict[str, Any]:
