@@ -11,7 +11,7 @@ OperatorError
 ├── StrayCancellationError  tasks.py
 ├── StuckError              process/supervisor.py
 ├── NoAccessError           process/supervisor.py
-└── StalePlanError          runtimes/errors.py
+└── StalePlanError          what was planned from is no longer so
 """
 
 from __future__ import annotations
@@ -27,3 +27,7 @@ class InvalidObjectError(OperatorError, ValueError):
 
 class LeadershipLostError(OperatorError):
     """This process may not write (any more): its Lease has run out or was taken."""
+
+
+class StalePlanError(OperatorError):
+    """What runs, or may be sent, is not what was planned from: look and plan again. Nothing was written."""

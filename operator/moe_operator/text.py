@@ -27,3 +27,12 @@ INVISIBLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last
 def on_one_line(text: str) -> str:
     """``text`` with each such character as Python would write it: ``\\n``, ``\\x1b``, ``\\u202e``."""
     return INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+_VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")
+
+
+def steadied(text: str) -> str:
+    """``text`` without what is another at each attempt, addresses in memory and ids: a status that repeats itself is
+    not written again."""
+    return _VARYING.sub("…", text)

@@ -1,6 +1,7 @@
 """The operator and ``moe-serve`` make the same Serve configuration of the same wish."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,11 @@ from moe_contract.report import DirectoryReport, Progress
 from moe_contract.serve.merge import Change, body
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment
-from moe_operator.reconcile.plan import next_plan, serve_http_options
-from moe_operator.reconcile.world import KeyHashes, World
+from moe_operator.kube.secrets import KeyHashes
+from moe_operator.reconcile.plan import next_plan
+from moe_operator.reconcile.world import World
+from moe_operator.runtimes.ray_cluster.render import change_of
+from moe_operator.runtimes.ray_cluster.state import runtime_state
 from moe_serving.standalone.desired import Wanted, desired_applications
 
 INTERNAL_KEY = "internal"
@@ -79,16 +83,16 @@ def by_operator(wish: Wanted) -> Any:
     world = World(
         moe=moe,
         now=datetime(2026, 1, 2, tzinfo=UTC),
-        serve=ServeState(),
-        keys=KeyHashes(key_digest(INTERNAL_KEY), key_digests(wish.api_keys)),
-        report=DirectoryReport(
-            term=1, revision=0, epoch=0, model=FACTS, progress=Progress(copied=0, total=0, settled=True)
+        runtime=replace(
+            runtime_state(ServeState(), moe),
+            report=DirectoryReport(
+                term=1, revision=0, epoch=0, model=FACTS, progress=Progress(copied=0, total=0, settled=True)
+            ),
         ),
+        keys=KeyHashes(key_digest(INTERNAL_KEY), key_digests(wish.api_keys)),
     )
-    applications = next_plan(world).applications
-    assert applications is not None
-    change = Change(world.core_name, applications, serve_http_options(moe))
-    return without_own(json.loads(body(ServeState(), applications, [change])), world.core_name)
+    change = change_of(moe, next_plan(world).desired)
+    return without_own(json.loads(body(ServeState(), change.applications, [change])), world.core_name)
 
 
 def without_own(config: Any, core: str) -> Any:

@@ -10,6 +10,7 @@ from fake_kube import FakeKube
 from fake_ray import FakeDirectory, FakeRay
 from moe_facts import FACTS
 
+from moe_operator.errors import StalePlanError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.kube.secrets import Secrets
@@ -17,8 +18,8 @@ from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.reconciler import Reconciler, Result
 from moe_operator.runtimes.directory import Directories
-from moe_operator.runtimes.errors import StalePlanError
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.telemetry.metrics import Metrics
 
@@ -42,13 +43,11 @@ class Bench:
 
     def restart(self) -> None:
         """Another operator process takes over."""
-        observer = Observer(
-            Secrets(self.kube, lambda: self.now),
-            Directories(self.http),
-            ServeClusters(self.http, lambda: None),
-            lambda: self.now,
-            lambda: datetime.now(UTC),
+        secrets = Secrets(self.kube, lambda: self.now)
+        self.runtimes = RayClusters(
+            secrets, Directories(self.http), ServeClusters(self.http, lambda: None), lambda: self.now
         )
+        observer = Observer(secrets, self.runtimes, lambda: self.now, lambda: datetime.now(UTC))
         events = EventRecorder(self.kube, "test")
         self.reconciler = Reconciler(
             self.kube, observer, events, Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)

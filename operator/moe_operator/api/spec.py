@@ -281,6 +281,11 @@ class Runtime(ApiModel):
     ray_cluster: RayCluster | None = None
     """An existing Ray cluster."""
 
+    @property
+    def is_named(self) -> bool:
+        """Whether it says where: an object that was stored before its CRD asked for that may not."""
+        return self.ray_cluster is not None
+
 
 class MoEDeploymentSpec(ApiModel):
     """A Mixture-of-Experts model to be served, its experts spread over shards."""

@@ -15,9 +15,10 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
-from moe_contract.applications import key_digests
+from moe_contract.applications import key_digest, key_digests
 from moe_operator.api.deployment import MoEDeployment
 from moe_operator.api.names import ANNOTATION_ADDRESSES, COMPONENT_INTERNAL_KEY, LABEL_USE, SecretUse
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl, parse_authority
@@ -40,6 +41,14 @@ RAY_TOKEN_KEY = "token"
 INTERNAL_KEY = "key"
 MIN_API_KEY_LENGTH = 32
 """128 bits in hexadecimal: what travels to Serve is a plain SHA-256, which protects only keys that nobody can guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHashes:
+    """SHA-256 hex digests: of the operator's key to the directory, and of the keys of clients (none: no key asked)."""
+
+    internal: str
+    api: tuple[str, ...] = ()
 
 
 class Secrets:
@@ -93,6 +102,11 @@ class Secrets:
 
         name = internal_key_name(moe.metadata.name)
         return (await self._cache.get(_internal(moe), _asker(moe), look, fresh)).content
+
+    async def key_hashes(self, moe: MoEDeployment, fresh: bool = False) -> KeyHashes:
+        """Of all keys that its api knows; raises as ``internal_key`` and ``api_key_hashes``."""
+        internal = await self.internal_key(moe, fresh)
+        return KeyHashes(key_digest(internal), await self.api_key_hashes(moe, fresh))
 
     def token_refused(self, moe: MoEDeployment) -> None:
         """Ray did not take the token."""

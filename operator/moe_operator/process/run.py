@@ -39,6 +39,7 @@ from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.reconciler import Reconciler
 from moe_operator.runtimes.directory import Directories
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.tasks import stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
@@ -134,7 +135,8 @@ class _Process:
     def _controller(self, http: HttpClient, worker: WorkerProcess, elector: Elector) -> Controller:
         api = StoredKube(self.client.fenced(elector.check), self.store)
         clusters = ServeClusters(http, elector.check, self.metrics.serve_written)
-        observer = Observer(Secrets(api), Directories(http), clusters)
+        secrets = Secrets(api)
+        observer = Observer(secrets, RayClusters(secrets, Directories(http), clusters))
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
         return Controller(

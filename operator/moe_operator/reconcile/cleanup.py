@@ -1,29 +1,24 @@
 """Deletion: the Serve applications of a MoEDeployment go before it does, or its deadline passes.
 
-The finalizer is on an object only while there is, or may be, something of it on a Ray cluster that outlives it.
+The finalizer is on an object only while there is, or may be, something of it where it runs that outlives it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from moe_contract.serve.merge import Change, owned
-from moe_contract.serve.state import ServeState
 from moe_operator.api import DeletionPolicy, Identity, MoEDeployment, Reason
 from moe_operator.errors import InvalidObjectError, OperatorError
+from moe_operator.finding import Finding
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import SecretAbsentError
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer
 from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.memory import Memory
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.orphans import Orphans
-from moe_operator.reconcile.world import Finding, core_name, is_certainly_empty
-from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.port import core_name
 from moe_operator.telemetry.metrics import Metrics
 
 ATTEMPT_SECONDS = 32.0
@@ -38,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Cleanup:
     """``deadline``: seconds for which this process fails to clean up, after which the deletion goes on without.
 
-    Those of which no operator ran, and those in which Serve stops what it was told to, do not count.
+    Those of which no operator ran, and those in which what was told to stop does so, do not count.
     """
 
     api: KubeApi
@@ -46,7 +41,6 @@ class Cleanup:
     events: EventRecorder
     metrics: Metrics
     deadline: float
-    orphans: Orphans = field(default_factory=Orphans)
 
     async def advance(self, moe: MoEDeployment, live: Json, memory: Memory) -> Finding | None:
         """One attempt; returns what is being waited for, or None when the object may go, and has been let go.
@@ -60,7 +54,7 @@ class Cleanup:
             if waiting and not self._overdue(memory, waiting):
                 return waiting
             if waiting:
-                await self._abandon(moe, moe.ray_cluster.dashboard_url, waiting)
+                await self._abandon(moe, self.observer.runtime(moe, memory).where, waiting)
         memory.outlives = False
         await set_cleanup_finalizer(self.api, live, present=False)
         return None
@@ -76,7 +70,7 @@ class Cleanup:
             return True
         if memory.cleanup_failing(True, self.observer.clock()) <= self.deadline:
             return False
-        await self._abandon(moe, moe.ray_cluster.dashboard_url, waiting)
+        await self._abandon(moe, self.observer.runtime(moe, memory).where, waiting)
         return True
 
     async def advance_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Finding | None:
@@ -96,12 +90,7 @@ class Cleanup:
     ) -> Finding | None:
         try:
             async with asyncio.timeout(seconds or ATTEMPT_SECONDS):
-                credential = await self._credential(moe, memory)
-                cluster = self.observer.cluster(moe)
-                await cluster.apply(credential, Change(core_name(moe), ()))
-                serve = await cluster.observe(credential)
-            self.orphans.note(moe.ray_cluster.dashboard_url, serve)
-            return self._what_is_left(moe, serve, memory)
+                return await self.observer.runtime(moe, memory).remove(moe)
         except InvalidObjectError:
             raise
         except Exception as error:
@@ -112,34 +101,6 @@ class Cleanup:
             if not isinstance(error, OperatorError):
                 logger.exception("the cleanup failed")
             return why
-
-    def _what_is_left(self, moe: MoEDeployment, serve: ServeState, memory: Memory) -> Finding | None:
-        absent = memory.serve_absent(not serve.controller, self.observer.clock())
-        if is_certainly_empty(serve, core_name(moe), absent):
-            return None
-        if not serve.controller:
-            return Finding(Reason.DELETING, f"Ray at {moe.ray_cluster.dashboard_url} runs no Serve; looking once more")
-        return Finding(Reason.DELETING, f"Serve is stopping {', '.join(sorted(owned(serve, core_name(moe))))}")
-
-    async def _credential(self, moe: MoEDeployment, memory: Memory) -> Credential | None:
-        """The token; where its Secret is gone, the one that worked last: a namespace that is deleted loses its Secrets
-        first. A Secret that is there and does not allow it (any more) is obeyed, each time that it would be sent, and
-        that also when it has gone since."""
-        try:
-            return await self.observer.credential(moe, memory, fresh=True)
-        except SecretAbsentError:
-            if memory.credential is None:
-                raise
-            return self._remembered(moe, memory, memory.credential.token)
-
-    def _remembered(self, moe: MoEDeployment, memory: Memory, token: str) -> Credential:
-        still = self.observer.same_token(moe, memory, token)
-
-        async def check() -> None:
-            with contextlib.suppress(SecretAbsentError):
-                await still()
-
-        return Credential(token, check)
 
     def _overdue(self, memory: Memory, waiting: Finding) -> bool:
         failing = memory.cleanup_failing(waiting.reason != Reason.DELETING, self.observer.clock())

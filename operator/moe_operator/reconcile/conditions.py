@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason
 from moe_operator.api.names import RESTING
 from moe_operator.api.status import ConditionStatus
+from moe_operator.finding import Finding
 from moe_operator.reconcile.diagnosis import runtime_problem
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import World
 
 _NAMES_SHOWN, _NAME_SHOWN = 8, 100
 
@@ -116,9 +117,9 @@ def _rest(world: World, problem: Finding | None) -> Finding | None:
 
 
 def _nothing_runs(world: World) -> bool:
-    """Whether nothing of it is on Ray; where Ray cannot be asked, as it was told, or since nothing needs a cleanup."""
-    if world.serve is not None:
-        return not world.applications
+    """Whether nothing of it runs; where that is not known, as it was told, or since nothing needs a cleanup."""
+    if world.runtime.is_known:
+        return not world.runtime.applications
     ready = world.moe.status.condition(ConditionType.READY)
     rested = ready is not None and ready.status == "True" and ready.reason in RESTING
     never_ran = world.moe.spec.deletion_policy == DeletionPolicy.DELETE and not world.moe.has_cleanup_finalizer
@@ -134,7 +135,8 @@ def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition
     if problem and problem.reason not in PASSING:
         return _condition(world, kind, "False", problem)
     before = world.moe.status.condition(kind)
-    if world.report is None and serves(world, plan) and before:
+    seen = world.report is not None and world.runtime.is_known
+    if before and not seen and serves(world, plan):
         return before
     stage = next_stage(world, plan)
     if stage:
@@ -161,7 +163,7 @@ def _model_valid(world: World, plan: Plan) -> Condition:
         what = f"{m.architecture}: {m.layers} MoE layers of {m.experts} experts, top-{m.top_k}, served in {m.dtype}"
         return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what))
     before = world.moe.status.condition(kind)
-    known = world.serve is None or world.core or plan.step is Step.SLEEP
+    known = not world.runtime.is_known or world.core or plan.step is Step.SLEEP
     if before and not plan.change and plan.step is not Step.REPLACE and known:
         return before
     return _condition(
@@ -171,14 +173,13 @@ def _model_valid(world: World, plan: Plan) -> Condition:
 
 def _runtime_reachable(world: World) -> Condition:
     kind = ConditionType.RUNTIME_REACHABLE
-    if world.serve is not None:
-        what = f"Ray answers at {world.moe.ray_cluster.dashboard_url}"
-        return _condition(world, kind, "True", Finding(Reason.REACHABLE, what))
+    if world.runtime.answers:
+        return _condition(world, kind, "True", world.runtime.answers)
     problem = runtime_problem(world)
     if problem:
         return _condition(world, kind, "False", problem)
     before = world.moe.status.condition(kind)
-    if world.runtime_problem and before:
+    if world.runtime.unreachable and before:
         return before
     why = world.key_problem or Finding(Reason.RAY_UNREACHABLE, "Ray was not asked yet")
     return _condition(world, kind, "Unknown", why)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.errors import LeadershipLostError, OperatorError
+from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import ConflictError, KubeError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
@@ -22,7 +22,6 @@ from moe_operator.kube.store import ObjectStore, key_of
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.queue import WorkQueue
 from moe_operator.reconcile.reconciler import Reconciler, Result
-from moe_operator.runtimes.errors import StalePlanError
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
 from moe_operator.telemetry.liveness import Liveness
 from moe_operator.telemetry.logs import log_key
@@ -30,7 +29,7 @@ from moe_operator.telemetry.metrics import Metrics, ReconcileResult
 from moe_operator.tenant import on_behalf_of
 
 PASS_SECONDS = 48.0
-"""Bound on one reconcile, also of one that has Serve started by its first PUT (``serve_rest.client.WRITE_SECONDS``)."""
+"""Bound on one reconcile, also of one that has Serve started by its first write (``ray_cluster.serve_rest.client``)."""
 LIMIT_SECONDS = 52.0
 """Between two signs of life of each worker and loop: what is blocked is seen within a minute."""
 BEAT_SECONDS = 15.0

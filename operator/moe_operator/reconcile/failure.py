@@ -11,11 +11,10 @@ import traceback
 from pathlib import PurePath
 
 from moe_operator.api import Reason
-from moe_operator.errors import LeadershipLostError
+from moe_operator.errors import LeadershipLostError, StalePlanError
+from moe_operator.finding import Finding
 from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, SecretError
 from moe_operator.offload.errors import OffloadError
-from moe_operator.reconcile.world import Finding
-from moe_operator.runtimes.errors import RayError, StalePlanError
 
 UNSTEADY_SECONDS = 30.0
 """After which it is told that plans are overtaken again and again: by a Serve that starts anew all the time, or by keys
@@ -32,7 +31,7 @@ def failure(error: Exception, seconds: float) -> Finding | None:
         return None
     if isinstance(error, StalePlanError):
         return Finding(Reason.RAY_UNREACHABLE, f"{error}, again and again") if seconds >= UNSTEADY_SECONDS else None
-    if isinstance(error, RayError | SecretError | NameConflictError):
+    if isinstance(error, SecretError | NameConflictError):
         return Finding(error.reason, str(error))
     if isinstance(error, KubeError):
         return _refused(error)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
 from moe_operator.api.status import ConditionStatus
-from moe_operator.reconcile.world import Finding
+from moe_operator.finding import Finding
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MAX_MESSAGE = 4096

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from moe_contract.serve.merge import Conflict
 from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
-from moe_operator.reconcile.repeats import Repeats
 from moe_operator.reconcile.telling import Telling
-from moe_operator.runtimes.credential import Credential
+from moe_operator.runtimes.port import Runtime
 
 MOST_DEPARTED = 8
 """Objects of one name that went without a cleanup and are remembered: whoever may make and delete them can go on."""
-LOSS_SECONDS = 300.0
-"""For how long it is told that a foreign writer removed or changed applications."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,23 +22,20 @@ class Memory:
 
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
-        credential: with which its Ray cluster was reached last; the Secret may go before the object does. None once the
-            Secret was seen not to allow it.
+        runtime: what it runs on; None until that was asked for.
         seen: the object as it was last.
-        outlives: whether something of it may be on a Ray cluster, and is to go with it.
+        outlives: whether something of it may run where it outlives the object, and is to go with it.
         not_before: when the applications of one that is gone are tried to be removed again.
         concluded: the status that the last pass came to, written or not: what the next one goes on from. What stands in
             the object may be written by anybody with the right to.
         written: the status that this process wrote last.
         telling: when the next may be written; ``events``: when the next Event.
-        conflict: why its last change was left out, if it was.
-        repeats: when what does not stay on its Ray cluster is written again.
         reported: whether the directory of the core application that runs has reported.
     """
 
     uid: str
     term: int = 0
-    credential: Credential | None = None
+    runtime: Runtime | None = None
     seen: MoEDeployment | None = None
     outlives: bool = False
     not_before: float = float("-inf")
@@ -51,17 +43,12 @@ class Memory:
     written: MoEDeploymentStatus | None = None
     telling: Telling = field(default_factory=Telling)
     events: Allowance = field(default_factory=lambda: Allowance(burst=25, seconds=60.0))
-    conflict: Conflict | None = None
-    repeats: Repeats = field(default_factory=Repeats)
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None
-    _serve_absent_since: float | None = None
     _cleanup_failing_since: float | None = None
     _pass_failing_since: float | None = None
     _failed_since: dict[str, float] = field(default_factory=dict)
-    _lost: dict[str, float] = field(default_factory=dict)
-    _edited: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def claim_term(self, seen: int) -> int:
         """The term to write with, when the directory has seen ``seen``: one more than any other leader's."""
@@ -70,7 +57,7 @@ class Memory:
         return self.term
 
     def runtime_failing(self, failing: bool, now: float) -> float:
-        """Note whether Ray could be read; returns for how many seconds it could not."""
+        """Note whether the runtime could be read; returns for how many seconds it could not."""
         self._runtime_failing_since = _since(self._runtime_failing_since, failing, now)
         return _seconds(self._runtime_failing_since, now)
 
@@ -78,11 +65,6 @@ class Memory:
         """Note whether a report is missed; returns for how many seconds it has been."""
         self._report_failing_since = _since(self._report_failing_since, failing, now)
         return _seconds(self._report_failing_since, now)
-
-    def serve_absent(self, absent: bool, now: float) -> float:
-        """Note whether Ray said that it runs no Serve; returns for how many seconds it has said so."""
-        self._serve_absent_since = _since(self._serve_absent_since, absent, now)
-        return _seconds(self._serve_absent_since, now)
 
     def cleanup_failing(self, failing: bool, now: float) -> float:
         """Note whether the cleanup gets on; returns for how many seconds it has not."""
@@ -95,27 +77,9 @@ class Memory:
         return _seconds(self._pass_failing_since, now)
 
     def failed(self, applications: frozenset[str], now: float) -> dict[str, float]:
-        """Note which applications Serve has given up; returns for how many seconds each has been."""
+        """Note which applications the runtime has given up; returns for how many seconds each has been."""
         self._failed_since = {name: self._failed_since.get(name, now) for name in applications}
         return {name: now - since for name, since in self._failed_since.items()}
-
-    def note_lost(self, applications: frozenset[str], now: float) -> None:
-        """Note that a foreign writer removed these."""
-        self._lost.update(dict.fromkeys(applications, now))
-
-    def lost(self, now: float) -> frozenset[str]:
-        """What foreign writers removed lately."""
-        self._lost = {name: at for name, at in self._lost.items() if now - at < LOSS_SECONDS}
-        return frozenset(self._lost)
-
-    def note_edited(self, applications: Mapping[str, str], now: float) -> None:
-        """Note that a foreign writer changed these, at these paths."""
-        self._edited.update({name: (path, now) for name, path in applications.items()})
-
-    def edited(self, now: float) -> dict[str, str]:
-        """What foreign writers changed lately: application and path."""
-        self._edited = {name: (path, at) for name, (path, at) in self._edited.items() if now - at < LOSS_SECONDS}
-        return {name: path for name, (path, _) in self._edited.items()}
 
 
 def _since(before: float | None, failing: bool, now: float) -> float | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_operator.finding import Finding
 from moe_operator.reconcile.placing import impossible, slots_per_shard
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import World
 
 SERVING_GRACE_SECONDS = 30.0
 """Tokens flow without a directory: one that cannot be asked for so long does not yet mean that nothing is served."""
@@ -43,5 +44,5 @@ def waiting_change(world: World) -> ModelChange | None:
 
 def believed_to_serve(world: World) -> bool:
     """Whether a directory that does not report now is to be taken for one that is away for a moment."""
-    runs = world.serve is None or world.core is not None
+    runs = not world.runtime.is_known or world.core is not None
     return world.moe.status.serves and runs and world.report_failing_seconds < SERVING_GRACE_SECONDS

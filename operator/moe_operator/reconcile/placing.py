@@ -13,7 +13,8 @@ from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.model import ModelFacts
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, Reason
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.finding import Finding
+from moe_operator.reconcile.world import World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
 from moe_placement.encoding import encode_placement
 

@@ -1,33 +1,29 @@
-"""What shall run on the Ray cluster, and the next step towards it. Pure: the observed world in, applications out."""
+"""What shall run, and the next step towards it. Pure: the observed world in, applications out."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
 
-from moe_contract.applications import API, EXPERTS, ApiConfig, AttentionConfig, DirectoryConfig, ReplicaScale
-from moe_contract.rendering import Desired, render
+from moe_contract.applications import ApiConfig, AttentionConfig, DirectoryConfig, ReplicaScale
+from moe_contract.rendering import Desired
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.spec import Api, Attention
-from moe_operator.endpoint import HttpUrl
+from moe_operator.finding import Finding
+from moe_operator.kube.secrets import KeyHashes
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged
-from moe_operator.reconcile.world import Finding, KeyHashes, World, model_args
+from moe_operator.reconcile.world import World
 
 RETRY_SECONDS = 30.0
-"""An application that Serve could not start is removed, and so tried anew, this long after that was first seen."""
+"""An application that could not be started is removed, and so tried anew, this long after that was first seen."""
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-Config = Mapping[str, Any]
 
 
 class Step(Enum):
-    """What this reconcile does with the Ray cluster."""
+    """What this reconcile does with what runs."""
 
     NOTHING = auto()
     """Something is missing to decide by, or the spec says to write nothing."""
@@ -44,14 +40,16 @@ class Plan:
     """The decision.
 
     Attributes:
-        applications: all that this deployment shall run; None to leave it as it is.
+        desired: all that this deployment shall run; None of ``NOTHING``, and where nothing shall.
+        without: applications that are left out of it for now, so that they are made anew.
         target: the placement wanted.
         problem: why the spec cannot be met, with this model or at all; what ran before goes on.
         change: of the model, if one waits; what runs until then is the former model.
     """
 
     step: Step
-    applications: tuple[Config, ...] | None = None
+    desired: Desired | None = None
+    without: frozenset[str] = frozenset()
     target: DirectoryConfig = field(default_factory=DirectoryConfig)
     problem: Finding | None = None
     change: ModelChange | None = None
@@ -59,35 +57,21 @@ class Plan:
 
 def next_plan(world: World) -> Plan:
     """Decide what to do next; deletion is not decided here."""
-    if world.moe.spec.suspend or world.serve is None:
+    if world.moe.spec.suspend or not world.runtime.is_known:
         return Plan(Step.NOTHING, target=world.target)
     if world.moe.spec.experts.shards == 0:
-        return Plan(Step.SLEEP, ())
+        return Plan(Step.SLEEP)
     reserved = _reserved_prefix(world.moe)
     if reserved:
         return Plan(Step.NOTHING, target=world.target, problem=reserved)
     change = waiting_change(world) if _runs_another_model(world) else None
     if (_runs_another_model(world) and change is None) or _is_on_its_way_out(world):
-        return Plan(Step.REPLACE, ())
+        return Plan(Step.REPLACE)
     if world.keys is None:
         return Plan(Step.NOTHING, target=world.target)
     goal = _next_goal(world, change)
     dead = _due_for_retry(world)
-    applications = render(_desired(world, world.keys, goal.config))
-    wanted = tuple(application for application in applications if application["name"] not in dead)
-    return Plan(Step.RUN, wanted, goal.config, goal.problem, change)
-
-
-def serve_http_options(moe: MoEDeployment) -> Config | None:
-    """With what to start Serve on a Ray cluster where it does not run yet.
-
-    Serve's default is all interfaces. Where the deployment reaches it on loopback, Ray is on this machine, and the API
-    must not be open to the network unasked; elsewhere the address may be a proxy's, and the default stays.
-    """
-    serve = HttpUrl.parse(moe.ray_cluster.serve_url).endpoint
-    if serve.host not in _LOOPBACK:
-        return None
-    return {"host": "127.0.0.1" if serve.host == "localhost" else serve.host, "port": serve.port}
+    return Plan(Step.RUN, _desired(world, world.keys, goal.config), dead, goal.config, goal.problem, change)
 
 
 def _reserved_prefix(moe: MoEDeployment) -> Finding | None:
@@ -113,17 +97,16 @@ def _next_goal(world: World, change: ModelChange | None) -> Goal:
 
 
 def _runs_another_model(world: World) -> bool:
-    wanted = world.model.model_dump(mode="json")
-    return any(model_args(config) != wanted for config in world.submitted.values())
+    return any(told.model != world.model for told in world.runtime.told.values())
 
 
 def _is_on_its_way_out(world: World) -> bool:
     """Whether applications that this operator removed, and nobody wants back as they were, are still stopping."""
-    return not world.submitted and bool(world.applications)
+    return not world.runtime.told and bool(world.runtime.applications)
 
 
 def _due_for_retry(world: World) -> frozenset[str]:
-    """Applications that Serve has given up, as long as nothing is served by them."""
+    """Applications that the runtime has given up, as long as nothing is served by them."""
     if world.report is not None:
         candidates = world.shard_applications
     else:
@@ -167,16 +150,11 @@ def _served_name(world: World) -> str:
     """The name of the model that runs: it must not answer to the name of the one that shall replace it."""
     if world.running_model == world.model:
         return world.moe.served_name
-    return str(world.submitted_config(world.core_name, API).get("served_name") or world.moe.served_name)
+    return world.told(world.core_name).served_name or world.moe.served_name
 
 
 def _slots(world: World, index: int, target: DirectoryConfig) -> int:
     """Per layer; until the directory has settled, fewer than a shard has could drop copies still asked for."""
     if world.settled and world.target.revision == target.revision:
         return target.slots_per_shard
-    return max(target.slots_per_shard, _slots_given(world, world.shard_name(index)))
-
-
-def _slots_given(world: World, name: str) -> int:
-    given = world.submitted_config(name, EXPERTS).get("slots_per_shard")
-    return given if isinstance(given, int) and given > 0 else 0
+    return max(target.slots_per_shard, world.told(world.shard_name(index)).slots_per_shard)

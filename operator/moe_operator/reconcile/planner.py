@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from moe_contract.serve.merge import owned
 from moe_operator.api import Reason
+from moe_operator.finding import Finding
 from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 from moe_operator.recent import Recent
 from moe_operator.reconcile.plan import Plan, Step, next_plan
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import World
 from moe_placement.encoding import unpacks_to_more
 
 FEW_COPIES = 2048
@@ -32,8 +32,10 @@ class Planner:
     worker: WorkerProcess | None = None
     _aside: Recent[str, Aside] = field(default_factory=Recent)
 
-    async def plan(self, world: World) -> Plan:
+    async def plan(self, world: World, owner: str) -> Plan:
         """What ``next_plan`` says of the world; where that takes too much, that it does, and nothing is changed.
+
+        ``owner``: those of one take turns.
 
         Raises:
             JobDelayedError: others kept the worker process busy.
@@ -44,9 +46,7 @@ class Planner:
         aside = self._aside.get_or_make(world.moe.key, Aside)
         if aside.why is None:
             try:
-                plan: Plan = await self.worker.run(
-                    world.moe.ray_cluster.dashboard_url, PLANNING, next_plan, _needed(world)
-                )
+                plan: Plan = await self.worker.run(owner, PLANNING, next_plan, world)
             except JobTooHeavyError as error:
                 aside.put(str(error))
             else:
@@ -59,17 +59,10 @@ def _is_of_size(world: World) -> bool:
     facts = [facts for facts in (world.facts, world.candidate.model if world.candidate else None) if facts]
     copies = world.moe.spec.experts.copies.min * max((each.layers * each.experts for each in facts), default=0)
     placements = [world.target.placement or "", (world.report.placement if world.report else None) or ""]
-    read = sum(map(len, placements)) + sum(map(len, world.applications)) * 8
+    read = sum(map(len, placements)) + sum(map(len, world.runtime.applications)) * 8
     return (
         copies > FEW_COPIES or read > SHORT_TEXT or any(unpacks_to_more(text, SHORT_PLACEMENT) for text in placements)
     )
-
-
-def _needed(world: World) -> World:
-    """Without what runs beside the deployment, which may be much."""
-    if world.serve is None:
-        return world
-    return replace(world, serve=replace(world.serve, applications=owned(world.serve, world.core_name), options={}))
 
 
 def _too_heavy(world: World, why: str) -> Finding:

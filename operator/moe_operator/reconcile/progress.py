@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from moe_contract.report import DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
+from moe_operator.finding import Finding
 from moe_operator.reconcile.model_change import believed_to_serve
 from moe_operator.reconcile.placing import wanted_shards
 from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import World
+from moe_operator.runtimes.port import ApplicationPhase
 
-_BROKEN = ("UNHEALTHY", "DEPLOY_FAILED")
+_BROKEN = (ApplicationPhase.UNHEALTHY, ApplicationPhase.FAILED)
 
 
 def serves(world: World, plan: Plan) -> bool:
@@ -29,8 +31,8 @@ def has_its_experts(shard: ShardReport) -> bool:
 
 
 def ready_shards(world: World, report: DirectoryReport) -> int:
-    """Shards that have their experts and that Serve does not call broken, which it may know before the directory."""
-    broken = {application.name for application in world.shard_applications if application.status in _BROKEN}
+    """Shards that have their experts and that the runtime does not call broken: it may know before the directory."""
+    broken = {application.name for application in world.shard_applications if application.phase in _BROKEN}
     return sum(has_its_experts(shard) and world.shard_name(shard.index) not in broken for shard in report.shards)
 
 
@@ -80,14 +82,14 @@ def settled(world: World) -> Finding:
 
 
 def _going_to_sleep(world: World) -> Finding | None:
-    if world.applications:
+    if world.runtime.applications:
         return Finding(Reason.SCALING, "the applications are being removed")
     return None
 
 
 def _without_report(world: World) -> Finding:
     core = world.core
-    if core is not None and core.status == "RUNNING":
+    if core is not None and core.phase is ApplicationPhase.RUNNING:
         return Finding(Reason.DEPLOYING_CORE, "the core application runs; its directory has not reported yet")
     return Finding(Reason.DEPLOYING_CORE, "the core application (api, attention, directory) is starting")
 

@@ -8,11 +8,10 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from moe_contract.serve.merge import Change
 from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
-from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError
+from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError, StalePlanError
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.errors import NameConflictError, NotFoundError, SecretError
+from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
@@ -23,14 +22,13 @@ from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.plan import Plan, Step, serve_http_options
+from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
-from moe_operator.reconcile.world import Finding, World
-from moe_operator.runtimes.errors import RayError
-from moe_operator.runtimes.ray_cluster.serve_rest.cluster import Outcome
+from moe_operator.reconcile.world import World
+from moe_operator.runtimes.port import Effect, Outcome
 from moe_operator.tasks import stray_cancellations
 
 DEPARTED_EVERY_SECONDS = 5.0
@@ -46,9 +44,6 @@ KEPT_SECONDS = 60.0
 """Between two looks at one that is being deleted, and that only others keep; its changes come by the watch."""
 SPREAD = 0.2
 """By which part the delays differ, so that deployments made together do not stay in step."""
-
-_NAMED = 16
-"""Applications that a line of the log names."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +81,7 @@ class Reconciler:
 
         Raises:
             KubeError: the API server refused or did not answer; ``ConflictError`` if somebody else wrote in between.
-            StalePlanError: Serve runs something else than was planned from.
+            StalePlanError: something else runs than was planned from.
             LeadershipLostError: this process may no longer write.
         """
         live = await self._read(key)
@@ -111,7 +106,7 @@ class Reconciler:
     async def _pass(self, live: Json, memory: Memory) -> Result:
         try:
             moe = MoEDeployment.parse(live)
-            memory.seen = moe if moe.spec.runtime.ray_cluster else memory.seen
+            memory.seen = moe if moe.spec.runtime.is_named else memory.seen
             memory.outlives = memory.outlives or moe.has_cleanup_finalizer
             if memory.concluded:
                 moe = moe.model_copy(update={"status": memory.concluded})
@@ -123,19 +118,19 @@ class Reconciler:
         if moe.deleting:
             return await self._delete(moe, live, memory)
         world = await self.observer.observe(moe, memory)
-        if world.serve:
-            self.cleanup.orphans.note(moe.ray_cluster.dashboard_url, world.serve)
-            # What runs beside it may be much: many passes that wait must not each hold it.
-            world = replace(world, serve=replace(world.serve, applications=world.applications, options={}))
-        plan = await self.planner.plan(world)
+        runtime = self.observer.runtime(moe, memory)
+        plan = await self.planner.plan(world, runtime.where)
         live = await self._set_finalizer(world, plan, live, memory)
-        outcome, refusal = await self._apply(world, plan, memory)
-        now = self.observer.clock()
-        world = replace(world, lost=memory.lost(now), edited=memory.edited(now), lost_often=memory.repeats.often)
-        problem = refusal or diagnose(world, plan, outcome.conflict)
+        outcome = Outcome(Effect.EQUAL, None, world.runtime.foreign_writer)
+        if plan.step is not Step.NOTHING:
+            outcome = await runtime.apply(moe, plan.desired, world.runtime, plan.without)
+        if outcome.effect is Effect.STALE:
+            raise StalePlanError(outcome.problem.message if outcome.problem else "something else runs by now")
+        world = replace(world, runtime=replace(world.runtime, foreign_writer=outcome.foreign_writer))
+        problem = outcome.problem or diagnose(world, plan)
         status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
-        return _result(world, status, held, refused=bool(refusal))
+        return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
 
     async def _read(self, key: str) -> Json | None:
         namespace, _, name = key.partition("/")
@@ -152,7 +147,7 @@ class Reconciler:
             watched = not namespaces or key.partition("/")[0] in namespaces
             return worked if watched and (worked or key not in known) else None
 
-        return self.cleanup.orphans.count(uids)
+        return self.observer.runtimes.orphaned(uids)
 
     async def _clean_up_departed(self, key: str) -> bool:
         """Of objects that are gone and were not cleaned up, as when their finalizer was replaced away: whether any is
@@ -185,41 +180,15 @@ class Reconciler:
 
         It may have been taken away in between, as by ``kubectl replace`` of a manifest without it.
         """
-        status = world.moe.status
         if world.moe.spec.deletion_policy == DeletionPolicy.ORPHAN:
             memory.outlives = False
-        elif plan.applications or world.applications or (world.serve is None and (status.serves or status.shards)):
+        elif plan.desired or _may_run(world):
             memory.outlives = True
-        elif plan.step is Step.SLEEP and world.nothing_is_left:
+        elif plan.step is Step.SLEEP and world.runtime.nothing_is_left:
             memory.outlives = False
         else:
             return live
         return await set_cleanup_finalizer(self.api, live, present=memory.outlives)
-
-    async def _apply(self, world: World, plan: Plan, memory: Memory) -> tuple[Outcome, Finding | None]:
-        """Have the applications run; returns what became of it, and why it was refused if it was."""
-        if plan.applications is None:
-            return Outcome(), None
-        change = Change(world.core_name, plan.applications, serve_http_options(world.moe))
-        if memory.repeats.wait(change, self.observer.clock()) > 0.0 and not world.runs(change):
-            return Outcome(), None
-        try:
-            cluster, check = self.observer.cluster(world.moe), self.observer.same_keys(world)
-            outcome = await cluster.apply(memory.credential, change, world.serve, check)
-        except (RayError, SecretError, NameConflictError) as error:
-            return Outcome(), Finding(error.reason, str(error))
-        if outcome.written:
-            memory.repeats.written(change, self.observer.clock())
-        else:
-            memory.repeats.kept()
-        memory.note_lost(outcome.lost, self.observer.clock())
-        memory.note_edited(outcome.edited, self.observer.clock())
-        if outcome.conflict and outcome.conflict != memory.conflict:
-            logger.warning("not written, since Serve application %r is in the way", outcome.conflict.owner)
-        memory.conflict = outcome.conflict
-        if outcome.written:
-            logger.info("Serve at %s was told to run %s", world.moe.ray_cluster.dashboard_url, _names(change))
-        return outcome, None
 
     async def _tell(self, about: Identity, memory: Memory, live: Json, status: MoEDeploymentStatus) -> float:
         """Write the status where it differs and its time has come, and an Event for each transition in it.
@@ -296,16 +265,17 @@ class Reconciler:
         return Result(status, again=held or KEPT_SECONDS)
 
 
+def _may_run(world: World) -> bool:
+    """Whether something of it runs or, where that is not known, is told to."""
+    if world.runtime.is_known:
+        return bool(world.runtime.applications)
+    return world.moe.status.serves or bool(world.moe.status.shards)
+
+
 def _result(world: World, status: MoEDeploymentStatus, held: float, refused: bool) -> Result:
-    if refused or world.runtime_problem:
+    if refused or world.runtime.unreachable:
         return Result(status)
     progressing = status.condition(ConditionType.PROGRESSING)
     moving = progressing is not None and progressing.status == "True"
     delay = MOVING_SECONDS if moving else min(SETTLED_SECONDS, held or SETTLED_SECONDS)
     return Result(status, delay * (1.0 + SPREAD * (2.0 * random.random() - 1.0)), moving)
-
-
-def _names(change: Change) -> str:
-    names = sorted(change.names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more if names else f"nothing of {change.core}"

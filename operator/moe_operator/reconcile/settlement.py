@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from moe_operator.api import Condition, ConditionType, MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.api.names import RESTING
+from moe_operator.finding import Finding
 from moe_operator.reconcile.history import TIME_FORMAT, History
-from moe_operator.reconcile.world import Finding
 
 STALLED_SECONDS = 600.0
 """What should pass by itself and has not for so long is stuck, as with a Deployment's ``progressDeadlineSeconds``."""

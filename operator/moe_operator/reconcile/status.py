@@ -6,11 +6,12 @@ from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.api.names import shard_selector
 from moe_operator.api.status import ModelStatus, PlacementStatus
+from moe_operator.finding import Finding
 from moe_operator.reconcile.conditions import next_conditions
 from moe_operator.reconcile.figures import measured, steadied
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
-from moe_operator.reconcile.world import Finding, World
+from moe_operator.reconcile.world import World
 from moe_operator.text import on_one_line
 
 
@@ -22,7 +23,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
     return MoEDeploymentStatus(
         observed_generation=world.moe.metadata.generation,
         url=_url(world),
-        shards=before.shards if world.serve is None else len(world.shard_applications),
+        shards=len(world.shard_applications) if world.runtime.is_known else before.shards,
         ready_shards=ready_shards(world, report) if report else 0,
         selector=shard_selector(world.moe.metadata.name),
         slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
@@ -36,7 +37,7 @@ def _url(world: World) -> str | None:
     """Of what runs: a route that the spec wishes for may be somebody else's."""
     if world.core:
         return world.moe.url_at(on_one_line(world.core.route_prefix or world.moe.route_prefix))
-    if world.serve is None and world.moe.status.url:
+    if not world.runtime.is_known and world.moe.status.url:
         return world.moe.status.url
     return world.moe.url_at(world.moe.route_prefix)
 

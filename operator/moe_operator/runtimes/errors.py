@@ -11,7 +11,6 @@ RayError
 └── DirectoryError           the directory of a deployment cannot be asked
     ├── RouteMissingError    Serve has no such route (yet)
     └── KeyRefusedError      it did not take the operator's key
-StalePlanError               what was planned from is no longer so
 """
 
 from __future__ import annotations
@@ -84,7 +83,3 @@ class RouteMissingError(DirectoryError):
 
 class KeyRefusedError(DirectoryError):
     """401 or 403: the operator's key to the directory is another one there."""
-
-
-class StalePlanError(OperatorError):
-    """What Serve runs is not what was planned from: look and plan again, then write. Nothing was written."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.errors import LeadershipLostError
+from moe_operator.errors import LeadershipLostError, StalePlanError
 from moe_operator.kube.api import Listing
 from moe_operator.kube.client import REQUEST_SECONDS
 from moe_operator.kube.errors import ConflictError, KubeError
@@ -21,7 +21,6 @@ from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
 from moe_operator.reconcile.planner import PLANNING
 from moe_operator.reconcile.reconciler import Result
-from moe_operator.runtimes.errors import StalePlanError
 from moe_operator.runtimes.http import client as http
 from moe_operator.runtimes.ray_cluster.serve_rest.client import READ_SECONDS, WRITE_SECONDS
 from moe_operator.telemetry.liveness import Liveness

@@ -13,13 +13,13 @@ from kstatus import kstatus
 
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.model import ModelProblem
-from moe_operator.errors import LeadershipLostError, OperatorError
+from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile import cleanup, planner
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
-from moe_operator.runtimes.errors import RayUnreachableError, StalePlanError
+from moe_operator.runtimes.ray_cluster.runtime import RayCluster
 from moe_operator.tasks import StrayCancellationError
 from moe_operator.text import INVISIBLE
 
@@ -37,7 +37,6 @@ FORBIDDEN = ForbiddenError(
         (MemoryError(), "InternalError"),
         (TimeoutError(), "InternalError"),
         (OperatorError("a token"), "InternalError"),
-        (RayUnreachableError("http://ray: refused"), "RayUnreachable"),
         (FORBIDDEN, "KubernetesRefused"),
         (KubeError("PUT /x: is invalid", 422), "KubernetesRefused"),
         (KubeError("PUT /x: etcd is down", 500), None),
@@ -145,7 +144,7 @@ async def test_a_deletion_that_fails_by_a_fault_of_ours_ends_all_the_same(bench:
     bench.apply()
     await bench.ready()
     bench.delete()
-    monkeypatch.setattr(type(bench.reconciler.cleanup), "_what_is_left", lambda *_: 1 / 0)
+    monkeypatch.setattr(RayCluster, "_what_is_left", lambda *_: 1 / 0)
     await bench.work(2, seconds=5.0)
     assert (bench.condition("Ready"), bench.condition("Degraded")) == ("False Deleting", "True InternalError")
     await bench.work(4, seconds=100.0)
@@ -162,7 +161,7 @@ async def test_so_does_one_of_which_every_attempt_takes_too_long(bench: Bench, m
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(type(bench.reconciler.cleanup), "_credential", hang)
+    monkeypatch.setattr(RayCluster, "remove", hang)
     await bench.work(5, seconds=100.0)
     assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
     assert bench.kube.reasons()[-1] == "CleanupAbandoned"
@@ -349,7 +348,7 @@ async def test_and_do_not_keep_an_object_for_ever(bench: Bench) -> None:
     async def overtaken(*_: Any, **__: Any) -> Any:
         raise StalePlanError("Serve changed while it was being looked at")
 
-    bench.reconciler.observer.clusters.at(bench.ray.url).apply = overtaken  # type: ignore[method-assign]
+    bench.runtimes.clusters.at(bench.ray.url).apply = overtaken  # type: ignore[method-assign]
     bench.delete()
     await bench.work(12, seconds=30.0)
     assert not bench.kube.exists(MOE_DEPLOYMENTS, "tiny")
@@ -360,4 +359,4 @@ async def test_answers_that_restart_serve_at_each_look_pile_up_nowhere(bench: Be
     bench.ray.override = restless
     bench.apply()
     await bench.work(5)
-    assert len(bench.reconciler.cleanup.orphans._seen) == 1
+    assert len(bench.runtimes.orphans._seen) == 1

@@ -8,13 +8,10 @@ import pytest
 from aiohttp import web
 from bench import INTERNAL_KEY, Bench, broken
 
-from moe_contract.serve.state import Application, ServeState
 from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 from moe_operator.reconcile.memory import MOST_DEPARTED
-from moe_operator.reconcile.orphans import Orphans
-from moe_operator.reconcile.world import owner_of
 
 MOE = (MOE_DEPLOYMENTS.plural, "team", "tiny")
 
@@ -240,19 +237,10 @@ async def test_applications_of_objects_that_are_gone_are_counted_and_named(bench
 async def test_nothing_is_judged_that_was_not_looked_at_yet(bench: Bench) -> None:
     bench.apply()
     await bench.ready()
-    serve = await bench.reconciler.observer.clusters.at(bench.ray.url).observe(None)
+    serve = await bench.runtimes.clusters.at(bench.ray.url).observe(None)
     bench.restart()
-    bench.reconciler.cleanup.orphans.note(bench.ray.url, serve)
+    bench.runtimes.orphans.note(bench.ray.url, serve)
     assert orphaned(bench) == 0
-
-
-def test_a_ray_that_gives_the_controller_id_of_another_hides_nothing_of_it() -> None:
-    orphans = Orphans()
-    gone = Application("moe.team.gone.0123abcd", "RUNNING", config={"name": "moe.team.gone.0123abcd"})
-    for url in ("http://ray:8265", "http://ray.team:8265"):
-        orphans.note(url, ServeState("controller-1", applications={gone.name: gone}))
-    orphans.note("http://liar:8265", ServeState("controller-1"))
-    assert orphans.count(lambda key: ()) == 1
 
 
 async def test_a_deleted_object_leaves_no_orphans(bench: Bench) -> None:
@@ -262,13 +250,6 @@ async def test_a_deleted_object_leaves_no_orphans(bench: Bench) -> None:
     bench.delete()
     await bench.work(3)
     assert (bench.ray.configs, orphaned(bench)) == ({}, 0)
-
-
-@pytest.mark.parametrize(
-    "name", ["moe.team\n.tiny.0123abcd", "moe.team.\x1b[2J.0123abcd", f"moe.{'n' * 64}.tiny.0123abcd"]
-)
-def test_names_that_no_object_can_have_are_nobodys(name: str) -> None:
-    assert owner_of(name) is None
 
 
 async def test_the_names_of_one_ray_cannot_fill_the_log(bench: Bench, caplog) -> None:

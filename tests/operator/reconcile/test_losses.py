@@ -1,13 +1,15 @@
 """What is told of a deployment that served and lost something: by whom it is named, and until when."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from told import DEGRADED, READY, message, told
 
-from moe_contract.serve.state import Application
-from moe_operator.api import MoEDeploymentStatus
+from moe_operator.api import MoEDeploymentStatus, Reason
+from moe_operator.finding import Finding
+from moe_operator.runtimes.port import ApplicationPhase
+
+UNHEALTHY = Finding(Reason.UNHEALTHY, "a health check failed")
 
 
 @pytest.mark.parametrize(
@@ -31,17 +33,12 @@ def test_losses(make_plane, change: dict[str, Any], expected: str) -> None:
 def test_an_application_that_serve_calls_unhealthy(make_plane, answers: bool) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    config = plane.applications[plane.name].config
     plane.answers = answers
-    plane.applications[plane.name] = Application(
-        plane.name, "UNHEALTHY", config=config, problems={"directory": "A replica's health check failed (pid=7)."}
-    )
+    plane.set_phase(plane.name, ApplicationPhase.UNHEALTHY, UNHEALTHY)
     status = plane.tell()
     assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True Unhealthy")
     assert told(status)["Progressing"] == "False Settled"
-    assert message(status, DEGRADED) == (
-        f"Serve calls {plane.name} unhealthy, and restarts it: A replica's health check failed (…)."
-    )
+    assert message(status, DEGRADED) == UNHEALTHY.message
     # What the directory says is lost is nearer to the cause.
     plane.lost = frozenset({1})
     assert told(plane.tell())["Degraded"] == ("True ShardsLost" if answers else "True Unhealthy")
@@ -89,10 +86,10 @@ def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
     for _ in range(6):
         plane.run()
         # Serve may find one that still loads unhealthy.
-        name = next((name for name in plane.applications if name != plane.name), plane.name)
-        plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
+        name = next(iter(plane.shard_names), plane.name)
+        plane.set_phase(name, ApplicationPhase.UNHEALTHY, UNHEALTHY)
         assert told(plane.tell())["Degraded"] == "True Unhealthy"
-        plane.applications[name] = replace(plane.applications[name], status="RUNNING")
+        plane.set_phase(name, ApplicationPhase.RUNNING)
         assert told(plane.tell())["Degraded"] == "False AsExpected"
     plane.empty = frozenset()
     plane.settled = True
@@ -107,8 +104,7 @@ def test_shards_that_start_or_are_added_are_no_loss(make_plane) -> None:
 def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    name = next(name for name in plane.applications if name != plane.name)
-    plane.applications[name] = replace(plane.applications[name], status="UNHEALTHY")
+    plane.set_phase(plane.shard_names[0], ApplicationPhase.UNHEALTHY, UNHEALTHY)
     status = plane.tell()
     assert (told(status)["Degraded"], status.ready_shards) == ("True Unhealthy", 1)
     assert message(status, READY) == (
@@ -120,11 +116,11 @@ def test_a_shard_that_serve_calls_unhealthy_is_not_ready(make_plane) -> None:
 def test_a_foreign_writer_is_named(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    plane.more = {"lost": frozenset({"moe.x.experts-1"})}
+    plane.more = {"foreign_writer": Finding(Reason.FOREIGN_WRITER, "somebody removed it")}
     status = plane.tell()
     assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True ForeignWriter")
     plane.ready = False
     plane.moe = plane.moe.model_copy(update={"status": MoEDeploymentStatus()})
     status = plane.tell()
     assert (told(status)["Ready"], told(status)["Degraded"]) == ("False StartingAttention", "True ForeignWriter")
-    assert "removed moe.x.experts-1; they were put back" in message(status, DEGRADED)
+    assert message(status, DEGRADED) == "somebody removed it"

@@ -1,6 +1,6 @@
 """What a process remembers between reconciles."""
 
-from moe_operator.reconcile.memory import LOSS_SECONDS, Memories, Memory
+from moe_operator.reconcile.memory import Memories, Memory
 
 
 def test_terms_are_claimed_once_above_any_seen() -> None:
@@ -20,21 +20,12 @@ def test_failures_are_timed_from_the_first() -> None:
     assert memory.report_failing(True, 20.0) == 0.0
 
 
-def test_what_serve_has_given_up_is_timed_from_when_that_was_first_seen() -> None:
+def test_what_was_given_up_is_timed_from_when_that_was_first_seen() -> None:
     memory = Memory("u")
     assert memory.failed(frozenset({"a"}), 10.0) == {"a": 0.0}
     assert memory.failed(frozenset({"a", "b"}), 15.0) == {"a": 5.0, "b": 0.0}
     assert memory.failed(frozenset({"b"}), 20.0) == {"b": 5.0}
     assert memory.failed(frozenset({"a", "b"}), 21.0) == {"a": 0.0, "b": 6.0}
-
-
-def test_losses_are_told_for_a_while() -> None:
-    memory = Memory("u")
-    memory.note_lost(frozenset({"a"}), 0.0)
-    memory.note_lost(frozenset({"b"}), 100.0)
-    assert memory.lost(200.0) == {"a", "b"}
-    assert memory.lost(LOSS_SECONDS) == {"b"}
-    assert memory.lost(LOSS_SECONDS + 100.0) == frozenset()
 
 
 def test_a_new_object_of_the_same_name_begins_anew() -> None:

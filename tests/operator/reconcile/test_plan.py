@@ -138,7 +138,8 @@ def test_it_stays_so_when_it_is_scaled_below(make_plane) -> None:
     plane.settle(8)
     assert (slots(plane.run()), plane.moe.status.shards) == ((8, 8), 2)
     plane.change(shards=0, copies={"min": 2}, slotsPerShard=8)
-    assert plane.run().applications == ()
+    assert (plan := plane.run()).step is Step.SLEEP
+    assert plan.desired is None
 
 
 @pytest.mark.parametrize("told", [-1, 0, 1, 3, 8, 2**40])
@@ -149,7 +150,7 @@ def test_slots_that_a_status_tells_are_believed_only_without_ray_and_within_reas
     forged = plane.moe.status.model_copy(update={"slots_per_shard": told})
     plane.moe = plane.moe.model_copy(update={"status": forged})
     assert slots(plane.run()) == (4, 4)
-    plane.applications, plane.remembered = {}, None
+    plane.forget()
     plane.moe = plane.moe.model_copy(update={"status": forged})
     plane.run()
     assert slots(plane.run())[0] == {-1: 4, 0: 4, 2**40: 8}.get(told, told)
@@ -163,7 +164,8 @@ def test_a_revision_that_a_status_tells(make_plane, told: int, revision: int) ->
     forged = plane.moe.status.model_copy(update={"placement": placed})
     plane.moe = plane.moe.model_copy(update={"status": forged})
     assert plane.run().target.revision == 1
-    plane.applications, plane.remembered, plane.placement = {}, None, None
+    plane.forget()
+    plane.placement = None
     plane.run()
     assert plane.run().target.revision == revision
 
@@ -186,7 +188,7 @@ def test_a_revision_that_a_status_tells(make_plane, told: int, revision: int) ->
 def test_what_is_below_the_name_of_another_namespace_is_its_own(make_plane, prefix: str, reserved: bool) -> None:
     plane = make_plane(shards=2, spec={"serving": {"routePrefix": prefix}})
     plan = plane.run()
-    assert (plan.step, plan.applications is None) == ((Step.NOTHING, True) if reserved else (Step.RUN, False))
+    assert plan.step is (Step.NOTHING if reserved else Step.RUN)
     status = plane.tell()
     assert (status.condition("Degraded").reason == "RoutePrefixReserved") == reserved
 
@@ -263,7 +265,7 @@ def test_a_shard_keeps_its_slots_until_fewer_are_settled(make_plane) -> None:
     plane.settle()
 
     def given() -> list[int]:
-        return [a["deployments"][0]["user_config"]["slots_per_shard"] for a in plane.run().applications[1:]]
+        return list(plane.run().desired.slots.values())
 
     plane.change(shards=2, slotsPerShard=4)
     plane.settled = False

@@ -1,15 +1,16 @@
 """What shall run, step by step: what an operator, a restart, or others left there."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from moe_facts import FACTS
-from plans import scale, shards, told, user_config
+from plans import desired, shards, told
 
-from moe_contract.applications import application_name
-from moe_contract.serve.merge import Change
-from moe_contract.serve.state import Application
-from moe_operator.reconcile.plan import RETRY_SECONDS, Step, serve_http_options
+from moe_contract.applications import ReplicaScale, application_name
+from moe_operator.kube.secrets import KeyHashes
+from moe_operator.reconcile.plan import RETRY_SECONDS, Step
+from moe_operator.runtimes.port import Application, ApplicationPhase
 from moe_placement import balanced_placement
 from moe_placement.encoding import decode_placement, encode_placement
 
@@ -34,39 +35,40 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
             },
         },
     )
-    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
+    plane.more = {"keys": KeyHashes("i" * 64, ("a" * 64,))}
     after = plane.run()
-    assert [a["args"] for a in before.applications] == [a["args"] for a in after.applications]
-    assert before.applications[1:] == after.applications[1:]
-    assert user_config(after, "api") == user_config(before, "api") | {
-        "served_name": "other",
-        "max_context": 128,
-        "generation_defaults": "None",
-        "allowed_origins": ["https://a.b"],
-        "queue_tokens": 900,
-        "api_key_sha256": ["a" * 64],
-        "internal_key_sha256": "i" * 64,
-    }
-    assert user_config(after, "directory") == user_config(before, "directory")
-    assert (scale(before, "api"), scale(before, "attention")) == ((2, 4, 64), (1, 1, 8))
-    assert (scale(after, "api"), scale(after, "attention")) == ((3, 5, 7), (2, 3, 8))
-    assert user_config(after, "attention") == user_config(before, "attention") | {
-        "queue_requests": 7,
-        "queue_tokens": 900,
-    }
+    was, now = desired(before), desired(after)
+    assert now == replace(
+        was,
+        api=was.api.model_copy(
+            update={
+                "served_name": "other",
+                "max_context": 128,
+                "generation_defaults": "None",
+                "allowed_origins": ("https://a.b",),
+                "api_key_sha256": ("a" * 64,),
+            }
+        ),
+        attention=was.attention.model_copy(update={"queue_requests": 7, "queue_tokens": 900}),
+        api_scale=ReplicaScale(min_replicas=3, max_replicas=5, target_ongoing_requests=7),
+        attention_scale=ReplicaScale(min_replicas=2, max_replicas=3, target_ongoing_requests=8),
+    )
+    assert was.api_scale == ReplicaScale(min_replicas=2, max_replicas=4, target_ongoing_requests=64)
+    assert was.attention_scale == ReplicaScale.fixed(1, 8)
+    assert was.api.internal_key_sha256 == "i" * 64
 
 
 def test_without_keys_nothing_is_written(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.more = {"keys": None}
-    assert plane.plan().applications is None
+    assert plane.plan().step is Step.NOTHING
 
 
 def test_a_restarted_operator_goes_on_where_the_former_was(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     before = plane.run()
-    plane.remembered, plane.more = None, {"term": 8}
+    plane.more = {"term": 8}
     after = plane.run()
     assert told(after) == told(before)
     assert after.target.model_copy(update={"term": 1}) == before.target
@@ -75,32 +77,31 @@ def test_a_restarted_operator_goes_on_where_the_former_was(make_plane) -> None:
 def test_what_a_foreign_writer_removed_comes_back_as_it_was(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    before = plane.run().applications
+    before = plane.run().desired
     plane.applications = {}
-    assert plane.plan().applications == before
+    assert plane.plan().desired == before
 
 
 def test_without_memory_applications_on_their_way_out_are_waited_for(make_plane) -> None:
     plane = make_plane(shards=2)
-    plane.applications = {CORE: Application(CORE, "DELETING")}
+    plane.applications = {CORE: Application(CORE, ApplicationPhase.STARTING, leaving=True)}
     assert plane.plan().step is Step.REPLACE
 
 
 def test_without_a_report_everything_stays(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    before = plane.run().applications
+    before = plane.run().desired
     plane.answers = False
     plane.change(shards=4)
-    assert plane.run().applications == before
+    assert plane.run().desired == before
 
 
 def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     shard = f"{CORE}.experts-1"
-    config = plane.applications[shard].config
-    plane.applications[shard] = Application(shard, "DEPLOY_FAILED", config=config)
+    plane.set_phase(shard, ApplicationPhase.FAILED)
     assert shards(plane.plan()) == [0, 1]
     plane.more = {"failed_seconds": {shard: RETRY_SECONDS}}
     assert shards(plane.run()) == [0]
@@ -112,41 +113,10 @@ def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
 def test_a_core_that_failed_to_update_but_serves_is_left(make_plane, serving: bool, kept: bool) -> None:
     plane = make_plane(shards=1)
     plane.settle()
-    plane.applications[CORE] = Application(CORE, "DEPLOY_FAILED", config=plane.applications[CORE].config)
+    plane.set_phase(CORE, ApplicationPhase.FAILED)
     plane.more = {"failed_seconds": {CORE: RETRY_SECONDS}}
     plane.answers = serving
-    assert (CORE in {a["name"] for a in plane.plan().applications}) == kept
-
-
-def test_foreign_applications_with_our_name_are_not_taken_for_another_model(make_plane) -> None:
-    plane = make_plane(shards=1)
-    plane.answers = False
-    plane.applications = {CORE: Application(CORE, "RUNNING", config={"name": CORE, "import_path": "shop:app"})}
-    assert plane.plan().step is Step.RUN
-
-
-def test_a_memory_of_another_model_is_not_believed(make_plane) -> None:
-    plane = make_plane(shards=1)
-    plane.settle()
-    memory = plane.remembered
-    assert isinstance(memory, Change)
-    plane.change(shards=1, spec={"model": {"source": {"path": "models/other"}}})
-    plane.applications = {}
-    assert told(plane.plan()) == ([], (), 0)
-
-
-@pytest.mark.parametrize(
-    ("serve_url", "options"),
-    [
-        ("http://127.0.0.1:8000", {"host": "127.0.0.1", "port": 8000}),
-        ("http://localhost:9000/", {"host": "127.0.0.1", "port": 9000}),
-        ("http://[::1]:8000", {"host": "::1", "port": 8000}),
-        ("http://ray-head:8000", None),
-    ],
-)
-def test_serve_is_started_on_loopback_where_it_is_reached_there(make_plane, serve_url: str, options: Any) -> None:
-    runtime = {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": serve_url}}
-    assert serve_http_options(make_plane(spec={"runtime": runtime}).moe) == options
+    assert (CORE not in plane.plan().without) == kept
 
 
 LARGEST = FACTS.model_copy(update={"layers": 61, "experts": 512})
@@ -189,9 +159,12 @@ def test_a_placement_on_ray_that_no_operator_made_is_not_believed(make_plane) ->
     plane = make_plane()
     plane.run()
     plane.run()
-    told = plane.applications[plane.name].config["deployments"][2]["user_config"]
-    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4] + [0] * 2000))
+
+    def edit(**fields: Any) -> None:
+        told = plane.told[plane.name]
+        plane.told[plane.name] = replace(told, directory=told.directory.model_copy(update=fields))
+
+    edit(placement=encode_placement(balanced_placement(2, 8, [4, 4] + [0] * 2000)))
     assert len(plane.plan().target.shards) == 2
-    told["slots_per_shard"] = 10**9
-    told["placement"] = encode_placement(balanced_placement(2, 8, [4, 4]))
+    edit(slots_per_shard=10**9, placement=encode_placement(balanced_placement(2, 8, [4, 4])))
     assert plane.plan().problem.reason == "PlacementTooLarge"

@@ -1,16 +1,18 @@
 """What shall run, step by step: what the model cannot do, and another model."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from moe_facts import FACTS
-from plans import core, told, user_config
+from plans import desired, told
 
 from moe_contract.applications import application_name
 from moe_contract.model import ModelProblem
-from moe_contract.serve.state import Application
 from moe_operator.api import Reason
+from moe_operator.kube.secrets import KeyHashes
 from moe_operator.reconcile.plan import Step
+from moe_operator.runtimes.port import Application, ApplicationPhase
 
 CORE = application_name("team", "tiny", "u-1")
 ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})
@@ -41,9 +43,9 @@ def test_what_the_model_cannot_do(make_plane, experts: Any, reason: Reason | Non
 def test_a_bad_edit_leaves_what_runs(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
-    before = plane.run().applications
+    before = plane.run().desired
     plane.change(shards=9)
-    assert plane.run().applications == before
+    assert plane.run().desired == before
 
 
 def test_asleep_and_awake(make_plane) -> None:
@@ -51,7 +53,7 @@ def test_asleep_and_awake(make_plane) -> None:
     plane.settle()
     plane.change(shards=0)
     plan = plane.run()
-    assert (plan.step, plan.applications) == (Step.SLEEP, ())
+    assert (plan.step, plan.desired) == (Step.SLEEP, None)
     plane.change(shards=2)
     assert told(plane.run()) == ([], (), 0)
     # Revisions never go back, although Ray has forgotten all of them.
@@ -62,7 +64,7 @@ def test_suspended_nothing_is_written(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     plane.change(shards=4, spec={"suspend": True})
-    assert (plane.plan().step, plane.plan().applications) == (Step.NOTHING, None)
+    assert (plane.plan().step, plane.plan().desired) == (Step.NOTHING, None)
 
 
 OTHER_MODEL = {"model": {"source": {"path": "models/other"}, "servedName": "other"}}
@@ -74,12 +76,12 @@ def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> 
     plane.change(shards=2, spec=OTHER_MODEL)
     plane.run()
     plan = plane.run()
-    assert (plan.step, plan.applications) == (Step.REPLACE, ())
-    plane.applications = {CORE: Application(CORE, "DELETING")}
+    assert (plan.step, plan.desired) == (Step.REPLACE, None)
+    plane.applications = {CORE: Application(CORE, ApplicationPhase.STARTING, leaving=True)}
     assert plane.run().step is Step.REPLACE
     plane.applications = {}
     assert told(plane.run()) == ([], (), 0)
-    assert core(plane.run())["args"]["model"]["path"] == "models/other"
+    assert desired(plane.run()).model.path == "models/other"
 
 
 @pytest.mark.parametrize(
@@ -99,16 +101,12 @@ def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candida
     for _ in range(3):
         plan = plane.run()
     assert (plan.problem.reason if plan.problem else None) == reason
-    assert plan.applications[1:] == before.applications[1:]
-    assert core(plan)["args"] == core(before)["args"]
-    assert user_config(plan, "api") == user_config(before, "api")
-    assert user_config(plan, "directory") == user_config(before, "directory") | {
-        "candidate": user_config(plan, "directory")["candidate"]
-    }
-    assert user_config(plan, "directory")["candidate"]["path"] == "models/other"
+    was, now = desired(before), desired(plan)
+    assert now == replace(was, directory=was.directory.model_copy(update={"candidate": now.directory.candidate}))
+    assert now.directory.candidate.path == "models/other"
     # Settings that say nothing of a model need not wait: a key may have to be withdrawn.
-    plane.more = {"keys": plane.world().keys.__class__("i" * 64, ("a" * 64,))}
-    assert user_config(plane.run(), "api")["api_key_sha256"] == ["a" * 64]
+    plane.more = {"keys": KeyHashes("i" * 64, ("a" * 64,))}
+    assert desired(plane.run()).api.api_key_sha256 == ("a" * 64,)
     plane.more = {}
     # Mended: the files, or the spec.
     plane.candidate = ANOTHER_MODEL
@@ -122,9 +120,9 @@ def test_a_model_that_is_taken_back_changes_nothing(make_plane) -> None:
     before = plane.run()
     plane.candidate = ModelProblem(reason="PathNotFound", message="no models/other")
     plane.change(shards=2, spec=OTHER_MODEL)
-    assert plane.run().applications != before.applications
+    assert plane.run().desired != before.desired
     plane.change(shards=2)
-    assert plane.run().applications == before.applications
+    assert plane.run().desired == before.desired
 
 
 def test_another_model_waits_for_nobody_where_nothing_is_served(make_plane) -> None:

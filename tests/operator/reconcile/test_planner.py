@@ -43,14 +43,14 @@ def of_size(make_plane) -> Any:
 async def test_what_is_small_waits_for_nobody(make_plane, worker: WorkerProcess) -> None:
     plane = make_plane()
     plane.settle()
-    assert await Planner(worker).plan(plane.world()) == next_plan(plane.world())
+    assert await Planner(worker).plan(plane.world(), "ray") == next_plan(plane.world())
     assert worker.pid is None
 
 
 async def test_what_is_of_size_is_planned_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
     plane, planner = of_size(make_plane), Planner(worker)
     for _ in range(3):
-        assert await planner.plan(plane.world()) == next_plan(plane.world())
+        assert await planner.plan(plane.world(), "ray") == next_plan(plane.world())
         plane.run()
     assert worker.pid is not None
 
@@ -60,8 +60,8 @@ async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_onc
     broken = Broken(JobTooHeavyError("took more than 30 s"))
     planner = Planner(broken)  # type: ignore[arg-type]
     for _ in range(3):
-        plan = await planner.plan(plane.world())
-        assert (plan.step, plan.applications, plan.target) == (Step.NOTHING, None, plane.world().target)
+        plan = await planner.plan(plane.world(), "ray")
+        assert (plan.step, plan.desired, plan.target) == (Step.NOTHING, None, plane.world().target)
         assert plan.problem.reason == "PlacementTooLarge"
         assert plan.problem.message.startswith("placing 48 layers of 128 experts on 64 shards took more than 30 s: use")
     assert broken.asked == 1
@@ -70,7 +70,7 @@ async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_onc
 async def test_a_process_that_ended_is_no_fault_of_the_object(make_plane) -> None:
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).plan(of_size(make_plane).world())  # type: ignore[arg-type]
+        await Planner(broken).plan(of_size(make_plane).world(), "ray")  # type: ignore[arg-type]
 
 
 async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
@@ -81,4 +81,4 @@ async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
     assert len(plane.placement) < SHORT_TEXT
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).plan(plane.world())  # type: ignore[arg-type]
+        await Planner(broken).plan(plane.world(), "ray")  # type: ignore[arg-type]

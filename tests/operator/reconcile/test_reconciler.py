@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from aiohttp import web
 from bench import INTERNAL_KEY, Bench, broken
 
 from moe_operator.api.names import CLEANUP_FINALIZER
@@ -24,6 +25,23 @@ async def test_ready_does_not_outlive_the_reports(bench: Bench, status: str, res
     await bench.work(4, seconds=10.0)
     assert bench.condition("Ready").startswith("False")
     assert bench.condition("Degraded").startswith("True")
+
+
+async def test_a_dashboard_that_misses_one_call_changes_no_condition(bench: Bench) -> None:
+    """The directory still reports; only what it was told last is not seen."""
+
+    async def without_dashboard(request: web.Request) -> web.StreamResponse:
+        return await (bench.ray.answer if request.path.endswith("/internal/report") else broken)(request)
+
+    bench.apply()
+    await bench.ready()
+    await bench.work()
+    before = bench.kube.moe()["status"]
+    bench.ray.override = without_dashboard
+    await bench.work(seconds=1.0)
+    assert bench.kube.moe()["status"] == before
+    await bench.work(seconds=5.0)
+    assert bench.condition("RuntimeReachable") == "False RayUnreachable"
 
 
 async def test_a_core_application_that_has_never_reported_is_not_missed_while_it_starts(bench: Bench) -> None:

@@ -10,18 +10,17 @@ from kstatus import kstatus
 from told import told
 
 from moe_contract.model import ModelProblem
-from moe_contract.serve.merge import Conflict
-from moe_contract.serve.state import Application
 from moe_operator.api import MoEDeploymentStatus, Reason
 from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.finding import Finding
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status
-from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.reconcile.status import next_status
-from moe_operator.reconcile.world import Finding
+from moe_operator.runtimes.port import ApplicationPhase
 
-GONE = {"serve": None, "report": None, "keys": None}
+FOREIGN_WRITER = Finding(Reason.FOREIGN_WRITER, "somebody removed it")
+GONE = {"report": None, "keys": None}
 
 
 def seen(plane: Any, status: MoEDeploymentStatus | None = None) -> str:
@@ -36,18 +35,18 @@ def seen(plane: Any, status: MoEDeploymentStatus | None = None) -> str:
 
 def unreachable(plane: Any) -> None:
     plane.more = GONE | {
-        "runtime_problem": Finding(Reason.RAY_UNREACHABLE, "refused"),
-        "runtime_failing_seconds": 60.0,
+        "unreachable": Finding(Reason.RAY_UNREACHABLE, "refused"),
+        "unreachable_seconds": 60.0,
         "report_failing_seconds": 60.0,
     }
 
 
 def keyless(reason: Reason) -> Callable[[Any], None]:
-    return lambda plane: plane.more.update(GONE | {"key_problem": Finding(reason, "why")})
+    return lambda plane: plane.more.update(GONE | {"unasked": Finding(reason, "why")})
 
 
 def refused(reason: Reason) -> Callable[[Any], None]:
-    return lambda plane: plane.more.update(GONE | {"runtime_problem": Finding(reason, "why")})
+    return lambda plane: plane.more.update(GONE | {"unreachable": Finding(reason, "why")})
 
 
 def bad_model(plane: Any) -> None:
@@ -62,8 +61,7 @@ def starting(plane: Any) -> None:
 
 def failing(plane: Any) -> None:
     starting(plane)
-    config = plane.applications[plane.name].config
-    plane.applications[plane.name] = Application(plane.name, "DEPLOY_FAILED", "ValueError: x", config)
+    plane.set_phase(plane.name, ApplicationPhase.FAILED, Finding(Reason.DEPLOY_FAILED, "ValueError: x"))
 
 
 FIRST = [
@@ -95,7 +93,7 @@ LATER: list[tuple[dict[str, Any], str]] = [
     ({"lost": frozenset({1})}, "InProgress"),
     ({"ready": False}, "InProgress"),
     ({"settled": False}, "InProgress"),
-    ({"more": {"lost": frozenset({"moe.x.experts-1"})}}, "Current"),
+    ({"more": {"foreign_writer": FOREIGN_WRITER}}, "Current"),
     ({"more": {"report": None, "report_problem": Finding(Reason.DIRECTORY_UNREACHABLE, "why")}}, "Current"),
     (
         {
@@ -128,12 +126,11 @@ def test_a_spec_that_cannot_be_met_has_failed_whatever_runs(make_plane, experts:
     assert (seen(plane), told(plane.tell())["Ready"]) == ("Failed", "True Available")
 
 
-@pytest.mark.parametrize("conflict", [Conflict("/x", "shop"), Conflict(None, "shop"), Conflict("/x", "shop", "/x/v1")])
-def test_so_has_one_whose_name_or_route_is_taken(make_plane, conflict: Conflict) -> None:
+@pytest.mark.parametrize("reason", [Reason.ROUTE_PREFIX_TAKEN, Reason.NAME_CONFLICT])
+def test_so_has_one_whose_name_or_route_is_taken(make_plane, reason: Reason) -> None:
     plane = make_plane(shards=2)
     world = plane.world()
-    plan = next_plan(world)
-    assert seen(plane, next_status(world, plan, diagnose(world, plan, conflict))) == "Failed"
+    assert seen(plane, next_status(world, next_plan(world), Finding(reason, "why"))) == "Failed"
 
 
 def test_what_should_pass_and_does_not_has_failed_after_ten_minutes(make_plane) -> None:
@@ -151,7 +148,7 @@ def test_what_should_pass_and_does_not_has_failed_after_ten_minutes(make_plane) 
 
 def test_a_ray_that_does_not_keep_what_it_is_given_is_stalled_after_a_while(make_plane) -> None:
     plane = make_plane(shards=2)
-    plane.more = {"lost": frozenset({"moe.x"}), "lost_often": True}
+    plane.more = {"foreign_writer": FOREIGN_WRITER}
     assert seen(plane) == "InProgress"
     plane.now += timedelta(minutes=9)
     assert seen(plane) == "InProgress"

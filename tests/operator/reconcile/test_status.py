@@ -1,21 +1,15 @@
 """What is told of the world: conditions with their reasons, through whole lives."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from told import DEGRADED, PROGRESSING, READY, message, told
 
-from moe_contract.applications import application_name
 from moe_contract.model import ModelProblem
 from moe_contract.report import EpochFigures, Progress, Traffic
-from moe_contract.serve.merge import Conflict
-from moe_contract.serve.state import Application
 from moe_operator.api import Reason
-from moe_operator.reconcile.diagnosis import diagnose
-from moe_operator.reconcile.plan import next_plan
-from moe_operator.reconcile.status import next_status
-from moe_operator.reconcile.world import Finding
+from moe_operator.finding import Finding
+from moe_operator.runtimes.port import ApplicationPhase
 
 UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
 
@@ -89,12 +83,12 @@ def test_a_status_repeats_itself_while_the_world_does_not_change(make_plane) -> 
     first = plane.tell()
     plane.now += timedelta(hours=1)
     assert plane.tell() == first
-    plane.more = {"serve": None, "runtime_problem": UNREACHABLE, "runtime_failing_seconds": 60.0, "report": None}
+    plane.more = {"unreachable": UNREACHABLE, "unreachable_seconds": 60.0, "report": None}
     for minutes in (9, 60, 600):
         # After ten minutes it is stuck for kstatus; told once.
         second = plane.tell()
         plane.now += timedelta(minutes=minutes)
-        plane.more["runtime_failing_seconds"] = 3660.0
+        plane.more["unreachable_seconds"] = 3660.0
         assert (plane.tell() == second) == (minutes != 60)
 
 
@@ -123,7 +117,7 @@ def test_transition_times_are_those_of_the_status_not_of_the_reason(make_plane) 
 )
 def test_a_ray_that_cannot_be_read(make_plane, reason: Reason) -> None:
     plane = make_plane(shards=2)
-    plane.more = {"serve": None, "keys": None, "runtime_problem": Finding(reason, "why")}
+    plane.more = {"keys": None, "unreachable": Finding(reason, "why")}
     assert told(plane.tell()) == {
         "Ready": f"False {reason}",
         "Progressing": f"False {reason}",
@@ -137,9 +131,9 @@ def test_a_ray_that_misses_a_call_is_not_told_of_at_once(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     before = plane.tell()
-    plane.more = {"serve": None, "runtime_problem": UNREACHABLE, "runtime_failing_seconds": 1.0}
+    plane.more = {"unreachable": UNREACHABLE, "unreachable_seconds": 1.0}
     assert plane.tell() == before
-    plane.more["runtime_failing_seconds"] = 6.0
+    plane.more["unreachable_seconds"] = 6.0
     after = told(plane.tell())
     assert (after["RuntimeReachable"], after["Degraded"]) == ("False RayUnreachable", "True RayUnreachable")
     # The directory still answers: tokens flow without a dashboard.
@@ -149,7 +143,7 @@ def test_a_ray_that_misses_a_call_is_not_told_of_at_once(make_plane) -> None:
 @pytest.mark.parametrize("reason", [Reason.SECRET_MISSING, Reason.SECRET_NOT_LABELLED, Reason.SECRET_INVALID])
 def test_a_token_that_cannot_be_had(make_plane, reason: Reason) -> None:
     plane = make_plane(shards=2)
-    plane.more = {"serve": None, "keys": None, "key_problem": Finding(reason, "why")}
+    plane.more = {"keys": None, "unasked": Finding(reason, "why")}
     status = told(plane.tell())
     assert status["Ready"] == f"False {reason}"
     assert status["RuntimeReachable"] == f"Unknown {reason}"
@@ -159,8 +153,8 @@ def test_keys_and_ray_in_trouble_at_once(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     keys = Finding(Reason.SECRET_MISSING, "why")
-    plane.more = {"serve": None, "keys": None, "key_problem": keys}
-    plane.more |= {"runtime_problem": UNREACHABLE, "runtime_failing_seconds": 9.0}
+    plane.more = {"keys": None, "key_problem": keys}
+    plane.more |= {"unreachable": UNREACHABLE, "unreachable_seconds": 9.0}
     status = told(plane.tell())
     assert status["Degraded"] == "True SecretMissing"
     assert status["RuntimeReachable"] == "False RayUnreachable"
@@ -168,7 +162,7 @@ def test_keys_and_ray_in_trouble_at_once(make_plane) -> None:
 
 def test_a_message_is_never_too_long_to_be_told(make_plane) -> None:
     plane = make_plane(shards=2)
-    plane.more = {"serve": None, "keys": None, "runtime_problem": Finding(Reason.RAY_UNREACHABLE, "x" * 100_000)}
+    plane.more = {"keys": None, "unreachable": Finding(Reason.RAY_UNREACHABLE, "x" * 100_000)}
     assert len(message(plane.tell(), READY)) == 4096
 
 
@@ -198,80 +192,23 @@ def test_what_the_model_cannot_do(make_plane) -> None:
     assert (status["Ready"], status["Degraded"]) == ("True Available", "True TooManyShards")
 
 
-PYTHON_TRACE = (
-    "RayTaskError: \x1b[36mray::build()\x1b[39m (pid=77, ip=127.0.0.1)\nModuleNotFoundError: No module named '{}'\n"
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason", "says"),
-    [
-        (PYTHON_TRACE.format("moe_serving"), Reason.PACKAGE_MISSING, "pip install 'moe-operator[serving]"),
-        (PYTHON_TRACE.format("torch"), Reason.PACKAGE_MISSING, "no Python package 'torch'"),
-        ("Traceback:\nValueError: bad 0x7f00 (pid=9)\n", Reason.DEPLOY_FAILED, "ValueError: bad … (…)"),
-        ("", Reason.DEPLOY_FAILED, "it gave no reason"),
-    ],
-)
-def test_an_application_that_serve_cannot_start(make_plane, text: str, reason: Reason, says: str) -> None:
+@pytest.mark.parametrize("reason", [Reason.PACKAGE_MISSING, Reason.DEPLOY_FAILED])
+def test_an_application_that_cannot_be_started(make_plane, reason: Reason) -> None:
     plane = make_plane(shards=2)
     plane.run()
     plane.answers = False
-    config = plane.applications[plane.name].config
-    plane.applications[plane.name] = Application(plane.name, "DEPLOY_FAILED", text, config)
+    plane.set_phase(plane.name, ApplicationPhase.FAILED, Finding(reason, "why"))
     status = plane.tell()
     assert told(status)["Ready"] == told(status)["Progressing"] == f"False {reason}"
-    assert says in message(status, DEGRADED)
+    assert message(status, DEGRADED) == "why"
     # Told on, the same, while it is being tried anew.
-    del plane.applications[plane.name]
+    core = plane.applications.pop(plane.name)
     assert plane.tell() == status
-    plane.applications[plane.name] = Application(plane.name, "DEPLOYING", config=config)
+    plane.applications[plane.name] = core
+    plane.set_phase(plane.name, ApplicationPhase.STARTING)
     assert plane.tell() == status
-    plane.applications[plane.name] = Application(plane.name, "RUNNING", config=config)
+    plane.set_phase(plane.name, ApplicationPhase.RUNNING)
     assert told(plane.tell())["Degraded"] == "False AsExpected"
-
-
-@pytest.mark.parametrize(
-    ("conflict", "reason", "says"),
-    [
-        (
-            Conflict("/x", "shop"),
-            Reason.ROUTE_PREFIX_TAKEN,
-            "/x, which another application on this Ray cluster has: choose another",
-        ),
-        (Conflict("/x", "moe.other.tiny.0123abcd"), Reason.ROUTE_PREFIX_TAKEN, "/x, which another application on this"),
-        (
-            Conflict("/x", "moe.team.other.0123abcd"),
-            Reason.ROUTE_PREFIX_TAKEN,
-            "/x, which MoEDeployment team/other has",
-        ),
-        (Conflict(None, application_name("team", "tiny", "u-1")), Reason.NAME_CONFLICT, "Serve application 'moe."),
-        (
-            Conflict("/x", "moe.team.tiny.0123abcd"),
-            Reason.ROUTE_PREFIX_TAKEN,
-            "/x, which an earlier MoEDeployment team/tiny (or one of another Kubernetes cluster) has: choose "
-            "another, or, if nobody needs it, remove moe.team.tiny.0123abcd* from Ray",
-        ),
-        (
-            Conflict("/x/v1", "moe.other.tiny.0123abcd", "/x/v1"),
-            Reason.ROUTE_PREFIX_TAKEN,
-            "routePrefix is /x/v1, and a path above or below it is of another application on this Ray cluster: Serve",
-        ),
-        (
-            Conflict("/x/v1", "moe.team.other.0123abcd", "/x/v1"),
-            Reason.ROUTE_PREFIX_TAKEN,
-            "routePrefix is /x/v1, and /x/v1 is a path of MoEDeployment team/other: Serve would send",
-        ),
-    ],
-)
-def test_a_conflict_on_the_ray_cluster(make_plane, conflict: Conflict, reason: Reason, says: str) -> None:
-    world = make_plane(shards=2).world()
-    plan = next_plan(world)
-    problem = diagnose(world, plan, conflict)
-    assert problem.reason == reason
-    assert says in problem.message
-    assert "shop" not in problem.message
-    assert "other/" not in problem.message.replace("team/other", "")
-    assert told(next_status(world, plan, problem))["Ready"] == f"False {reason}"
 
 
 def test_a_directory_that_cannot_be_asked(make_plane) -> None:
@@ -397,7 +334,7 @@ def test_the_url_is_of_what_runs(make_plane) -> None:
     plane.settle()
     plane.change(shards=2, spec={"serving": {"routePrefix": "/taken"}})
     assert plane.tell().url == "http://ray:8000/team/tiny/v1"
-    plane.more = {"serve": None, "runtime_problem": UNREACHABLE}
+    plane.more = {"unreachable": UNREACHABLE}
     assert plane.tell().url == "http://ray:8000/team/tiny/v1"
     plane.more = {}
     plane.run()
@@ -408,12 +345,8 @@ def test_what_cannot_be_seen_stays_as_it_was_told(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     before = plane.tell()
-    world = replace(
-        plane.world(), serve=None, report=None, runtime_problem=UNREACHABLE, runtime_failing_seconds=99.0,
-        report_failing_seconds=99.0,
-    )  # fmt: skip
-    plan = next_plan(world)
-    after = next_status(world, plan, diagnose(world, plan, None))
+    plane.more = {"unreachable": UNREACHABLE, "unreachable_seconds": 99.0}
+    after = plane.tell(report=None, report_failing_seconds=99.0)
     assert (after.shards, after.model, after.placement) == (before.shards, before.model, before.placement)
     assert after.ready_shards == 0
     assert told(after)["ModelValid"] == "True ModelRead"

@@ -11,15 +11,15 @@ from fake_ray import FakeRay, serving
 
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.serve.merge import Change, Conflict
-from moe_contract.serve.state import ServeState
 from moe_operator import recent
-from moe_operator.errors import LeadershipLostError
+from moe_operator.errors import LeadershipLostError, StalePlanError
 from moe_operator.kube.errors import SecretNotLabelledError
 from moe_operator.runtimes.credential import Credential
-from moe_operator.runtimes.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError, StalePlanError
+from moe_operator.runtimes.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError
+from moe_operator.runtimes.ray_cluster.basis import Basis
 from moe_operator.runtimes.ray_cluster.serve_rest import cluster as module
 from moe_operator.runtimes.ray_cluster.serve_rest import kept
-from moe_operator.runtimes.ray_cluster.serve_rest.cluster import Outcome, ServeCluster, ServeClusters
+from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeCluster, ServeClusters, WriteOutcome
 
 SHOP = {"name": "shop", "route_prefix": "/shop", "import_path": "shop:app"}
 
@@ -221,14 +221,14 @@ async def test_foreign_applications_survive_a_blink_just_before_the_put(ray, fak
 
 async def test_a_plan_made_from_something_else_is_made_again(ray, fake_ray) -> None:
     await ray.apply(None, change("a", shards=2))
-    for unlike in (ServeState(), ServeState("controller-2"), ServeState("controller-1")):
+    for unlike in (Basis(""), Basis("controller-2"), Basis("controller-1")):
         stale, right = await asyncio.gather(
             ray.apply(None, change("a", shards=0), unlike), ray.apply(None, change("b")), return_exceptions=True
         )
         assert isinstance(stale, StalePlanError)
-        assert isinstance(right, Outcome)
+        assert isinstance(right, WriteOutcome)
     assert fake_ray.configs.keys() == {"a", "a.experts-0", "a.experts-1", "b", "b.experts-0"}
-    assert (await ray.apply(None, change("a", shards=0), await ray.observe(None))).written
+    assert (await ray.apply(None, change("a", shards=0), Basis.of(await ray.observe(None), "a"))).written
 
 
 async def test_rays_that_run_no_serve_do_not_wait_for_each_other(http, fake_ray) -> None:
@@ -254,7 +254,7 @@ async def test_rays_that_run_no_serve_do_not_wait_for_each_other(http, fake_ray)
 async def test_that_no_serve_runs_is_made_sure_of_once(ray, fake_ray) -> None:
     """Each time costs a second, for which the first deployment of a Ray cluster would wait."""
     fake_ray.controller = ""
-    basis = await ray.observe(None)
+    basis = Basis.of(await ray.observe(None), "a")
     fake_ray.gets = 0
     assert (await ray.apply(None, change("a"), basis)).written
     # To plan, for the controller to lock by, and under that lock.

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 
 from moe_contract.serve.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_contract.serve.state import ServeState
-from moe_operator.errors import OperatorError
+from moe_operator.errors import OperatorError, StalePlanError
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Check, Credential, always
-from moe_operator.runtimes.errors import RayAnswerRefusedError, RayError, StalePlanError
+from moe_operator.runtimes.errors import RayAnswerRefusedError, RayError
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.ray_cluster.basis import Basis
 from moe_operator.runtimes.ray_cluster.serve_rest.client import ServeClient
 from moe_operator.runtimes.ray_cluster.serve_rest.kept import Kept, Seen
 
@@ -37,7 +38,7 @@ SAME_CONTROLLER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WriteOutcome:
     """What became of a change.
 
     Attributes:
@@ -59,16 +60,13 @@ class _Request:
 
     change: Change
     credential: Credential | None
-    basis: ServeState | None
+    basis: Basis | None
     check: Check
-    done: asyncio.Future[Outcome]
+    done: asyncio.Future[WriteOutcome]
 
     def is_stale(self, state: ServeState) -> bool:
-        """Whether another Serve runs now, or something of the deployment that the plan knew nothing of."""
-        if self.basis is None:
-            return False
-        unseen = owned(state, self.change.core).keys() - owned(self.basis, self.change.core).keys()
-        return state.controller != self.basis.controller or bool(unseen)
+        """Whether something else runs than the change was planned from."""
+        return self.basis is not None and self.basis.is_stale(state, self.change.core)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +169,9 @@ class ServeCluster:
         self,
         credential: Credential | None,
         change: Change,
-        basis: ServeState | None = None,
+        basis: Basis | None = None,
         check: Check = always,
-    ) -> Outcome:
+    ) -> WriteOutcome:
         """Make a deployment run what ``change`` says; nothing is written where that is what was submitted last.
 
         ``basis`` is what the change was planned from. None where it is right whatever runs, as a removal is. ``check``
@@ -194,7 +192,7 @@ class ServeCluster:
             if change.applications and not planned.conflicts and self._written.get(change.core) is None:
                 # As good as written by this process: what is lost or edited from now on is told of.
                 self._written.put(change.core, _Written(state.controller, change))
-            return Outcome(conflict=planned.conflicts.get(change.core))
+            return WriteOutcome(conflict=planned.conflicts.get(change.core))
         del state, planned  # they may be large, and what follows may wait for long
         request = _Request(change, credential, basis, check, asyncio.get_running_loop().create_future())
         self._pending.append(request)
@@ -291,18 +289,18 @@ class ServeCluster:
             state = await self._read(client)
         return state
 
-    def _outcome(self, state: ServeState, merged: Merge, change: Change) -> Outcome:
+    def _outcome(self, state: ServeState, merged: Merge, change: Change) -> WriteOutcome:
         conflict = merged.conflicts.get(change.core)
         if conflict:
-            return Outcome(conflict=conflict)
+            return WriteOutcome(conflict=conflict)
         before = self._written.get(change.core)
         if before is None or before.controller != state.controller:
-            return Outcome(merged.changed)
+            return WriteOutcome(merged.changed)
         there = owned(state, change.core)
         lost = (before.change.names & change.names) - there.keys()
-        return Outcome(merged.changed, None, lost, self.edited(change.core, state))
+        return WriteOutcome(merged.changed, None, lost, self.edited(change.core, state))
 
-    def _note_written(self, state: ServeState, change: Change, outcome: Outcome) -> None:
+    def _note_written(self, state: ServeState, change: Change, outcome: WriteOutcome) -> None:
         if outcome.conflict:
             return
         if change.applications:

@@ -14,7 +14,7 @@ from moe_contract.applications import application_name
 from moe_contract.serve.state import ServeState
 from moe_operator.allowance import Allowance
 from moe_operator.recent import Recent
-from moe_operator.reconcile.world import owner_of
+from moe_operator.runtimes.ray_cluster.names import owner_of
 
 MOST_PER_RAY = 1000
 """Deployments that are looked at of one Ray cluster: names are a tenant's to choose, and each costs time."""
