@@ -164,10 +164,16 @@ class AttentionConfig(WireModel):
 
 
 class ShardConfig(WireModel):
-    """``user_config`` of a shard: how much it may hold."""
+    """``user_config`` of a shard: how much it may hold, and how fast that may come.
+
+    Attributes:
+        slots_per_shard, spare_slots: see ``DirectoryConfig``.
+        max_bytes_per_second: of copies of experts that others answer for meanwhile; 0 for no bound.
+    """
 
     slots_per_shard: int = Field(default=0, ge=0)
     spare_slots: int = Field(default=2, ge=1)
+    max_bytes_per_second: int = Field(default=0, ge=0, le=MOST_COUNTED)
 
 
 class ReplicaScale(WireModel):

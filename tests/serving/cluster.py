@@ -41,7 +41,7 @@ from moe_serving.device import resolve_device
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
-from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.shard import Shard
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.dispatch import Patience
@@ -65,6 +65,8 @@ class LocalCluster:
         self.model = model
         self.facts = inspect_model(model.path, model.dtype)
         self.spare_slots = spare_slots
+        self.max_bytes_per_second = 0
+        """Of copies; what ``place`` and ``restart`` tell the shards from now on."""
         self.shards: list[ShardProcess] = []
         self._revision = itertools.count(1)
         self._names = itertools.count()
@@ -118,7 +120,7 @@ class LocalCluster:
         slots = max(placement.shard_slots)
         for shard in self.shards:
             if shard.alive:
-                shard.call("configure", ShardConfig(slots_per_shard=slots, spare_slots=self.spare_slots))
+                shard.call("configure", self._shard_config(slots))
         self._placement = placement
         self._config = DirectoryConfig(
             term=1,
@@ -173,8 +175,7 @@ class LocalCluster:
         """A new, empty process in place of a dead one."""
         self.shards[index] = ShardProcess(index, self.model)
         shard = self.shards[index]
-        slots = self._config["slots_per_shard"]
-        shard.call("configure", ShardConfig(slots_per_shard=slots, spare_slots=self.spare_slots))
+        shard.call("configure", self._shard_config(self._config["slots_per_shard"]))
         self.wait_until(lambda: self.report().shards[index].pid == shard.pid, f"shard {index} to be seen again")
 
     def pause(self, index: int) -> None:
@@ -221,6 +222,11 @@ class LocalCluster:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(WAIT_S)
         self._loop.close()
+
+    def _shard_config(self, slots: int) -> ShardConfig:
+        return ShardConfig(
+            slots_per_shard=slots, spare_slots=self.spare_slots, max_bytes_per_second=self.max_bytes_per_second
+        )
 
     async def _deliver(self, request: SyncRequest) -> SyncReply:
         if self.directory is None:
@@ -289,7 +295,7 @@ class PipeClient:
         description: ShardDescription = await asyncio.to_thread(self._cluster.shards[self._index].call, "describe")
         return description
 
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         shard = self._cluster.shards[self._index]
         await asyncio.to_thread(shard.call, "assign", incarnation, tuple(load), tuple(free))
 
@@ -301,9 +307,8 @@ class _TestedShard(Shard):
     def corrupt(self, layer: int, expert: int) -> None:
         """Damage a stored weight, as a half-finished copy would."""
         assert self._open is not None
-        weights = self._open.store.get(layer, expert)
-        assert weights is not None
-        weights.down[0, 0] += 1.0
+        with self._open.pool.pinned(layer, [expert]) as slots:
+            slots[expert].weights.down[0, 0] += 1.0
 
 
 def _run_shard(pipe: Connection, index: int, model: ModelArgs) -> None:

@@ -14,7 +14,7 @@ from moe_placement import Placement
 from moe_placement.encoding import encode_placement
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
-from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
 from moe_serving.wire.endpoint import Address
@@ -65,12 +65,12 @@ class FakeShard:
             version=f"{self.incarnation} {self.digest} {self.capacity} {self.held.tobytes()!r}",
         )
 
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         assert incarnation == self.incarnation
         for layer, expert in free:
             self.held[layer, expert] = False
-        for layer, expert in load:
-            self.held[layer, expert] = True
+        for order in load:
+            self.held[order.key] = True
         assert self.held.sum() <= self.capacity
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Single experts from a checkpoint: exactly their bytes are read, nothing stays mapped.
+"""Single experts from a checkpoint: exactly their bytes are read, to where they are to stay, and nothing stays mapped.
 
 Called by shards. Files are read with ``preadv`` instead of being mapped: a mapped page counts as this process's memory
 as long as the mapping lives, and a shard must own its experts' bytes only. (The safetensors library, asked for a slice
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from moe_serving.checkpoint.checkpoint import Checkpoint
-from moe_serving.checkpoint.layout import ExpertPart
 from moe_serving.checkpoint.tensors import TensorEntry, open_file
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -32,6 +30,36 @@ class ExpertWeights:
     gate_up: Tensor
     down: Tensor
     activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertForm:
+    """What all experts of a model have in common as they are served."""
+
+    hidden: int
+    intermediate: int
+    dtype: torch.dtype
+    activation: str
+
+    @property
+    def gate_up(self) -> tuple[int, int]:
+        """Shape ``[2I, H]``."""
+        return 2 * self.intermediate, self.hidden
+
+    @property
+    def down(self) -> tuple[int, int]:
+        """Shape ``[H, I]``."""
+        return self.hidden, self.intermediate
+
+    @property
+    def elements(self) -> int:
+        """Of one expert."""
+        return 3 * self.intermediate * self.hidden
+
+    @property
+    def nbytes(self) -> int:
+        """Of one expert."""
+        return self.elements * self.dtype.itemsize
 
 
 class ExpertReader:
@@ -47,7 +75,9 @@ class ExpertReader:
             ModelError: the checkpoint cannot be served.
         """
         self._checkpoint = Checkpoint.open(path)
-        self._dtype: torch.dtype = getattr(torch, self._checkpoint.served_dtype(dtype))
+        config = self._checkpoint.config
+        served: torch.dtype = getattr(torch, self._checkpoint.served_dtype(dtype))
+        self._form = ExpertForm(config.hidden, config.intermediate, served, config.activation)
         self._device = torch.device(device)
         self._files: dict[Path, BinaryIO] = {}
         weakref.finalize(self, _close, self._files)
@@ -57,29 +87,41 @@ class ExpertReader:
     def checkpoint(self) -> Checkpoint:
         return self._checkpoint
 
+    @property
+    def form(self) -> ExpertForm:
+        """What ``read_into`` fills."""
+        return self._form
+
     def read(self, layer: int, expert: int) -> ExpertWeights:
-        """One expert's weights; ``layer`` counts MoE layers only.
+        """One expert's weights in memory of their own; as ``read_into``."""
+        form = self._form
+        gate_up, down = (torch.empty(s, dtype=form.dtype, device=self._device) for s in (form.gate_up, form.down))
+        weights = ExpertWeights(gate_up, down, form.activation)
+        self.read_into(weights, layer, expert)
+        return weights
+
+    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> None:
+        """Fill ``weights``, contiguous tensors of ``form``, with one expert's; ``layer`` counts MoE layers only.
 
         Raises:
-            OSError, ModelError: the file changed or vanished since it was checked.
+            OSError, ModelError: the file changed or vanished since it was checked; what is filled then is undefined.
         """
         tensors = self._checkpoint.expert_tensors(layer, expert)
-        gate_up, down = self._read(tensors.gate_up), self._read((tensors.down,))
-        return ExpertWeights(gate_up, down, self._checkpoint.config.activation)
+        begin = 0
+        for part in tensors.gate_up:
+            place = _place(self._checkpoint.tensors[part.name], part.expert)
+            self._read(place, weights.gate_up[begin : begin + place.shape[0]])
+            begin += place.shape[0]
+        self._read(_place(self._checkpoint.tensors[tensors.down.name], tensors.down.expert), weights.down)
 
-    def _read(self, parts: Sequence[ExpertPart]) -> Tensor:
-        """The parts one above the other, in one buffer: pieces to be joined would leave holes in memory."""
-        places = [_place(self._checkpoint.tensors[part.name], part.expert) for part in parts]
-        if len({place.dtype for place in places}) > 1:
-            return torch.cat([self._read((part,)) for part in parts])
-        stored = torch.empty(sum(place.end - place.begin for place in places), dtype=torch.uint8)
-        buffer = memoryview(stored.numpy().data)
-        for place in places:
-            size = place.end - place.begin
-            _fill(self._open(place.file), buffer[:size], place.begin)
-            buffer = buffer[size:]
-        shape = (sum(place.shape[0] for place in places), *places[0].shape[1:])
-        return stored.view(_TYPES[places[0].dtype]).view(shape).to(self._device, self._dtype)
+    def _read(self, place: TensorEntry, target: Tensor) -> None:
+        """Straight into ``target`` where it lies on the CPU as it is stored, else by way of a buffer."""
+        stored = _TYPES[place.dtype]
+        straight = target.is_cpu and target.dtype == stored
+        buffer = target if straight else torch.empty(place.shape, dtype=stored)
+        _fill(self._open(place.file), as_bytes(buffer), place.begin)
+        if not straight:
+            target.copy_(buffer)
 
     def _open(self, file: Path) -> BinaryIO:
         """Files stay open: parsing the header of a large one takes longer than reading an expert."""
@@ -92,6 +134,11 @@ class ExpertReader:
                         raise OSError(f"{file} has changed since it was checked: tensor {name} is not where it was")
                 self._files[file] = stream
             return self._files[file]
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU, as it is."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def _place(entry: TensorEntry, expert: int | None) -> TensorEntry:

@@ -24,9 +24,10 @@ from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
 from moe_serving.directory.messages import SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient, ShardMonitor
-from moe_serving.directory.planner import Situation, plan
+from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
+from moe_serving.directory.sources import hold_back, order_loads
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.routing.table import RoutingTable
@@ -152,19 +153,26 @@ class Directory:
         if basis == self._planned:
             return
         self._planned = basis
-        actions = plan(self._observe(model))
+        now = self._observe(model)
+        actions = plan(now)
         addresses = (monitor.address for monitor in self._monitors)
         asked = [address for address in addresses if address and actions.table[:, :, address.index].any()]
         target = self._target
         if model.publication.publish(actions.table, asked, target.term, target.revision):
             logger.info("epoch %d is in force", model.publication.epoch)
-        if target.placement is not None:
-            ready = [monitor for monitor in self._monitors if monitor.index in actions.load]
-            done = await asyncio.gather(*(m.assign(actions.load[m.index], actions.free[m.index]) for m in ready))
-            if not all(done):
-                self._planned = None
+        if target.placement is not None and not await self._give_orders(actions, now):
+            self._planned = None
         # Tables and orders are part of what the next plan starts from.
         self._changes.note()
+
+    async def _give_orders(self, actions: Actions, now: Situation) -> bool:
+        """To the shards to which they are news; whether all of them took theirs."""
+        free, held = actions.free, now.held & ~actions.freed(now.held.shape)
+        sites = [monitor.site for monitor in self._monitors]
+        load = hold_back(actions.load, held, sites)
+        monitors = [m for m in self._monitors if m.index in load and m.is_news(load[m.index], free[m.index])]
+        orders = order_loads({m.index: load[m.index] for m in monitors}, held, sites)
+        return all(await asyncio.gather(*(m.assign(orders[m.index], free[m.index]) for m in monitors)))
 
     async def sync(self, request: SyncRequest) -> SyncReply:
         """An attention replica reports; see ``messages``. What it says counts from now on; the answer may be held."""

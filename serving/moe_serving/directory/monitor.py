@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from moe_contract.model import ModelFacts
 from moe_contract.report import ShardPhase
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.directory.sources import Site
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.routing.table import ShardAddress
 
 HOLD_SECONDS = 1.0
@@ -40,7 +41,7 @@ class ShardClient(Protocol):
         """The shard now. While its ``version`` is ``known`` the answer may be held, for ``hold`` seconds at most."""
         ...
 
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None: ...
+    async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None: ...
 
     def close(self) -> None:
         """Nobody asks any more."""
@@ -87,6 +88,14 @@ class ShardMonitor:
         if said is None or said.address is None:
             return None
         return ShardAddress(self.index, said.incarnation, said.address)
+
+    @property
+    def site(self) -> Site:
+        """See ``Site``."""
+        said = self.description
+        if said is None:
+            return Site()
+        return Site(said.node, said.address, said.near_checkpoint, said.problem is not None)
 
     @property
     def capacity(self) -> int:
@@ -144,8 +153,13 @@ class ShardMonitor:
         else:
             self._note_answer(description, outdated=orders != self._orders)
 
-    async def assign(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
-        """Give it orders, if they are news to it; what becomes of them is seen at the next poll.
+    def is_news(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
+        """Whether these orders are other ones than it has."""
+        said = self.description
+        return said is not None and said.held is not None and (bool(free) or tuple(load) != said.loading)
+
+    async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> bool:
+        """Give it orders; what becomes of them is seen at the next poll.
 
         From now on nothing may rely on what is being freed, whatever the shard said before.
 
@@ -153,7 +167,7 @@ class ShardMonitor:
             False when it did not take them.
         """
         said = self.description
-        if said is None or said.held is None or (not free and tuple(load) == said.loading):
+        if said is None or said.held is None:
             return True
         self._orders += 1
         held = said.held.copy()
@@ -167,7 +181,7 @@ class ShardMonitor:
             return False
         if self.description is not None:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
-            self.description = replace(self.description, loading=tuple(load))
+            self.description = replace(self.description, loading=tuple(order.key for order in load))
         return True
 
     def _note_answer(self, description: ShardDescription, outdated: bool) -> None:

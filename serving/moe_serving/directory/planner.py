@@ -67,6 +67,14 @@ class Actions:
     load: dict[int, tuple[ExpertKey, ...]]
     free: dict[int, tuple[ExpertKey, ...]]
 
+    def freed(self, shape: tuple[int, ...]) -> Copies:
+        """``free`` as copies."""
+        freed = np.zeros(shape, dtype=bool)
+        for shard, keys in self.free.items():
+            for key in keys:
+                freed[(*key, shard)] = True
+        return freed
+
 
 def plan(now: Situation) -> Actions:
     """The next actions; none of them waits for another."""

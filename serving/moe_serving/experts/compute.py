@@ -6,9 +6,8 @@ gate weight is applied before the down projection (it is the smaller tensor), an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,19 +20,17 @@ from moe_serving.experts.messages import ComputeReply, ComputeRequest
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu, "gelu": gelu, "relu": relu}
 
 
-class ExpertSource(Protocol):
-    """Where weights come from: a shard's store."""
-
-    def get(self, layer: int, expert: int) -> ExpertWeights | None: ...
+Held = Mapping[int, ExpertWeights]
+"""Of a layer, by number: what the shard holds of the experts that a request names."""
 
 
-def compute(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
-    """Answer a request with what ``source`` holds; the reply is on the CPU."""
+def compute(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:
+    """Answer a request with what is ``held``; the reply is on the CPU."""
     if request.per_pair:
-        return _pair_outputs(source, request, device)
+        return _pair_outputs(held, request, device)
     if len(request.hidden) == 1:
-        return _single_row(source, request, device)
-    return _grouped_by_expert(source, request, device)
+        return _single_row(held, request, device)
+    return _grouped_by_expert(held, request, device)
 
 
 def pair_output(weights: ExpertWeights, row: Tensor, gate_weight: float) -> Tensor:
@@ -49,13 +46,13 @@ def _activate(weights: ExpertWeights, rows: Tensor) -> Tensor:
     return ACTIVATIONS[weights.activation](gate).mul_(up)
 
 
-def _single_row(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+def _single_row(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:
     """Decoding one sequence: nothing to sort and nothing to gather."""
     row = request.hidden.to(device)
     sums = torch.zeros(1, row.shape[1], dtype=torch.float32, device=device)
     missing = []
     for pair, (expert, weight) in enumerate(zip(request.experts.tolist(), request.weights.tolist(), strict=True)):
-        weights = source.get(request.layer, expert)
+        weights = held.get(expert)
         if weights is None:
             missing.append(pair)
         elif row.dtype == torch.float32:
@@ -65,7 +62,7 @@ def _single_row(source: ExpertSource, request: ComputeRequest, device: torch.dev
     return _reply(sums, missing, request)
 
 
-def _grouped_by_expert(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+def _grouped_by_expert(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:
     """Pairs sorted by expert: each expert's weights are read once, for rows that lie side by side."""
     hidden = request.hidden.to(device)
     row_of_pair = np.repeat(np.arange(len(hidden)), np.diff(request.offsets.numpy()))
@@ -79,7 +76,7 @@ def _grouped_by_expert(source: ExpertSource, request: ComputeRequest, device: to
     outputs = torch.empty_like(gathered)
     missing: list[int] = []
     for begin, end in pairwise(edges):
-        weights = source.get(request.layer, int(experts[begin]))
+        weights = held.get(int(experts[begin]))
         if weights is None:
             outputs[begin:end] = 0
             missing.extend(order[begin:end].tolist())
@@ -90,14 +87,14 @@ def _grouped_by_expert(source: ExpertSource, request: ComputeRequest, device: to
     return _reply(sums.index_add_(0, rows, outputs.float()), missing, request)
 
 
-def _pair_outputs(source: ExpertSource, request: ComputeRequest, device: torch.device) -> ComputeReply:
+def _pair_outputs(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:
     hidden = request.hidden.to(device)
     offsets = request.offsets.tolist()
     outputs = torch.zeros(len(request.experts), hidden.shape[1], dtype=torch.float32, device=device)
     missing = []
     for row in range(len(hidden)):
         for pair in range(offsets[row], offsets[row + 1]):
-            weights = source.get(request.layer, int(request.experts[pair]))
+            weights = held.get(int(request.experts[pair]))
             if weights is None:
                 missing.append(pair)
             else:

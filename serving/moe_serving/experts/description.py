@@ -14,6 +14,37 @@ ExpertKey = tuple[int, int]
 """(layer, expert)."""
 
 
+CHECKPOINT = None
+"""The source that each shard has of its own."""
+
+Source = Address | None
+"""Where an expert may come from: another shard, or the checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """One expert that a shard is to load.
+
+    Attributes:
+        layer, expert: which one.
+        sources: nearest first, the checkpoint among them; who cannot give it is passed over.
+        urgent: nobody can answer for this expert, so it need not wait for its share of ``max_bytes_per_second``.
+    """
+
+    layer: int
+    expert: int
+    sources: tuple[Source, ...] = (CHECKPOINT,)
+    urgent: bool = False
+
+    def __post_init__(self) -> None:
+        if CHECKPOINT not in self.sources:
+            raise ValueError(f"expert {self.expert} of layer {self.layer} is to be loaded, but not from the checkpoint")
+
+    @property
+    def key(self) -> ExpertKey:
+        return self.layer, self.expert
+
+
 @dataclass(frozen=True, slots=True)
 class ShardIdentity:
     """Which shard a process is, and where.
@@ -40,11 +71,12 @@ class ShardDescription:
         pid: of its process.
         address: where it listens; None until it has opened the checkpoint.
         digest: of the checkpoint it reads; None until then.
+        near_checkpoint: its node reads the checkpoint from itself, and not over the network.
         capacity: experts it may hold over all layers, spare buffers included.
         held: bool ``[layers, experts]``; None until the checkpoint is open.
         loading: what it still has to load, next first.
         problem: why it holds less than it was told to, if so.
-        counts: see ``ExpertServer.counts``.
+        counts: see ``ExpertServer.counts`` and ``ExpertLoader.counts``.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 
@@ -54,6 +86,7 @@ class ShardDescription:
     pid: int
     address: Address | None = None
     digest: str | None = None
+    near_checkpoint: bool = False
     capacity: int = 0
     held: NDArray[np.bool_] | None = None
     loading: tuple[ExpertKey, ...] = ()

@@ -1,4 +1,9 @@
-"""Fills a store in a thread of its own, so that reading a checkpoint never delays an answer."""
+"""Fills a pool in a thread of its own, from other shards or the checkpoint, so that this never delays an answer.
+
+An expert is in its slot out of sight until all of it is there and fits its digest. Whatever fails on the way, a peer
+that dies, sends something else or nothing, this process too, leaves a slot that is vacant again and a copy that is not
+held: the next source is asked, or the directory sees what is missing and orders it anew.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,13 @@ from collections.abc import Callable, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.errors import MoEServingError
-from moe_serving.experts.description import ExpertKey
-from moe_serving.experts.errors import StoreFullError
-from moe_serving.experts.store import ExpertStore
+from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
+from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PoolFullError, TransferAbandonedError
+from moe_serving.experts.peers import Peers
+from moe_serving.experts.pool import ExpertPool, Reservation
+from moe_serving.experts.throttle import TokenBucket
 from moe_serving.threads import SupervisedThread, in_words
+from moe_serving.wire.errors import ProtocolError
 
 RETRY_SECONDS = 1.0
 """Pause after a failed read: a network file system may come back."""
@@ -21,18 +29,25 @@ logger = logging.getLogger(__name__)
 
 
 class ExpertLoader:
-    """Loads what is in its queue, in order, while the store has room; one that cannot be read lets the others pass.
+    """Loads what is in its queue, in order, while the pool has room; one that cannot be had lets the others pass.
 
     Args:
+        peers: reaches other shards.
         changed: called, on any thread, after every change of the queue, of what is held, or of ``problem``.
     """
 
-    def __init__(self, reader: ExpertReader, store: ExpertStore, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, reader: ExpertReader, pool: ExpertPool, peers: Peers, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """``from_peers`` and ``from_checkpoint`` in bytes, and transfers ``refused`` because of what a peer sent."""
         self._reader = reader
-        self._store = store
+        self._pool = pool
+        self._peers = peers
         self._tell = changed
-        self._queue: tuple[ExpertKey, ...] = ()
-        # Of what is in the queue: why it could not be read, and how often it was tried.
+        self._budget = TokenBucket()
+        self._queue: dict[ExpertKey, LoadOrder] = {}
+        # Of what is in the queue: what went wrong with it last, and how often it was tried.
         self._failures: dict[ExpertKey, str] = {}
         self._tries: Counter[ExpertKey] = Counter()
         self._full: str | None = None
@@ -43,11 +58,15 @@ class ExpertLoader:
     def start(self) -> None:
         self._thread.start()
 
-    def replace_queue(self, wanted: Sequence[ExpertKey]) -> None:
-        """Load ``wanted`` and nothing else; an expert that is being read now is read to its end."""
+    def set_rate(self, bytes_per_second: int) -> None:
+        """Bound what comes from anywhere, but what is urgent; 0 for no bound."""
+        self._budget.rate = bytes_per_second
+
+    def replace_queue(self, wanted: Sequence[LoadOrder]) -> None:
+        """Load ``wanted`` and nothing else; what is on its way and not among it is given up."""
         with self._changed:
-            self._queue = tuple(wanted)
-            for gone in self._failures.keys() - set(wanted):
+            self._queue = {order.key: order for order in wanted}
+            for gone in self._failures.keys() - self._queue.keys():
                 del self._failures[gone], self._tries[gone]
             if not wanted:
                 self._full = None
@@ -56,8 +75,9 @@ class ExpertLoader:
 
     @property
     def queue(self) -> tuple[ExpertKey, ...]:
-        """What is still to be loaded, what is being read included."""
-        return self._queue
+        """What is still to be loaded, what is on its way included."""
+        with self._changed:
+            return tuple(self._queue)
 
     @property
     def problem(self) -> str | None:
@@ -77,38 +97,112 @@ class ExpertLoader:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._queue)
-                if self._stopping:
-                    return
-                layer, expert = self._next()
-            self._load(layer, expert)
+        while (order := self._next_order()) is not None:
+            self._load(order)
+        self._peers.close()
 
-    def _next(self) -> ExpertKey:
+    def _next_order(self) -> LoadOrder | None:
+        """Waits for one; None once it is to stop."""
+        with self._changed:
+            if not self._queue:
+                self._peers.close()
+            self._changed.wait_for(lambda: self._stopping or self._queue)
+            return None if self._stopping else self._next()
+
+    def _next(self) -> LoadOrder:
         """The first of those tried least."""
-        return min(self._queue, key=self._tries.__getitem__)
+        return self._queue[min(self._queue, key=self._tries.__getitem__)]
 
-    def _load(self, layer: int, expert: int) -> None:
+    def _load(self, order: LoadOrder) -> None:
+        key, what = order.key, f"expert {order.expert} of layer {order.layer} cannot be loaded"
         try:
-            if self._store.get(layer, expert) is None:
-                self._store.check_room()
-                self._store.add(layer, expert, self._reader.read(layer, expert))
-        except StoreFullError as error:
-            self._note_full(f"expert {expert} of layer {layer} cannot be loaded: {error}")
+            if key not in self._pool:
+                with self._pool.reserve(*key) as slot:
+                    self._fill(slot, order)
+        except TransferAbandonedError:
+            logger.debug("expert %d of layer %d is wanted no more", order.expert, order.layer)
+        except PoolFullError as error:
+            self._note_full(f"{what}: {error}")
         except (OSError, MoEServingError) as error:
-            self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {error}")
+            self._note_failure(key, f"{what}: {error}")
         except Exception as error:  # noqa: BLE001 - out of memory, torch's own, a fault of ours: the others still come
-            self._note_failure((layer, expert), f"expert {expert} of layer {layer} cannot be loaded: {in_words(error)}")
+            self._note_failure(key, f"{what}: {in_words(error)}")
         else:
-            self._note_loaded((layer, expert))
+            self._note_loaded(key)
+
+    def _fill(self, slot: Reservation, order: LoadOrder) -> None:
+        """From the first source that gives it.
+
+        Raises:
+            TransferAbandonedError: it is wanted no more.
+            OSError, MoEServingError: none does; the last one's reason.
+        """
+        last = len(order.sources) - 1
+        for place, source in enumerate(order.sources):
+            try:
+                self._fill_from(source, slot, order)
+            except TransferAbandonedError:
+                raise
+            except (OSError, MoEServingError) as error:
+                self._note_source(source, order, error)
+                if place == last:
+                    raise
+            else:
+                return
+
+    def _fill_from(self, source: Source, slot: Reservation, order: LoadOrder) -> None:
+        def proceed(size: int) -> None:
+            self._proceed(order, size)
+
+        size = self._pool.form.nbytes
+        if source is CHECKPOINT:
+            proceed(size)
+            self._reader.read_into(slot.weights, *order.key)
+            slot.publish()
+            self.counts["from_checkpoint"] += size
+        else:
+            slot.publish(self._peers.fetch_into(slot.weights, source, *order.key, proceed))
+            self.counts["from_peers"] += size
+
+    def _proceed(self, order: LoadOrder, size: int) -> None:
+        """Returns once ``size`` bytes may flow.
+
+        Raises:
+            TransferAbandonedError: they are wanted no more.
+        """
+        wait = 0.0 if order.urgent else self._budget.take(size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_unwanted(order) or self._hurries(), wait)
+            if self._is_unwanted(order):
+                raise TransferAbandonedError
+
+    def _is_unwanted(self, order: LoadOrder) -> bool:
+        return self._stopping or order.key not in self._queue
+
+    def _hurries(self) -> bool:
+        """Whether something urgent waits for what is on its way."""
+        return any(order.urgent and key not in self._failures for key, order in self._queue.items())
+
+    def _note_source(self, source: Source, order: LoadOrder, error: Exception) -> None:
+        """One source could not give an expert; what it sent may be worse than nothing, and is then told of."""
+        where = "the checkpoint" if source is CHECKPOINT else f"the shard at {source}"
+        text = f"expert {order.expert} of layer {order.layer} does not come from {where}: {error}"
+        if isinstance(error, NotHeldError):
+            logger.debug(text)
+            return
+        logger.warning(text)
+        if isinstance(error, DamagedExpertError | ProtocolError):
+            self.counts["refused"] += 1
+            with self._changed:
+                self._failures[order.key] = text
+            self._tell()
 
     def _note_loaded(self, loaded: ExpertKey) -> None:
         with self._changed:
             self._full = None
             self._failures.pop(loaded, None)
             self._tries.pop(loaded, None)
-            self._queue = tuple(key for key in self._queue if key != loaded)
+            self._queue.pop(loaded, None)
         self._tell()
 
     def _note_full(self, problem: str) -> None:
@@ -132,4 +226,4 @@ class ExpertLoader:
             self._changed.wait_for(self._is_called, RETRY_SECONDS)
 
     def _is_called(self) -> bool:
-        return self._stopping or not self._queue or self._next() not in self._failures
+        return self._stopping or not self._queue or self._next().key not in self._failures

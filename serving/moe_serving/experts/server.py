@@ -1,7 +1,9 @@
 """The shard's socket server: one thread, many connections, one request computed at a time.
 
-A selector loop around ``wire.channel``. What a peer does wrong ends that peer's connection only. A peer that does not
-read its answers is not read from either, so memory per connection is bounded by one request and one answer.
+A selector loop around ``wire.channel``. Attention comes first: requests in the background are answered when nobody else
+wants anything, or once they have waited for a while. What a peer does wrong ends that peer's connection only. A peer
+that does not read its answers is not read from either, so memory per connection is bounded by one request and one
+answer.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ import selectors
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Container
 
 import torch
 
@@ -28,6 +30,9 @@ from moe_serving.wire.transport import Message, decode_frame, encode_frame
 
 HANDSHAKE_SECONDS = 5.0
 """A peer that has not proved the key by then is dropped: nobody may occupy descriptors without it."""
+PUT_OFF_SECONDS = 0.02
+"""So long a request in the background may wait for a turn in which nobody else wants anything. Each takes well below a
+millisecond, so under full load they cost the others a few hundredths."""
 SWEEP_SECONDS = 1.0
 """How often the loop looks for such peers when nothing else happens, and how soon it accepts anew after a failure."""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -49,15 +54,22 @@ class ExpertServer:
         endpoint: owned from now on.
         subject: what peers must be about: the model's digest.
         max_body: bytes of the largest request.
+        background: kinds of requests that give way to all others.
     """
 
-    def __init__(self, endpoint: Endpoint, subject: str, handler: Handler, max_body: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, subject: str, handler: Handler, max_body: int, background: Container[int] = ()
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        """``requests`` answered, ``rejected`` peers (wrong key, malformed frames), ``failed`` computations."""
+        """``requests`` answered, those in the ``background``, ``rejected`` peers (wrong key, malformed frames),
+        ``failed`` computations."""
         self._endpoint = endpoint
         self._subject = subject
         self._handler = handler
         self._max_body = max_body
+        self._background = background
+        # Not in the selector while they wait: what else such a peer sends is left where it is.
+        self._put_off: deque[tuple[float, _Peer, Frame]] = deque()
         self._selector = selectors.DefaultSelector()
         self._peers: set[_Peer] = set()
         self._resting: list[socket.socket] = []
@@ -105,11 +117,16 @@ class ExpertServer:
             self._close()
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(SWEEP_SECONDS):
+        ready = self._selector.select(0.0 if self._put_off else SWEEP_SECONDS)
+        for key, _ in ready:
             if isinstance(key.data, _Peer):
                 self._serve(key.data)
             elif key.fileobj is not self._woken:
                 self._accept(key.fileobj)  # type: ignore[arg-type]  # registered above: a listening socket
+        if self._put_off and not (ready and time.monotonic() < self._put_off[0][0] + PUT_OFF_SECONDS):
+            _, peer, frame = self._put_off.popleft()
+            self._selector.register(peer.connection, peer.events, peer)
+            self._serve(peer, frame)
         self._sweep()
 
     def _accept(self, listening: socket.socket) -> None:
@@ -132,16 +149,24 @@ class ExpertServer:
             return
         self._peers.add(peer)
 
-    def _serve(self, peer: _Peer) -> None:
-        """Move what can be moved for one peer, and compute at most one request, so that peers take turns."""
+    def _serve(self, peer: _Peer, frame: Frame | None = None) -> None:
+        """Move what can be moved for one peer, and answer at most one request, so that peers take turns.
+
+        Args:
+            frame: a request of this peer's that was put off; what is received is put off itself, or answered at once.
+        """
         connection = peer.connection
         try:
             connection.flush()
-            if not connection.has_unsent:
+            if frame is None and not connection.has_unsent:
                 frame = connection.receive()
-                if frame is not None:
-                    self._answer(connection, frame)
-                connection.flush()
+                if frame is not None and frame.kind in self._background:
+                    self._selector.unregister(connection)
+                    self._put_off.append((time.monotonic(), peer, frame))
+                    return
+            if frame is not None:
+                self._answer(connection, frame)
+            connection.flush()
             wanted = selectors.EVENT_WRITE if connection.has_unsent else selectors.EVENT_READ
             if wanted != peer.events:
                 peer.events = wanted
@@ -161,7 +186,7 @@ class ExpertServer:
 
     def _answer(self, connection: Connection, frame: Frame) -> None:
         reply = self._handler(decode_frame(frame))
-        self.counts["requests"] += 1
+        self.counts["background" if frame.kind in self._background else "requests"] += 1
         connection.send(encode_frame(reply, frame.tag))
 
     def _send_refusal(self, connection: Connection) -> None:

@@ -16,20 +16,24 @@ from dataclasses import dataclass
 import torch
 
 from moe_contract.applications import ModelArgs, ShardConfig
+from moe_serving.checkpoint.locality import is_local
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
 from moe_serving.errors import MoEServingError
 from moe_serving.experts.compute import compute
-from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.messages import ComputeRequest
+from moe_serving.experts.peers import Peers
+from moe_serving.experts.pieces import answer_fetch
+from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
-from moe_serving.experts.store import ExpertStore
 from moe_serving.threads import SupervisedThread, in_words
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ProtocolError, WireError
+from moe_serving.wire.kinds import ExpertKind
 from moe_serving.wire.transport import Message
 
 MAX_REQUEST_BYTES = 1 << 28
@@ -70,10 +74,12 @@ class Shard:
         self._opener.start()
 
     def configure(self, config: ShardConfig) -> None:
-        """Change how much may be held; experts above a smaller bound stay until the directory frees them."""
+        """Change how much may be held, and how fast it may come; experts above a smaller bound stay until the directory
+        frees them.
+        """
         self._config = config
         if self._open is not None:
-            self._open.set_capacity(config)
+            self._open.configure(config)
         self._changed()
 
     def describe(self) -> ShardDescription:
@@ -90,14 +96,15 @@ class Shard:
             pid=os.getpid(),
             address=shard.endpoint.address,
             digest=shard.reader.checkpoint.digest,
-            capacity=shard.store.capacity,
-            held=shard.store.held(),
+            near_checkpoint=shard.near_checkpoint,
+            capacity=shard.pool.capacity,
+            held=shard.pool.held(),
             loading=shard.loader.queue,
             problem=shard.loader.problem,
-            counts=dict(shard.server.counts),
+            counts={**shard.server.counts, **shard.loader.counts},
         )
 
-    def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         """Free some experts at once and load others in the background, in place of what was to be loaded so far.
 
         Raises:
@@ -109,7 +116,7 @@ class Shard:
         if self._open is None:
             raise ShardNotReadyError(self._problem or "the checkpoint is being opened")
         for layer, expert in free:
-            self._open.store.remove(layer, expert)
+            self._open.pool.free(layer, expert)
         self._open.loader.replace_queue(load)
 
     def probe(self, timeout: float) -> None:
@@ -171,7 +178,7 @@ class Shard:
                 self._changed()
                 self._stopping.wait(OPEN_RETRY_SECONDS)
                 continue
-            self._open.set_capacity(self._config)  # it may have changed meanwhile
+            self._open.configure(self._config)  # it may have changed meanwhile
             self._changed()
             return
 
@@ -181,10 +188,11 @@ class _OpenShard:
     """What a shard consists of once its checkpoint is open."""
 
     reader: ExpertReader
-    store: ExpertStore
+    pool: ExpertPool
     loader: ExpertLoader
     endpoint: Endpoint
     server: ExpertServer
+    near_checkpoint: bool
 
     @classmethod
     def open(
@@ -193,25 +201,32 @@ class _OpenShard:
         device = resolve_device(model.device, identity.index)
         reader = ExpertReader(model.path, model.dtype, str(device))
         checkpoint = reader.checkpoint
-        store = ExpertStore(len(checkpoint.config.moe_layers), checkpoint.config.experts)
-        dtype = getattr(torch, checkpoint.served_dtype(model.dtype))
-        hidden = checkpoint.config.hidden
+        pool = ExpertPool(len(checkpoint.config.moe_layers), checkpoint.config.experts, reader.form, device)
 
         def answer(message: Message) -> Message:
-            request = ComputeRequest.from_message(message)
-            if request.hidden.dtype != dtype or request.hidden.shape[1] != hidden:
-                got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
-                raise ProtocolError(f"this shard serves rows of {hidden} {dtype}, got {got}")
-            return compute(store, request, device).to_message()
+            return answer_fetch(pool, message) if message.kind == ExpertKind.FETCH else _compute(pool, message, device)
 
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
-        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES)
-        opened = cls(reader, store, ExpertLoader(reader, store, changed), endpoint, server)
-        opened.set_capacity(config)
+        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, {ExpertKind.FETCH})
+        peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
+        loader = ExpertLoader(reader, pool, peers, changed)
+        opened = cls(reader, pool, loader, endpoint, server, is_local(model.path))
+        opened.configure(config)
         opened.loader.start()
         opened.server.start()
         return opened
 
-    def set_capacity(self, config: ShardConfig) -> None:
+    def configure(self, config: ShardConfig) -> None:
+        self.loader.set_rate(config.max_bytes_per_second)
         layers = len(self.reader.checkpoint.config.moe_layers)
-        self.store.capacity = layers * config.slots_per_shard + config.spare_slots
+        self.pool.capacity = layers * config.slots_per_shard + config.spare_slots
+
+
+def _compute(pool: ExpertPool, message: Message, device: torch.device) -> Message:
+    request, form = ComputeRequest.from_message(message), pool.form
+    if request.hidden.dtype != form.dtype or request.hidden.shape[1] != form.hidden:
+        got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
+        raise ProtocolError(f"this shard serves rows of {form.hidden} {form.dtype}, got {got}")
+    with pool.pinned(request.layer, set(request.experts.tolist())) as slots:
+        held = {expert: slot.weights for expert, slot in slots.items()}
+        return compute(held, request, device).to_message()

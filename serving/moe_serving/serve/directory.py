@@ -20,7 +20,7 @@ from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient
-from moe_serving.experts.description import ExpertKey, ShardDescription
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.serve.direct import Direct, address_of
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.wire.caller import Caller
@@ -95,7 +95,7 @@ class DirectClient:
             raise ShardGoneError(str(error)) from error
         return description
 
-    async def assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         await self._calls.call("assign", incarnation, tuple(load), tuple(free))
 
     def close(self) -> None:

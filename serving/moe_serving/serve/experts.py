@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from moe_contract.applications import ShardArgs, ShardConfig
 from moe_contract.base import in_words
 from moe_serving.changes import Changes
-from moe_serving.experts.description import ExpertKey, ShardDescription, ShardIdentity
+from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
 from moe_serving.serve.direct import Direct
 from moe_serving.serve.removal import SHUTDOWN_S
@@ -81,7 +81,7 @@ class Experts:
         said = self._shard.describe() if self._shard is not None else starting
         return replace(said, problem=said.problem or self._refused, version=version)
 
-    async def _assign(self, incarnation: str, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> None:
+    async def _assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         """Called by the directory; see ``Shard.assign``.
 
         Raises:

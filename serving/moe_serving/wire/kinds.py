@@ -16,11 +16,13 @@ class HandshakeKind(IntEnum):
 
 
 class ExpertKind(IntEnum):
-    """Attention to shard and back; see ``moe_serving.experts.messages``."""
+    """To a shard and back: from attention, ``moe_serving.experts.messages``; from other shards, ``experts.pieces``."""
 
     COMPUTE = 0x10
     PARTIAL_SUMS = 0x11
     PAIR_OUTPUTS = 0x12
+    FETCH = 0x13
+    PIECE = 0x14
 
 
 class StreamKind(IntEnum):

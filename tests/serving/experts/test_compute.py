@@ -17,25 +17,20 @@ CPU = torch.device("cpu")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-class Weights:
+def weights_of(
+    dtype: torch.dtype, without: frozenset[int] = frozenset(), activation: str = "silu"
+) -> dict[int, ExpertWeights]:
     """All experts of one layer, but those left out."""
-
-    def __init__(self, dtype: torch.dtype, without: frozenset[int] = frozenset(), activation: str = "silu") -> None:
-        generator = torch.Generator().manual_seed(0)
-        self._weights = {
-            expert: ExpertWeights(
-                (torch.randn(2 * INNER, HIDDEN, generator=generator) / 6).to(dtype),
-                (torch.randn(HIDDEN, INNER, generator=generator) / 7).to(dtype),
-                activation,
-            )
-            for expert in range(EXPERTS)
-        }
-        for expert in without:
-            del self._weights[expert]
-
-    def get(self, layer: int, expert: int) -> ExpertWeights | None:
-        assert layer == 1
-        return self._weights.get(expert)
+    generator = torch.Generator().manual_seed(0)
+    made = {
+        expert: ExpertWeights(
+            (torch.randn(2 * INNER, HIDDEN, generator=generator) / 6).to(dtype),
+            (torch.randn(HIDDEN, INNER, generator=generator) / 7).to(dtype),
+            activation,
+        )
+        for expert in range(EXPERTS)
+    }
+    return {expert: weights for expert, weights in made.items() if expert not in without}
 
 
 def request(rows: int, dtype: torch.dtype, per_pair: bool = False) -> ComputeRequest:
@@ -51,11 +46,11 @@ def request(rows: int, dtype: torch.dtype, per_pair: bool = False) -> ComputeReq
     )
 
 
-def eager(weights: Weights, asked: ComputeRequest, activation: str = "silu") -> torch.Tensor:
+def eager(weights: dict[int, ExpertWeights], asked: ComputeRequest, activation: str = "silu") -> torch.Tensor:
     """float64 sums over all pairs, expert by expert."""
     sums = torch.zeros(asked.hidden.shape, dtype=torch.float64)
     for pair, expert in enumerate(asked.experts.tolist()):
-        own = weights.get(1, expert)
+        own = weights.get(expert)
         if own is None:
             continue
         row = asked.hidden[pair // TOP_K].double()
@@ -67,7 +62,7 @@ def eager(weights: Weights, asked: ComputeRequest, activation: str = "silu") -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 2, 17])
 def test_partial_sums(rows: int, dtype: torch.dtype) -> None:
-    weights, asked = Weights(dtype), request(rows, dtype)
+    weights, asked = weights_of(dtype), request(rows, dtype)
     reply = compute(weights, asked, CPU)
     assert reply.values.dtype == torch.float32
     torch.testing.assert_close(
@@ -78,7 +73,7 @@ def test_partial_sums(rows: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations(activation: str) -> None:
-    weights, asked = Weights(torch.float32, activation=activation), request(3, torch.float32)
+    weights, asked = weights_of(torch.float32, activation=activation), request(3, torch.float32)
     torch.testing.assert_close(
         compute(weights, asked, CPU).values.double(), eager(weights, asked, activation), atol=1e-5, rtol=1e-5
     )
@@ -87,7 +82,7 @@ def test_activations(activation: str) -> None:
 @pytest.mark.parametrize("per_pair", [False, True])
 @pytest.mark.parametrize("rows", [1, 9])
 def test_pairs_that_are_not_held_are_named_and_left_out(rows: int, per_pair: bool) -> None:
-    weights, asked = Weights(torch.float32, without=frozenset({0, 4})), request(rows, torch.float32, per_pair)
+    weights, asked = weights_of(torch.float32, without=frozenset({0, 4})), request(rows, torch.float32, per_pair)
     reply = compute(weights, asked, CPU)
     lacking = [pair for pair, expert in enumerate(asked.experts.tolist()) if expert in {0, 4}]
     assert sorted(reply.missing.tolist()) == lacking
@@ -96,11 +91,11 @@ def test_pairs_that_are_not_held_are_named_and_left_out(rows: int, per_pair: boo
 
 
 def test_a_pair_has_the_same_bits_in_every_batch() -> None:
-    weights = Weights(torch.float32)
+    weights = weights_of(torch.float32)
     asked = request(9, torch.float32, per_pair=True)
     outputs = compute(weights, asked, CPU).values
     for pair, expert in enumerate(asked.experts.tolist()):
-        own = weights.get(1, expert)
+        own = weights.get(expert)
         assert own is not None
         alone = pair_output(own, asked.hidden[pair // TOP_K : pair // TOP_K + 1].clone(), float(asked.weights[pair]))
         assert torch.equal(outputs[pair], alone[0])
@@ -115,7 +110,7 @@ def test_rows_without_any_pair_and_no_rows_at_all() -> None:
             torch.zeros(0, dtype=torch.int32),
             torch.zeros(0),
         )
-        assert torch.equal(compute(Weights(torch.float32), empty, CPU).values, torch.zeros(rows, HIDDEN))
+        assert torch.equal(compute(weights_of(torch.float32), empty, CPU).values, torch.zeros(rows, HIDDEN))
 
 
 def test_messages_round_trip() -> None:
@@ -123,7 +118,7 @@ def test_messages_round_trip() -> None:
     again = ComputeRequest.from_message(asked.to_message())
     assert again.per_pair
     assert torch.equal(again.experts, asked.experts)
-    reply = compute(Weights(torch.bfloat16, without=frozenset({1})), asked, CPU)
+    reply = compute(weights_of(torch.bfloat16, without=frozenset({1})), asked, CPU)
     assert torch.equal(ComputeReply.from_message(reply.to_message(), asked).missing, reply.missing)
 
 
@@ -164,7 +159,7 @@ def test_other_kinds_flags_and_counts_are_refused() -> None:
 
 def test_replies_that_do_not_fit_the_request_are_refused() -> None:
     asked = request(3, torch.float32)
-    good = compute(Weights(torch.float32), asked, CPU)
+    good = compute(weights_of(torch.float32), asked, CPU)
     for bad in (
         ComputeReply(good.values[:2], good.missing),
         ComputeReply(good.values.double().to(torch.int32), good.missing),

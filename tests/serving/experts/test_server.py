@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+import waiting
 
 from moe_serving.experts import server as server_module
 from moe_serving.experts.server import ExpertServer
@@ -101,4 +103,69 @@ def test_it_may_end_before_it_is_told_twice(endpoint: Endpoint) -> None:
     server.start()
     server.stop(WAIT_S)
     assert not server.alive
+    server.stop(WAIT_S)
+
+
+BACKGROUND = 0x70
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(WAIT_S, [1] * 20 + [BACKGROUND]), (0.0, [1, 1, BACKGROUND])])
+def test_requests_in_the_background_give_way_but_not_for_ever(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, patience: float, expected: list[int]
+) -> None:
+    """Two peers have ten requests each under way when the one in the background comes first."""
+    monkeypatch.setattr(server_module, "PUT_OFF_SECONDS", patience)
+    begun, go, order = threading.Event(), threading.Event(), []
+
+    def in_turn(message: Message) -> Message:
+        if message.kind == FAULTY:
+            begun.set()
+            assert go.wait(WAIT_S)
+        else:
+            order.append(message.kind)
+        return message
+
+    server = ExpertServer(endpoint, "subject", in_turn, 1 << 20, {BACKGROUND})
+    server.start()
+    peers = [connect(endpoint) for _ in range(4)]
+    fabric = SocketFabric("subject", "test", "node", "unix", 1 << 20)
+    ours = [peers[0].submit(Message(FAULTY, b"", ()))]
+    assert begun.wait(WAIT_S)
+    ours.append(peers[1].submit(Message(BACKGROUND, b"", ())))
+    ours += [peer.submit(Message(1, b"", ())) for _ in range(10) for peer in peers[2:]]
+    go.set()
+    for completion in (ours[0], ours[1], *ours[-2:]):
+        while not completion.done:
+            fabric.wait([completion], WAIT_S)
+    assert order[: len(expected)] == expected
+    assert sorted(order) == [1] * 20 + [BACKGROUND]
+    assert server.counts == {"requests": 21, "background": 1}
+    for peer in peers:
+        peer.close()
+    server.stop(WAIT_S)
+
+
+def test_a_peer_that_goes_while_its_request_is_put_off_costs_nobody(endpoint: Endpoint) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def in_turn(message: Message) -> Message:
+        if message.kind == FAULTY:
+            begun.set()
+            assert go.wait(WAIT_S)
+        return message
+
+    server = ExpertServer(endpoint, "subject", in_turn, 1 << 20, {BACKGROUND})
+    server.start()
+    busy, leaving = connect(endpoint), connect(endpoint)
+    answer = busy.submit(Message(FAULTY, b"", ()))
+    assert begun.wait(WAIT_S)
+    leaving.submit(Message(BACKGROUND, b"", ()))
+    leaving.submit(Message(BACKGROUND, b"", ()))
+    leaving.close()
+    go.set()
+    SocketFabric("subject", "test", "node", "unix", 1 << 20).wait([answer], WAIT_S)
+    assert answer.done
+    assert ask(busy, 1).kind == 1
+    waiting.wait_until(lambda: server.connections == 1, "the peer to be dropped", WAIT_S)
+    busy.close()
     server.stop(WAIT_S)

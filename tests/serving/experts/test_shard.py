@@ -18,11 +18,10 @@ from waiting import wait_until
 from moe_contract.applications import ModelArgs, Network, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.compute import compute
-from moe_serving.experts.description import ShardDescription, ShardIdentity
+from moe_serving.experts.description import LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.experts.shard import QUIET_SECONDS, Shard
-from moe_serving.experts.store import ExpertStore
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, WireError
 from moe_serving.wire.frames import encode
@@ -42,7 +41,7 @@ def start(path: Path, network: Network = "auto") -> ShardProcess:
 
 
 def load(shard: ShardProcess, experts: list[tuple[int, int]], free: tuple[tuple[int, int], ...] = ()) -> None:
-    shard.call("assign", shard.call("describe").incarnation, tuple(experts), free)
+    shard.call("assign", shard.call("describe").incarnation, [LoadOrder(*key) for key in experts], free)
     wait_until(lambda: not shard.call("describe").loading, "the experts to be loaded")
 
 
@@ -97,14 +96,11 @@ def test_what_it_holds_it_computes_and_the_rest_it_names(
     shard: ShardProcess, description: ShardDescription, path: Path
 ) -> None:
     reader = ExpertReader(path, "float32", "cpu")
-    local = ExpertStore(4, 8)
-    local.capacity = len(HELD)
-    for key in HELD:
-        local.add(*key, reader.read(*key))
     connection = connect(description)
     for asked in (request([0, 6]), request([2, 3], rows=1), request([1, 2, 5], layer=3), request([4], layer=99)):
         reply = ask(connection, asked)
-        expected = compute(local, asked, torch.device("cpu"))
+        held = {expert: reader.read(layer, expert) for layer, expert in HELD if layer == asked.layer}
+        expected = compute(held, asked, torch.device("cpu"))
         torch.testing.assert_close(reply.values, expected.values)
         assert reply.missing.tolist() == expected.missing.tolist()
     connection.close()

@@ -6,7 +6,7 @@ from waiting import wait_until
 from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts import shard as shard_module
-from moe_serving.experts.description import ShardIdentity
+from moe_serving.experts.description import LoadOrder, ShardIdentity
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.shard import Shard
 
@@ -28,7 +28,7 @@ def opened(shard):
 
 
 def assign(shard, *load):
-    shard.assign(shard.describe().incarnation, load, ())
+    shard.assign(shard.describe().incarnation, [LoadOrder(*key) for key in load], ())
 
 
 def test_an_opener_that_fails_as_nobody_foresaw_is_told_of_and_tries_again(shard, monkeypatch):
@@ -48,14 +48,14 @@ def test_an_opener_that_fails_as_nobody_foresaw_is_told_of_and_tries_again(shard
 
 
 def test_an_expert_that_fails_as_nobody_foresaw_lets_the_others_pass(shard, monkeypatch):
-    original = ExpertReader.read
+    original = ExpertReader.read_into
 
-    def read(self, layer, expert):
+    def read_into(self, weights, layer, expert):
         if expert == 3:
             raise KeyError("nobody foresaw this")
-        return original(self, layer, expert)
+        original(self, weights, layer, expert)
 
-    monkeypatch.setattr(ExpertReader, "read", read)
+    monkeypatch.setattr(ExpertReader, "read_into", read_into)
     opened(shard)
     assign(shard, (0, 3), (0, 1), (0, 2))
     wait_until(lambda: shard.describe().loading == ((0, 3),), "the others to be loaded")
@@ -80,7 +80,7 @@ def test_a_loader_that_is_dead_is_told_of_and_the_process_is_given_up(shard, mon
 
 def test_an_opener_that_is_dead_is_told_of_and_the_process_is_given_up(shard, monkeypatch):
     class Broken:
-        def set_capacity(self, config):
+        def configure(self, config):
             raise ZeroDivisionError
 
     monkeypatch.setattr(shard_module._OpenShard, "open", lambda *arguments: Broken())

@@ -1,0 +1,255 @@
+"""An expert from another shard over real sockets: bit for bit, in pieces, and what a bad peer is good for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from moe_serving.checkpoint.reader import ExpertForm
+from moe_serving.experts import peers as peers_module
+from moe_serving.experts import pieces
+from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PeerRestsError, TransferAbandonedError
+from moe_serving.experts.peers import Peers
+from moe_serving.experts.pieces import MAX_PIECE_BODY, FetchRequest, answer_fetch
+from moe_serving.experts.pool import ExpertPool
+from moe_serving.experts.server import ExpertServer, Handler
+from moe_serving.wire.endpoint import Address, Endpoint
+from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireError
+from moe_serving.wire.kinds import ExpertKind
+from moe_serving.wire.transport import Message
+
+WAIT_S = 60.0
+FORM = ExpertForm(hidden=96, intermediate=520, dtype=torch.float32, activation="silu")
+"""599,040 bytes: two whole pieces and a part of one, none of which ends where ``gate_up`` does."""
+
+
+def pool(form: ExpertForm = FORM) -> ExpertPool:
+    made = ExpertPool(2, 4, form, torch.device("cpu"))
+    made.capacity = 4
+    return made
+
+
+def filled(form: ExpertForm = FORM, expert: int = 3) -> ExpertPool:
+    """Holds one expert of layer 1 whose bits are all random: NaNs must travel too."""
+    made = pool(form)
+    with made.reserve(1, expert) as slot:
+        for tensor in (slot.weights.gate_up, slot.weights.down):
+            bits = tensor.view(torch.int16)
+            bits.copy_(torch.randint(-(1 << 15), 1 << 15, bits.shape, dtype=torch.int16))
+        slot.publish()
+    return made
+
+
+@contextmanager
+def serving(handler: Handler, network: str = "unix") -> Iterator[tuple[Address, ExpertServer]]:
+    endpoint = Endpoint.open("node", "127.0.0.1", network)  # type: ignore[arg-type]  # a parameter's text
+    server = ExpertServer(endpoint, "digest", handler, MAX_PIECE_BODY, {ExpertKind.FETCH})
+    server.start()
+    try:
+        yield endpoint.address, server
+    finally:
+        server.stop(WAIT_S)
+
+
+def peers(form: ExpertForm = FORM) -> Peers:
+    return Peers("digest", "shard 9", "node", "auto", form)
+
+
+def proceed(size: int) -> None:
+    pass
+
+
+def fetch(target: ExpertPool, source: Peers, peer: Address, expert: int = 3) -> None:
+    with target.reserve(1, expert) as slot:
+        slot.publish(source.fetch_into(slot.weights, peer, 1, expert, proceed))
+
+
+@pytest.mark.parametrize("network", ["unix", "tcp"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_it_comes_bit_for_bit(dtype: torch.dtype, network: str) -> None:
+    form = ExpertForm(FORM.hidden, FORM.intermediate, dtype, "silu")
+    theirs, ours, source = filled(form), pool(form), peers(form)
+    with serving(lambda message: answer_fetch(theirs, message), network) as (peer, server):
+        fetch(ours, source, peer)
+        with theirs.pinned(1, [3]) as sent, ours.pinned(1, [3]) as got:
+            assert got[3].digest == sent[3].digest
+            for name in ("gate_up", "down"):
+                one, other = getattr(sent[3].weights, name), getattr(got[3].weights, name)
+                assert torch.equal(one.view(torch.int16), other.view(torch.int16))
+        assert server.counts == {"background": -(-form.nbytes // pieces.PIECE_BYTES)}
+        source.close()
+
+
+def test_an_expert_may_fill_whole_pieces_and_its_parts_may_end_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = ExpertForm(hidden=8, intermediate=4, dtype=torch.float32, activation="silu")
+    for size in (4, 128, 256, 384, 1000):
+        monkeypatch.setattr(pieces, "PIECE_BYTES", size)
+        theirs, ours, source = filled(form), pool(form), peers(form)
+        with serving(lambda message, theirs=theirs: answer_fetch(theirs, message)) as (peer, _):
+            fetch(ours, source, peer)
+            source.close()
+
+
+def test_what_it_does_not_hold_it_says_and_the_connection_lives_on() -> None:
+    theirs, ours, source = filled(), pool(), peers()
+    with serving(lambda message: answer_fetch(theirs, message)) as (peer, _):
+        with pytest.raises(NotHeldError):
+            fetch(ours, source, peer, expert=2)
+        fetch(ours, source, peer)
+        source.close()
+    assert ours.held().sum() == 1
+
+
+def test_a_damaged_copy_is_never_held() -> None:
+    theirs, ours, source = filled(), pool(), peers()
+    with theirs.pinned(1, [3]) as slots:
+        slots[3].weights.down.view(torch.int16)[5, 5] ^= 1
+    with serving(lambda message: answer_fetch(theirs, message)) as (peer, _):
+        with pytest.raises(DamagedExpertError, match="expert 3 of layer 1 is damaged"):
+            fetch(ours, source, peer)
+        source.close()
+    assert not ours.held().any()
+
+
+def freed_meanwhile(theirs: ExpertPool) -> Handler:
+    """Frees the expert after its first piece."""
+
+    def answer(message: Message) -> Message:
+        reply = answer_fetch(theirs, message)
+        theirs.free(1, 3)
+        return reply
+
+    return answer
+
+
+def another_meanwhile(theirs: ExpertPool) -> Handler:
+    """The second piece is of another copy."""
+    other = filled()
+
+    def answer(message: Message) -> Message:
+        return answer_fetch(other if FetchRequest.from_message(message).begin else theirs, message)
+
+    return answer
+
+
+def dying(theirs: ExpertPool) -> Handler:
+    """Fails at the second piece, so that the server drops the connection."""
+
+    def answer(message: Message) -> Message:
+        if FetchRequest.from_message(message).begin:
+            raise ZeroDivisionError
+        return answer_fetch(theirs, message)
+
+    return answer
+
+
+def short(theirs: ExpertPool) -> Handler:
+    """Sends less than was asked for."""
+
+    def answer(message: Message) -> Message:
+        reply = answer_fetch(theirs, message)
+        return Message(reply.kind, reply.meta, (reply.tensors[0][:-1], reply.tensors[1]))
+
+    return answer
+
+
+def nonsense(theirs: ExpertPool) -> Handler:
+    return lambda message: Message(ExpertKind.PARTIAL_SUMS, b"", (torch.zeros(1),))
+
+
+def in_another_dtype(theirs: ExpertPool) -> Handler:
+    half = filled(ExpertForm(FORM.hidden, FORM.intermediate, torch.float16, "silu"))
+    return lambda message: answer_fetch(half, message)
+
+
+def of_another_form(theirs: ExpertPool) -> Handler:
+    wide = filled(ExpertForm(FORM.intermediate, FORM.hidden, FORM.dtype, "silu"))
+    return lambda message: answer_fetch(wide, message)
+
+
+def silent(theirs: ExpertPool) -> Handler:
+    def answer(message: Message) -> Message:
+        time.sleep(0.5)
+        return answer_fetch(theirs, message)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (freed_meanwhile, NotHeldError, "does not hold it"),
+        (another_meanwhile, ProtocolError, "has become another one meanwhile"),
+        (dying, ConnectionLostError, "closed the connection"),
+        (silent, ConnectionLostError, "did not answer in 0.2 s"),
+        (short, ProtocolError, "expected"),
+        (nonsense, ProtocolError, "expected a PIECE"),
+        (in_another_dtype, ProtocolError, "float16"),
+        (of_another_form, ProtocolError, "the peer's experts are"),
+    ],
+)
+def test_a_peer_that_fails_leaves_nothing_behind(
+    make: Callable[[ExpertPool], Handler], error: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "PIECE_SECONDS", 0.2)
+    monkeypatch.setattr(peers_module, "_LOOK_SECONDS", 0.05)
+    theirs, ours, source = filled(), pool(), peers()
+    ours.capacity = 1
+    with serving(make(theirs)) as (peer, _):
+        with pytest.raises(error, match=text):
+            fetch(ours, source, peer)
+        if issubclass(error, WireError):
+            with pytest.raises(PeerRestsError):
+                fetch(ours, source, peer)
+        source.close()
+    assert not ours.held().any()
+    with ours.reserve(0, 0) as slot:
+        slot.publish()
+
+
+def test_a_peer_that_is_not_there_rests_and_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours, source = filled(), pool(), peers()
+    monkeypatch.setattr(peers_module, "REST_SECONDS", 0.0)
+    with serving(lambda message: answer_fetch(theirs, message)) as (peer, server):
+        server.stop(WAIT_S)
+        with pytest.raises(ConnectionLostError):
+            fetch(ours, source, peer)
+        with pytest.raises(ConnectionLostError):
+            fetch(ours, source, peer)
+
+
+def test_a_transfer_that_is_wanted_no_more_ends_while_it_waits() -> None:
+    begun, source = threading.Event(), peers()
+
+    def answer(message: Message) -> Message:
+        begun.set()
+        time.sleep(1.0)
+        return message
+
+    def give_up(size: int) -> None:
+        if begun.is_set():
+            raise TransferAbandonedError
+
+    with serving(answer) as (peer, _), pool().reserve(1, 3) as slot:
+        with pytest.raises(TransferAbandonedError):
+            source.fetch_into(slot.weights, peer, 1, 3, give_up)
+        source.close()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FetchRequest(1, 3, FORM.elements).to_message(),
+        FetchRequest(1, 3, (1 << 64) - 1).to_message(),
+        Message(ExpertKind.FETCH, b"short", ()),
+        Message(ExpertKind.FETCH, FetchRequest(1, 3, 0).to_message().meta, (torch.zeros(1),)),
+    ],
+)
+def test_requests_that_make_no_sense(message: Message) -> None:
+    with pytest.raises(ProtocolError):
+        answer_fetch(filled(), message)

@@ -1,0 +1,120 @@
+"""Copies on their way between whole shards: the checkpoint's bits in every dtype, and what dies on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from cluster import NODE, LocalCluster, ShardProcess
+from waiting import wait_until
+
+from moe_contract.applications import Dtype, ModelArgs, ShardConfig
+from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardDescription, ShardIdentity, Source
+from moe_serving.experts.pool import digest_of
+from moe_serving.experts.shard import Shard
+
+WAIT_S = 60.0
+KEYS = [(layer, expert) for layer in range(4) for expert in (1, 6)]
+
+
+@pytest.fixture(scope="module")
+def path(checkpoint_of: Callable[[str], Path]) -> Path:
+    return checkpoint_of("mixtral")
+
+
+@contextmanager
+def shard(path: Path, dtype: Dtype, index: int = 0) -> Iterator[Shard]:
+    """In this process."""
+    opened = Shard(
+        ShardIdentity(index, NODE, "127.0.0.1"),
+        ModelArgs(path=str(path), dtype=dtype, device="cpu"),
+        ShardConfig(slots_per_shard=4),
+    )
+    opened.start()
+    wait_until(lambda: opened.describe().address is not None, "the shard to open", WAIT_S)
+    try:
+        yield opened
+    finally:
+        opened.stop(WAIT_S)
+
+
+def load(target: Shard, *sources: Source) -> ShardDescription:
+    orders = [LoadOrder(*key, (*sources, CHECKPOINT)) for key in KEYS]
+    target.assign(target.describe().incarnation, orders, ())
+    wait_until(lambda: not target.describe().loading, "the experts to be loaded", WAIT_S)
+    return target.describe()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_copies_from_a_peer_have_the_checkpoints_bits(path: Path, dtype: Dtype) -> None:
+    reader = ExpertReader(path, dtype, "cpu")
+    with shard(path, dtype) as first, shard(path, dtype, 1) as second:
+        told = load(first)
+        assert told.counts["from_checkpoint"] == len(KEYS) * reader.form.nbytes
+        told = load(second, told.address)
+        assert told.counts == {"from_peers": len(KEYS) * reader.form.nbytes}
+        assert second._open is not None
+        for layer, expert in KEYS:
+            own = reader.read(layer, expert)
+            with second._open.pool.pinned(layer, [expert]) as slots:
+                assert slots[expert].digest == digest_of(own)
+                assert torch.equal(slots[expert].weights.gate_up, own.gate_up)
+                assert torch.equal(slots[expert].weights.down, own.down)
+
+
+def test_a_copy_that_was_damaged_since_it_was_loaded_is_refused_and_read_from_the_checkpoint(path: Path) -> None:
+    reader = ExpertReader(path, "float32", "cpu")
+    with shard(path, "float32") as first, shard(path, "float32", 1) as second:
+        address = load(first).address
+        assert first._open is not None
+        with first._open.pool.pinned(*(2, [6])) as slots:
+            slots[6].weights.gate_up[3, 3] += 1.0
+        told = load(second, address)
+        assert told.counts["refused"] == 1
+        assert told.counts["from_checkpoint"] == reader.form.nbytes
+        assert told.counts["from_peers"] == (len(KEYS) - 1) * reader.form.nbytes
+        assert told.problem is None
+        assert second._open is not None
+        with second._open.pool.pinned(2, [6]) as slots:
+            assert torch.equal(slots[6].weights.gate_up, reader.read(2, 6).gate_up)
+
+
+def held(process: ShardProcess) -> int:
+    return int(process.call("describe").held.sum())
+
+
+def test_whoever_dies_on_the_way_the_placement_is_reached_whole(path: Path) -> None:
+    """Copies move to shard 1, slowly: first shard 0, which they come from, is killed, then shard 1 itself."""
+    with LocalCluster.start(path, shards=2, verify=True) as cluster:
+        size = cluster.facts.bytes_per_expert
+        cluster.max_bytes_per_second = 8 * size
+        cluster.place(shards=1, copies=1)
+        experts = cluster.facts.layers * cluster.facts.experts
+        assert cluster.shards[0].call("describe").counts["from_checkpoint"] == experts * size
+
+        cluster.place(shards=2, copies=2, wait=False)
+        wait_until(lambda: held(cluster.shards[1]) >= 2, "some copies", WAIT_S)
+        assert cluster.shards[1].call("describe").counts == {"from_peers": held(cluster.shards[1]) * size}
+        cluster.kill(0)
+        wait_until(lambda: held(cluster.shards[1]) == experts, "the others, of which nobody holds a copy", WAIT_S)
+        counts = cluster.shards[1].call("describe").counts
+        assert counts["from_peers"] + counts["from_checkpoint"] == experts * size
+
+        cluster.restart(0)
+        wait_until(lambda: held(cluster.shards[0]) >= 2, "some copies to come back", WAIT_S)
+        assert "from_checkpoint" not in cluster.shards[0].call("describe").counts
+        cluster.kill(0)
+        cluster.max_bytes_per_second = 0
+        cluster.restart(0)
+        cluster.wait_settled()
+        assert cluster.shards[0].call("describe").counts["from_peers"] == experts * size
+
+        client = cluster.client()
+        cluster.kill(1)
+        rows, ids = torch.randn(8, 64), torch.arange(8).repeat(8, 1)[:, :2] + torch.arange(0, 8, 2).repeat(2)[:, None]
+        for layer in range(cluster.facts.layers):
+            client.forward(layer, rows, ids % 8, torch.rand(8, 2))  # verified bit for bit against the checkpoint
