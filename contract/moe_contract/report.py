@@ -34,6 +34,8 @@ class ShardReport(WireModel):
         wanted: expert copies the target placement gives it.
         capacity: copies it may hold, spare buffers included.
         tokens: token-expert pairs it was sent since the directory started.
+        from_peers, from_checkpoint: bytes of experts that its process has got from other shards and read itself.
+        refused: transfers whose bytes it did not take, since they were damaged or made no sense.
         problem: why it holds less than it should, in words, if so.
     """
 
@@ -46,6 +48,9 @@ class ShardReport(WireModel):
     wanted: Count = 0
     capacity: Count = 0
     tokens: Count = 0
+    from_peers: Count = 0
+    from_checkpoint: Count = 0
+    refused: Count = 0
     problem: Words | None = None
 
 

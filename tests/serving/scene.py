@@ -44,6 +44,8 @@ class FakeShard:
         self.capacity = LAYERS * EXPERTS + 2
         self.digest = FACTS.digest
         self.fault: Exception | None = None
+        self.counts: dict[str, int] = {}
+        self.orders: list[LoadOrder] = []
         self.start()
 
     def start(self) -> None:
@@ -62,6 +64,7 @@ class FakeShard:
             digest=self.digest,
             capacity=self.capacity,
             held=self.held.copy(),
+            counts=self.counts,
             version=f"{self.incarnation} {self.digest} {self.capacity} {self.held.tobytes()!r}",
         )
 
@@ -69,6 +72,7 @@ class FakeShard:
         assert incarnation == self.incarnation
         for layer, expert in free:
             self.held[layer, expert] = False
+        self.orders += load
         for order in load:
             self.held[order.key] = True
         assert self.held.sum() <= self.capacity

@@ -178,9 +178,16 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
         report.traffic.failovers,
     )
     load = CounterMetricFamily("moe_shard_token_pairs", "Token-expert pairs sent to a shard.", labels=["shard"])
+    text = "Bytes of experts that a shard's process has got from other shards, or read from the checkpoint."
+    loaded = CounterMetricFamily("moe_shard_loaded_bytes", text, labels=["shard", "source"])
+    text = "Experts from other shards that a shard's process did not take, since they were damaged or made no sense."
+    refused = CounterMetricFamily("moe_shard_transfers_refused", text, labels=["shard"])
     for shard in report.shards:
         load.add_metric([str(shard.index)], shard.tokens)
-    yield load
+        loaded.add_metric([str(shard.index), "peer"], shard.from_peers)
+        loaded.add_metric([str(shard.index), "checkpoint"], shard.from_checkpoint)
+        refused.add_metric([str(shard.index)], shard.refused)
+    yield from (load, loaded, refused)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -39,6 +39,9 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
         wanted=wanted,
         capacity=said.capacity,
         tokens=pairs,
+        from_peers=said.counts.get("from_peers", 0),
+        from_checkpoint=said.counts.get("from_checkpoint", 0),
+        refused=said.counts.get("refused", 0),
         problem=problem,
     )
 

@@ -46,7 +46,10 @@ READY = DirectoryReport(
     revision=1,
     epoch=7,
     model=FACTS,
-    shards=(ShardReport(index=0, phase="Ready", tokens=40), ShardReport(index=1, phase="Lost", tokens=60)),
+    shards=(
+        ShardReport(index=0, phase="Ready", tokens=40),
+        ShardReport(index=1, phase="Lost", tokens=60, from_peers=8, refused=1),
+    ),
     attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),
     placement="p1.any",

@@ -318,5 +318,7 @@ async def test_metrics(api, client) -> None:
         "moe_expert_fan_out 1.5",
         "moe_expert_failovers_total 3.0",
         'moe_shard_token_pairs_total{shard="1"} 60.0',
+        'moe_shard_loaded_bytes_total{shard="1",source="peer"} 8.0',
+        'moe_shard_transfers_refused_total{shard="1"} 1.0',
     ):
         assert line in text

@@ -17,7 +17,7 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
-from moe_serving.experts.description import ShardDescription
+from moe_serving.experts.description import CHECKPOINT, ShardDescription
 from moe_serving.routing.table import TableVersion
 from moe_serving.routing.window import Window
 
@@ -36,6 +36,22 @@ async def test_a_placement_is_carried_out(scene: Scene) -> None:
     assert [(a.replica, a.ready, a.epoch, a.running, a.pid) for a in report.attention] == [
         ("a", True, report.epoch, 2, 7)
     ]
+
+
+async def test_a_move_comes_from_a_neighbour_and_what_came_is_reported(scene: Scene) -> None:
+    assert all(order.urgent and order.sources == (CHECKPOINT,) for order in scene.shards[0].orders)
+    before = [await shard.describe(None, 0) for shard in scene.shards]
+    scene.place(balanced_placement(LAYERS, EXPERTS, [0, 2, 2], 1))
+    await scene.turns(4)
+    assert scene.shards[2].orders
+    for order in scene.shards[2].orders:
+        assert not order.urgent
+        (holder,) = (said for said in before if said.held is not None and said.held[order.key])
+        assert order.sources == (holder.address, CHECKPOINT)
+    scene.shards[2].counts = {"from_peers": 32, "from_checkpoint": 8, "refused": 1}
+    await scene.turns(1)
+    (shard,) = scene.directory.report().shards[2:]
+    assert (shard.from_peers, shard.from_checkpoint, shard.refused) == (32, 8, 1)
 
 
 async def test_old_copies_wait_for_the_acknowledgement(scene: Scene) -> None:
