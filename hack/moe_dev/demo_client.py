@@ -15,7 +15,7 @@ from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
 
 ANSWER_SECONDS = 60.0
 # Longer than a window of counts takes to be over and delivered.
-COUNTS_INTERVAL = 1.0
+COUNTS_INTERVAL = 1.5
 
 
 def stream_completion(url: str, model: str, prompt: str, tokens: int, show: Callable[[str], None]) -> int:

@@ -35,6 +35,7 @@ from moe_contract.applications import DirectoryConfig, Dtype, ModelArgs, Network
 from moe_contract.report import DirectoryReport
 from moe_placement import Placement, balanced_placement
 from moe_placement.encoding import encode_placement
+from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_serving.checkpoint import inspect_model
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
@@ -149,6 +150,12 @@ class LocalCluster:
 
     def report(self) -> DirectoryReport:
         return self._with_directory(Directory.report)
+
+    def statistics(self) -> RoutingStatistics | None:
+        """What the directory has of all clients' traffic."""
+        assert self.directory is not None, "the directory is stopped"
+        packed = self._run(self.directory.statistics())
+        return decode_statistics(packed) if packed is not None else None
 
     def wait_settled(self) -> None:
         """Until the target last applied is in force everywhere and nothing else is held."""

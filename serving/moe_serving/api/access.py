@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_contract.report import INTERNAL_REPORT_PATH
+from moe_contract.report import INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH
 from moe_serving.api.errors import ApiError, RequestTimeoutError, RequestTooLargeError
 from moe_serving.api.keys import check_key
 from moe_serving.api.service import Service
@@ -24,6 +24,8 @@ TOTAL_S = 300.0
 
 _OPEN = ("/healthz", "/metrics")
 """For whoever probes and scrapes."""
+_INTERNAL = (INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH)
+"""For the operator, by a key of its own."""
 _CLIENT = "moe.client"
 
 
@@ -60,7 +62,7 @@ class Access:
             return ""
         config = self._service.settings
         internal = [config.internal_key_sha256] if config.internal_key_sha256 else []
-        keys = internal if path == INTERNAL_REPORT_PATH else config.api_key_sha256
+        keys = internal if path in _INTERNAL else config.api_key_sha256
         return check_key(Request(scope), keys) if keys else ""
 
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_contract.report import INTERNAL_REPORT_PATH
+from moe_contract.report import INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH
 from moe_serving.api.access import Access, refusal
 from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
@@ -55,10 +55,23 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
 
     @app.get(INTERNAL_REPORT_PATH, include_in_schema=False)
     async def report() -> Response:
-        if service.settings.internal_key_sha256 is None:
-            raise HTTPException(404)
+        _check_open(service)
         told = (await service.watch.ask()).report
         return Response(told.model_dump_json(), media_type="application/json")
+
+    @app.get(INTERNAL_STATISTICS_PATH, include_in_schema=False)
+    async def statistics() -> Response:
+        _check_open(service)
+        packed = await service.fetch_statistics()
+        if packed is None:
+            return Response(status_code=204)
+        return Response(packed, media_type="application/octet-stream")
+
+
+def _check_open(service: Service) -> None:
+    """Raise HTTPException where there is no key by which ``/internal`` is open."""
+    if service.settings.internal_key_sha256 is None:
+        raise HTTPException(404)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -40,12 +40,19 @@ class Service:
         config: the one accepted last; None before the first: nobody is let in while it is unknown who may.
         refused: why the last ``user_config`` was not taken, if so.
         source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
+        fetch_statistics: asks the directory for all that was gathered of the traffic, packed.
     """
 
     source: TokenSource
 
-    def __init__(self, model_path: str, call: Callable[[ApiSync], Awaitable[ApiReply]]) -> None:
+    def __init__(
+        self,
+        model_path: str,
+        call: Callable[[ApiSync], Awaitable[ApiReply]],
+        fetch_statistics: Callable[[], Awaitable[bytes | None]],
+    ) -> None:
         """``call`` sends to the directory."""
+        self.fetch_statistics = fetch_statistics
         self.config: ApiConfig | None = None
         self.refused: str | None = None
         self.watch = DirectoryWatch(call, self._say)

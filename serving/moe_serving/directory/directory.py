@@ -28,12 +28,15 @@ from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
 from moe_serving.directory.sources import hold_back, order_loads
+from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.routing.table import RoutingTable
 
 TURN_SECONDS = 0.25
 """Between two turns at least: a migration takes a few, and a plan for a large model 64 ms."""
+LEGACY_SECONDS = 10.0
+"""Between two looks at whether replicas are gone that have left statistics."""
 HEARING_SECONDS = 10.0
 """How long a directory that has just started waits for every shard to answer before it publishes its first table:
 attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
@@ -105,6 +108,7 @@ class Directory:
         """Inspect the model, then watch the shards and turn until cancelled; look at the candidate meanwhile."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._candidate.run())
+            tasks.create_task(self._keep_legacy())
             await self._keep_inspecting()
             await self._keep_turning(tasks)
 
@@ -126,6 +130,12 @@ class Directory:
             await self.turn()
             await asyncio.sleep(TURN_SECONDS)
             await self._changes.beyond(seen, self._time_to_next_look())
+
+    async def _keep_legacy(self) -> None:
+        while True:
+            await asyncio.sleep(LEGACY_SECONDS)
+            if self._model is not None:
+                await self._model.statistics.inherit()
 
     async def inspect_model(self) -> bool:
         """Look at the model; whether it can be served."""
@@ -185,7 +195,8 @@ class Directory:
             await self._changes.beyond(self._changes.count, left)
         if (model := self._model) is None:
             return SyncReply(None, counted=counted)
-        return SyncReply(model.table_for(request), model.facts.digest, counted)
+        statistics = model.statistics.exchange(request)
+        return SyncReply(model.table_for(request), model.facts.digest, counted, statistics)
 
     def _take(self, request: SyncRequest) -> bool:
         """Whether the windows were counted: before the model is known there is nothing to count them in."""
@@ -202,6 +213,10 @@ class Directory:
         now = self._clock()
         self._apis.take(sync, now)
         return self._apis.reply(sync, self.report(), now)
+
+    async def statistics(self) -> bytes | None:
+        """All that attention replicas gathered, as ``encode_statistics`` packs it; None before they did."""
+        return await self._model.statistics.merged() if self._model is not None else None
 
     def report(self) -> DirectoryReport:
         """What the operator polls."""
@@ -294,6 +309,7 @@ class _Model:
         self.facts = facts
         self.publication = Publication(facts.layers, facts.experts, shards)
         self.traffic = TrafficCounts(facts.layers, facts.experts)
+        self.statistics = StatisticsStore(facts)
         self._encoded: tuple[int, str | None] = (0, None)
 
     def table_for(self, request: SyncRequest) -> RoutingTable | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from moe_serving.routing.exchange import StatisticsHeard, StatisticsTold
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
 
@@ -43,6 +44,7 @@ class SyncRequest:
         windows: what was routed since the previous ones, one for each table.
         status: see ``AttentionStatus``.
         hold: seconds for which the answer may be held while there is no newer table.
+        statistics: see ``StatisticsTold``.
     """
 
     replica: str
@@ -51,6 +53,7 @@ class SyncRequest:
     windows: tuple[Window, ...]
     status: AttentionStatus
     hold: float = 0.0
+    statistics: StatisticsTold = field(default_factory=StatisticsTold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,11 +62,13 @@ class SyncReply:
     table: the one in force, None where the replica has it already.
     digest: of the directory's checkpoint, once it is known.
     counted: whether the windows were; those that were not are sent again.
+    statistics: see ``StatisticsHeard``.
     """
 
     table: RoutingTable | None
     digest: str | None = None
     counted: bool = True
+    statistics: StatisticsHeard = field(default_factory=StatisticsHeard)
 
 
 def other_model(digest: str | None, directorys: str | None) -> str | None:

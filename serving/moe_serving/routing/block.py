@@ -16,6 +16,8 @@ from moe_serving.routing.window import Window
 
 ROWS = 1024
 """Rows of a block: 58 layers of top-8 take 4 MB."""
+_MOST_MARKS = 1 << 22
+"""Rows x shards that are looked at together."""
 
 
 class Block:
@@ -78,6 +80,11 @@ class Block:
         rest._end, rest._layer = rows, self._layer
         return rest
 
+    def sets(self) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """Ids and gates ``[rows, layers, k]`` of the rows that came through all layers."""
+        whole = (self.ids[:, : self._end, 0] != NO_EXPERT).all(axis=0)
+        return self.ids[:, : self._end][:, whole].swapaxes(0, 1), self.gates[:, : self._end][:, whole].swapaxes(0, 1)
+
     def count(self, home: str) -> Window:
         """What all of it sums up to.
 
@@ -85,28 +92,38 @@ class Block:
             home: the node that rows start on.
         """
         window = Window.of(self.table)
-        experts = window.load.shape[1]
-        for layer in range(len(self.ids)):
-            ids = self.ids[layer, : self._end]
-            window.load[layer] = np.bincount(ids.ravel() - NO_EXPERT, minlength=experts + 1)[1:]
-            window.rows[layer] = np.count_nonzero(ids[:, 0] != NO_EXPERT)
-            count_choice(window, self.table, layer, self.choice[layer, : self._end], home)
+        ids, choice = self.ids[:, : self._end], self.choice[:, : self._end]
+        layers, experts = window.load.shape
+        cells = np.arange(0, layers * (experts + 1), experts + 1)[:, None, None] + (ids - NO_EXPERT)
+        counts = np.bincount(cells.ravel(), minlength=layers * (experts + 1))
+        window.load[:] = counts.reshape(layers, experts + 1)[:, 1:]
+        window.rows[:] = np.count_nonzero(ids[:, :, 0] != NO_EXPERT, axis=1)
+        at_once = max(1, _MOST_MARKS // max(1, self._end * (len(self.table.shards) + 1)))
+        for begin in range(0, layers, at_once):
+            count_choice(window, self.table, begin, choice[begin : begin + at_once], home)
         if self.more is not None:
             window.add(self.more)
         return window
 
 
 def count_choice(window: Window, table: RoutingTable, layer: int, choice: NDArray[np.integer], home: str) -> None:
-    """Add the shards and nodes that rows of ``layer`` visit, by positions ``[rows, k]`` in the table."""
-    shards, nodes = len(table.shards), len(table.nodes)
+    """Add the shards and nodes that rows visit, by positions ``[layers, rows, k]`` in the table, from ``layer`` on."""
+    layers, shards, nodes = len(choice), len(table.shards), len(table.nodes)
+    mine = slice(layer, layer + layers)
+    cells = np.arange(0, layers * (shards + 1), shards + 1)[:, None, None] + (choice - NOBODY)
+    pairs = np.bincount(cells.ravel(), minlength=layers * (shards + 1)).reshape(layers, shards + 1)
     indices = table.indices[:-1]
-    rows = np.arange(len(choice))[:, None]
-    window.pairs[layer, indices] += np.bincount(choice.ravel() - NOBODY, minlength=shards + 1)[1:]
-    at_shard = np.zeros((len(choice), shards + 1), dtype=bool)
-    at_shard[rows, choice] = True
-    window.visits[layer, indices] += at_shard[:, :shards].sum(axis=0)
-    at_node = np.zeros((len(choice), nodes + 1), dtype=bool)
-    at_node[rows, np.append(table.node_index, nodes)[choice]] = True
+    window.pairs[mine, indices] += pairs[:, 1:]
+    window.visits[mine, indices] += np.count_nonzero(_marks(choice, shards), axis=1)
+    at_node = _marks(np.append(table.node_index, nodes)[choice], nodes)
     if home in table.nodes:
-        at_node[:, table.nodes.index(home)] = False
-    window.remote[layer] += np.count_nonzero(at_node[:, :nodes])
+        at_node[:, :, table.nodes.index(home)] = False
+    window.remote[mine] += np.count_nonzero(at_node, axis=(1, 2))
+
+
+def _marks(places: NDArray[np.integer], count: int) -> NDArray[np.bool_]:
+    """bool ``[layers, rows, count]``: which of ``count`` places each row has; one beyond them, or -1, is none."""
+    layers, rows, top_k = places.shape
+    marks = np.zeros((layers * rows, count + 1), dtype=bool)
+    marks[np.arange(layers * rows)[:, None], places.reshape(-1, top_k)] = True
+    return marks.reshape(layers, rows, count + 1)[:, :, :count]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from moe_placement import dispatch
 from moe_serving.routing.dispatch import LayerDispatch, Patience
+from moe_serving.routing.gatherer import Gathered, Gatherer
 from moe_serving.routing.layer import LayerWork
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
@@ -49,7 +50,8 @@ class RemoteExperts(Generic[C]):
         self._patience = patience
         self._verifier = verifier
         self._routes = Routes(layers, experts, fabric, node, on_wait)
-        self._recorder = Recorder(node)
+        self._gatherer = Gatherer(layers, experts)
+        self._recorder = Recorder(node, self._gatherer.add)
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
@@ -68,6 +70,15 @@ class RemoteExperts(Generic[C]):
     def take_windows(self) -> tuple[Window, ...]:
         """What was routed since the last call; see ``Recorder.take``."""
         return self._recorder.take()
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether a window of statistics has ended."""
+        return self._gatherer.has_window
+
+    def take_statistics(self) -> Gathered | None:
+        """See ``Gatherer.take``."""
+        return self._gatherer.take()
 
     def close(self) -> None:
         """Close all connections; the engine must have stopped."""

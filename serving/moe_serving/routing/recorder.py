@@ -1,23 +1,26 @@
 """Records what is routed, beside the routing client: the one source of every figure of a placement that is told.
 
 The engine's thread copies ids, gate weights and choices of a layer into a block, while the shards compute; another
-thread takes the windows that are over and counts them. A window is over when another table comes into force or
-``WINDOW_SECONDS`` have passed. Every row is counted once, by the table that it was routed by, when its step has ended.
+thread takes the windows that are over, counts them, and hands whole expert sets on. A window is over when another table
+comes into force or ``WINDOW_SECONDS`` have passed. Every row is counted once, by the table that it was routed by, when
+its step has ended.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_serving.routing.block import Block, count_choice
+from moe_serving.routing.gatherer import Sets
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window, Windows
 
-WINDOW_SECONDS = 0.5
+WINDOW_SECONDS = 1.0
 """A window that has traffic is closed after so long."""
 MOST_CLOSED = 4
 """Blocks that wait to be counted. Where nobody takes them, the directory being away, the engine's thread counts one
@@ -29,10 +32,12 @@ class Recorder:
 
     Args:
         home: the node that rows start on: ours.
+        on_sets: gets the expert sets of rows that came through all layers, off the step.
     """
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, on_sets: Callable[[Sets], None] = lambda _: None) -> None:
         self._home = home
+        self._on_sets = on_sets
         self._lock = threading.Lock()
         self._block: Block | None = None
         self._closed: list[Block] = []
@@ -70,7 +75,7 @@ class Recorder:
             block = self._block_for(table, choice.shape[1])
             if block.more is None:
                 block.more = Window.of(table)
-            count_choice(block.more, table, layer, choice, self._home)
+            count_choice(block.more, table, layer, choice[None], self._home)
             block.more.failovers += failovers
 
     @property
@@ -94,8 +99,12 @@ class Recorder:
             blocks, self._closed = self._closed, []
             counted, self._counted = self._counted, Windows()
         for block in blocks:
-            counted.add(block.count(self._home))
+            counted.add(self._count(block))
         return counted.take()
+
+    def _count(self, block: Block) -> Window:
+        self._on_sets(block.sets())
+        return block.count(self._home)
 
     def _block_for(self, table: RoutingTable, top_k: int) -> Block:
         block = self._block
@@ -106,6 +115,6 @@ class Recorder:
         if self._block is not None:
             self._closed.append(self._block)
         if len(self._closed) > MOST_CLOSED:
-            self._counted.add(self._closed.pop(0).count(self._home))
+            self._counted.add(self._count(self._closed.pop(0)))
         self._block = Block(table, top_k, least_rows)
         return self._block

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
+from moe_serving.routing.exchange import StatisticsExchange
+from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
 
@@ -41,6 +43,13 @@ class SyncedClient(Protocol):
 
     def take_windows(self) -> tuple[Window, ...]: ...
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether a window of statistics has ended."""
+        ...
+
+    def take_statistics(self) -> Gathered | None: ...
+
 
 class DirectorySync:
     """One replica's reports.
@@ -65,6 +74,7 @@ class DirectorySync:
         self._call = call
         self._sequence = 0
         self._undelivered: tuple[Window, ...] = ()
+        self._statistics = StatisticsExchange()
         self._away = False
 
     async def run(self) -> None:
@@ -94,13 +104,16 @@ class DirectorySync:
         if not self._undelivered and self._client.has_windows:
             self._sequence += 1
             self._undelivered = await asyncio.to_thread(self._client.take_windows)
-        if self._undelivered:
+        if self._statistics.is_delivered and self._client.has_statistics:
+            self._statistics.keep(await asyncio.to_thread(self._client.take_statistics))
+        if self._undelivered or not self._statistics.is_delivered:
             hold = 0.0
-        version, status = self._client.version, self._status()
-        request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold)
+        version, status, statistics = self._client.version, self._status(), self._statistics.tell()
+        request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold, statistics)
         reply = await self._ask(request)
         if reply is None:
             return
+        self._statistics.hear(reply.statistics)
         if reply.counted:
             self._undelivered = ()
         if reply.table is not None:

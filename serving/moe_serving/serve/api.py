@@ -33,6 +33,8 @@ from moe_serving.wire.caller import Caller
 
 _REPLY_S = 3.0
 """For one reply: a call that was under way when Serve began to take the directory away waits for ever."""
+_STATISTICS_S = 30.0
+"""For statistics of a large model, which the directory merges and packs for seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Api:
         name, node = serve.get_replica_context().replica_tag, ray.get_runtime_context().get_node_id()
         self._directory = Caller(lambda: address_of(directory), name, node, self._network)
         self._receiver = StreamReceiver()
-        self._service = Service(args.model.path, self._tell_directory)
+        self._service = Service(args.model.path, self._tell_directory, self._fetch_statistics)
         self._service.source = self._source = ReplicatedSource(
             self._receiver,
             self._ask_replica,
@@ -101,6 +103,11 @@ class Api:
         except TimeoutError:
             raise TimeoutError(f"the directory did not answer within {_REPLY_S:.0f} s") from None
         return reply
+
+    async def _fetch_statistics(self) -> bytes | None:
+        async with asyncio.timeout(_STATISTICS_S):
+            packed: bytes | None = await self._directory.call("statistics")
+        return packed
 
     def _has_several_replicas(self) -> bool:
         report = self._service.watch.report

@@ -37,7 +37,9 @@ class Directory:
         self._node = ray.get_runtime_context().get_node_id()
         self._network = args.model.network
         self._directory = directory.Directory(args.model, _inspect, self._connect)
-        self._direct = Direct(self._network, {"sync": self._sync, "exchange": self._exchange})
+        self._direct = Direct(
+            self._network, {"sync": self._sync, "exchange": self._exchange, "statistics": self._directory.statistics}
+        )
         self._running = asyncio.create_task(self._directory.run())
 
     async def reconfigure(self, config: dict[str, Any]) -> None:

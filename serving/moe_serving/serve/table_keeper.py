@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.sync import SyncedClient
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
@@ -41,3 +42,10 @@ class TableKeeper:
 
     def take_windows(self) -> tuple[Window, ...]:
         return self._client.take_windows() if self._client is not None else ()
+
+    @property
+    def has_statistics(self) -> bool:
+        return self._client is not None and self._client.has_statistics
+
+    def take_statistics(self) -> Gathered | None:
+        return self._client.take_statistics() if self._client is not None else None

@@ -130,11 +130,12 @@ class Api:
         """``directory``: what other processes share with this one."""
         self.report: DirectoryReport | None = READY
         self.reports_asked = 0
+        self.statistics: bytes | None = None
         self.directory = directory or Apis()
         self.ahead = LEASE_SECONDS
         if directory is None:
             self.directory.take(ApiSync(api="a former one", ready=False, created=int(time.time())), time.monotonic())
-        self.service = Service(str(checkpoint), self._call)
+        self.service = Service(str(checkpoint), self._call, self._fetch_statistics)
         self.source = ScriptedSource()
         self.service.source = self.source
         self.service.configure({"served_name": "model"})
@@ -161,6 +162,9 @@ class Api:
         self.directory.take(sync, now)
         report = self.report.model_copy(update={"refused": self.directory.refused(now)})
         return self.directory.reply(sync, report, now)
+
+    async def _fetch_statistics(self) -> bytes | None:
+        return self.statistics
 
     def answer_with(self, text: str, finish: str = "stop") -> None:
         """Let every request be answered with the tokens of ``text``, one a step."""

@@ -301,6 +301,18 @@ def test_origins_are_whole(api, origin) -> None:
     assert "allowed_origins" in (api.service.refused or "")
 
 
+async def test_statistics_are_for_the_operator(api, client) -> None:
+    path = "/internal/statistics"
+    assert (await client.get(path)).status_code == 404
+    api.service.config = ApiConfig(served_name="model", internal_key_sha256=digest("i"), api_key_sha256=(digest("k"),))
+    for headers in ({}, bearer("k")):
+        assert (await client.get(path, headers=headers)).status_code == 401
+    assert (await client.get(path, headers=bearer("i"))).status_code == 204
+    api.statistics = b"packed"
+    answer = await client.get(path, headers=bearer("i"))
+    assert (answer.content, answer.headers["content-type"]) == (b"packed", "application/octet-stream")
+
+
 async def test_metrics(api, client) -> None:
     api.answer_with(" dog")
     await client.post("/v1/completions", json=COMPLETION)

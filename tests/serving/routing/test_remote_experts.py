@@ -18,6 +18,7 @@ from moe_placement import one_host, simulate
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.routing import gatherer
 from moe_serving.routing.dispatch import Patience
 from moe_serving.routing.errors import VerificationError
 
@@ -257,6 +258,30 @@ def test_tokens_flow_while_the_directory_is_away(cluster: LocalCluster, whole: L
         stream.go_on()
     assert experts.version.epoch > before.epoch
     assert experts.version.origin != before.origin
+
+
+def test_statistics_of_live_traffic_outlive_the_directory(cluster: LocalCluster, monkeypatch) -> None:
+    monkeypatch.setattr(gatherer, "WINDOW_SECONDS", 0.2)
+    cluster.place(shards=2, copies=1)
+    experts = cluster.client()
+    asked = layer_input(tokens=5, seed=1)
+    for layer in (*range(LAYERS), *range(LAYERS), 0, 1):
+        experts.forward(layer, *asked)
+
+    def told() -> float:
+        found = cluster.statistics()
+        return found.tokens if found is not None else 0.0
+
+    cluster.wait_until(lambda: told() == 10, "the statistics to arrive")
+    cluster.stop_directory()
+    cluster.start_directory()
+    cluster.wait_until(lambda: told() == 10, "the statistics to be told again")
+    found = cluster.statistics()
+    assert found is not None
+    chosen = np.bincount(asked[1].numpy().ravel(), minlength=EXPERTS)
+    assert (found.load == 2 * chosen).all()
+    np.testing.assert_allclose(np.sort(found.sample.gates[0, 0]), np.sort(found.sample.gates[0, 1]))
+    assert np.isfinite(found.sample.gates).all()
 
 
 def test_the_simulator_foretells_all_figures(cluster: LocalCluster) -> None:

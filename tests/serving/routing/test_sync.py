@@ -10,6 +10,8 @@ import pytest
 
 from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
 from moe_serving.routing import sync
+from moe_serving.routing.exchange import StatisticsHeard
+from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
@@ -21,6 +23,7 @@ class Client:
     def __init__(self) -> None:
         self.table = RoutingTable.empty(1, 2)
         self.tokens = 0
+        self.gathered: Gathered | None = None
 
     @property
     def version(self) -> TableVersion:
@@ -38,6 +41,14 @@ class Client:
         taken.rows[0], self.tokens = self.tokens, 0
         return (taken,)
 
+    @property
+    def has_statistics(self) -> bool:
+        return self.gathered is not None
+
+    def take_statistics(self) -> Gathered | None:
+        taken, self.gathered = self.gathered, None
+        return taken
+
 
 def rows(request: SyncRequest) -> int | None:
     return sum(int(window.rows[0]) for window in request.windows) or None
@@ -50,6 +61,7 @@ class DirectoryStub:
         self.requests: list[SyncRequest] = []
         self.fault: Exception | None = None
         self.counts = True
+        self.heard = StatisticsHeard()
         self._changed = asyncio.Condition()
 
     async def asked(self, times: int) -> None:
@@ -62,7 +74,9 @@ class DirectoryStub:
             self._changed.notify_all()
         if self.fault is not None:
             raise self.fault
-        return SyncReply(TABLE if request.version != TABLE.version else None, counted=self.counts)
+        return SyncReply(
+            TABLE if request.version != TABLE.version else None, counted=self.counts, statistics=self.heard
+        )
 
 
 def make(client: Client, directory: DirectoryStub) -> DirectorySync:
@@ -103,6 +117,32 @@ async def test_what_was_not_counted_is_told_again() -> None:
     await reports.sync_once()
     await reports.sync_once()
     assert [(request.sequence, rows(request)) for request in directory.requests] == [(1, 3), (1, 3), (1, None)]
+
+
+async def test_statistics_are_told_until_the_directory_has_them() -> None:
+    client, directory = Client(), DirectoryStub()
+    reports = make(client, directory)
+    client.gathered = Gathered(1, 0.0, b"first")
+    await reports.sync_once(hold=60.0)
+    client.gathered = Gathered(2, 0.0, b"second")
+    await reports.sync_once()
+    assert client.gathered is not None, "not taken before the first has arrived"
+    directory.heard = StatisticsHeard(number=1)
+    await reports.sync_once()
+    await reports.sync_once()
+    directory.heard = StatisticsHeard(number=2)
+    await reports.sync_once()
+    await reports.sync_once()
+    told = [request.statistics.gathered for request in directory.requests]
+    assert [each.packed if each else None for each in told] == [
+        b"first",
+        b"first",
+        b"first",
+        b"second",
+        b"second",
+        None,
+    ]
+    assert directory.requests[0].hold == 0.0
 
 
 async def test_it_goes_on_through_failures_and_says_so_once(

@@ -1,0 +1,135 @@
+"""Print what recording the traffic takes of an attention process, in CPU time of the threads that do it.
+
+python -m benchmarks.recorder [--model models/tiny] [--steps 1000] [--json build/recorder.json]
+
+A real engine decodes 8 sequences with its experts in 2 shard processes, and reports to a directory as on Ray. Counted
+are the engine thread's part of each layer, counting windows, gathering and packing statistics; beside it what the
+engine's thread took for all of its steps, which is less than what the process did. Exit 1 where the recorder takes more
+than 1% of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# The tests' process tree.
+sys.path.insert(0, str(ROOT / "tests" / "serving"))
+
+import driver  # noqa: E402
+from cluster import LocalCluster  # noqa: E402
+from driver import complete, greedy, running_engine  # noqa: E402
+
+from moe_contract.applications import AttentionConfig  # noqa: E402
+from moe_serving.routing.client import RemoteExperts  # noqa: E402
+
+BATCH, SHARDS = 8, 2
+driver.WAIT_S = 1800.0  # other work on the machine lengthens a run, and changes no figure
+AIM = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Seconds of CPU, and times called."""
+
+    what: str
+    seconds: float
+    calls: int
+
+
+class Clock:
+    """Adds up what calls take of the thread that makes them; what reading the clock takes is in it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def time(self, owner: Any, method: str, what: str) -> None:
+        call: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*arguments: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(*arguments)
+            finally:
+                taken = time.thread_time() - began
+                with self._lock:
+                    self.seconds[what] += taken
+                    self.calls[what] += 1
+
+        setattr(owner, method, timed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "tiny")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--json", type=Path, default=ROOT / "build" / "recorder.json")
+    options = parser.parse_args(arguments)
+    rows, engine = measure(options.model, options.steps)
+    for row in rows:
+        print(f"{row.what:<34}{row.seconds:>9.3f} s {row.seconds / engine:>8.2%} {row.calls:>8} calls")
+    part = sum(row.seconds for row in rows) / engine
+    print(f"{'together':<34}{part * engine:>9.3f} s {part:>8.2%}   of {engine:.2f} s of the engine; aim {AIM:.0%}")
+    options.json.parent.mkdir(exist_ok=True)
+    options.json.write_text(json.dumps({"rows": [asdict(row) for row in rows], "engine_seconds": engine}) + "\n")
+    return int(part > AIM)
+
+
+def measure(model: Path, steps: int) -> tuple[list[Row], float]:
+    """What recording took, and the engine's thread in all its steps but the first ones, which load and compile."""
+    clock = Clock()
+    with LocalCluster.start(model, SHARDS) as cluster:
+        cluster.place(SHARDS, copies=1)
+        experts = cluster.client()
+        with running_engine(model, experts=experts, limits=AttentionConfig(max_running=BATCH)) as engine:
+            prompts = [tuple(range(5 + 10 * row, 13 + 10 * row)) for row in range(BATCH)]
+            complete(engine, prompts, greedy(8), BATCH)
+            instrument(clock, experts)
+            engine_time = EngineTime(experts)
+            complete(engine, prompts, greedy(steps), BATCH)
+            taken = engine_time.seconds
+            # The last window of statistics, which would end a little later.
+            experts.take_windows()
+            experts.take_statistics()
+    return [Row(what, clock.seconds[what], clock.calls[what]) for what in clock.seconds], taken
+
+
+def instrument(clock: Clock, experts: RemoteExperts[Any]) -> None:
+    recorder, gatherer = experts._recorder, experts._gatherer
+    for method in ("record", "record_again"):
+        clock.time(recorder, method, "in the step: ids, gates, shards")
+    clock.time(recorder, "take", "off the step: windows and sets")
+    clock.time(gatherer, "take", "off the step: statistics")
+
+
+class EngineTime:
+    """CPU time of the thread that asks the experts, from its first call on."""
+
+    def __init__(self, experts: RemoteExperts[Any]) -> None:
+        self._began: float | None = None
+        self.seconds = 0.0
+        forward = experts.forward
+
+        def watched(*arguments: Any) -> Any:
+            if self._began is None:
+                self._began = time.thread_time()
+            answer = forward(*arguments)
+            self.seconds = time.thread_time() - self._began
+            return answer
+
+        experts.forward = watched  # type: ignore[method-assign]  # it is what this measures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

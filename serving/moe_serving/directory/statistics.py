@@ -1,0 +1,116 @@
+"""Statistics of all traffic: the newest of each attention replica, what dead ones left, and all of it merged.
+
+Packed they are kept, and unpacked only to be merged, in a thread: when somebody plans, or a replica is gone for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from moe_contract.model import ModelFacts
+from moe_placement import InvalidStatisticsError
+from moe_placement.statistics import RoutingStatistics, decode_statistics, encode_statistics
+from moe_serving.directory.messages import SyncRequest, other_model
+from moe_serving.routing.exchange import Legacy, StatisticsHeard
+from moe_serving.routing.gatherer import Gathered, weight_after
+
+GONE_SECONDS = 120.0
+"""A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
+statistics could come to be counted twice."""
+
+logger = logging.getLogger(__name__)
+
+
+class StatisticsStore:
+    """For one event loop.
+
+    Args:
+        facts: of the model; statistics of another one are left out.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, facts: ModelFacts, clock: Callable[[], float] = time.time) -> None:
+        self._facts = facts
+        self._clock = clock
+        self._of: dict[str, Gathered] = {}
+        self._heard_of: dict[str, float] = {}
+        self._legacy: Legacy | None = None
+        self._merged: tuple[tuple[Gathered, ...], bytes | None] = ((), None)
+        self._merging = asyncio.Lock()
+
+    def exchange(self, request: SyncRequest) -> StatisticsHeard:
+        """Take what a replica says in a report; the answer to it."""
+        told, now = request.statistics, self._clock()
+        if other_model(request.status.digest, self._facts.digest) is not None:
+            return StatisticsHeard()
+        self._heard_of[request.replica] = now
+        if told.gathered is not None:
+            self._of[request.replica] = _not_of_the_future(told.gathered, now)
+        left = told.legacy
+        if left is not None and left.digest == self._facts.digest and left.version > self._legacy_version:
+            self._legacy = left
+        known = self._of.get(request.replica)
+        news = self._legacy if self._legacy_version > told.legacy_version else None
+        return StatisticsHeard(known.number if known else 0, self._legacy_version, news)
+
+    async def merged(self) -> bytes | None:
+        """``encode_statistics`` of all; None before any traffic was told of."""
+        async with self._merging:
+            parts = self._parts(self._of)
+            if parts != self._merged[0]:
+                self._merged = (parts, (await asyncio.to_thread(_merge, parts, self._facts)))
+            return self._merged[1]
+
+    async def inherit(self) -> None:
+        """Make those of replicas that are gone part of the legacy."""
+        async with self._merging:
+            now = self._clock()
+            gone = [replica for replica, heard in self._heard_of.items() if now - heard >= GONE_SECONDS]
+            left = [replica for replica in gone if replica in self._of]
+            if left:
+                parts = self._parts(left)
+                packed = await asyncio.to_thread(_merge, parts, self._facts)
+                if packed is not None:
+                    newest = max(part.at for part in parts)
+                    version = self._legacy_version + 1
+                    self._legacy = Legacy(version, self._facts.digest, Gathered(version, newest, packed))
+            for replica in gone:
+                del self._heard_of[replica]
+                self._of.pop(replica, None)
+
+    @property
+    def _legacy_version(self) -> int:
+        return self._legacy.version if self._legacy else 0
+
+    def _parts(self, replicas: Collection[str]) -> tuple[Gathered, ...]:
+        left = [self._legacy.gathered] if self._legacy else []
+        return (*left, *(self._of[replica] for replica in sorted(replicas)))
+
+
+def _not_of_the_future(gathered: Gathered, now: float) -> Gathered:
+    """A node whose clock is ahead must not make all others look old."""
+    return Gathered(gathered.number, min(gathered.at, now), gathered.packed)
+
+
+def _merge(parts: Sequence[Gathered], facts: ModelFacts) -> bytes | None:
+    """Older parts weigh less. One that cannot be read is left out, and said so."""
+    newest = max((part.at for part in parts), default=0.0)
+    merged: RoutingStatistics | None = None
+    for part in parts:
+        try:
+            statistics = decode_statistics(part.packed)
+        except InvalidStatisticsError as error:
+            logger.warning("statistics of an attention replica are left out: %s", error)
+            continue
+        if (statistics.shape.layers, statistics.shape.experts) != (facts.layers, facts.experts):
+            logger.warning("statistics of another model are left out: %s", statistics.shape)
+            continue
+        statistics.decay(weight_after(newest - part.at))
+        if merged is None:
+            merged = statistics
+        else:
+            merged.merge(statistics)
+    return encode_statistics(merged) if merged is not None else None

@@ -1,0 +1,185 @@
+"""Statistics survive the death of any one process: replicas and directory hold them for each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from scene import EXPERTS, FACTS, LAYERS
+
+from moe_placement.statistics import RoutingStatistics, decode_statistics
+from moe_serving.directory import statistics as module
+from moe_serving.directory.messages import AttentionStatus, SyncRequest
+from moe_serving.directory.statistics import GONE_SECONDS, StatisticsStore
+from moe_serving.routing.exchange import StatisticsExchange
+from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, Gathered, Gatherer
+from moe_serving.routing.table import TableVersion
+
+TOP_K = 2
+
+
+@dataclass
+class Replica:
+    """Gathers rows and reports, as an attention replica does."""
+
+    name: str
+    world: World
+    digest: str = FACTS.digest
+    rows: int = 0
+    exchange: StatisticsExchange = field(default_factory=StatisticsExchange)
+
+    def __post_init__(self) -> None:
+        self.gatherer = Gatherer(LAYERS, EXPERTS, lambda: self.world.now)
+
+    def route(self, rows: int) -> None:
+        random = np.random.default_rng(self.rows)
+        ids = np.argsort(random.random((rows, LAYERS, EXPERTS)), axis=2)[:, :, :TOP_K].astype(np.int16)
+        self.gatherer.add((ids, np.ones(ids.shape, dtype=np.float32)))
+        self.rows += rows
+        self.exchange.keep(self.gatherer.take())
+
+    def report(self, heard: bool = True) -> SyncRequest:
+        """``heard``: the answer arrives."""
+        status = AttentionStatus(ready=True, digest=self.digest)
+        request = SyncRequest(self.name, TableVersion(1, "d"), 0, (), status, statistics=self.exchange.tell())
+        answer = self.world.store.exchange(request)
+        if heard:
+            self.exchange.hear(answer)
+        return request
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 1e9
+        self.store = StatisticsStore(FACTS, lambda: self.now)
+
+    def restart_directory(self) -> None:
+        self.store = StatisticsStore(FACTS, lambda: self.now)
+
+    async def merged(self) -> RoutingStatistics | None:
+        packed = await self.store.merged()
+        return decode_statistics(packed) if packed is not None else None
+
+    async def tokens(self) -> float:
+        merged = await self.merged()
+        return merged.tokens if merged is not None else 0.0
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_all_replicas_together_each_window_once(world: World) -> None:
+    assert await world.merged() is None
+    one, two = Replica("one", world), Replica("two", world)
+    one.route(10)
+    one.report(heard=False)
+    assert one.report().statistics.gathered is not None, "told again, since no answer came"
+    assert one.report().statistics.gathered is None
+    two.route(5)
+    two.report()
+    one.route(3)
+    one.report()
+    merged = await world.merged()
+    assert merged is not None
+    assert merged.tokens == 18
+    assert merged.load.sum() == 18 * LAYERS * TOP_K
+    assert len(merged.sample) == 18
+
+
+async def test_a_directory_that_restarts_is_told_all_again(world: World) -> None:
+    one, two = Replica("one", world), Replica("two", world)
+    one.route(10)
+    two.route(5)
+    one.report()
+    two.report()
+    world.restart_directory()
+    for _ in range(2):
+        one.report()
+        two.report()
+    assert await world.tokens() == 15
+
+
+async def test_what_a_dead_replica_told_outlives_it_and_the_directory(world: World) -> None:
+    dead, lives, late = (Replica(name, world) for name in ("dead", "lives", "late"))
+    dead.route(10)
+    dead.report()
+    lives.route(5)
+    for _ in range(3):
+        world.now += GONE_SECONDS / 2
+        lives.report()
+        await world.store.inherit()
+        assert await world.tokens() == pytest.approx(15, rel=0.1)
+    lives.report()
+    world.restart_directory()
+    for _ in range(2):
+        lives.report()
+        late.report()
+    assert await world.tokens() == pytest.approx(15, rel=0.1)
+    late.report()
+    assert late.report().statistics.legacy_version == 1, "one that comes later keeps a copy, too"
+    await world.store.inherit()
+    assert await world.tokens() == pytest.approx(15, rel=0.1), "it is inherited once"
+
+
+async def test_one_that_was_silent_for_a_while_counts_once(world: World) -> None:
+    frozen = Replica("frozen", world)
+    frozen.route(10)
+    frozen.report()
+    world.now += GONE_SECONDS - 1
+    await world.store.inherit()
+    frozen.route(1)
+    frozen.report()
+    world.now += 2
+    await world.store.inherit()
+    assert await world.tokens() == pytest.approx(11, rel=0.1)
+
+
+async def test_the_older_weighs_less_until_all_is_old(world: World) -> None:
+    idle, busy = Replica("idle", world), Replica("busy", world)
+    idle.route(8)
+    idle.report()
+    world.now += HALF_LIFE_SECONDS
+    assert await world.tokens() == 8, "nothing came since"
+    busy.route(8)
+    busy.report()
+    idle.report()
+    assert await world.tokens() == pytest.approx(12)
+
+
+async def test_a_clock_ahead_makes_nobody_old(world: World) -> None:
+    ahead, other = Replica("ahead", world), Replica("other", world)
+    other.route(8)
+    other.report()
+    world.now += 1e6
+    ahead.route(8)
+    world.now -= 1e6
+    ahead.report()
+    assert await world.tokens() == pytest.approx(16)
+
+
+async def test_what_is_of_another_model_or_damaged_is_left_out(world: World, caplog) -> None:
+    mine, strange = Replica("mine", world), Replica("strange", world, digest="sha256:other")
+    mine.route(4)
+    strange.route(4)
+    mine.report()
+    strange.report()
+    assert await world.tokens() == 4
+    damaged = Replica("damaged", world)
+    damaged.exchange.keep(Gathered(1, world.now, b"no statistics"))
+    damaged.report()
+    assert await world.tokens() == 4
+    assert "left out" in caplog.text
+
+
+async def test_they_are_merged_again_only_when_there_is_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    merges = []
+    merge = module._merge
+    monkeypatch.setattr(module, "_merge", lambda *arguments: merges.append(1) or merge(*arguments))
+    one = Replica("one", world)
+    one.route(4)
+    one.report()
+    assert await world.store.merged() == await world.store.merged()
+    assert merges == [1]
