@@ -3,6 +3,7 @@ tried, and never slower than what is in force.
 """
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -16,14 +17,34 @@ from benchmarks.brain.cases import case
 from moe_placement import Limits, Placement, RoutingStatistics, Topology, h100_nodes, one_host, simulate, solve
 from moe_placement.baselines import eplb_global
 from moe_placement.solver import solver
+from moe_placement.solver.candidates import Job
 from moe_placement.solver.place import largest_copy
-from moe_placement.solver.problem import Prices
+from moe_placement.solver.problem import Prices, dispatched, parts_of, seen_shares, slowest_of
 from moe_placement.topology import Costs
+from moe_placement.traces.generate import sample_sets
 
 
 @pytest.mark.parametrize("number", range(10))
 def test_never_slower_than_eplb_on_the_traffic_planned_on(number: int) -> None:
     assert figure_worst.lost(case(number, most_experts=64)).seen <= 0
+
+
+@pytest.mark.parametrize("tokens", [1000, 6000])
+def test_never_slower_than_eplb_on_the_sample_that_it_is_judged_by(tokens: int) -> None:
+    ids = sample_sets(np.random.default_rng(3).normal(size=64) + np.zeros((tokens, 64)), 4, np.random.default_rng(4))
+    statistics, topology = RoutingStatistics.of_ids(ids[:, None], 64), h100_nodes(2, 4, 9)
+    plan, sample = solve(statistics, topology), statistics.sample.ids
+    ours, theirs = (simulate(sample, x, topology) for x in (plan.placement, eplb_global(statistics.load, topology)))
+    assert plan.after == ours
+    assert ours.seconds <= theirs.seconds
+
+
+@pytest.mark.parametrize("load", [[8, 3, 11, 3, 11, 8, 6, 10], [10, 4, 15, 15, 1, 3, 3, 3]])
+def test_eplb_is_a_candidate_as_others_make_it(load: list[int]) -> None:
+    """Thirds of a load and thirds of its part of the whole are rounded apart: what is equally full differs then."""
+    statistics, topology = RoutingStatistics.of_loads([load]), h100_nodes(2, 2, 3)
+    job = Job.of(statistics, topology, None, Limits(), math.inf)
+    assert job.eplb == eplb_global(statistics.load, topology)
 
 
 def test_near_the_best_of_all_placements() -> None:
@@ -91,6 +112,24 @@ def test_the_largest_copy_leaves_room_for_what_lies_beside_it(
     found = largest_copy(load, np.ones(len(load), dtype=np.int64), slots, shards)
     assert least <= found <= most
     assert np.maximum(np.ceil(load / (found * load.sum() / shards)), 1).sum() <= slots
+
+
+def test_risk_is_what_the_slowest_of_the_shards_is_expected_to_be_at() -> None:
+    assert [slowest_of(n) for n in (1, 2, 8, 16)] == pytest.approx([0, 0.564, 1.424, 1.766], abs=0.03)
+    statistics, topology = RoutingStatistics.of_ids(case(0, 64).seen, case(0, 64).experts), h100_nodes(2, 4, 16)
+    named = Limits(risk=slowest_of(8), shard_risk=slowest_of(4))
+    assert solve(statistics, topology).placement == solve(statistics, topology, limits=named).placement
+
+
+def test_copies_are_not_taken_to_share_evenly_where_dispatch_does_not() -> None:
+    """Expert 0 is on both nodes, but all its tokens go to expert 1, which is on the first: so its load is there."""
+    topology, masks = h100_nodes(2, 1, 2), np.array([0b11, 0b01, 0b10])
+    sets = np.array([[0, 1]] * 500)
+    split = parts_of(topology, 0, 2)
+    served = seen_shares(sets, dispatched(sets, masks, split, resident=False), masks, 2)
+    assert served[0] == pytest.approx([1, 0], abs=0.02)
+    assert served[1:].tolist() == [[1, 0], [0, 1]]
+    assert served.sum(axis=1) == pytest.approx(1)
 
 
 def test_the_first_plan_says_that_it_compiles(

@@ -15,11 +15,10 @@ PLACEMENT = Path(__file__).parents[2] / "placement"
 MEASURE = """
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from moe_placement.solver import cover, parts
+from moe_placement.solver import cover, problem
 
-one = np.ones(1, np.int64)
-value = parts.shares_of_part(np.array([3.0]), one, one, np.array([3]), 0)[0][0]
-kernels = [each for module in (cover, parts) for each in vars(module).values()]
+value = problem.even_shares(np.array([3]), 2)[0, 0]
+kernels = [each for module in (cover, problem) for each in vars(module).values()]
 print(value, sum(sum(each.stats.cache_misses.values()) for each in kernels if isinstance(each, Dispatcher)))
 """
 

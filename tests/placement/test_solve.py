@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,14 +41,23 @@ def test_affinity_is_found_and_holds_on_unseen_prompts() -> None:
     topology = h100_nodes(4, 2, 5)
     known = RoutingStatistics.of_ids(seen.ids, 32, capacity=1024)
     theirs = simulate(unseen.ids, eplb_global(known.load, topology), topology)
-    bold = simulate(unseen.ids, solve(known, topology, limits=Limits(risk=0.0)).placement, topology)
-    assert bold.copies < 0.85 * theirs.copies
-    assert bold.seconds < theirs.seconds
-    # A few dozen prompts tell little: what surges together is kept apart then.
-    careful = simulate(unseen.ids, solve(known, topology).placement, topology)
-    assert careful.copies < 0.95 * theirs.copies
-    assert careful.node_balance > bold.node_balance
-    assert careful.seconds < theirs.seconds
+    for limits in (Limits(), Limits(risk=0.0)):
+        ours = simulate(unseen.ids, solve(known, topology, limits=limits).placement, topology)
+        assert ours.copies < 0.9 * theirs.copies
+        assert ours.seconds < theirs.seconds
+
+
+def test_what_surges_together_is_kept_apart() -> None:
+    """A few dozen prompts tell little of other ones; more experts than are placed by modelled seconds alone."""
+    topology, traffic = h100_nodes(4, 2, 9), replace(STRUCTURED, tokens=8192, experts=64, communities=8)
+    balance = np.zeros(2)
+    for seed in range(2):
+        seen, unseen = split_by_prompt(generate_trace(traffic, seed), seed=seed)
+        known = RoutingStatistics.of_ids(seen.ids, 64, capacity=1024)
+        for careful in range(2):
+            plan = solve(known, topology, limits=Limits(risk=None if careful else 0.0))
+            balance[careful] += simulate(unseen.ids, plan.placement, topology).node_balance
+    assert balance[1] > balance[0]
 
 
 def test_equal_inputs_give_equal_plans_whatever_the_threads() -> None:

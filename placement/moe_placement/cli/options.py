@@ -36,6 +36,9 @@ LIMITS = {
 }
 """What the flag of each field of ``Limits`` does."""
 
+DERIVED = {"risk": "what the slowest of all shards is expected to", "shard_risk": "what the slowest of a node is"}
+"""What None stands for, where it is not that there is no limit."""
+
 OF_THE_WAY = ("max_moved_slots", "max_moved_bytes", "spare_slots")
 """What is about getting there from a placement in force, and nothing without one."""
 
@@ -118,7 +121,8 @@ def _add_limits(command: argparse.ArgumentParser, names: list[str]) -> None:
     group = command.add_argument_group("limits", "What the plan must respect, and how hard to look for it.")
     for item in fields(Limits):
         if item.name in names:
-            shown = "no limit" if item.default is None else "no" if item.default is False else item.default
+            unset = DERIVED.get(item.name, "no limit")
+            shown = unset if item.default is None else "no" if item.default is False else item.default
             group.add_argument(
                 flag(item.name), dest=item.name, default=item.default, help=f"{LIMITS[item.name]} (default {shown})",
                 **_kind(item),

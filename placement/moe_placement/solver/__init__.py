@@ -25,18 +25,19 @@ loads sum to 1.
                           list the cheapest moves of experts between parts; pair those that fit into the slots
                           price the best six pairs exactly; make the best; its experts rest for some steps
                       once more, visits to busy parts costing more; few experts: from random masks as well
-                      each part is a problem of its own: its experts, their loads, its part of each token
+                      each part is a problem of its own: what dispatch brings there of loads and of each token
     copies on shards: copies so that none exceeds the room beside others; further ones to the highest load per copy
                       heaviest first onto the emptiest shard; relieve the fullest shard change by change
                       swap copies until a surge is least likely to overfill a shard
 
 - ``limits``: what a plan must respect; ``plan``: what comes out; ``constants``: all of them, with their reasons.
 - ``solver``: threads and the clock; ``candidates``: what each layer is chosen from; ``descent``: few experts.
-- ``problem``: what is known of a layer, and the prices; ``layer``: nodes first, then shards; ``parts``: of a split.
+- ``problem``: what is known of a layer and of its parts, and the prices; ``layer``: nodes first, then shards.
 - ``split`` with ``moves`` and ``cover`` (the cost of a token as a table lookup): the tabu search.
 - ``place`` with ``level``: copies on shards. ``slots``: repairs, budgets, and which slot each copy is written into.
 
-``split``, ``moves``, ``cover``, ``parts``, ``place`` and ``level`` are compiled where Numba is installed.
+The inner loops of ``split``, ``moves``, ``cover``, ``problem``, ``place`` and ``level`` are compiled where Numba is
+installed; ``solver`` imports what leads there only once something is solved.
 """
 
 from moe_placement.solver.limits import Limits

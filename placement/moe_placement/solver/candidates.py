@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.baselines import eplb_global
+from moe_placement.compiled import COMPILED
 from moe_placement.dispatch import copies_of
 from moe_placement.expected import expected_figures
 from moe_placement.initial import balanced_placement
@@ -23,13 +24,15 @@ from moe_placement.solver.constants import (
     EVEN,
     FEW,
     INTERPRETED_SAMPLES,
-    JUDGED,
+    REPLAYED,
     UNLIMITED,
 )
 from moe_placement.solver.descent import descend
+from moe_placement.solver.layer import improve_layer, place_layer
 from moe_placement.solver.limits import Limits
+from moe_placement.solver.place import fill, replicate
 from moe_placement.solver.plan import with_shards
-from moe_placement.solver.problem import LayerProblem, Prices
+from moe_placement.solver.problem import LayerProblem, Prices, slowest_of
 from moe_placement.solver.slots import budgets, copies_by_node, repaired, spread_over_nodes
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology
@@ -63,11 +66,22 @@ class Choice:
 
 @dataclass(frozen=True)
 class Job:
-    """What the layers of one plan share."""
+    """What the layers of one plan share.
+
+    Attributes:
+        counts, load: float64 ``[layers, experts]``, tokens that chose each expert, 1 each in a layer without any; and
+            the same as parts of the layer's load. EPLB gets the former: divided, equal loads of copies may differ.
+        sample: int64 ``[tokens, layers, k]``, the sets that candidates are replayed on.
+        before, fallback: bool ``[layers, experts, shards]``, the current placement as it is and with the repairs that
+            it needs; None without one.
+        budgets: int64 ``[layers]``, see ``slots.budgets``.
+        deadline: of the monotonic clock, in seconds.
+    """
 
     statistics: RoutingStatistics
     topology: Topology
     limits: Limits
+    counts: Floats
     load: Floats
     sample: NDArray[np.int64]
     fallback: Bools | None
@@ -81,18 +95,16 @@ class Job:
         cls, statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits,
         deadline: float,
     ) -> Job:  # fmt: skip
-        from moe_placement.compiled import COMPILED  # noqa: PLC0415 - Numba is loaded only to solve
-
-        layers, experts = statistics.shape.layers, statistics.shape.experts
-        total = statistics.load.sum(axis=1, keepdims=True)
-        load = np.where(total > 0, statistics.load / np.where(total > 0, total, 1), 1.0 / experts)
+        layers, counts = statistics.shape.layers, statistics.load
+        counts = np.where(counts.sum(axis=1, keepdims=True) > 0, counts, 1.0)
+        load = counts / counts.sum(axis=1, keepdims=True)
         most = limits.samples if COMPILED else min(limits.samples, INTERPRETED_SAMPLES)
         sample = statistics.sample.ids[:most].astype(np.int64)
         before = None if current is None else with_shards(current.held, topology.shards)
         allowed = limits.moved_slots(topology.costs.bytes_per_expert) if current is not None else None
         fallback = None if before is None else repaired(before, topology, limits.min_copies, load, allowed)
         each = budgets(allowed, fallback, before, layers)
-        return cls(statistics, topology, limits, load, sample, fallback, before, each, deadline)
+        return cls(statistics, topology, limits, counts, load, sample, fallback, before, each, deadline)
 
     def run(self, layer: int) -> Result:
         """The best of what is and of the candidates, if its turn comes in time."""
@@ -120,6 +132,7 @@ class Job:
 
     def _problem(self, layer: int) -> LayerProblem:
         experts, top_k = self.statistics.shape.experts, self.statistics.shape.top_k
+        risk, shard_risk = self._risks
         return LayerProblem(
             load=np.ascontiguousarray(self.load[layer]),
             sets=np.ascontiguousarray(self.sample[:, layer]),
@@ -131,15 +144,24 @@ class Job:
             prices=Prices.of(self.load[layer], self.topology, top_k),
             sampled=max(len(self.sample), 1),
             covariance=self.statistics.steadied_covariance(layer),
-            risk=self.limits.risk,
-            shard_risk=self.limits.shard_risk,
+            risk=risk,
+            shard_risk=shard_risk,
             deadline=self.deadline,
         )
 
+    @cached_property
+    def _risks(self) -> tuple[float, float]:
+        """Of nodes, and of shards inside a node."""
+        limits, usable = self.limits, self.topology.slots > 0
+        risk, shard_risk = limits.risk, limits.shard_risk
+        if risk is None:
+            risk = slowest_of(int(usable.sum()))
+        if shard_risk is None:
+            shard_risk = slowest_of(int(np.bincount(self.topology.node_index[usable]).max()))
+        return risk, shard_risk
+
     def _from_scratch(self, problem: LayerProblem, layer: int, choice: Choice) -> Iterator[Bools]:
         """What balances loads, by us and by EPLB, and what the search finds; the plainest first."""
-        from moe_placement.solver.layer import place_layer  # noqa: PLC0415 - Numba is loaded only to solve
-
         if not len(problem.sets):
             yield place_layer(problem, self.topology)
             if choice.figures is None or choice.figures.shard_balance < 1 - EVEN:
@@ -158,8 +180,6 @@ class Job:
         """What the search finds within the budget, and what begins from scratch; ``_fits`` leaves out what would have
         to move too much for that.
         """
-        from moe_placement.solver.layer import improve_layer, place_layer  # noqa: PLC0415 - as above
-
         budget = int(self.budgets[layer])
         found = self._completed(improve_layer(problem, self.topology, base, budget), layer)
         beyond = self._made(found, layer) - budget
@@ -176,8 +196,8 @@ class Job:
         """Few experts: what single changes make of ``starts``, as long as modelled seconds fall."""
         found = descend(
             starts,
-            lambda held: self._judge(layer, held).seconds,
-            lambda held: self._fits(held, layer),
+            lambda held: self._judge(layer, held, REPLAYED).seconds,
+            lambda held: self._fits(held, layer) and not self._late(),
             self.topology.slots,
             self.limits.seed + layer,
         )
@@ -199,19 +219,19 @@ class Job:
         """EPLB's global policy, where no limit speaks against it."""
         if self._anywhere:
             with self.lock:
-                everywhere = self._eplb
+                everywhere = self.eplb
             yield everywhere.held_in(layer)
 
     @cached_property
-    def _eplb(self) -> Placement:
-        return eplb_global(self.load, self.topology)
+    def eplb(self) -> Placement:
+        return eplb_global(self.counts, self.topology)
 
     def _margin(self, figures: Figures | None) -> float:
         """Part of the modelled time by which two replays of one placement may differ by chance, since tokens start
         elsewhere: standard errors of the vectors that a node gets, or a shard of the only one, as part of the time that
         they take.
         """
-        topology, costs, tokens = self.topology, self.topology.costs, min(len(self.sample), JUDGED)
+        topology, costs, tokens = self.topology, self.topology.costs, len(self.sample)
         if figures is None or not tokens:
             return 0.0
         if topology.nodes > 1:
@@ -227,8 +247,6 @@ class Job:
 
     def _by_load(self, layer: int) -> Bools:
         """A layer that keeps the hard limits whatever they are, balanced as far as loads alone can tell; at once."""
-        from moe_placement.solver.place import fill, replicate  # noqa: PLC0415 - Numba is loaded only to solve
-
         load, slots = self.load[layer], self.topology.slots
         held = np.zeros((len(load), len(slots)), dtype=bool)
         copies = np.full(len(load), self.limits.min_copies, dtype=np.int64)
@@ -240,8 +258,6 @@ class Job:
 
     def _completed(self, held: Bools, layer: int) -> Bools:
         """With copies of experts that a split found no room for, where there is any."""
-        from moe_placement.solver.place import fill  # noqa: PLC0415 - Numba is loaded only to solve
-
         need = np.full(len(held), self.limits.min_copies, dtype=np.int64)
         if (held.sum(axis=1) < need).any():
             fill(self.load[layer], held, need, self.topology.slots, self.topology.share)
@@ -264,12 +280,9 @@ class Job:
         enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
         return bool(enough) and self._made(held, layer) <= int(self.budgets[layer])
 
-    def _judge(self, layer: int, held: Bools) -> Figures:
+    def _judge(self, layer: int, held: Bools, most: int | None = None) -> Figures:
+        """Of at most ``most`` sampled sets, all unless said."""
         if len(self.sample):
-            return judge(
-                self.sample[:JUDGED, layer],
-                copies_of(held, self.topology),
-                self.topology,
-                self.statistics.shape.experts,
-            )
+            copies, experts = copies_of(held, self.topology), self.statistics.shape.experts
+            return judge(self.sample[:most, layer], copies, self.topology, experts)
         return expected_figures(self.load[layer], held, self.topology, self.statistics.shape.top_k)

@@ -21,6 +21,8 @@ TOP, EXACT = 8, 6
 VISITS_FOLLOW = 1.0
 """How strongly the price of a visit to a part follows how often the part is visited (0: not at all): the busiest
 network card is the one that counts."""
+EVEN_TOKENS = 8.0
+"""Tokens for which an expert's copies are taken to share evenly, beside those that were seen to choose among them."""
 SHIFTABLE = 0.5
 """Part of a replicated expert's load that its other copies are counted on to take over in a surge."""
 
@@ -37,6 +39,8 @@ DESCENT, MOST_DESCENT, KICKS = 8000, 1000, 3
 changes; a local optimum is left by ``KICKS`` random ones. With half as many, six of 400 small instances end 5% to 17%
 above the best.
 """
+REPLAYED = 2048
+"""Sampled sets of each of these replays: about a millisecond."""
 
 # Copies on the shards of a node (``place``, ``level``).
 EVEN = 0.002
@@ -48,8 +52,6 @@ SWAPS = 200
 """Swaps of copies inside a node for the sake of surges, at most."""
 
 # The choice between candidates (``solver``).
-JUDGED = 2048
-"""Sampled sets that candidates are replayed on."""
 ERRORS = 2.0
 """A candidate must beat a plainer one by so many standard errors of what the busiest link carries: which tokens start
 where is chance."""

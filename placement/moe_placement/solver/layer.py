@@ -12,10 +12,22 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement.solver import level, parts, place
+from moe_placement.solver import level, place
 from moe_placement.solver.constants import FEW, MAX_PARTS, QUICK, SHIFTABLE, UNLIMITED
-from moe_placement.solver.parts import Parts, parts_of, units
-from moe_placement.solver.problem import LayerProblem
+from moe_placement.solver.problem import (
+    LayerProblem,
+    Parts,
+    admit,
+    dispatched,
+    even_shares,
+    fewest_parts,
+    parts_of,
+    seen_shares,
+    sets_of_part,
+    shares_of_part,
+    slots_by_parts,
+    units,
+)
 from moe_placement.solver.split import Search, seed_masks
 from moe_placement.topology import Topology
 
@@ -79,8 +91,8 @@ def _split(
     count, widths = len(split.shards), np.array([len(inside) for inside in split.shards])
     capacity = np.minimum(split.slots, len(problem.load) * widths)
     most = place.largest_copy(problem.load, problem.least, int(split.slots.sum()), int(widths.sum()))
-    slots_of = parts.slots_by_parts(problem.load, problem.least, widths, most)
-    fewest = parts.fewest_parts(problem.load, problem.least, split.share)
+    slots_of = slots_by_parts(problem.load, problem.least, widths, most)
+    fewest = fewest_parts(problem.load, problem.least, split.share)
     masks = _start(problem, split, capacity, slots_of, fewest, current)
     everywhere = int(slots_of[problem.least > 0, count].sum())
     if current is None and not problem.local and (capacity >= everywhere).all():
@@ -91,7 +103,7 @@ def _split(
         search.improve(masks, origin, budget if budget >= UNLIMITED else (budget + 1) // 2)
         if current is None and len(masks) <= FEW:
             search.restart(masks, origin)
-    if current is None and problem.covariance is None and count == end - begin:
+    if current is None and problem.covariance is None and not len(problem.sets) and count == end - begin:
         # Every part is a unit, and no surges have to be spread in it: one call for all takes a third of the time.
         return int(
             place.place_in_parts(
@@ -100,9 +112,9 @@ def _split(
             )
         )  # fmt: skip
     spent = 0
-    for part, (first, last) in enumerate(pairwise(split.begins)):
+    inners = _restrict(problem, masks, split, topology.resident_tokens)
+    for part, (inner, (first, last)) in enumerate(zip(inners, pairwise(split.begins), strict=True)):
         part_budget = budget if budget >= UNLIMITED else (budget - spent) // (count - part)
-        inner = _restrict(problem, masks, part, count)
         spent += _split(inner, topology, first, last, held, current, part_budget)
     return spent
 
@@ -115,7 +127,7 @@ def _start(
     if current is not None:
         bits = np.stack([current[:, inside].any(axis=1) for inside in split.shards], axis=1)
         held = np.where(present, (bits << np.arange(len(split.shards))).sum(axis=1), 0).astype(np.int64)
-        parts.admit(problem.load, present, slots_of, capacity, split.share, held)
+        admit(problem.load, present, slots_of, capacity, split.share, held)
         return held
     masks = np.zeros(len(problem.load), dtype=np.int64)
     affinity = 1.0 if len(problem.sets) else 0.0
@@ -123,14 +135,23 @@ def _start(
     return masks
 
 
-def _restrict(problem: LayerProblem, masks: Ints, part: int, count: int) -> LayerProblem:
-    """The part's own problem: its experts, with their share of load, and what of each set is served there."""
-    load, least, elsewhere, weight = parts.shares_of_part(problem.load, problem.least, problem.elsewhere, masks, part)
-    weight = weight if problem.weight is None else weight * problem.weight
-    sets = problem.sets
+def _restrict(problem: LayerProblem, masks: Ints, split: Parts, resident: bool) -> list[LayerProblem]:
+    """Each part's own problem: its experts, with their share of load, and what of each set is served there.
+
+    Which part serves a token is not for the copies to share evenly: dispatch goes where the token is anyway.
+    """
+    sets, count = problem.sets, len(split.shards)
+    part_of_pair, served = sets, even_shares(masks, count)
     if len(sets):
-        sets = parts.sets_of_part(sets, masks, part, count)
-    return replace(problem, load=load, least=least, sets=sets, weight=weight, elsewhere=elsewhere)
+        part_of_pair = dispatched(sets, masks, split, resident)
+        served = seen_shares(sets, part_of_pair, masks, count)
+    found = []
+    for part in range(count):
+        load, least, elsewhere = shares_of_part(problem.load, problem.least, problem.elsewhere, masks, served, part)
+        weight = served[:, part] if problem.weight is None else served[:, part] * problem.weight
+        inside = sets_of_part(sets, part_of_pair, part) if len(sets) else sets
+        found.append(replace(problem, load=load, least=least, sets=inside, weight=weight, elsewhere=elsewhere))
+    return found
 
 
 def _onto_shards(

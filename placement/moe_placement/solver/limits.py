@@ -19,9 +19,9 @@ class Limits:
         max_moved_bytes: the same in bytes of weights.
         time_limit: seconds after which no further search begins; layers not yet reached keep what they have (or a
             load-balanced placement). One search takes hundredths of a second.
-        risk: how many standard deviations (over the windows seen) the load of a node is assumed to surge by.
-        shard_risk: the same of a shard inside its node; less, since loads that are not known to surge are balanced
-            less well for it.
+        risk: how many standard deviations (over the windows seen) the load of a node is assumed to surge by; None for
+            what the slowest of all shards is expected to, since a step is over when that one is.
+        shard_risk: the same of a shard inside its node; None for what the slowest shard of a node is expected to.
         node_locality: keep all copies of an expert on one node, but for what ``min_copies`` asks for and for experts
             whose load is more than a node's fair part.
         samples: sampled sets per layer to look at; more find finer structure and take longer.
@@ -33,8 +33,8 @@ class Limits:
     max_moved_slots: int | None = None
     max_moved_bytes: float | None = None
     time_limit: float = 60.0
-    risk: float = 1.8
-    shard_risk: float = 1.4
+    risk: float | None = None
+    shard_risk: float | None = None
     node_locality: bool = False
     samples: int = 4096
     workers: int = 2
@@ -49,7 +49,8 @@ class Limits:
         whole(error, "seed", self.seed)
         real(error, "time_limit", self.time_limit, above=True)
         for name in ("risk", "shard_risk"):
-            real(error, name, getattr(self, name), most=1e6)
+            if getattr(self, name) is not None:
+                real(error, name, getattr(self, name), most=1e6)
         if self.max_moved_slots is not None:
             whole(error, "max_moved_slots", self.max_moved_slots)
         if self.max_moved_bytes is not None:

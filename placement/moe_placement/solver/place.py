@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from moe_placement.compiled import compiled
 from moe_placement.solver.constants import EVEN, SWAPS, UNLIMITED
 from moe_placement.solver.level import even_out, power
-from moe_placement.solver.parts import shares_of_part
+from moe_placement.solver.problem import even_shares, shares_of_part
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -55,8 +55,10 @@ def place_in_parts(
 ) -> int:
     """Place what each part of a split is given on its shards, anew; ``part_of`` int64 ``[shards]``, -1 for no part."""
     made = 0
-    for part in range(part_of.max() + 1):
-        part_load, part_least, _, _ = shares_of_part(load, least, elsewhere, masks, part)
+    parts = part_of.max() + 1
+    served = even_shares(masks, parts)
+    for part in range(parts):
+        part_load, part_least, _ = shares_of_part(load, least, elsewhere, masks, served, part)
         own, shards = np.flatnonzero(part_least), np.flatnonzero(part_of == part)
         inner = np.zeros((len(own), len(shards)), np.bool_)
         made += place(part_load[own], inner, part_least[own], slots[shards], share[shards], UNLIMITED, True)

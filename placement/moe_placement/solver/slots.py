@@ -13,6 +13,7 @@ from moe_placement.errors import InfeasiblePlacementError
 from moe_placement.initial import balanced_placement
 from moe_placement.placement import EMPTY, Placement
 from moe_placement.solver.constants import UNLIMITED
+from moe_placement.solver.place import fill
 from moe_placement.topology import Topology
 
 Bools = NDArray[np.bool_]
@@ -23,8 +24,6 @@ def repaired(before: Bools, topology: Topology, min_copies: int, load: Floats, a
     """The current placement with as few repairs as the hard limits need: copies on live shards, in their slots; and as
     far as ``allowed`` new copies go, on nodes of their own.
     """
-    from moe_placement.solver.place import fill  # noqa: PLC0415 - Numba is loaded only to solve
-
     held = before.copy()
     held[:, :, topology.slots == 0] = False
     layers, experts = load.shape

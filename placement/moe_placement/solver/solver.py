@@ -7,18 +7,20 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moe_placement.errors import InfeasiblePlacementError, MismatchError
 from moe_placement.placement import Placement
 from moe_placement.simulation import summarise
-from moe_placement.solver.candidates import Job, Result
 from moe_placement.solver.limits import Limits
 from moe_placement.solver.plan import Plan
-from moe_placement.solver.slots import written
 from moe_placement.statistics import RoutingStatistics
 from moe_placement.topology import Topology, h100_nodes
+
+if TYPE_CHECKING:
+    from moe_placement.solver.candidates import Job, Result
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ def _compile() -> None:
 
 
 def _solve(statistics: RoutingStatistics, topology: Topology, current: Placement | None, limits: Limits) -> Plan:
+    from moe_placement.solver.candidates import Job  # noqa: PLC0415 - Numba is loaded only to solve
+    from moe_placement.solver.slots import written  # noqa: PLC0415 - as above
+
     started = time.monotonic()
     job = Job.of(statistics, topology, current, limits, started + limits.time_limit)
     results = _run_all(job, statistics.shape.layers)

@@ -37,8 +37,7 @@ from moe_placement.solver.moves import (
     part_in,
     shiftable_in,
 )
-from moe_placement.solver.parts import Parts, units
-from moe_placement.solver.problem import LayerProblem
+from moe_placement.solver.problem import LayerProblem, Parts, units
 from moe_placement.topology import Topology
 
 
