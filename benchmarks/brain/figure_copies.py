@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from benchmarks.brain import parameters as p
 from benchmarks.brain.report import Row
 from moe_placement.baselines import eplb_global
+from moe_placement.placement import Placement
 from moe_placement.simulation import Figures, simulate
 from moe_placement.solver import Limits, solve
 from moe_placement.statistics import RoutingStatistics
@@ -22,57 +24,70 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "traces/wide-64x8.npz"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Duel:
-    """Ours against EPLB-global: on traffic that neither saw, on the same with its structure shuffled away, and on the
-    traffic planned on.
-    """
+    """Ours against EPLB-global, both planned on ``seen``; figures are of ours and theirs, measured when asked for."""
 
-    ours: Figures
-    theirs: Figures
-    shuffled_ours: Figures
-    shuffled_theirs: Figures
-    seen_ours: Figures
-    seen_theirs: Figures
+    ours: Placement
+    theirs: Placement
+    seen: Trace
+    unseen: Trace
+    topology: Topology
+    seed: int
+
+    @cached_property
+    def figures(self) -> tuple[Figures, Figures]:
+        """On traffic that neither saw."""
+        return self._measure(self.unseen)
+
+    @cached_property
+    def shuffled(self) -> tuple[Figures, Figures]:
+        """On the same with its structure shuffled away, all loads kept."""
+        return self._measure(self.unseen.shuffled(self.seed))
+
+    @cached_property
+    def planned(self) -> tuple[Figures, Figures]:
+        """On the traffic planned on."""
+        return self._measure(self.seen)
+
+    def _measure(self, traffic: Trace) -> tuple[Figures, Figures]:
+        ours, theirs = (simulate(traffic.ids, placement, self.topology) for placement in (self.ours, self.theirs))
+        return ours, theirs
 
     @property
     def fewer(self) -> float:
         """Relative drop in remote copies; of shards visited where there is one node."""
-        return 1 - self.ours.copies / self.theirs.copies
-
-    @property
-    def fewer_shuffled(self) -> float:
-        """The same where sets were shuffled with all loads kept: what replication alone brings."""
-        return 1 - self.shuffled_ours.copies / self.shuffled_theirs.copies
-
-    @property
-    def fewer_seen(self) -> float:
-        """The same on the traffic planned on."""
-        return 1 - self.seen_ours.copies / self.seen_theirs.copies
+        return fewer(*self.figures)
 
     @property
     def shard_balance(self) -> float:
         """Gained against theirs."""
-        return self.ours.shard_balance - self.theirs.shard_balance
+        ours, theirs = self.figures
+        return ours.shard_balance - theirs.shard_balance
 
     @property
     def node_balance(self) -> float:
         """The same over nodes."""
-        return self.ours.node_balance - self.theirs.node_balance
+        ours, theirs = self.figures
+        return ours.node_balance - theirs.node_balance
 
     @property
     def slower(self) -> float:
         """Modelled time of ours over theirs, less 1."""
-        return self.ours.seconds / self.theirs.seconds - 1
+        ours, theirs = self.figures
+        return ours.seconds / theirs.seconds - 1
+
+
+def fewer(ours: Figures, theirs: Figures) -> float:
+    """Relative drop in remote copies."""
+    return 1 - ours.copies / theirs.copies
 
 
 def duel(seen: Trace, unseen: Trace, topology: Topology, seed: int, limits: Limits | None = None) -> Duel:
-    """Statistics from ``seen``, figures from ``unseen``."""
+    """Statistics from ``seen``."""
     statistics = RoutingStatistics.of_ids(seen.ids, seen.experts, seed=seed)
     ours = solve(statistics, topology, limits=limits).placement
-    theirs = eplb_global(statistics.load, topology)
-    traffic = (unseen, unseen.shuffled(seed), seen)
-    return Duel(*(simulate(t.ids, x, topology) for t in traffic for x in (ours, theirs)))
+    return Duel(ours, eplb_global(statistics.load, topology), seen, unseen, topology, seed)
 
 
 def traces() -> Iterator[tuple[str, Callable[[int], Trace], tuple[int, int, int], tuple[int, int, int]]]:
@@ -80,6 +95,7 @@ def traces() -> Iterator[tuple[str, Callable[[int], Trace], tuple[int, int, int]
     for name in p.FITTED:
         counts = load_pair_counts(ROOT / f"traces/mbolt/{name}.npz")
 
+        @cache
         def fitted(seed: int, counts=counts) -> Trace:
             return fitted_trace(
                 counts, p.FITTED_TOKENS, p.FITTED_LAYERS, p.FITTED_RANK, p.FITTED_PROMPT_SHARE,
@@ -106,14 +122,15 @@ def held_out_rows() -> list[Row]:
 
 def _rows(name: str, duels: list[Duel], on_one: list[Duel]) -> list[Row]:
     recorded = name.startswith("recorded")
-    kept = [d.fewer / d.fewer_seen for d in duels]
+    kept = [d.fewer / fewer(*d.planned) for d in duels]
+    theirs = [d.figures[1].copies for d in duels]
     return [
-        Row(3, f"{name}: remote copies of EPLB-global", float(np.median([d.theirs.copies for d in duels]))),
+        Row(3, f"{name}: remote copies of EPLB-global", float(np.median(theirs))),
         spread(3, f"{name}: fewer remote copies", [d.fewer for d in duels], 0.18 if recorded else 0.25),
         spread(3, f"{name}: of what is saved on the traffic planned on", kept, 0.8 if recorded else None),
         spread(3, f"{name}: shard balance against EPLB-global", [d.shard_balance for d in duels], -0.005),
         spread(3, f"{name}: node balance against EPLB-global", [d.node_balance for d in duels], -0.01),
-        spread(3, f"{name}: fewer on a shuffle (replication alone)", [d.fewer_shuffled for d in duels]),
+        spread(3, f"{name}: fewer on a shuffle (replication alone)", [fewer(*d.shuffled) for d in duels]),
         spread(3, f"{name}: modelled time against EPLB-global", [d.slower for d in duels], 0.0, at_most=True),
         spread(3, f"{name}: the same on one node", [d.slower for d in on_one], 0.0, at_most=True),
     ]
@@ -127,27 +144,32 @@ def spread(
 
 
 def left_out_rows() -> list[Row]:
-    """The two prices of risk, chosen on two traces and judged on the third: most copies saved while balance holds."""
-    grid = tuple(product(p.RISKS, p.SHARD_RISKS))
-    results: dict[str, dict[tuple[float, float], list[Duel]]] = {}
+    """The two prices of risk, chosen on two traces and judged on the third: most copies saved while balance holds.
+    Beside them what the solver takes from the number of shards, chosen on none.
+    """
+    derived = (None, None)
+    grid: list[tuple[float | None, float | None]] = [derived, *product(p.RISKS, p.SHARD_RISKS)]
+    results: dict[str, dict[tuple[float | None, float | None], list[Duel]]] = {}
     for name, trace_of, several, _ in traces():
-        results[name] = {risks: [] for risks in grid}
-        for seed in p.SEEDS:
-            seen, unseen = split_by_prompt(trace_of(seed), seed=seed)
-            for risk, shard_risk in grid:
-                limits = Limits(risk=risk, shard_risk=shard_risk)
-                results[name][risk, shard_risk].append(duel(seen, unseen, h100_nodes(*several), seed, limits))
+        halves = [split_by_prompt(trace_of(seed), seed=seed) for seed in p.SEEDS]
+        results[name] = {
+            risks: [
+                duel(seen, unseen, h100_nodes(*several), seed, Limits(risk=risks[0], shard_risk=risks[1]))
+                for seed, (seen, unseen) in zip(p.SEEDS, halves, strict=True)
+            ]
+            for risks in grid
+        }
     found = []
     for name, of_risks in results.items():
-        others = [other for other in results if other != name]
-        risks = max(grid, key=lambda risks: sum(_worth(results[other][risks]) for other in others))
-        duels = of_risks[risks]
-        label = f"{name} left out (risk {risks[0]:g}, of a shard {risks[1]:g})"
-        found += [
-            spread(12, f"{label}: fewer remote copies", [d.fewer for d in duels]),
-            spread(12, f"{label}: shard balance", [d.shard_balance for d in duels]),
-            spread(12, f"{label}: node balance", [d.node_balance for d in duels]),
-        ]
+        others = [of_other for other, of_other in results.items() if other != name]
+        chosen = max(grid[1:], key=lambda risks: sum(_worth(of_other[risks]) for of_other in others))
+        for risks, how in ((chosen, "left out, risk {:g}, of a shard {:g}".format(*chosen)), (derived, "risk derived")):
+            duels, label = of_risks[risks], f"{name}, {how}"
+            found += [
+                spread(12, f"{label}: fewer remote copies", [d.fewer for d in duels]),
+                spread(12, f"{label}: shard balance", [d.shard_balance for d in duels]),
+                spread(12, f"{label}: node balance", [d.node_balance for d in duels]),
+            ]
     return found
 
 

@@ -1,7 +1,8 @@
-"""Figure 8: statistics from one kind of text, traffic of others: copies saved against node balance lost, as a line.
+"""Figure 8: statistics from one traffic, judged on another: copies saved against node balance lost, as a line.
 
-Experts that are used together are what saves copies, and what surges together on other text: the price of risk between
-nodes says how much of one is given for the other.
+From one kind of text to the others, and from prompts that are read to what is written on from other prompts. Experts
+that are used together are what saves copies, and what surges together elsewhere: the price of risk between nodes says
+how much of one is given for the other.
 """
 
 from __future__ import annotations
@@ -11,48 +12,67 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.brain import parameters as p
-from benchmarks.brain.figure_copies import RECORDED, Duel, duel
+from benchmarks.brain.figure_copies import RECORDED, ROOT, Duel, duel
 from benchmarks.brain.report import Row
 from moe_placement.solver import Limits
-from moe_placement.topology import h100_nodes
-from moe_placement.traces import Trace, generate_trace, read_trace
+from moe_placement.topology import Topology, h100_nodes
+from moe_placement.traces import Trace, generate_trace, read_trace, split_by_prompt
+
+CONTINUED = ROOT / "traces/tiny-continued.npz"
+PROMPT, CONTINUATION = ": prompt", ": continuation"
+"""How the names of its domains end."""
+Shift = tuple[Trace, Trace]
+"""What is planned on, and what is judged on."""
 
 
 def rows() -> list[Row]:
-    """Every kind of text in turn gives the statistics; the others together are the traffic."""
-    found = []
+    """A line for each kind of change."""
     generated = [generate_trace(p.SHIFT_TRAFFIC, seed) for seed in p.SHIFT_SEEDS]
-    for name, traces in (("generated", generated), ("recorded", [read_trace(RECORDED)])):
-        line = []
-        for risk in p.SHIFT_RISKS:
-            duels = [one for trace in traces for one in _duels(trace, Limits(risk=risk))]
-            line.append((float(np.mean([d.fewer for d in duels])), -float(np.mean([d.node_balance for d in duels]))))
-            kinds = f"{name}, {len(duels)} pairs, risk {risk:g}"
-            found += [
-                Row(8, f"{kinds}: fewer copies", line[-1][0]),
-                Row(8, f"{kinds}: node balance lost against EPLB-global", line[-1][1]),
-            ]
-        found.append(
-            Row(8, f"{name}: fewer copies where 2 points of node balance are lost", at_loss(line, 0.02), 0.10, False)
-        )
-    return found
-
-
-def _duels(trace: Trace, limits: Limits) -> list[Duel]:
+    wide, tiny = h100_nodes(*p.RECORDED_CLUSTER), h100_nodes(*p.CONTINUED_CLUSTER)
     return [
-        duel(
-            trace.of_domain(domain), trace.take(trace.domain != number), h100_nodes(*p.RECORDED_CLUSTER), number, limits
-        )
-        for number, domain in enumerate(trace.domains)
+        *line("generated, to other text", [pair for trace in generated for pair in to_other_text(trace)], wide),
+        *line("recorded, to other text", to_other_text(read_trace(RECORDED)), wide),
+        *line("models/tiny, prefill to decode", to_decode(read_trace(CONTINUED)), tiny),
     ]
 
 
-def at_loss(line: list[tuple[float, float]], lost: float) -> float:
+def to_other_text(trace: Trace) -> list[Shift]:
+    """Every kind of text in turn is planned on; the others together are the traffic."""
+    return [(trace.of_domain(name), trace.take(trace.domain != number)) for number, name in enumerate(trace.domains)]
+
+
+def to_decode(trace: Trace) -> list[Shift]:
+    """Half of the prompts are planned on, the continuations of the others are the traffic; once for each seed."""
+    writes = np.array([name.endswith(CONTINUATION) for name in trace.domains])
+    halves = [split_by_prompt(trace, seed=seed) for seed in p.SHIFT_SEEDS]
+    return [(seen.take(~writes[seen.domain]), unseen.take(writes[unseen.domain])) for seen, unseen in halves]
+
+
+def line(name: str, shifts: list[Shift], topology: Topology) -> list[Row]:
+    """A point for each price of risk, and what is saved where two points of node balance are lost."""
+    found, points = [], []
+    for risk in p.SHIFT_RISKS:
+        duels: list[Duel] = [
+            duel(seen, traffic, topology, number, Limits(risk=risk)) for number, (seen, traffic) in enumerate(shifts)
+        ]
+        saved, lost = (np.array(values) for values in zip(*((d.fewer, -d.node_balance) for d in duels), strict=True))
+        points.append((float(saved.mean()), float(lost.mean())))
+        error = 1 / max(np.sqrt(len(duels)), 1.0)
+        label = f"{name}, {len(duels)} pairs, risk {risk:g}"
+        found += [
+            Row(8, f"{label}: fewer copies (+- {error * saved.std():.3f})", points[-1][0]),
+            Row(8, f"{label}: node balance lost against EPLB-global (+- {error * lost.std():.3f})", points[-1][1]),
+        ]
+    saved_at = at_loss(points, 0.02)
+    return [*found, Row(8, f"{name}: fewer copies where 2 points of node balance are lost", saved_at, 0.10, False)]
+
+
+def at_loss(points: list[tuple[float, float]], lost: float) -> float:
     """Copies saved where ``lost`` is lost, between the measured (saved, lost); the most saved below it at the ends."""
-    below = [saved for saved, loss in line if loss <= lost]
+    below = [saved for saved, loss in points if loss <= lost]
     crossing = [
         s + (t - s) * (lost - a) / (b - a)
-        for (s, a), (t, b) in pairwise(line)
+        for (s, a), (t, b) in pairwise(points)
         if min(a, b) <= lost <= max(a, b) and a != b
     ]
     return max([*below, *crossing], default=0.0)

@@ -29,7 +29,7 @@ FITTED_SINGLE = {"qwen3-30b-a3b": (1, 8, 18), "qwen3-next-80b-a3b": (1, 8, 72)}
 RECORDED_SINGLE = (1, 8, 9)
 """The same on one node."""
 COPIES_SEEDS = (1, 2, 3, 4, 5, 6)
-RISKS, SHARD_RISKS = (1.4, 2.0, 3.0, 4.5), (0.7, 1.4, 2.8)
+RISKS, SHARD_RISKS = (1.0, 1.4, 2.0, 3.0), (0.7, 1.4)
 """Figure 12 chooses among these."""
 
 # 4: small instances that HiGHS can prove.
@@ -57,6 +57,8 @@ SHIFT_TRAFFIC = Traffic(
 SHIFT_SEEDS = (1, 2, 3, 4, 5, 6)
 """Four kinds of text each: 24 pairs of one kind and the others."""
 SHIFT_RISKS = (0.0, 1.4, 3.0, 6.0)
+CONTINUED_CLUSTER = (3, 2, 3)
+"""(nodes, GPUs per node, slots per GPU) for the 16 experts of ``models/tiny``: 12.5% redundant slots."""
 
 # 9
 SCALE_NODES, SCALE_GPUS_PER_NODE, SCALE_SLOTS_PER_GPU = 32, 8, 8

@@ -91,13 +91,17 @@ class Wide(nn.Module):
         return self.leave(self.norm(x)) @ self.embedding.T
 
 
-def documents(per_domain: int) -> tuple[list[tuple[int, list[int]]], list[tuple[int, list[int]]], tuple[str, ...]]:
-    """(training, recorded, names of domains): documents as (domain, token ids), every second one recorded."""
+def documents(
+    per_domain: int, characters: int = 1_500_000
+) -> tuple[list[tuple[int, list[int]]], list[tuple[int, list[int]]], tuple[str, ...]]:
+    """(training, recorded, names of domains): documents as (domain, token ids), every second one recorded, of a corpus
+    of about so many ``characters`` of each kind.
+    """
     from training.corpus import DOMAINS, read_corpus  # noqa: PLC0415 - models/ is put on the path above
 
     tokenizer = Tokenizer.from_file(str(ROOT / "models/tiny/tokenizer.json"))
     names = tuple(domain.name for domain in DOMAINS)
-    corpus = read_corpus(1_500_000)
+    corpus = read_corpus(characters)
     training: list[tuple[int, list[int]]] = []
     recorded: list[tuple[int, list[int]]] = []
     for number, name in enumerate(names):
