@@ -62,10 +62,14 @@ class FakeKube:
     async def get_metadata(self, resource: Resource, namespace: str, name: str) -> Json:
         return (await self.get(resource, namespace, name))["metadata"]
 
-    async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
+    def listing(self, resource: Resource, namespace: str | None = None) -> Listing:
+        """All as they are now."""
         found = [body for (plural, ns, _), body in self.objects.items() if plural == resource.plural]
         items = [copy.deepcopy(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
         return Listing(items, str(self._writes))
+
+    async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
+        return self.listing(resource, namespace)
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         if self.exists(resource, body["metadata"]["name"], body["metadata"]["namespace"]):
@@ -87,10 +91,15 @@ class FakeKube:
         live = await self.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
         return self.put(resource, _merged(live, body))
 
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        self._check(await self.get(resource, namespace, name), {"uid": uid})
+        self.drop(resource, name, namespace)
+
     def _store(self, key: Key, body: Json) -> Json:
         self._writes += 1
         body = copy.deepcopy(body)
-        body["metadata"] |= {"resourceVersion": str(self._writes), "uid": body["metadata"].get("uid", "u-1")}
+        uid = "u-1" if key[0] == MOE_DEPLOYMENTS.plural else f"u-{key[0]}-{key[2]}"
+        body["metadata"] |= {"resourceVersion": str(self._writes), "uid": body["metadata"].get("uid", uid)}
         self.objects[key] = body
         if body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers"):
             del self.objects[key]

@@ -11,6 +11,8 @@ from moe_operator.api.base import StatusModel
 from moe_operator.api.names import RESTING, ConditionType, Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+"""Of UTC."""
 
 
 class Condition(StatusModel):

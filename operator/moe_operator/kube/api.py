@@ -51,3 +51,6 @@ class KubeApi(Protocol):
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """Server-side apply as the operator's field manager: take over the fields in ``body``, drop those it no
         longer has."""
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """Ask for the deletion of this object and no other of its name."""

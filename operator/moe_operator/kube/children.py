@@ -21,16 +21,19 @@ def child_metadata(owner: MoEDeployment, name: str, component: str) -> Json:
         "name": name,
         "namespace": owner.metadata.namespace,
         "labels": child_labels(owner.metadata.name, component),
-        "ownerReferences": [
-            {
-                "apiVersion": owner.api_version,
-                "kind": owner.kind,
-                "name": owner.metadata.name,
-                "uid": owner.metadata.uid,
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ],
+        "ownerReferences": [owner_reference(owner)],
+    }
+
+
+def owner_reference(owner: MoEDeployment, controller: bool = True) -> Json:
+    """That by which an object goes with its owner; an object has one controller at most."""
+    return {
+        "apiVersion": owner.api_version,
+        "kind": owner.kind,
+        "name": owner.metadata.name,
+        "uid": owner.metadata.uid,
+        "controller": controller,
+        "blockOwnerDeletion": True,
     }
 
 

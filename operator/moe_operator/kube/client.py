@@ -26,7 +26,8 @@ from moe_operator.kube.store import trimmed
 REQUEST_SECONDS = 5.0
 """Bound on one call. A write of a leader must be over before its Lease can be taken (see ``leader.LeaseSettings``)."""
 
-PAGE_SIZE = 500
+PAGE_SIZE = 100
+"""Objects of one answer; an ExpertPlacement may be large."""
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -122,6 +123,11 @@ class KubeClient:
         """See ``KubeApi``."""
         path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return await self._write("PATCH", path, body, content=_APPLY_PATCH, query={"force": "true"})
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """See ``KubeApi``."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        await self._write("DELETE", resource.path(namespace, name), options)
 
     async def _write(
         self,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from moe_operator.api.deployment import Identity
-from moe_operator.api.names import REPORTING_CONTROLLER, Reason
+from moe_operator.api.names import REPORTING_CONTROLLER, PlacementReason, Reason
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import AlreadyExistsError, KubeError, NotFoundError
 from moe_operator.kube.resources import EVENTS
@@ -28,17 +28,17 @@ class EventNote:
     """What is to be told.
 
     Attributes:
-        action: what the operator was doing, as one word: Reconcile, Scale, Delete.
+        action: what the operator was doing, as one word: Reconcile, Scale, Delete, Place.
     """
 
     type: EventType
-    reason: Reason
+    reason: Reason | PlacementReason
     note: str
     action: str = "Reconcile"
 
 
 class EventRecorder:
-    """Writes Events about MoEDeployments. A lost Event is logged and harms nothing else.
+    """Writes Events about the operator's own kinds. A lost Event is logged and harms nothing else.
 
     Args:
         instance: identity of this operator process.

@@ -1,14 +1,14 @@
-"""Writes on a MoEDeployment itself: its status and its finalizer, each on the resourceVersion it was decided on."""
+"""Writes on the operator's own kinds: the status, a MoEDeployment's finalizer; on the resourceVersion decided on."""
 
 from __future__ import annotations
 
+from moe_operator.api.base import StatusModel
 from moe_operator.api.names import CLEANUP_FINALIZER
-from moe_operator.api.status import MoEDeploymentStatus
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import MOE_DEPLOYMENTS, Resource
 
 
-async def write_status(api: KubeApi, live: Json, status: MoEDeploymentStatus) -> Json:
+async def write_status(api: KubeApi, live: Json, status: StatusModel, resource: Resource = MOE_DEPLOYMENTS) -> Json:
     """Replace the status of ``live``; no write if it is equal. (On ``/status`` the rest is kept by the API server.)
 
     Returns:
@@ -23,12 +23,12 @@ async def write_status(api: KubeApi, live: Json, status: MoEDeploymentStatus) ->
         return live
     metadata = {key: live["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
     body = {
-        "apiVersion": MOE_DEPLOYMENTS.api_version,
-        "kind": MOE_DEPLOYMENTS.kind,
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
         "metadata": metadata,
         "status": wanted,
     }
-    return await api.replace(MOE_DEPLOYMENTS, body, subresource="status")
+    return await api.replace(resource, body, subresource="status")
 
 
 async def set_cleanup_finalizer(api: KubeApi, live: Json, present: bool) -> Json:

@@ -38,6 +38,7 @@ class Resource:
 
 
 MOE_DEPLOYMENTS = Resource(names.GROUP, names.VERSION, names.PLURAL, names.KIND)
+EXPERT_PLACEMENTS = Resource(names.GROUP, names.VERSION, names.PLACEMENT_PLURAL, names.PLACEMENT_KIND)
 SECRETS = Resource("", "v1", "secrets", "Secret")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")

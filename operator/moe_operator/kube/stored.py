@@ -62,6 +62,10 @@ class StoredKube:
         """See ``KubeApi``."""
         return await self._api.apply(resource, body)
 
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """See ``KubeApi``."""
+        await self._api.delete(resource, namespace, name, uid)
+
     async def _written(self, write: Awaitable[Json], based_on: Mapping[str, Any], namespace: str, name: str) -> Json:
         try:
             answer = await write

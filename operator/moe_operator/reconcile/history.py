@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
-from moe_operator.api.status import ConditionStatus
+from moe_operator.api.status import TIME_FORMAT, ConditionStatus
 from moe_operator.finding import Finding
 
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MAX_MESSAGE = 4096
 """Much of a message may be another program's words; one that the API server refuses would never be told."""
 

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 
 from moe_operator.api import Condition, ConditionType, MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.api.names import RESTING
+from moe_operator.api.status import TIME_FORMAT
 from moe_operator.finding import Finding
-from moe_operator.reconcile.history import TIME_FORMAT, History
+from moe_operator.reconcile.history import History
 
 STALLED_SECONDS = 600.0
 """What should pass by itself and has not for so long is stuck, as with a Deployment's ``progressDeadlineSeconds``."""
