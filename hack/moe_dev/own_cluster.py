@@ -35,7 +35,7 @@ class ClusterRefusedError(Exception):
 
 @contextmanager
 def demo_namespace(kubectl: Kubectl) -> Iterator[None]:
-    """Make NAMESPACE with the operator's identity in it, and the CRD where there is none; the namespace goes again."""
+    """Make NAMESPACE with the operator's identity in it, and the CRDs that are missing; the namespace goes again."""
     _refuse_other_operator(kubectl)
     absent = [path for path in sorted(CRDS.glob("*.yaml")) if _absent(kubectl, path)]
     _create_namespace(kubectl)
@@ -48,7 +48,8 @@ def demo_namespace(kubectl: Kubectl) -> Iterator[None]:
     finally:
         kubectl.run("delete", "namespace", NAMESPACE, timeout=DELETE_SECONDS)
         if absent:
-            say(f"what stays in your cluster: kubectl delete -f {CRDS.relative_to(CLONE)}")
+            files = " ".join(f"-f {path.relative_to(CLONE)}" for path in absent)
+            say(f"what stays in your cluster: kubectl delete {files}")
 
 
 def confined(manifests: Iterable[dict[str, Any]], namespace: str) -> list[dict[str, Any]]:

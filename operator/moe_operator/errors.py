@@ -2,6 +2,9 @@
 
 OperatorError
 ├── InvalidObjectError      a stored object that these types cannot read
+├── IllegalTransitionError  api/phase.py
+├── InvalidContentError     placements/errors.py
+├── NotExpressibleError     placements/errors.py
 ├── HistoryLostError        reconcile/controller.py
 ├── LeadershipLostError     a write was about to happen without a valid Lease
 ├── KubeError …             kube/errors.py

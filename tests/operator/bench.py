@@ -12,8 +12,10 @@ from moe_facts import FACTS
 
 from moe_operator.errors import StalePlanError
 from moe_operator.kube.events import EventRecorder
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 from moe_operator.kube.secrets import Secrets
+from moe_operator.placements.keeper import PlacementKeeper
+from moe_operator.placements.store import PlacementStore
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.reconciler import Reconciler, Result
@@ -49,9 +51,10 @@ class Bench:
         )
         observer = Observer(secrets, self.runtimes, lambda: self.now, lambda: datetime.now(UTC))
         events = EventRecorder(self.kube, "test")
-        self.reconciler = Reconciler(
-            self.kube, observer, events, Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
-        )
+        cleanup = Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
+        self.placements = PlacementStore(lambda: self.now)
+        keeper = PlacementKeeper(self.kube, events, self.placements, lambda: self.now)
+        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper)
 
     def apply(self, **spec: Any) -> None:
         self.kube.put(
@@ -80,6 +83,7 @@ class Bench:
         result = Result()
         for _ in range(passes):
             self.now += seconds
+            self.placements.replace_all(self.kube.listing(EXPERT_PLACEMENTS))
             with contextlib.suppress(StalePlanError):
                 result = await self.reconciler.reconcile("team/tiny")
         return result
@@ -91,6 +95,26 @@ class Bench:
     def condition(self, kind: str) -> str:
         found = next(c for c in self.kube.moe()["status"]["conditions"] if c["type"] == kind)
         return f"{found['status']} {found['reason']}"
+
+    def placement(self, revision: int) -> dict[str, Any]:
+        """An ExpertPlacement of ``tiny``."""
+        return self.kube.objects[EXPERT_PLACEMENTS.plural, "team", f"tiny-r{revision}"]
+
+    def phases(self) -> dict[int, str]:
+        """Of all ExpertPlacements, by revision."""
+        found = [body for (plural, _, _), body in self.kube.objects.items() if plural == EXPERT_PLACEMENTS.plural]
+        phases = {each["spec"]["content"]["revision"]: each.get("status", {}).get("phase", "") for each in found}
+        return dict(sorted(phases.items()))
+
+    def write(self, body: dict[str, Any]) -> None:
+        """Somebody makes or changes an ExpertPlacement."""
+        self.kube.put(EXPERT_PLACEMENTS, body)
+
+    def decide(self, revision: int, decision: str) -> None:
+        """Somebody decides on one."""
+        live = self.placement(revision)
+        metadata = {**live["metadata"], "generation": live["metadata"].get("generation", 1) + 1}
+        self.write({**live, "metadata": metadata, "spec": {**live["spec"], "decision": decision}})
 
     def finalizers(self) -> list[str]:
         return self.kube.moe()["metadata"].get("finalizers", [])

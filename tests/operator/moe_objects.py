@@ -56,6 +56,21 @@ class Objects:
             if not (missing_ok and "NotFound" in str(error)):
                 raise
 
+    def placement(self, name: str) -> JsonObject:
+        """An ExpertPlacement; empty where there is none."""
+        return self.kube.get("expertplacements", name, self.namespace) or {}
+
+    def approve(self, name: str) -> None:
+        """An ExpertPlacement is decided for, as an administrator does it."""
+        patch = '{"spec": {"decision": "Approved"}}'
+        self.kube.run("patch", "xp", name, "-n", self.namespace, "--type=merge", "-p", patch)
+
+    def wait_active(self, name: str, timeout: float = SOON) -> None:
+        """Until requests are routed by an ExpertPlacement."""
+        self.wait(f"{name} to be there", lambda: bool(self.placement(name)), timeout)
+        arguments = ["wait", "--for=condition=Active", f"xp/{name}", "-n", self.namespace]
+        self.kube.run(*arguments, f"--timeout={timeout:.0f}s", timeout=timeout + 30)
+
     def secret(self, name: str, use: str, addresses: str | None = None, **values: str) -> None:
         """A Secret for a use; ``addresses``: where a token in it may be sent."""
         metadata: JsonObject = {"name": name, "namespace": self.namespace, "labels": {"moe-operator.io/use": use}}

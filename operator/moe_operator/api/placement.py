@@ -238,7 +238,7 @@ class ExpertPlacementStatus(StatusModel):
 
 class ExpertPlacement(Identity):
     """One placement of a MoEDeployment's experts on its shards: proposed, decided on, migrated to while requests are \
-answered, and replaced by a later one. Checked and kept by this release, which does not act on it yet."""
+answered, and replaced by a later one."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE))
 

@@ -287,6 +287,14 @@ class Runtime(ApiModel):
         return self.ray_cluster is not None
 
 
+class Rebalance(ApiModel):
+    """The placements of the experts, each an ExpertPlacement."""
+
+    history_limit: int = Field(default=10, ge=1, le=100)
+    """Of the ExpertPlacements that the operator wrote and that are over, so many are kept, and beside them the last \
+that was superseded. What a person wrote is never removed."""
+
+
 class MoEDeploymentSpec(ApiModel):
     """A Mixture-of-Experts model to be served, its experts spread over shards."""
 
@@ -304,6 +312,8 @@ class MoEDeploymentSpec(ApiModel):
         Runtime, Field(json_schema_extra=required_with_cure(f"spec.runtime is missing: {_RUNTIME_CURE}"))
     ]
     """Where the model runs. Exactly one field is set."""
+    rebalance: Rebalance = Rebalance()
+    """The placements of the experts, each an ExpertPlacement."""
     suspend: bool = False
     """While true the operator writes nothing for this object; what is being served goes on being served."""
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE

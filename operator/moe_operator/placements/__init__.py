@@ -1,6 +1,10 @@
-"""ExpertPlacements: what their content says, whether it may be migrated to, and what becomes of each. Pure.
+"""ExpertPlacements: what their content says, which is migrated to, and what becomes of each.
 
-- ``content``: an object's content and the brain's ``Placement``, one from the other.
-- ``validity``: whether a content fits the deployment that it is for.
-- ``history``: which objects may go.
+- ``content``: pure; an object's content and the brain's ``Placement``, one from the other.
+- ``validity``: pure; whether a content fits the deployment that it is for.
+- ``book``: pure; all of a deployment, in order. ``choice``: pure; which of them is next, and what runs without one.
+- ``story``: pure; what each is told. ``history``: pure; which may go.
+- ``store``: what is known of them. ``keeper``: I/O; makes the objects say how things are.
+
+``reconcile`` asks ``choice`` where it plans, and ``keeper`` at the end of a pass.
 """

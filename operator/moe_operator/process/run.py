@@ -20,12 +20,14 @@ from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import KubeError, NotFoundError
 from moe_operator.kube.events import EventRecorder
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, Resource
 from moe_operator.kube.secrets import Secrets
 from moe_operator.kube.store import ObjectStore
 from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
 from moe_operator.offload.process import WorkerProcess
+from moe_operator.placements.keeper import PlacementKeeper
+from moe_operator.placements.store import PlacementStore
 from moe_operator.process.exits import ExitCode, leave_at_once
 from moe_operator.process.memory import give_back_large_blocks
 from moe_operator.process.options import Options
@@ -118,7 +120,8 @@ class _Process:
     async def _lead(self, elector: Elector, others: list[asyncio.Task[Any]]) -> ExitCode:
         async with WorkerProcess() as worker, HttpClient(self.options.addresses, worker) as http:
             controller = self._controller(http, worker, elector)
-            watch = Watch(self.client.connection, self.options.namespaces, controller.deliver, self.liveness)
+            deliver = {MOE_DEPLOYMENTS: controller.deliver, EXPERT_PLACEMENTS: controller.deliver_placement}
+            watch = Watch(self.client.connection, self.options.namespaces, deliver, self.liveness)
             works = {
                 "lease": elector.hold(),
                 "controller": controller.run(),
@@ -139,8 +142,9 @@ class _Process:
         observer = Observer(secrets, RayClusters(secrets, Directories(http), clusters))
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
+        placements = PlacementKeeper(api, events, PlacementStore())
         return Controller(
-            reconciler=Reconciler(api, observer, events, cleanup, Planner(worker)),
+            reconciler=Reconciler(api, observer, events, cleanup, placements, Planner(worker)),
             api=api,
             store=self.store,
             liveness=self.liveness,
@@ -149,6 +153,7 @@ class _Process:
             resync_seconds=self.options.resync_seconds,
             namespaces=self.options.namespaces,
             on_lost=self._leave,
+            placements=placements.store,
         )
 
     async def _supervise(self, elector: Elector) -> None:
@@ -157,21 +162,27 @@ class _Process:
         await supervise(self.liveness, lives, refused, forbidden, self.store.unseen)
 
     async def _until_installed(self) -> None:
-        """Wait for an API server that answers, knows the kind and lets the operator list it."""
+        """Wait for an API server that answers, knows the kinds and lets the operator list them."""
         said = ""
         while True:
             self.liveness.beat(_LEASE)
-            try:
-                await self.client.list(MOE_DEPLOYMENTS, next(iter(self.options.namespaces), None))
+            missing = await self._not_installed(MOE_DEPLOYMENTS) or await self._not_installed(EXPERT_PLACEMENTS)
+            if not missing:
                 return
-            except NotFoundError:
-                missing = f"the kind {MOE_DEPLOYMENTS.kind} is not installed: kubectl apply -f crds/; waiting for it"
-            except KubeError as error:
-                missing = f"waiting for the API server: {error}"
             if missing != said:
                 logger.warning("%s", missing)
                 said = missing
             await asyncio.sleep(WAIT_SECONDS)
+
+    async def _not_installed(self, resource: Resource) -> str | None:
+        """Why a kind cannot be listed, if it cannot."""
+        try:
+            await self.client.list(resource, next(iter(self.options.namespaces), None))
+        except NotFoundError:
+            return f"the kind {resource.kind} is not installed: kubectl apply -f crds/; waiting for it"
+        except KubeError as error:
+            return f"waiting for the API server: {error}"
+        return None
 
     async def _first_of(self, tasks: list[asyncio.Task[Any]]) -> asyncio.Task[Any]:
         """The one that ends first; a lost Lease before all others."""

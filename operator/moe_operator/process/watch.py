@@ -1,4 +1,4 @@
-"""kopf as the watcher: every event of a MoEDeployment is handed to the controller with the object, and nothing else.
+"""kopf as the watcher: every event of the operator's kinds is handed to the controller with the object, no more.
 
 kopf runs in a thread with an event loop of its own: it takes the signals of the loop it runs in, and when it ends it
 cancels every task there, whoever made it.
@@ -13,19 +13,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import kopf
 
-from moe_operator.api.names import GROUP, PLURAL, VERSION
+from moe_operator.api.names import GROUP
 from moe_operator.errors import OperatorError
 from moe_operator.kube.api import Json
 from moe_operator.kube.connection import Connection
 from moe_operator.kube.credentials import RETRY_SECONDS, Access
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import MOE_DEPLOYMENTS, Resource
 from moe_operator.process.inbox import Inbox
 from moe_operator.telemetry.liveness import Liveness
 
@@ -37,7 +37,10 @@ DEAD_STREAM_SECONDS = 45.0
 LIMIT_SECONDS = 52.0
 """Between two streams of the same namespace."""
 
-GONE = f"the kind {MOE_DEPLOYMENTS.kind} is not installed any more: kubectl apply -f crds/"
+GONE = "the kind {} is not installed any more: kubectl apply -f crds/"
+
+Deliver = Callable[[str | None, Json], None]
+"""Is called with type and object of an event."""
 
 # They say that kopf cannot take signals, which is what the thread is for, and trace what ends it, which is told here.
 for _name in ("kopf._core.reactor.running", "kopf._core.reactor.orchestration"):
@@ -50,13 +53,13 @@ class Watch:
 
     Attributes:
         namespaces: empty for all.
-        deliver: called in the loop that runs ``run`` with type and object of each event; of several events of one
-            object that come faster than the loop takes them, with the last.
+        deliver: for each kind, called in the loop that runs ``run``; of several events of one object that come faster
+            than the loop takes them, with the last.
     """
 
     connection: Connection
     namespaces: Collection[str]
-    deliver: Callable[[str | None, Json], None]
+    deliver: Mapping[Resource, Deliver]
     liveness: Liveness
 
     async def run(self) -> None:
@@ -80,9 +83,14 @@ class Watch:
 
     def signs(self) -> dict[str, str]:
         """Names of the signs of life by path of what is watched; the probe tells them to anyone, so no namespaces."""
-        if not self.namespaces:
-            return {MOE_DEPLOYMENTS.path(None): "watch"}
-        return {MOE_DEPLOYMENTS.path(name): f"watch-{number}" for number, name in enumerate(self.namespaces)}
+        found: dict[str, str] = {}
+        for resource in self.deliver:
+            name = "watch" if resource == MOE_DEPLOYMENTS else f"watch-of-{resource.plural}"
+            if self.namespaces:
+                found |= {resource.path(each): f"{name}-{number}" for number, each in enumerate(self.namespaces)}
+            else:
+                found[resource.path(None)] = name
+        return found
 
 
 class _KopfThread:
@@ -93,7 +101,7 @@ class _KopfThread:
         self._watch = watch
         self._loop = loop
         self._ended = ended
-        self._inbox = Inbox(loop, watch.deliver)
+        self._inboxes = {resource: Inbox(loop, deliver) for resource, deliver in watch.deliver.items()}
         self._signs = watch.signs()
         self._access: Access | None = None
 
@@ -108,7 +116,9 @@ class _KopfThread:
     async def _run_kopf(self) -> None:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._changed)
+        for resource, inbox in self._inboxes.items():
+            changed = _handler(inbox, resource)
+            kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(changed)
         namespaces = list(self._watch.namespaces)
         try:
             await kopf.operator(
@@ -128,12 +138,17 @@ class _KopfThread:
 
     def _end(self, error: BaseException | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(_set_end, self._ended, error)
+            self._loop.call_soon_threadsafe(_set_end, self._ended, self._told(error))
         except RuntimeError:
             logging.getLogger(__name__).debug("the watch ended after the loop that wanted it")
 
-    async def _changed(self, event: kopf.RawEvent, **_: Any) -> None:
-        self._inbox.put(event["type"], dict(event["object"]))
+    def _told(self, error: BaseException | None) -> OperatorError | None:
+        if error is None:
+            return None
+        kinds = " or ".join(resource.kind for resource in self._inboxes)
+        if getattr(error, "status", None) == 404:
+            return OperatorError(GONE.format(kinds))
+        return OperatorError(f"the watch of {GROUP} broke down: {error!r}")
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         """A session with the credentials that all of the process use; called again when they are refused."""
@@ -162,14 +177,21 @@ class _KopfThread:
                     self._watch.liveness.beat(sign, "streaming")
 
 
-def _set_end(ended: asyncio.Future[None], error: BaseException | None) -> None:
+def _handler(inbox: Inbox, resource: Resource) -> Callable[..., Awaitable[None]]:
+    async def changed(event: kopf.RawEvent, **_: Any) -> None:
+        inbox.put(event["type"], dict(event["object"]))
+
+    changed.__name__ = f"changed_{resource.plural}"  # kopf tells handlers apart by it
+    return changed
+
+
+def _set_end(ended: asyncio.Future[None], error: OperatorError | None) -> None:
     if ended.done():
         return
     if error is None:
         ended.set_result(None)
     else:
-        gone = getattr(error, "status", None) == 404
-        ended.set_exception(OperatorError(GONE if gone else f"the watch of {PLURAL}.{GROUP} broke down: {error!r}"))
+        ended.set_exception(error)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -182,7 +204,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = DEAD_STREAM_SECONDS
     settings.watching.inactivity_timeout = DEAD_STREAM_SECONDS
     settings.watching.connect_timeout = 5
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # an ExpertPlacement may be large
     # 17 s in all: after that another attempt begins anew, or the watch breaks down and says why.
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 5)
     settings.networking.request_timeout = 20

@@ -17,8 +17,9 @@ from moe_operator.api import MoEDeploymentStatus
 from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import ConflictError, KubeError
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 from moe_operator.kube.store import ObjectStore, key_of
+from moe_operator.placements.store import PlacementStore, deployment_of
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.queue import WorkQueue
 from moe_operator.reconcile.reconciler import Reconciler, Result
@@ -62,7 +63,7 @@ class Controller:
     """Works all MoEDeployments of ``namespaces`` (none: of all). ``run`` ends only by an error or a cancellation.
 
     Attributes:
-        store: what the passes of ``reconciler`` read.
+        store: what the passes of ``reconciler`` read; ``placements`` likewise.
         on_lost: called at once where a pass finds that this process may no longer write.
     """
 
@@ -75,12 +76,13 @@ class Controller:
     resync_seconds: float
     namespaces: Collection[str] = ()
     on_lost: Callable[[LeadershipLostError], None] = lambda lost: None
+    placements: PlacementStore = field(default_factory=PlacementStore)
     queue: WorkQueue = field(init=False)
     backoff: Backoff = field(default_factory=Backoff)
     statuses: dict[str, MoEDeploymentStatus] = field(default_factory=dict)
     _conflicts: Backoff = field(init=False)
     _known: set[str] = field(default_factory=set)
-    _listed: bool = False
+    _listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         """Half of the workers are never kept waiting by keys that are known to, a quarter by those of one namespace."""
@@ -108,6 +110,12 @@ class Controller:
         if news:
             self.enqueue(key_of(live))
 
+    def deliver_placement(self, kind: str | None, live: Json) -> None:
+        """The watch tells of an ExpertPlacement."""
+        news = self.placements.remove(live) if kind == DELETED else self.placements.put(live, watched=True)
+        if news:
+            self.enqueue(deployment_of(live))
+
     def enqueue(self, key: str) -> None:
         """Something happened to ``key``."""
         self._known.add(key)
@@ -128,10 +136,12 @@ class Controller:
                 self.queue.done(key)
 
     async def _take(self) -> str | None:
-        """The next key; None if there is none for a while."""
+        """The next key; None if there is none for a while, or before the first listing: a pass that knew of no
+        placement would decide anew what is decided."""
         try:
             with stray_cancellations():
                 async with asyncio.timeout(BEAT_SECONDS):
+                    await self._listed.wait()
                     return await self.queue.take()
         except TimeoutError:
             return None
@@ -212,11 +222,16 @@ class Controller:
                 delay = delays.next_delay("list")
             else:
                 delays.forget("list")
-                self._listed = True
+                self._listed.set()
                 for key in self.store.keys() | self._known:
                     self.enqueue(key)
                 delay = self.resync_seconds * (1.0 + 0.2 * random.random())
-            await self._rest("resync", delay, lambda: self.store.unseen(UNSEEN_SECONDS) is not None)
+            await self._rest("resync", delay, self._lacks_something)
+
+    def _lacks_something(self) -> bool:
+        """Whether what is known otherwise was not delivered by the watch."""
+        stores = self.store, self.placements.objects
+        return any(store.unseen(UNSEEN_SECONDS) is not None for store in stores)
 
     async def _list(self) -> None:
         scopes: Iterable[str | None] = self.namespaces or (None,)
@@ -229,6 +244,7 @@ class Controller:
                     "earlier state, of which all must be read anew"
                 )
             self.store.replace_all(listing, scope)
+            self.placements.replace_all(await self.api.list(EXPERT_PLACEMENTS, scope), scope)
 
     async def _publish(self) -> None:
         """Gauges, apart from the passes: setting them takes time with the number of objects."""
@@ -237,7 +253,7 @@ class Controller:
             self.metrics.queue_depth(len(self.queue))
             self.metrics.workers_busy(self.queue.busy())
             self.metrics.conditions(self.statuses)
-            if self._listed:
+            if self._listed.is_set():
                 self.metrics.orphaned(self.reconciler.orphaned(self.store.keys(), self.namespaces))
             await self._rest("metrics", METRICS_SECONDS)
 

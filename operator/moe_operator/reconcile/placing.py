@@ -6,14 +6,17 @@ slots; then, once these hold nothing and the directory has settled, the same pla
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.model import ModelFacts
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.finding import Finding
+from moe_operator.placements.choice import Choice, Next, Standing, choose
+from moe_operator.placements.validity import Ground
 from moe_operator.reconcile.world import World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
 from moe_placement.encoding import encode_placement
@@ -29,35 +32,77 @@ class Goal:
     Attributes:
         config: its ``user_config``; on a problem, the one that it has.
         problem: why what the spec asks for is impossible with this model.
+        choice: among the ExpertPlacements.
     """
 
     config: DirectoryConfig
     problem: Finding | None = None
+    choice: Choice = field(default_factory=Choice)
 
 
 def next_goal(world: World, facts: ModelFacts) -> Goal:
-    """The placement wanted now; its revision goes up exactly when the placement differs from the one wanted before."""
+    """The placement wanted now: that of an ExpertPlacement that was chosen, else one computed.
+
+    The revision of a computed one goes up exactly when the placement differs from the one wanted before, or that one's
+    revision is of an ExpertPlacement that says something else.
+    """
     spec = world.moe.spec.experts
     slots = slots_per_shard(world, facts)
     problem = impossible(world.moe, facts, slots)
     if problem:
-        return Goal(unchanged(world), problem)
+        return Goal(unchanged(world), problem, unjudged(world))
+    choice = _chosen(world, facts, slots)
     current = _of_model(world.target_placement, facts)
     shape = _shape(world, current, slots)
     try:
-        placement = _placement(world, facts, current, shape)
+        revision, placement = _wanted(world, facts, current, shape, choice)
     except InfeasiblePlacementError as error:
-        return Goal(unchanged(world), _infeasible(error))
+        return Goal(unchanged(world), _infeasible(error), choice)
     return Goal(
         DirectoryConfig(
             term=world.term,
-            revision=world.target.revision if placement == current and not _is_behind(world) else _next_revision(world),
+            revision=revision,
             shards=tuple(ShardRef(index=i, application=world.shard_name(i)) for i in range(len(shape))),
             slots_per_shard=slots,
             min_copies=spec.copies.min,
             placement=encode_placement(placement),
-        )
+        ),
+        choice=choice,
     )
+
+
+def unjudged(world: World) -> Choice:
+    """Among the ExpertPlacements, where there is nothing to judge them by: what runs goes on."""
+    return choose(world.book, world.target.revision, world.target_placement, None)
+
+
+def _chosen(world: World, facts: ModelFacts, slots: int) -> Choice:
+    ground = Ground(
+        digest=facts.digest,
+        layers=facts.layers,
+        experts=facts.experts,
+        shards=_shards_to_run(world.moe, facts, slots),
+        slots_per_shard=slots,
+        min_copies=world.moe.spec.experts.copies.min,
+        revision=world.target.revision,
+    )
+    return choose(world.book, world.target.revision, world.target_placement, ground)
+
+
+def _wanted(
+    world: World, facts: ModelFacts, current: Placement | None, shape: Sequence[int], choice: Choice
+) -> tuple[int, Placement]:
+    """Revision and placement. One that the directory would refuse, since it was told of a later one, is not begun."""
+    if choice.next and not _is_behind(world):
+        return choice.next.revision, _widened(choice.next, shape)
+    placement = _placement(world, facts, current, shape)
+    is_new = placement != current or _is_behind(world) or choice.standing is Standing.CONTRADICTED
+    return _next_revision(world) if is_new else world.target.revision, placement
+
+
+def _widened(chosen: Next, shape: Sequence[int]) -> Placement:
+    """With the shards that cannot be removed yet, which have no slots in it."""
+    return Placement(chosen.placement.slots, tuple(shape), chosen.placement.experts)
 
 
 def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConfig:
@@ -186,9 +231,11 @@ def _is_behind(world: World) -> bool:
 
 
 def _next_revision(world: World) -> int:
-    """One more than any known: the directory's memory and Serve's; where Ray lost both, the status."""
+    """One more than any known, that no ExpertPlacement has: the directory's memory and Serve's, and what was in force;
+    where Ray lost both, also the status."""
     known = max(world.target.revision, world.report.revision if world.report else 0)
     told = world.moe.status.placement
     if known == 0 and told and 0 <= told.revision < MAX_TOLD_REVISION:
         known = told.revision
-    return known + 1
+    known = max(known, *(each.revision for each in world.book.in_force), 0)
+    return next(number for number in itertools.count(known + 1) if number not in world.book.taken)

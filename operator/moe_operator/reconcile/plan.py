@@ -12,8 +12,9 @@ from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.spec import Api, Attention
 from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
+from moe_operator.placements.choice import Choice
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
-from moe_operator.reconcile.placing import Goal, next_goal, unchanged
+from moe_operator.reconcile.placing import Goal, next_goal, unchanged, unjudged
 from moe_operator.reconcile.world import World
 
 RETRY_SECONDS = 30.0
@@ -45,6 +46,7 @@ class Plan:
         target: the placement wanted.
         problem: why the spec cannot be met, with this model or at all; what ran before goes on.
         change: of the model, if one waits; what runs until then is the former model.
+        choice: among the ExpertPlacements.
     """
 
     step: Step
@@ -53,6 +55,7 @@ class Plan:
     target: DirectoryConfig = field(default_factory=DirectoryConfig)
     problem: Finding | None = None
     change: ModelChange | None = None
+    choice: Choice = field(default_factory=Choice)
 
 
 def next_plan(world: World) -> Plan:
@@ -71,7 +74,9 @@ def next_plan(world: World) -> Plan:
         return Plan(Step.NOTHING, target=world.target)
     goal = _next_goal(world, change)
     dead = _due_for_retry(world)
-    return Plan(Step.RUN, _desired(world, world.keys, goal.config), dead, goal.config, goal.problem, change)
+    return Plan(
+        Step.RUN, _desired(world, world.keys, goal.config), dead, goal.config, goal.problem, change, goal.choice
+    )
 
 
 def _reserved_prefix(moe: MoEDeployment) -> Finding | None:
@@ -92,8 +97,8 @@ def _reserved_prefix(moe: MoEDeployment) -> Finding | None:
 def _next_goal(world: World, change: ModelChange | None) -> Goal:
     """While a change of the model waits, its experts stay where they are: other wishes are for the new model."""
     if change:
-        return Goal(unchanged(world, world.model), change.problem)
-    return next_goal(world, world.facts) if world.facts else Goal(unchanged(world))
+        return Goal(unchanged(world, world.model), change.problem, unjudged(world))
+    return next_goal(world, world.facts) if world.facts else Goal(unchanged(world), choice=unjudged(world))
 
 
 def _runs_another_model(world: World) -> bool:

@@ -59,7 +59,7 @@ def _is_of_size(world: World) -> bool:
     facts = [facts for facts in (world.facts, world.candidate.model if world.candidate else None) if facts]
     copies = world.moe.spec.experts.copies.min * max((each.layers * each.experts for each in facts), default=0)
     placements = [world.target.placement or "", (world.report.placement if world.report else None) or ""]
-    read = sum(map(len, placements)) + sum(map(len, world.runtime.applications)) * 8
+    read = sum(map(len, placements)) + sum(map(len, world.runtime.applications)) * 8 + world.book.characters
     return (
         copies > FEW_COPIES or read > SHORT_TEXT or any(unpacks_to_more(text, SHORT_PLACEMENT) for text in placements)
     )

@@ -15,6 +15,7 @@ from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.placements.keeper import PlacementKeeper
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status, kept_by_others
 from moe_operator.reconcile.diagnosis import diagnose
@@ -24,6 +25,7 @@ from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.planner import Planner
+from moe_operator.reconcile.scene import scene_of
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
@@ -73,6 +75,7 @@ class Reconciler:
     observer: Observer
     events: EventRecorder
     cleanup: Cleanup
+    placements: PlacementKeeper
     planner: Planner = field(default_factory=Planner)
     memories: Memories = field(default_factory=Memories)
 
@@ -87,6 +90,7 @@ class Reconciler:
         live = await self._read(key)
         if live is None:
             self.memories.forget(key)
+            await self.placements.tell_missing(key, self.observer.now())
             left = await self._clean_up_departed(key)
             return Result(again=SETTLED_SECONDS if left else None, left_behind=left)
         memory = self.memories.of(key, live["metadata"]["uid"])
@@ -119,6 +123,7 @@ class Reconciler:
             return await self._delete(moe, live, memory)
         world = await self.observer.observe(moe, memory)
         runtime = self.observer.runtime(moe, memory)
+        world = replace(world, book=self.placements.store.book(moe.key).for_choice(world.target.revision))
         plan = await self.planner.plan(world, runtime.where)
         live = await self._set_finalizer(world, plan, live, memory)
         outcome = Outcome(Effect.EQUAL, None, world.runtime.foreign_writer)
@@ -130,6 +135,8 @@ class Reconciler:
         problem = outcome.problem or diagnose(world, plan)
         status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
+        if world.runtime.is_known and not moe.spec.suspend:
+            await self.placements.keep(moe, scene_of(world, plan, status))
         return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
 
     async def _read(self, key: str) -> Json | None:

@@ -14,6 +14,7 @@ from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS_READ
 from moe_operator.api import MoEDeployment
 from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
+from moe_operator.placements.book import Book
 from moe_operator.runtimes.port import Application, RuntimeState, Told, core_name
 from moe_placement import InvalidPlacementError, Placement
 from moe_placement.encoding import decode_placement
@@ -32,6 +33,7 @@ class World:
         report_failing_seconds: for how long a report is missed although there should be one, likewise.
         keys: None if they could not be read; ``key_problem`` says why, or why the runtime was not asked.
         term: of this leadership, for the directory.
+        book: its ExpertPlacements.
     """
 
     moe: MoEDeployment
@@ -43,6 +45,7 @@ class World:
     keys: KeyHashes | None = None
     key_problem: Finding | None = None
     term: int = 1
+    book: Book = field(default_factory=Book)
 
     @cached_property
     def core_name(self) -> str:

@@ -15,6 +15,9 @@ MAY = [
     ("watch", "moe-operator.io", "moedeployments", EVERYWHERE),
     ("patch", "moe-operator.io", "moedeployments", EVERYWHERE),
     ("update", "moe-operator.io", "moedeployments/status", EVERYWHERE),
+    ("create", "moe-operator.io", "expertplacements", EVERYWHERE),
+    ("delete", "moe-operator.io", "expertplacements", EVERYWHERE),
+    ("update", "moe-operator.io", "expertplacements/status", EVERYWHERE),
     ("get", "", "secrets", EVERYWHERE),
     ("create", "events.k8s.io", "events", EVERYWHERE),
     ("update", "coordination.k8s.io", "leases:moe-operator", "moe-system"),
@@ -52,6 +55,14 @@ PEOPLE = [
     ("admin", "create", "moedeployments", True),
     ("view", "watch", "moedeployments", True),
     ("view", "patch", "moedeployments", False),
+    ("edit", "create", "expertplacements", True),
+    ("edit", "patch", "expertplacements", False),
+    ("edit", "update", "expertplacements/status", False),
+    ("admin", "patch", "expertplacements", True),
+    ("moe-operator-approve", "patch", "expertplacements", True),
+    ("moe-operator-approve", "create", "expertplacements", False),
+    ("view", "watch", "expertplacements", True),
+    ("view", "patch", "expertplacements", False),
 ]
 
 

@@ -14,6 +14,7 @@ from fake_ray import serving
 from moe_operator.errors import OperatorError
 from moe_operator.kube.connection import Connection
 from moe_operator.kube.credentials import Credentials
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 from moe_operator.process import supervisor
 from moe_operator.process import watch as module
 from moe_operator.process.watch import Watch
@@ -21,7 +22,7 @@ from moe_operator.telemetry.liveness import Liveness
 
 
 def a_watch(namespaces: tuple[str, ...] = (), connection: Any = None) -> Watch:
-    return Watch(connection, namespaces, lambda kind, live: None, Liveness())
+    return Watch(connection, namespaces, {MOE_DEPLOYMENTS: lambda kind, live: None}, Liveness())
 
 
 async def fails(flag: threading.Event) -> None:
@@ -98,6 +99,8 @@ async def test_a_watch_that_hears_nothing_is_overdue_within_a_minute_whatever_ko
 
 def test_the_names_of_the_signs_tell_no_namespace() -> None:
     assert a_watch().signs() == {"/apis/moe-operator.io/v1alpha1/moedeployments": "watch"}
+    both = Watch(None, (), {each: lambda kind, live: None for each in (MOE_DEPLOYMENTS, EXPERT_PLACEMENTS)}, Liveness())
+    assert len({*both.signs().values()}) == len(both.signs()) == 2
     of_two = a_watch(("a", "b")).signs()
     assert of_two["/apis/moe-operator.io/v1alpha1/namespaces/b/moedeployments"] == "watch-1"
 
@@ -151,7 +154,7 @@ async def test_each_stream_that_the_api_server_accepts_is_a_sign_of_life(tmp_pat
         config = tmp_path / "k"
         config.write_text(_kubeconfig(f"{url}/proxy"))
         connection = Connection(Credentials(config))
-        watching = asyncio.create_task(Watch(connection, (), lambda kind, live: None, Signs()).run())
+        watching = asyncio.create_task(Watch(connection, (), {MOE_DEPLOYMENTS: lambda kind, live: None}, Signs()).run())
         try:
             async with asyncio.timeout(20):
                 while server.watches < 4 and not watching.done():  # noqa: ASYNC110 # counted by the server's handler

@@ -10,7 +10,7 @@ from fake_ray import FakeDirectory, JsonObject
 from moe_facts import FACTS
 
 from moe_contract.report import DirectoryReport, Progress
-from moe_operator.kube.resources import EVENTS
+from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS
 
 STEP = 0.5
 
@@ -24,6 +24,8 @@ class CountingKube(FakeKube):
 
     async def replace(self, resource: Any, body: Any, subresource: str | None = None) -> Any:
         answer = await super().replace(resource, body, subresource)
+        if resource != MOE_DEPLOYMENTS:
+            return answer
         ready = next(c for c in body["status"]["conditions"] if c["type"] == "Ready")
         self.told.append(f"{ready['status']} {ready['reason']}")
         return answer

@@ -1,0 +1,67 @@
+"""The ExpertPlacements of one deployment, in order. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from moe_operator.api import ExpertPlacement, Phase
+
+MOST_AHEAD = 8
+"""Placements without a decision, or that wait, that are looked at: the oldest. Whoever may create one can create many,
+and reading a large one takes milliseconds."""
+_IN_FORCE = frozenset({Phase.MIGRATING, Phase.VERIFYING, Phase.ACTIVE})
+_RAN = _IN_FORCE | {Phase.SUPERSEDED}
+
+
+@dataclass(frozen=True)
+class Book:
+    """Attributes:
+    placements: by revision.
+    taken: revisions of all there are, also of those that are left out here.
+    """
+
+    placements: tuple[ExpertPlacement, ...] = ()
+    taken: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, placements: Iterable[ExpertPlacement]) -> Book:
+        """All of a deployment."""
+        ordered = tuple(sorted(placements, key=lambda each: each.revision))
+        return cls(ordered, frozenset(each.revision for each in ordered))
+
+    def for_choice(self, revision: int) -> Book:
+        """What a choice is made from; the others may be many. ``revision``: what runs."""
+        before = self.before(revision)
+        kept = {each.revision for each in (*self.ahead, *self.in_force, *([before] if before else []))} | {revision}
+        return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
+
+    def at(self, revision: int) -> ExpertPlacement | None:
+        """That of a revision."""
+        return next((each for each in self.placements if each.revision == revision), None)
+
+    def before(self, revision: int) -> ExpertPlacement | None:
+        """The last that ran before a revision."""
+        ran = (each for each in self.placements if phase_of(each) in _RAN and each.revision < revision)
+        return max(ran, key=lambda each: each.revision, default=None)
+
+    @cached_property
+    def ahead(self) -> tuple[ExpertPlacement, ...]:
+        """Those that have not begun, as many as are looked at."""
+        return tuple(each for each in self.placements if phase_of(each).is_ahead)[:MOST_AHEAD]
+
+    @cached_property
+    def in_force(self) -> tuple[ExpertPlacement, ...]:
+        """Those that were begun and not replaced, as far as their statuses tell."""
+        return tuple(each for each in self.placements if phase_of(each) in _IN_FORCE)
+
+    @property
+    def characters(self) -> int:
+        """Of all contents."""
+        return sum(sum(map(len, each.spec.content.layers)) for each in self.placements)
+
+
+def phase_of(placement: ExpertPlacement) -> Phase:
+    """As its status tells; of one that nobody has looked at, the first."""
+    return placement.status.phase or Phase.PROPOSED

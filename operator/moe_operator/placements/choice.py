@@ -1,0 +1,136 @@
+"""Which ExpertPlacement is migrated to next, and whether what runs has one that says so. Pure.
+
+The truth of a placement is its object. Where objects and data plane disagree (an object deleted by hand, a backup of
+etcd put back), the data plane keeps serving: what it runs gets an object anew, and a new revision if the object of its
+own says something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from moe_operator.api import ExpertPlacement, PlacementContent, PlacementReason
+from moe_operator.api.placement import MAX_STEP, Decision
+from moe_operator.placements.book import Book, phase_of
+from moe_operator.placements.content import content_of, describes, moves_between, read_placement
+from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
+from moe_operator.placements.validity import Ground, Judgement, Outlook, judge
+from moe_placement import Placement
+
+
+class Standing(Enum):
+    """What the objects say of what runs."""
+
+    NOTHING_RUNS = auto()
+    EXPRESSED = auto()
+    ABSENT = auto()
+    """There is no object of its revision."""
+    CONTRADICTED = auto()
+    """The object of its revision says something else, or that it was not to run, or does no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What to migrate to."""
+
+    revision: int
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The object that what runs lacks; ``moves``: copies that were loaded for it."""
+
+    content: PlacementContent
+    moves: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Attributes:
+    next: None to stay.
+    record: None where nothing is to be made.
+    judgements: by revision, of those that have not begun.
+    moves: by revision, of those of them that fit: copies that shards would have to load.
+    """
+
+    standing: Standing = Standing.NOTHING_RUNS
+    next: Next | None = None
+    record: Record | None = None
+    judgements: Mapping[int, Judgement] = field(default_factory=dict)
+    moves: Mapping[int, int] = field(default_factory=dict)
+
+
+def choose(book: Book, revision: int, running: Placement | None, ground: Ground | None) -> Choice:
+    """``revision`` and ``running``: what the directory was told last (0 and None before the first, or where that cannot
+    be read); ``ground``: None where nothing can be judged now, and so nothing is begun."""
+    standing = _standing(book, revision, running)
+    judgements = {each.revision: judge(each.spec.content, ground) for each in book.ahead if each.revision != revision}
+    if standing is Standing.CONTRADICTED and revision in {each.revision for each in book.ahead}:
+        judgements[revision] = _taken(revision)
+    fitting = {number: each.placement for number, each in judgements.items() if each.placement}
+    return Choice(
+        standing,
+        _approved(book, fitting) if revision or not book.in_force else _restored(book, ground),
+        _record(book, revision, running, ground) if standing is Standing.ABSENT else None,
+        judgements,
+        {number: moves_between(running, placement) for number, placement in fitting.items()},
+    )
+
+
+def _standing(book: Book, revision: int, running: Placement | None) -> Standing:
+    if revision == 0 or running is None:
+        return Standing.NOTHING_RUNS
+    own = book.at(revision)
+    if own is None:
+        return Standing.ABSENT
+    over = own.spec.decision is Decision.REJECTED or phase_of(own).is_end
+    return Standing.CONTRADICTED if over or not describes(own.spec.content, running) else Standing.EXPRESSED
+
+
+def _approved(book: Book, fitting: Mapping[int, Placement]) -> Next | None:
+    """Of several the first: the others were written from a revision that is not in force any more then."""
+    approved = [each.revision for each in book.ahead if each.spec.decision is Decision.APPROVED]
+    return next((Next(number, fitting[number]) for number in approved if number in fitting), None)
+
+
+def _restored(book: Book, ground: Ground | None) -> Next | None:
+    """What was in force before everything was lost, or put to sleep, if it still fits."""
+    last: ExpertPlacement | None = book.in_force[-1] if book.in_force else None
+    if last is None or ground is None:
+        return None
+    judgement = judge(last.spec.content, replace(ground, revision=last.spec.content.base_revision))
+    return Next(last.revision, judgement.placement) if judgement.placement else None
+
+
+def _record(book: Book, revision: int, running: Placement | None, ground: Ground | None) -> Record | None:
+    if ground is None or running is None:
+        return None
+    before = book.before(revision)
+    base = max(before.revision if before else 0, revision - MAX_STEP)
+    try:
+        content = content_of(running, revision, base, ground.digest)
+    except NotExpressibleError:
+        return None
+    return Record(content, moves_between(_placement_of(before, running), running))
+
+
+def _placement_of(before: ExpertPlacement | None, after: Placement) -> Placement | None:
+    """What an object says, where that is of the same model."""
+    try:
+        placement = read_placement(before.spec.content) if before else None
+    except InvalidContentError:
+        return None
+    same = placement and (placement.layers, placement.experts) == (after.layers, after.experts)
+    return placement if same else None
+
+
+def _taken(revision: int) -> Judgement:
+    return Judgement(
+        Outlook.NEVER,
+        PlacementReason.REVISION_TAKEN,
+        f"spec.content.revision is {revision}, under which another placement runs: write one with a higher revision "
+        f"and baseRevision {revision + 1} or whatever status.placement.revision of the MoEDeployment then is",
+    )

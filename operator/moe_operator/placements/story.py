@@ -1,0 +1,204 @@
+"""What is told of an ExpertPlacement: its phase, conditions and figures. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from moe_operator.api import (
+    Condition,
+    ExpertPlacement,
+    ExpertPlacementStatus,
+    Phase,
+    PlacementConditionType,
+    PlacementReason,
+)
+from moe_operator.api.phase import Event
+from moe_operator.api.placement import Decision, MigrationProgress, Origin, Price
+from moe_operator.api.status import ConditionStatus
+from moe_operator.placements.book import phase_of
+from moe_operator.placements.choice import Choice, Standing
+from moe_operator.placements.validity import Judgement, Outlook
+
+_MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known of the deployment beside its objects.
+
+    Attributes:
+        choice: made from them.
+        revision: that the directory was told last; 0 where nothing runs.
+        settled: whether the directory is there.
+        progress: how far it is, where it tells.
+        bytes_per_expert: None before the model is known.
+        balance, fan_out: of ``revision``, as counted.
+        now: UTC, as conditions have it.
+    """
+
+    choice: Choice
+    revision: int
+    settled: bool
+    progress: MigrationProgress | None
+    bytes_per_expert: int | None
+    balance: str | None
+    fan_out: str | None
+    now: str
+
+
+def next_status(placement: ExpertPlacement, scene: Scene) -> ExpertPlacementStatus:
+    """What to tell of it now; what cannot be seen stays as it was told last."""
+    before = placement.status
+    judgement = scene.choice.judgements.get(placement.revision)
+    phase = phase_of(placement).advanced(_events(placement, scene, judgement))
+    runs = _runs(placement, scene)
+    return ExpertPlacementStatus(
+        observed_generation=placement.metadata.generation,
+        phase=phase,
+        origin=before.origin or Origin.PERSON,
+        price=before.price or _price(placement, scene),
+        progress=(scene.progress if runs else None) or before.progress,
+        balance=(scene.balance if runs else None) or before.balance,
+        fan_out=(scene.fan_out if runs else None) or before.fan_out,
+        conditions=tuple(_conditions(placement, scene, judgement, phase)),
+    )
+
+
+def recorded_status(scene: Scene, moves: int) -> ExpertPlacementStatus:
+    """Of an object that the operator has just made of what runs; all else is told by the next pass."""
+    size = scene.bytes_per_expert
+    return ExpertPlacementStatus(
+        observed_generation=1,
+        phase=Phase.PROPOSED.advanced((Event.APPROVED, Event.STARTED)),
+        origin=Origin.OPERATOR,
+        price=Price(moves=moves, bytes=moves * size) if size is not None else None,
+    )
+
+
+def _runs(placement: ExpertPlacement, scene: Scene) -> bool:
+    return placement.revision == scene.revision and scene.choice.standing is Standing.EXPRESSED
+
+
+def _events(placement: ExpertPlacement, scene: Scene, judgement: Judgement | None) -> Iterator[Event]:
+    """All that happened to it, in order."""
+    if _runs(placement, scene):
+        yield from (Event.APPROVED, Event.STARTED)
+        if scene.settled:
+            # Nothing is measured by this release before it stays.
+            yield from (Event.ARRIVED, Event.KEPT)
+        return
+    if scene.revision > placement.revision:
+        yield Event.OVERTAKEN
+    decision = placement.spec.decision
+    if decision is Decision.REJECTED:
+        yield Event.REJECTED
+    elif judgement and judgement.outlook is Outlook.NEVER:
+        yield Event.FAULTED
+    elif decision is Decision.APPROVED:
+        yield Event.APPROVED
+        if judgement and judgement.outlook is Outlook.UNFIT:
+            yield Event.FAULTED
+
+
+def _price(placement: ExpertPlacement, scene: Scene) -> Price | None:
+    moves = scene.choice.moves.get(placement.revision)
+    if moves is None or scene.bytes_per_expert is None:
+        return None
+    return Price(moves=moves, bytes=moves * scene.bytes_per_expert)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    status: ConditionStatus
+    reason: PlacementReason
+    message: str
+
+
+def _conditions(
+    placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, phase: Phase
+) -> Iterator[Condition]:
+    told = {
+        PlacementConditionType.VALID: _valid(placement, scene, judgement),
+        PlacementConditionType.APPROVED: _approved(placement, phase),
+        PlacementConditionType.MIGRATED: _migrated(placement, scene, phase),
+        PlacementConditionType.ACTIVE: _active(placement, scene, phase),
+    }
+    for kind, said in told.items():
+        before = placement.status.condition(kind)
+        if said is None:
+            if before:
+                yield before
+            continue
+        since = before.last_transition_time if before and before.status == said.status else scene.now
+        yield Condition(
+            type=kind,
+            status=said.status,
+            observed_generation=placement.metadata.generation,
+            last_transition_time=since,
+            reason=said.reason,
+            message=said.message[:_MAX_MESSAGE],
+        )
+
+
+def _valid(placement: ExpertPlacement, scene: Scene, judgement: Judgement | None) -> _Said | None:
+    if judgement:
+        known: ConditionStatus = "Unknown" if judgement.outlook is Outlook.WAITS else "False"
+        return _Said("True" if judgement.outlook is Outlook.FITS else known, judgement.reason, judgement.message)
+    if _runs(placement, scene):
+        return _Said("True", PlacementReason.FITS, "it is what the directory was told to run")
+    return None
+
+
+def _approved(placement: ExpertPlacement, phase: Phase) -> _Said | None:
+    decision, before = placement.spec.decision, placement.status.condition(PlacementConditionType.APPROVED)
+    if decision is Decision.PENDING:
+        cure = f"set spec.decision, e.g. kubectl patch xp {placement.metadata.name} --type=merge -p "
+        return _Said("False", PlacementReason.PENDING, cure + '\'{"spec":{"decision":"Approved"}}\'')
+    if decision is Decision.REJECTED:
+        return _Said("False", PlacementReason.REJECTED, "spec.decision is Rejected: it is never migrated to")
+    late = phase_of(placement).is_end and (before is None or before.status != "True")
+    if late and phase is Phase.FAILED:
+        return _Said(
+            "False", PlacementReason.FAILED, "spec.decision is Approved, too late: condition Valid says what is wrong"
+        )
+    return None if late else _Said("True", PlacementReason.APPROVED, "spec.decision is Approved")
+
+
+def _migrated(placement: ExpertPlacement, scene: Scene, phase: Phase) -> _Said | None:
+    if phase in (Phase.VERIFYING, Phase.ACTIVE):
+        return _Said("True", PlacementReason.IN_FORCE, "every copy is in place, and what it replaced is freed")
+    if phase is Phase.MIGRATING:
+        far = scene.progress if _runs(placement, scene) else None
+        message = f"{far.copied} of {far.total} expert copies are in place" if far else "the directory is being told"
+        return _Said("False", PlacementReason.MIGRATING, message)
+    before = placement.status.condition(PlacementConditionType.MIGRATED)
+    if before and before.status == "True":
+        return None
+    return _Said("False", *_NOT_MIGRATED.get(phase, _NOT_STARTED))
+
+
+_NOT_STARTED = (PlacementReason.NOT_STARTED, "nothing has been moved for it")
+_NOT_MIGRATED = {
+    Phase.SUPERSEDED: (PlacementReason.SUPERSEDED, "a later placement took its place before it was complete"),
+}
+
+
+def _active(placement: ExpertPlacement, scene: Scene, phase: Phase) -> _Said:
+    if phase is Phase.ACTIVE:
+        if scene.revision:
+            return _Said("True", PlacementReason.IN_FORCE, "requests are routed by it")
+        return _Said("False", PlacementReason.NOTHING_RUNS, "nothing runs; it comes back where it fits then")
+    return _Said("False", *_INACTIVE[phase])
+
+
+_INACTIVE: dict[Phase, tuple[PlacementReason, str]] = {
+    Phase.PROPOSED: (PlacementReason.PENDING, "nobody has decided yet"),
+    Phase.APPROVED: (PlacementReason.APPROVED, "it is migrated to as soon as condition Valid is True"),
+    Phase.MIGRATING: (PlacementReason.MIGRATING, "copies are on their way; requests are answered meanwhile"),
+    Phase.VERIFYING: (PlacementReason.MIGRATING, "it is in place, and its figures are looked at"),
+    Phase.SUPERSEDED: (PlacementReason.SUPERSEDED, "a later placement took its place"),
+    Phase.ROLLED_BACK: (PlacementReason.ROLLED_BACK, "it was taken back"),
+    Phase.REJECTED: (PlacementReason.REJECTED, "spec.decision is Rejected"),
+    Phase.FAILED: (PlacementReason.FAILED, "it cannot be migrated to: condition Valid says why"),
+}

@@ -1,0 +1,102 @@
+"""ExpertPlacements through a real API server and operator process; the data plane is a fake that is there at once."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from fake_ray import FakeDirectory, FakeRay
+from moe_objects import Objects, json_list
+from placement_objects import content, manifest, moved
+
+from moe_contract.applications import DirectoryConfig
+from moe_dev.kube import KubectlError
+from moe_placement import Placement
+from moe_placement.encoding import decode_placement
+
+pytestmark = pytest.mark.e2e
+
+OTHER = moved(6, 16, 2, 8)
+
+
+def runs(ray: FakeRay, namespace: str) -> tuple[int, Placement]:
+    """What the directory was told last."""
+    core = next(config for name, config in ray.configs.items() if config["route_prefix"] == f"/{namespace}/tiny")
+    told = next(each["user_config"] for each in core["deployments"] if each["name"] == "directory")
+    config = DirectoryConfig.model_validate(told)
+    assert config.placement is not None
+    return config.revision, decode_placement(config.placement)
+
+
+def by_hand(objects: Objects, revision: int, base: int, digest: str, **fields: Any) -> dict[str, Any]:
+    return manifest(content(OTHER, revision, base, digest) | fields, namespace=objects.namespace)
+
+
+def phase(objects: Objects, revision: int) -> str:
+    return str(objects.placement(f"tiny-r{revision}").get("status", {}).get("phase"))
+
+
+def test_written_by_hand_migrated_to_outlived_and_pruned(
+    operator, objects: Objects, ray: FakeRay, directory: FakeDirectory
+) -> None:
+    objects.apply("tiny", ray.spec(rebalance={"historyLimit": 1}))
+    objects.wait_active("tiny-r1")
+    first = objects.placement("tiny-r1")
+    assert (first["spec"]["decision"], first["status"]["origin"]) == ("Approved", "Operator")
+
+    objects.kube.apply(by_hand(objects, 2, 1, directory.facts.digest))
+    objects.wait("the price", lambda: "price" in objects.placement("tiny-r2").get("status", {}))
+    assert (phase(objects, 2), runs(ray, objects.namespace)[0]) == ("Proposed", 1)
+    objects.approve("tiny-r2")
+    objects.wait_active("tiny-r2")
+    assert runs(ray, objects.namespace) == (2, OTHER)
+    second = objects.placement("tiny-r2")
+    assert second["status"]["price"] == {"moves": 96, "bytes": 96 * directory.facts.bytes_per_expert}
+    assert [owner["kind"] for owner in second["metadata"]["ownerReferences"]] == ["MoEDeployment"]
+    objects.wait("an Event", lambda: "InForce" in {each["reason"] for each in objects.events_of("tiny-r2")})
+    shown = objects.kube.run("get", "xp", "-n", objects.namespace).splitlines()
+    assert shown[2].split()[:5] == ["tiny-r2", "tiny", "2", "Active", "Approved"]
+
+    # Nobody's hand changes what runs but a decision's.
+    objects.kube.run("delete", "xp", "tiny-r2", "-n", objects.namespace)
+    objects.wait_active("tiny-r2")
+    assert objects.placement("tiny-r2")["spec"] == second["spec"]
+    assert runs(ray, objects.namespace) == (2, OTHER)
+
+    # What comes too late is refused.
+    objects.kube.apply(by_hand(objects, 9, 1, directory.facts.digest))
+    objects.wait("it to fail", lambda: phase(objects, 9) == "Failed")
+    for shards in (3, 4, 3):
+        objects.scale("tiny", shards)
+        objects.wait_settled("tiny", objects.get("tiny")["metadata"]["generation"])
+    objects.wait("the history to be pruned", lambda: not objects.placement("tiny-r1"))
+    kept = json_list(objects.kube, "xp", "-n", objects.namespace)
+    assert "tiny-r9" in [each["metadata"]["name"] for each in kept]
+    assert len([each for each in kept if each["status"]["origin"] == "Operator"]) <= 4
+
+
+def test_an_editor_writes_and_an_administrator_decides(operator, objects: Objects, ray: FakeRay, directory) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_active("tiny-r1")
+    for user, role in (("jane", "edit"), ("joe", "admin")):
+        name = f"--clusterrole={role}"
+        objects.kube.run("create", "rolebinding", role, name, f"--user={user}", "-n", objects.namespace)
+    body = by_hand(objects, 2, 1, directory.facts.digest)
+    decide = ["patch", "xp", "tiny-r2", "-n", objects.namespace, "--type=merge", "-p"]
+    approved = json.dumps({"spec": {"decision": "Approved"}})
+    deadline = time.monotonic() + 30
+    while True:  # roles are aggregated, and bindings seen, a moment later
+        try:
+            objects.kube.run("create", "--as=jane", "-f", "-", text=json.dumps(body))
+            break
+        except KubectlError as error:
+            assert "forbidden" in str(error)
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    with pytest.raises(KubectlError, match="cannot patch resource"):
+        objects.kube.run(*decide, approved, "--as=jane")
+    with pytest.raises(KubectlError, match='resource "expertplacements/status"'):
+        objects.kube.run(*decide, '{"status": {"origin": "Operator"}}', "--as=joe", "--subresource=status")
+    objects.kube.run(*decide, approved, "--as=joe")
+    objects.wait_active("tiny-r2")
+    assert runs(ray, objects.namespace) == (2, OTHER)

@@ -1,0 +1,164 @@
+"""What is migrated to next, and whether what runs has an object: tables of objects against data planes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from placement_objects import content, moved, stored
+
+from moe_operator.api import ExpertPlacement, PlacementReason
+from moe_operator.placements.book import MOST_AHEAD, Book
+from moe_operator.placements.choice import Choice, Standing, choose
+from moe_operator.placements.validity import Ground
+from moe_placement import Placement, balanced_placement
+
+LAYERS, EXPERTS, SHARDS, SLOTS = 2, 8, 2, 4
+RUNNING = balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
+OTHER = moved(LAYERS, EXPERTS, SHARDS, SLOTS)
+
+
+def xp(
+    revision: int, base: int, decision: str = "Pending", phase: str | None = None, of: Placement = OTHER, **fields: Any
+) -> ExpertPlacement:
+    status = {"phase": phase} if phase else None
+    return stored(content(of, revision, base) | fields, status, decision=decision)
+
+
+def chosen(
+    *placements: ExpertPlacement, revision: int = 1, running: Placement | None = RUNNING, **ground: Any
+) -> Choice:
+    known = {"digest": "sha256:0", "layers": LAYERS, "experts": EXPERTS, "shards": SHARDS, "slots_per_shard": SLOTS}
+    judged = Ground(**{**known, "min_copies": 1, "revision": revision, **ground})
+    book = Book.of(placements)
+    choice = choose(book, revision, running if revision else None, judged)
+    # What a worker process is given is enough to choose the same.
+    assert choose(book.for_choice(revision), revision, running if revision else None, judged) == choice
+    return choice
+
+
+def next_of(*placements: ExpertPlacement, **scene: Any) -> int | None:
+    choice = chosen(*placements, **scene)
+    return choice.next.revision if choice.next else None
+
+
+RAN = xp(1, 0, "Approved", "Active", RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("placements", "revision", "wanted"),
+    [
+        ([RAN], 1, None),
+        ([RAN, xp(2, 1)], 1, None),
+        ([RAN, xp(2, 1, "Rejected")], 1, None),
+        ([RAN, xp(2, 1, "Approved")], 1, 2),
+        ([RAN, xp(2, 1, "Approved", "Approved")], 1, 2),
+        # Numbers may be left out.
+        ([RAN, xp(7, 1, "Approved")], 1, 7),
+        # Two at once: the first; the other is stale afterwards.
+        ([RAN, xp(2, 1, "Approved"), xp(3, 1, "Approved")], 1, 2),
+        ([xp(2, 1, "Approved", "Migrating"), xp(3, 1, "Approved")], 2, None),
+        # One after the other.
+        ([RAN, xp(2, 1, "Approved"), xp(3, 2, "Approved")], 1, 2),
+        ([xp(2, 1, "Approved", "Active"), xp(3, 2, "Approved")], 2, 3),
+        # Also while the one before is on its way.
+        ([xp(2, 1, "Approved", "Migrating"), xp(3, 2, "Approved")], 2, 3),
+        # What does not fit stands in nobody's way.
+        ([RAN, xp(2, 1, "Approved", shards=3, layers=["0 1 2 3 4 5 6 7 - - - -"] * 2), xp(3, 1, "Approved")], 1, 3),
+        ([RAN, xp(2, 1, "Approved", "Failed"), xp(3, 1, "Approved", "Superseded")], 1, None),
+        # The first of all may be written by hand.
+        ([xp(1, 0, "Approved")], 0, 1),
+    ],
+)
+def test_what_is_migrated_to(placements: list[ExpertPlacement], revision: int, wanted: int | None) -> None:
+    running = RUNNING if revision == 1 else OTHER
+    assert next_of(*placements, revision=revision, running=running) == wanted
+
+
+def test_what_is_migrated_to_is_what_the_object_says() -> None:
+    choice = chosen(RAN, xp(2, 1, "Approved"))
+    assert choice.next is not None
+    assert choice.next.placement == OTHER
+    moves = int((OTHER.held & ~RUNNING.held).sum())
+    assert choice.moves == {2: moves}
+    assert 0 < moves <= OTHER.slots.size
+
+
+def test_nothing_is_begun_while_nothing_can_be_judged() -> None:
+    choice = choose(Book.of([RAN, xp(2, 1, "Approved")]), 1, RUNNING, None)
+    assert choice.next is None
+    assert choice.judgements[2].reason is PlacementReason.NOT_JUDGED
+
+
+@pytest.mark.parametrize(
+    ("placements", "standing"),
+    [
+        ([RAN], Standing.EXPRESSED),
+        ([xp(1, 0, of=RUNNING)], Standing.EXPRESSED),
+        ([], Standing.ABSENT),
+        ([xp(2, 1, "Approved")], Standing.ABSENT),
+        # Backups put back, objects made anew by hand: other content, decided otherwise, or over.
+        ([xp(1, 0, "Approved", "Active", OTHER)], Standing.CONTRADICTED),
+        ([xp(1, 0, "Approved", None, OTHER)], Standing.CONTRADICTED),
+        ([xp(1, 0, "Rejected", "Active", RUNNING)], Standing.CONTRADICTED),
+        ([xp(1, 0, "Approved", "Superseded", RUNNING)], Standing.CONTRADICTED),
+        ([xp(1, 0, "Approved", "Active", RUNNING, layers=["0 1 2 3 4 5 6 6"] * 2)], Standing.CONTRADICTED),
+    ],
+)
+def test_what_the_objects_say_of_what_runs(placements: list[ExpertPlacement], standing: Standing) -> None:
+    assert chosen(*placements).standing is standing
+
+
+def test_leading_zeros_and_leaving_shards_are_no_contradiction() -> None:
+    zeros = [line.replace("0", "00", 1) for line in RUNNING.to_strings()]
+    leaving = Placement.of(RUNNING.slots, (SLOTS, SLOTS, 0), EXPERTS)
+    ran = xp(1, 0, "Approved", "Active", RUNNING, layers=zeros)
+    assert chosen(ran, running=leaving).standing is Standing.EXPRESSED
+    wider = Placement.of(np.hstack([RUNNING.slots, RUNNING.slots[:, :SLOTS]]), (SLOTS,) * 3, EXPERTS)
+    assert chosen(ran, running=wider).standing is Standing.CONTRADICTED
+
+
+def test_another_placement_under_its_revision_is_told() -> None:
+    judgement = chosen(xp(1, 0, "Approved", None, OTHER)).judgements[1]
+    assert judgement.reason is PlacementReason.REVISION_TAKEN
+    assert "spec.content.revision is 1, under which another placement runs" in judgement.message
+
+
+def test_an_object_is_made_anew_from_what_runs() -> None:
+    before = xp(3, 2, "Approved", "Active", OTHER)
+    choice = chosen(before, revision=5)
+    assert choice.record is not None
+    assert choice.record.content.model_dump(mode="json", by_alias=True) == content(RUNNING, 5, 3)
+    assert choice.record.moves == int((RUNNING.held & ~OTHER.held).sum())
+    first = chosen(revision=1).record
+    assert first is not None
+    assert (first.content.base_revision, first.moves) == (0, LAYERS * EXPERTS)
+    far = chosen(revision=5000).record
+    assert far is not None
+    assert far.content.base_revision == 4000
+
+
+@pytest.mark.parametrize("scene", [{"running": None}, {"running": balanced_placement(1, 4, (3, 2))}])
+def test_what_no_object_can_say_has_none(scene: dict[str, Any]) -> None:
+    assert chosen(**scene).record is None
+
+
+@pytest.mark.parametrize(
+    ("placements", "wanted"),
+    [
+        ([xp(7, 6, "Approved", "Active")], 7),
+        # The operator died before it had told of the last one.
+        ([xp(7, 6, "Approved", "Active"), xp(8, 7, "Approved", "Migrating")], 8),
+        ([xp(6, 5, "Approved", "Superseded"), xp(7, 6, "Approved", "RolledBack")], None),
+        ([xp(7, 6, "Approved", "Active", modelDigest="sha256:1")], None),
+        ([xp(7, 6, "Approved", "Active"), xp(8, 7, "Approved")], 7),
+    ],
+)
+def test_after_a_sleep_or_the_loss_of_all_what_was_in_force_comes_back(
+    placements: list[ExpertPlacement], wanted: int | None
+) -> None:
+    assert next_of(*placements, revision=0) == wanted
+
+
+def test_many_that_wait_are_looked_at_in_turns() -> None:
+    many = [xp(number, 1) for number in range(2, 2 + 3 * MOST_AHEAD)]
+    assert len(chosen(RAN, *many).judgements) == MOST_AHEAD

@@ -1,0 +1,132 @@
+"""What is told of a placement as it comes, waits, runs and goes."""
+
+from typing import Any
+
+import pytest
+from placement_objects import content, moved, stored
+
+from moe_operator.api import ExpertPlacement, ExpertPlacementStatus, PlacementReason
+from moe_operator.api.placement import MigrationProgress, Origin, Price
+from moe_operator.placements.choice import Choice, Standing
+from moe_operator.placements.story import Scene, next_status, recorded_status
+from moe_operator.placements.validity import Judgement, Outlook
+
+BODY = content(moved())
+NOW, LATER = "2026-01-02T03:04:05Z", "2026-01-02T03:05:05Z"
+FITS = Judgement(Outlook.FITS, PlacementReason.FITS, "it fits")
+WAITS = Judgement(Outlook.WAITS, PlacementReason.BASE_NOT_REACHED, "it waits")
+UNFIT = Judgement(Outlook.UNFIT, PlacementReason.OTHER_SHAPE, "it does not fit")
+NEVER = Judgement(Outlook.NEVER, PlacementReason.STALE_BASE, "it is too late")
+
+
+def scene(revision: int = 1, judgement: Judgement | None = None, now: str = NOW, **more: Any) -> Scene:
+    standing = more.pop("standing", Standing.EXPRESSED)
+    judgements = {2: judgement} if judgement else {}
+    moves = {2: 3} if judgement is FITS else {}
+    known = {"settled": True, "progress": MigrationProgress(copied=4, total=16, epoch=9), "bytes_per_expert": 100}
+    return Scene(
+        Choice(standing, judgements=judgements, moves=moves),
+        revision,
+        **{**known, "balance": "0.90", "fan_out": "1.50", "now": now, **more},
+    )
+
+
+def told(placement: ExpertPlacement, *scenes: Scene) -> ExpertPlacementStatus:
+    status = placement.status
+    for each in scenes:
+        status = next_status(placement.model_copy(update={"status": status}), each)
+    return status
+
+
+def conditions(status: ExpertPlacementStatus) -> dict[str, str]:
+    return {condition.type: f"{condition.status} {condition.reason}" for condition in status.conditions}
+
+
+@pytest.mark.parametrize(
+    ("decision", "judgement", "phase", "valid", "approved"),
+    [
+        ("Pending", FITS, "Proposed", "True Fits", "False Pending"),
+        ("Pending", WAITS, "Proposed", "Unknown BaseNotReached", "False Pending"),
+        # It may fit again: an edit of the MoEDeployment is undone.
+        ("Pending", UNFIT, "Proposed", "False OtherShape", "False Pending"),
+        ("Pending", NEVER, "Failed", "False StaleBase", "False Pending"),
+        ("Approved", FITS, "Approved", "True Fits", "True Approved"),
+        ("Approved", WAITS, "Approved", "Unknown BaseNotReached", "True Approved"),
+        ("Approved", UNFIT, "Failed", "False OtherShape", "True Approved"),
+        ("Approved", NEVER, "Failed", "False StaleBase", "True Approved"),
+        ("Rejected", FITS, "Rejected", "True Fits", "False Rejected"),
+        ("Rejected", NEVER, "Rejected", "False StaleBase", "False Rejected"),
+    ],
+)
+def test_before_it_begins(decision: str, judgement: Judgement, phase: str, valid: str, approved: str) -> None:
+    status = told(stored(BODY, decision=decision), scene(1, judgement))
+    assert status.phase == phase
+    assert (conditions(status)["Valid"], conditions(status)["Approved"]) == (valid, approved)
+    assert conditions(status)["Migrated"] == "False NotStarted"
+    assert status.origin is Origin.PERSON
+    assert status.price == (Price(moves=3, bytes=300) if judgement is FITS else None)
+    assert (status.progress, status.balance) == (None, None)
+
+
+def test_its_life() -> None:
+    placement = stored(BODY, decision="Approved")
+    approved = told(placement, scene(1, FITS))
+    moving = told(placement, scene(1, FITS), scene(2, settled=False))
+    assert (moving.phase, moving.progress) == ("Migrating", MigrationProgress(copied=4, total=16, epoch=9))
+    assert conditions(moving)["Migrated"] == "False Migrating"
+    assert "4 of 16 expert copies are in place" in [c.message for c in moving.conditions]
+    assert moving.price == approved.price
+    active = told(placement, scene(1, FITS), scene(2, settled=False), scene(2, now=LATER))
+    assert active.phase == "Active"
+    assert conditions(active) == {
+        "Valid": "True Fits",
+        "Approved": "True Approved",
+        "Migrated": "True InForce",
+        "Active": "True InForce",
+    }
+    assert {c.type: c.last_transition_time for c in active.conditions} == {
+        "Valid": NOW,
+        "Approved": NOW,
+        "Migrated": LATER,
+        "Active": LATER,
+    }
+    assert (active.balance, active.fan_out) == ("0.90", "1.50")
+    # A shard is lost and comes back: it stays what is in force.
+    assert told(placement.model_copy(update={"status": active}), scene(2, settled=False)).phase == "Active"
+    asleep = told(placement.model_copy(update={"status": active}), scene(0, standing=Standing.NOTHING_RUNS))
+    assert (asleep.phase, conditions(asleep)["Active"]) == ("Active", "False NothingRuns")
+    gone = told(placement.model_copy(update={"status": active}), scene(3, balance="0.10"))
+    assert (gone.phase, gone.balance) == ("Superseded", "0.90")
+    assert conditions(gone)["Active"] == "False Superseded"
+    assert conditions(gone)["Migrated"] == "True InForce"
+    assert told(placement.model_copy(update={"status": gone}), scene(3, now=LATER)) == gone
+
+
+def test_one_that_is_overtaken_on_its_way() -> None:
+    status = told(stored(BODY, decision="Approved"), scene(1, FITS), scene(2, settled=False), scene(3))
+    assert (status.phase, conditions(status)["Migrated"]) == ("Superseded", "False Superseded")
+
+
+def test_a_restarted_operator_tells_all_that_happened_meanwhile() -> None:
+    assert told(stored(BODY, decision="Approved"), scene(2)).phase == "Active"
+
+
+def test_an_approval_that_comes_too_late() -> None:
+    failed = told(stored(BODY), scene(1, NEVER))
+    status = told(stored(BODY, decision="Approved").model_copy(update={"status": failed}), scene(1))
+    assert status.phase == "Failed"
+    assert conditions(status)["Approved"] == "False Failed"
+    assert conditions(status)["Valid"] == "False StaleBase"
+
+
+def test_other_content_under_the_revision_that_runs_is_not_what_runs() -> None:
+    taken = Judgement(Outlook.NEVER, PlacementReason.REVISION_TAKEN, "taken")
+    status = told(stored(BODY, decision="Approved"), scene(2, taken, standing=Standing.CONTRADICTED))
+    assert (status.phase, status.balance) == ("Failed", None)
+
+
+def test_one_that_the_operator_made_goes_on_to_be_active() -> None:
+    made = recorded_status(scene(2), 5)
+    assert (made.origin, made.price) == (Origin.OPERATOR, Price(moves=5, bytes=500))
+    status = told(stored(BODY, decision="Approved").model_copy(update={"status": made}), scene(2))
+    assert (status.phase, status.origin, status.price) == ("Active", Origin.OPERATOR, made.price)
