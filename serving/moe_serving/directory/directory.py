@@ -299,6 +299,7 @@ class Directory:
             live=live,
             capacity=np.array([monitor.capacity for monitor in monitors], dtype=np.int64),
             min_copies=self._target.min_copies,
+            order=self._target.order,
         )
 
 

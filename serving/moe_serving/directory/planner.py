@@ -41,6 +41,8 @@ class Situation:
         live: bool ``[shards]``, those that answer.
         capacity: int ``[shards]``, copies that each may hold over all layers, spare buffers included.
         min_copies: of every expert this many stay live, as far as the target has so many.
+        order: int ``[layers, experts, shards]``, which of equally urgent copies are loaded first, the lowest; None for
+            the order of layers and experts.
     """
 
     target: Copies
@@ -51,6 +53,7 @@ class Situation:
     live: NDArray[np.bool_]
     capacity: NDArray[np.int64]
     min_copies: int
+    order: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,10 +115,13 @@ def _leaving(now: Situation) -> Copies:
 
 
 def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]:
-    """The copies that ``shard`` lacks, as many as fit: first those of experts with the fewest live copies."""
+    """The copies that ``shard`` lacks, as many as fit: first those of experts with the fewest live copies, and among
+    these in ``order``.
+    """
     wanted = np.argwhere(now.target[:, :, shard] & ~now.held[:, :, shard])
     copies = now.held.sum(axis=2)[wanted[:, 0], wanted[:, 1]]
-    urgent = wanted[np.argsort(copies, kind="stable")][: max(0, room)]
+    ranks = np.zeros(len(wanted)) if now.order is None else now.order[wanted[:, 0], wanted[:, 1], shard]
+    urgent = wanted[np.lexsort((ranks, copies))][: max(0, room)]
     return tuple((int(layer), int(expert)) for layer, expert in urgent)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -87,6 +87,14 @@ def test_experts_without_a_live_copy_come_first() -> None:
     held = copies("x--", "---", "--x")
     actions = plan(situation(target, held, published=held, capacity=1))
     assert actions.load[1] == ((0, 1),)
+
+
+def test_among_equally_urgent_copies_the_order_decides() -> None:
+    nothing = copies("---", "---", "x--", "---")
+    now = situation(copies("xx-", "x-x", "xx-", "x--"), nothing, nothing, capacity=4)
+    ranked = replace(now, order=np.array([[[7, 1, 0], [2, 0, 9], [0, 0, 0], [5, 0, 0]]]))
+    assert plan(now).load == {0: ((0, 0), (0, 1), (0, 3)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
+    assert plan(ranked).load == {0: ((0, 1), (0, 3), (0, 0)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
 
 
 def test_a_silent_shard_stays_in_the_table_but_nothing_relies_on_it() -> None:
