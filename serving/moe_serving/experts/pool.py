@@ -17,8 +17,7 @@ import hashlib
 import heapq
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -135,17 +134,30 @@ class ExpertPool:
         with self._lock:
             return self._held.copy()
 
-    @contextmanager
-    def pinned(self, layer: int, experts: Iterable[int]) -> Iterator[dict[int, Slot]]:
-        """Those of ``experts`` that are held, by number: as they are until the block ends, whatever is freed."""
+    def pinned(self, layer: int, experts: Iterable[int]) -> Pins:
+        """For ``with``: those of ``experts`` that are held, by number, as they are until it ends, whatever is freed."""
+        return Pins(self, [(layer, expert) for expert in set(experts)])
+
+    def pin(self, keys: Sequence[ExpertKey]) -> dict[int, Slot]:
+        """Called by its pins."""
+        found = {}
         with self._lock:
-            slots = [slot for expert in experts if (slot := self._published.get((layer, expert))) is not None]
+            for key in keys:
+                if (slot := self._published.get(key)) is not None:
+                    slot.pins += 1
+                    found[key[1]] = slot
+        return found
+
+    def unpin(self, slots: Iterable[Slot]) -> None:
+        """Called by its pins."""
+        freed = []
+        with self._lock:
             for slot in slots:
-                slot.pins += 1
-        try:
-            yield {slot.key[1]: slot for slot in slots}
-        finally:
-            self._unpin(slots)
+                slot.pins -= 1
+                if not slot.pins and self._published.get(slot.key) is not slot:
+                    freed.append(slot)
+        for slot in freed:
+            self._vacate(slot)
 
     def publish(self, slot: Slot) -> None:
         """Called by its reservation."""
@@ -174,14 +186,6 @@ class ExpertPool:
                 self._slots -= slot.block.slots
             self._vacated.notify_all()
 
-    def _unpin(self, slots: Sequence[Slot]) -> None:
-        with self._lock:
-            for slot in slots:
-                slot.pins -= 1
-            freed = [slot for slot in slots if not slot.pins and self._published.get(slot.key) is not slot]
-        for slot in freed:
-            self._vacate(slot)
-
     def _take_vacant(self) -> Slot:
         """The vacant slot with the lowest number; where all slots there may be are in use, one that is still read."""
         if not self._vacated.wait_for(lambda: self._vacant or self._slots < self.capacity, UNPIN_SECONDS):
@@ -197,6 +201,26 @@ class ExpertPool:
         self._slots += block.slots
         for place in range(block.slots):
             heapq.heappush(self._vacant, Slot(next(self._numbers), block, place))
+
+
+class Pins:
+    """Of some experts of a layer; made for each request, so it is no generator, which takes longer."""
+
+    __slots__ = ("_keys", "_pool", "_slots")
+
+    def __init__(self, pool: ExpertPool, keys: Sequence[ExpertKey]) -> None:
+        self._pool = pool
+        self._keys = keys
+        self._slots: dict[int, Slot] = {}
+
+    def __enter__(self) -> dict[int, Slot]:
+        self._slots = self._pool.pin(self._keys)
+        return self._slots
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.unpin(self._slots.values())
 
 
 class Reservation:

@@ -227,6 +227,6 @@ def _compute(pool: ExpertPool, message: Message, device: torch.device) -> Messag
     if request.hidden.dtype != form.dtype or request.hidden.shape[1] != form.hidden:
         got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
         raise ProtocolError(f"this shard serves rows of {form.hidden} {form.dtype}, got {got}")
-    with pool.pinned(request.layer, set(request.experts.tolist())) as slots:
+    with pool.pinned(request.layer, request.experts.tolist()) as slots:
         held = {expert: slot.weights for expert, slot in slots.items()}
         return compute(held, request, device).to_message()

