@@ -38,7 +38,7 @@ class ShardReport(WireModel):
         held: expert copies it holds, summed over layers.
         wanted: expert copies the target placement gives it.
         capacity: copies it may hold, spare buffers included.
-        tokens: token-expert pairs it was sent since the directory started.
+        pairs: sent to it since the directory started, summed over layers.
         from_peers, from_checkpoint: bytes of experts that its process has got from other shards and read itself.
         refused: transfers whose bytes it did not take, since they were damaged or made no sense.
         problem: why it holds less than it should, in words, if so.
@@ -52,7 +52,7 @@ class ShardReport(WireModel):
     held: Count = 0
     wanted: Count = 0
     capacity: Count = 0
-    tokens: Count = 0
+    pairs: Count = 0
     from_peers: Count = 0
     from_checkpoint: Count = 0
     refused: Count = 0
@@ -120,14 +120,14 @@ class Traffic(WireModel):
     """Counts since the directory started, and what follows the traffic: loads, and figures by routing table.
 
     Attributes:
-        tokens: token rows routed, counted once per MoE layer.
-        visits: shards visited by them; visits / tokens is the fan-out.
-        failovers: token-expert pairs that another copy answered than the one asked first.
-        load: ``encoding.encode_counts`` of token-expert pairs per layer and expert; old ones count less.
+        layer_rows: rows routed, counted once per MoE layer.
+        visits: shards visited by them; visits / layer_rows is the fan-out.
+        failovers: pairs that another copy answered than the one asked first.
+        load: ``encoding.encode_counts`` of pairs per layer and expert; old ones count less.
         epochs: of the tables that had traffic lately, by ascending epoch.
     """
 
-    tokens: Count = 0
+    layer_rows: Count = 0
     visits: Count = 0
     failovers: Count = 0
     load: str | None = None

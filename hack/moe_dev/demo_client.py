@@ -56,7 +56,7 @@ def settled_report(ask: Callable[[], DirectoryReport], timeout: float) -> Direct
     """A report whose counts stand still: attention replicas deliver theirs a moment after the answer."""
     deadline = time.monotonic() + timeout
     before, report = None, ask()
-    while (not report.traffic.tokens or report != before) and time.monotonic() < deadline:
+    while (not report.traffic.layer_rows or report != before) and time.monotonic() < deadline:
         time.sleep(COUNTS_INTERVAL)
         before, report = report, ask()
     return report

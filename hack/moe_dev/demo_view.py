@@ -63,11 +63,11 @@ def bars(counts: NDArray[np.int64]) -> str:
 def traffic_line(report: DirectoryReport) -> str:
     """The counts of all layers together, in words."""
     traffic = report.traffic
-    if not traffic.tokens:
+    if not traffic.layer_rows:
         return "  no tokens routed yet"
-    fan_out = traffic.visits / traffic.tokens
+    fan_out = traffic.visits / traffic.layer_rows
     return (
-        f"  {traffic.tokens} rows through MoE layers, {fan_out:.2f} shards visited by each,"
+        f"  {traffic.layer_rows} rows through MoE layers, {fan_out:.2f} shards visited by each,"
         f" {traffic.failovers} pairs answered by a second copy"
     )
 
@@ -75,6 +75,6 @@ def traffic_line(report: DirectoryReport) -> str:
 def shard_lines(report: DirectoryReport) -> list[str]:
     """One line per shard: its process now, the copies it holds, the pairs it was sent."""
     return [
-        f"  shard {shard.index}: process {shard.pid} now, {shard.held} expert copies, {shard.tokens} token-expert pairs"
+        f"  shard {shard.index}: process {shard.pid} now, {shard.held} expert copies, {shard.pairs} pairs"
         for shard in report.shards
     ]

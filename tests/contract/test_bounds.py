@@ -54,7 +54,7 @@ def test_the_largest_model_that_there_is_fits() -> None:
         ({"shards": [{"index": 0, "phase": "Ready"}] * 1025}, "shards"),
         ({"attention": [REPLICA] * 4097}, "attention"),
         ({"attention": [REPLICA | {"replica": "x" * 1000}]}, "attention.0.replica"),
-        ({"traffic": {"tokens": -1}}, "traffic.tokens"),
+        ({"traffic": {"layer_rows": -1}}, "traffic.layer_rows"),
         ({"traffic": {"visits": float("nan")}}, "traffic.visits"),
         ({"traffic": {"failovers": float("inf")}}, "traffic.failovers"),
     ],

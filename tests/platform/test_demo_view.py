@@ -37,11 +37,11 @@ def test_a_report_in_full() -> None:
         revision=3,
         epoch=5,
         model=FACTS,
-        shards=(ShardReport(index=0, phase="Ready", pid=42, held=4, tokens=9),),
+        shards=(ShardReport(index=0, phase="Ready", pid=42, held=4, pairs=9),),
         progress=Progress(copied=8, total=8, settled=True),
         placement=encode_placement(placement),
         traffic=Traffic(
-            tokens=10,
+            layer_rows=10,
             visits=15,
             failovers=1,
             load=encode_counts(np.array([[8, 0, 4, 0], [0, 0, 0, 0]], dtype=np.int64)),
@@ -57,7 +57,7 @@ def test_a_report_in_full() -> None:
         "  layer 0   █·▄·  0:67% 2:33%",
         "  layer 1   ····  no tokens yet",
         "  10 rows through MoE layers, 1.50 shards visited by each, 1 pairs answered by a second copy",
-        "  shard 0: process 42 now, 4 expert copies, 9 token-expert pairs",
+        "  shard 0: process 42 now, 4 expert copies, 9 pairs",
     ]
 
 

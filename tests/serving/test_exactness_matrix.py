@@ -75,7 +75,7 @@ class Served:
         )
 
     def _pairs_by_shard(self) -> list[int]:
-        return [shard.tokens for shard in self._cluster.report().shards]
+        return [shard.pairs for shard in self._cluster.report().shards]
 
     def _resume(self, prompt: Tokens, emitted: Tokens) -> Tokens:
         if len(emitted) == TOKENS:

@@ -183,7 +183,7 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
     text = "Experts from other shards that a shard's process did not take, since they were damaged or made no sense."
     refused = CounterMetricFamily("moe_shard_transfers_refused", text, labels=["shard"])
     for shard in report.shards:
-        load.add_metric([str(shard.index)], shard.tokens)
+        load.add_metric([str(shard.index)], shard.pairs)
         loaded.add_metric([str(shard.index), "peer"], shard.from_peers)
         loaded.add_metric([str(shard.index), "checkpoint"], shard.from_checkpoint)
         refused.add_metric([str(shard.index)], shard.refused)

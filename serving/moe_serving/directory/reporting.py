@@ -25,7 +25,7 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
     """
     said, phase = monitor.description, monitor.phase
     if said is None:
-        return ShardReport(index=monitor.index, phase=phase, wanted=wanted, tokens=pairs)
+        return ShardReport(index=monitor.index, phase=phase, wanted=wanted, pairs=pairs)
     problem = said.problem or (monitor.problem(facts) if facts else None)
     if problem is None and phase == "Ready" and said.capacity < wanted:
         problem = f"it may hold {said.capacity} experts, the placement gives it {wanted}; raise slotsPerShard"
@@ -38,7 +38,7 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
         held=int(monitor.held(facts).sum()) if facts and phase == "Ready" else 0,
         wanted=wanted,
         capacity=said.capacity,
-        tokens=pairs,
+        pairs=pairs,
         from_peers=said.counts.get("from_peers", 0),
         from_checkpoint=said.counts.get("from_checkpoint", 0),
         refused=said.counts.get("refused", 0),

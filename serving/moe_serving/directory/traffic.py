@@ -75,7 +75,7 @@ class TrafficCounts:
             origin: of our tables; those of an earlier directory have the same numbers.
         """
         return Traffic(
-            tokens=self._rows,
+            layer_rows=self._rows,
             visits=self._visits,
             failovers=self._failovers,
             load=encode_counts(np.ceil(self.load).astype(np.int64)),

@@ -47,14 +47,14 @@ READY = DirectoryReport(
     epoch=7,
     model=FACTS,
     shards=(
-        ShardReport(index=0, phase="Ready", tokens=40),
-        ShardReport(index=1, phase="Lost", tokens=60, from_peers=8, refused=1),
+        ShardReport(index=0, phase="Ready", pairs=40),
+        ShardReport(index=1, phase="Lost", pairs=60, from_peers=8, refused=1),
     ),
     attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),
     placement="p1.any",
     traffic=Traffic(
-        tokens=50,
+        layer_rows=50,
         visits=80,
         failovers=3,
         epochs=(

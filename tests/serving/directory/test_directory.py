@@ -211,9 +211,9 @@ async def test_counts_are_added_once_however_often_they_are_delivered(scene: Sce
     for sequence in (1, 1, 2):
         assert await scene.sync(copy.deepcopy(window), sequence=sequence)
     report = scene.directory.report()
-    assert (report.traffic.tokens, report.traffic.visits, report.traffic.failovers) == (8, 12, 2)
+    assert (report.traffic.layer_rows, report.traffic.visits, report.traffic.failovers) == (8, 12, 2)
     assert decode_counts(report.traffic.load or "", LAYERS, EXPERTS)[1, 2] == 10
-    assert [shard.tokens for shard in report.shards] == [0, 10]
+    assert [shard.pairs for shard in report.shards] == [0, 10]
     (figures,) = report.traffic.epochs
     assert (figures.term, figures.revision, figures.epoch) == (1, scene.revision, report.epoch)
     assert (figures.rows, figures.pairs, figures.failovers) == (8, 10, 2)

@@ -203,7 +203,7 @@ async def test_the_answer_to_a_replica_is_held_until_there_is_a_table() -> None:
         await asyncio.sleep(0.1)
         assert not held.done()
         assert [replica.replica for replica in directory.report().attention] == ["a"]
-        assert directory.report().traffic.tokens == 3
+        assert directory.report().traffic.layer_rows == 3
         directory.configure(config(2, [0, EXPERTS]))
         async with asyncio.timeout(HELD / 3):
             news = await held

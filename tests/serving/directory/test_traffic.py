@@ -40,7 +40,7 @@ def test_figures_are_kept_apart_by_table_and_summed_over_replicas() -> None:
     before, after = counts.report("directory").epochs
     assert (before.epoch, before.rows, before.shard_balance) == (1, 80, 1.0)
     assert (after.epoch, after.rows, after.fan_out) == (2, 10, 1.0)
-    assert counts.report("directory").tokens == 99, "sums have all of it"
+    assert counts.report("directory").layer_rows == 99, "sums have all of it"
 
 
 def test_figures_follow_the_traffic_and_outlive_its_end() -> None:
@@ -62,7 +62,7 @@ def test_figures_follow_the_traffic_and_outlive_its_end() -> None:
 def test_windows_of_another_model_are_left_out() -> None:
     counts = TrafficCounts(3, 4)
     counts.add("a", 1, [window((1, 1))], now=0.0)
-    assert counts.report("directory").tokens == 0
+    assert counts.report("directory").layer_rows == 0
 
 
 def test_what_is_kept_of_replicas_and_tables_is_bounded() -> None:
@@ -72,7 +72,7 @@ def test_what_is_kept_of_replicas_and_tables_is_bounded() -> None:
     counts.add(f"replica-{number}", 1, [window((1, 1), epoch=number)], now=0.0)
     report = counts.report("directory")
     assert [figures.epoch for figures in report.epochs] == list(range(number - MOST_EPOCHS + 1, number + 1))
-    assert report.tokens == 2 * (number + 1), "the last one delivered twice counts once"
+    assert report.layer_rows == 2 * (number + 1), "the last one delivered twice counts once"
     assert len(counts._last_sequence) == MOST_REPLICAS
 
 
@@ -91,7 +91,7 @@ def test_a_report_of_a_large_model_is_small() -> None:
         revision=1,
         epoch=1,
         shards=tuple(
-            ShardReport(index=n, phase="Ready", node="n" * 56, incarnation="i" * 32, pid=1 << 22, tokens=10**14)
+            ShardReport(index=n, phase="Ready", node="n" * 56, incarnation="i" * 32, pid=1 << 22, pairs=10**14)
             for n in range(shards)
         ),
         progress=Progress(copied=0, total=0, settled=True),

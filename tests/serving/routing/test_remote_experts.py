@@ -117,12 +117,12 @@ def test_counts(cluster: LocalCluster) -> None:
     asked = layer_input(tokens=5, seed=1)
     for layer in (*range(LAYERS), *range(LAYERS)):
         experts.forward(layer, *asked)
-    cluster.wait_until(lambda: cluster.report().traffic.tokens == 10 * LAYERS, "the counts to arrive")
+    cluster.wait_until(lambda: cluster.report().traffic.layer_rows == 10 * LAYERS, "the counts to arrive")
     report = cluster.report()
     holders = cluster.holders()
     visits = 2 * sum(len({of_layer[expert] for expert in row}) for row in asked[1].tolist() for of_layer in holders)
     assert (report.traffic.visits, report.traffic.failovers) == (visits, 0)
-    assert sum(shard.tokens for shard in report.shards) == 2 * 5 * TOP_K * LAYERS
+    assert sum(shard.pairs for shard in report.shards) == 2 * 5 * TOP_K * LAYERS
 
 
 def test_a_killed_shard_costs_nothing_but_time_while_copies_live(cluster: LocalCluster, whole: LocalExperts) -> None:
@@ -184,11 +184,11 @@ def test_a_late_shard_is_given_up_and_comes_back(cluster: LocalCluster, whole: L
         check(experts, whole, rounds=9)
     finally:
         cluster.resume(0)
-    sent = cluster.report().shards[0].tokens
+    sent = cluster.report().shards[0].pairs
 
     def asked_again() -> bool:
         check(experts, whole, rounds=9)
-        return cluster.report().shards[0].tokens > sent
+        return cluster.report().shards[0].pairs > sent
 
     cluster.wait_until(asked_again, "shard 0 to be asked again")
 
@@ -294,7 +294,7 @@ def test_the_simulator_foretells_all_figures(cluster: LocalCluster) -> None:
         for layer in range(LAYERS):
             experts.forward(layer, *asked)
     ids = torch.cat([chosen for _, chosen, _ in steps]).numpy()
-    cluster.wait_until(lambda: cluster.report().traffic.tokens == len(ids) * LAYERS, "the counts to arrive")
+    cluster.wait_until(lambda: cluster.report().traffic.layer_rows == len(ids) * LAYERS, "the counts to arrive")
     measured = cluster.report().figures
     topology = one_host(4, max(placement.shard_slots))
     predicted = simulate(np.repeat(ids[:, None], LAYERS, axis=1), placement, topology)
