@@ -1,4 +1,4 @@
-"""Figures 3 and 12: remote copies against EPLB on prompts the solver has not seen, and how its prices were found."""
+"""Figures 3 and 12: node fan-out against EPLB on prompts the solver has not seen, and how its prices were found."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Duel:
 
     @property
     def fewer(self) -> float:
-        """Relative drop in remote copies; of shards visited where there is one node."""
+        """Relative drop in node fan-out; of shards visited where there is one node."""
         return fewer(*self.figures)
 
     @property
@@ -79,8 +79,8 @@ class Duel:
 
 
 def fewer(ours: Figures, theirs: Figures) -> float:
-    """Relative drop in remote copies."""
-    return 1 - ours.copies / theirs.copies
+    """Relative drop in node fan-out."""
+    return 1 - ours.node_fan_out / theirs.node_fan_out
 
 
 def duel(seen: Trace, unseen: Trace, topology: Topology, seed: int, limits: Limits | None = None) -> Duel:
@@ -123,10 +123,10 @@ def held_out_rows() -> list[Row]:
 def _rows(name: str, duels: list[Duel], on_one: list[Duel]) -> list[Row]:
     recorded = name.startswith("recorded")
     kept = [d.fewer / fewer(*d.planned) for d in duels]
-    theirs = [d.figures[1].copies for d in duels]
+    theirs = [d.figures[1].node_fan_out for d in duels]
     return [
-        Row(3, f"{name}: remote copies of EPLB-global", float(np.median(theirs))),
-        spread(3, f"{name}: fewer remote copies", [d.fewer for d in duels], 0.18 if recorded else 0.25),
+        Row(3, f"{name}: node fan-out of EPLB-global", float(np.median(theirs))),
+        spread(3, f"{name}: fewer node fan-out", [d.fewer for d in duels], 0.18 if recorded else 0.25),
         spread(3, f"{name}: of what is saved on the traffic planned on", kept, 0.8 if recorded else None),
         spread(3, f"{name}: shard balance against EPLB-global", [d.shard_balance for d in duels], -0.005),
         spread(3, f"{name}: node balance against EPLB-global", [d.node_balance for d in duels], -0.01),
@@ -166,7 +166,7 @@ def left_out_rows() -> list[Row]:
         for risks, how in ((chosen, "left out, risk {:g}, of a shard {:g}".format(*chosen)), (derived, "risk derived")):
             duels, label = of_risks[risks], f"{name}, {how}"
             found += [
-                spread(12, f"{label}: fewer remote copies", [d.fewer for d in duels]),
+                spread(12, f"{label}: fewer node fan-out", [d.fewer for d in duels]),
                 spread(12, f"{label}: shard balance", [d.shard_balance for d in duels]),
                 spread(12, f"{label}: node balance", [d.node_balance for d in duels]),
             ]

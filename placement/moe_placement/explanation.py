@@ -68,7 +68,7 @@ def explain(plan: Plan, statistics: RoutingStatistics, migration: Migration | No
     if before.fan_out:
         parts.append(f"a token visits {before.fan_out:.3f} -> {after.fan_out:.3f} shards")
         if plan.topology.nodes > 1:
-            parts[-1] += f", {before.copies:.3f} -> {after.copies:.3f} remote nodes"
+            parts[-1] += f", {before.node_fan_out:.3f} -> {after.node_fan_out:.3f} remote nodes"
     parts.append(f"balance over shards {before.shard_balance:.3f} -> {after.shard_balance:.3f}")
     if plan.topology.nodes > 1:
         parts[-1] += f", over nodes {before.node_balance:.3f} -> {after.node_balance:.3f}"
@@ -100,7 +100,7 @@ def _figures(plan: Plan) -> str:
         text += f" and {after.node_balance:.3f} over nodes"
     if after.fan_out:
         text += f", {after.fan_out:.3f} shards"
-        text += f" and {after.copies:.3f} remote nodes" if plan.topology.nodes > 1 else ""
+        text += f" and {after.node_fan_out:.3f} remote nodes" if plan.topology.nodes > 1 else ""
         text += " visited per token and layer"
     return text
 

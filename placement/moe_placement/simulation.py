@@ -1,6 +1,6 @@
 """Judge a placement on traffic: the four figures that every claim of this package is made in.
 
-``simulate`` replays whole expert sets through the shared replica choice. Called by the solver for its predictions, by
+``simulate`` replays whole expert sets through the shared choice of copies. Called by the solver for its predictions, by
 benchmarks and by the command line.
 """
 
@@ -27,7 +27,7 @@ class Figures:
 
     Attributes:
         fan_out: shards visited per token and layer.
-        copies: remote nodes visited per token and layer (all nodes, where tokens do not start on the shards).
+        node_fan_out: remote nodes visited per token and layer (all nodes, where tokens do not start on the shards).
         shard_balance: mean / max over shards of pairs served, each divided by its share of the speed.
         node_balance: the same over nodes.
         activated_balance: mean / max over shards of experts activated in a step.
@@ -35,7 +35,7 @@ class Figures:
     """
 
     fan_out: float
-    copies: float
+    node_fan_out: float
     shard_balance: float
     node_balance: float
     activated_balance: float
@@ -76,7 +76,7 @@ def figures_of(traffic: LayerTraffic, fan_out: float, remote: float, topology: T
     load = traffic.per_shard(traffic.copy_load)
     return Figures(
         fan_out=fan_out,
-        copies=remote,
+        node_fan_out=remote,
         shard_balance=balance(load, share),
         node_balance=balance(topology.per_node(load), topology.per_node(share)),
         activated_balance=balance(traffic.per_shard(activated(traffic, topology)), share),
@@ -134,6 +134,6 @@ def summarise(layers: Iterable[Figures]) -> Figures:
         return float(np.mean([getattr(figures, name) for figures in each])) if each else 0.0
 
     return Figures(
-        mean("fan_out"), mean("copies"), mean("shard_balance"), mean("node_balance"), mean("activated_balance"),
+        mean("fan_out"), mean("node_fan_out"), mean("shard_balance"), mean("node_balance"), mean("activated_balance"),
         mean("seconds"), each,
     )  # fmt: skip

@@ -15,14 +15,14 @@ class Observed:
     Attributes:
         tokens: token rows routed, once per layer.
         fan_out: shards visited per token and layer.
-        copies: remote nodes visited per token and layer; 0 on a single node.
+        node_fan_out: remote nodes visited per token and layer; 0 on a single node.
         balance: mean / max over shards of pairs served.
         latency: seconds per output token, the median; None where not measured.
     """
 
     tokens: float
     fan_out: float
-    copies: float
+    node_fan_out: float
     balance: float
     latency: float | None = None
 
@@ -49,7 +49,7 @@ def verify(
 ) -> Verdict:
     """Compare two windows.
 
-    The score is the relative drop in remote copies (in fan-out on one node; -1 where there were none before) plus the
+    The score is the relative drop in node fan-out (in fan-out on one node; -1 where there were none before) plus the
     relative drop in the fullest shard's load, 1 / balance. The move stays if the score is above -``tolerance`` and
     latency rose by at most ``harm``.
 
@@ -63,8 +63,8 @@ def verify(
         raise InvalidStatisticsError(
             f"too few tokens to judge by: {before.tokens:g} before, {after.tokens:g} after, {least_tokens:g} needed"
         )
-    visits = ("remote copies", before.copies, after.copies)
-    if before.copies == 0 and after.copies == 0:
+    visits = ("node fan-out", before.node_fan_out, after.node_fan_out)
+    if before.node_fan_out == 0 and after.node_fan_out == 0:
         visits = ("fan-out", before.fan_out, after.fan_out)
     per = visits[1] or visits[2]
     travel = (visits[1] - visits[2]) / per if per else 0.0

@@ -103,5 +103,5 @@ def test_no_token_starts_on_a_dead_shard() -> None:
     placement = Placement.of([[0, 1, 0, 1]], [2, 0, 2, 0], 2)
     topology = Topology((0, 1, 2, 3), (2, 2, 2, 2))
     ids = np.zeros((8, 1, 1), dtype=int)
-    assert simulate(ids, placement, topology).copies == 0.5  # those of shards 1 and 3 visit another node
-    assert simulate(ids, placement, replace(topology, dead=(1, 3))).copies == 0
+    assert simulate(ids, placement, topology).node_fan_out == 0.5  # those of shards 1 and 3 visit another node
+    assert simulate(ids, placement, replace(topology, dead=(1, 3))).node_fan_out == 0

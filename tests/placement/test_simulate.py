@@ -24,7 +24,7 @@ def test_figures_by_hand() -> None:
     ids = np.array([[[0, 1]], [[0, 2]], [[0, 1]], [[2, 3]]])  # tokens start on shards 0 1 0 1
     figures = simulate(ids, placement, topology)
     assert figures.fan_out == pytest.approx(5 / 4)
-    assert figures.copies == pytest.approx(1 / 4)
+    assert figures.node_fan_out == pytest.approx(1 / 4)
     assert figures.shard_balance == pytest.approx(4 / 5)
     assert figures.node_balance == pytest.approx(4 / 5)
 

@@ -43,7 +43,7 @@ def test_affinity_is_found_and_holds_on_unseen_prompts() -> None:
     theirs = simulate(unseen.ids, eplb_global(known.load, topology), topology)
     for limits in (Limits(), Limits(risk=0.0)):
         ours = simulate(unseen.ids, solve(known, topology, limits=limits).placement, topology)
-        assert ours.copies < 0.9 * theirs.copies
+        assert ours.node_fan_out < 0.9 * theirs.node_fan_out
         assert ours.seconds < theirs.seconds
 
 
@@ -71,7 +71,7 @@ def test_loads_alone_are_balanced(sigma: float) -> None:
     load = np.exp(sigma * np.random.default_rng(1).normal(size=(3, 64)))
     plan = solve(RoutingStatistics.of_loads(load), h100_nodes(2, 4, 9))
     assert plan.after.shard_balance > 0.99
-    assert plan.after.copies == 0
+    assert plan.after.node_fan_out == 0
 
 
 def test_no_traffic_gives_a_balanced_placement() -> None:

@@ -200,9 +200,9 @@ def _print_dead(cluster: Topology, held: NDArray[np.bool_] | None = None) -> Non
 
 def _print_table(rows: Sequence[tuple[str, Figures]]) -> None:
     width = max(18, *(len(name) + 1 for name, _ in rows))
-    print(f"{'':<{width}}{'fan-out':>9}{'copies':>9}{'shards':>9}{'nodes':>9}{'active':>9}{'us/layer':>10}")
+    print(f"{'':<{width}}{'fan-out':>9}{'node fan-out':>14}{'shards':>9}{'nodes':>9}{'active':>9}{'us/layer':>10}")
     for name, f in rows:
         print(
-            f"{name:<{width}}{f.fan_out:>9.3f}{f.copies:>9.3f}{f.shard_balance:>9.3f}{f.node_balance:>9.3f}"
+            f"{name:<{width}}{f.fan_out:>9.3f}{f.node_fan_out:>14.3f}{f.shard_balance:>9.3f}{f.node_balance:>9.3f}"
             f"{f.activated_balance:>9.3f}{f.seconds * 1e6:>10.1f}"
         )

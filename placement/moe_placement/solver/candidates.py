@@ -235,7 +235,7 @@ class Job:
         if figures is None or not tokens:
             return 0.0
         if topology.nodes > 1:
-            visits = figures.copies / topology.nodes
+            visits = figures.node_fan_out / topology.nodes
             bandwidth = costs.network_bandwidth * topology.shards / topology.nodes
         else:
             visits, bandwidth = figures.fan_out / topology.shards, costs.link_bandwidth
