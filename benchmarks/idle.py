@@ -130,7 +130,7 @@ def build_nothing(args: dict[str, str]) -> Any:
 
 
 def _deploy_nothing(root: int, said: str) -> None:
-    (url,) = re.findall(r"Ray's dashboard at (\S+)", said)
+    (url,) = re.findall(r"Ray Serve answers at \S+, Ray's dashboard at (\S+)", said)
     (head,) = [each for each in psutil.Process(root).children(recursive=True) if each.cmdline()[1:4] == RAY_START]
     rest = ServeRest(url, Path(head.environ()["RAY_AUTH_TOKEN_PATH"]).read_text())
     application = {"name": NOTHING, "route_prefix": None, "import_path": "benchmarks.idle:build_nothing"}
