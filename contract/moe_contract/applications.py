@@ -134,8 +134,28 @@ class ApiConfig(WireModel):
     internal_key_sha256: str | None = None
 
 
+RECORD_ROWS, RECORD_BYTES = 1000, 1 << 30
+"""Defaults of what is recorded of live traffic: of 58 layers of top-8 a file of so many rows takes half a megabyte."""
+
+
+class RecordConfig(WireModel):
+    """Files of live traffic: the experts that sampled tokens chose in every layer, in the brain's trace format.
+
+    They can betray what the tokens were: who may read them may be able to guess at text.
+
+    Attributes:
+        path: a folder as the nodes of attention replicas see it; made where there is none.
+        sample_rows: of each replica and minute, chosen at random.
+        max_bytes: of all such files in the folder; the oldest leave.
+    """
+
+    path: str = Field(min_length=1, max_length=4096, pattern="^[^\\x00]+$")
+    sample_rows: int = Field(default=RECORD_ROWS, ge=1, le=100_000)
+    max_bytes: int = Field(default=RECORD_BYTES, ge=1 << 20, le=1 << 50)
+
+
 class AttentionConfig(WireModel):
-    """``user_config`` of the attention replicas: bounds of one replica's batch.
+    """``user_config`` of the attention replicas: bounds of one replica's batch, and whether its traffic is recorded.
 
     Attributes:
         max_batch_tokens: tokens computed in one step, prompts included (long prompts are prefilled in chunks).
@@ -143,6 +163,7 @@ class AttentionConfig(WireModel):
         kv_cache_tokens: tokens of all sequences whose keys and values are held; later requests wait.
         queue_requests: requests that wait for their first place in the batch; more are turned away.
         queue_tokens: of their prompts and answers together.
+        record: files of live traffic; None for none.
     """
 
     max_batch_tokens: int = Field(default=512, ge=1)
@@ -150,6 +171,7 @@ class AttentionConfig(WireModel):
     kv_cache_tokens: int = Field(default=65536, ge=1)
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=2)
+    record: RecordConfig | None = None
 
     def on(self, device: str) -> AttentionConfig:
         """The same with a number for ``max_running`` that suits a torch device type.

@@ -12,7 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moe_contract.applications import ORIGIN, QUEUE_REQUESTS, QUEUE_TOKENS, ModelArgs
+from pydantic import ValidationError
+
+from moe_contract.applications import (
+    ORIGIN,
+    QUEUE_REQUESTS,
+    QUEUE_TOKENS,
+    RECORD_BYTES,
+    RECORD_ROWS,
+    ModelArgs,
+    RecordConfig,
+)
+from moe_contract.base import in_words
 from moe_contract.model import ModelFacts
 from moe_contract.serve.merge import Change
 from moe_contract.sizes import MOST_APIS
@@ -115,6 +126,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"of their prompts and answers together, and of any request (default {QUEUE_TOKENS})",
     )
+    parser.add_argument(
+        "--record-traffic",
+        metavar="FOLDER",
+        help="write the experts of sampled tokens to files there, for moe-placement; whoever reads them may guess at "
+        "text (default: nothing is written)",
+    )
+    parser.add_argument(
+        "--record-rows",
+        type=int,
+        default=RECORD_ROWS,
+        metavar="N",
+        help=f"of each attention replica and minute (default {RECORD_ROWS})",
+    )
+    parser.add_argument(
+        "--record-bytes",
+        type=int,
+        default=RECORD_BYTES,
+        metavar="N",
+        help=f"of all these files; the oldest are removed (default {RECORD_BYTES})",
+    )
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -208,9 +239,23 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         allowed_origins=tuple(arguments.allowed_origin),
         queue_requests=arguments.queue_requests,
         queue_tokens=arguments.queue_tokens,
+        record=_record(arguments),
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )
+
+
+def _record(arguments: argparse.Namespace) -> RecordConfig | None:
+    if arguments.record_traffic is None:
+        return None
+    try:
+        return RecordConfig(
+            path=str(Path(arguments.record_traffic).resolve()) if arguments.record_traffic else "",
+            sample_rows=arguments.record_rows,
+            max_bytes=arguments.record_bytes,
+        )
+    except ValidationError as error:
+        raise UsageError(f"--record-traffic {arguments.record_traffic}: {in_words(error)}") from error
 
 
 def _read_keys(path: Path | None) -> tuple[str, ...]:

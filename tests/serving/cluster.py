@@ -78,6 +78,8 @@ class LocalCluster:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="directory", daemon=True)
         self._thread.start()
+        self.thread_ident = self._thread.ident or 0
+        """Of the thread in which the directory lives, and clients' reports are made."""
         self.start_directory()
 
     @classmethod

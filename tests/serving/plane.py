@@ -26,11 +26,12 @@ from moe_contract.applications import (
     shard_application_name,
 )
 from moe_contract.rendering import Desired, render
-from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.report import INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH, DirectoryReport
 from moe_contract.serve.merge import Change
 from moe_dev.raylocal import LocalRay
 from moe_placement import Placement, balanced_placement
 from moe_placement.encoding import encode_placement
+from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_serving.checkpoint import inspect_model
 from moe_serving.standalone.serve_rest import ServeRest
 
@@ -126,6 +127,22 @@ class Plane:
             return DirectoryReport.model_validate_json(body)
         except ValueError:
             return None
+
+    def statistics(self) -> RoutingStatistics | None:
+        """All that attention replicas gathered, as whoever plans would read it; None before they did."""
+        headers = {"Authorization": f"Bearer {self._internal_key}"}
+        request = urllib.request.Request(self.url + INTERNAL_STATISTICS_PATH, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            packed = answer.read()
+        return decode_statistics(packed) if answer.status == 200 else None
+
+    def wait_statistics(self) -> RoutingStatistics:
+        """Until there are some: a window takes seconds."""
+        end = time.monotonic() + WAIT_S
+        while (found := self.statistics()) is None:
+            assert time.monotonic() < end, f"waited {WAIT_S} s for statistics"
+            time.sleep(0.2)
+        return found
 
     def get(self, path: str, key: str | None = None) -> tuple[int, str]:
         """Status and body of a GET; 0 where nobody answers."""

@@ -17,9 +17,9 @@ from moe_serving.directory.messages import SyncRequest, other_model
 from moe_serving.routing.exchange import Legacy, StatisticsHeard
 from moe_serving.routing.gatherer import Gathered, weight_after
 
-GONE_SECONDS = 120.0
+GONE_SECONDS = 45.0
 """A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
-statistics could come to be counted twice."""
+statistics could come to be counted twice; a directory that dies in between takes them with it."""
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from moe_placement import dispatch
 from moe_serving.routing.dispatch import LayerDispatch, Patience
-from moe_serving.routing.gatherer import Gathered, Gatherer
+from moe_serving.routing.gatherer import Gathered, Gatherer, Sets
 from moe_serving.routing.layer import LayerWork
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
 from moe_serving.routing.table import RoutingTable, TableVersion
+from moe_serving.routing.trace_files import TraceFiles
 from moe_serving.routing.verify import LayerVerifier
 from moe_serving.routing.window import Window
 from moe_serving.wire.transport import C, Fabric
@@ -33,6 +34,9 @@ class RemoteExperts(Generic[C]):
         node: the node we run on; copies on it are preferred.
         verifier: verify mode; recomputes and compares every answer.
         on_wait: called by the engine's thread while it waits for shards, several times a second: it is not stuck.
+
+    Attributes:
+        traces: files of whole expert sets, where they are asked for.
     """
 
     def __init__(
@@ -51,7 +55,8 @@ class RemoteExperts(Generic[C]):
         self._verifier = verifier
         self._routes = Routes(layers, experts, fabric, node, on_wait)
         self._gatherer = Gatherer(layers, experts)
-        self._recorder = Recorder(node, self._gatherer.add)
+        self.traces = TraceFiles(experts)
+        self._recorder = Recorder(node, self._keep)
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
@@ -69,7 +74,9 @@ class RemoteExperts(Generic[C]):
 
     def take_windows(self) -> tuple[Window, ...]:
         """What was routed since the last call; see ``Recorder.take``."""
-        return self._recorder.take()
+        taken = self._recorder.take()
+        self.traces.write_due()
+        return taken
 
     @property
     def has_statistics(self) -> bool:
@@ -83,6 +90,11 @@ class RemoteExperts(Generic[C]):
     def close(self) -> None:
         """Close all connections; the engine must have stopped."""
         self._routes.close()
+        self.traces.close()
+
+    def _keep(self, sets: Sets) -> None:
+        self._gatherer.add(sets)
+        self.traces.add(sets)
 
     def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         """See ``ExpertsClient.forward``.

@@ -53,6 +53,12 @@ def weight_after(seconds: float) -> float:
     return float(max(0.5 ** (max(0.0, seconds) / HALF_LIFE_SECONDS), 1e-30))
 
 
+def half_floats(gates: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Gate weights as they are kept; those beyond are cut."""
+    most = np.finfo(np.float16).max
+    return np.clip(gates, -most, most).astype(np.float16)
+
+
 class Gatherer:
     """For any thread.
 
@@ -119,5 +125,4 @@ class Gatherer:
         elif now > self._counted_at:
             self._statistics.decay(weight_after(now - self._counted_at))
         self._counted_at = max(now, self._counted_at)
-        most = np.finfo(np.float16).max
-        self._statistics.add(ids, np.clip(gates, -most, most))
+        self._statistics.add(ids, half_floats(gates))

@@ -80,7 +80,7 @@ class Attention:
             self._loading = asyncio.create_task(self._keep_loading())
             await self._loading
         elif self._loaded is not None:
-            self._loaded.engine.reconfigure(self._limits)
+            self._loaded.reconfigure(self._limits)
 
     async def generate(self, request: GenerationRequest, stream: int, address: Address) -> None:
         """Answer a request on a stream of the api at ``address``; lives as long as the request does.
@@ -138,7 +138,7 @@ class Attention:
                 await asyncio.sleep(_LOAD_AGAIN_S)
                 continue
             if self._limits != limits:
-                loaded.engine.reconfigure(self._limits)
+                loaded.reconfigure(self._limits)
             self._tables.attach(loaded.experts)
             self._loaded, self._problem = loaded, None
 
@@ -153,7 +153,7 @@ class Attention:
         stats = self._loaded.engine.stats()
         return AttentionStatus(
             ready=True,
-            problem=self._refused,
+            problem=self._refused or self._loaded.experts.traces.problem,
             digest=self._loaded.digest,
             running=stats.running,
             waiting=stats.waiting,

@@ -41,7 +41,13 @@ class LoadedEngine:
         experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier, on_wait=life.give)
         engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life)
         engine.start()
+        experts.traces.configure(limits.record)
         return cls(engine, experts, facts.digest)
+
+    def reconfigure(self, limits: AttentionConfig) -> None:
+        """Take new limits."""
+        self.engine.reconfigure(limits)
+        self.experts.traces.configure(limits.record)
 
     def stop(self, timeout_s: float) -> None:
         """End the engine, then close the connections to the shards."""

@@ -13,6 +13,7 @@ from moe_contract.applications import (
     DirectoryConfig,
     GenerationSource,
     ModelArgs,
+    RecordConfig,
     ReplicaScale,
     ShardRef,
     key_digest,
@@ -48,6 +49,7 @@ class Wanted:
     allowed_origins: tuple[str, ...]
     queue_requests: int
     queue_tokens: int
+    record: RecordConfig | None
     api_keys: tuple[str, ...]
     internal_key: str
 
@@ -78,7 +80,9 @@ def desired_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[
             route_prefix=wanted.route_prefix,
             model=wanted.model,
             api=_api(wanted),
-            attention=AttentionConfig(queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens),
+            attention=AttentionConfig(
+                queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens, record=wanted.record
+            ),
             directory=DirectoryConfig(
                 term=1,
                 revision=1,

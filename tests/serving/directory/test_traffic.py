@@ -53,6 +53,7 @@ def test_figures_follow_the_traffic_and_outlive_its_end() -> None:
     (figures,) = counts.report("directory").epochs
     assert figures.shard_balance > 0.99
     assert (figures.rows, figures.pairs) == (1200, 1200)
+    assert counts.report("directory") is counts.report("directory"), "made anew only when there is news"
     load = decode_counts(counts.report("directory").load or "", 2, 4)
     counts.add("a", 99, [window((1, 1))], later + 1e6)
     halved = decode_counts(counts.report("directory").load or "", 2, 4)

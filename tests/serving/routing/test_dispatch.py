@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from fake_shards import FakeCompletion, FakeFabric, FakeShard, FakeTransport, ta
 from linked import wait_linked
 from waiting import wait_until
 
+from moe_contract.applications import RecordConfig
+from moe_placement.statistics import decode_statistics
+from moe_placement.traces import read_trace
 from moe_serving.engine.errors import ExpertsUnavailableError
 from moe_serving.routing.client import RemoteExperts
 from moe_serving.routing.dispatch import Patience
@@ -93,6 +97,22 @@ def test_pairs_that_a_shard_has_freed_are_asked_for_elsewhere() -> None:
     assert window.load.tolist() == [[1, 1, 1, 1]]
     assert window.rows.tolist() == [2]
     assert window.pairs.sum() == 4 + again, "what is asked for again is a pair of two shards"
+
+
+def test_what_is_routed_comes_to_statistics_and_to_files(tmp_path: Path) -> None:
+    experts = client([FakeShard({0, 1, 2, 3})])
+    experts.traces.configure(RecordConfig(path=str(tmp_path)))
+    forward(experts)
+    experts.take_windows()
+    gathered = experts.take_statistics()
+    assert gathered is not None
+    assert decode_statistics(gathered.packed).load.tolist() == [[1, 1, 1, 1]]
+    experts.close()
+    (file,) = tmp_path.glob("*.npz")
+    trace = read_trace(file)
+    assert trace.ids.tolist() == IDS[:, None].tolist()
+    assert trace.gates is not None
+    assert trace.gates.tolist() == WEIGHTS[:, None].tolist()
 
 
 def test_a_layer_in_which_all_copies_are_slow_still_ends() -> None:

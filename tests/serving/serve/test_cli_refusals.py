@@ -41,6 +41,15 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--model", str(TINY), "--allowed-origin", "https://a.b:443"], "a port unless it is the scheme's own"),
         (["--model", str(TINY), "--queue-requests", "0"], "--queue-requests: '0' is not a whole number of at least 1"),
         (["--model", str(TINY), "--queue-tokens", "1"], "--queue-tokens: '1' is not a whole number of at least 2"),
+        (["--model", str(TINY), "--record-traffic", ""], "--record-traffic : path: String should have at least 1"),
+        (
+            ["--model", str(TINY), "--record-traffic", "/tmp/r", "--record-bytes", "5"],
+            "max_bytes: Input should be greater than or equal to 1048576",
+        ),
+        (
+            ["--model", str(TINY), "--record-traffic", "/tmp/r", "--record-rows", "0"],
+            "sample_rows: Input should be greater than or equal to 1",
+        ),
         (["--model", str(TINY), "--generation-config", "auto"], "choose from"),
         (["--model", str(TINY), "--api-key-file", "/nowhere"], "--api-key-file /nowhere: No such file or directory"),
         (["--model", str(TINY), "--api-key-file", "/dev/null"], "--api-key-file /dev/null: has no key in it"),

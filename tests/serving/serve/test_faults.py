@@ -118,6 +118,7 @@ async def test_the_directory_is_killed(plane, load, check) -> None:
     epoch = plane.report().epoch
     async with load:
         await load.flow()
+        assert (await asyncio.to_thread(plane.wait_statistics)).tokens > 0
         os.kill(victim, signal.SIGKILL)
         await load.flow()
         back = await asyncio.to_thread(
@@ -125,6 +126,9 @@ async def test_the_directory_is_killed(plane, load, check) -> None:
         )
         await load.flow()
     assert sum(shard.held for shard in back.shards) == back.progress.total
+    told_again = await asyncio.to_thread(plane.wait_statistics)
+    pairs = told_again.tokens * told_again.shape.layers * told_again.shape.top_k
+    assert told_again.load.sum() == pytest.approx(pairs), "all of it of whole rows"
     await asyncio.to_thread(check)
 
 

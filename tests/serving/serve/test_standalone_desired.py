@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, ShardArgs
+from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, RecordConfig, ShardArgs
 from moe_contract.model import ModelFacts
 from moe_placement.encoding import decode_placement
 from moe_serving.standalone.desired import Wanted, desired_applications
@@ -36,6 +36,7 @@ def wanted(**fields: Any) -> Wanted:
         "allowed_origins": (),
         "queue_requests": 9,
         "queue_tokens": 5000,
+        "record": None,
         "api_keys": (),
         "internal_key": "secret",
     }
@@ -64,6 +65,16 @@ def test_bounds_of_the_queue_reach_attention_and_the_api() -> None:
     attention = AttentionConfig.model_validate(deployment(core, "attention")["user_config"])
     assert (attention.queue_requests, attention.queue_tokens) == (9, 5000)
     assert deployment(core, "api")["user_config"]["queue_tokens"] == 5000
+
+
+def test_what_is_recorded_is_told_to_attention() -> None:
+    def record(wish: Wanted) -> RecordConfig | None:
+        core, *_ = desired_applications(wish, FACTS, gpus=0)
+        return AttentionConfig.model_validate(deployment(core, "attention")["user_config"]).record
+
+    config = RecordConfig(path="/r", sample_rows=7, max_bytes=1 << 21)
+    assert record(wanted(record=config)) == config
+    assert record(wanted()) is None
 
 
 def test_settings_of_the_api() -> None:
