@@ -44,7 +44,7 @@ def test_figures_are_those_of_the_simulator(nodes: Sequence[str], step: int, tok
     predicted = simulate(ids, placement, topology)
     assert (measured.rows, measured.pairs) == (tokens, ids.size)
     assert measured.fan_out == pytest.approx(predicted.fan_out)
-    assert measured.node_fan_out == pytest.approx(predicted.copies)
+    assert measured.node_fan_out == pytest.approx(predicted.node_fan_out)
     assert measured.shard_balance == pytest.approx(predicted.shard_balance)
     assert measured.node_balance == pytest.approx(predicted.node_balance)
     assert (counts.load == [np.bincount(layer.ravel(), minlength=trace.experts) for layer in ids.swapaxes(0, 1)]).all()
