@@ -126,7 +126,7 @@ def _rows(name: str, duels: list[Duel], on_one: list[Duel]) -> list[Row]:
     theirs = [d.figures[1].node_fan_out for d in duels]
     return [
         Row(3, f"{name}: node fan-out of EPLB-global", float(np.median(theirs))),
-        spread(3, f"{name}: fewer node fan-out", [d.fewer for d in duels], 0.18 if recorded else 0.25),
+        spread(3, f"{name}: less node fan-out", [d.fewer for d in duels], 0.18 if recorded else 0.25),
         spread(3, f"{name}: of what is saved on the traffic planned on", kept, 0.8 if recorded else None),
         spread(3, f"{name}: shard balance against EPLB-global", [d.shard_balance for d in duels], -0.005),
         spread(3, f"{name}: node balance against EPLB-global", [d.node_balance for d in duels], -0.01),
@@ -166,7 +166,7 @@ def left_out_rows() -> list[Row]:
         for risks, how in ((chosen, "left out, risk {:g}, of a shard {:g}".format(*chosen)), (derived, "risk derived")):
             duels, label = of_risks[risks], f"{name}, {how}"
             found += [
-                spread(12, f"{label}: fewer node fan-out", [d.fewer for d in duels]),
+                spread(12, f"{label}: less node fan-out", [d.fewer for d in duels]),
                 spread(12, f"{label}: shard balance", [d.shard_balance for d in duels]),
                 spread(12, f"{label}: node balance", [d.node_balance for d in duels]),
             ]
