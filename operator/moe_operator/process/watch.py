@@ -42,6 +42,8 @@ GONE = "the kind {} is not installed any more: kubectl apply -f crds/"
 Deliver = Callable[[str | None, Json], None]
 """Is called with type and object of an event."""
 
+logger = logging.getLogger(__name__)
+
 # They say that kopf cannot take signals, which is what the thread is for, and trace what ends it, which is told here.
 for _name in ("kopf._core.reactor.running", "kopf._core.reactor.orchestration"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -114,6 +116,7 @@ class _KopfThread:
             self._end(None)
 
     async def _run_kopf(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(_unhandled)
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
         for resource, inbox in self._inboxes.items():
@@ -140,7 +143,7 @@ class _KopfThread:
         try:
             self._loop.call_soon_threadsafe(_set_end, self._ended, self._told(error))
         except RuntimeError:
-            logging.getLogger(__name__).debug("the watch ended after the loop that wanted it")
+            logger.debug("the watch ended after the loop that wanted it")
 
     def _told(self, error: BaseException | None) -> OperatorError | None:
         if error is None:
@@ -175,6 +178,12 @@ class _KopfThread:
             for path, sign in self._signs.items():
                 if end.url.path.endswith(path):  # the server's address may have a path of its own
                     self._watch.liveness.beat(sign, "streaming")
+
+
+def _unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What goes wrong in a callback, as where kopf takes back a request when it ends: it asks for the task that it is
+    in, and is in none. In one line, since nobody waits for it."""
+    logger.warning("in the loop of the watch: %s: %r", context["message"], context.get("exception"))
 
 
 def _handler(inbox: Inbox, resource: Resource) -> Callable[..., Awaitable[None]]:

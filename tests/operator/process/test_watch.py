@@ -85,6 +85,24 @@ async def test_a_watch_whose_thread_hangs_does_not_hold_up_the_end(monkeypatch: 
     await asyncio.to_thread(_join_watches)
 
 
+async def test_a_callback_of_kopf_that_fails_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def operator(**_: Any) -> None:
+        asyncio.get_running_loop().call_soon(fail)
+        await asyncio.sleep(0.1)
+
+    def fail() -> None:
+        raise AssertionError("no task")
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    async with asyncio.timeout(5):
+        await a_watch().run()
+    (told,) = [record for record in caplog.records if "in the loop of the watch" in record.getMessage()]
+    assert "AssertionError('no task')" in told.getMessage()
+    assert told.exc_info is None
+
+
 def _join_watches() -> None:
     for thread in threading.enumerate():
         if thread.name == "watch":
