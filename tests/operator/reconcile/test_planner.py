@@ -1,14 +1,17 @@
 """Where a plan is computed, and what becomes of one that takes too much."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from moe_facts import FACTS
+from placement_objects import content, moved, stored
 
 from moe_operator.offload.errors import JobLostError, JobTooHeavyError
 from moe_operator.offload.process import WorkerProcess
+from moe_operator.placements.book import Book
 from moe_operator.reconcile.plan import Step, next_plan
 from moe_operator.reconcile.planner import SHORT_TEXT, Planner
 from moe_placement import Placement
@@ -53,6 +56,18 @@ async def test_what_is_of_size_is_planned_elsewhere_and_the_same(make_plane, wor
         assert await planner.plan(plane.world(), "ray") == next_plan(plane.world())
         plane.run()
     assert worker.pid is not None
+
+
+async def test_large_placements_that_wait_are_read_elsewhere(make_plane, worker: WorkerProcess) -> None:
+    plane = make_plane()
+    plane.settle()
+    large = stored(content(moved(58, 256, 32, 9), digest=FACTS.digest), decision="Approved")
+    world = replace(plane.world(), book=Book.of([large]))
+    assert world.book.characters > SHORT_TEXT
+    plan = await Planner(worker).plan(world, "ray")
+    assert worker.pid is not None
+    assert plan == next_plan(world)
+    assert plan.choice.judgements[2].reason == "OtherModel"
 
 
 async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_once(make_plane) -> None:
