@@ -204,8 +204,11 @@ def test_a_kind_that_is_deleted_and_installed_again_is_worked_within_a_minute(
             if operator.process.exit_code is not None:
                 # As its Deployment does.
                 assert operator.process.exit_code == 1
-                assert "Traceback" not in operator.process.log.read_text()
-                assert "is not installed any more: kubectl apply -f crds/" in operator.process.log.read_text()
+                said = operator.process.log.read_text()
+                assert "Traceback" not in said
+                # The stream of one of the kinds may hang where that of the other one is ended.
+                why = ("is not installed any more: kubectl apply -f crds/", "gave no sign of life for")
+                assert any(each in said for each in why), said[-4000:]
                 operator.stop()
                 operator = OperatorProcess.start(kube, tmp_path)
             assert time.monotonic() < deadline, operator.process.log.read_text()[-4000:]
