@@ -20,14 +20,16 @@ from moe_objects import REMOVED, TOLD, Objects
 from reference import reference_greedy
 from transformers import AutoTokenizer
 
-from moe_contract.serve.state import ServeState, parse_state
+from moe_contract.serve.state import parse_state
 from moe_dev.operator_process import OperatorProcess
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.world import World, core_name
+from moe_operator.reconcile.world import World
+from moe_operator.runtimes.port import core_name
+from moe_operator.runtimes.ray_cluster.state import runtime_state
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -274,8 +276,8 @@ def told_of_a_missing_package(objects: Objects, application: dict[str, Any]) -> 
     """What would be said of a deployment whose core application failed as this foreign one did."""
     moe = MoEDeployment.parse(objects.get("bad") or {})
     failed = parse_state({"applications": {core_name(moe): {**application, "deployed_app_config": None}}})
-    world = World(moe, datetime.now(UTC), serve=ServeState("controller", {}, failed.applications))
-    problem = diagnose(world, Plan(Step.RUN), None)
+    world = World(moe, datetime.now(UTC), runtime_state(failed, moe))
+    problem = diagnose(world, Plan(Step.RUN))
     assert problem is not None
     assert problem.reason is Reason.PACKAGE_MISSING, problem
     return problem.message
