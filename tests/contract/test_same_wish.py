@@ -42,6 +42,7 @@ def wishes(draw: st.DrawFn) -> Wanted:
         allowed_origins=draw(st.sampled_from([(), ("http://localhost:3000",), ("https://a.test", "https://b.test")])),
         queue_requests=draw(st.integers(1, 100)),
         queue_tokens=draw(st.integers(2, 5000)),
+        record=None,  # only moe-serve is told to record so far
         api_keys=tuple(draw(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4))),
         internal_key=INTERNAL_KEY,
     )
