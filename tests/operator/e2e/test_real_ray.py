@@ -151,6 +151,24 @@ def pids(objects: Objects, name: str, ray: LocalRay) -> dict[int, int]:
     return {shard["index"]: shard["pid"] for shard in report["shards"]}
 
 
+def swap_shards(objects: Objects, name: str) -> dict[str, Any]:
+    """An ExpertPlacement as a person writes one from that which runs, with the two halves of each line exchanged."""
+    spec = objects.placement(name)["spec"]
+    content, slots = spec["content"], spec["content"]["slotsPerShard"]
+    words = [line.split() for line in content["layers"]]
+    layers = [" ".join(line[slots:] + line[:slots]) for line in words]
+    revision = content["revision"]
+    return {
+        "apiVersion": "moe-operator.io/v1alpha1",
+        "kind": "ExpertPlacement",
+        "metadata": {"name": f"tiny-r{revision + 1}", "namespace": objects.namespace},
+        "spec": {
+            "deploymentRef": spec["deploymentRef"],
+            "content": content | {"revision": revision + 1, "baseRevision": revision, "layers": layers},
+        },
+    }
+
+
 def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
     # Ray runs in the clone, the operator elsewhere: it cannot see the model, and must not want to.
     assert not (operator.process.log.parent / "models").exists()
@@ -168,6 +186,18 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
 
     with Streams(on_ray, "tiny", 8, said) as streams:
         streams.flowing()
+        swapped = swap_shards(on_ray, "tiny-r1")
+        on_ray.kube.apply(swapped)
+        on_ray.approve("tiny-r2")
+        on_ray.wait_active("tiny-r2", CHANGE)
+        streams.flowing()
+        became = on_ray.placement("tiny-r2")["status"]
+        # Every expert of both shards has gone to the other one.
+        assert became["price"] == {"moves": 6 * 16, "bytes": 6 * 16 * on_ray.status("tiny")["model"]["bytesPerExpert"]}
+        assert became["progress"]["copied"] == became["progress"]["total"] == 6 * 16
+        assert on_ray.placement("tiny-r1")["status"]["phase"] == "Superseded"
+        assert on_ray.status("tiny")["placement"]["revision"] == 2
+        assert pids(on_ray, "tiny", ray_cluster) == before
         on_ray.scale("tiny", 4)
         on_ray.wait_settled("tiny", 2, CHANGE)
         grown = pids(on_ray, "tiny", ray_cluster)
