@@ -81,9 +81,13 @@ class Block:
         return rest
 
     def sets(self) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        """Ids and gates ``[rows, layers, k]`` of the rows that came through all layers."""
-        whole = (self.ids[:, : self._end, 0] != NO_EXPERT).all(axis=0)
-        return self.ids[:, : self._end][:, whole].swapaxes(0, 1), self.gates[:, : self._end][:, whole].swapaxes(0, 1)
+        """Ids and gates ``[rows, layers, k]`` of the rows that came through all layers with gates that are numbers.
+
+        A row that overflowed fails by itself, in the engine; it says nothing of the traffic.
+        """
+        ids, gates = self.ids[:, : self._end], self.gates[:, : self._end]
+        whole = (ids[:, :, 0] != NO_EXPERT).all(axis=0) & np.isfinite(gates).all(axis=(0, 2))
+        return ids[:, whole].swapaxes(0, 1), gates[:, whole].swapaxes(0, 1)
 
     def count(self, home: str) -> Window:
         """What all of it sums up to.

@@ -8,6 +8,7 @@ its step has ended.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from moe_serving.routing.block import Block, count_choice
 from moe_serving.routing.gatherer import Sets
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window, Windows
+from moe_serving.threads import in_words
 
 WINDOW_SECONDS = 1.0
 """A window that has traffic is closed after so long."""
@@ -27,12 +29,16 @@ MOST_CLOSED = 4
 for each that it fills, and their windows become one."""
 
 
+logger = logging.getLogger(__name__)
+
+
 class Recorder:
     """``record`` and ``record_again`` are for the engine's thread, all else is for another one.
 
     Args:
         home: the node that rows start on: ours.
-        on_sets: gets the expert sets of rows that came through all layers, off the step.
+        on_sets: gets the expert sets of rows that came through all layers, off the step. What it raises is logged, and
+            costs these sets alone.
     """
 
     def __init__(self, home: str, on_sets: Callable[[Sets], None] = lambda _: None) -> None:
@@ -103,7 +109,10 @@ class Recorder:
         return counted.take()
 
     def _count(self, block: Block) -> Window:
-        self._on_sets(block.sets())
+        try:
+            self._on_sets(block.sets())
+        except Exception as error:  # whatever it is, neither the windows nor a step may fail of it
+            logger.warning("statistics of %d rows are lost: %s", block.whole, in_words(error), exc_info=error)
         return block.count(self._home)
 
     def _block_for(self, table: RoutingTable, top_k: int) -> Block:

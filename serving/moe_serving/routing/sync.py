@@ -17,6 +17,7 @@ from moe_serving.routing.exchange import StatisticsExchange
 from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
+from moe_serving.threads import in_words
 
 SYNC_SECONDS = 0.25
 """Between two reports, and between two looks at whether there is anything to report while an answer is held."""
@@ -103,7 +104,7 @@ class DirectorySync:
         """
         if not self._undelivered and self._client.has_windows:
             self._sequence += 1
-            self._undelivered = await asyncio.to_thread(self._client.take_windows)
+            self._undelivered = await self._take_windows()
         if self._statistics.is_delivered and self._client.has_statistics:
             self._statistics.keep(await asyncio.to_thread(self._client.take_statistics))
         if self._undelivered or not self._statistics.is_delivered:
@@ -118,6 +119,14 @@ class DirectorySync:
             self._undelivered = ()
         if reply.table is not None:
             self._client.update(reply.table)
+
+    async def _take_windows(self) -> tuple[Window, ...]:
+        """None where they could not be counted: the lease is renewed all the same."""
+        try:
+            return await asyncio.to_thread(self._client.take_windows)
+        except Exception as error:  # our own fault and not the directory's, so it is not told as that
+            logger.warning("counts of what was routed are lost: %s", in_words(error), exc_info=error)
+            return ()
 
     async def _ask(self, request: SyncRequest) -> SyncReply | None:
         """The answer; None where it was held and there is something new to report."""

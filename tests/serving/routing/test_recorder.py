@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from moe_placement.dispatch import NOBODY
 from moe_serving.routing import block, recorder
+from moe_serving.routing.gatherer import Sets
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window
@@ -181,3 +182,35 @@ def test_memory_is_bounded_while_nobody_takes(monkeypatch: pytest.MonkeyPatch) -
     assert len(counted._closed) <= recorder.MOST_CLOSED
     (window,) = counted.take()
     assert window.rows.tolist() == [200] * LAYERS
+
+
+def test_a_row_that_overflowed_is_counted_but_no_statistics_are_made_of_it() -> None:
+    got: list[Sets] = []
+    counted = Recorder("a", got.append)
+    ids = np.array([[0, 1], [2, 3], [4, 5]])
+    gates = np.full(ids.shape, 0.5, dtype=np.float32)
+    for layer in range(LAYERS):
+        wrong = {1: np.nan, 2: np.inf}.get(layer, 0.5)
+        gates[1, 1] = wrong
+        counted.record(TABLES[0], layer, ids, gates, np.zeros(ids.shape, dtype=np.int64))
+    (window,) = counted.take()
+    assert window.rows.tolist() == [3] * LAYERS
+    ((told, finite),) = got
+    assert told[:, 0].tolist() == [[0, 1], [4, 5]]
+    assert (finite == 0.5).all()
+
+
+def test_statistics_that_fail_cost_neither_a_step_nor_its_count(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(sets: Sets) -> None:
+        raise ValueError("no room")
+
+    monkeypatch.setattr(block, "ROWS", 4)
+    counted = Recorder("a", fail)
+    steps = 8 * recorder.MOST_CLOSED
+    for _ in range(steps):
+        one_step(counted, TABLES[0])
+    (window,) = counted.take()
+    assert window.rows.tolist() == [steps] * LAYERS
+    assert "ValueError: no room" in caplog.text

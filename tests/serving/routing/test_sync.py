@@ -145,6 +145,19 @@ async def test_statistics_are_told_until_the_directory_has_them() -> None:
     assert directory.requests[0].hold == 0.0
 
 
+async def test_counts_that_are_lost_here_do_not_end_the_lease(caplog: pytest.LogCaptureFixture) -> None:
+    class FailingClient(Client):
+        def take_windows(self) -> tuple[Window, ...]:
+            raise ValueError("no number")
+
+    client, directory = FailingClient(), DirectoryStub()
+    client.tokens = 3
+    await make(client, directory).sync_once()
+    assert len(directory.requests) == 1
+    assert client.table is TABLE
+    assert "counts of what was routed are lost: ValueError: no number" in caplog.text
+
+
 async def test_it_goes_on_through_failures_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
