@@ -3,12 +3,15 @@
 Off unless asked for: which experts a token chose can betray what it was. A file has a sample of a minute's rows, in
 order of time; their ``prompt`` numbers the windows that they were counted in, since whose rows they were is not known
 here. Replicas that share a folder keep within its bound together: the oldest files leave, whoever wrote them.
+
+Files are written by a thread of their own, since a file system may stand still: neither a step nor a report waits.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -22,9 +25,17 @@ from moe_contract.applications import RecordConfig
 from moe_placement import InvalidTraceError
 from moe_placement.traces import Trace, write_trace
 from moe_serving.routing.gatherer import Sets, half_floats
+from moe_serving.threads import SupervisedThread
 
 FILE_SECONDS = 60.0
 """Of traffic in a file."""
+PART_SECONDS = 600.0
+"""A file that has been incomplete for so long was left by a process that died."""
+CLOSE_SECONDS = 5.0
+"""For the last file; where it takes longer, it is lost with the process."""
+
+_NAME = re.compile(r"trace-\d{8}T\d{6}-[0-9a-f]{8}\.npz")
+_PART = re.compile(rf"{_NAME.pattern}\.part")
 
 logger = logging.getLogger(__name__)
 
@@ -69,14 +80,18 @@ class TraceFiles:
         self._lock = threading.Lock()
         self._config: RecordConfig | None = None
         self._sample: _Sample | None = None
+        self._writer: SupervisedThread | None = None
         self.problem: str | None = None
         """Why nothing could be written the last time, in words; None where it could."""
 
     def configure(self, config: RecordConfig | None) -> None:
-        """Record as ``config`` says from now on; None ends it. What was recorded before is written as it said."""
+        """Record as ``config`` says from now on; None ends it. What was recorded before is written as the old one said.
+
+        Does not wait for that.
+        """
         with self._lock:
             if config != self._config:
-                self._write()
+                self._hand_over()
                 self._config, self.problem = config, None
 
     def add(self, sets: Sets) -> None:
@@ -89,27 +104,56 @@ class TraceFiles:
             self._sample.add(sets, self._config.sample_rows)
 
     def write_due(self) -> None:
-        """Write a file if its time has come."""
+        """Have a file written if its time has come. Does not wait for that.
+
+        What was recorded since the last one is dropped, and that is told, where that one is still being written.
+        """
         with self._lock:
             if self._sample is not None and self._clock() >= self._sample.began + FILE_SECONDS:
-                self._write()
+                self._hand_over()
+
+    def wait(self, seconds: float) -> bool:
+        """Until no file is being written, for so long at most; whether none is."""
+        writer = self._writer
+        if writer is not None:
+            writer.join(seconds)
+        return writer is None or not writer.is_alive()
 
     def close(self) -> None:
-        """Write what there is, and take no more."""
+        """Take no more, and write what there is, if that takes no longer than ``CLOSE_SECONDS``."""
         self.configure(None)
+        if not self.wait(CLOSE_SECONDS):
+            logger.warning("traffic cannot be recorded: the last file is not written after %g s", CLOSE_SECONDS)
 
-    def _write(self) -> None:
+    def _hand_over(self) -> None:
+        """Have the writer write the sample; the lock is held."""
         config, sample = self._config, self._sample
         self._sample = None
         if config is None or sample is None:
             return
+        if self._writer is not None and self._writer.is_alive():
+            self._tell("traffic cannot be recorded: the file before is still being written")
+            return
+        self._writer = SupervisedThread("trace-writer", lambda: self._write(config, sample))
+        self._writer.start()
+
+    def _write(self, config: RecordConfig, sample: _Sample) -> None:
+        """The writer's thread, without the lock: a file system may take for ever."""
         try:
             _write_file(Path(config.path), sample.trace(self._experts), sample.began)
-            self.problem = _keep_within(Path(config.path), config.max_bytes)
+            problem = _keep_within(Path(config.path), config.max_bytes)
         except (OSError, InvalidTraceError) as error:
-            self.problem = f"traffic cannot be recorded: {error}"
-        if self.problem is not None:
-            logger.warning(self.problem)
+            problem = f"traffic cannot be recorded: {error}"
+        with self._lock:
+            if config == self._config:
+                self._tell(problem)
+            elif problem is not None:  # the folder is not written to any more
+                logger.warning(problem)
+
+    def _tell(self, problem: str | None) -> None:
+        self.problem = problem
+        if problem is not None:
+            logger.warning(problem)
 
 
 def _write_file(folder: Path, trace: Trace, began: float) -> None:
@@ -126,8 +170,15 @@ def _write_file(folder: Path, trace: Trace, began: float) -> None:
 
 
 def _keep_within(folder: Path, most: int) -> str | None:
-    """Remove the oldest files until all together have ``most`` bytes; what is wrong where none is left."""
-    files = sorted(folder.glob("trace-*.npz"))
+    """Remove the oldest files until all together have ``most`` bytes; what is wrong where none is left.
+
+    Also those that were begun long ago by a process that died. Others than ours are left alone.
+    """
+    ours = sorted(folder.glob("trace-*"))
+    for part in ours:
+        if _PART.fullmatch(part.name) and _age(part) > PART_SECONDS:
+            part.unlink(missing_ok=True)
+    files = [file for file in ours if _NAME.fullmatch(file.name)]
     sizes = [_size(file) for file in files]
     total = sum(sizes)
     for file, size in zip(files, sizes, strict=True):
@@ -137,6 +188,14 @@ def _keep_within(folder: Path, most: int) -> str | None:
         total -= size
     newest = sizes[-1] if sizes else 0
     return None if newest <= most else f"traffic cannot be recorded: a file takes {newest} bytes, of {most} allowed"
+
+
+def _age(file: Path) -> float:
+    """Seconds since it was written to."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:  # complete by now, or another replica has removed it
+        return 0.0
 
 
 def _size(file: Path) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from moe_contract.applications import RecordConfig
-from moe_placement.traces import Trace, read_trace
+from moe_placement.traces import Trace, read_trace, write_trace
+from moe_serving.routing import trace_files
 from moe_serving.routing.gatherer import Sets
-from moe_serving.routing.trace_files import FILE_SECONDS, TraceFiles
+from moe_serving.routing.trace_files import FILE_SECONDS, PART_SECONDS, TraceFiles
 
 LAYERS, EXPERTS, TOP_K = 3, 6, 2
 
@@ -41,10 +44,15 @@ def recording(folder: Path, rows: int = 1000, most: int = 1 << 20) -> tuple[Trac
     return files, clock
 
 
+def write_due(files: TraceFiles) -> None:
+    files.write_due()
+    assert files.wait(20), "a file is written"
+
+
 def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:
     files = TraceFiles(EXPERTS, Clock())
     files.add(sets(5))
-    files.write_due()
+    write_due(files)
     files.close()
     assert files_of(tmp_path) == []
 
@@ -55,10 +63,10 @@ def test_a_file_has_all_rows_in_order_where_there_is_room(tmp_path: Path) -> Non
     for part in parts:
         files.add(part)
     clock.now += FILE_SECONDS - 1
-    files.write_due()
+    write_due(files)
     assert not (tmp_path / "made").exists()
     clock.now += 1
-    files.write_due()
+    write_due(files)
     (file,) = files_of(tmp_path / "made" / "here")
     trace = read_trace(file)
     assert (trace.ids == np.concatenate([ids for ids, _ in parts])).all()
@@ -66,7 +74,7 @@ def test_a_file_has_all_rows_in_order_where_there_is_room(tmp_path: Path) -> Non
     assert trace.gates is not None
     np.testing.assert_allclose(trace.gates, np.concatenate([gates for _, gates in parts]), atol=1e-3)
     assert file.stat().st_mode & 0o077 == 0, "for nobody else to read"
-    files.write_due()
+    write_due(files)
     files.close()
     assert len(files_of(file.parent)) == 1, "and is written once"
 
@@ -87,15 +95,17 @@ def test_of_many_rows_a_sample_is_written(tmp_path: Path) -> None:
 def test_the_oldest_leave(tmp_path: Path) -> None:
     other = tmp_path / "notes.txt"
     other.write_bytes(b"x" * (2 << 20))
+    mine = tmp_path / "trace-of-mine.npz"
+    mine.write_bytes(b"x" * (2 << 20))
     files, clock = recording(tmp_path)
     old = tmp_path / "trace-19990101T000000-00000000.npz"
     old.write_bytes(b"x" * (1 << 20))
     files.add(sets(5))
     clock.now += FILE_SECONDS
-    files.write_due()
+    write_due(files)
     assert not old.exists()
-    assert other.exists(), "what is not ours stays"
-    assert len(list(tmp_path.glob("trace-*.npz"))) == 1
+    assert other.exists() and mine.exists(), "what is not ours stays"
+    assert len(list(tmp_path.glob("trace-2*.npz"))) == 1
     assert files.problem is None
 
 
@@ -103,7 +113,7 @@ def test_a_file_beyond_the_bound_is_not_kept(tmp_path: Path) -> None:
     files, clock = recording(tmp_path, rows=100_000)
     files.add(sets(100_000))
     clock.now += FILE_SECONDS
-    files.write_due()
+    write_due(files)
     assert files_of(tmp_path) == []
     assert "bytes, of 1048576 allowed" in (files.problem or "")
 
@@ -116,7 +126,7 @@ def test_what_cannot_be_written_is_told_and_costs_nothing_else(tmp_path: Path) -
     files, clock = recording(tmp_path / "file")
     files.add(sets(5))
     clock.now += FILE_SECONDS
-    files.write_due()
+    write_due(files)
     assert "traffic cannot be recorded" in (files.problem or "")
     files.configure(RecordConfig(path=str(tmp_path / "folder")))
     assert files.problem is None
@@ -130,6 +140,64 @@ def test_a_file_that_was_not_completed_leaves_nothing(tmp_path: Path, monkeypatc
     files, clock = recording(tmp_path)
     files.add(sets(5))
     clock.now += FILE_SECONDS
-    files.write_due()
+    write_due(files)
     assert files_of(tmp_path) == []
     assert "No space left" in (files.problem or "")
+
+
+def test_what_a_killed_replica_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    left, others = (tmp_path / f"trace-20260101T000000-0000000{number}.npz.part" for number in range(2))
+    for part in (left, others):
+        part.write_bytes(b"x")
+    long_ago = time.time() - PART_SECONDS - 60
+    os.utime(left, (long_ago, long_ago))
+    files, clock = recording(tmp_path)
+    files.add(sets(5))
+    clock.now += FILE_SECONDS
+    write_due(files)
+    assert not left.exists()
+    assert others.exists()
+
+
+def test_a_file_system_that_stands_still_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hang(path: Path, trace: Trace) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        write_trace(path, trace)
+
+    monkeypatch.setattr(trace_files, "write_trace", hang)
+    monkeypatch.setattr(trace_files, "CLOSE_SECONDS", 0.01)
+    folders = tmp_path / "one", tmp_path / "two"
+    files, clock = recording(folders[0])
+    other = RecordConfig(path=str(folders[1]))
+
+    def use() -> None:
+        """What the engine's thread and the loop do with it."""
+        files.add(sets(5))
+        clock.now += FILE_SECONDS
+        files.write_due()
+        assert begun.wait(20)
+        files.add(sets(4))
+        clock.now += FILE_SECONDS
+        files.write_due()
+        assert "still being written" in (files.problem or "")
+        files.add(sets(3))
+        files.configure(other)
+        assert files.problem is None
+        files.close()
+
+    user = threading.Thread(target=use, daemon=True)
+    user.start()
+    user.join(20)
+    assert not user.is_alive(), "nothing waits for the file"
+    goes_on.set()
+    assert files.wait(20)
+    (file,) = files_of(folders[0])
+    assert len(read_trace(file)) == 5, "what was recorded meanwhile is dropped"
+    files.configure(other)
+    files.add(sets(2))
+    files.configure(None)
+    assert files.wait(20)
+    assert len(read_trace(files_of(folders[1])[0])) == 2, "and it goes on after"
