@@ -22,6 +22,9 @@ _KEYS = (0x9E3779B9, 0x7F4A7C15)
 """Where the two chains of a row's key begin: halves of 2^64 divided by the golden ratio. Two, since among 32-bit keys
 two positions of one long answer would meet."""
 
+_LARGEST_BELOW = {torch.float64: 2.0**32 - 0.5, torch.float32: 2.0**32 - 2.0**8}
+"""Below 2^32, as far as a float can tell: a word rounded up to 2^32 would be noise without end."""
+
 W = TypeVar("W", int, Tensor)
 
 
@@ -44,7 +47,7 @@ def gumbel(bits: Tensor) -> Tensor:
 
 def exponential(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """Exponential noise from ``noise_bits``: −log(1 − u) with u in (0, 1)."""
-    return bits.to(dtype).add_(0.5).mul_(-(2.0**-32)).log1p_().neg_()
+    return bits.to(dtype).add_(0.5).clamp_(max=_LARGEST_BELOW[dtype]).mul_(-(2.0**-32)).log1p_().neg_()
 
 
 def _row_key(seed: int, position: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serving.engine.noise import gumbel, noise_bits
+from moe_serving.engine.noise import exponential, gumbel, noise_bits
 
 torch.set_num_threads(1)
 
@@ -100,3 +100,12 @@ def test_gumbel_noise_is_finite_and_distributed_as_its_name_says():
     # Of Gumbel's distribution: the mean is Euler's constant, the variance pi^2 / 6. Five standard errors.
     assert float(noise.mean()) == pytest.approx(0.57722, abs=5 * 1.2825 / ROWS**0.5)
     assert float(noise.var()) == pytest.approx(1.64493, abs=0.06)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_ends_for_every_word(dtype):
+    """Float32 would round the largest words up to 2^32, and their noise would have no end."""
+    noise = exponential(torch.tensor([0, 2**32 - 129, 2**32 - 128, 2**32 - 1]), dtype)
+    assert noise.isfinite().all()
+    assert (noise >= 0).all()
+    assert (noise.diff() >= 0).all()
