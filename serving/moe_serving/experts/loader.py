@@ -135,7 +135,7 @@ class ExpertLoader:
 
         Raises:
             TransferAbandonedError: it is wanted no more.
-            OSError, MoEServingError: none does; the last one's reason.
+            Exception: none does; the last one's reason.
         """
         last = len(order.sources) - 1
         for place, source in enumerate(order.sources):
@@ -143,7 +143,8 @@ class ExpertLoader:
                 self._fill_from(source, slot, order)
             except TransferAbandonedError:
                 raise
-            except (OSError, MoEServingError) as error:
+            except Exception as error:
+                # Whatever it is: another source may still give it.
                 self._note_source(source, order, error)
                 if place == last:
                     raise
@@ -170,7 +171,7 @@ class ExpertLoader:
         Raises:
             TransferAbandonedError: they are wanted no more.
         """
-        wait = 0.0 if order.urgent else self._budget.take(size)
+        wait = self._budget.take(size) if size and not order.urgent else 0.0
         with self._changed:
             self._changed.wait_for(lambda: self._is_unwanted(order) or self._hurries(), wait)
             if self._is_unwanted(order):
@@ -185,8 +186,9 @@ class ExpertLoader:
 
     def _note_source(self, source: Source, order: LoadOrder, error: Exception) -> None:
         """One source could not give an expert; what it sent may be worse than nothing, and is then told of."""
-        where = "the checkpoint" if source is CHECKPOINT else f"the shard at {source}"
-        text = f"expert {order.expert} of layer {order.layer} does not come from {where}: {error}"
+        where = "the checkpoint" if source is CHECKPOINT else f"the shard at {source.in_words}"
+        reason = error if isinstance(error, OSError | MoEServingError) else in_words(error)
+        text = f"expert {order.expert} of layer {order.layer} does not come from {where}: {reason}"
         if isinstance(error, NotHeldError):
             logger.debug(text)
             return
@@ -194,7 +196,8 @@ class ExpertLoader:
         if isinstance(error, DamagedExpertError | ProtocolError):
             self.counts["refused"] += 1
             with self._changed:
-                self._failures[order.key] = text
+                if order.key in self._queue:
+                    self._failures[order.key] = text
             self._tell()
 
     def _note_loaded(self, loaded: ExpertKey) -> None:

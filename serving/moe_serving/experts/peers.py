@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import select
+import itertools
 import time
 from collections.abc import Callable
 
 from moe_contract.applications import Network
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
-from moe_serving.experts.errors import PeerRestsError
+from moe_serving.experts.errors import NotHeldError, PeerRestsError
 from moe_serving.experts.pieces import MAX_PIECE_BODY, PIECE_BYTES, FetchRequest, take_piece
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Address
@@ -43,6 +43,8 @@ class Peers:
         self._form = form
         self._connections: dict[Address, Connection] = {}
         self._resting: dict[Address, float] = {}
+        self._tags = itertools.count()
+        """One for each question, so that no answer is taken for that to another one."""
 
     def fetch_into(
         self, weights: ExpertWeights, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]
@@ -51,7 +53,7 @@ class Peers:
 
         Args:
             proceed: called with the number of bytes before they are asked for, and with 0 while they are waited for;
-                what it raises ends the transfer.
+                what it raises ends the transfer, and the connection with it: an answer may be on its way.
 
         Returns:
             The digest that its bytes had when ``peer`` published it.
@@ -62,9 +64,13 @@ class Peers:
         """
         try:
             return self._fetch(self._connection(peer), weights, (layer, expert), proceed)
-        except WireError:
-            self._resting[peer] = time.monotonic() + REST_SECONDS
+        except NotHeldError:
+            raise
+        except BaseException as error:
+            # An answer may still be on its way, which the next question must not get.
             self._close(peer)
+            if isinstance(error, WireError):
+                self._resting[peer] = time.monotonic() + REST_SECONDS
             raise
 
     def close(self) -> None:
@@ -78,12 +84,13 @@ class Peers:
         begin, digest = 0, b""
         while begin < self._form.elements:
             proceed(min(PIECE_BYTES, (self._form.elements - begin) * self._form.dtype.itemsize))
-            tag = begin & 0xFFFFFFFF
-            connection.send(encode_frame(FetchRequest(*key, begin).to_message(), tag))
+            tag = next(self._tags) & 0xFFFFFFFF
+            asked = FetchRequest(*key, begin)
+            connection.send(encode_frame(asked.to_message(), tag))
             frame = _receive(connection, proceed)
             if frame.tag != tag:
                 raise ProtocolError(f"answer {frame.tag} to question {tag}")
-            count, said = take_piece(decode_frame(frame), weights, self._form, begin)
+            count, said = take_piece(decode_frame(frame), weights, self._form, asked)
             if digest not in {b"", said}:
                 raise ProtocolError("the peer's copy has become another one meanwhile")
             begin, digest = begin + count, said
@@ -118,5 +125,5 @@ def _receive(connection: Connection, proceed: Callable[[int], None]) -> Frame:
             return frame
         if time.monotonic() > deadline:
             raise ConnectionLostError(f"{connection.channel.peer_name} did not answer in {PIECE_SECONDS:g} s")
-        select.select([connection], [connection] if connection.has_unsent else [], [], _LOOK_SECONDS)
+        connection.poll(_LOOK_SECONDS)
         proceed(0)

@@ -2,8 +2,9 @@
 
 ``FETCH`` names layer, expert and the first element wanted; ``PIECE`` is answered with that one and those behind it, as
 the expert is held: first ``gate_up``, then ``down``, row by row. Who asks paces the transfer, and who answers keeps
-nothing of it: each piece is small enough that a request of attention's never waits long behind it, and says the form
-and the digest of the whole, so that one who was answered from two different copies knows.
+nothing of it: each piece is small enough that a request of attention's never waits long behind it. It repeats what was
+asked for, so that it is never taken for a piece of another expert, and says the form and the digest of the whole, so
+that one who was answered from two different copies knows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NOT_HELD = 1
 """Flag of an answer: this shard does not hold the expert."""
 
 _FETCH = struct.Struct("<IIQ")
-_PIECE = struct.Struct("<II32s")
+_PIECE = struct.Struct("<IIQII32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,12 @@ class FetchRequest:
     expert: int
     begin: int
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        return self.layer, self.expert, self.begin
+
     def to_message(self) -> Message:
-        return Message(ExpertKind.FETCH, _FETCH.pack(self.layer, self.expert, self.begin), ())
+        return Message(ExpertKind.FETCH, _FETCH.pack(*self.place), ())
 
     @classmethod
     def from_message(cls, message: Message) -> FetchRequest:
@@ -68,11 +73,13 @@ def answer_fetch(pool: ExpertPool, message: Message) -> Message:
         if slot is None:
             return Message(ExpertKind.PIECE, b"", (), NOT_HELD)
         parts = tuple(part.to("cpu", copy=True) for part in _cut(slot.weights, request.begin))
-        return Message(ExpertKind.PIECE, _PIECE.pack(form.hidden, form.intermediate, slot.digest), parts)
+        return Message(
+            ExpertKind.PIECE, _PIECE.pack(*request.place, form.hidden, form.intermediate, slot.digest), parts
+        )
 
 
-def take_piece(message: Message, weights: ExpertWeights, form: ExpertForm, begin: int) -> tuple[int, bytes]:
-    """Put the piece that begins at element ``begin`` in its place.
+def take_piece(message: Message, weights: ExpertWeights, form: ExpertForm, asked: FetchRequest) -> tuple[int, bytes]:
+    """Put the piece that was ``asked`` for in its place.
 
     Returns:
         How many elements it has, and the digest that the whole has.
@@ -87,12 +94,14 @@ def take_piece(message: Message, weights: ExpertWeights, form: ExpertForm, begin
         raise NotHeldError("the peer does not hold it")
     if message.flags or len(message.meta) != _PIECE.size or len(message.tensors) != 2:
         raise ProtocolError("a PIECE that is none")
-    hidden, intermediate, digest = _PIECE.unpack(message.meta)
+    *repeated, hidden, intermediate, digest = _PIECE.unpack(message.meta)
+    if tuple(repeated) != asked.place:
+        raise ProtocolError(f"a piece of another expert: asked for {asked.place}, got {tuple(repeated)}")
     if (hidden, intermediate) != (form.hidden, form.intermediate):
         raise ProtocolError(
             f"the peer's experts are {intermediate} x {hidden}, ours {form.intermediate} x {form.hidden}"
         )
-    places = _cut(weights, begin)
+    places = _cut(weights, asked.begin)
     for part, place in zip(message.tensors, places, strict=True):
         if part.dtype != place.dtype or part.shape != place.shape:
             raise ProtocolError(f"expected {list(place.shape)} {place.dtype}, got {list(part.shape)} {part.dtype}")

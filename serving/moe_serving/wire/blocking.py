@@ -121,10 +121,14 @@ class Connection:
         Raises:
             ConnectionLostError: ``deadline`` (monotonic seconds) has passed.
         """
+        if not self.poll(max(0.0, deadline - time.monotonic())):
+            raise ConnectionLostError(f"{self.channel.peer_name} did not answer in time")
+
+    def poll(self, timeout: float) -> bool:
+        """Whether the socket is readable, or writable if something is unsent, within ``timeout`` seconds."""
         poller = select.poll()
         poller.register(self._socket, select.POLLIN | (select.POLLOUT if self.has_unsent else 0))
-        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise ConnectionLostError(f"{self.channel.peer_name} did not answer in time")
+        return bool(poller.poll(timeout * 1000))
 
     def send_frame(self, kind: int, *parts: Buffer, flags: int = 0, tag: int = 0, timeout: float) -> None:
         """Send a whole frame, waiting where the socket is full."""

@@ -36,6 +36,11 @@ class Address:
     host: str | None = None
     port: int | None = None
 
+    @property
+    def in_words(self) -> str:
+        """For messages."""
+        return self.unix_name or f"{self.host}:{self.port}"
+
     def target(self, network: Network, node: str) -> str | tuple[str, int]:
         """What a process on ``node`` connects to: the address of a unix socket, or host and port.
 

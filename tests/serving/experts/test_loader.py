@@ -199,6 +199,7 @@ def test_the_nearest_source_is_asked_and_nobody_else(
         (ConnectionLostError("reset by peer"), 0, None),
         (NotHeldError("the peer does not hold it"), 0, None),
         (PeerRestsError("the peer has just failed"), 0, None),
+        (RuntimeError("nobody foresaw this"), 0, None),
         (DamagedExpertError(""), 1, "expert 1 of layer 1 is damaged: its bytes do not fit its digest"),
         (ProtocolError("no PIECE"), 1, "no PIECE"),
     ],

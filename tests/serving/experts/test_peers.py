@@ -241,6 +241,54 @@ def test_a_transfer_that_is_wanted_no_more_ends_while_it_waits() -> None:
         source.close()
 
 
+def test_the_answer_to_a_transfer_that_was_given_up_is_not_taken_for_another_expert() -> None:
+    """Experts of one piece, which nothing but its own name tells from another."""
+    form = ExpertForm(hidden=8, intermediate=4, dtype=torch.float32, activation="silu")
+    theirs, ours, source = filled(form), pool(form), peers(form)
+    with theirs.reserve(1, 2) as slot:
+        slot.weights.gate_up.fill_(1.0)
+        slot.weights.down.fill_(2.0)
+        slot.publish()
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def answer(message: Message) -> Message:
+        begun.set()
+        assert goes_on.wait(WAIT_S)
+        return answer_fetch(theirs, message)
+
+    def give_up(size: int) -> None:
+        if begun.wait(0.0 if size else WAIT_S) and not size:
+            raise TransferAbandonedError
+
+    with serving(answer) as (peer, _):
+        with ours.reserve(1, 3) as slot, pytest.raises(TransferAbandonedError):
+            source.fetch_into(slot.weights, peer, 1, 3, give_up)
+        goes_on.set()
+        fetch(ours, source, peer, expert=2)
+        source.close()
+    with theirs.pinned(1, [2]) as sent, ours.pinned(1, [2]) as got:
+        assert torch.equal(got[2].weights.gate_up, sent[2].weights.gate_up)
+        assert torch.equal(got[2].weights.down, sent[2].weights.down)
+
+
+def test_a_piece_of_another_expert_is_refused() -> None:
+    theirs, ours, source = filled(), pool(), peers()
+    with theirs.reserve(1, 2) as slot:
+        slot.weights.gate_up.zero_()
+        slot.weights.down.zero_()
+        slot.publish()
+
+    def another(message: Message) -> Message:
+        asked = FetchRequest.from_message(message)
+        return answer_fetch(theirs, FetchRequest(asked.layer, 2, asked.begin).to_message())
+
+    with serving(another) as (peer, _):
+        with pytest.raises(ProtocolError, match="a piece of another expert"):
+            fetch(ours, source, peer)
+        source.close()
+    assert not ours.held().any()
+
+
 @pytest.mark.parametrize(
     "message",
     [
