@@ -5,7 +5,8 @@ python -m benchmarks.idle [--rest 60] [--seconds 120] [--json build/idle.json]
 Runs the demo of this repository (examples/01-tiny.yaml: a small model on four shards, two copies of each expert), rests
 after its one answer, and reads the times of all its processes from /proc before and after. What Ray, Serve and
 Kubernetes take stands beside it; and what a replica takes on the same Ray that does nothing at all, for that is in each
-of ours. The aim, not met yet, is that our own (api, attention, directory, shards, operator) together take 3% of a core.
+of ours. The aim that our own (api, attention, directory, shards, operator) together take 3% of a core cannot be
+met by processes of Ray: replicas that do nothing take more (docs/architecture.md, Idle).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Print what each process of a sharded model keeps in private memory after some requests, beside the whole model's.
 
-python benchmarks/memory.py [--shards 4] [--layers 6] [--requests 100] [--json build/memory.json]
+python -m benchmarks.memory [--shards 4] [--layers 6] [--requests 100] [--json build/memory.json]
 
 A random Mixtral with 101 MB of experts per layer is built in a temporary directory. Private memory is USS: what would
 be freed if the process ended. Serve is not involved: shards and attention are plain processes, rows go over sockets.

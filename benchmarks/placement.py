@@ -1,6 +1,6 @@
 """Print the figures of the placement brain with the aim beside each; exit 1 if any is below its aim.
 
-python -m benchmarks.placement                 all, about six minutes on 2 cores
+python -m benchmarks.placement                 all: hours, of which 3, 10 and 12 take most
 python -m benchmarks.placement --figures 2 5   only these
 python -m benchmarks.placement --eplb PATH     also compare with the original EPLB from a checkout at PATH
 """

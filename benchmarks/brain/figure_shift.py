@@ -1,8 +1,8 @@
-"""Figure 8: statistics from one traffic, judged on another: copies saved against node balance lost, as a line.
+"""Figure 8: statistics from one traffic, judged on another: node fan-out saved against node balance lost, as a line.
 
 From one kind of text to the others, and from prompts that are read to what is written on from other prompts. Experts
-that are used together are what saves copies, and what surges together elsewhere: the price of risk between nodes says
-how much of one is given for the other.
+that are used together are what saves node fan-out, and what surges together elsewhere: the price of risk between nodes
+says how much of one is given for the other.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def line(name: str, shifts: list[Shift], topology: Topology) -> list[Row]:
         error = 1 / max(np.sqrt(len(duels)), 1.0)
         label = f"{name}, {len(duels)} pairs, risk {risk:g}"
         found += [
-            Row(8, f"{label}: fewer copies (+- {error * saved.std():.3f})", points[-1][0]),
+            Row(8, f"{label}: less node fan-out (+- {error * saved.std():.3f})", points[-1][0]),
             Row(8, f"{label}: node balance lost against EPLB-global (+- {error * lost.std():.3f})", points[-1][1]),
         ]
     saved_at = at_loss(points, 0.02)
-    return [*found, Row(8, f"{name}: fewer copies where 2 points of node balance are lost", saved_at, 0.10, False)]
+    return [*found, Row(8, f"{name}: less node fan-out where 2 points of node balance are lost", saved_at, 0.10, False)]
 
 
 def at_loss(points: list[tuple[float, float]], lost: float) -> float:
-    """Copies saved where ``lost`` is lost, between the measured (saved, lost); the most saved below it at the ends."""
+    """What is saved where ``lost`` is lost, between the measured (saved, lost); the most saved below it at the ends."""
     below = [saved for saved, loss in points if loss <= lost]
     crossing = [
         s + (t - s) * (lost - a) / (b - a)

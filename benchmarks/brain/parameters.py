@@ -1,6 +1,7 @@
 """Every parameter of the traffic, noise, drift and shift that the figures are measured on.
 
-Fixed before the solver was tuned, so that no figure is reached by choosing its data. Changing one is a change of the
+All but ``RISKS``, ``SHARD_RISKS`` and ``CONTINUED_CLUSTER`` were fixed before the solver was tuned, so that no figure
+is reached by choosing its data. Changing one is a change of the
 figure's meaning and belongs in the commit message.
 """
 
