@@ -220,7 +220,7 @@ class PlacementReason(_Told):
     MIGRATING = "Migrating", "Copies are on their way; requests are answered meanwhile."
     IN_FORCE = "InForce", "It is what the data plane runs."
     SUPERSEDED = "Superseded", "A later placement took its place."
-    ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back."
+    ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back; not by this release."
     FAILED = "Failed", "It cannot be migrated to; condition Valid says why."
     NOTHING_RUNS = "NothingRuns", "It was in force last, and nothing runs now: it comes back where it fits then."
 

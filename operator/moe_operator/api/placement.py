@@ -211,7 +211,8 @@ class ExpertPlacementStatus(StatusModel):
     observed_generation: int | None = None
     """Generation of the spec that this status describes."""
     phase: Phase | None = None
-    """Where it is on its way. Verifying is passed at once by this release: what has arrived becomes Active."""
+    """Where it is on its way. Verifying is passed at once by this release: what has arrived becomes Active. None \
+becomes RolledBack yet."""
     origin: Origin | None = None
     """Who wrote it. What a person wrote is never pruned."""
     price: Price | None = None
