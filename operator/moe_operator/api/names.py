@@ -205,6 +205,7 @@ class PlacementReason(_Told):
     FITS = "Fits", "The content can be migrated to."
     DEPLOYMENT_MISSING = "DeploymentMissing", "There is no MoEDeployment of the name in spec.deploymentRef."
     NOT_JUDGED = "NotJudged", "The MoEDeployment runs nothing now that the content could be judged against."
+    TOO_MANY_WAIT = "TooManyWait", "More wait than are looked at; it is judged once others are decided on or deleted."
     BASE_NOT_REACHED = "BaseNotReached", "baseRevision is not in force yet; the object waits for it."
     STALE_BASE = "StaleBase", "Another revision than baseRevision is in force: write it anew from that one."
     OTHER_MODEL = "OtherModel", "The content is of another model: see modelDigest, experts and the number of layers."

@@ -3,6 +3,7 @@
 A POST records its fields as an ``Update`` of the manager. A later apply by the same manager owns a second entry, an
 ``Apply``, and a field dropped from the manifest then stays, held by the first. So the first is turned into an ``Apply``
 before the first apply, as client-go's ``csaupgrade`` does. Pure; called by ``children``.
+Who set a field tells also who made an object.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ def upgraded(managed_fields: Sequence[Mapping[str, Any]], manager: str) -> list[
     for entry in [*applies, *updates]:
         fields = _union(fields, entry.get("fieldsV1", {}))
     return [*others, {**(applies or updates)[0], "operation": "Apply", "fieldsV1": fields}]
+
+
+def was_set_by(managed_fields: Sequence[Mapping[str, Any]], manager: str, *path: str) -> bool:
+    """Whether ``manager`` set the field at ``path``, as FieldsV1 writes it (``f:spec``, ``f:content``)."""
+    for entry in managed_fields:
+        if entry.get("manager") != manager or entry.get("subresource"):
+            continue
+        fields: Any = entry.get("fieldsV1", {})
+        for step in path:
+            fields = fields.get(step) if isinstance(fields, Mapping) else None
+        if fields is not None:
+            return True
+    return False
 
 
 def _is(entry: Mapping[str, Any], manager: str, operation: str) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from moe_operator.api import ExpertPlacement, Phase
+from moe_operator.api.placement import Decision
 
 MOST_AHEAD = 8
-"""Placements without a decision, or that wait, that are looked at: the oldest. Whoever may create one can create many,
-and reading a large one takes milliseconds."""
+"""Placements that have not begun and are looked at. Whoever may create one can create many, and reading a large one
+takes milliseconds."""
+_BY_DECISION = {Decision.APPROVED: 0, Decision.PENDING: 1, Decision.REJECTED: 2}
 _IN_FORCE = frozenset({Phase.MIGRATING, Phase.VERIFYING, Phase.ACTIVE})
 _RAN = _IN_FORCE | {Phase.SUPERSEDED}
 
@@ -19,17 +21,17 @@ _RAN = _IN_FORCE | {Phase.SUPERSEDED}
 class Book:
     """Attributes:
     placements: by revision.
-    taken: revisions of all there are, also of those that are left out here.
+    taken: revisions of all there are, also of those that are left out here or that nobody can read.
     """
 
     placements: tuple[ExpertPlacement, ...] = ()
     taken: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, placements: Iterable[ExpertPlacement]) -> Book:
-        """All of a deployment."""
+    def of(cls, placements: Iterable[ExpertPlacement], taken: Iterable[int] = ()) -> Book:
+        """All of a deployment; ``taken``: revisions of more that there are."""
         ordered = tuple(sorted(placements, key=lambda each: each.revision))
-        return cls(ordered, frozenset(each.revision for each in ordered))
+        return cls(ordered, frozenset(each.revision for each in ordered) | frozenset(taken))
 
     def for_choice(self, revision: int) -> Book:
         """What a choice is made from; the others may be many. ``revision``: what runs."""
@@ -48,8 +50,18 @@ class Book:
 
     @cached_property
     def ahead(self) -> tuple[ExpertPlacement, ...]:
-        """Those that have not begun, as many as are looked at."""
-        return tuple(each for each in self.placements if phase_of(each).is_ahead)[:MOST_AHEAD]
+        """Those that have not begun, as many as are looked at: what nobody decided on stands in no approved one's way,
+        nor does what waits for a revision that is still to come in the way of what may be next."""
+        return self._not_begun[:MOST_AHEAD]
+
+    @property
+    def beyond(self) -> tuple[ExpertPlacement, ...]:
+        """Those that have not begun, and are more than are looked at."""
+        return self._not_begun[MOST_AHEAD:]
+
+    @cached_property
+    def _not_begun(self) -> tuple[ExpertPlacement, ...]:
+        return tuple(sorted((each for each in self.placements if phase_of(each).is_ahead), key=_turn))
 
     @cached_property
     def in_force(self) -> tuple[ExpertPlacement, ...]:
@@ -60,6 +72,10 @@ class Book:
     def characters(self) -> int:
         """Of all contents."""
         return sum(sum(map(len, each.spec.content.layers)) for each in self.placements)
+
+
+def _turn(placement: ExpertPlacement) -> tuple[int, int, int]:
+    return _BY_DECISION[placement.spec.decision], placement.spec.content.base_revision, placement.revision
 
 
 def phase_of(placement: ExpertPlacement) -> Phase:

@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from moe_operator.api import ExpertPlacement, PlacementContent, PlacementReason
 from moe_operator.api.placement import MAX_STEP, Decision
-from moe_operator.placements.book import Book, phase_of
+from moe_operator.placements.book import MOST_AHEAD, Book, phase_of
 from moe_operator.placements.content import content_of, describes, moves_between, read_placement
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
 from moe_operator.placements.validity import Ground, Judgement, Outlook, judge
@@ -28,7 +28,8 @@ class Standing(Enum):
     ABSENT = auto()
     """There is no object of its revision."""
     CONTRADICTED = auto()
-    """The object of its revision says something else, or that it was not to run, or does no longer."""
+    """The object of its revision says something else, or what nobody can read, or that it was not to run, or does no
+    longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
     be read); ``ground``: None where nothing can be judged now, and so nothing is begun."""
     standing = _standing(book, revision, running)
     judgements = {each.revision: judge(each.spec.content, ground) for each in book.ahead if each.revision != revision}
-    if standing is Standing.CONTRADICTED and revision in {each.revision for each in book.ahead}:
+    own = book.at(revision)
+    if standing is Standing.CONTRADICTED and own and phase_of(own).is_ahead:
         judgements[revision] = _taken(revision)
     fitting = {number: each.placement for number, each in judgements.items() if each.placement}
     return Choice(
@@ -80,12 +82,23 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
     )
 
 
+def unlooked_at(book: Book, revision: int) -> dict[int, Judgement]:
+    """By revision, what is told of those that are more than are looked at; ``revision``: what runs."""
+    waits = Judgement(
+        Outlook.WAITS,
+        PlacementReason.TOO_MANY_WAIT,
+        f"of the ExpertPlacements of this MoEDeployment that have not begun {MOST_AHEAD} are looked at, approved ones "
+        "first, and this is not one of them: set spec.decision of others to Rejected, or delete them",
+    )
+    return {each.revision: waits for each in book.beyond if each.revision != revision}
+
+
 def _standing(book: Book, revision: int, running: Placement | None) -> Standing:
     if revision == 0 or running is None:
         return Standing.NOTHING_RUNS
     own = book.at(revision)
     if own is None:
-        return Standing.ABSENT
+        return Standing.CONTRADICTED if revision in book.taken else Standing.ABSENT
     over = own.spec.decision is Decision.REJECTED or phase_of(own).is_end
     return Standing.CONTRADICTED if over or not describes(own.spec.content, running) else Standing.EXPRESSED
 

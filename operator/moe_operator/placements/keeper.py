@@ -1,29 +1,32 @@
 """Keeps the ExpertPlacements of a deployment true: their statuses, the object that what runs lacks, the history.
 
-Called at the end of each pass over a MoEDeployment. A write that fails is tried again by the next pass; what runs does
-not depend on it.
+Called at the end of each pass over a MoEDeployment, for a bounded time: what runs does not depend on it, and who may
+write objects may write many (``attempts``). What is left goes on in the next pass.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
+from moe_operator.allowance import Allowance
 from moe_operator.api import ExpertPlacement, ExpertPlacementStatus, MoEDeployment, Phase, PlacementReason
-from moe_operator.api.names import COMPONENT_PLACEMENT, PlacementConditionType
+from moe_operator.api.names import COMPONENT_PLACEMENT, FIELD_MANAGER, PlacementConditionType
 from moe_operator.api.placement import Decision, Origin, placement_name
 from moe_operator.api.status import TIME_FORMAT
-from moe_operator.kube.api import KubeApi
+from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import child_metadata, owner_reference
-from moe_operator.kube.errors import AlreadyExistsError, ConflictError, KubeError, NotFoundError
+from moe_operator.kube.errors import KubeError
 from moe_operator.kube.events import EventNote, EventRecorder
+from moe_operator.kube.managed_fields import was_set_by
 from moe_operator.kube.objects import write_status
 from moe_operator.kube.resources import EXPERT_PLACEMENTS
-from moe_operator.placements.book import Book
-from moe_operator.placements.choice import Choice, Record, Standing
+from moe_operator.placements.attempts import Attempt, Attempts
+from moe_operator.placements.book import Book, phase_of
+from moe_operator.placements.choice import Choice, Record, Standing, unlooked_at
 from moe_operator.placements.history import to_prune
 from moe_operator.placements.store import PlacementStore
 from moe_operator.placements.story import Scene, next_status, recorded_status
@@ -36,10 +39,13 @@ FIGURES_SECONDS = 60.0
 
 _UNSEEN = (None, -1)
 
-logger = logging.getLogger(__name__)
+
+def _new_allowance() -> Allowance:
+    """Of writes for which no phase changes: what an object is judged by may change at every look."""
+    return Allowance(burst=10, seconds=5.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlacementKeeper:
     """``clock`` is monotonic."""
 
@@ -48,22 +54,23 @@ class PlacementKeeper:
     store: PlacementStore
     clock: Callable[[], float] = time.monotonic
     _written: Recent[str, float] = field(default_factory=Recent)
+    _allowances: Recent[str, Allowance] = field(default_factory=Recent)
+    _origins: Recent[str, Origin] = field(default_factory=Recent)
+    _attempts: Attempts = field(init=False)
 
-    async def keep(self, moe: MoEDeployment, scene: Scene) -> None:
-        """Make the objects of a deployment say what ``scene`` shows."""
+    def __post_init__(self) -> None:
+        self._attempts = Attempts(self.api, self.store, self.clock)
+
+    async def keep(self, moe: MoEDeployment, scene: Scene) -> KubeError | None:
+        """Make the objects of a deployment say what ``scene`` shows.
+
+        Returns:
+            What the API server refuses of it, if anything.
+        """
         book = self.store.book(moe.key)
-        try:
-            if scene.choice.record:
-                await self._record(moe, scene, scene.choice.record)
-            for placement in book.placements:
-                await self._tell(moe, placement, next_status(placement, scene))
-            await self._confirm(book, scene)
-            for placement in to_prune(book.placements, scene.revision, moe.spec.rebalance.history_limit):
-                await self._delete(placement)
-        except (ConflictError, NotFoundError, AlreadyExistsError) as error:
-            logger.debug("%s; once more in the next pass", error)
-        except KubeError as error:
-            logger.warning("the ExpertPlacements do not tell how they are: %s", error)
+        judgements = {**unlooked_at(book, scene.revision), **scene.choice.judgements}
+        scene = replace(scene, choice=replace(scene.choice, judgements=judgements))
+        return await self._attempts.make(moe.key, self._owed(moe, scene, book))
 
     async def tell_missing(self, deployment: str, now: datetime) -> None:
         """Say of placements that wait that there is no such MoEDeployment."""
@@ -77,14 +84,27 @@ class PlacementKeeper:
         )
         choice = Choice(judgements={each.revision: missing for each in book.ahead})
         scene = Scene(choice, 0, False, None, None, None, None, now.strftime(TIME_FORMAT))
-        try:
-            for placement in book.ahead:
-                await self._write(placement, next_status(placement, scene))
-        except KubeError as error:
-            logger.warning("of placements without a MoEDeployment nothing could be told: %s", error)
+        attempts = (Attempt("tell", each.key, partial(self._write, each, scene)) for each in book.ahead)
+        await self._attempts.make(deployment, attempts)
 
-    async def _record(self, moe: MoEDeployment, scene: Scene, record: Record) -> None:
-        name = placement_name(moe.metadata.name, record.content.revision)
+    def _owed(self, moe: MoEDeployment, scene: Scene, book: Book) -> Iterator[Attempt]:
+        """What may have to be written, in the order in which it matters."""
+        if scene.choice.record:
+            name = placement_name(moe.metadata.name, scene.choice.record.content.revision)
+            key = f"{moe.metadata.namespace}/{name}"
+            yield Attempt("create", key, partial(self._record, moe, scene, scene.choice.record, name))
+        own = book.at(scene.revision)
+        if own:
+            yield Attempt("tell", own.key, partial(self._tell, moe, own, scene))
+            yield Attempt("approve", own.key, partial(self._confirm, own, scene))
+        beyond = {each.revision for each in book.beyond}
+        for placement in _in_turn(book):
+            if placement is not own and self._may_change(placement, placement.revision in beyond):
+                yield Attempt("tell", placement.key, partial(self._tell, moe, placement, scene))
+        for placement in to_prune(book.placements, scene.revision, moe.spec.rebalance.history_limit):
+            yield Attempt("delete", placement.key, partial(self._delete, placement))
+
+    async def _record(self, moe: MoEDeployment, scene: Scene, record: Record, name: str) -> bool:
         body = {
             "apiVersion": EXPERT_PLACEMENTS.api_version,
             "kind": EXPERT_PLACEMENTS.kind,
@@ -97,61 +117,115 @@ class PlacementKeeper:
         }
         live = await self.api.create(EXPERT_PLACEMENTS, body)
         self.store.put(live)
-        self.store.put(await write_status(self.api, live, recorded_status(scene, record.moves), EXPERT_PLACEMENTS))
-        await self._approve(moe.metadata.namespace, name)
+        live = await write_status(self.api, live, recorded_status(scene, record.moves), EXPERT_PLACEMENTS)
+        self.store.put(live)
+        await self._approve(live)
+        return True
 
-    async def _confirm(self, book: Book, scene: Scene) -> None:
-        """What runs was decided on."""
-        own = book.at(scene.revision)
-        if own is None or scene.choice.standing is not Standing.EXPRESSED or own.spec.decision is not Decision.PENDING:
-            return
-        await self._approve(own.metadata.namespace, own.metadata.name)
+    async def _confirm(self, own: ExpertPlacement, scene: Scene) -> bool:
+        """What runs was decided on: the object that was compared with it, in the state that is known."""
+        live = self.store.get(own)
+        compared = scene.choice.standing is Standing.EXPRESSED and own.metadata.uid == scene.own_uid
+        if not compared or live is None or live["metadata"]["uid"] != scene.own_uid:
+            return False
+        if live["spec"].get("decision", Decision.PENDING) != Decision.PENDING:
+            return False
+        await self._approve(live)
+        return True
 
-    async def _approve(self, namespace: str, name: str) -> None:
-        patch = {"spec": {"decision": Decision.APPROVED}}
-        self.store.put(await self.api.merge_patch(EXPERT_PLACEMENTS, namespace, name, patch))
+    async def _approve(self, live: Json) -> None:
+        metadata = live["metadata"]
+        patch = {
+            "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+            "spec": {"decision": Decision.APPROVED},
+        }
+        approved = await self.api.merge_patch(EXPERT_PLACEMENTS, metadata["namespace"], metadata["name"], patch)
+        self.store.put(approved)
 
-    async def _tell(self, moe: MoEDeployment, placement: ExpertPlacement, status: ExpertPlacementStatus) -> None:
-        if placement.status.observed_generation in _UNSEEN:
-            await self._adopt(moe, placement)
-        await self._write(placement, status)
+    def _may_change(self, placement: ExpertPlacement, beyond: bool) -> bool:
+        """Whether there may be anything to write: of many that are at their end, or not looked at, there is not."""
+        if placement.status.observed_generation != placement.metadata.generation or self._is_new(placement):
+            return True
+        valid = placement.status.condition(PlacementConditionType.VALID)
+        passed_over = beyond and valid is not None and valid.reason == PlacementReason.TOO_MANY_WAIT
+        return not (passed_over or phase_of(placement).is_end)
 
-    async def _write(self, placement: ExpertPlacement, status: ExpertPlacementStatus) -> None:
+    def _is_new(self, placement: ExpertPlacement) -> bool:
+        """Whether it may not go with its MoEDeployment yet, as when it was there first."""
+        valid = placement.status.condition(PlacementConditionType.VALID)
+        orphan = valid is not None and valid.reason == PlacementReason.DEPLOYMENT_MISSING
+        unseen = placement.status.observed_generation in _UNSEEN
+        return (unseen or orphan) and self._origins.get(placement.metadata.uid) is None
+
+    async def _tell(self, moe: MoEDeployment, placement: ExpertPlacement, scene: Scene) -> bool:
+        adopts = self._is_new(placement)
+        if adopts:
+            self._origins.put(placement.metadata.uid, await self._adopt(moe, placement))
+        return await self._write(placement, scene) or adopts
+
+    async def _write(self, placement: ExpertPlacement, scene: Scene) -> bool:
+        origin = self._origins.get(placement.metadata.uid)
+        status = next_status(placement, scene, origin or Origin.PERSON)
         live, now = self.store.get(placement), self.clock()
-        if live is None or not self._is_due(placement, status, now):
-            return
+        if live is None or live["metadata"]["uid"] != placement.metadata.uid:
+            return False
+        if not self._is_due(placement, status, now):
+            return False
         self.store.put(await write_status(self.api, live, status, EXPERT_PLACEMENTS))
         self._written.put(placement.metadata.uid, now)
         note = _event(placement.status, status)
         if note:
             await self.events.record(placement, note)
+        return True
 
     def _is_due(self, placement: ExpertPlacement, status: ExpertPlacementStatus, now: float) -> bool:
         if status == placement.status:
             return False
+        if status.phase is not placement.status.phase:
+            return True
         if _news(status) != _news(placement.status):
+            allowance = self._allowances.get_or_make(placement.metadata.uid, _new_allowance)
+            if allowance.wait(now) > 0.0:
+                return False
+            allowance.take(now)
             return True
         wait = PROGRESS_SECONDS if status.phase is Phase.MIGRATING else FIGURES_SECONDS
         written = self._written.get(placement.metadata.uid)
         return written is None or now - written >= wait
 
-    async def _adopt(self, moe: MoEDeployment, placement: ExpertPlacement) -> None:
-        """What a person wrote goes with its MoEDeployment too."""
+    async def _adopt(self, moe: MoEDeployment, placement: ExpertPlacement) -> Origin:
+        """What a person wrote goes with its MoEDeployment too.
+
+        Returns:
+            Who wrote it: a process that died before it could tell may have.
+        """
         metadata = placement.metadata
         live = await self.api.get_metadata(EXPERT_PLACEMENTS, metadata.namespace, metadata.name)
+        ours = was_set_by(live.get("managedFields", []), FIELD_MANAGER, "f:spec", "f:content")
+        origin = Origin.OPERATOR if ours else Origin.PERSON
         owners = live.get("ownerReferences", [])
         if any(owner["uid"] == moe.metadata.uid for owner in owners):
-            return
-        ours = owner_reference(moe, controller=not any(owner.get("controller") for owner in owners))
-        patch = {"metadata": {"resourceVersion": live["resourceVersion"], "ownerReferences": [*owners, ours]}}
+            return origin
+        owner = owner_reference(moe, controller=not any(each.get("controller") for each in owners))
+        patch = {"metadata": {"resourceVersion": live["resourceVersion"], "ownerReferences": [*owners, owner]}}
         self.store.put(await self.api.merge_patch(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, patch))
+        return origin
 
-    async def _delete(self, placement: ExpertPlacement) -> None:
+    async def _delete(self, placement: ExpertPlacement) -> bool:
         metadata = placement.metadata
         await self.api.delete(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, metadata.uid)
         known = self.store.get(placement)
         if known:
             self.store.remove(known)
+        return True
+
+
+def _in_turn(book: Book) -> Iterator[ExpertPlacement]:
+    """All, those first on which somebody may wait; each once."""
+    first = (*book.in_force, *book.ahead)
+    yield from first
+    shown = {each.revision for each in first}
+    yield from (each for each in book.placements if each.revision not in shown)
 
 
 def _news(status: ExpertPlacementStatus) -> ExpertPlacementStatus:

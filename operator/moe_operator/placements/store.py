@@ -39,6 +39,10 @@ class PlacementStore:
         for live in listing.items:
             self._keys.setdefault(deployment_of(live), set()).add(key_of(live))
 
+    def deployments(self) -> set[str]:
+        """Keys of the MoEDeployments that any is of, there or not."""
+        return set(self._keys)
+
     def get(self, placement: ExpertPlacement) -> Json | None:
         """The object as it is known now."""
         return self.objects.get(placement.key)
@@ -52,7 +56,8 @@ class PlacementStore:
         self._keys[deployment] = set(found)
         if not found:
             self._keys.pop(deployment)
-        return Book.of(placement for key, live in found.items() if (placement := self._parsed(key, live)))
+        placements = (placement for key, live in found.items() if (placement := self._parsed(key, live)))
+        return Book.of(placements, map(_revision_of, found))
 
     def _parsed(self, key: str, live: Json) -> ExpertPlacement | None:
         version = str(live["metadata"].get("resourceVersion", ""))
@@ -66,6 +71,12 @@ def deployment_of(live: Json) -> str:
     """Key of the MoEDeployment of an ExpertPlacement, of whose name the API server sees to it that it tells."""
     metadata = live["metadata"]
     return f"{metadata['namespace']}/{metadata['name'].rpartition('-r')[0]}"
+
+
+def _revision_of(key: str) -> int:
+    """Of a name as the API server takes it; 0, which none has, of another."""
+    number = key.rpartition("-r")[2]
+    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def _parse(live: Json) -> ExpertPlacement | None:

@@ -35,6 +35,7 @@ class Scene:
         bytes_per_expert: None before the model is known.
         balance, fan_out: of ``revision``, as counted.
         now: UTC, as conditions have it.
+        own_uid: of the object of ``revision`` that the choice was made from; None where there was none.
     """
 
     choice: Choice
@@ -45,10 +46,11 @@ class Scene:
     balance: str | None
     fan_out: str | None
     now: str
+    own_uid: str | None = None
 
 
-def next_status(placement: ExpertPlacement, scene: Scene) -> ExpertPlacementStatus:
-    """What to tell of it now; what cannot be seen stays as it was told last."""
+def next_status(placement: ExpertPlacement, scene: Scene, origin: Origin = Origin.PERSON) -> ExpertPlacementStatus:
+    """What to tell of it now; what cannot be seen stays as it was told last. ``origin``: where none was told yet."""
     before = placement.status
     judgement = scene.choice.judgements.get(placement.revision)
     phase = phase_of(placement).advanced(_events(placement, scene, judgement))
@@ -56,7 +58,7 @@ def next_status(placement: ExpertPlacement, scene: Scene) -> ExpertPlacementStat
     return ExpertPlacementStatus(
         observed_generation=placement.metadata.generation,
         phase=phase,
-        origin=before.origin or Origin.PERSON,
+        origin=before.origin or origin,
         price=before.price or _price(placement, scene),
         progress=(scene.progress if runs else None) or before.progress,
         balance=(scene.balance if runs else None) or before.balance,

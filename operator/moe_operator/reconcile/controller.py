@@ -223,7 +223,8 @@ class Controller:
             else:
                 delays.forget("list")
                 self._listed.set()
-                for key in self.store.keys() | self._known:
+                # Those that have placements and no object included: these are told so.
+                for key in self.store.keys() | self._known | self.placements.deployments():
                     self.enqueue(key)
                 delay = self.resync_seconds * (1.0 + 0.2 * random.random())
             await self._rest("resync", delay, self._lacks_something)

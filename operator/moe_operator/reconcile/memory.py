@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from moe_operator.allowance import Allowance
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus
+from moe_operator.finding import Finding
 from moe_operator.reconcile.telling import Telling
 from moe_operator.runtimes.port import Runtime
 
@@ -30,6 +31,7 @@ class Memory:
             the object may be written by anybody with the right to.
         written: the status that this process wrote last.
         telling: when the next may be written; ``events``: when the next Event.
+        unkept: what the API server refused of its ExpertPlacements in the last pass.
         reported: whether the directory of the core application that runs has reported.
     """
 
@@ -43,6 +45,7 @@ class Memory:
     written: MoEDeploymentStatus | None = None
     telling: Telling = field(default_factory=Telling)
     events: Allowance = field(default_factory=lambda: Allowance(burst=25, seconds=60.0))
+    unkept: Finding | None = None
     reported: bool = False
     _runtime_failing_since: float | None = None
     _report_failing_since: float | None = None

@@ -25,6 +25,7 @@ from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.planner import Planner
+from moe_operator.reconcile.progress import next_stage
 from moe_operator.reconcile.scene import scene_of
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
@@ -133,10 +134,13 @@ class Reconciler:
             raise StalePlanError(outcome.problem.message if outcome.problem else "something else runs by now")
         world = replace(world, runtime=replace(world.runtime, foreign_writer=outcome.foreign_writer))
         problem = outcome.problem or diagnose(world, plan)
+        if problem is None and next_stage(world, plan) is None:
+            problem = memory.unkept
         status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
         if world.runtime.is_known and not moe.spec.suspend:
-            await self.placements.keep(moe, scene_of(world, plan, status))
+            refusal = await self.placements.keep(moe, scene_of(world, plan, status))
+            memory.unkept = failure(refusal, 0.0) if refusal else None
         return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
 
     async def _read(self, key: str) -> Json | None:

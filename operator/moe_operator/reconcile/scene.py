@@ -13,6 +13,7 @@ from moe_operator.reconcile.world import World
 def scene_of(world: World, plan: Plan, status: MoEDeploymentStatus) -> Scene:
     """``status`` is what is told of the deployment."""
     placed = status.placement
+    own = world.book.at(world.target.revision)
     counted = placed if placed and placed.revision == world.target.revision else None
     return Scene(
         choice=plan.choice,
@@ -23,6 +24,7 @@ def scene_of(world: World, plan: Plan, status: MoEDeploymentStatus) -> Scene:
         balance=counted.balance if counted else None,
         fan_out=counted.fan_out if counted else None,
         now=world.now.strftime(TIME_FORMAT),
+        own_uid=own.metadata.uid if own else None,
     )
 
 

@@ -8,7 +8,7 @@ from placement_objects import content, moved, stored
 
 from moe_operator.api import ExpertPlacement, PlacementReason
 from moe_operator.placements.book import MOST_AHEAD, Book
-from moe_operator.placements.choice import Choice, Standing, choose
+from moe_operator.placements.choice import Choice, Standing, choose, unlooked_at
 from moe_operator.placements.validity import Ground
 from moe_placement import Placement, balanced_placement
 
@@ -159,6 +159,31 @@ def test_after_a_sleep_or_the_loss_of_all_what_was_in_force_comes_back(
     assert next_of(*placements, revision=0) == wanted
 
 
-def test_many_that_wait_are_looked_at_in_turns() -> None:
+def test_of_many_that_wait_as_many_are_looked_at_and_the_others_are_told_so() -> None:
     many = [xp(number, 1) for number in range(2, 2 + 3 * MOST_AHEAD)]
-    assert len(chosen(RAN, *many).judgements) == MOST_AHEAD
+    assert set(chosen(RAN, *many).judgements) == set(range(2, 2 + MOST_AHEAD))
+    told = unlooked_at(Book.of([RAN, *many]), 1)
+    assert set(told) == set(range(2 + MOST_AHEAD, 2 + 3 * MOST_AHEAD))
+    assert {each.reason for each in told.values()} == {PlacementReason.TOO_MANY_WAIT}
+    assert all(part in told[2 + MOST_AHEAD].message for part in (f"{MOST_AHEAD} are looked at", "Rejected", "delete"))
+
+
+def test_what_nobody_decided_on_does_not_stand_in_the_way_of_what_was_approved() -> None:
+    many = [xp(number, 1) for number in range(2, 2 + 2 * MOST_AHEAD)]
+    assert next_of(RAN, *many, xp(99, 1, "Approved")) == 99
+
+
+def test_nor_do_approved_ones_that_wait_for_their_base() -> None:
+    waiting = [xp(number, number - 1, "Approved") for number in range(3, 3 + 2 * MOST_AHEAD)]
+    assert next_of(RAN, *waiting, xp(99, 1, "Approved")) == 99
+
+
+def test_an_object_of_the_running_revision_that_nobody_can_read_is_a_contradiction() -> None:
+    choice = choose(Book.of([], taken=[1]), 1, RUNNING, None)
+    assert (choice.standing, choice.record) == (Standing.CONTRADICTED, None)
+
+
+def test_other_content_under_the_running_revision_is_told_however_many_wait() -> None:
+    many = [xp(number, 1, "Approved") for number in range(2, 2 + 2 * MOST_AHEAD)]
+    choice = chosen(xp(50, 40, of=OTHER), *many, revision=50)
+    assert choice.judgements[50].reason is PlacementReason.REVISION_TAKEN

@@ -1,5 +1,6 @@
 """ExpertPlacements and the data plane, each as the truth of the other: written by hand, deleted, put back, outlived."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,8 +13,9 @@ from placement_objects import content, manifest, moved
 
 from moe_contract.applications import DirectoryConfig
 from moe_contract.report import DirectoryReport, Progress
-from moe_operator.kube.errors import ForbiddenError
+from moe_operator.kube.errors import ForbiddenError, KubeUnreachableError
 from moe_operator.kube.resources import EVENTS, EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, Resource
+from moe_operator.placements import attempts
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
 
@@ -284,17 +286,149 @@ async def test_while_suspended_nothing_is_written_or_begun(ready: Bench) -> None
 
 async def test_without_the_right_to_write_them_serving_goes_on(bench: Bench, caplog: Any) -> None:
     class Forbidding(FakeKube):
+        tries = 0
+
         async def create(self, resource: Resource, body: Any) -> Any:
             if resource == EXPERT_PLACEMENTS:
+                self.tries += 1
                 raise ForbiddenError("cannot create resource expertplacements", 403)
             return await super().create(resource, body)
 
-    bench.kube = Forbidding()
+    kube = bench.kube = Forbidding()
     bench.restart()
     bench.apply()
     await bench.ready()
     assert bench.phases() == {}
+    assert kube.tries == 1
     assert "cannot create resource expertplacements" in caplog.text
+    await bench.work(3, seconds=5.0)
+    assert bench.condition("Degraded") == "True KubernetesRefused"
+    assert bench.condition("Ready") == "True Available"
+    # What stands in the way of one stands in no other's.
+    write(bench, 2, 1)
+    await bench.work()
+    assert condition(bench, 2, "Valid") == "True Fits"
+    await bench.work(60, seconds=1.0)
+    assert kube.tries <= 7
+
+
+async def test_one_write_that_is_refused_stands_in_no_others_way(bench: Bench) -> None:
+    class Refusing(FakeKube):
+        tries = 0
+
+        async def replace(self, resource: Resource, body: Any, subresource: str | None = None) -> Any:
+            if body["metadata"]["name"] == "tiny-r2":
+                self.tries += 1
+                raise ForbiddenError("denied by a policy", 403)
+            return await super().replace(resource, body, subresource)
+
+    kube = bench.kube = Refusing()
+    bench.restart()
+    bench.apply()
+    await bench.ready()
+    write(bench, 2, 1)
+    write(bench, 3, 1)
+    await bench.work()
+    assert bench.phases() == {1: "Active", 2: "", 3: "Proposed"}
+    await bench.work(60, seconds=1.0)
+    assert kube.tries <= 7
+    assert bench.condition("Degraded") == "True KubernetesRefused"
+    bench.kube.drop(EXPERT_PLACEMENTS, "tiny-r2")
+    await bench.work(2, seconds=5.0)
+    assert bench.condition("Degraded") == "False AsExpected"
+
+
+async def test_one_that_nobody_can_read_is_left_alone(ready: Bench) -> None:
+    before = runs(ready)[1]
+    ready.write({**ready.placement(1), "spec": {**ready.placement(1)["spec"], "ofALaterRelease": 1}})
+    await ready.work(4, seconds=5.0)
+    assert runs(ready) == (2, before)
+    assert ready.phases()[2] == "Active"
+
+
+async def test_one_that_is_gone_without_a_word_is_forgotten(ready: Bench) -> None:
+    write(ready, 2, 1)
+    ready.placements.replace_all(ready.kube.listing(EXPERT_PLACEMENTS))
+    ready.kube.drop(EXPERT_PLACEMENTS, "tiny-r2")
+    await ready.reconciler.reconcile("team/tiny")
+    assert ready.placements.objects.get("team/tiny-r2") is None
+
+
+async def test_many_are_told_over_several_passes(ready: Bench) -> None:
+    for number in range(2, 32):
+        write(ready, number, 1)
+    told = []
+    for _ in range(5):
+        await ready.work()
+        told.append(sum(phase != "" for phase in ready.phases().values()))
+    assert told == [9, 17, 25, 31, 31]
+    assert condition(ready, 9, "Valid") == "True Fits"
+    assert condition(ready, 10, "Valid") == "Unknown TooManyWait"
+    # A decision brings it to the front.
+    ready.decide(31, "Approved")
+    await ready.work(3, seconds=5.0)
+    assert ready.phases()[31] == "Active"
+
+
+async def test_a_slow_api_server_takes_little_of_a_pass(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(FakeKube):
+        async def replace(self, resource: Resource, body: Any, subresource: str | None = None) -> Any:
+            if resource == EXPERT_PLACEMENTS and body["metadata"]["name"] != "tiny-r1":
+                await asyncio.sleep(60.0)
+            return await super().replace(resource, body, subresource)
+
+    monkeypatch.setattr(attempts, "SECONDS", 0.2)
+    bench.kube = Slow()
+    bench.restart()
+    bench.apply()
+    await bench.ready()
+    write(bench, 2, 1)
+    async with asyncio.timeout(30.0):
+        await bench.work()
+    assert bench.condition("Ready") == "True Available"
+
+
+async def test_only_the_object_that_was_compared_is_approved(bench: Bench) -> None:
+    class Replaced(FakeKube):
+        async def replace(self, resource: Resource, body: Any, subresource: str | None = None) -> Any:
+            answer = await super().replace(resource, body, subresource)
+            if resource == EXPERT_PLACEMENTS and body["metadata"]["uid"] != "u-another":
+                other = {**answer, "metadata": {**answer["metadata"], "uid": "u-another"}}
+                self.put(resource, {**other, "status": {}})
+            return answer
+
+    bench.kube = Replaced()
+    bench.restart()
+    bench.apply()
+    while not bench.phases():
+        await bench.work()
+    assert bench.placement(1)["metadata"]["uid"] == "u-another"
+    assert bench.placement(1)["spec"]["decision"] == "Pending"
+
+
+async def test_who_wrote_one_is_known_also_where_that_could_not_be_told_at_once(bench: Bench) -> None:
+    class Hiccup(FakeKube):
+        failed = False
+
+        async def create(self, resource: Resource, body: Any) -> Any:
+            fields = {"manager": "moe-operator", "operation": "Update", "fieldsV1": {"f:spec": {"f:content": {}}}}
+            return await super().create(resource, {**body, "metadata": {**body["metadata"], "managedFields": [fields]}})
+
+        async def replace(self, resource: Resource, body: Any, subresource: str | None = None) -> Any:
+            if resource == EXPERT_PLACEMENTS and not self.failed:
+                self.failed = True
+                raise KubeUnreachableError("no answer")
+            return await super().replace(resource, body, subresource)
+
+    bench.kube = Hiccup()
+    bench.restart()
+    bench.apply()
+    while not bench.phases():
+        await bench.work()
+    bench.restart()
+    await bench.work(3, seconds=5.0)
+    assert bench.placement(1)["status"]["origin"] == "Operator"
+    assert bench.placement(1)["spec"]["decision"] == "Approved"
 
 
 async def test_one_without_a_deployment_is_told_so(bench: Bench) -> None:
@@ -304,6 +438,7 @@ async def test_one_without_a_deployment_is_told_so(bench: Bench) -> None:
     bench.apply()
     await bench.ready()
     assert condition(bench, 2, "Valid") == "True Fits"
+    assert [owner["name"] for owner in bench.placement(2)["metadata"]["ownerReferences"]] == ["tiny"]
 
 
 async def test_a_long_migration_is_told_of_seldom(ready: Bench) -> None:
