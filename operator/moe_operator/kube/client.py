@@ -20,14 +20,15 @@ from moe_operator.kube.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from moe_operator.kube.resources import Resource
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, Resource
 from moe_operator.kube.store import trimmed
 
 REQUEST_SECONDS = 5.0
 """Bound on one call. A write of a leader must be over before its Lease can be taken (see ``leader.LeaseSettings``)."""
 
 PAGE_SIZE = 100
-"""Objects of one answer; an ExpertPlacement may be large."""
+PLACEMENTS_PAGE_SIZE = 8
+"""Objects of one answer; an ExpertPlacement may be as large as the API server takes, more than a megabyte."""
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -98,13 +99,17 @@ class KubeClient:
     async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
         """See ``KubeApi``; read in pages, all of the moment of the first."""
         items: list[Json] = []
-        query = {"limit": str(PAGE_SIZE)}
+        query = {"limit": str(PLACEMENTS_PAGE_SIZE if resource == EXPERT_PLACEMENTS else PAGE_SIZE)}
         while True:
             page = await self._call("GET", resource.path(namespace), query=query)
             items += map(trimmed, page["items"])
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return Listing(items, page["metadata"].get("resourceVersion", ""))
+
+    async def try_list(self, resource: Resource, namespace: str | None = None) -> None:
+        """Raises what a listing would, and reads one object at most."""
+        await self._call("GET", resource.path(namespace), query={"limit": "1"})
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """See ``KubeApi``."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moe_operator.api.phase import Phase
 from moe_operator.kube.api import Json, Listing
 
 GRAVE_SECONDS = 120.0
@@ -19,6 +20,8 @@ GRAVE_SECONDS = 120.0
 
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp", "finalizers")
 """What is read of it. The rest (who set which field, annotations, owners) may be as large as the API server takes."""
+_ENDS = frozenset(phase for phase in Phase if phase.is_end)
+_NO_LAYERS = ("-",)
 
 
 @dataclass(slots=True)
@@ -117,6 +120,7 @@ class ObjectStore:
         self._graves = {
             key: grave for key, grave in self._graves.items() if not _is_older(grave.version, listing.version)
         }
+        self._note(listing.version)
         for live in listing.items:
             self.put(live)
         listed = {key_of(live) for live in listing.items}
@@ -169,8 +173,13 @@ def key_of(live: Json) -> str:
 
 
 def trimmed(live: Json) -> Json:
-    """With the part of its metadata that is read."""
-    return {**live, "metadata": {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}}
+    """With the part of its metadata that is read; an ExpertPlacement that is at its end without its layers, which may
+    be a megabyte and by which nothing is decided any more: one empty slot stands for them."""
+    kept = {**live, "metadata": {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}}
+    spec = live.get("spec") or {}
+    if "content" in spec and (live.get("status") or {}).get("phase") in _ENDS:
+        kept["spec"] = {**spec, "content": {**spec["content"], "layers": list(_NO_LAYERS)}}
+    return kept
 
 
 def _is_gone(live: Json) -> bool:

@@ -42,10 +42,10 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The object that what runs lacks; ``moves``: copies that were loaded for it."""
+    """The object that what runs lacks; ``moves``: copies that were loaded for it, None where nobody knows any more."""
 
     content: PlacementContent
-    moves: int
+    moves: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +127,19 @@ def _record(book: Book, revision: int, running: Placement | None, ground: Ground
         content = content_of(running, revision, base, ground.digest)
     except NotExpressibleError:
         return None
-    return Record(content, moves_between(_placement_of(before, running), running))
+    return Record(content, _moves_from(before, running))
 
 
-def _placement_of(before: ExpertPlacement | None, after: Placement) -> Placement | None:
-    """What an object says, where that is of the same model."""
+def _moves_from(before: ExpertPlacement | None, after: Placement) -> int | None:
+    """From what an object says, which is not kept of one that is over; all, where it is of another model."""
+    if before is None:
+        return moves_between(None, after)
     try:
-        placement = read_placement(before.spec.content) if before else None
+        placement = read_placement(before.spec.content)
     except InvalidContentError:
         return None
-    same = placement and (placement.layers, placement.experts) == (after.layers, after.experts)
-    return placement if same else None
+    same = (placement.layers, placement.experts) == (after.layers, after.experts)
+    return moves_between(placement if same else None, after)
 
 
 def _taken(revision: int) -> Judgement:

@@ -30,7 +30,7 @@ from moe_operator.placements.choice import Choice, Record, Standing, unlooked_at
 from moe_operator.placements.history import to_prune
 from moe_operator.placements.store import PlacementStore
 from moe_operator.placements.story import Scene, next_status, recorded_status
-from moe_operator.placements.validity import Judgement, Outlook
+from moe_operator.placements.validity import NOT_JUDGED, Judgement, Outlook
 from moe_operator.recent import Recent
 
 PROGRESS_SECONDS = 2.0
@@ -86,6 +86,15 @@ class PlacementKeeper:
         scene = Scene(choice, 0, False, None, None, None, None, now.strftime(TIME_FORMAT))
         attempts = (Attempt("tell", each.key, partial(self._write, each, scene)) for each in book.ahead)
         await self._attempts.make(deployment, attempts)
+
+    async def tell_unjudged(self, moe: MoEDeployment, scene: Scene) -> None:
+        """Say of placements of which nothing was told yet that nothing can be judged; the others stay as they are."""
+        book = self.store.book(moe.key)
+        untold = [each for each in book.ahead if each.status.condition(PlacementConditionType.VALID) is None]
+        judgements = {each.revision: NOT_JUDGED for each in untold}
+        scene = replace(scene, choice=Choice(judgements=judgements), revision=0)
+        attempts = (Attempt("tell", each.key, partial(self._tell, moe, each, scene)) for each in untold)
+        await self._attempts.make(moe.key, attempts)
 
     def _owed(self, moe: MoEDeployment, scene: Scene, book: Book) -> Iterator[Attempt]:
         """What may have to be written, in the order in which it matters."""

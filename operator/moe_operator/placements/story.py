@@ -67,14 +67,14 @@ def next_status(placement: ExpertPlacement, scene: Scene, origin: Origin = Origi
     )
 
 
-def recorded_status(scene: Scene, moves: int) -> ExpertPlacementStatus:
+def recorded_status(scene: Scene, moves: int | None) -> ExpertPlacementStatus:
     """Of an object that the operator has just made of what runs; all else is told by the next pass."""
     size = scene.bytes_per_expert
     return ExpertPlacementStatus(
         observed_generation=1,
         phase=Phase.PROPOSED.advanced((Event.APPROVED, Event.STARTED)),
         origin=Origin.OPERATOR,
-        price=Price(moves=moves, bytes=moves * size) if size is not None else None,
+        price=Price(moves=moves, bytes=moves * size) if size is not None and moves is not None else None,
     )
 
 
@@ -187,11 +187,17 @@ _NOT_MIGRATED = {
 
 
 def _active(placement: ExpertPlacement, scene: Scene, phase: Phase) -> _Said:
-    if phase is Phase.ACTIVE:
-        if scene.revision:
-            return _Said("True", PlacementReason.IN_FORCE, "requests are routed by it")
+    if phase is not Phase.ACTIVE:
+        return _Said("False", *_INACTIVE[phase])
+    if _runs(placement, scene):
+        return _Said("True", PlacementReason.IN_FORCE, "requests are routed by it")
+    if not scene.revision:
         return _Said("False", PlacementReason.NOTHING_RUNS, "nothing runs; it comes back where it fits then")
-    return _Said("False", *_INACTIVE[phase])
+    if placement.revision != scene.revision:
+        return _Said("False", PlacementReason.SUPERSEDED, f"revision {scene.revision} runs")
+    if scene.choice.standing is Standing.CONTRADICTED:
+        return _Said("False", PlacementReason.REVISION_TAKEN, "another placement runs under its revision")
+    return _Said("Unknown", PlacementReason.NOT_JUDGED, "what runs under its revision cannot be read now")
 
 
 _INACTIVE: dict[Phase, tuple[PlacementReason, str]] = {

@@ -43,6 +43,14 @@ class Judgement:
     placement: Placement | None = None
 
 
+NOT_JUDGED = Judgement(
+    Outlook.WAITS,
+    PlacementReason.NOT_JUDGED,
+    "the MoEDeployment tells nothing now that the content could be judged by (what it runs, of which model), or is "
+    "suspended: it is judged once it does",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What a placement is judged against.
@@ -64,24 +72,22 @@ class Ground:
 
 
 def judge(content: PlacementContent, ground: Ground | None) -> Judgement:
-    """The first thing that is in the way of a placement, or that nothing is; ``ground`` is None while it is unknown."""
+    """The first thing that is in the way of a placement, or that nothing is; ``ground`` is None while it is unknown.
+
+    What costs nothing to see comes first: a content may be large, and is read at each look.
+    """
+    wrong = (_of_base(content, ground) or _of_model(content, ground) or _of_shape(content, ground)) if ground else None
+    if wrong:
+        return wrong
     try:
         placement = read_placement(content)
     except InvalidContentError as error:
         return Judgement(Outlook.NEVER, error.reason, str(error))
     if ground is None:
-        unknown = (
-            "the MoEDeployment runs nothing now that the content could be judged against; it is complete in itself"
-        )
-        return Judgement(Outlook.WAITS, PlacementReason.NOT_JUDGED, unknown)
-    wrong = (
-        _of_base(content, ground)
-        or _of_model(content, ground)
-        or _of_shape(content, ground)
-        or _of_copies(placement, ground)
-    )
-    if wrong:
-        return wrong
+        return NOT_JUDGED
+    few = _of_copies(placement, ground)
+    if few:
+        return few
     return Judgement(Outlook.FITS, PlacementReason.FITS, "the content can be migrated to", placement)
 
 

@@ -93,6 +93,7 @@ class _Process:
     liveness: Liveness
     metrics: Metrics
     store: ObjectStore = field(default_factory=ObjectStore)
+    placements: PlacementStore = field(default_factory=PlacementStore)
 
     def elector(self) -> Elector:
         """Of this process; each attempt at the Lease is a sign of life, of a standby too."""
@@ -142,7 +143,7 @@ class _Process:
         observer = Observer(secrets, RayClusters(secrets, Directories(http), clusters))
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
-        placements = PlacementKeeper(api, events, PlacementStore())
+        placements = PlacementKeeper(api, events, self.placements)
         return Controller(
             reconciler=Reconciler(api, observer, events, cleanup, placements, Planner(worker)),
             api=api,
@@ -153,13 +154,17 @@ class _Process:
             resync_seconds=self.options.resync_seconds,
             namespaces=self.options.namespaces,
             on_lost=self._leave,
-            placements=placements.store,
+            placements=self.placements,
         )
 
     async def _supervise(self, elector: Elector) -> None:
         refused = self.client.connection.refused_seconds
         lives, forbidden = self.watchdog.loop_lives, elector.forbidden_seconds
-        await supervise(self.liveness, lives, refused, forbidden, self.store.unseen)
+        await supervise(self.liveness, lives, refused, forbidden, self.unseen)
+
+    def unseen(self, seconds: float) -> str | None:
+        """Key of an object, of either kind, that its watch has not delivered for so long."""
+        return self.store.unseen(seconds) or self.placements.objects.unseen(seconds)
 
     async def _until_installed(self) -> None:
         """Wait for an API server that answers, knows the kinds and lets the operator list them."""
@@ -177,7 +182,7 @@ class _Process:
     async def _not_installed(self, resource: Resource) -> str | None:
         """Why a kind cannot be listed, if it cannot."""
         try:
-            await self.client.list(resource, next(iter(self.options.namespaces), None))
+            await self.client.try_list(resource, next(iter(self.options.namespaces), None))
         except NotFoundError:
             return f"the kind {resource.kind} is not installed: kubectl apply -f crds/; waiting for it"
         except KubeError as error:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
-from moe_operator.kube.api import Json, KubeApi
+from moe_operator.kube.api import Json, KubeApi, Listing
 from moe_operator.kube.errors import ConflictError, KubeError
-from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, Resource
 from moe_operator.kube.store import ObjectStore, key_of
 from moe_operator.placements.store import PlacementStore, deployment_of
 from moe_operator.reconcile.backoff import Backoff
@@ -37,7 +37,7 @@ BEAT_SECONDS = 15.0
 UNSEEN_SECONDS = 10.0
 """After which what is known but was not delivered by the watch is listed anew: it may be gone without a word."""
 LIST_SECONDS = 45.0
-"""Bound on one listing of all objects, in pages of 500 that take up to 5 s each."""
+"""Bound on one listing of all objects, in pages that take up to 5 s each."""
 METRICS_SECONDS = 2.0
 CONFLICT_SECONDS = 0.1
 CONFLICT_CAP_SECONDS = 5.0
@@ -237,15 +237,19 @@ class Controller:
     async def _list(self) -> None:
         scopes: Iterable[str | None] = self.namespaces or (None,)
         for scope in scopes:
-            seen = self.store.newest
-            listing = await self.api.list(MOE_DEPLOYMENTS, scope)
-            if listing.version.isdecimal() and int(listing.version) < seen:
-                raise HistoryLostError(
-                    f"the API server is at version {listing.version} and was at {seen} before: it was put back to an "
-                    "earlier state, of which all must be read anew"
-                )
-            self.store.replace_all(listing, scope)
-            self.placements.replace_all(await self.api.list(EXPERT_PLACEMENTS, scope), scope)
+            self.store.replace_all(await self._listing(MOE_DEPLOYMENTS, scope), scope)
+            self.placements.replace_all(await self._listing(EXPERT_PLACEMENTS, scope), scope)
+
+    async def _listing(self, resource: Resource, scope: str | None) -> Listing:
+        """All of a kind; both kinds count their versions together."""
+        seen = max(self.store.newest, self.placements.objects.newest)
+        listing = await self.api.list(resource, scope)
+        if listing.version.isdecimal() and int(listing.version) < seen:
+            raise HistoryLostError(
+                f"the API server is at version {listing.version} and was at {seen} before: it was put back to an "
+                "earlier state, of which all must be read anew"
+            )
+        return listing
 
     async def _publish(self) -> None:
         """Gauges, apart from the passes: setting them takes time with the number of objects."""

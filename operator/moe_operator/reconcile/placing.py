@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.model import ModelFacts
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
-from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api import MoEDeployment, PlacementConditionType, PlacementReason, Reason
 from moe_operator.finding import Finding
 from moe_operator.placements.choice import Choice, Next, Standing, choose
 from moe_operator.placements.validity import Ground
@@ -74,6 +74,18 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
 def unjudged(world: World) -> Choice:
     """Among the ExpertPlacements, where there is nothing to judge them by: what runs goes on."""
     return choose(world.book, world.target.revision, world.target_placement, None)
+
+
+def unreported(world: World) -> Choice:
+    """Likewise, where only a report is missing: what was judged before stays as it was told."""
+    choice = unjudged(world)
+    told = {each.revision for each in world.book.ahead if each.status.condition(PlacementConditionType.VALID)}
+    judgements = {
+        revision: each
+        for revision, each in choice.judgements.items()
+        if each.reason is not PlacementReason.NOT_JUDGED or revision not in told
+    }
+    return replace(choice, judgements=judgements)
 
 
 def _chosen(world: World, facts: ModelFacts, slots: int) -> Choice:

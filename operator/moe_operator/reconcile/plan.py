@@ -14,7 +14,7 @@ from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
 from moe_operator.placements.choice import Choice
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
-from moe_operator.reconcile.placing import Goal, next_goal, unchanged, unjudged
+from moe_operator.reconcile.placing import Goal, next_goal, unchanged, unjudged, unreported
 from moe_operator.reconcile.world import World
 
 RETRY_SECONDS = 30.0
@@ -98,7 +98,7 @@ def _next_goal(world: World, change: ModelChange | None) -> Goal:
     """While a change of the model waits, its experts stay where they are: other wishes are for the new model."""
     if change:
         return Goal(unchanged(world, world.model), change.problem, unjudged(world))
-    return next_goal(world, world.facts) if world.facts else Goal(unchanged(world), choice=unjudged(world))
+    return next_goal(world, world.facts) if world.facts else Goal(unchanged(world), choice=unreported(world))
 
 
 def _runs_another_model(world: World) -> bool:

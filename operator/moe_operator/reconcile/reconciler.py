@@ -124,7 +124,9 @@ class Reconciler:
             return await self._delete(moe, live, memory)
         world = await self.observer.observe(moe, memory)
         runtime = self.observer.runtime(moe, memory)
-        world = replace(world, book=self.placements.store.book(moe.key).for_choice(world.target.revision))
+        chooses = world.runtime.is_known and not moe.spec.suspend
+        if chooses:
+            world = replace(world, book=self.placements.store.book(moe.key).for_choice(world.target.revision))
         plan = await self.planner.plan(world, runtime.where)
         live = await self._set_finalizer(world, plan, live, memory)
         outcome = Outcome(Effect.EQUAL, None, world.runtime.foreign_writer)
@@ -138,9 +140,12 @@ class Reconciler:
             problem = memory.unkept
         status = next_status(world, plan, problem)
         held = await self._tell(moe, memory, live, status)
-        if world.runtime.is_known and not moe.spec.suspend:
+        if chooses:
             refusal = await self.placements.keep(moe, scene_of(world, plan, status))
             memory.unkept = failure(refusal, 0.0) if refusal else None
+        else:
+            memory.unkept = None
+            await self.placements.tell_unjudged(moe, scene_of(world, plan, status))
         return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
 
     async def _read(self, key: str) -> Json | None:

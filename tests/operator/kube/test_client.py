@@ -15,7 +15,7 @@ from moe_operator.errors import LeadershipLostError, OperatorError
 from moe_operator.kube import client as module
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import AlreadyExistsError, ForbiddenError, KubeError, KubeUnreachableError, NotFoundError
-from moe_operator.kube.resources import LEASES, MOE_DEPLOYMENTS, SECRETS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, LEASES, MOE_DEPLOYMENTS, SECRETS
 
 
 def kubeconfig(path: Path, server: str) -> Path:
@@ -110,6 +110,23 @@ async def test_something_that_is_no_api_server(tmp_path: Path) -> None:
     ):
         with pytest.raises(KubeError, match="'<html>welcome</html>' is not JSON: is the server's address"):
             await client.get(SECRETS, "n", "s")
+
+
+async def test_large_objects_come_few_at_a_time_and_one_to_learn_whether_there_is_the_kind(tmp_path: Path) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    async def empty(request: web.BaseRequest) -> web.Response:
+        asked.append((request.path.rpartition("/")[2], request.query.get("limit")))
+        return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
+
+    async with (
+        RawTestServer(empty) as server,
+        await KubeClient.connect(kubeconfig(tmp_path / "k", str(server.make_url("")))) as client,
+    ):
+        await client.list(MOE_DEPLOYMENTS)
+        await client.list(EXPERT_PLACEMENTS)
+        await client.try_list(EXPERT_PLACEMENTS)
+    assert asked == [("moedeployments", "100"), ("expertplacements", "8"), ("expertplacements", "1")]
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no: [yaml"])

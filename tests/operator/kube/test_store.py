@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_operator.kube.api import Json, Listing
-from moe_operator.kube.store import GRAVE_SECONDS, ObjectStore
+from moe_operator.kube.store import GRAVE_SECONDS, ObjectStore, trimmed
 
 
 def moe(version: int | str, uid: str = "u-1", name: str = "a", namespace: str = "team", **metadata: Any) -> Json:
@@ -178,3 +178,15 @@ def test_in_whatever_order_it_is_told_of(data: st.DataObject) -> None:
         store.put(live, data.draw(st.booleans())) if what == "there" else store.remove(live)
     what, last = history[-1]
     assert made(store) == (last["spec"]["made"] if what == "there" else None)
+
+
+def test_the_version_of_a_listing_counts_also_where_it_is_empty(store: ObjectStore) -> None:
+    store.replace_all(Listing([], "20"))
+    assert store.newest == 20
+
+
+@pytest.mark.parametrize(("phase", "kept"), [("Active", ["0 1"]), ("Superseded", ["-"]), (None, ["0 1"])])
+def test_of_a_placement_that_is_over_the_layers_are_not_kept(phase: str | None, kept: list[str]) -> None:
+    live = {**moe(1), "spec": {"content": {"revision": 1, "layers": ["0 1"]}}, "status": {"phase": phase}}
+    assert trimmed(live)["spec"] == {"content": {"revision": 1, "layers": kept}}
+    assert live["spec"] == {"content": {"revision": 1, "layers": ["0 1"]}}

@@ -125,6 +125,21 @@ def test_other_content_under_the_revision_that_runs_is_not_what_runs() -> None:
     assert (status.phase, status.balance) == ("Failed", None)
 
 
+@pytest.mark.parametrize(
+    ("revision", "standing", "active"),
+    [
+        (2, Standing.EXPRESSED, "True InForce"),
+        (2, Standing.CONTRADICTED, "False RevisionTaken"),
+        (2, Standing.NOTHING_RUNS, "Unknown NotJudged"),
+        (1, Standing.EXPRESSED, "False Superseded"),
+        (0, Standing.NOTHING_RUNS, "False NothingRuns"),
+    ],
+)
+def test_only_what_runs_is_active(revision: int, standing: Standing, active: str) -> None:
+    status = told(stored(BODY, {"phase": "Active"}, decision="Approved"), scene(revision, standing=standing))
+    assert conditions(status)["Active"] == active
+
+
 def test_one_that_the_operator_made_goes_on_to_be_active() -> None:
     made = recorded_status(scene(2), 5)
     assert (made.origin, made.price) == (Origin.OPERATOR, Price(moves=5, bytes=500))

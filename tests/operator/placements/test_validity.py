@@ -35,6 +35,8 @@ UNFIT = [
     # what differs in the content, what in the deployment, what is told: field, value and cure
     ({"layers": ["0 1 - 2 2 0", "3 2 1 0 - -"]}, {}, Outlook.NEVER, "ExpertMissing", ["layer 0: expert 3", "write it"]),
     ({"layers": ["9 1 - 2 3 0", "3 2 1 0 - -"]}, {}, Outlook.NEVER, "InvalidEntry", ["[0], slot 0", "'9'", "0 to 3"]),
+    # What costs nothing to see is told first.
+    ({"layers": ["9 1 - 2 3 0", "3 2 1 0 - -"]}, {"revision": 3}, Outlook.NEVER, "StaleBase", ["baseRevision is 1"]),
     ({}, {"revision": 3}, Outlook.NEVER, "StaleBase", ["baseRevision is 1, but revision 3", "baseRevision 3"]),
     ({}, {"revision": 2}, Outlook.NEVER, "StaleBase", ["baseRevision is 1, but revision 2"]),
     ({"revision": 9, "baseRevision": 5}, {}, Outlook.WAITS, "BaseNotReached", ["baseRevision is 5", "waits for"]),

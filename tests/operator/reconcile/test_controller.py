@@ -223,6 +223,26 @@ async def test_an_api_server_that_was_put_back_ends_everything() -> None:
     assert ended.group_contains(HistoryLostError, match="at version 11 and was at 1000 before")
 
 
+async def test_so_does_one_of_which_only_placements_had_been_newer() -> None:
+    controller = a_controller(Script(team__a=[SETTLED]))
+    controller.placements.put(moe("a-r1", version=1000))
+    with pytest.raises(ExceptionGroup) as ended:
+        async with asyncio.timeout(5):
+            await controller.run()
+    assert ended.group_contains(HistoryLostError, match="at version 11 and was at 1000 before")
+
+
+async def test_placements_that_are_there_before_their_deployment_are_work_for_it() -> None:
+    script = Script(team__b=[SETTLED])
+    script.present.clear()
+    controller = a_controller(script)
+    controller.placements.put(moe("b-r1", version=11))
+    task = asyncio.create_task(controller.run())
+    await script.until("a pass", lambda: script.worked == ["team/b"])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_lost_lease_ends_everything() -> None:
     script = Script(team__a=[LeadershipLostError("the Lease has run out")], team__b=[None])
     told: list[LeadershipLostError] = []
