@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiSync:
-    """What an api process tells the directory, and asks for. Sent by actor calls, once a second and for each scrape.
+    """What an api process tells the directory, and asks for. Sent once a second and for each scrape.
 
     Attributes:
         api: a name that no other process ever has.

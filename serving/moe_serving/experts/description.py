@@ -64,7 +64,7 @@ class ShardIdentity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardDescription:
-    """A shard at one moment; travels as the answer of an actor call.
+    """A shard at one moment; travels as the answer of the directory's call.
 
     Attributes:
         index, node, incarnation: see ``ShardIdentity``.
