@@ -134,8 +134,12 @@ class Directory:
     async def _keep_legacy(self) -> None:
         while True:
             await asyncio.sleep(LEGACY_SECONDS)
-            if self._model is not None:
+            if self._model is None:
+                continue
+            try:
                 await self._model.statistics.inherit()
+            except Exception as error:  # statistics must not end the directory, which all answers depend on
+                logger.error("what replicas that are gone have left is not inherited", exc_info=error)
 
     async def inspect_model(self) -> bool:
         """Look at the model; whether it can be served."""

@@ -20,6 +20,7 @@ from moe_serving.directory.directory import Directory
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.messages import AttentionStatus, SyncRequest
 from moe_serving.directory.monitor import LOST_SECONDS
+from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.experts.description import ShardDescription
 from moe_serving.routing.table import TableVersion
 from moe_serving.routing.window import Window
@@ -210,6 +211,20 @@ async def test_the_answer_to_a_replica_is_held_until_there_is_a_table() -> None:
         assert news.table is not None
         assert news.table.version.epoch > version.epoch
         assert (await directory.sync(request(news.table.version, 0.05))).table is None, "a hold ends"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_statistics_that_cannot_be_inherited_do_not_end_the_directory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(store: StatisticsStore) -> None:
+        raise ValueError("damaged")
+
+    monkeypatch.setattr(StatisticsStore, "inherit", fail)
+    monkeypatch.setattr(loop, "LEGACY_SECONDS", 0.01)
+    async with running([HoldingShard(0), HoldingShard(1)]) as directory:
+        await until(lambda: caplog.text.count("is not inherited") > 1, "a look at what is left")
+        assert (await directory.sync(request(TableVersion(0, ""), HELD))).table is not None
 
 
 async def test_a_replica_that_waits_for_the_model_hears_of_it() -> None:
