@@ -41,11 +41,12 @@ from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
+from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.shard import Shard
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.dispatch import Patience
+from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.routing.verify import LayerVerifier
 from moe_serving.wire.transport import SocketFabric
@@ -145,7 +146,7 @@ class LocalCluster:
             device = resolve_device(self.model.device)
             verifier = LayerVerifier(ExpertReader(self.model.path, self.model.dtype, str(device)), device)
         client = RemoteExperts(self.facts.layers, self.facts.experts, fabric, NODE, patience, verifier)
-        sync = DirectorySync(client, name, lambda: AttentionStatus(ready=True), self._deliver)
+        sync = DirectorySync(client, name, lambda: AttentionStatus(ready=True), self._deliver, self._hand_over)
         self._syncs[client] = self._submit(sync.run())
         self.wait_until(lambda: client.version.epoch >= self.report().epoch, f"{name} to learn the table")
         return client
@@ -241,6 +242,11 @@ class LocalCluster:
         if self.directory is None:
             raise ConnectionError("there is no directory")
         return await self.directory.sync(request)
+
+    async def _hand_over(self, report: StatisticsReport) -> StatisticsHeard:
+        if self.directory is None:
+            raise ConnectionError("there is no directory")
+        return self.directory.take_statistics(report)
 
     def _with_directory(self, action: Callable[[Directory], T]) -> T:
         async def act() -> T:

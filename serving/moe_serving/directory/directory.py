@@ -22,7 +22,7 @@ from moe_serving.directory.apis import ApiReply, Apis, ApiSync
 from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
-from moe_serving.directory.messages import SyncReply, SyncRequest
+from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient, ShardMonitor
 from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
@@ -31,6 +31,7 @@ from moe_serving.directory.sources import hold_back, order_loads
 from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
+from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.table import RoutingTable
 
 TURN_SECONDS = 0.25
@@ -199,7 +200,7 @@ class Directory:
             await self._changes.beyond(self._changes.count, left)
         if (model := self._model) is None:
             return SyncReply(None, counted=counted)
-        statistics = model.statistics.exchange(request)
+        statistics = model.statistics.known(request.replica, request.status.digest, request.legacy_version)
         return SyncReply(model.table_for(request), model.facts.digest, counted, statistics)
 
     def _take(self, request: SyncRequest) -> bool:
@@ -217,6 +218,10 @@ class Directory:
         now = self._clock()
         self._apis.take(sync, now)
         return self._apis.reply(sync, self.report(), now)
+
+    def take_statistics(self, report: StatisticsReport) -> StatisticsHeard:
+        """An attention replica hands over what it gathered; before the model is known nothing is taken."""
+        return self._model.statistics.take(report) if self._model is not None else StatisticsHeard()
 
     async def statistics(self) -> bytes | None:
         """All that attention replicas gathered, as ``encode_statistics`` packs it; None before they did."""

@@ -1,10 +1,10 @@
-"""What attention replicas tell the directory and hear from it. Sent by actor calls."""
+"""What attention replicas tell the directory and hear from it, by calls (``wire.caller``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from moe_serving.routing.exchange import StatisticsHeard, StatisticsTold
+from moe_serving.routing.exchange import StatisticsKnown, StatisticsTold
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
 
@@ -44,7 +44,7 @@ class SyncRequest:
         windows: what was routed since the previous ones, one for each table.
         status: see ``AttentionStatus``.
         hold: seconds for which the answer may be held while there is no newer table.
-        statistics: see ``StatisticsTold``.
+        legacy_version: of the copy that it keeps of what those that are gone have left; see ``routing.exchange``.
     """
 
     replica: str
@@ -53,7 +53,7 @@ class SyncRequest:
     windows: tuple[Window, ...]
     status: AttentionStatus
     hold: float = 0.0
-    statistics: StatisticsTold = field(default_factory=StatisticsTold)
+    legacy_version: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +62,28 @@ class SyncReply:
     table: the one in force, None where the replica has it already.
     digest: of the directory's checkpoint, once it is known.
     counted: whether the windows were; those that were not are sent again.
-    statistics: see ``StatisticsHeard``.
+    statistics: what the directory has; None where it takes none of this replica.
     """
 
     table: RoutingTable | None
     digest: str | None = None
     counted: bool = True
-    statistics: StatisticsHeard = field(default_factory=StatisticsHeard)
+    statistics: StatisticsKnown | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsReport:
+    """Statistics of a replica, apart from its reports since they may be large.
+
+    Attributes:
+        replica: its name.
+        digest: of the checkpoint it has loaded; None until then.
+        told: see ``StatisticsTold``.
+    """
+
+    replica: str
+    digest: str | None
+    told: StatisticsTold
 
 
 def other_model(digest: str | None, directorys: str | None) -> str | None:

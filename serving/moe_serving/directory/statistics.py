@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from moe_contract.model import ModelFacts
-from moe_placement import InvalidStatisticsError
+from moe_placement import InvalidStatisticsError, MismatchError
 from moe_placement.statistics import RoutingStatistics, decode_statistics, encode_statistics
-from moe_serving.directory.messages import SyncRequest, other_model
-from moe_serving.routing.exchange import Legacy, StatisticsHeard
+from moe_serving.directory.messages import StatisticsReport, other_model
+from moe_serving.routing.exchange import Legacy, StatisticsHeard, StatisticsKnown
 from moe_serving.routing.gatherer import Gathered, weight_after
 
 GONE_SECONDS = 45.0
 """A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
 statistics could come to be counted twice; a directory that dies in between takes them with it."""
+ASK_SECONDS = 30.0
+"""So long one replica is asked for its copy of the legacy before another is: all have the same."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +40,36 @@ class StatisticsStore:
         self._of: dict[str, Gathered] = {}
         self._heard_of: dict[str, float] = {}
         self._legacy: Legacy | None = None
+        self._asked, self._asked_at = "", -ASK_SECONDS
         self._merged: tuple[tuple[Gathered, ...], bytes | None] = ((), None)
         self._merging = asyncio.Lock()
 
-    def exchange(self, request: SyncRequest) -> StatisticsHeard:
-        """Take what a replica says in a report; the answer to it."""
-        told, now = request.statistics, self._clock()
-        if other_model(request.status.digest, self._facts.digest) is not None:
+    def known(self, replica: str, digest: str | None, legacy_version: int) -> StatisticsKnown | None:
+        """What there is of a replica that reports: it lives. None where it has another model.
+
+        Args:
+            digest: of the replica's model, None while it has none.
+            legacy_version: of its copy.
+        """
+        if other_model(digest, self._facts.digest) is not None:
+            return None
+        self._heard_of[replica] = self._clock()
+        wants = legacy_version > self._legacy_version and self._asks(replica)
+        return self._known(replica, wants)
+
+    def take(self, report: StatisticsReport) -> StatisticsHeard:
+        """Take what a replica hands over; the answer to it."""
+        told, replica, now = report.told, report.replica, self._clock()
+        if other_model(report.digest, self._facts.digest) is not None:
             return StatisticsHeard()
-        self._heard_of[request.replica] = now
+        self._heard_of[replica] = now
         if told.gathered is not None:
-            self._of[request.replica] = _not_of_the_future(told.gathered, now)
+            self._of[replica] = _not_of_the_future(told.gathered, now)
         left = told.legacy
         if left is not None and left.digest == self._facts.digest and left.version > self._legacy_version:
             self._legacy = left
-        known = self._of.get(request.replica)
         news = self._legacy if self._legacy_version > told.legacy_version else None
-        return StatisticsHeard(known.number if known else 0, self._legacy_version, news)
+        return StatisticsHeard(self._known(replica, wants_legacy=False), news)
 
     async def merged(self) -> bytes | None:
         """``encode_statistics`` of all; None before any traffic was told of."""
@@ -81,6 +96,17 @@ class StatisticsStore:
                 del self._heard_of[replica]
                 self._of.pop(replica, None)
 
+    def _known(self, replica: str, wants_legacy: bool) -> StatisticsKnown:
+        told = self._of.get(replica)
+        return StatisticsKnown(self._facts.digest, told.number if told else 0, self._legacy_version, wants_legacy)
+
+    def _asks(self, replica: str) -> bool:
+        """Whether a replica that has a newer legacy is the one to hand it over: one at a time."""
+        now = self._clock()
+        if not 0 <= now - self._asked_at < ASK_SECONDS:
+            self._asked, self._asked_at = replica, now
+        return replica == self._asked
+
     @property
     def _legacy_version(self) -> int:
         return self._legacy.version if self._legacy else 0
@@ -96,7 +122,7 @@ def _not_of_the_future(gathered: Gathered, now: float) -> Gathered:
 
 
 def _merge(parts: Sequence[Gathered], facts: ModelFacts) -> bytes | None:
-    """Older parts weigh less. One that cannot be read is left out, and said so."""
+    """Older parts weigh less. One that cannot be read, or merged with those before it, is left out, and said so."""
     newest = max((part.at for part in parts), default=0.0)
     merged: RoutingStatistics | None = None
     for part in parts:
@@ -111,6 +137,9 @@ def _merge(parts: Sequence[Gathered], facts: ModelFacts) -> bytes | None:
         statistics.decay(weight_after(newest - part.at))
         if merged is None:
             merged = statistics
-        else:
+            continue
+        try:
             merged.merge(statistics)
+        except (MismatchError, InvalidStatisticsError) as error:
+            logger.warning("statistics that do not fit the others are left out: %s", error)
     return encode_statistics(merged) if merged is not None else None

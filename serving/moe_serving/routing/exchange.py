@@ -1,7 +1,8 @@
 """Statistics on their way between a replica and the directory, beside its reports. Pure.
 
 The directory keeps the newest of each replica, and those that dead ones left; each replica keeps a copy of the latter,
-unread. So either outlives the other: a directory that has restarted says what it lacks, and is given it.
+unread. So either outlives the other: a directory that has restarted says what it lacks, and is given it. What each has
+is told with every report, in a few bytes; the statistics themselves go by calls of their own (``routing.statistics``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Legacy:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsTold:
-    """What a replica says.
+    """What a replica hands over.
 
     Attributes:
         gathered: its own, where the directory has not said that it has them.
@@ -42,17 +43,32 @@ class StatisticsTold:
 
 
 @dataclass(frozen=True, slots=True)
-class StatisticsHeard:
-    """What the directory answers.
+class StatisticsKnown:
+    """What the directory has.
 
     Attributes:
-        number: of the replica's statistics that it has; 0 for none.
-        legacy_version: of the legacy that it has; 0 for none.
+        digest: of its model.
+        number: of the replica's statistics; 0 for none.
+        legacy_version: of the legacy; 0 for none.
+        wants_legacy: it asks this replica for its copy of the legacy.
+    """
+
+    digest: str
+    number: int = 0
+    legacy_version: int = 0
+    wants_legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsHeard:
+    """What the directory answers to statistics.
+
+    Attributes:
+        known: what it has now; None where it takes none: it does not know the model, or the replica has another one.
         legacy: where it is newer than the replica's copy.
     """
 
-    number: int = 0
-    legacy_version: int = 0
+    known: StatisticsKnown | None = None
     legacy: Legacy | None = None
 
 
@@ -62,26 +78,40 @@ class StatisticsExchange:
     def __init__(self) -> None:
         self._latest: Gathered | None = None
         self._legacy: Legacy | None = None
-        self._heard = StatisticsHeard()
+        self._known: StatisticsKnown | None = None
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the directory has all that we would tell."""
-        return self._latest is None or self._latest.number == self._heard.number
+        """Whether the directory has all of our own that we would tell."""
+        return self._latest is None or (self._known is not None and self._latest.number == self._known.number)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether one of both has what the other lacks, and the directory takes any."""
+        known = self._known
+        if known is None:
+            return False
+        wanted = known.wants_legacy and self._legacy is not None
+        return not self.is_delivered or wanted or known.legacy_version > self.legacy_version
+
+    @property
+    def legacy_version(self) -> int:
+        """Of our copy; 0 for none."""
+        return self._legacy.version if self._legacy else 0
 
     def keep(self, gathered: Gathered | None) -> None:
         """Our own, to be told next."""
         self._latest = gathered or self._latest
 
     def tell(self) -> StatisticsTold:
-        legacy, version = self._legacy, self._legacy.version if self._legacy else 0
+        wanted = self._known is not None and self._known.wants_legacy
         return StatisticsTold(
-            None if self.is_delivered else self._latest,
-            version,
-            legacy if self._heard.legacy_version < version else None,
+            None if self.is_delivered else self._latest, self.legacy_version, self._legacy if wanted else None
         )
 
-    def hear(self, heard: StatisticsHeard) -> None:
-        self._heard = heard
-        if heard.legacy is not None:
-            self._legacy = heard.legacy
+    def hear(self, known: StatisticsKnown | None, legacy: Legacy | None = None) -> None:
+        """What the directory has now. A copy of what is of another model than its own is of no use any more."""
+        self._known = known
+        self._legacy = legacy or self._legacy
+        if known is not None and self._legacy is not None and self._legacy.digest != known.digest:
+            self._legacy = None

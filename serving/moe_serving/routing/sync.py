@@ -1,4 +1,5 @@
-"""Keeps an attention replica and the directory of one mind: tables come, acknowledgements and counts go.
+"""Keeps an attention replica and the directory of one mind: tables come, acknowledgements and counts go; beside them,
+by calls of their own, statistics.
 
 Run as a task in the replica's event loop. While the directory is away the replica routes by the table it has. A report
 with counts is answered at once; the directory holds the answer to any other until there is a newer table, so that an
@@ -12,9 +13,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
-from moe_serving.routing.exchange import StatisticsExchange
-from moe_serving.routing.gatherer import Gathered
+from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest
+from moe_serving.routing.exchange import StatisticsHeard
+from moe_serving.routing.statistics import StatisticsClient, StatisticsSync
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
 from moe_serving.threads import in_words
@@ -29,7 +30,7 @@ ANSWER_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
 
-class SyncedClient(Protocol):
+class SyncedClient(StatisticsClient, Protocol):
     """What is kept in step: ``RemoteExperts``."""
 
     @property
@@ -44,13 +45,6 @@ class SyncedClient(Protocol):
 
     def take_windows(self) -> tuple[Window, ...]: ...
 
-    @property
-    def has_statistics(self) -> bool:
-        """Whether a window of statistics has ended."""
-        ...
-
-    def take_statistics(self) -> Gathered | None: ...
-
 
 class DirectorySync:
     """One replica's reports.
@@ -59,7 +53,8 @@ class DirectorySync:
         client: the replica's experts client.
         replica: its name.
         status: asked before each report.
-        call: sends a report to the directory, such as ``directory_handle.sync.remote``.
+        call: sends a report to ``Directory.sync``.
+        tell: hands statistics to ``Directory.take_statistics``.
     """
 
     def __init__(
@@ -68,6 +63,7 @@ class DirectorySync:
         replica: str,
         status: Callable[[], AttentionStatus],
         call: Callable[[SyncRequest], Awaitable[SyncReply]],
+        tell: Callable[[StatisticsReport], Awaitable[StatisticsHeard]],
     ) -> None:
         self._client = client
         self._replica = replica
@@ -75,11 +71,16 @@ class DirectorySync:
         self._call = call
         self._sequence = 0
         self._undelivered: tuple[Window, ...] = ()
-        self._statistics = StatisticsExchange()
+        self._statistics = StatisticsSync(client, replica, lambda: status().digest, tell)
         self._away = False
 
     async def run(self) -> None:
-        """Report until cancelled."""
+        """Report, and hand statistics over, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._statistics.run())
+            tasks.create_task(self._keep_reporting())
+
+    async def _keep_reporting(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began, acknowledged = loop.time(), self._client.version
@@ -105,12 +106,10 @@ class DirectorySync:
         if not self._undelivered and self._client.has_windows:
             self._sequence += 1
             self._undelivered = await self._take_windows()
-        if self._statistics.is_delivered and self._client.has_statistics:
-            self._statistics.keep(await asyncio.to_thread(self._client.take_statistics))
-        if self._undelivered or not self._statistics.is_delivered:
+        if self._undelivered:
             hold = 0.0
-        version, status, statistics = self._client.version, self._status(), self._statistics.tell()
-        request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold, statistics)
+        version, status, legacy = self._client.version, self._status(), self._statistics.legacy_version
+        request = SyncRequest(self._replica, version, self._sequence, self._undelivered, status, hold, legacy)
         reply = await self._ask(request)
         if reply is None:
             return

@@ -15,9 +15,10 @@ from ray.serve.handle import DeploymentHandle
 from moe_contract.applications import AttentionConfig, CoreArgs
 from moe_contract.base import in_words
 from moe_serving.checkpoint import ModelError, inspect_model
-from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest, other_model
+from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest, other_model
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
+from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.direct import address_of
 from moe_serving.serve.replica import prepare_replica
@@ -62,9 +63,11 @@ class Attention:
         self._refused: str | None = None
         self._loading: asyncio.Task[None] | None = None
         self._tables = TableKeeper()
-        self._directory = Caller(lambda: address_of(directory), self._name, self._node, args.model.network)
+        self._directory, self._statistics = (
+            Caller(lambda: address_of(directory), self._name, self._node, args.model.network) for _ in range(2)
+        )
         self._directorys_digest: str | None = None
-        sync = DirectorySync(self._tables, self._name, self._status, self._sync)
+        sync = DirectorySync(self._tables, self._name, self._status, self._sync, self._tell_statistics)
         self._syncing = asyncio.create_task(sync.run())
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -113,6 +116,7 @@ class Attention:
     async def __del__(self) -> None:
         self._syncing.cancel()
         self._directory.close()
+        self._statistics.close()
         if self._loading is not None:
             self._loading.cancel()
         if self._loaded is not None:
@@ -146,6 +150,11 @@ class Attention:
         reply: SyncReply = await self._directory.call("sync", request, hold=request.hold)
         self._directorys_digest = reply.digest
         return reply
+
+    async def _tell_statistics(self, report: StatisticsReport) -> StatisticsHeard:
+        """By a connection of its own: reports do not wait behind megabytes."""
+        heard: StatisticsHeard = await self._statistics.call("take_statistics", report)
+        return heard
 
     def _status(self) -> AttentionStatus:
         if self._loaded is None:

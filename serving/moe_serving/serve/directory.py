@@ -18,9 +18,10 @@ from moe_serving.checkpoint import inspect_model
 from moe_serving.directory import directory
 from moe_serving.directory.apis import ApiReply, ApiSync
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.directory.messages import SyncReply, SyncRequest
+from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.serve.direct import Direct, address_of
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.wire.caller import Caller
@@ -38,7 +39,13 @@ class Directory:
         self._network = args.model.network
         self._directory = directory.Directory(args.model, _inspect, self._connect)
         self._direct = Direct(
-            self._network, {"sync": self._sync, "exchange": self._exchange, "statistics": self._directory.statistics}
+            self._network,
+            {
+                "sync": self._sync,
+                "take_statistics": self._take_statistics,
+                "exchange": self._exchange,
+                "statistics": self._directory.statistics,
+            },
         )
         self._running = asyncio.create_task(self._directory.run())
 
@@ -68,6 +75,10 @@ class Directory:
     async def _sync(self, request: SyncRequest) -> SyncReply:
         """Called by attention replicas, and held while there is nothing to say."""
         return await self._directory.sync(request)
+
+    async def _take_statistics(self, report: StatisticsReport) -> StatisticsHeard:
+        """Called by attention replicas when a window of theirs has ended, or another directory lacks something."""
+        return self._directory.take_statistics(report)
 
     async def _exchange(self, sync: ApiSync) -> ApiReply:
         """Called by api replicas every two seconds, and for each scrape and each look of the operator's."""

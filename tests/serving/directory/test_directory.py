@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
@@ -15,9 +16,11 @@ from moe_serving.checkpoint import ModelError
 from moe_serving.directory.directory import HEARING_SECONDS, Directory
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.leases import LEASE_SECONDS
-from moe_serving.directory.messages import AttentionStatus, SyncRequest
+from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncRequest
 from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
 from moe_serving.experts.description import CHECKPOINT, ShardDescription
+from moe_serving.routing.exchange import StatisticsKnown, StatisticsTold
+from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.table import TableVersion
 from moe_serving.routing.window import Window
 
@@ -228,6 +231,20 @@ async def test_windows_that_come_before_the_model_is_known_are_asked_for_again(s
     assert not await scene.sync(Window.of(scene.table), sequence=1)
     await scene.restart_directory()
     assert await scene.sync(Window.of(scene.table), sequence=1)
+
+
+async def test_statistics_are_taken_once_the_model_is_known(scene: Scene) -> None:
+    report = StatisticsReport("a", FACTS.digest, StatisticsTold(Gathered(1, 0.0, b"packed")))
+    request = SyncRequest("a", scene.version, 0, (), AttentionStatus(ready=True, digest=FACTS.digest))
+    scene.directory = scene.new_directory()
+    assert (await scene.directory.sync(request)).statistics is None
+    assert scene.directory.take_statistics(report).known is None
+    await scene.restart_directory()
+    assert (await scene.directory.sync(request)).statistics == StatisticsKnown(FACTS.digest, number=0)
+    assert scene.directory.take_statistics(report).known == StatisticsKnown(FACTS.digest, number=1)
+    assert (await scene.directory.sync(request)).statistics == StatisticsKnown(FACTS.digest, number=1)
+    other = dataclasses.replace(request, status=AttentionStatus(ready=True, digest="other"))
+    assert (await scene.directory.sync(other)).statistics is None
 
 
 async def test_a_model_that_cannot_be_served_is_reported_and_looked_at_again() -> None:

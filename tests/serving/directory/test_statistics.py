@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from scene import EXPERTS, FACTS, LAYERS
 
-from moe_placement.statistics import RoutingStatistics, decode_statistics
+from moe_placement.statistics import RoutingStatistics, decode_statistics, encode_statistics
 from moe_serving.directory import statistics as module
-from moe_serving.directory.messages import AttentionStatus, SyncRequest
-from moe_serving.directory.statistics import GONE_SECONDS, StatisticsStore
-from moe_serving.routing.exchange import StatisticsExchange
+from moe_serving.directory.messages import StatisticsReport
+from moe_serving.directory.statistics import ASK_SECONDS, GONE_SECONDS, StatisticsStore
+from moe_serving.routing.exchange import Legacy, StatisticsExchange, StatisticsKnown, StatisticsTold
 from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, Gathered, Gatherer
-from moe_serving.routing.table import TableVersion
 
 TOP_K = 2
 
@@ -39,14 +38,17 @@ class Replica:
         self.rows += rows
         self.exchange.keep(self.gatherer.take())
 
-    def report(self, heard: bool = True) -> SyncRequest:
-        """``heard``: the answer arrives."""
-        status = AttentionStatus(ready=True, digest=self.digest)
-        request = SyncRequest(self.name, TableVersion(1, "d"), 0, (), status, statistics=self.exchange.tell())
-        answer = self.world.store.exchange(request)
+    def report(self, heard: bool = True) -> StatisticsTold | None:
+        """What is handed over because of a report, if anything. ``heard``: the answer arrives."""
+        store = self.world.store
+        self.exchange.hear(store.known(self.name, self.digest, self.exchange.legacy_version))
+        if not self.exchange.is_due:
+            return None
+        told = self.exchange.tell()
+        answer = store.take(StatisticsReport(self.name, self.digest, told))
         if heard:
-            self.exchange.hear(answer)
-        return request
+            self.exchange.hear(answer.known, answer.legacy)
+        return told
 
 
 class World:
@@ -76,8 +78,7 @@ async def test_all_replicas_together_each_window_once(world: World) -> None:
     one, two = Replica("one", world), Replica("two", world)
     one.route(10)
     one.report(heard=False)
-    assert one.report().statistics.gathered is not None, "told again, since no answer came"
-    assert one.report().statistics.gathered is None
+    assert one.report() is None, "the answer to the next report says that it has arrived"
     two.route(5)
     two.report()
     one.route(3)
@@ -119,7 +120,7 @@ async def test_what_a_dead_replica_told_outlives_it_and_the_directory(world: Wor
         late.report()
     assert await world.tokens() == pytest.approx(15, rel=0.1)
     late.report()
-    assert late.report().statistics.legacy_version == 1, "one that comes later keeps a copy, too"
+    assert late.exchange.legacy_version == 1, "one that comes later keeps a copy, too"
     await world.store.inherit()
     assert await world.tokens() == pytest.approx(15, rel=0.1), "it is inherited once"
 
@@ -172,6 +173,47 @@ async def test_what_is_of_another_model_or_damaged_is_left_out(world: World, cap
     damaged.report()
     assert await world.tokens() == 4
     assert "left out" in caplog.text
+
+
+async def test_one_replica_at_a_time_is_asked_for_the_legacy(world: World) -> None:
+    dead, *others = (Replica(name, world) for name in ("dead", "one", "two", "three"))
+    dead.route(10)
+    dead.report()
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    for replica in others:
+        assert replica.report() is not None
+        assert replica.exchange.legacy_version == 1
+    world.restart_directory()
+    known = [world.store.known(replica.name, replica.digest, 1) for replica in (others[0], *others)]
+    assert [each is not None and each.wants_legacy for each in known] == [True, True, False, False]
+    world.now += ASK_SECONDS
+    told = [replica.report() for replica in (others[1], others[0], others[2], others[1])]
+    assert [each is not None and each.legacy is not None for each in told] == [True, False, False, False]
+    assert await world.tokens() == pytest.approx(10)
+
+
+async def test_a_legacy_of_another_model_is_not_kept(world: World) -> None:
+    mine = Replica("mine", world)
+    mine.exchange.hear(StatisticsKnown("other", 0, 3), Legacy(3, "other", Gathered(3, 0.0, b"")))
+    assert mine.exchange.legacy_version == 3
+    assert mine.report() is None
+    assert mine.exchange.legacy_version == 0
+
+
+async def test_what_does_not_fit_the_others_is_left_out(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    mine, other = Replica("mine", world), Replica("other", world)
+    mine.route(4)
+    mine.report()
+    ids = np.zeros((3, LAYERS, 1), dtype=np.int16)
+    packed = encode_statistics(RoutingStatistics.of_ids(ids, EXPERTS, windows=1))
+    other.exchange.keep(Gathered(1, world.now, packed))
+    other.report()
+    assert await world.tokens() == 4
+    assert "do not fit the others" in caplog.text
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    assert await world.tokens() == 4
 
 
 async def test_they_are_merged_again_only_when_there_is_news(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

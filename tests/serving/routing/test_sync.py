@@ -8,10 +8,11 @@ import logging
 import numpy as np
 import pytest
 
-from moe_serving.directory.messages import AttentionStatus, SyncReply, SyncRequest
-from moe_serving.routing import sync
-from moe_serving.routing.exchange import StatisticsHeard
+from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest
+from moe_serving.routing import statistics, sync
+from moe_serving.routing.exchange import StatisticsHeard, StatisticsKnown
 from moe_serving.routing.gatherer import Gathered
+from moe_serving.routing.statistics import StatisticsSync
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
@@ -61,7 +62,11 @@ class DirectoryStub:
         self.requests: list[SyncRequest] = []
         self.fault: Exception | None = None
         self.counts = True
-        self.heard = StatisticsHeard()
+        self.known: StatisticsKnown | None = None
+        self.statistics: list[StatisticsReport] = []
+        self.statistics_fault: Exception | None = None
+        self.takes = asyncio.Event()
+        self.takes.set()
         self._changed = asyncio.Condition()
 
     async def asked(self, times: int) -> None:
@@ -74,13 +79,21 @@ class DirectoryStub:
             self._changed.notify_all()
         if self.fault is not None:
             raise self.fault
-        return SyncReply(
-            TABLE if request.version != TABLE.version else None, counted=self.counts, statistics=self.heard
-        )
+        table = TABLE if request.version != TABLE.version else None
+        return SyncReply(table, counted=self.counts, statistics=self.known)
+
+    async def take_statistics(self, report: StatisticsReport) -> StatisticsHeard:
+        self.statistics.append(report)
+        if self.statistics_fault is not None:
+            raise self.statistics_fault
+        await self.takes.wait()
+        assert report.told.gathered is not None
+        self.known = StatisticsKnown("d", report.told.gathered.number)
+        return StatisticsHeard(self.known)
 
 
 def make(client: Client, directory: DirectoryStub) -> DirectorySync:
-    return DirectorySync(client, "a", lambda: AttentionStatus(ready=True), directory.sync)
+    return DirectorySync(client, "a", lambda: AttentionStatus(ready=True), directory.sync, directory.take_statistics)
 
 
 async def test_the_table_comes_and_is_acknowledged() -> None:
@@ -119,30 +132,54 @@ async def test_what_was_not_counted_is_told_again() -> None:
     assert [(request.sequence, rows(request)) for request in directory.requests] == [(1, 3), (1, 3), (1, None)]
 
 
-async def test_statistics_are_told_until_the_directory_has_them() -> None:
+async def test_statistics_are_told_until_the_directory_has_them_and_not_before_it_takes_any() -> None:
     client, directory = Client(), DirectoryStub()
-    reports = make(client, directory)
+    tell = StatisticsSync(client, "a", lambda: "d", directory.take_statistics)
     client.gathered = Gathered(1, 0.0, b"first")
-    await reports.sync_once(hold=60.0)
+    await tell.turn()
+    assert directory.statistics == [], "nobody knows the model"
+    tell.hear(StatisticsKnown("d"))
+    directory.statistics_fault = ConnectionError("away")
+    with pytest.raises(ConnectionError):
+        await tell.turn()
+    directory.statistics_fault = None
     client.gathered = Gathered(2, 0.0, b"second")
-    await reports.sync_once()
+    await tell.turn()
     assert client.gathered is not None, "not taken before the first has arrived"
-    directory.heard = StatisticsHeard(number=1)
-    await reports.sync_once()
-    await reports.sync_once()
-    directory.heard = StatisticsHeard(number=2)
-    await reports.sync_once()
-    await reports.sync_once()
-    told = [request.statistics.gathered for request in directory.requests]
-    assert [each.packed if each else None for each in told] == [
-        b"first",
-        b"first",
-        b"first",
-        b"second",
-        b"second",
-        None,
-    ]
-    assert directory.requests[0].hold == 0.0
+    await tell.turn()
+    await tell.turn()
+    tell.hear(None)
+    await tell.turn()
+    tell.hear(StatisticsKnown("d"))
+    await tell.turn()
+    told = [report.told.gathered.packed for report in directory.statistics if report.told.gathered]
+    assert told == [b"first", b"first", b"second", b"second"], "once more to a directory that has restarted"
+    assert {report.digest for report in directory.statistics} == {"d"}
+
+
+async def test_statistics_that_do_not_arrive_hold_no_report_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sync, "SYNC_SECONDS", 0.001)
+    monkeypatch.setattr(statistics, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(statistics, "ANSWER_SECONDS", 0.05)
+    client, directory = Client(), DirectoryStub()
+    client.gathered, directory.known = Gathered(1, 0.0, b"first"), StatisticsKnown("d")
+    directory.takes.clear()
+    task = asyncio.create_task(make(client, directory).run())
+    async with asyncio.timeout(20):
+        while not directory.statistics:
+            await directory.asked(len(directory.requests) + 1)
+        await directory.asked(len(directory.requests) + 20)
+        while len(directory.statistics) < 3:
+            await directory.asked(len(directory.requests) + 1)
+        assert client.table is TABLE
+        directory.takes.set()
+        while directory.known == StatisticsKnown("d"):
+            await directory.asked(len(directory.requests) + 1)
+    task.cancel()
+    assert "statistics do not reach the directory; tried again: TimeoutError" in caplog.text
+    assert "no answer from the directory" not in caplog.text
 
 
 async def test_counts_that_are_lost_here_do_not_end_the_lease(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,7 +221,9 @@ async def test_a_directory_that_hangs_is_taken_for_away(monkeypatch: pytest.Monk
         raise AssertionError("nobody waits so long")
 
     with pytest.raises(TimeoutError):
-        await DirectorySync(Client(), "a", lambda: AttentionStatus(ready=True), hang).sync_once()
+        await DirectorySync(
+            Client(), "a", lambda: AttentionStatus(ready=True), hang, DirectoryStub().take_statistics
+        ).sync_once()
 
 
 class HoldingDirectory(DirectoryStub):
@@ -205,7 +244,9 @@ async def test_an_idle_replica_waits_and_what_is_new_is_told_at_once(monkeypatch
     monkeypatch.setattr(sync, "SYNC_SECONDS", 0.01)
     monkeypatch.setattr(sync, "HOLD_SECONDS", 60.0)
     client, directory, running = Client(), HoldingDirectory(), 0
-    reports = DirectorySync(client, "a", lambda: AttentionStatus(ready=True, running=running), directory.sync)
+    reports = DirectorySync(
+        client, "a", lambda: AttentionStatus(ready=True, running=running), directory.sync, directory.take_statistics
+    )
     task = asyncio.create_task(reports.run())
     async with asyncio.timeout(20):
         await directory.asked(2)
