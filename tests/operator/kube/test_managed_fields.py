@@ -1,10 +1,14 @@
-"""Tables for the step from Update to Apply."""
+"""Tables for the step from Update to Apply, and who set a field."""
 
 from typing import Any
 
 import pytest
+from placement_objects import content, manifest, moved
 
-from moe_operator.kube.managed_fields import upgraded
+from moe_dev.kube import Kubectl
+from moe_operator.kube.client import KubeClient
+from moe_operator.kube.managed_fields import upgraded, was_set_by
+from moe_operator.kube.resources import EXPERT_PLACEMENTS
 
 ME = "moe-operator"
 
@@ -41,3 +45,33 @@ def test_upgraded(before: list[dict[str, Any]], after: list[dict[str, Any]] | No
     assert upgraded(before, ME) == after
     if after is not None:
         assert upgraded(after, ME) is None
+
+
+CONTENT: dict[str, Any] = {"f:spec": {"f:content": {"f:revision": {}}}}
+DECISION: dict[str, Any] = {"f:spec": {"f:decision": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "set_by_me"),
+    [
+        ([], False),
+        ([entry(ME, "Update", CONTENT)], True),
+        ([entry("kubectl", "Update", CONTENT), entry(ME, "Update", DECISION)], False),
+        ([entry("kubectl", "Update", DECISION), entry(ME, "Update", CONTENT)], True),
+        ([entry(ME, "Update", CONTENT, "status")], False),
+        ([entry(ME, "Update", {"f:spec": None})], False),
+    ],
+)
+def test_who_set_a_field(fields: list[dict[str, Any]], set_by_me: bool) -> None:
+    assert was_set_by(fields, ME, "f:spec", "f:content") is set_by_me
+
+
+@pytest.mark.e2e
+async def test_who_set_a_field_on_a_real_api_server(client: KubeClient, installed: Kubectl, namespace: str) -> None:
+    mine, theirs = (manifest(content(moved(), revision, 0), namespace=namespace) for revision in (1, 2))
+    await client.create(EXPERT_PLACEMENTS, mine)
+    installed.apply(theirs)
+    for name, ours in (("tiny-r1", True), ("tiny-r2", False)):
+        await client.merge_patch(EXPERT_PLACEMENTS, namespace, name, {"spec": {"decision": "Approved"}})
+        fields = (await client.get_metadata(EXPERT_PLACEMENTS, namespace, name))["managedFields"]
+        assert was_set_by(fields, ME, "f:spec", "f:content") is ours
