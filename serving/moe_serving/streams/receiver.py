@@ -29,7 +29,7 @@ class TokenStream:
     Attributes:
         number: what frames call it.
         taken: set once the call has arrived at a replica.
-        carrier: the connection that its last event came by.
+        carrier: the connection that its first event came by; what comes by another one is of no interest.
     """
 
     def __init__(self, number: int, request_id: str, max_tokens: int) -> None:
@@ -132,10 +132,14 @@ class StreamReceiver:
                     stream.fail(lost)
 
     def _file(self, event: StreamEvent, connection: Connection) -> None:
+        """Whoever spoke first carries a stream. A replica that did not accept a call in time may still begin it when it
+        wakes, before it learns that another one was asked instead: its tokens would come between the other's.
+        """
         stream = self._streams.get(event.stream)
-        if stream is not None:
-            stream.carrier = connection
-            stream.put(event)
+        if stream is None or stream.carrier not in (None, connection):
+            return
+        stream.carrier = connection
+        stream.put(event)
 
 
 async def _receive(connection: Connection) -> Frame:

@@ -383,3 +383,12 @@ async def test_an_api_that_does_not_answer_delays_no_other(receiver):
         silent.close()
         await pool.close()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_one_replica_alone_speaks_on_a_stream(receiver: StreamReceiver) -> None:
+    """One that was frozen when it was asked may begin the answer when it wakes, though another one has it by then."""
+    stream = receiver.open("r.0", 4)
+    chosen, late = object(), object()
+    for connection, token in ((chosen, 1), (late, 1), (chosen, 2), (late, 2)):
+        receiver._file(StreamEvent(stream.number, (token,)), connection)  # type: ignore[arg-type]  # only compared
+    assert (await stream.next()).token_ids == (1, 2)
