@@ -2,9 +2,24 @@
 
 from typing import Any
 
-from moe_operator.api import ExpertPlacement
+from moe_operator.api import ExpertPlacement, PlacementContent
 from moe_operator.placements.content import content_of
 from moe_placement import Placement, balanced_placement
+
+GOOD = {
+    "revision": 2,
+    "baseRevision": 1,
+    "modelDigest": "sha256:0",
+    "experts": 4,
+    "shards": 2,
+    "slotsPerShard": 3,
+    "layers": ["0 1 - 2 3 0", "3 2 1 0 - -"],
+}
+
+
+def small(**fields: Any) -> PlacementContent:
+    """A content that is in order but for ``fields``; read without the CRD's rules, as what an older CRD let through."""
+    return PlacementContent.model_validate(GOOD | fields)
 
 
 def moved(layers: int = 2, experts: int = 8, shards: int = 2, slots: int = 4, copies: int = 1) -> Placement:

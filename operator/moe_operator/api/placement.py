@@ -13,7 +13,7 @@ from moe_operator.api.deployment import MAX_NAME, Identity
 from moe_operator.api.names import PlacementConditionType
 from moe_operator.api.phase import Phase
 from moe_operator.api.rules import Rule, validations
-from moe_operator.api.status import Condition
+from moe_operator.api.status import Condition, Conditions
 
 MAX_REVISION = 2**31 - 1
 MAX_STEP = 1000
@@ -223,13 +223,7 @@ becomes RolledBack yet."""
     """Mean load of a shard divided by that of the busiest, as counted last while it was in force."""
     fan_out: str | None = None
     """Shards that a token visited per layer, averaged, as counted last while it was in force."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = ()
+    conditions: Conditions = ()
     """State by aspect."""
 
     def condition(self, kind: PlacementConditionType) -> Condition | None:

@@ -32,6 +32,16 @@ class Condition(StatusModel):
     """Why, in words: the field, the value and the cure where something is wrong."""
 
 
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+"""A status' conditions: one of each type, which clients may merge by it."""
+
+
 class ModelStatus(StatusModel):
     """What the model turned out to be, as found where Ray runs."""
 
@@ -86,13 +96,7 @@ class MoEDeploymentStatus(StatusModel):
     """What the model turned out to be."""
     placement: PlacementStatus | None = None
     """The placement of experts that is in force."""
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = ()
+    conditions: Conditions = ()
     """State by aspect."""
 
     @field_validator("conditions")

@@ -150,9 +150,8 @@ class DirectorySync:
     def _note_failure(self, error: Exception) -> None:
         if not self._away:
             logger.warning(
-                "no answer from the directory, routing goes on by epoch %d: %s: %s",
+                "no answer from the directory, routing goes on by epoch %d: %s",
                 self._client.version.epoch,
-                type(error).__name__,
-                error,
+                in_words(error),
             )
         self._away = True

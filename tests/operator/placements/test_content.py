@@ -6,31 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from placement_objects import content, moved
+from placement_objects import content, moved, small
 
-from moe_operator.api import PlacementContent, PlacementReason
+from moe_operator.api import PlacementReason
 from moe_operator.placements.content import content_of, describes, moves_between, read_placement
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
 from moe_placement import Placement, balanced_placement
 
-GOOD = {
-    "revision": 2,
-    "baseRevision": 1,
-    "modelDigest": "sha256:0",
-    "experts": 4,
-    "shards": 2,
-    "slotsPerShard": 3,
-    "layers": ["0 1 - 2 3 0", "3 2 1 0 - -"],
-}
-
-
-def changed(**fields: Any) -> PlacementContent:
-    """Read without the CRD's rules, as what an older CRD let through."""
-    return PlacementContent.model_validate(GOOD | fields)
-
 
 def test_a_content_is_read_shard_by_shard() -> None:
-    placement = read_placement(changed())
+    placement = read_placement(small())
     assert placement.shard_slots == (3, 3)
     assert placement.experts == 4
     assert placement.slots.tolist() == [[0, 1, -1, 2, 3, 0], [3, 2, 1, 0, -1, -1]]
@@ -70,13 +55,13 @@ def test_what_is_wrong_is_told_with_layer_slot_value_and_cure(
     fields: dict[str, Any], reason: PlacementReason, said: list[str]
 ) -> None:
     with pytest.raises(InvalidContentError) as caught:
-        read_placement(changed(**fields))
+        read_placement(small(**fields))
     assert caught.value.reason is reason
     assert [part for part in said if part not in str(caught.value)] == []
 
 
 def test_what_the_patterns_refuse_is_no_expert_either() -> None:
-    lenient = changed().model_copy(update={"layers": ("0 1 ٢ 2 3 0", "3 2 1 0 - -")})
+    lenient = small().model_copy(update={"layers": ("0 1 ٢ 2 3 0", "3 2 1 0 - -")})
     with pytest.raises(InvalidContentError, match=r"layers\[0\], slot 2 \(slot 2 of shard 0\) is '\\u0662'"):
         read_placement(lenient)
 
@@ -110,7 +95,7 @@ def test_a_placement_of_unequal_shards_has_no_content() -> None:
     placement = balanced_placement(1, 4, (3, 2))
     with pytest.raises(NotExpressibleError, match=r"shards of \(3, 2\) slots"):
         content_of(placement, 2, 1, "sha256:0")
-    assert not describes(changed(), placement)
+    assert not describes(small(), placement)
 
 
 def test_one_that_is_more_than_an_object_holds_has_none() -> None:

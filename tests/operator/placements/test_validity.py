@@ -4,28 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from placement_objects import small
 
-from moe_operator.api import PlacementContent, PlacementReason
+from moe_operator.api import PlacementReason
 from moe_operator.placements.validity import Ground, Outlook, judge
 
 GROUND = Ground(digest="sha256:0", layers=2, experts=4, shards=2, slots_per_shard=3, min_copies=1, revision=1)
-GOOD = {
-    "revision": 2,
-    "baseRevision": 1,
-    "modelDigest": "sha256:0",
-    "experts": 4,
-    "shards": 2,
-    "slotsPerShard": 3,
-    "layers": ["0 1 - 2 3 0", "3 2 1 0 - -"],
-}
-
-
-def content(**fields: Any) -> PlacementContent:
-    return PlacementContent.model_validate(GOOD | fields)
 
 
 def test_what_fits() -> None:
-    judgement = judge(content(), GROUND)
+    judgement = judge(small(), GROUND)
     assert (judgement.outlook, judgement.reason) == (Outlook.FITS, PlacementReason.FITS)
     assert judgement.placement is not None
     assert judgement.placement.shard_slots == (3, 3)
@@ -54,24 +42,24 @@ UNFIT = [
 def test_what_is_in_the_way(
     fields: dict[str, Any], ground: dict[str, Any], outlook: Outlook, reason: str, said: list[str]
 ) -> None:
-    judgement = judge(content(**fields), replace(GROUND, **ground))
+    judgement = judge(small(**fields), replace(GROUND, **ground))
     assert (judgement.outlook, judgement.reason) == (outlook, reason)
     assert [part for part in said if part not in judgement.message] == []
     assert judgement.placement is None
 
 
 def test_copies_of_one_shard_count_once() -> None:
-    twice = content(layers=["0 0 1 1 2 3", "0 0 1 1 2 3"])
+    twice = small(layers=["0 0 1 1 2 3", "0 0 1 1 2 3"])
     judgement = judge(twice, replace(GROUND, min_copies=2))
     assert "expert 0 is on 1 shards" in judgement.message
 
 
 def test_while_nothing_runs_only_what_is_wrong_in_itself_is_told() -> None:
-    assert judge(content(), None).reason is PlacementReason.NOT_JUDGED
-    assert judge(content(), None).outlook is Outlook.WAITS
-    assert judge(content(layers=["0 1 2 - - -"]), None).reason is PlacementReason.EXPERT_MISSING
+    assert judge(small(), None).reason is PlacementReason.NOT_JUDGED
+    assert judge(small(), None).outlook is Outlook.WAITS
+    assert judge(small(layers=["0 1 2 - - -"]), None).reason is PlacementReason.EXPERT_MISSING
 
 
 def test_the_first_placement_may_be_written_by_hand() -> None:
-    first = content(revision=1, baseRevision=0)
+    first = small(revision=1, baseRevision=0)
     assert judge(first, replace(GROUND, revision=0)).outlook is Outlook.FITS

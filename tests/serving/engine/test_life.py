@@ -1,21 +1,14 @@
 """Signs of life of the engine's thread, by a clock of the test's own."""
 
 import pytest
+from clock import Clock
 
 from moe_serving.engine.life import SILENCE_S, UNKNOWN_STEP_S, SignsOfLife
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

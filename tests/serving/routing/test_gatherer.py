@@ -6,26 +6,12 @@ import logging
 
 import numpy as np
 import pytest
+from clock import Clock
+from routed import EXPERTS, LAYERS, sets
 
 from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_serving.routing import gatherer
-from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, WINDOW_SECONDS, Gathered, Gatherer, Sets
-
-LAYERS, EXPERTS, TOP_K = 3, 6, 2
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sets(rows: int, seed: int = 0) -> Sets:
-    random = np.random.default_rng(seed)
-    ids = np.argsort(random.random((rows, LAYERS, EXPERTS)), axis=2)[:, :, :TOP_K].astype(np.int16)
-    return ids, random.random(ids.shape).astype(np.float32)
+from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, WINDOW_SECONDS, Gathered, Gatherer
 
 
 def taken(gathered: Gathered | None) -> RoutingStatistics:
@@ -35,7 +21,7 @@ def taken(gathered: Gathered | None) -> RoutingStatistics:
 
 def test_what_is_taken_is_all_that_was_added() -> None:
     parts = [sets(rows, seed) for seed, rows in enumerate((3, 5000, 1))]
-    mine = Gatherer(LAYERS, EXPERTS, Clock())
+    mine = Gatherer(LAYERS, EXPERTS, Clock(1000.0))
     for part in parts:
         mine.add(part)
     found = taken(mine.take())
@@ -53,7 +39,7 @@ def test_what_is_taken_is_all_that_was_added() -> None:
 
 
 def test_a_window_ends_after_a_time_if_it_had_traffic() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     mine = Gatherer(LAYERS, EXPERTS, clock)
     clock.now += 10 * WINDOW_SECONDS
     assert not mine.has_window
@@ -73,7 +59,7 @@ def test_a_window_ends_after_a_time_if_it_had_traffic() -> None:
 
 
 def test_what_takes_long_to_pack_is_packed_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     times = iter([0.0, 1.0, 5.0, 5.0])
     monkeypatch.setattr(gatherer.time, "thread_time", lambda: next(times))
     mine = Gatherer(LAYERS, EXPERTS, clock)
@@ -87,7 +73,7 @@ def test_what_takes_long_to_pack_is_packed_seldom(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_older_weighs_less() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     mine = Gatherer(LAYERS, EXPERTS, clock)
     mine.add(sets(8))
     mine.take()
@@ -103,7 +89,7 @@ def test_the_older_weighs_less() -> None:
 
 
 def test_gates_beyond_half_floats_do_no_harm() -> None:
-    mine = Gatherer(LAYERS, EXPERTS, Clock())
+    mine = Gatherer(LAYERS, EXPERTS, Clock(1000.0))
     ids, gates = sets(4)
     mine.add((ids, gates * np.float32(1e9)))
     assert taken(mine.take()).tokens == 4
@@ -111,7 +97,7 @@ def test_gates_beyond_half_floats_do_no_harm() -> None:
 
 def test_of_a_model_of_too_many_experts_nothing_is_gathered_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    mine = Gatherer(10, 4096, Clock())
+    mine = Gatherer(10, 4096, Clock(1000.0))
     mine.add((np.zeros((1, 10, 2), dtype=np.int16), np.zeros((1, 10, 2), dtype=np.float32)))
     assert mine.take() is None
     assert "10 layers of 4096 experts" in caplog.text

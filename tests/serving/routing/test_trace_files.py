@@ -9,28 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clock import Clock
+from routed import EXPERTS, sets
 
 from moe_contract.applications import RecordConfig
 from moe_placement.traces import Trace, read_trace, write_trace
 from moe_serving.routing import trace_files
-from moe_serving.routing.gatherer import Sets
 from moe_serving.routing.trace_files import FILE_SECONDS, PART_SECONDS, TraceFiles
-
-LAYERS, EXPERTS, TOP_K = 3, 6, 2
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sets(rows: int, seed: int = 0) -> Sets:
-    random = np.random.default_rng(seed)
-    ids = np.argsort(random.random((rows, LAYERS, EXPERTS)), axis=2)[:, :, :TOP_K].astype(np.int16)
-    return ids, random.random(ids.shape).astype(np.float32)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -38,7 +23,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def recording(folder: Path, rows: int = 1000, most: int = 1 << 20) -> tuple[TraceFiles, Clock]:
-    clock = Clock()
+    clock = Clock(1.8e9)
     files = TraceFiles(EXPERTS, clock)
     files.configure(RecordConfig(path=str(folder), sample_rows=rows, max_bytes=most))
     return files, clock
@@ -50,7 +35,7 @@ def write_due(files: TraceFiles) -> None:
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:
-    files = TraceFiles(EXPERTS, Clock())
+    files = TraceFiles(EXPERTS, Clock(1.8e9))
     files.add(sets(5))
     write_due(files)
     files.close()
