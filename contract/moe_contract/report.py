@@ -23,8 +23,6 @@ INTERNAL_REPORT_PATH = "/internal/report"
 INTERNAL_STATISTICS_PATH = "/internal/statistics"
 """Likewise: all that attention replicas gathered of the traffic, as the brain's ``encode_statistics`` packs it; 204
 before they did. For whoever plans: 58 layers of 256 experts take up to 16 MB."""
-MOST_STATISTICS_BYTES = 1 << 26
-"""Of that answer."""
 
 
 class ShardReport(WireModel):

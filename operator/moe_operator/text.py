@@ -4,6 +4,7 @@ and Events, and must not make lines, colours or an order of reading of its own t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _RANGES = (
     (0x00, 0x1F),  # NUL, line ends, escape sequences
@@ -27,6 +28,12 @@ INVISIBLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last
 def on_one_line(text: str) -> str:
     """``text`` with each such character as Python would write it: ``\\n``, ``\\x1b``, ``\\u202e``."""
     return INVISIBLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first ``most`` of ``names``, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 _VARYING = re.compile(r"0x[0-9a-f]+|pid=\d+|\b[0-9a-f]{16,}\b")

@@ -32,6 +32,25 @@ class Condition(StatusModel):
     """Why, in words: the field, the value and the cure where something is wrong."""
 
 
+MAX_MESSAGE = 4096
+"""Much of a message may be another program's words; one that the API server refuses would never be told."""
+
+
+def next_condition(
+    before: Condition | None, kind: str, status: ConditionStatus, reason: str, message: str, generation: int, now: str
+) -> Condition:
+    """A condition, with the time since when its status is what it is; ``before``: as it was told last."""
+    since = before.last_transition_time if before and before.status == status else None
+    return Condition(
+        type=kind,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=since or now,
+        reason=reason,
+        message=message[:MAX_MESSAGE],
+    )
+
+
 Conditions = Annotated[
     tuple[Condition, ...],
     Field(

@@ -73,7 +73,7 @@ class Attempts:
             made = await attempt.make()
         except NotFoundError as error:
             logger.debug("%s; it is gone", error)
-            self._is_gone(attempt.key)
+            self.store.forget(attempt.key)
         except ConflictError as error:
             logger.debug("%s; once more in the next pass", error)
             await self._catch_up(attempt.key)
@@ -102,9 +102,4 @@ class Attempts:
         try:
             self.store.put(await self.api.get(EXPERT_PLACEMENTS, namespace, name))
         except NotFoundError:
-            self._is_gone(key)
-
-    def _is_gone(self, key: str) -> None:
-        known = self.store.objects.get(key)
-        if known:
-            self.store.remove(known)
+            self.store.forget(key)

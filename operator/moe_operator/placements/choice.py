@@ -111,9 +111,9 @@ def _approved(book: Book, fitting: Mapping[int, Placement]) -> Next | None:
 
 def _restored(book: Book, ground: Ground | None) -> Next | None:
     """What was in force before everything was lost, or put to sleep, if it still fits."""
-    last: ExpertPlacement | None = book.in_force[-1] if book.in_force else None
-    if last is None or ground is None:
+    if ground is None:
         return None
+    last = book.in_force[-1]
     judgement = judge(last.spec.content, replace(ground, revision=last.spec.content.base_revision))
     return Next(last.revision, judgement.placement) if judgement.placement else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import ValidationError
 
@@ -70,10 +72,14 @@ def describes(content: PlacementContent, placement: Placement) -> bool:
         said = read_placement(content)
     except InvalidContentError:
         return False
-    same_shards = placement.shard_slots[: said.shards] == said.shard_slots and not any(
-        placement.shard_slots[said.shards :]
-    )
+    same_shards = only_empty_ones_leave(placement, said.shard_slots)
     return same_shards and said.experts == placement.experts and np.array_equal(said.slots, placement.slots)
+
+
+def only_empty_ones_leave(placement: Placement, shape: Sequence[int]) -> bool:
+    """Whether ``shape``, slots of each shard, is that of a placement but for shards without slots at its end."""
+    kept = len(shape)
+    return placement.shard_slots[:kept] == tuple(shape) and not any(placement.shard_slots[kept:])
 
 
 def moves_between(before: Placement | None, after: Placement) -> int:

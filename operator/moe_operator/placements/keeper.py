@@ -223,9 +223,7 @@ class PlacementKeeper:
     async def _delete(self, placement: ExpertPlacement) -> bool:
         metadata = placement.metadata
         await self.api.delete(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, metadata.uid)
-        known = self.store.get(placement)
-        if known:
-            self.store.remove(known)
+        self.store.forget(placement.key)
         return True
 
 

@@ -26,18 +26,23 @@ class PlacementStore:
     def put(self, live: Json, watched: bool = False) -> bool:
         """See ``ObjectStore``."""
         news = self.objects.put(live, watched)
-        self._keys.setdefault(deployment_of(live), set()).add(key_of(live))
+        self._note(live)
         return news
 
     def remove(self, last: Json) -> bool:
         """See ``ObjectStore``."""
         return self.objects.remove(last)
 
+    def forget(self, key: str) -> None:
+        """One that is known to be gone, though nobody told of it."""
+        if known := self.objects.get(key):
+            self.remove(known)
+
     def replace_all(self, listing: Listing, namespace: str | None = None) -> None:
         """See ``ObjectStore``."""
         self.objects.replace_all(listing, namespace)
         for live in listing.items:
-            self._keys.setdefault(deployment_of(live), set()).add(key_of(live))
+            self._note(live)
 
     def deployments(self) -> set[str]:
         """Keys of the MoEDeployments that any is of, there or not."""
@@ -58,6 +63,9 @@ class PlacementStore:
             self._keys.pop(deployment)
         placements = (placement for key, live in found.items() if (placement := self._parsed(key, live)))
         return Book.of(placements, map(_revision_of, found))
+
+    def _note(self, live: Json) -> None:
+        self._keys.setdefault(deployment_of(live), set()).add(key_of(live))
 
     def _parsed(self, key: str, live: Json) -> ExpertPlacement | None:
         version = str(live["metadata"].get("resourceVersion", ""))

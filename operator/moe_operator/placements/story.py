@@ -15,12 +15,10 @@ from moe_operator.api import (
 )
 from moe_operator.api.phase import Event
 from moe_operator.api.placement import Decision, MigrationProgress, Origin, Price
-from moe_operator.api.status import ConditionStatus
+from moe_operator.api.status import ConditionStatus, next_condition
 from moe_operator.placements.book import phase_of
 from moe_operator.placements.choice import Choice, Standing
 from moe_operator.placements.validity import Judgement, Outlook
-
-_MAX_MESSAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def next_status(placement: ExpertPlacement, scene: Scene, origin: Origin = Origi
         observed_generation=placement.metadata.generation,
         phase=phase,
         origin=before.origin or origin,
-        price=before.price or _price(placement, scene),
+        price=before.price or _price(scene.choice.moves.get(placement.revision), scene),
         progress=(scene.progress if runs else None) or before.progress,
         balance=(scene.balance if runs else None) or before.balance,
         fan_out=(scene.fan_out if runs else None) or before.fan_out,
@@ -69,12 +67,11 @@ def next_status(placement: ExpertPlacement, scene: Scene, origin: Origin = Origi
 
 def recorded_status(scene: Scene, moves: int | None) -> ExpertPlacementStatus:
     """Of an object that the operator has just made of what runs; all else is told by the next pass."""
-    size = scene.bytes_per_expert
     return ExpertPlacementStatus(
         observed_generation=1,
         phase=Phase.PROPOSED.advanced((Event.APPROVED, Event.STARTED)),
         origin=Origin.OPERATOR,
-        price=Price(moves=moves, bytes=moves * size) if size is not None and moves is not None else None,
+        price=_price(moves, scene),
     )
 
 
@@ -103,8 +100,7 @@ def _events(placement: ExpertPlacement, scene: Scene, judgement: Judgement | Non
             yield Event.FAULTED
 
 
-def _price(placement: ExpertPlacement, scene: Scene) -> Price | None:
-    moves = scene.choice.moves.get(placement.revision)
+def _price(moves: int | None, scene: Scene) -> Price | None:
     if moves is None or scene.bytes_per_expert is None:
         return None
     return Price(moves=moves, bytes=moves * scene.bytes_per_expert)
@@ -132,15 +128,8 @@ def _conditions(
             if before:
                 yield before
             continue
-        since = before.last_transition_time if before and before.status == said.status else scene.now
-        yield Condition(
-            type=kind,
-            status=said.status,
-            observed_generation=placement.metadata.generation,
-            last_transition_time=since,
-            reason=said.reason,
-            message=said.message[:_MAX_MESSAGE],
-        )
+        generation = placement.metadata.generation
+        yield next_condition(before, kind, said.status, said.reason, said.message, generation, scene.now)
 
 
 def _valid(placement: ExpertPlacement, scene: Scene, judgement: Judgement | None) -> _Said | None:

@@ -18,6 +18,7 @@ from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
 from moe_operator.reconcile.world import World
+from moe_operator.text import some
 
 _NAMES_SHOWN, _NAME_SHOWN = 8, 100
 
@@ -37,10 +38,9 @@ def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
 
 def kept_by_others(finalizers: Sequence[str]) -> Finding:
     """That a deletion waits for nothing of the operator's any more."""
-    names = ", ".join(name[:_NAME_SHOWN] for name in finalizers[:_NAMES_SHOWN])
-    more = f" and {len(finalizers) - _NAMES_SHOWN} more" if len(finalizers) > _NAMES_SHOWN else ""
+    names = some([name[:_NAME_SHOWN] for name in finalizers], _NAMES_SHOWN)
     return Finding(
-        Reason.DELETING, f"the operator has nothing left to do; finalizers of others keep the object: {names}{more}"
+        Reason.DELETING, f"the operator has nothing left to do; finalizers of others keep the object: {names}"
     )
 
 

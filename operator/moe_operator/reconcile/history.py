@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
-from moe_operator.api.status import TIME_FORMAT, ConditionStatus
+from moe_operator.api.status import TIME_FORMAT, ConditionStatus, next_condition
 from moe_operator.finding import Finding
-
-MAX_MESSAGE = 4096
-"""Much of a message may be another program's words; one that the API server refuses would never be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +20,8 @@ class History:
 
     def condition(self, kind: ConditionType, status: ConditionStatus, why: Finding) -> Condition:
         """The condition, with the time since when its status is what it is."""
-        earlier = self.before.condition(kind)
-        since = earlier.last_transition_time if earlier and earlier.status == status else None
-        return Condition(
-            type=kind,
-            status=status,
-            observed_generation=self.generation,
-            last_transition_time=since or self.now.strftime(TIME_FORMAT),
-            reason=why.reason,
-            message=why.message[:MAX_MESSAGE],
-        )
+        earlier, now = self.before.condition(kind), self.now.strftime(TIME_FORMAT)
+        return next_condition(earlier, kind, status, why.reason, why.message, self.generation, now)
 
     def status_with(self, *conditions: Condition) -> MoEDeploymentStatus:
         """The status told before, with these conditions in place of those of their types."""

@@ -16,6 +16,7 @@ from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, PlacementConditionType, PlacementReason, Reason
 from moe_operator.finding import Finding
 from moe_operator.placements.choice import Choice, Next, Standing, choose
+from moe_operator.placements.content import only_empty_ones_leave
 from moe_operator.placements.validity import Ground
 from moe_operator.reconcile.world import World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
@@ -218,17 +219,12 @@ def _placement(world: World, facts: ModelFacts, current: Placement | None, shape
     if current and current.copies.min() >= world.moe.spec.experts.copies.min:
         if current.shard_slots == tuple(shape):
             return current
-        if _only_empty_ones_leave(current, shape):
+        if only_empty_ones_leave(current, shape):
             return Placement(current.slots, tuple(shape), current.experts)
     actual = _of_model(world.actual_placement, facts)
     # From the placement in force: the next one shall differ from it as little as it can.
     base = actual or current
     return balanced_placement(facts.layers, facts.experts, shape, world.moe.spec.experts.copies.min, base)
-
-
-def _only_empty_ones_leave(current: Placement, shape: Sequence[int]) -> bool:
-    kept = len(shape)
-    return current.shard_slots[:kept] == tuple(shape) and not any(current.shard_slots[kept:])
 
 
 def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | None:

@@ -141,10 +141,11 @@ def _restrict(problem: LayerProblem, masks: Ints, split: Parts, resident: bool) 
     Which part serves a token is not for the copies to share evenly: dispatch goes where the token is anyway.
     """
     sets, count = problem.sets, len(split.shards)
-    part_of_pair, served = sets, even_shares(masks, count)
     if len(sets):
         part_of_pair = dispatched(sets, masks, split, resident)
         served = seen_shares(sets, part_of_pair, masks, count)
+    else:
+        part_of_pair, served = sets, even_shares(masks, count)
     found = []
     for part in range(count):
         load, least, elsewhere = shares_of_part(problem.load, problem.least, problem.elsewhere, masks, served, part)

@@ -27,7 +27,7 @@ BATCH_ROWS = 4096
 """Rows are counted when there are so many of them, or a window ends: the cost is mostly per call."""
 MOST_CELLS = 1 << 24
 """Layers x experts^2 of which statistics are gathered, such as 61 x 512^2: pairs and transitions have a float for each,
-and packed they take up to ``MOST_STATISTICS_BYTES``."""
+and packed they take up to 64 MiB."""
 
 logger = logging.getLogger(__name__)
 

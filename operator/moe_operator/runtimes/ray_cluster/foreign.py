@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from moe_operator.api import Reason
 from moe_operator.finding import Finding
+from moe_operator.text import some
 
 LOSS_SECONDS = 300.0
 """For how long it is told that a foreign writer removed or changed applications."""
@@ -32,9 +33,9 @@ class ForeignWrites:
         self._edited = {name: (path, at) for name, (path, at) in self._edited.items() if now - at < LOSS_SECONDS}
         if not self._lost and not self._edited:
             return None
-        removed = f"removed {_some(sorted(self._lost))}" if self._lost else ""
+        removed = f"removed {some(sorted(self._lost), _NAMED)}" if self._lost else ""
         changes = [f"{name} ({path})" if path else name for name, (path, _) in sorted(self._edited.items())]
-        changed = f"changed {_some(changes)}" if changes else ""
+        changed = f"changed {some(changes, _NAMED)}" if changes else ""
         what = " and ".join(filter(None, (removed, changed)))
         writer = f"another writer of Serve's configuration at {dashboard_url} {what}"
         if often:
@@ -46,8 +47,3 @@ class ForeignWrites:
         return Finding(
             Reason.FOREIGN_WRITER, f"{writer}; they were put back as they were: have it keep what it does not own"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

@@ -35,6 +35,7 @@ from moe_operator.runtimes.ray_cluster.repeats import Repeats
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeCluster, ServeClusters, WriteOutcome
 from moe_operator.runtimes.ray_cluster.state import is_certainly_empty, runtime_state
 from moe_operator.runtimes.ray_cluster.token import RayToken
+from moe_operator.text import some
 
 _NAMED = 16
 """Applications that a line of the log names."""
@@ -210,5 +211,4 @@ def _has_a_directory(moe: MoEDeployment, state: RuntimeState) -> bool:
 
 def _names(change: Change) -> str:
     names = sorted(change.names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more if names else f"nothing of {change.core}"
+    return some(names, _NAMED) if names else f"nothing of {change.core}"
