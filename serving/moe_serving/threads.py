@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from moe_serving.errors import MoEServingError
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,3 +34,8 @@ class SupervisedThread(threading.Thread):
 def in_words(error: BaseException) -> str:
     """Of an exception that nobody foresaw: its type too, since some have no text or one that needs it."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def said(error: Exception) -> str:
+    """Of any exception: what one that was foreseen says; ``in_words`` of another."""
+    return str(error) if isinstance(error, OSError | MoEServingError) else in_words(error)

@@ -175,14 +175,14 @@ class Directory:
         target = self._target
         if model.publication.publish(actions.table, asked, target.term, target.revision):
             logger.info("epoch %d is in force", model.publication.epoch)
-        if target.placement is not None and not await self._give_orders(actions, now):
+        if target.placement is not None and not await self._give_orders(actions):
             self._planned = None
         # Tables and orders are part of what the next plan starts from.
         self._changes.note()
 
-    async def _give_orders(self, actions: Actions, now: Situation) -> bool:
+    async def _give_orders(self, actions: Actions) -> bool:
         """To the shards to which they are news; whether all of them took theirs."""
-        free, held = actions.free, now.held & ~actions.freed(now.held.shape)
+        free, held = actions.free, actions.kept
         sites = [monitor.site for monitor in self._monitors]
         load = hold_back(actions.load, held, sites)
         monitors = [m for m in self._monitors if m.index in load and m.is_news(load[m.index], free[m.index])]

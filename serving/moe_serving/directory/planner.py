@@ -64,30 +64,26 @@ class Actions:
         table: the copies that may be asked.
         load: for each live shard what it should load now, most urgent first.
         free: for each live shard what it should free now, before it loads.
+        kept: the copies that live shards hold then.
     """
 
     table: Copies
     load: dict[int, tuple[ExpertKey, ...]]
     free: dict[int, tuple[ExpertKey, ...]]
-
-    def freed(self, shape: tuple[int, ...]) -> Copies:
-        """``free`` as copies."""
-        freed = np.zeros(shape, dtype=bool)
-        for shard, keys in self.free.items():
-            for key in keys:
-                freed[(*key, shard)] = True
-        return freed
+    kept: Copies
 
 
 def plan(now: Situation) -> Actions:
     """The next actions; none of them waits for another."""
     leaving = _leaving(now)
     free = leaving & ~now.published & now.released
-    room = now.capacity - (now.held & ~free).sum(axis=(0, 1))
+    kept = now.held & ~free
+    room = now.capacity - kept.sum(axis=(0, 1))
     return Actions(
         table=(now.held & ~leaving) | now.silent,
         load={shard: _most_urgent(now, shard, int(room[shard])) for shard in map(int, np.flatnonzero(now.live))},
         free={shard: _keys(free[:, :, shard]) for shard in map(int, np.flatnonzero(now.live))},
+        kept=kept,
     )
 
 

@@ -56,15 +56,16 @@ def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tup
     together = Counter(sites[shard].node for shard, keys in load.items() if keys)
     on_its_way: set[tuple[str, ExpertKey]] = set()
     kept = {}
+    somewhere = held.any(axis=2)
     for shard, keys in sorted(load.items()):
         site = sites[shard]
         kept[shard] = keys
-        if site.near_checkpoint or together[site.node] < 2:
+        if not keys or site.near_checkpoint or together[site.node] < 2:
             continue
         neighbours = np.array([other.node == site.node for other in sites])
         kept[shard] = tuple(key for key in keys if (site.node, key) not in on_its_way)
         if not site.troubled:
-            far: NDArray[np.bool_] = np.logical_and(held.any(axis=2), ~held[:, :, neighbours].any(axis=2))
+            far: NDArray[np.bool_] = np.logical_and(somewhere, ~held[:, :, neighbours].any(axis=2))
             on_its_way.update((site.node, key) for key in kept[shard] if far[key])
     return kept
 

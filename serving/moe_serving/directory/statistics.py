@@ -91,7 +91,7 @@ class StatisticsStore:
                 if packed is not None:
                     newest = max(part.at for part in parts)
                     version = self._legacy_version + 1
-                    self._legacy = Legacy(version, self._facts.digest, Gathered(version, newest, packed))
+                    self._legacy = Legacy(self._facts.digest, Gathered(version, newest, packed))
             for replica in gone:
                 del self._heard_of[replica]
                 self._of.pop(replica, None)

@@ -18,8 +18,8 @@ _SHIFT = 7
 BLOCK = 1 << _SHIFT
 """Values per block: about as many as there are blocks of large vocabularies, so that neither search is long."""
 FIRST_LOOK = 64
-"""Tokens looked at first; a set that is larger is looked for among ``_WIDER`` times as many."""
-_WIDER = 16
+"""Tokens looked at first; a set that is larger is looked for among ``WIDER`` times as many."""
+WIDER = 16
 _ROUNDING = 1e-6
 """Probabilities that lack as little of ``top_p`` have reached it: they are sums in float32."""
 _LOG2_E = 1.4426950408889634
@@ -56,19 +56,23 @@ class Cuts:
     min_p: Tensor | None
 
 
-def nucleus(logits: Tensor, temperature: Tensor, cuts: Cuts) -> Candidates:
+def nucleus(
+    logits: Tensor, temperature: Tensor, cuts: Cuts, maxima: Tensor | None = None, count: int = FIRST_LOOK
+) -> Candidates:
     """The tokens that ``cuts`` leaves.
 
     Args:
         logits: ``[rows, vocabulary]``, finite or −inf.
         temperature: float64 ``[rows]``.
+        maxima: of ``block_maxima``, where they are known.
+        count: tokens that are looked at first.
     """
-    maxima, count = block_maxima(logits), FIRST_LOOK
+    maxima = block_maxima(logits) if maxima is None else maxima
     while True:
         candidates, complete = look(logits, maxima, temperature, cuts, count)
         if bool(complete.all()):
             return candidates
-        count *= _WIDER
+        count *= WIDER
 
 
 def look(

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from moe_serving.engine.noise import exponential, gumbel, noise_bits
 from moe_serving.engine.nucleus import (
+    FIRST_LOOK,
+    WIDER,
     Candidates,
     Cuts,
     block_maxima,
@@ -124,7 +126,10 @@ def _draw_of_few(rows: _Rows) -> list[int]:
     candidates, complete = look(rows.logits, rows.maxima, rows.temperature, rows.cuts)
     tokens = _draw(rows, candidates)
     left = [place for place, known in enumerate(complete.tolist()) if not known]
-    drawn = (_draw(part, nucleus(part.logits, part.temperature, part.cuts)) for part in rows.parts(left))
+    wider = FIRST_LOOK * WIDER
+    drawn = (
+        _draw(part, nucleus(part.logits, part.temperature, part.cuts, part.maxima, wider)) for part in rows.parts(left)
+    )
     for place, token in zip(left, chain.from_iterable(drawn), strict=True):
         tokens[place] = token
     return tokens

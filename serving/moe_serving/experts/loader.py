@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
-from moe_serving.errors import MoEServingError
 from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
 from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PoolFullError, TransferAbandonedError
 from moe_serving.experts.peers import Peers
 from moe_serving.experts.pool import ExpertPool, Reservation
 from moe_serving.experts.throttle import TokenBucket
-from moe_serving.threads import SupervisedThread, in_words
+from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.errors import ProtocolError
 
 RETRY_SECONDS = 1.0
@@ -123,10 +122,8 @@ class ExpertLoader:
             logger.debug("expert %d of layer %d is wanted no more", order.expert, order.layer)
         except PoolFullError as error:
             self._note_full(f"{what}: {error}")
-        except (OSError, MoEServingError) as error:
-            self._note_failure(key, f"{what}: {error}")
         except Exception as error:  # noqa: BLE001 - out of memory, torch's own, a fault of ours: the others still come
-            self._note_failure(key, f"{what}: {in_words(error)}")
+            self._note_failure(key, f"{what}: {said(error)}")
         else:
             self._note_loaded(key)
 
@@ -173,7 +170,8 @@ class ExpertLoader:
         """
         wait = self._budget.take(size) if size and not order.urgent else 0.0
         with self._changed:
-            self._changed.wait_for(lambda: self._is_unwanted(order) or self._hurries(), wait)
+            if wait:
+                self._changed.wait_for(lambda: self._is_unwanted(order) or self._hurries(), wait)
             if self._is_unwanted(order):
                 raise TransferAbandonedError
 
@@ -187,8 +185,7 @@ class ExpertLoader:
     def _note_source(self, source: Source, order: LoadOrder, error: Exception) -> None:
         """One source could not give an expert; what it sent may be worse than nothing, and is then told of."""
         where = "the checkpoint" if source is CHECKPOINT else f"the shard at {source.in_words}"
-        reason = error if isinstance(error, OSError | MoEServingError) else in_words(error)
-        text = f"expert {order.expert} of layer {order.layer} does not come from {where}: {reason}"
+        text = f"expert {order.expert} of layer {order.layer} does not come from {where}: {said(error)}"
         if isinstance(error, NotHeldError):
             logger.debug(text)
             return

@@ -29,7 +29,7 @@ from moe_serving.experts.peers import Peers
 from moe_serving.experts.pieces import answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
-from moe_serving.threads import SupervisedThread, in_words
+from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ProtocolError, WireError
@@ -167,7 +167,7 @@ class Shard:
                 self._open = _OpenShard.open(self._identity, self._model, self._config, self._changed)
             except Exception as error:
                 foreseen = isinstance(error, OSError | MoEServingError)
-                self._problem = str(error) if foreseen else in_words(error)
+                self._problem = said(error)
                 logger.warning(
                     "shard %d cannot open %s: %s",
                     self._identity.index,

@@ -17,14 +17,17 @@ class Legacy:
     """What replicas that are gone have left.
 
     Attributes:
-        version: a higher one has more in it.
         digest: of the model.
         gathered: all of it together.
     """
 
-    version: int
     digest: str
     gathered: Gathered
+
+    @property
+    def version(self) -> int:
+        """A higher one has more in it."""
+        return self.gathered.number
 
 
 @dataclass(frozen=True, slots=True)

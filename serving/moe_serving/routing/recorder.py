@@ -67,7 +67,7 @@ class Recorder:
         """
         rows, top_k = ids.shape
         with self._lock:
-            block = self._block_for(table, top_k)
+            block = self._block_for(table, top_k, rows)
             if not block.has_room(layer, rows):
                 block = self._renew(table, top_k, rows)
             span = block.span(layer, rows)
@@ -115,11 +115,11 @@ class Recorder:
             logger.warning("statistics of %d rows are lost: %s", block.whole, in_words(error), exc_info=error)
         return block.count(self._home)
 
-    def _block_for(self, table: RoutingTable, top_k: int) -> Block:
+    def _block_for(self, table: RoutingTable, top_k: int, least_rows: int = 0) -> Block:
         block = self._block
-        return block if block is not None and block.table is table else self._renew(table, top_k)
+        return block if block is not None and block.table is table else self._renew(table, top_k, least_rows)
 
-    def _renew(self, table: RoutingTable, top_k: int, least_rows: int = 0) -> Block:
+    def _renew(self, table: RoutingTable, top_k: int, least_rows: int) -> Block:
         """Close the block and begin another. A step that a new table falls into is in both, in parts."""
         if self._block is not None:
             self._closed.append(self._block)

@@ -120,7 +120,7 @@ class DirectorySync:
             self._client.update(reply.table)
 
     async def _take_windows(self) -> tuple[Window, ...]:
-        """None where they could not be counted: the lease is renewed all the same."""
+        """Empty where they could not be counted: the lease is renewed all the same."""
         try:
             return await asyncio.to_thread(self._client.take_windows)
         except Exception as error:  # our own fault and not the directory's, so it is not told as that

@@ -22,7 +22,7 @@ from moe_serving.engine.errors import EngineStoppedError, QueueFullError, Reques
 from moe_serving.engine.request import GenerationRequest
 from moe_serving.errors import MoEServingError
 from moe_serving.serve.avoidance import LOST
-from moe_serving.serve.direct import address_of
+from moe_serving.serve.direct import address_of, answer_of
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.serve.unanswered import SIGNATURE
@@ -115,12 +115,8 @@ class Api:
 
     async def _ask_replica(self, request: GenerationRequest, stream: int) -> None:
         """See ``streams.source.Call``."""
-        response = self._attention.generate.remote(request, stream, self._address)
         try:
-            await response
-        except asyncio.CancelledError:
-            response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
-            raise
+            await answer_of(self._attention.generate.remote(request, stream, self._address))
         except Exception as error:
             raise translate(error, request.request_id) from error
 

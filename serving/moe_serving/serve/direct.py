@@ -45,10 +45,14 @@ async def address_of(handle: DeploymentHandle[Any]) -> Address:
     Raises:
         Exception: whatever the handle raises.
     """
-    response = handle.address.remote()
-    try:
-        address: Address = await response
-    except asyncio.CancelledError:
-        response.cancel()  # type: ignore[no-untyped-call]  # Ray's own lack
-        raise
+    address: Address = await answer_of(handle.address.remote())
     return address
+
+
+async def answer_of(response: Any) -> Any:
+    """Of a call by a handle of Serve's; one that is given up is cancelled."""
+    try:
+        return await response
+    except asyncio.CancelledError:
+        response.cancel()
+        raise

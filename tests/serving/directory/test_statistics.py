@@ -195,7 +195,7 @@ async def test_one_replica_at_a_time_is_asked_for_the_legacy(world: World) -> No
 
 async def test_a_legacy_of_another_model_is_not_kept(world: World) -> None:
     mine = Replica("mine", world)
-    mine.exchange.hear(StatisticsKnown("other", 0, 3), Legacy(3, "other", Gathered(3, 0.0, b"")))
+    mine.exchange.hear(StatisticsKnown("other", 0, 3), Legacy("other", Gathered(3, 0.0, b"")))
     assert mine.exchange.legacy_version == 3
     assert mine.report() is None
     assert mine.exchange.legacy_version == 0
