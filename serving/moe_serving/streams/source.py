@@ -93,7 +93,9 @@ class ReplicatedSource:
                         if event.finish_reason:
                             return
             except OverloadedError:
-                if turned_away or not self._has_several():
+                # A replica may have told of a place in its queue and been left for another one by the router, which
+                # had no word from it in time: what a client has heard of goes on, as after a loss.
+                if asked.resumed or (not accepted and (turned_away or not self._has_several())):
                     raise
                 turned_away = True
                 attempt += 1

@@ -46,6 +46,8 @@ class Replicas:
         step = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
         sender = await self.pool.get(self.address)
         sender.push(StreamEvent(stream))
+        if step is full:
+            full(0)  # before there is a place in the queue to tell of
         sender.push(StreamEvent(stream))
         try:
             for position in range(len(request.emitted_ids), request.sampling.max_tokens):
@@ -222,6 +224,20 @@ async def test_a_replica_that_has_enough_to_do_is_followed_by_one_other(source, 
     with pytest.raises(OverloadedError):
         await collect(source, ask("r", 4))
     assert [request.resumed for request in replicas.asked] == [False, False]
+
+
+async def full_elsewhere(now: int) -> None:
+    await asyncio.sleep(0.1)  # that there is a place has arrived by then
+    full(now)
+
+
+async def test_who_was_told_of_a_place_is_not_turned_away_by_another_replica(source, replicas) -> None:
+    replicas.plan = [full_elsewhere, lambda now: None]
+    assert tokens(await collect(source, ask("r", 4))) == [0, 1, 2, 3]
+    assert [request.resumed for request in replicas.asked] == [False, True]
+    replicas.plan = [full_elsewhere, full]
+    with pytest.raises(OverloadedError):
+        await collect(source, ask("r", 4))
 
 
 async def test_that_a_request_has_its_place_in_the_queue_is_told_before_its_first_token(source, replicas) -> None:
