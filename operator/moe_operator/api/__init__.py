@@ -4,9 +4,17 @@ Pure: no I/O but the generator's file. Read by everything in the operator; it re
 """
 
 from moe_operator.api.deployment import Identity, MoEDeployment
-from moe_operator.api.names import ConditionType, PlacementConditionType, PlacementReason, Reason
+from moe_operator.api.names import (
+    ConditionType,
+    PlacementConditionType,
+    PlacementReason,
+    Reason,
+    RebalanceReason,
+    RebalanceResult,
+)
 from moe_operator.api.phase import Phase
 from moe_operator.api.placement import ExpertPlacement, ExpertPlacementStatus, PlacementContent
+from moe_operator.api.rebalance import RebalanceMode, RollbackPolicy
 from moe_operator.api.spec import DeletionPolicy, MoEDeploymentSpec
 from moe_operator.api.status import Condition, MoEDeploymentStatus
 
@@ -25,4 +33,8 @@ __all__ = [
     "PlacementContent",
     "PlacementReason",
     "Reason",
+    "RebalanceMode",
+    "RebalanceReason",
+    "RebalanceResult",
+    "RollbackPolicy",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from moe_operator.api.base import ApiModel
-from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER, GROUP
 from moe_operator.api.rules import Rule, validations
 from moe_operator.api.spec import MoEDeploymentSpec, RayCluster
 from moe_operator.api.status import MoEDeploymentStatus
@@ -29,6 +29,13 @@ NAME_RULE = Rule(
 )
 
 
+def _ours(annotations: Any) -> Any:
+    """Those of this operator: others may be many and long."""
+    if not isinstance(annotations, Mapping):
+        return annotations
+    return {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
+
+
 class ObjectMeta(ApiModel):
     """The part of an object's metadata that the operator reads."""
 
@@ -41,6 +48,8 @@ class ObjectMeta(ApiModel):
     resource_version: str = ""
     deletion_timestamp: datetime | None = None
     finalizers: tuple[str, ...] = ()
+    annotations: Annotated[Mapping[str, str], BeforeValidator(_ours)] = {}
+    """Those of this operator."""
 
 
 class Identity(ApiModel):
@@ -98,6 +107,11 @@ class MoEDeployment(Identity):
     """What is asked for."""
     status: MoEDeploymentStatus = MoEDeploymentStatus()
     """What the operator saw."""
+
+    @property
+    def rebalance_paused(self) -> bool:
+        """Whether somebody asked that nothing be proposed or moved of the operator's own accord."""
+        return self.metadata.annotations.get(ANNOTATION_PAUSE, "false") != "false"
 
     @property
     def served_name(self) -> str:

@@ -45,6 +45,9 @@ LABEL_USE = f"{GROUP}/use"
 ANNOTATION_ADDRESSES = f"{GROUP}/allowed-addresses"
 """On a Secret with a token: where its owner allows the token to be sent, ``host:port`` or URLs, separated by commas."""
 
+ANNOTATION_PAUSE = f"{GROUP}/pause-rebalance"
+"""On a MoEDeployment: the operator proposes and moves nothing of its own accord, until it is gone or ``false``."""
+
 COMPONENT_SHARD = "expert-shard"
 COMPONENT_INTERNAL_KEY = "internal-key"
 COMPONENT_PLACEMENT = "placement"
@@ -96,6 +99,10 @@ class ConditionType(_Told):
         "Stalled",
         "For kstatus: failed; it waits for somebody to mend what the message names, or has been in trouble for 10 min.",
     )
+    REBALANCE_PAUSED = (
+        "RebalancePaused",
+        "What spec.rebalance asks for does not happen: the message says why. Absent with mode Off.",
+    )
 
 
 class Reason(_Told):
@@ -106,6 +113,7 @@ class Reason(_Told):
     ASLEEP = "Asleep", "spec.experts.shards is 0: the applications are removed. Scale up to wake it."
     SUSPENDED = "Suspended", "spec.suspend is true: the operator writes nothing, serving goes on."
     AS_EXPECTED = "AsExpected", "Nothing is wrong."
+    PAUSED = "Paused", "The annotation moe-operator.io/pause-rebalance is set: nothing is proposed or taken back."
     REACHABLE = "Reachable", "Ray answers."
     MODEL_READ = "ModelRead", "The model was inspected where Ray runs."
 
@@ -169,6 +177,7 @@ class Reason(_Told):
         "The API server refused what the operator needs for this object: a right, a quota or an admission policy.",
     )
     SPEC_INVALID = "SpecInvalid", "The object does not fit the operator's types: install the CRD of this release."
+    WINDOW_INVALID = "WindowInvalid", "A window of spec.rebalance cannot be read or never comes; nothing is proposed."
     SECRET_MISSING = "SecretMissing", "A Secret that the spec names, or a key in it, does not exist."
     SECRET_NOT_LABELLED = "SecretNotLabelled", "The Secret lacks the label moe-operator.io/use for this use."
     SECRET_NOT_BOUND = (
@@ -196,6 +205,11 @@ class PlacementConditionType(_Told):
     )
     APPROVED = "Approved", "spec.decision says so, or it was in force when the object was made."
     MIGRATED = "Migrated", "Every copy is where the content has it, and what it replaced is freed."
+    VERIFIED = (
+        "Verified",
+        "What was counted of it bears comparison with what was counted before. Unknown until that is known; False "
+        "where it is worse, and so rolled back, or kept since a person wanted it.",
+    )
     ACTIVE = "Active", "Requests are routed by this placement, and no later one is on its way."
 
 
@@ -224,6 +238,30 @@ class PlacementReason(_Told):
     ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back; not by this release."
     FAILED = "Failed", "It cannot be migrated to; condition Valid says why."
     NOTHING_RUNS = "NothingRuns", "It was in force last, and nothing runs now: it comes back where it fits then."
+
+
+class RebalanceResult(StrEnum):
+    """How a look at the traffic ended."""
+
+    ACCEPTED = "Accepted"
+    REJECTED = "Rejected"
+    FAILED = "Failed"
+
+
+class RebalanceReason(_Told):
+    """Reasons of ``status.rebalance.lastDecision``, and of why the traffic is not looked at now."""
+
+    # Why it is looked at, or not now.
+    DUE = "Due", "The interval is over, and nothing else stands against it."
+    OFF = "Off", "spec.rebalance.mode is Off."
+    SUSPENDED = "Suspended", "spec.suspend is true."
+    PAUSED = "Paused", "The annotation moe-operator.io/pause-rebalance is set."
+    WINDOW_INVALID = "WindowInvalid", "A window of spec.rebalance cannot be read or never comes."
+    UNDER_WAY = "UnderWay", "A placement is on its way, or is being verified."
+    INTERVAL = "Interval", "It was looked at less than spec.rebalance.interval ago."
+    COOLING_DOWN = "CoolingDown", "A placement came into force less than spec.rebalance.cooldown ago."
+    BACKING_OFF = "BackingOff", "Proposals were taken back: the cooldown is longer."
+    OUTSIDE_WINDOWS = "OutsideWindows", "No window of spec.rebalance is open."
 
 
 RESTING = frozenset({Reason.ASLEEP, Reason.SUSPENDED})

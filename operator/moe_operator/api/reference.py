@@ -51,6 +51,11 @@ def reference() -> str:
         "Secret allows: entries `host:port` (by http or https), `http://host:port` or `https://host:port`, with commas "
         "between, compared with scheme, host and port of `spec.runtime.rayCluster.dashboardURL`. Without it nothing is "
         f"sent to the Ray cluster: `{names.Reason.SECRET_NOT_BOUND}`.\n",
+        "### Annotations\n",
+        f'`{names.ANNOTATION_PAUSE}: "true"` on a MoEDeployment: the operator proposes, moves and takes back nothing '
+        "of its own accord (condition `RebalancePaused`), until the annotation is gone or `false`.\n",
+        "### Reasons of `status.rebalance.lastDecision`\n",
+        _table(("Reason", "Meaning"), _words(names.RebalanceReason)),
         *_kind(_EXPERT_PLACEMENT, expertplacement_schema(), names.PlacementConditionType, names.PlacementReason),
     ]
     return "\n".join(sections)

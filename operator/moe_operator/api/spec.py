@@ -19,6 +19,7 @@ from moe_contract.applications import (
 )
 from moe_contract.sizes import MOST_APIS, MOST_SHARDS
 from moe_operator.api.base import ApiModel
+from moe_operator.api.rebalance import Rebalance
 from moe_operator.api.rules import (
     QUOTED_SELF,
     Rule,
@@ -287,14 +288,6 @@ class Runtime(ApiModel):
         return self.ray_cluster is not None
 
 
-class Rebalance(ApiModel):
-    """The placements of the experts, each an ExpertPlacement."""
-
-    history_limit: int = Field(default=10, ge=1, le=100)
-    """Of the ExpertPlacements that the operator wrote and that are over, so many are kept, and beside them the last \
-that was superseded. What a person wrote is never removed."""
-
-
 class MoEDeploymentSpec(ApiModel):
     """A Mixture-of-Experts model to be served, its experts spread over shards."""
 
@@ -313,7 +306,8 @@ class MoEDeploymentSpec(ApiModel):
     ]
     """Where the model runs. Exactly one field is set."""
     rebalance: Rebalance = Rebalance()
-    """The placements of the experts, each an ExpertPlacement."""
+    """Whether, when and within which limits experts are moved to where the traffic wants them; each placement is an \
+ExpertPlacement."""
     suspend: bool = False
     """While true the operator writes nothing for this object; what is being served goes on being served."""
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE

@@ -96,6 +96,28 @@ the table in force routed; absent until that is enough."""
     """Shards that a token visits per layer, averaged. Counted as the balance is."""
 
 
+class LastDecision(StatusModel):
+    """How the last look at the traffic ended."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When."""
+    result: Annotated[str, Field(max_length=64)]
+    """Accepted: an ExpertPlacement was written. Rejected: nothing is worth its price. Failed: nothing could be said."""
+    reason: Annotated[str, Field(max_length=64)]
+    """Why, as one word for machines."""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    """Why, in words and figures."""
+
+
+class RebalanceStatus(StatusModel):
+    """What came of spec.rebalance."""
+
+    last_decision: LastDecision | None = None
+    """How the last look at the traffic ended."""
+    next_evaluation: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When the traffic is looked at next, at the earliest; absent where that is not known."""
+
+
 class MoEDeploymentStatus(StatusModel):
     """What the operator saw."""
 
@@ -115,6 +137,8 @@ class MoEDeploymentStatus(StatusModel):
     """What the model turned out to be."""
     placement: PlacementStatus | None = None
     """The placement of experts that is in force."""
+    rebalance: RebalanceStatus | None = None
+    """What came of spec.rebalance; absent with mode Off."""
     conditions: Conditions = ()
     """State by aspect."""
 

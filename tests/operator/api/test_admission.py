@@ -190,6 +190,23 @@ REFUSED = [
     ({"model__source__path": "a\u2069b"}, ["spec.model.source.path is", "one that is not seen"]),
     ({"model__source__path": "a\u200bb"}, ["spec.model.source.path is", "one that is not seen"]),
     ({"runtime__rayCluster__serveURL": f"http://{'a.' * 130}org"}, ["serveURL is", "at most 253 characters"]),
+    ({"rebalance__mode": "Manual"}, ["spec.rebalance.mode", '"Manual"', '"Off", "Propose", "Auto"']),
+    ({"rebalance__interval": "9s"}, ['spec.rebalance.interval is "9s"', "a duration from 10s to 24h, such as 5m"]),
+    ({"rebalance__interval": ""}, ['spec.rebalance.interval is ""', "a duration from 10s"]),
+    ({"rebalance__interval": "5 minutes"}, ['spec.rebalance.interval is "5 minutes"', "such as 5m"]),
+    ({"rebalance__interval": 300}, ["spec.rebalance.interval", "must be of type string"]),
+    ({"rebalance__minGainPercent": 100}, ["spec.rebalance.minGainPercent", "100", "less than or equal to 99"]),
+    ({"rebalance__cooldown": "1m"}, ["cooldown is 1m but spec.rebalance.interval is 5m", "raise cooldown or lower"]),
+    ({"rebalance__horizon": "60s"}, ["horizon is 60s but spec.rebalance.interval is 5m", "raise horizon or lower"]),
+    ({"rebalance__horizon": "1d"}, ['spec.rebalance.horizon is "1d"', "such as 1h"]),
+    ({"rebalance__maxBytesPerSecond": "fast"}, ['maxBytesPerSecond is "fast"', "an amount of bytes from 64Ki"]),
+    ({"rebalance__maxBytesPerSecond": "1Ki"}, ['maxBytesPerSecond is "1Ki"', "from 64Ki to 1Ti, such as 100Mi"]),
+    ({"rebalance__rollback": "Sometimes"}, ["spec.rebalance.rollback", '"Sometimes"', '"Auto", "Always", "Never"']),
+    (
+        {"rebalance__windows": [{"cron": "0 2 * * *", "duration": "5s"}]},
+        ['spec.rebalance.windows[].duration is "5s"', "a duration from 1m to 168h, such as 3h"],
+    ),
+    ({"rebalance__windows": [{"duration": "3h"}]}, ["spec.rebalance.windows[0].cron", "Required value"]),
     ({"suspend": "yes"}, ["spec.suspend", "must be of type boolean"]),
     ({"deletionPolicy": "Keep"}, ["spec.deletionPolicy", '"Keep"', '"Delete", "Orphan"']),
 ]
@@ -231,6 +248,16 @@ GOOD = [
     {"serving__routePrefix": "/team_a/v1.5/tiny-2"},
     {"serving__generationDefaults": "None", "serving__allowedOrigins": ["http://localhost:3000", "https://[::1]:8443"]},
     {"runtime__rayCluster__dashboardURL": "https://[::1]:8265/ray", "deletionPolicy": "Orphan"},
+    {
+        "rebalance": {
+            "mode": "Auto",
+            "interval": "10s",
+            "cooldown": "10s",
+            "horizon": "10s",
+            "maxBytesPerSecond": "1.5Gi",
+        }
+    },
+    {"rebalance__windows": [{"cron": "0 2 * * *", "duration": "1h30m", "timeZone": "Europe/Berlin"}]},
 ]
 
 
@@ -249,6 +276,8 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     assert stored["spec"]["serving"]["queue"] == {"maxRequests": 12, "maxTokens": 262144}
     assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)
     assert stored["spec"]["deletionPolicy"] == "Delete"
+    rebalance = {"mode": "Off", "interval": "5m", "minGainPercent": 3, "historyLimit": 10, "rollback": "Auto"}
+    assert stored["spec"]["rebalance"] == rebalance | {"windows": []}
 
 
 def patch(kube: Kubectl, namespace: str, body: dict[str, Any], *flags: str) -> None:

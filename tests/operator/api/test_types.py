@@ -1,12 +1,13 @@
 """What the operator reads from a stored object."""
 
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from moe_operator.api import DeletionPolicy, MoEDeployment, MoEDeploymentStatus
-from moe_operator.api.names import CLEANUP_FINALIZER
+from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER
 from moe_operator.errors import InvalidObjectError
 
 RAY = {"dashboardURL": "http://127.0.0.1:8265", "serveURL": "http://127.0.0.1:8000/"}
@@ -113,3 +114,57 @@ def test_what_was_stored_before_there_was_a_rule_against_it_is_told(spec: dict[s
 def test_other_alphabets_in_a_path_are_fine() -> None:
     path = "/models/Übung 1/模型/a\u200db"
     assert MoEDeployment.parse(stored(model={"source": {"path": path}})).model_path == path
+
+
+@pytest.mark.parametrize(
+    ("rebalance", "every", "serves_for", "rests_for", "rate"),
+    [
+        # what is written, interval, horizon and cooldown in minutes, bytes per second
+        ({}, 5, 60, 10, None),
+        ({"interval": "2h"}, 120, 120, 240, None),
+        ({"interval": "1m30s", "maxBytesPerSecond": "1.5Mi"}, 1.5, 60, 3, 1572864),
+        (
+            {"interval": "0.5h", "horizon": "30m", "cooldown": "1h0.5m", "maxBytesPerSecond": "100k"},
+            30,
+            30,
+            60.5,
+            10**5,
+        ),
+    ],
+)
+def test_what_rebalance_leaves_open_follows_the_interval(
+    rebalance: dict[str, Any], every: float, serves_for: float, rests_for: float, rate: int | None
+) -> None:
+    read = MoEDeployment.parse(stored(rebalance=rebalance)).spec.rebalance
+    assert (read.every, read.serves_for, read.rests_for, read.bytes_per_second) == (
+        timedelta(minutes=every),
+        timedelta(minutes=serves_for),
+        timedelta(minutes=rests_for),
+        rate,
+    )
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 m", "-5m", "5m3h", "1d", "1.2345h", "٥m", "5m\n", "inf"])
+def test_what_is_no_duration_is_told_with_the_cure(text: str) -> None:
+    with pytest.raises(InvalidObjectError, match=r"(?s)is no duration: write hours, minutes and seconds, e\.g\. 1h"):
+        MoEDeployment.parse(stored(rebalance={"interval": text}))
+
+
+@pytest.mark.parametrize("text", ["", "1 Gi", "1gi", "1e3", "-1", "1Ei", "٣", "1\n"])
+def test_what_is_no_amount_of_bytes_is_told_with_the_cure(text: str) -> None:
+    with pytest.raises(InvalidObjectError, match=r"is no amount of bytes: write e\.g\. 100M, 1Gi"):
+        MoEDeployment.parse(stored(rebalance={"maxBytesPerSecond": text}))
+
+
+def test_of_annotations_only_our_own_are_read() -> None:
+    raw = stored()
+    raw["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "x" * 9, ANNOTATION_PAUSE: ""}
+    moe = MoEDeployment.parse(raw)
+    assert dict(moe.metadata.annotations) == {ANNOTATION_PAUSE: ""}
+
+
+@pytest.mark.parametrize(("value", "paused"), [(None, False), ("false", False), ("true", True), ("", True)])
+def test_the_annotation_pauses_unless_it_is_false(value: str | None, paused: bool) -> None:
+    raw = stored()
+    raw["metadata"]["annotations"] = {} if value is None else {ANNOTATION_PAUSE: value}
+    assert MoEDeployment.parse(raw).rebalance_paused is paused
