@@ -1,0 +1,97 @@
+"""Whether a placement stays, by what was counted before it and since. Pure.
+
+Counted figures decide; how long a token took only guards against harm, since it depends on much else. What a person
+wrote or approved is told to be worse, and stays, unless ``spec.rebalance.rollback`` says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from math import sqrt
+
+from moe_operator.api import RollbackPolicy
+from moe_placement.verification import Observed, verify
+
+LEAST_ROWS = 1000
+"""Tokens on either side that figures are compared from."""
+MOST_WINDOWS = 3
+"""Observed, each of an interval, after which it is decided by what there is."""
+_LEAST_NOISE = 0.005
+
+
+class Verdict(Enum):
+    """What becomes of a placement."""
+
+    KEEP = auto()
+    ROLL_BACK = auto()
+    WAIT = auto()
+    NOT_VERIFIED = auto()
+    """It stays: there was too little traffic to compare."""
+    HARMFUL_BUT_KEPT = auto()
+    """It should be rolled back, which is not wanted: a person's wish, or ``rollback: Never``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Attributes: ``message`` with the figures that it was judged by."""
+
+    verdict: Verdict
+    message: str
+
+
+def judge(
+    before: Observed | None,
+    after: Observed | None,
+    windows_waited: int,
+    written_by_person: bool,
+    rollback: RollbackPolicy,
+) -> Outcome:
+    """Compare what was counted.
+
+    A gain or loss that stands out of chance decides at once. What does not is given more time, and is a gain in the end
+    if it is above 0: going back costs as much as coming did, so less than that is no reason to stay.
+
+    Args:
+        before: counted of the placement before; None where nothing was.
+        after: counted since, of this one.
+        windows_waited: whole windows since every copy is in place.
+        written_by_person: or approved by one.
+        rollback: what is to be rolled back.
+    """
+    rows = (before.tokens if before else 0, after.tokens if after else 0)
+    last = windows_waited >= MOST_WINDOWS
+    counted = f"{rows[0]:.0f} tokens were counted before and {rows[1]:.0f} since"
+    if before is None or after is None or min(rows) < LEAST_ROWS:
+        message = f"{counted}, {LEAST_ROWS} of either are needed"
+        if last:
+            return Outcome(Verdict.NOT_VERIFIED, f"{message}: it stays without a comparison")
+        return Outcome(Verdict.WAIT, message)
+    chance = noise(before, after)
+    found = verify(before, after, least_tokens=LEAST_ROWS, tolerance=chance)
+    message = f"{'; '.join(found.reasons)}; {counted}"
+    if not found.keep:
+        return _worse(message, written_by_person, rollback)
+    if found.score > chance or (last and found.score > 0):
+        return Outcome(Verdict.KEEP, message)
+    if not last:
+        return Outcome(Verdict.WAIT, f"{message}: by chance they may differ by {chance:.1%}")
+    return _worse(f"{message}: no gain was measured", written_by_person, rollback)
+
+
+def noise(before: Observed, after: Observed) -> float:
+    """By what part the score of two windows of the same traffic may differ from 0.
+
+    Two standard deviations of a mean over rows each of which visits a number of shards, and loads a shard, that itself
+    deviates by about its mean.
+    """
+    return max(_LEAST_NOISE, 2 / sqrt(min(before.tokens, after.tokens)))
+
+
+def _worse(message: str, written_by_person: bool, rollback: RollbackPolicy) -> Outcome:
+    if rollback is RollbackPolicy.NEVER:
+        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; spec.rebalance.rollback is Never: it stays")
+    if written_by_person and rollback is not RollbackPolicy.ALWAYS:
+        cure = "it stays, since a person wanted it (spec.rebalance.rollback: Always would take it back)"
+        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; {cure}")
+    return Outcome(Verdict.ROLL_BACK, message)

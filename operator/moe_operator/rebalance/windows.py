@@ -1,0 +1,86 @@
+"""The windows of ``spec.rebalance``: when one is open, and which cannot be read or never come. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from moe_operator.api.rebalance import Window
+
+_CLOCKS_CHANGE_BY = timedelta(hours=3)
+"""At most, when summer time begins or ends: what begins at a time of the day is looked for from so far away, since cron
+knows no difference between the two hours of the same name."""
+_FIELDS = 5
+
+
+class BadWindowError(ValueError):
+    """A window that cannot be read, or never comes; the message names its field, the value and the cure."""
+
+
+def check(windows: Sequence[Window], now: datetime) -> None:
+    """See to it that all can be read, and come.
+
+    Raises:
+        BadWindowError: of the first that does not.
+    """
+    for number, window in enumerate(windows):
+        field = f"spec.rebalance.windows[{number}]"
+        zone = _zone(window, field)
+        try:
+            if next(_begins(window, zone, now, backwards=False), None) is None:
+                raise BadWindowError(
+                    f"{field}.cron is {window.cron!a}, which never comes: write a day that its months have, such as "
+                    "0 2 * * *"
+                )
+        except (CronSimError, ValueError, AssertionError) as error:
+            if isinstance(error, BadWindowError):
+                raise
+            raise BadWindowError(
+                f"{field}.cron is {window.cron!a}: {str(error) or 'it cannot be read'}; write minute, hour, day of the "
+                "month, month and day of the week, such as 0 2 * * *"
+            ) from error
+
+
+def next_open(windows: Sequence[Window], at: datetime) -> datetime:
+    """``at`` where a window is open then, or there is none; else when the next one opens, in UTC.
+
+    Raises:
+        BadWindowError: a window that ``check`` would refuse.
+    """
+    check(windows, at)
+    if not windows or any(_is_open(window, at) for window in windows):
+        return at
+    return min(_opens(window, at) for window in windows)
+
+
+def _is_open(window: Window, at: datetime) -> bool:
+    last = next(_begins(window, ZoneInfo(window.time_zone), at, backwards=True), None)
+    return last is not None and at < last + window.length
+
+
+def _opens(window: Window, at: datetime) -> datetime:
+    return next(_begins(window, ZoneInfo(window.time_zone), at, backwards=False))
+
+
+def _begins(window: Window, zone: ZoneInfo, at: datetime, backwards: bool) -> Iterator[datetime]:
+    """When it begins, in UTC: after ``at``, or at or before it and ever earlier."""
+    if len(window.cron.split()) != _FIELDS:
+        raise CronSimError(f"it has {len(window.cron.split())} fields and not {_FIELDS}")
+    away = _CLOCKS_CHANGE_BY if backwards else -_CLOCKS_CHANGE_BY
+    local = (at.astimezone(UTC) + away).astimezone(zone)
+    times = (each.astimezone(UTC) for each in CronSim(window.cron, local, reverse=backwards))
+    return dropwhile(lambda begin: begin > at if backwards else begin <= at, times)
+
+
+def _zone(window: Window, field: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(window.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise BadWindowError(
+            f"{field}.timeZone is {window.time_zone!a}, which is no time zone: write one of IANA's names, such as "
+            "Europe/Berlin, or UTC"
+        ) from error
