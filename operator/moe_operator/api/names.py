@@ -263,6 +263,38 @@ class RebalanceReason(_Told):
     BACKING_OFF = "BackingOff", "Proposals were taken back: the cooldown is longer."
     OUTSIDE_WINDOWS = "OutsideWindows", "No window of spec.rebalance is open."
 
+    # What a look at the traffic found.
+    GAIN_PAYS = "GainPays", "A placement was found whose gain pays for its moves: it is proposed."
+    REPAIR = (
+        "Repair",
+        "Copies that spec.experts asks for are missing where they should be: the placement that mends it is proposed.",
+    )
+    NOTHING_BETTER = "NothingBetter", "No better placement was found than what runs."
+    GAIN_TOO_SMALL = "GainTooSmall", "On traffic that it was not made from, the plan gains less than minGainPercent."
+    GAIN_BELOW_PRICE = "GainBelowPrice", "What the plan saves within spec.rebalance.horizon does not pay for its moves."
+    GAIN_IS_NOISE = "GainIsNoise", "The gain does not stand out of what the traffic differs by from moment to moment."
+
+    # Why none could be looked for.
+    NO_TRAFFIC = "NoTraffic", "No request was answered since the last look."
+    TOO_LITTLE_TRAFFIC = (
+        "TooLittleTraffic",
+        "Too little is known yet of the traffic to plan from one part of it and to judge on another.",
+    )
+    ONE_SHARD = "OneShard", "There are fewer than two shards: experts can go nowhere."
+    SHARDS_CHANGE = "ShardsChange", "Shards are coming, going or not heard of; the next look is after that."
+    OTHER_MODEL = "OtherModel", "The traffic was that of another model than is served now."
+    STATISTICS_DAMAGED = "StatisticsDamaged", "The directory's statistics cannot be read: run one release everywhere."
+    NOT_PLANNABLE = (
+        "NotPlannable",
+        "The planner does not take what runs or what the spec asks for; the message says why.",
+    )
+    STATISTICS_MISSING = "StatisticsMissing", "The directory does not tell its statistics; the message says why."
+    PLANNING_TOO_HEAVY = (
+        "PlanningTooHeavy",
+        "Planning took more time or memory than it may: it is left alone for a while, then tried again.",
+    )
+    PLANNING_DELAYED = "PlanningDelayed", "Others kept the planner busy, or it ended: the next look is as usual."
+
 
 RESTING = frozenset({Reason.ASLEEP, Reason.SUSPENDED})
 """With one of these Ready is True although nothing is served, as was asked for."""

@@ -2,4 +2,7 @@
 
 ``windows`` and ``schedule`` tell when the traffic is looked at next, and ``verification`` whether a placement that came
 of that stays.
+
+``recent`` tells what came lately from statistics of all traffic, ``modelled`` what a step costs on what runs, and
+``proposal`` makes a placement of both and judges it; ``planner`` has that done in a worker process.
 """

@@ -1,0 +1,203 @@
+"""What is proposed of which traffic, and why nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from gathered_traffic import EXPERTS, LAYERS, TOP_K, Gathered, Ids, domains
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_operator.api import RebalanceReason as Reason
+from moe_operator.placements.validity import Ground, Outlook, judge
+from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, propose
+from moe_placement import Placement, RoutingStatistics, balanced_placement
+from moe_placement.encoding import encode_placement
+from moe_placement.statistics import encode_statistics
+
+SHARDS, SLOTS = 4, 5
+GROUND = Ground("sha256:" + 64 * "a", LAYERS, EXPERTS, SHARDS, SLOTS, 1, 7)
+
+
+def question(running: Placement | None = None, **more: object) -> Question:
+    running = running or balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
+    base = Question(
+        now=0.0, ground=GROUND, revision=8, running=encode_placement(running), nodes=("a", "a", "b", "b"),
+        bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, least_gain=0.01, horizon=3600.0,
+    )  # fmt: skip
+    return replace(base, **more)  # type: ignore[arg-type]  # names are the test's
+
+
+@dataclass
+class Operator:
+    """One that looks again and again, and carries out what it accepts."""
+
+    asked: Question = field(default_factory=question)
+    gathered: Gathered = field(default_factory=Gathered)
+
+    def look(self) -> Proposal:
+        proposal = propose(self.gathered.told(), replace(self.asked, now=self.gathered.now))
+        self.asked = replace(self.asked, marks=proposal.marks)
+        return proposal
+
+    def looks(self, *windows: Ids) -> list[Proposal]:
+        found = []
+        for ids in windows:
+            self.gathered.answer(ids)
+            found.append(self.look())
+        return found
+
+    def carry_out(self, proposal: Proposal) -> None:
+        assert proposal.content is not None
+        judgement = judge(proposal.content, self.asked.ground)
+        assert judgement.placement is not None
+        ground = replace(self.asked.ground, revision=proposal.content.revision)
+        running = encode_placement(judgement.placement)
+        self.asked = replace(self.asked, ground=ground, revision=proposal.content.revision + 1, running=running)
+
+
+def windows(number: int, domain: int = 0, rows: int = 600) -> list[Ids]:
+    return np.split(domains(4000)[domain][: number * rows], number)
+
+
+def test_traffic_is_followed_once_two_looks_agree() -> None:
+    operator = Operator()
+    first, second, third = operator.looks(*windows(3))
+    assert [first.reason, second.reason] == [Reason.TOO_LITTLE_TRAFFIC] * 2
+    assert third.accepted and third.reason is Reason.GAIN_PAYS
+    assert third.content is not None and third.before is not None and third.after is not None
+    assert (third.content.base_revision, third.content.revision) == (7, 8)
+    assert third.gain >= 0.01
+    assert third.after.node_fan_out < third.before.node_fan_out
+    assert third.price is not None
+    assert third.price.moves > 0 and third.price.bytes == third.price.moves * 393216 and third.price.seconds > 0
+    assert f"pays for {third.price.moves} moves" in third.message
+
+
+def test_nothing_moves_once_it_is_where_the_traffic_wants_it() -> None:
+    operator = Operator()
+    operator.carry_out(operator.looks(*windows(3))[-1])
+    for proposal in operator.looks(*windows(6)[3:]):
+        assert not proposal.accepted, proposal.message
+
+
+def test_another_domain_is_followed_although_statistics_are_full_of_the_first() -> None:
+    operator = Operator()
+    operator.carry_out(operator.looks(*windows(3))[-1])
+    operator.looks(*windows(6)[3:])
+    first, second = operator.looks(*windows(2, domain=1))
+    assert not first.accepted, "one look is no evidence"
+    assert second.accepted, second.message
+
+
+def test_what_does_not_pay_is_told_with_its_price() -> None:
+    operator = Operator(question(horizon=60.0, max_bytes_per_second=1e6))
+    proposal = operator.looks(*windows(3))[-1]
+    assert not proposal.accepted and proposal.reason is Reason.GAIN_BELOW_PRICE
+    assert proposal.price is not None and proposal.content is not None
+    assert f"does not pay for {proposal.price.moves} moves" in proposal.message and "of one link" in proposal.message
+
+
+REFUSED: dict[str, tuple[Callable[[Question], Question], Reason, str]] = {
+    "one shard": (lambda q: replace(q, ground=replace(GROUND, shards=1)), Reason.ONE_SHARD, "spec.experts.shards is 1"),
+    "a shard more is wanted": (
+        lambda q: replace(q, ground=replace(GROUND, shards=5)), Reason.SHARDS_CHANGE, "4 shards run and 5 are to"
+    ),
+    "other slots": (lambda q: replace(q, ground=replace(GROUND, slots_per_shard=6)), Reason.SHARDS_CHANGE, "6 slots"),
+    "a shard of which nothing is heard": (
+        lambda q: replace(q, nodes=("a", "", "b", "b")), Reason.SHARDS_CHANGE, "on which node shard 1 runs"
+    ),
+    "nodes of another number": (lambda q: replace(q, nodes=("a", "b")), Reason.SHARDS_CHANGE, "of 2 it is known"),
+    "another model runs": (
+        lambda q: replace(q, ground=replace(GROUND, layers=2)), Reason.OTHER_MODEL, "what runs has 3 layers"
+    ),
+    "what runs is damaged": (lambda q: replace(q, running="p1.AAAA"), Reason.NOT_PLANNABLE, "damaged placement"),
+    "copies that do not fit": (
+        lambda q: replace(q, ground=replace(GROUND, min_copies=2)), Reason.NOT_PLANNABLE, "32 slots per layer"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_planned_from_is_a_reason(case: str) -> None:
+    change, reason, words = REFUSED[case]
+    operator = Operator(change(question()))
+    proposal = operator.looks(*windows(3))[-1]
+    assert (proposal.accepted, proposal.content) == (False, None)
+    assert proposal.reason is reason and words in proposal.message, proposal.message
+
+
+def test_statistics_of_another_model_are_a_reason() -> None:
+    other = RoutingStatistics(LAYERS, EXPERTS + 1, TOP_K)
+    proposal = propose(bytearray(encode_statistics(other)), question())
+    assert proposal.reason is Reason.OTHER_MODEL and "of 3 layers of 17 experts" in proposal.message
+
+
+def test_before_any_traffic() -> None:
+    assert propose(bytearray(), question()).reason is Reason.NO_TRAFFIC
+
+
+def test_silence_and_a_trickle_lose_no_look() -> None:
+    """Marks stay where they are until enough came."""
+    operator = Operator()
+    first, second, third = windows(3)
+    operator.looks(first, second)
+    marks = operator.asked.marks
+    operator.gathered.wait(300.0)
+    assert operator.look().reason is Reason.NO_TRAFFIC
+    few = operator.looks(third[: LEAST_SETS // 2])[-1]
+    assert few.reason is Reason.TOO_LITTLE_TRAFFIC and f"{LEAST_SETS // 2} are in the sample" in few.message
+    assert operator.asked.marks is marks
+    assert operator.looks(third[LEAST_SETS // 2 :])[-1].content is not None
+
+
+def test_statistics_that_began_anew_count_as_first_look() -> None:
+    operator = Operator()
+    operator.looks(*windows(2))
+    operator.gathered.statistics = RoutingStatistics(LAYERS, EXPERTS, TOP_K, seed=9, window_tokens=None)
+    proposal = operator.looks(windows(3)[2])[-1]
+    assert proposal.reason is Reason.TOO_LITTLE_TRAFFIC and "began anew" in proposal.message
+    assert len(proposal.marks) == 1
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_damaged_statistics_are_a_reason(data: st.DataObject) -> None:
+    gathered = Gathered()
+    gathered.answer(windows(1)[0])
+    told = gathered.told()
+    at = data.draw(st.integers(0, len(told) - 1))
+    damaged = told[:at] if data.draw(st.booleans()) else told[:at] + bytes([told[at] ^ 255]) + told[at + 1 :]
+    proposal = propose(damaged, question())
+    assert not proposal.accepted and proposal.content is None and proposal.message
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 3), copies=st.sampled_from([1, 2]), slots=st.sampled_from([8, 9]),
+    nodes=st.lists(st.sampled_from("abc"), min_size=SHARDS, max_size=SHARDS),
+    bound=st.sampled_from([None, 1e5, 1e9]), horizon=st.sampled_from([60.0, 3600.0]),
+)  # fmt: skip
+def test_whatever_is_proposed_fits(
+    seed: int, copies: int, slots: int, nodes: list[str], bound: float | None, horizon: float
+) -> None:
+    ground = replace(GROUND, min_copies=copies, slots_per_shard=slots, revision=3)
+    running = balanced_placement(LAYERS, EXPERTS, (slots,) * SHARDS, copies)
+    operator = Operator(
+        question(running, ground=ground, revision=11, nodes=tuple(nodes), max_bytes_per_second=bound, horizon=horizon)
+    )
+    proposal = operator.looks(*np.split(domains(1200, seed % 2)[0][:900], 3))[-1]
+    if proposal.content is None:
+        assert proposal.reason is Reason.NOTHING_BETTER
+        return
+    judgement = judge(proposal.content, ground)
+    assert judgement.outlook is Outlook.FITS, judgement.message
+    assert judgement.placement is not None
+    moved = judgement.placement.held & ~running.held
+    assert proposal.price is not None and proposal.price.moves == moved.sum()
+    assert (proposal.content.base_revision, proposal.content.revision) == (3, 11)
+    if bound is not None:
+        assert proposal.price.bytes <= bound * SHARDS * horizon
