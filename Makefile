@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 CLUSTER := kubectl etcd kube-apiserver
 SETUP = sh hack/check-tools.sh "$(PYTHON)" $(1) && PYTHONPATH=hack "$(PYTHON)" -m moe_dev.setup --binaries $(1)
 
-# A recipe's exported variables reach the programs: DEMO_EXIT, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
+# A recipe's exported variables reach the programs: DEMO_EXIT, DEMO_PARTS, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
 ROUNDS ?= 5
 export ROUNDS
@@ -21,7 +21,7 @@ environment: ## make .venv (its packages are cached outside the clone)
 setup: ## make .venv and build the embedded control plane (cached outside the clone)
 	@$(call SETUP,$(CLUSTER) kube-controller-manager)
 
-demo: ## kubectl apply examples/01-tiny.yaml to streamed tokens; DEMO_EXIT=1 ends by itself; KUBECONFIG= names your cluster
+demo: ## kubectl apply to streamed tokens and a killed shard; DEMO_PARTS=3 DEMO_EXIT=1 KUBECONFIG=
 	@$(call SETUP,$(if $(KUBECONFIG),kubectl,$(CLUSTER)))
 	@$(RUN) -m moe_dev.demo
 

@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(rest: float, seconds: float) -> list[Row]:
     """Start a demo, let it rest, measure, end it."""
     command = [sys.executable, "-m", "moe_dev.demo"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # for Serve to find this module
+    # The path is for Serve to find this module; the other parts would have the operator look at traffic ever after.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DEMO_PARTS": "1"}
     demo = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

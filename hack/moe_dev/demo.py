@@ -1,7 +1,9 @@
-"""`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, on real parts, then stays up.
+"""`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, and to a shard that is
+killed while a stream runs, on real parts; then it stays up.
 
-DEMO_EXIT=1 ends it after the job; otherwise Ctrl-C or `make demo-stop` does. Its exit code is 0 where the job was done,
-whatever signal ended it then, 128 + signal where one came before, and 1 where something failed.
+DEMO_PARTS=3 does that part alone. DEMO_EXIT=1 ends it after the job; otherwise Ctrl-C or `make demo-stop` does. Its
+exit code is 0 where the job was done, whatever signal ended it then, 128 + signal where one came before, and 1 where
+something failed.
 """
 
 import json
@@ -9,10 +11,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,18 +23,20 @@ import yaml
 
 from moe_dev import demo_view
 from moe_dev.binaries import BinariesError
-from moe_dev.demo_client import condition, directory_report, settled_report, stream_completion
-from moe_dev.demo_cluster import Cluster, demo_cluster
+from moe_dev.demo_client import condition, settled_report, stream_completion
+from moe_dev.demo_cluster import demo_cluster
+from moe_dev.demo_loss import lose_a_shard
+from moe_dev.demo_parts import PARTS, PartsError, chosen_parts
 from moe_dev.demo_paste import paste_lines
+from moe_dev.demo_run import EXAMPLE, Demo, DemoError
 from moe_dev.demo_state import DemoRunsError, DemoState
 from moe_dev.kube import KubectlError
 from moe_dev.own_cluster import ClusterRefusedError
 from moe_dev.paths import CLONE
-from moe_dev.processes import Guarded, ProcessError, port_or_free
+from moe_dev.processes import ProcessError, port_or_free
 from moe_dev.progress import elapsed, say, step, waiting
 from moe_dev.raylocal import LocalRay
 
-EXAMPLE = CLONE / "examples" / "01-tiny.yaml"
 # Where the example looks for Ray: taken if they are free, so that it can be applied as it is.
 DASHBOARD_PORT, SERVE_PORT = 8265, 8000
 READY_SECONDS = 300.0
@@ -48,55 +51,17 @@ NOT_SEEN = {"status": "Unknown", "reason": "Waiting", "message": "the operator h
 STAYS_UP = "It stays up. In another shell:"
 
 
-class DemoError(Exception):
-    """The job did not succeed; the message says where to look."""
-
-
 # Each with a message for whoever runs the demo; any other is a defect and shows its traceback.
 EXPECTED_ERRORS = (
     DemoError,
     DemoRunsError,
+    PartsError,
     ClusterRefusedError,
     BinariesError,
     KubectlError,
     ProcessError,
     openai.OpenAIError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """All that runs. `deployment` is the example as it was applied, `manifest` its file, `token` that of its Ray."""
-
-    cluster: Cluster
-    processes: tuple[Guarded, ...]
-    token: str
-    deployment: Mapping[str, Any]
-    manifest: Path = EXAMPLE
-
-    @property
-    def name(self) -> str:
-        return str(self.deployment["metadata"]["name"])
-
-    def live(self) -> dict[str, Any]:
-        """The MoEDeployment as the API server has it; DemoError when it, or something that should run, is gone."""
-        try:
-            found = self.cluster.kubectl.get("moe", self.name, self.cluster.namespace)
-        except KubectlError:
-            self.check()  # says more than that nobody answers
-            raise
-        if found is None:
-            raise DemoError(f"MoEDeployment {self.name} is gone from namespace {self.cluster.namespace}")
-        return found
-
-    def ended(self) -> Guarded | None:
-        """A process without which nothing of this works, and which has ended all the same."""
-        return next((process for process in self.processes if process.exit_code is not None), None)
-
-    def check(self) -> None:
-        """DemoError when something ended that should run."""
-        if process := self.ended():
-            raise DemoError(f"{process.name} ended with {process.exit_code}: see {process.log}")
 
 
 def main() -> int:
@@ -107,8 +72,9 @@ def main() -> int:
     try:
         with DemoState() as state, ExitStack() as running:
             running.callback(say, f"stopped; its logs stay in {state.directory.name}")
+            parts = chosen_parts(os.environ.get("DEMO_PARTS", ""))
             demo = _start(state.directory, running)
-            _job(demo)
+            _job(demo, parts)
             done = True
             if os.environ.get("DEMO_EXIT") == "1":
                 _ignore_signals()
@@ -187,12 +153,20 @@ def _apply(demo: Demo) -> None:
     say(f"$ kubectl apply -f {demo.manifest.relative_to(CLONE)}")
 
 
-def _job(demo: Demo) -> None:
-    """Wait for Ready, stream a completion, show what the operator and the data plane know."""
-    url = _wait_ready(demo)["status"]["url"]
-    _stream(demo, url)
+def _job(demo: Demo, parts: Sequence[int]) -> None:
+    """Wait for Ready, then do the parts that were asked for."""
+    todo = {1: _first_tokens, 3: lose_a_shard}
+    _wait_ready(demo)
+    for number in parts:
+        say(f"part {number}: {PARTS[number]}")
+        todo[number](demo)
+
+
+def _first_tokens(demo: Demo) -> None:
+    """Stream a completion, show what the operator and the data plane know."""
+    _stream(demo, demo.url)
     kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
-    report = settled_report(lambda: directory_report(kubectl, namespace, demo.name, url), COUNTS_SECONDS)
+    report = settled_report(demo.report, COUNTS_SECONDS)
     _wait_counted(demo)
     print(f"\n$ kubectl get moe\n{kubectl.run('get', 'moe', '--namespace', namespace)}")
     print("\n".join(demo_view.report_lines(report)), flush=True)

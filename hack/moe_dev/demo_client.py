@@ -18,13 +18,18 @@ ANSWER_SECONDS = 60.0
 COUNTS_INTERVAL = 1.5
 
 
-def stream_completion(url: str, model: str, prompt: str, tokens: int, show: Callable[[str], None]) -> int:
+# What is sampled is the same each time, too; what is greedy is what the unsharded model says.
+SAMPLED: Mapping[str, Any] = {"temperature": 0.7, "seed": 7}
+GREEDY: Mapping[str, Any] = {"temperature": 0, "extra_body": {"ignore_eos": True}}
+
+
+def stream_completion(
+    url: str, model: str, prompt: str, tokens: int, show: Callable[[str], None], how: Mapping[str, Any] = SAMPLED
+) -> int:
     """Ask for a streamed completion and `show` each piece as it arrives; the number of pieces."""
     # The demo's deployment asks for no key; the client insists on being given one.
     with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=ANSWER_SECONDS) as client:
-        stream = client.completions.create(
-            model=model, prompt=prompt, max_tokens=tokens, temperature=0.7, seed=7, stream=True
-        )
+        stream = client.completions.create(model=model, prompt=prompt, max_tokens=tokens, stream=True, **how)
         pieces = 0
         for chunk in stream:
             text = chunk.choices[0].text if chunk.choices else ""

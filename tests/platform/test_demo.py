@@ -98,6 +98,8 @@ def test_a_fresh_clone_does_the_job_shows_how_to_go_on_and_ends_with_ctrl_c(clon
         first_token = re.search(r"first token .*, ([0-9.]+) s after the start of the demo", said)
         assert first_token is not None
         assert float(first_token[1]) < FIRST_TOKEN_SECONDS * max(before, slowdown())
+        assert "the stream went on to its end, token for token as before" in said
+        assert re.search(r"shard \d is back as process \d+ with 48 expert copies", said)
         refuse_a_second(clone)
         lines = [line.strip() for line in said.partition(STAYS_UP)[2].splitlines() if line[:2] == "  "]
         assert '"type":"Ready"' in paste(lines, "get moe tiny").replace(" ", "")

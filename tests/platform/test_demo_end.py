@@ -37,7 +37,7 @@ def parts(sleeper: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     monkeypatch.setattr(demo, "DemoState", functools.partial(DemoState, tmp_path / ".demo"))
     monkeypatch.setattr(demo, "_start", start)
-    monkeypatch.setattr(demo, "_job", lambda _demo: None)
+    monkeypatch.setattr(demo, "_job", lambda _demo, _parts: None)
     monkeypatch.setattr(demo, "_show_how_to_go_on", lambda _demo: None)
     monkeypatch.delenv("DEMO_EXIT", raising=False)
     before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
@@ -46,8 +46,8 @@ def parts(sleeper: Guarded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         signal.signal(number, handler)
 
 
-def send(number: signal.Signals) -> Callable[[Demo], None]:
-    return lambda _demo: os.kill(os.getpid(), number)
+def send(number: signal.Signals) -> Callable[..., None]:
+    return lambda *_: os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", ENDING_SIGNALS)
