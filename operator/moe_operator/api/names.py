@@ -55,6 +55,12 @@ COMPONENT_PLACEMENT = "placement"
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 """On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
 
+ANNOTATION_PAUSE = f"{GROUP}/pause-rebalance"
+"""On a MoEDeployment: while it is there, whatever its value, no placement is proposed or approved by the operator."""
+
+ANNOTATION_DRAIN = f"{GROUP}/drain-shards"
+"""On a MoEDeployment: indices of the shards that shall hold nothing any more, separated by commas, such as ``1,3``."""
+
 
 class SecretUse(StrEnum):
     """Values of ``LABEL_USE``."""
