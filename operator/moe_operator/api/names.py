@@ -55,9 +55,6 @@ COMPONENT_PLACEMENT = "placement"
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 """On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
 
-ANNOTATION_PAUSE = f"{GROUP}/pause-rebalance"
-"""On a MoEDeployment: while it is there, whatever its value, no placement is proposed or approved by the operator."""
-
 ANNOTATION_DRAIN = f"{GROUP}/drain-shards"
 """On a MoEDeployment: indices of the shards that shall hold nothing any more, separated by commas, such as ``1,3``."""
 
@@ -309,6 +306,11 @@ RESTING = frozenset({Reason.ASLEEP, Reason.SUSPENDED})
 def child_labels(deployment: str, component: str) -> dict[str, str]:
     """Labels of a child of the MoEDeployment named ``deployment``."""
     return {LABEL_DEPLOYMENT: deployment, LABEL_COMPONENT: component, LABEL_MANAGED_BY: FIELD_MANAGER}
+
+
+def placement_name(deployment: str, revision: int) -> str:
+    """Name of the ExpertPlacement of a revision of a MoEDeployment."""
+    return f"{deployment}-r{revision}"
 
 
 def shard_selector(deployment: str) -> str:

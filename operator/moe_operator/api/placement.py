@@ -246,8 +246,3 @@ answered, and replaced by a later one."""
     def revision(self) -> int:
         """Number of the placement."""
         return self.spec.content.revision
-
-
-def placement_name(deployment: str, revision: int) -> str:
-    """Name of the object of a revision of a MoEDeployment."""
-    return f"{deployment}-r{revision}"

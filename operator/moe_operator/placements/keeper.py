@@ -14,8 +14,8 @@ from functools import partial
 
 from moe_operator.allowance import Allowance
 from moe_operator.api import ExpertPlacement, ExpertPlacementStatus, MoEDeployment, Phase, PlacementReason
-from moe_operator.api.names import COMPONENT_PLACEMENT, FIELD_MANAGER, PlacementConditionType
-from moe_operator.api.placement import Decision, Origin, placement_name
+from moe_operator.api.names import COMPONENT_PLACEMENT, FIELD_MANAGER, PlacementConditionType, placement_name
+from moe_operator.api.placement import Decision, Origin
 from moe_operator.api.status import TIME_FORMAT
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import child_metadata, owner_reference

@@ -1,0 +1,217 @@
+"""``approve``, ``reject``, ``rollback``, ``pause``, ``resume`` and ``drain``: what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from moe_operator.api.names import (
+    ANNOTATION_DRAIN,
+    ANNOTATION_PAUSE,
+    API_VERSION,
+    PLACEMENT_KIND,
+    PLACEMENT_PLURAL,
+    PLURAL,
+    placement_name,
+)
+from moe_operator.api.phase import Phase
+from moe_operator.kubectl.commands.common import Answer, Request
+from moe_operator.kubectl.exits import ChangedError, NotThereError, PluginError, RefusedError, TakenError, UsageError
+from moe_operator.kubectl.view import Deployment, Placement
+
+_TRIES = 3
+_MOST_DRAINED = 1024
+
+
+def approve(request: Request) -> Answer:
+    """Have a proposal migrated to."""
+    return _decide(request, "Approved", "it is migrated to as soon as its condition Valid is True")
+
+
+def reject(request: Request) -> Answer:
+    """Decide against a proposal."""
+    return _decide(request, "Rejected", "it is never migrated to")
+
+
+def _decide(request: Request, decision: str, then: str) -> Answer:
+    found = request.placement(request.revision())
+    if found.decision == decision:
+        return _decided(found, [f"{found.namespace}/{found.name} was {decision.lower()} already"])
+    _check_undecided(found, decision)
+    patch = {"metadata": {"uid": found.uid}, "spec": {"decision": decision}}
+    after = Placement(request.cluster.patch(PLACEMENT_PLURAL, found.name, patch))
+    return _decided(after, [f"{found.namespace}/{found.name} is {decision.lower()}: {then}"])
+
+
+def _check_undecided(found: Placement, decision: str) -> None:
+    if found.decision != "Pending":
+        raise RefusedError(
+            f"{found.namespace}/{found.name} was {found.decision.lower()}, which stays: write another, or roll back"
+        )
+    if decision == "Approved" and found.phase is not None and found.phase is not Phase.PROPOSED:
+        valid = found.condition("Valid")
+        why = valid.message if valid and valid.status != "True" else "its turn is over"
+        raise RefusedError(f"{found.namespace}/{found.name} is {found.phase} and can be approved no more: {why}")
+
+
+def _decided(found: Placement, lines: list[str]) -> Answer:
+    data = {
+        "name": found.name,
+        "namespace": found.namespace,
+        "revision": found.revision,
+        "decision": found.decision,
+        "phase": found.phase,
+    }
+    return Answer(data, lines)
+
+
+def rollback(request: Request) -> Answer:
+    """Write the content of an earlier revision as a new one, and approve that."""
+    # Somebody may write one of the same revision between our look and our write.
+    return _retried(lambda: _roll_back(request), TakenError)
+
+
+def _roll_back(request: Request) -> Answer:
+    moe, known = request.deployment(), request.placements()
+    earlier = request.placement(request.revision()) if request.revisions else _before(moe, known)
+    _check_fits(moe, earlier, known)
+    revision = max([moe.revision, *(each.revision for each in known), *map(_named, known)]) + 1
+    content = {**earlier.raw["spec"]["content"], "revision": revision, "baseRevision": moe.revision}
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": PLACEMENT_KIND,
+        "metadata": {"name": placement_name(moe.name, revision), "namespace": moe.namespace},
+        "spec": {"deploymentRef": {"name": moe.name}, "decision": "Pending", "content": content},
+    }
+    written = Placement(request.cluster.create(body))
+    patch = {"metadata": {"uid": written.uid}, "spec": {"decision": "Approved"}}
+    try:
+        after = Placement(request.cluster.patch(PLACEMENT_PLURAL, written.name, patch))
+    except PluginError as error:
+        raise type(error)(f"{error}; {_taken_back(request, written)}") from error
+    line = (
+        f"{moe.namespace}/{written.name} has the content of revision {earlier.revision} and is approved: kubectl moe "
+        f"status {moe.name} tells how far it is"
+    )
+    answer = _decided(after, [line])
+    return Answer({**answer.data, "contentOf": earlier.revision}, answer.lines)
+
+
+def _taken_back(request: Request, written: Placement) -> str:
+    """Nothing half-done is left, if that is allowed."""
+    try:
+        request.cluster.delete(PLACEMENT_PLURAL, written.name)
+    except PluginError:
+        return f"{written.name}, which was written for it, stays Pending: have it approved, rejected or deleted"
+    return "nothing has changed"
+
+
+def _retried(action: Callable[[], Answer], met: type[PluginError]) -> Answer:
+    for _ in range(_TRIES - 1):
+        try:
+            return action()
+        except met:
+            continue
+    return action()
+
+
+def _before(moe: Deployment, known: Sequence[Placement]) -> Placement:
+    superseded = [each for each in known if each.phase is Phase.SUPERSEDED and each.revision < moe.revision]
+    if not superseded:
+        raise NotThereError(
+            f"{moe.key} has no superseded placement before revision {moe.revision}: name a revision; kubectl moe "
+            f"proposals {moe.name} lists them"
+        )
+    return superseded[-1]
+
+
+def _check_fits(moe: Deployment, earlier: Placement, known: Sequence[Placement]) -> None:
+    """What the operator would find wrong is said before anything is written."""
+    if not moe.revision:
+        raise RefusedError(f"no placement of {moe.key} is in force: there is nothing to roll back from")
+    content = earlier.content
+    for field, says, is_ in (
+        ("modelDigest", content.digest, moe.text("status", "model", "digest")),
+        ("shards", content.shards, moe.number("status", "shards")),
+        ("slotsPerShard", content.slots, moe.number("status", "slotsPerShard")),
+    ):
+        if is_ is not None and says != is_:
+            raise RefusedError(
+                f"revision {earlier.revision} does not fit {moe.key} as it is now: its {field} is {says}, not {is_}"
+            )
+    if earlier.revision == moe.revision:
+        raise RefusedError(f"revision {moe.revision} of {moe.key} is what runs")
+    running = next((each for each in known if each.revision == moe.revision), None)
+    if running is not None and running.at("spec", "content", "layers") == earlier.at("spec", "content", "layers"):
+        raise RefusedError(
+            f"revision {moe.revision} of {moe.key}, which runs, has the content of revision {earlier.revision}"
+        )
+
+
+def _named(placement: Placement) -> int:
+    """The revision in its name, which is taken even where the object cannot be read."""
+    number = placement.name.rpartition("-r")[2]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) <= 10 else 0
+
+
+def pause(request: Request) -> Answer:
+    """Have the operator propose and move nothing of its own accord."""
+    moe = _annotate(request, {ANNOTATION_PAUSE: "true"})
+    return _about(moe, f"{moe.key} is paused: kubectl moe resume {moe.name} goes on")
+
+
+def resume(request: Request) -> Answer:
+    """Take a pause back."""
+    moe = _annotate(request, {ANNOTATION_PAUSE: None})
+    return _about(moe, f"{moe.key} is not paused")
+
+
+def drain(request: Request) -> Answer:
+    """Have shards hold nothing any more; or, with ``stop``, no longer that: those named, or all."""
+    # The annotation names what others drain, too: it is written on what was read.
+    return _retried(lambda: _drain(request), ChangedError)
+
+
+def _drain(request: Request) -> Answer:
+    moe, named = request.deployment(), set(request.shards)
+    drained = _indices(moe)
+    if request.stop:
+        wanted = drained - named if named else set()
+    else:
+        wanted = drained | named
+        _check_drainable(moe, wanted, request.shards)
+    value = ",".join(map(str, sorted(wanted))) or None
+    after = _annotate(request, {ANNOTATION_DRAIN: value}, moe)
+    return _about(after, f"{moe.key} drains {f'shards {value}' if value else 'no shard'}")
+
+
+def _check_drainable(moe: Deployment, drained: set[int], named: Sequence[int]) -> None:
+    running = moe.number("status", "shards")
+    if not named:
+        raise UsageError("name the shards to drain, such as: kubectl moe drain NAME 3")
+    if running is None:
+        return
+    if max(named) >= running:
+        there = f"shards 0 to {running - 1}" if running > 1 else ("shard 0 alone" if running else "no shards")
+        raise NotThereError(f"{moe.key} has no shard {max(named)}: it runs {there}")
+    if drained >= set(range(running)):
+        raise RefusedError(f"nothing would be left of {moe.key}: it runs {running} shards, and all would be drained")
+
+
+def _indices(moe: Deployment) -> set[int]:
+    """What the annotation names; what is no index in it is left out."""
+    parts = (part.strip() for part in (moe.drained or "").split(",", _MOST_DRAINED))
+    return {int(part) for part in parts if part.isascii() and part.isdecimal() and len(part) <= 4}
+
+
+def _annotate(request: Request, annotations: dict[str, str | None], seen: Deployment | None = None) -> Deployment:
+    """``seen``: what was decided by; the write fails if somebody has written since."""
+    metadata: dict[str, Any] = {"annotations": annotations}
+    if seen is not None:
+        metadata |= {"resourceVersion": seen.text("metadata", "resourceVersion") or ""}
+    return Deployment(request.cluster.patch(PLURAL, request.name, {"metadata": metadata}))
+
+
+def _about(moe: Deployment, line: str) -> Answer:
+    data = {"name": moe.name, "namespace": moe.namespace, "paused": moe.paused, "draining": moe.drained}
+    return Answer(data, [line])
