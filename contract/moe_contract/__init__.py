@@ -2,6 +2,7 @@
 
 - ``model``: what the model is, or why it cannot be served (data plane to operator).
 - ``report``: what the directory answers on ``/internal/report`` (data plane to operator).
+- ``load``: what of it the status, and clients of the API, are told of busy shards and experts.
 - ``applications``: names, arguments and ``user_config`` of the Serve applications (towards the data plane, by Ray).
 - ``rendering``: what one deployment wants, as entries of Serve's configuration.
 - ``serve``: what Serve's REST API tells, and how our applications are merged into that. Pure: each plane has an HTTP

@@ -122,6 +122,8 @@ class Traffic(WireModel):
         visits: shards visited by them; visits / layer_rows is the fan-out.
         failovers: pairs that another copy answered than the one asked first.
         load: ``encoding.encode_counts`` of pairs per layer and expert; old ones count less.
+        shares: of the pairs that the last table with traffic sent on, what each shard got, by index, in parts of
+            10,000; old ones count less.
         epochs: of the tables that had traffic lately, by ascending epoch.
     """
 
@@ -129,6 +131,7 @@ class Traffic(WireModel):
     visits: Count = 0
     failovers: Count = 0
     load: str | None = None
+    shares: Annotated[tuple[Annotated[int, Field(ge=0, le=10_000)], ...], Field(max_length=MOST_SHARDS)] = ()
     epochs: Annotated[tuple[EpochFigures, ...], Field(max_length=MOST_EPOCHS)] = ()
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -25,6 +25,7 @@ from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.telemetry.metrics import Metrics
 
+TODAY = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 INTERNAL_KEY = "tiny-moe-internal"
 
 
@@ -39,6 +40,11 @@ class Bench:
     metrics: Metrics = field(default_factory=Metrics)
     directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(FACTS))
 
+    @property
+    def today(self) -> datetime:
+        """What the calendar says."""
+        return TODAY + timedelta(seconds=self.now)
+
     def __post_init__(self) -> None:
         self.ray.report = self.directory
         self.restart()
@@ -49,7 +55,7 @@ class Bench:
         self.runtimes = RayClusters(
             secrets, Directories(self.http), ServeClusters(self.http, lambda: None), lambda: self.now
         )
-        observer = Observer(secrets, self.runtimes, lambda: self.now, lambda: datetime.now(UTC))
+        observer = Observer(secrets, self.runtimes, lambda: self.now, lambda: self.today)
         events = EventRecorder(self.kube, "test")
         cleanup = Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
         self.placements = PlacementStore(lambda: self.now)

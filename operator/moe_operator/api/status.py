@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
+from moe_contract.load import BUSIEST, MOST_BANDS, MOST_TEXT
 from moe_operator.api.base import StatusModel
 from moe_operator.api.names import RESTING, ConditionType, Reason
 
@@ -118,6 +119,28 @@ class RebalanceStatus(StatusModel):
     """When the traffic is looked at next, at the earliest; absent where that is not known."""
 
 
+class LoadBand(StatusModel):
+    """The busiest experts of neighbouring layers."""
+
+    layers: Annotated[str, Field(max_length=16)]
+    """First and last, such as 0-19."""
+    experts: Annotated[tuple[Annotated[str, Field(max_length=20)], ...], Field(max_length=BUSIEST)]
+    """The busiest first, each as `layer/expert share`, such as `3/15 812`: of what that layer was asked."""
+
+
+class LoadStatus(StatusModel):
+    """Where it is busy. Written at most once a minute, and only if requests came since; old traffic counts less."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """Of the counts."""
+    layer_rows: int
+    """Tokens through MoE layers since the directory started, each counted once per layer."""
+    shards: Annotated[str, Field(max_length=MOST_TEXT)]
+    """Of the work of all shards the share of each, by index, in parts of 10,000."""
+    bands: Annotated[tuple[LoadBand, ...], Field(max_length=MOST_BANDS)] = ()
+    """The busiest experts by band of layers; shares in parts of 10,000."""
+
+
 class MoEDeploymentStatus(StatusModel):
     """What the operator saw."""
 
@@ -137,6 +160,8 @@ class MoEDeploymentStatus(StatusModel):
     """What the model turned out to be."""
     placement: PlacementStatus | None = None
     """The placement of experts that is in force."""
+    load: LoadStatus | None = None
+    """Where it is busy, as `kubectl moe top` shows it."""
     rebalance: RebalanceStatus | None = None
     """What came of spec.rebalance; absent with mode Off."""
     conditions: Conditions = ()

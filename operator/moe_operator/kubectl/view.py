@@ -100,8 +100,7 @@ class Deployment(_Object):
     @property
     def paused(self) -> bool:
         """Whether rebalancing is paused by annotation."""
-        told = self.text("metadata", "annotations", ANNOTATION_PAUSE)
-        return told is not None and told.strip().lower() != "false"
+        return self.text("metadata", "annotations", ANNOTATION_PAUSE) not in (None, "false")
 
     @property
     def drained(self) -> str | None:

@@ -9,6 +9,7 @@ from moe_operator.api.status import ModelStatus, PlacementStatus
 from moe_operator.finding import Finding
 from moe_operator.reconcile.conditions import next_conditions
 from moe_operator.reconcile.figures import measured, steadied
+from moe_operator.reconcile.load import next_load
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.world import World
@@ -29,6 +30,7 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
         slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
         model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
         placement=_placement(before.placement, report) if report else before.placement,
+        load=None if plan.step is Step.REPLACE else next_load(before.load, report, world.now),
         conditions=next_conditions(world, plan, problem),
     )
 

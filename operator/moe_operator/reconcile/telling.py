@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from moe_operator.allowance import Allowance
 from moe_operator.api import ConditionType, MoEDeploymentStatus
+from moe_operator.reconcile.load import LOAD_SECONDS
 
 WORDS_SECONDS = 30.0
 """Between two writes that bring nothing but other words and figures; doubled each time, while it stays at that."""
@@ -23,6 +24,8 @@ class News(Enum):
     NOTHING = auto()
     WORDS = auto()
     """Other messages and figures."""
+    LOAD = auto()
+    """Where it is busy; which moves whenever requests are answered."""
     REASONS = auto()
     """A condition has another status or reason, or what others act on is another one: the spec, the number of shards,
     the URL, the placement; and the first figures of a placement."""
@@ -36,7 +39,9 @@ def news(before: MoEDeploymentStatus, after: MoEDeploymentStatus) -> News:
         return News.NOTHING
     if _status_of_ready(before) != _status_of_ready(after):
         return News.READY
-    return News.REASONS if _reasons(before) != _reasons(after) else News.WORDS
+    if _reasons(before) != _reasons(after):
+        return News.REASONS
+    return News.LOAD if before.load != after.load else News.WORDS
 
 
 def _status_of_ready(status: MoEDeploymentStatus) -> str | None:
@@ -60,6 +65,7 @@ class Telling:
     _reasons: Allowance = field(default_factory=lambda: Allowance(burst=6, seconds=5.0))
     _words_wait: float = WORDS_SECONDS
     _at: float | None = None
+    _load_at: float | None = None
 
     def wait(self, what: News, now: float) -> float:
         """Seconds for which a write with such news is held back."""
@@ -67,6 +73,8 @@ class Telling:
             return self._ready.wait(now)
         if what is News.REASONS:
             return self._reasons.wait(now)
+        if what is News.LOAD and self._load_at is not None:
+            return max(0.0, self._load_at + LOAD_SECONDS - now)
         if what is News.WORDS and self._at is not None:
             return max(0.0, self._at + self._words_wait - now)
         return 0.0
@@ -77,6 +85,10 @@ class Telling:
             self._ready.take(now)
         elif what is News.REASONS:
             self._reasons.take(now)
-        words_again = what is News.WORDS and self._at is not None
-        self._words_wait = min(2.0 * self._words_wait, WORDS_CAP_SECONDS) if words_again else WORDS_SECONDS
+        if what is News.LOAD:
+            # Words go with it, and wait no less for themselves than they would without.
+            self._load_at = now
+        else:
+            words_again = what is News.WORDS and self._at is not None
+            self._words_wait = min(2.0 * self._words_wait, WORDS_CAP_SECONDS) if words_again else WORDS_SECONDS
         self._at = now

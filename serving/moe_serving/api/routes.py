@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from moe_contract.load import Load
 from moe_serving.api.access import client_of
 from moe_serving.api.answer import Piece
 from moe_serving.api.errors import GenerationError
@@ -37,6 +38,11 @@ def build_router(service: Service) -> APIRouter:
         service.check_name(name)
         await service.catch_up()
         return _model(service)
+
+    @router.get("/load")
+    async def tell_load() -> Load:
+        await service.catch_up()
+        return await service.load()
 
     @router.post("/completions")
     async def create_completion(body: CompletionRequest, request: Request) -> Response:

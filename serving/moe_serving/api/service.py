@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from moe_contract.applications import ApiConfig
 from moe_contract.base import in_words
+from moe_contract.load import Load, load_of
+from moe_contract.report import DirectoryReport
 from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
@@ -62,6 +64,7 @@ class Service:
         self._tokenizer_tried = asyncio.Event()
         self._tokenizer_problem: str | None = None
         self._defaults = NO_DEFAULTS
+        self._load: tuple[DirectoryReport, Load] | None = None
 
     def configure(self, config: object) -> None:
         """Take new names, bounds and keys (``ApiConfig`` as JSON data). Never raises: what cannot be read is told, and
@@ -165,6 +168,21 @@ class Service:
         """OpenAI's ``system_fingerprint``: changes with the checkpoint."""
         digest = self.watch.facts.digest if self.watch.facts else ""
         return f"fp_{digest.removeprefix('sha256:')[:12]}"
+
+    async def load(self) -> Load:
+        """Where shards and experts are busy, by the directory's last report, which is some seconds old at most while
+        the directory answers.
+
+        Raises:
+            NotReadyError: there was none yet.
+        """
+        report = self.watch.report
+        if report is None:
+            raise NotReadyError("the directory has not reported yet")
+        if self._load is None or self._load[0] is not report:
+            found = await asyncio.to_thread(load_of, report)
+            self._load = report, found or Load(layer_rows=0, shards="", bands=())
+        return self._load[1]
 
     async def exposition(self) -> bytes:
         """The text that Prometheus scrapes: the same whichever process is asked, but for what happens meanwhile."""

@@ -82,12 +82,14 @@ class TrafficCounts:
         return self._told[1]
 
     def _report(self, origin: str) -> Traffic:
+        ours = [self._epochs[key] for key in sorted(self._epochs) if key[1] == origin]
         return Traffic(
             layer_rows=self._rows,
             visits=self._visits,
             failovers=self._failovers,
             load=encode_counts(np.ceil(self.load).astype(np.int64)),
-            epochs=tuple(self._epochs[key].figures() for key in sorted(self._epochs) if key[1] == origin),
+            shares=ours[-1].shares() if ours else (),
+            epochs=tuple(each.figures() for each in ours),
         )
 
 
@@ -114,6 +116,11 @@ class EpochCounts:
         self._visits += window.visits.sum(axis=1)
         self._remote += window.remote
         self._pairs += window.pairs
+
+    def shares(self) -> tuple[int, ...]:
+        """Parts of 10,000 of all pairs, by shard."""
+        pairs = self._pairs.sum(axis=0)
+        return tuple(int(part) for part in (10_000 * pairs / max(pairs.sum(), 1.0)).round())
 
     def figures(self) -> EpochFigures:
         """Means over the layers that had rows."""

@@ -8,11 +8,12 @@ from told import RECONCILING, STALLED
 
 from moe_operator.allowance import Allowance
 from moe_operator.api import Condition, ConditionType, MoEDeploymentStatus
-from moe_operator.api.status import PlacementStatus
+from moe_operator.api.status import LoadStatus, PlacementStatus
 from moe_operator.reconcile.telling import News, Telling, news
 
 STEP = 0.5
 PLACED = PlacementStatus(revision=1, epoch=1, balance="0.90")
+LOAD = LoadStatus(time="2026-01-02T03:04:05Z", layer_rows=1, shards="5000 5000")
 
 
 def status(ready: str = "True Available", message: str = "", **more: Any) -> MoEDeploymentStatus:
@@ -35,6 +36,9 @@ def status(ready: str = "True Available", message: str = "", **more: Any) -> MoE
         (status(), News.NOTHING),
         (status(message="other words"), News.WORDS),
         (status(ready_shards=1), News.WORDS),
+        (status(load=LOAD), News.LOAD),
+        (status(load=LOAD, message="other words"), News.LOAD),
+        (status(load=LOAD, shards=3), News.REASONS),
         (status(placement=PLACED.model_copy(update={"epoch": 7, "balance": "0.70"})), News.WORDS),
         (status(placement=PLACED.model_copy(update={"revision": 2})), News.REASONS),
         (status(placement=PLACED.model_copy(update={"balance": None})), News.REASONS),
@@ -91,6 +95,17 @@ def test_so_is_ready() -> None:
 def test_a_change_of_ready_does_not_wait_for_reasons_that_flap() -> None:
     flapping = [status(f"False {'Unhealthy' if number % 2 else 'ShardsLost'}") for number in range(2 * 60)]
     assert writes([*flapping, status()])[-1] == 60.0
+
+
+def test_loads_are_told_once_a_minute_and_words_with_them() -> None:
+    loads = [
+        status(load=LOAD.model_copy(update={"layer_rows": number}), message=f"text {number}")
+        for number in range(2 * 600)
+    ]
+    times = writes([status(), *loads])
+    # Words alone would be told after 30 s, 60 s more and so on: most go with the loads.
+    assert [at for at in times if at >= 120.0] == [60.0 * minute + 0.5 for minute in range(2, 10)]
+    assert len(times) <= 12
 
 
 def test_an_allowance_comes_back() -> None:

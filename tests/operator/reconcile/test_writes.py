@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from bench import Bench
 from fake_kube import FakeKube
 from fake_ray import FakeDirectory, JsonObject
 from moe_facts import FACTS
 
-from moe_contract.report import DirectoryReport, Progress
+from moe_contract.report import DirectoryReport, Progress, Traffic
 from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS
+from moe_placement.encoding import encode_counts
 
 STEP = 0.5
 
@@ -63,6 +65,22 @@ class SlowDirectory(FakeDirectory):
                 "progress": Progress(copied=self.looks, total=self.loads, settled=loaded),
             }
         )
+
+
+class BusyDirectory(FakeDirectory):
+    """While it is busy, each look finds that more rows came, and other experts busy."""
+
+    def __init__(self) -> None:
+        super().__init__(FACTS)
+        self.busy, self.rows = True, 0
+
+    def __call__(self, config: JsonObject) -> DirectoryReport | None:
+        report = super().__call__(config)
+        self.rows += 60 if self.busy else 0
+        counts = np.full((FACTS.layers, FACTS.experts), 1)
+        counts[:, self.rows // 60 % FACTS.experts] = 50
+        traffic = Traffic(layer_rows=self.rows, load=encode_counts(counts), shares=(5000, 5000))
+        return report and report.model_copy(update={"traffic": traffic})
 
 
 @pytest.fixture
@@ -154,6 +172,30 @@ async def test_a_status_that_somebody_wrote_by_hand_is_put_right_and_not_believe
     await bench.work(8, seconds=5.0)
     assert bench.kube.moe()["status"] == right
     assert bench.ray.configs == there
+
+
+async def test_loads_are_told_once_a_minute_and_of_a_quiet_deployment_nothing(
+    bench: Bench, counted: CountingKube
+) -> None:
+    busy = bench.ray.report = BusyDirectory()
+    bench.apply()
+    await bench.ready()
+    before = len(counted.told)
+    await bench.work(120, seconds=5.0)
+    assert 8 <= len(counted.told) - before <= 11, "ten minutes of traffic"
+    assert bench.kube.moe()["status"]["load"]["shards"] == "5000 5000"
+    # What came since the last one is told, and then nothing is written, nor is anything by the next process.
+    busy.busy = False
+    await bench.work(24, seconds=5.0)
+    before, reads = len(counted.told), counted.reads.total()
+    await bench.work(720, seconds=5.0)
+    bench.restart()
+    await bench.work(24, seconds=5.0)
+    assert len(counted.told) == before, "an hour without traffic"
+    assert counted.reads.total() - reads <= 2 * 744, "a look reads the object, and the operator's key seldom"
+    busy.busy = True
+    await bench.work(2, seconds=5.0)
+    assert len(counted.told) == before + 1
 
 
 async def test_neither_is_ready(bench: Bench) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 import shutil
 
+import numpy as np
 import pytest
 
 from moe_contract.applications import ApiConfig
 from moe_contract.model import ModelProblem
-from moe_contract.report import AttentionReport, DirectoryReport
+from moe_contract.report import AttentionReport, DirectoryReport, Traffic
+from moe_placement.encoding import encode_counts
 from moe_serving.api import service
 
 COMPLETION = {"model": "model", "prompt": "the fox"}
@@ -31,6 +33,19 @@ async def test_models(client) -> None:
 async def test_a_name_with_slashes_can_be_retrieved(api, client) -> None:
     api.service.config = ApiConfig(served_name="org/model")
     assert (await client.get("/v1/models/org/model")).json()["id"] == "org/model"
+
+
+async def test_load_is_for_whoever_has_an_api_key(api, client) -> None:
+    assert (await client.get("/v1/load")).json() == {"layer_rows": 0, "shards": "", "bands": []}, "of no traffic"
+    api.service.config = ApiConfig(served_name="model", api_key_sha256=(digest("one"),))
+    assert (await client.get("/v1/load")).status_code == 401
+    counts = encode_counts(np.array([[9, 1, 0, 0], [5, 5, 5, 5]]))
+    traffic = Traffic(layer_rows=10, load=counts, shares=(6000, 4000))
+    api.report = api.report.model_copy(update={"traffic": traffic})
+    await api.service.watch.ask()
+    told = (await client.get("/v1/load", headers=bearer("one"))).json()
+    assert (told["layer_rows"], told["shards"]) == (10, "6000 4000")
+    assert told["bands"][0] == {"layers": "0-0", "experts": ["0/0 9000", "0/1 1000"]}
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_figures_are_kept_apart_by_table_and_summed_over_replicas() -> None:
     assert counts.report("directory").layer_rows == 99, "sums have all of it"
 
 
+def test_shares_are_of_the_last_table_that_had_traffic() -> None:
+    assert counts_of().report("directory").shares == ()
+    assert counts_of(window((90, 10)), window((25, 75), epoch=2)).report("directory").shares == (2500, 7500)
+    assert counts_of(window((90, 10)), window((0, 0), epoch=2)).report("directory").shares == (0, 0)
+
+
 def test_figures_follow_the_traffic_and_outlive_its_end() -> None:
     counts = counts_of(window((100, 0)))
     assert counts.report("directory").epochs[0].shard_balance == 0.5

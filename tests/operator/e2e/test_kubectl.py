@@ -1,0 +1,245 @@
+"""``kubectl moe`` as kubectl runs it, by users who have its roles and no others, on a real API server with RBAC."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from access_review import can
+from fake_ray import FakeDirectory, FakeRay
+from moe_objects import Objects
+from placement_objects import content, manifest, moved
+
+from moe_dev.controlplane import ControlPlane
+from moe_dev.kube import Kubectl
+from moe_operator.kubectl.cluster import Cluster
+from moe_operator.kubectl.exits import Exit, NotThereError
+from moe_operator.kubectl.rights import RIGHTS
+from moe_placement import Placement, balanced_placement
+
+pytestmark = pytest.mark.e2e
+
+SECONDS = 120
+SEEN_SECONDS = 60
+FIRST, OTHER = balanced_placement(6, 16, (8, 8), 1), moved(6, 16, 2, 8)
+SPEC = {
+    "model": {"source": {"path": "models/tiny"}},
+    "runtime": {"rayCluster": {"dashboardURL": "http://127.0.0.1:1", "serveURL": "http://127.0.0.1:2"}},
+}
+DIGEST = "sha256:1"
+TIME = "2026-01-02T03:04:05Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def moe(user: Kubectl, *arguments: str) -> Ended:
+    """``kubectl moe ARGUMENTS`` as that user."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), str(user.binary.parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [str(user.binary), "moe", *arguments],
+        env={**os.environ, "PATH": path, "KUBECONFIG": str(user.kubeconfig)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
+    told = {"type": kind, "status": status, "reason": reason, "message": message}
+    return told | {"observedGeneration": 1, "lastTransitionTime": TIME}
+
+
+class Stage:
+    """A deployment with placements, as an operator would have left them, in one namespace."""
+
+    def __init__(self, kube: Kubectl, namespace: str) -> None:
+        self.kube = kube
+        self.namespace = namespace
+        self.deploy("tiny", revision=2)
+        self.place(FIRST, 1, "Superseded")
+        self.place(OTHER, 2, "Active")
+
+    def deploy(self, name: str, revision: int) -> None:
+        body = {"apiVersion": "moe-operator.io/v1alpha1", "kind": "MoEDeployment", "spec": SPEC}
+        self.kube.apply({**body, "metadata": {"name": name, "namespace": self.namespace}})
+        ready = condition("Ready", "True", "Available", "all of it\x1b[2J answers")
+        status = {
+            "shards": 2,
+            "slotsPerShard": 8,
+            "placement": {"revision": revision, "epoch": 3},
+            "conditions": [ready],
+        }
+        self._tell("moe", name, status)
+
+    def place(self, placement: Placement, revision: int, phase: str | None) -> None:
+        """``phase``: None for one that nobody has looked at or decided on."""
+        self.kube.apply(manifest(content(placement, revision, revision - 1, DIGEST), namespace=self.namespace))
+        if phase:
+            self._patch("xp", f"tiny-r{revision}", {"spec": {"decision": "Approved"}})
+            self._tell("xp", f"tiny-r{revision}", {"phase": phase})
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return self.kube.get(kind, name, self.namespace) or {}
+
+    def _tell(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        self._patch(kind, name, {"status": status}, "--subresource=status")
+
+    def _patch(self, kind: str, name: str, patch: dict[str, Any], *more: str) -> None:
+        self.kube.run("patch", kind, name, "-n", self.namespace, "--type=merge", "-p", json.dumps(patch), *more)
+
+
+@pytest.fixture
+def stage(installed: Kubectl, namespace: str) -> Stage:
+    return Stage(installed, namespace)
+
+
+@pytest.fixture
+def user_with(controlplane: ControlPlane, stage: Stage) -> Callable[..., Kubectl]:
+    """A user who has a role in the namespace and no other; waits until the API server knows."""
+
+    def make(name: str, role: str, *rights: tuple[str, str]) -> Kubectl:
+        name = f"{name}.{stage.namespace}"
+        binding = ["create", "rolebinding", name, role, f"--user={name}", "-n", stage.namespace]
+        stage.kube.run(*binding)
+        deadline = time.monotonic() + SEEN_SECONDS
+        for verb, resource in rights:
+            while not can(stage.kube, name, verb, "moe-operator.io", resource, stage.namespace):
+                assert time.monotonic() < deadline, f"{name} may not {verb} {resource} after {SEEN_SECONDS} s"
+                time.sleep(0.2)
+        return controlplane.user(name)
+
+    return make
+
+
+SAID: dict[str, tuple[tuple[str, ...], str]] = {
+    "status": (("tiny",), "revision 2"),
+    "placement": (("tiny",), "which runs"),
+    "top": (("tiny",), "no traffic has been counted yet"),
+    "proposals": (("tiny",), "Superseded"),
+    "explain": (("tiny", "2"), "loads 96 copies"),
+    "diff": (("tiny", "1", "2"), "96 copies to load"),
+    "approve": (("tiny", "3"), "tiny-r3 is approved"),
+    "reject": (("tiny", "4"), "tiny-r4 is rejected"),
+    "rollback": (("tiny", "1"), "tiny-r5 has the content of revision 1"),
+    "pause": (("tiny",), "is paused"),
+    "resume": (("tiny",), "is not paused"),
+    "drain": (("tiny", "1"), "drains shards 1"),
+}
+
+
+def test_each_command_with_its_rights_and_no_others(stage: Stage, user_with: Callable[..., Kubectl]) -> None:
+    stage.place(FIRST, 3, None)
+    stage.place(FIRST, 4, None)
+    for command, rights in RIGHTS.items():
+        rules = [
+            {"apiGroups": ["moe-operator.io"], "resources": [each.resource], "verbs": [each.verb]} for each in rights
+        ]
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": rules}
+        stage.kube.apply({**role, "metadata": {"name": command, "namespace": stage.namespace}})
+    assert SAID.keys() == RIGHTS.keys()
+    for command, (arguments, said) in SAID.items():
+        user = user_with(command, f"--role={command}", *RIGHTS[command])
+        ended = moe(user, command, *arguments, "-n", stage.namespace)
+        assert (ended.code, ended.err) == (Exit.DONE, ""), command
+        assert said in ended.out.replace("\n", " "), command
+        assert "\x1b" not in ended.out
+    decided = {revision: stage.get("xp", f"tiny-r{revision}")["spec"]["decision"] for revision in (3, 4, 5)}
+    assert decided == {3: "Approved", 4: "Rejected", 5: "Approved"}
+    written = stage.get("xp", "tiny-r5")["spec"]["content"]
+    assert written == content(FIRST, 5, 2, DIGEST)
+    assert stage.get("moe", "tiny")["metadata"]["annotations"]["moe-operator.io/drain-shards"] == "1"
+
+
+def test_who_lacks_a_role_is_told_which_and_leaves_nothing_behind(
+    stage: Stage, user_with: Callable[..., Kubectl]
+) -> None:
+    stage.place(FIRST, 3, None)
+    view = user_with("jane", "--clusterrole=moe-operator-view", ("list", "expertplacements"))
+    edit = user_with("joe", "--clusterrole=moe-operator-edit", ("create", "expertplacements"))
+    where = ("-n", stage.namespace)
+    ended = moe(view, "approve", "tiny", "3", *where)
+    assert (ended.code, ended.out) == (Exit.RIGHT_MISSING, "")
+    assert "may not patch expertplacements.moe-operator.io" in ended.err
+    assert f"--clusterrole=moe-operator-approve --user=jane.{stage.namespace} -n {stage.namespace}" in ended.err
+    ended = moe(view, "pause", "tiny", *where)
+    assert ended.code == Exit.RIGHT_MISSING
+    assert "--clusterrole=moe-operator-edit" in ended.err
+    ended = moe(edit, "rollback", "tiny", "1", *where)
+    assert ended.code == Exit.RIGHT_MISSING
+    assert "--clusterrole=moe-operator-approve" in ended.err
+    assert "nothing has changed" in ended.err
+    assert stage.get("xp", "tiny-r4") == {}
+    ended = moe(view, "status", "tiny", "-n", "default")
+    assert ended.code == Exit.RIGHT_MISSING
+    assert "--clusterrole=moe-operator-view" in ended.err
+
+
+def test_what_cannot_be_done(stage: Stage, second_namespace: str) -> None:
+    other = Stage(stage.kube, second_namespace)
+    kube, where = stage.kube, ("-n", stage.namespace)
+    for line, code, words in (
+        ("status none", Exit.NOT_THERE, '"none" not found'),
+        ("explain tiny 9", Exit.NOT_THERE, '"tiny-r9" not found'),
+        ("rollback tiny 2", Exit.REFUSED, "is what runs"),
+        ("approve tiny nine", Exit.USAGE, "is no revision"),
+        ("status tiny --context=nobody", Exit.FAILED, 'context "nobody" does not exist'),
+        ("status tiny --kubeconfig=/dev/null", Exit.UNREACHABLE, "does not answer"),
+    ):
+        ended = moe(kube, *line.split(), *where)
+        assert (ended.code, ended.out) == (code, ""), line
+        assert words in ended.err
+        assert len(ended.err.splitlines()) == 1
+    # One of the same name in another namespace stays as it is.
+    assert moe(kube, "pause", "tiny", *where).code == Exit.DONE
+    assert moe(kube, "rollback", "tiny", *where).code == Exit.DONE
+    assert "annotations" not in other.get("moe", "tiny")["metadata"] or not any(
+        key.endswith("pause-rebalance") for key in other.get("moe", "tiny")["metadata"]["annotations"]
+    )
+    assert other.get("xp", "tiny-r3") == {}
+    told = json.loads(moe(kube, "status", "tiny", "-o", "json", "-n", second_namespace).out)
+    assert (told["namespace"], told["paused"]) == (second_namespace, False)
+
+
+def test_a_cluster_without_the_kinds(installed: Kubectl) -> None:
+    cluster = Cluster((f"--kubeconfig={installed.kubeconfig}",), str(installed.binary))
+    with pytest.raises(NotThereError, match="install its CustomResourceDefinitions"):
+        cluster.get("experts", "tiny")
+
+
+def test_a_placement_is_approved_and_rolled_back(
+    operator, objects: Objects, ray: FakeRay, directory: FakeDirectory
+) -> None:
+    objects.apply("tiny", ray.spec())
+    objects.wait_active("tiny-r1")
+    objects.kube.apply(manifest(content(OTHER, 2, 1, directory.facts.digest), namespace=objects.namespace))
+    objects.wait("it to be looked at", lambda: "phase" in objects.placement("tiny-r2").get("status", {}))
+    where = ("-n", objects.namespace)
+    assert moe(objects.kube, "approve", "tiny", "2", *where).code == Exit.DONE
+    objects.wait_active("tiny-r2")
+    ended = moe(objects.kube, "rollback", "tiny", *where)
+    assert (ended.code, ended.err) == (Exit.DONE, "")
+    objects.wait_active("tiny-r3")
+    first, third = (objects.placement(f"tiny-r{revision}")["spec"]["content"] for revision in (1, 3))
+    assert third == {**first, "revision": 3, "baseRevision": 2}
+    assert objects.placement("tiny-r3")["status"]["origin"] == "Person"
+    # What was written from a revision that is not in force any more is refused, with the operator's reason.
+    objects.kube.apply(manifest(content(OTHER, 9, 2, directory.facts.digest), namespace=objects.namespace))
+    objects.wait("it to fail", lambda: objects.placement("tiny-r9").get("status", {}).get("phase") == "Failed")
+    ended = moe(objects.kube, "approve", "tiny", "9", *where)
+    assert ended.code == Exit.REFUSED
+    assert "revision 3 is in force by now" in ended.err
