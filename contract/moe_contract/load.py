@@ -13,7 +13,7 @@ from pydantic import Field
 
 from moe_contract.base import Count, WireModel
 from moe_contract.report import DirectoryReport
-from moe_contract.sizes import MOST_SHARDS
+from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_placement.encoding import decode_counts
 from moe_placement.errors import InvalidStatisticsError
 
@@ -60,6 +60,8 @@ def load_of(report: DirectoryReport) -> Load | None:
     traffic, model = report.traffic, report.model
     if model is None or traffic.load is None or not traffic.layer_rows:
         return None
+    if model.layers * model.experts > MOST_SLOTS:
+        return None  # nobody places so many, and a short text may unpack to as much
     try:
         counts = decode_counts(traffic.load, model.layers, model.experts)
     except InvalidStatisticsError:

@@ -9,7 +9,7 @@ from moe_facts import FACTS as SMALL
 from moe_contract.load import load_of
 from moe_contract.model import ModelFacts
 from moe_contract.report import DirectoryReport, Progress, Traffic
-from moe_contract.sizes import MOST_EXPERTS, MOST_LAYERS, MOST_SHARDS
+from moe_contract.sizes import MOST_EXPERTS, MOST_LAYERS, MOST_SHARDS, MOST_SLOTS
 from moe_operator.api.status import TIME_FORMAT, LoadStatus
 from moe_operator.reconcile.load import LOAD_SECONDS, next_load
 from moe_placement.encoding import encode_counts
@@ -49,8 +49,8 @@ def test_shares_of_shards_and_the_busiest_experts_by_band() -> None:
 
 
 def test_the_largest_deployment_takes_less_than_4_kb() -> None:
-    facts = FACTS.model_copy(update={"layers": MOST_LAYERS, "experts": MOST_EXPERTS})
-    counts = np.zeros((MOST_LAYERS, MOST_EXPERTS), dtype=np.int64)
+    facts = FACTS.model_copy(update={"layers": MOST_LAYERS, "experts": MOST_SLOTS // MOST_LAYERS})
+    counts = np.zeros((facts.layers, facts.experts), dtype=np.int64)
     counts[-11:, -1] = counts[300:400, -1] = counts[500:600, -1] = 2**31
     load = next_load(None, report(2**52, encode_counts(counts), facts), NOW)
     assert load is not None
@@ -79,6 +79,11 @@ def test_told_anew_when_requests_came_and_a_minute_is_over(
 ) -> None:
     now = datetime.strptime(told().time, TIME_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=seconds)
     assert (next_load(before, report(rows), now) is not before) is anew
+
+
+def test_what_only_a_stranger_tells_is_not_unpacked() -> None:
+    facts = FACTS.model_copy(update={"layers": MOST_LAYERS, "experts": MOST_EXPERTS})
+    assert load_of(report(load=encode_counts(COUNTS), facts=facts)) is None
 
 
 def test_what_cannot_be_read_leaves_what_was_told() -> None:
