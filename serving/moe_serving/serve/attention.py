@@ -104,7 +104,11 @@ class Attention:
         await _Answer(self._loaded, sender, request, stream).run()
 
     def check_health(self) -> None:
-        """Raises RuntimeError when the engine is dead or stuck: Serve then replaces this replica."""
+        """Raises RuntimeError when the engine is dead or stuck, or tables come no more: Serve then replaces this
+        replica.
+        """
+        if self._syncing.done():
+            raise RuntimeError(f"the reports to the directory have ended: {self._syncing}")
         if self._loaded is None:
             return
         if not self._loaded.engine.alive:

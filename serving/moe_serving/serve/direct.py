@@ -10,8 +10,16 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from moe_contract.applications import Network
+from moe_serving.threads import in_words
 from moe_serving.wire.calls import CallServer, Method
 from moe_serving.wire.endpoint import Address, Endpoint
+
+
+def open_here(network: Network) -> Endpoint:
+    """Sockets of a replica, on the node and address that Ray knows it by."""
+    node = ray.get_runtime_context().get_node_id()
+    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
+    return Endpoint.open(node, host, network)
 
 
 class Direct:
@@ -19,13 +27,11 @@ class Direct:
     ``wire.caller.Caller``.
 
     Args:
+        endpoint: owned from now on.
         methods: by their names.
     """
 
-    def __init__(self, network: Network, methods: Mapping[str, Method]) -> None:
-        node = ray.get_runtime_context().get_node_id()
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
-        endpoint = Endpoint.open(node, host, network)
+    def __init__(self, endpoint: Endpoint, methods: Mapping[str, Method]) -> None:
         self._address = endpoint.address
         self._server = asyncio.create_task(CallServer.start(endpoint, methods))
 
@@ -34,9 +40,19 @@ class Direct:
         await asyncio.shield(self._server)
         return self._address
 
+    def check_health(self) -> None:
+        """
+        Raises:
+            RuntimeError: it does not listen and never will: nobody can call this process.
+        """
+        if self._server.done() and (error := self._server.exception()) is not None:
+            raise RuntimeError(f"calls cannot be listened for: {in_words(error)}") from error
+
     async def close(self) -> None:
         """Whoever calls from now on finds another replica, or none."""
-        await (await self._server).close()
+        await asyncio.wait({self._server})
+        if self._server.exception() is None:
+            await self._server.result().close()
 
 
 async def address_of(handle: DeploymentHandle[Any]) -> Address:

@@ -22,7 +22,7 @@ from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequ
 from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.routing.exchange import StatisticsHeard
-from moe_serving.serve.direct import Direct, address_of
+from moe_serving.serve.direct import Direct, address_of, open_here
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.wire.caller import Caller
 from moe_serving.wire.endpoint import Address
@@ -39,7 +39,7 @@ class Directory:
         self._network = args.model.network
         self._directory = directory.Directory(args.model, _inspect, self._connect)
         self._direct = Direct(
-            self._network,
+            open_here(self._network),
             {
                 "sync": self._sync,
                 "take_statistics": self._take_statistics,
@@ -61,7 +61,10 @@ class Directory:
         return await self._direct.address()
 
     def check_health(self) -> None:
-        """Raises RuntimeError when the loop has ended: Serve then replaces this process, and it asks the shards."""
+        """Raises RuntimeError when the loop has ended, or nobody can call: Serve then replaces this process, and it
+        asks the shards.
+        """
+        self._direct.check_health()
         if self._running.done():
             raise RuntimeError(f"the directory's loop has ended: {self._running}")
 

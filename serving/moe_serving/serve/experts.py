@@ -20,7 +20,7 @@ from moe_contract.base import in_words
 from moe_serving.changes import Changes
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import ShardNotReadyError
-from moe_serving.serve.direct import Direct
+from moe_serving.serve.direct import Direct, open_here
 from moe_serving.serve.removal import SHUTDOWN_S
 from moe_serving.serve.replica import prepare_replica
 from moe_serving.wire.endpoint import Address
@@ -52,7 +52,7 @@ class Experts:
         self._changes = Changes()
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start())
-        self._direct = Direct(args.model.network, {"describe": self._describe, "assign": self._assign})
+        self._direct = Direct(open_here(args.model.network), {"describe": self._describe, "assign": self._assign})
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take a new bound; what cannot be read leaves the old one in force and is told."""
@@ -92,7 +92,8 @@ class Experts:
         self._shard.assign(incarnation, load, free)
 
     async def check_health(self) -> None:
-        """Raises when the listener or the loop behind it is dead: Serve then replaces this process."""
+        """Raises when a listener or the loop behind it is dead: Serve then replaces this process."""
+        self._direct.check_health()
         if self._starting.done():
             self._starting.result()
         if self._shard is not None:

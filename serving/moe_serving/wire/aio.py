@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 
 from moe_contract.applications import Network
 from moe_serving.wire.channel import Channel
-from moe_serving.wire.endpoint import Address, Endpoint
+from moe_serving.wire.endpoint import Address, Endpoint, configure
 from moe_serving.wire.errors import ConnectionLostError, WireError
 from moe_serving.wire.frames import Buffer, Frame, encode
 
@@ -97,6 +97,7 @@ class Connection:
     async def shake_hands(self) -> None:
         """Run the handshake to its end; called by ``connect`` and ``Listener`` before anybody sees the connection."""
         try:
+            self._configure()
             await self._flush()
             while not self._channel.established:
                 self._frames.extend(await self._read())
@@ -104,6 +105,14 @@ class Connection:
         except WireError:
             await self._flush()
             raise
+
+    def _configure(self) -> None:
+        if self._writer.is_closing():
+            return  # its descriptor may be another connection's by now
+        try:
+            configure(self._writer.get_extra_info("socket"))
+        except OSError as error:
+            raise ConnectionLostError(f"{self.peer_name}: {error}") from error
 
     async def _read(self) -> list[Frame]:
         try:

@@ -24,6 +24,7 @@ class Connection:
     """A socket and its channel. Not thread-safe: one thread at a time."""
 
     def __init__(self, connected: socket.socket, channel: Channel) -> None:
+        connected.setblocking(False)
         configure(connected)
         self.channel = channel
         self._socket = connected

@@ -15,6 +15,9 @@ from moe_serving.wire.errors import WireError
 from moe_serving.wire.handshake import KEY_SIZE
 
 _BACKLOG = 128
+_QUIET_SECONDS = 15
+"""Linux asks for the first time after two hours unless told otherwise."""
+_QUESTIONS = 3
 _ABSTRACT = "\0"
 """First byte of a unix socket's name that is no file, see unix(7)."""
 
@@ -83,13 +86,16 @@ class Endpoint:
 
 
 def configure(connection: socket.socket) -> None:
-    """Set up a connected socket: never blocking, no waiting for more bytes before a small frame is sent, and an end to
-    connections whose peer's node has vanished without a word.
+    """Set up a connected socket: no waiting for more bytes before a small frame is sent, and an end to connections whose
+    peer's node has vanished without a word: after ``_QUIET_SECONDS`` and as many questions as ``_QUESTIONS``.
     """
-    connection.setblocking(False)
-    if connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _QUESTIONS)
 
 
 def _listen_tcp(host: str) -> socket.socket:

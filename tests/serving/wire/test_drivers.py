@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import uvloop
 
 from moe_contract.applications import Network
 from moe_serving.wire import aio, blocking
+from moe_serving.wire.channel import Channel
 from moe_serving.wire.endpoint import Endpoint
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, RefusalReason, WireError
 from moe_serving.wire.frames import encode
@@ -205,3 +206,38 @@ async def test_closing_does_not_wait_for_a_frozen_peer(network: Network, monkeyp
         await sending
     thaw.set()
     await listener.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_a_peer_whose_node_vanishes_without_a_word_is_noticed(loop: Callable[..., object]) -> None:
+    """Both ends of a connection over TCP, of either driver, ask whether the other is still there."""
+
+    def asks(connection: socket.socket) -> bool:
+        ends = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
+        return ends and connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+    async def talk() -> None:
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def look(connection: aio.Connection) -> None:
+            accepted.set_result(asks(connection._writer.get_extra_info("socket")))
+            await connection.receive()
+
+        listener = await aio.Listener.start(Endpoint.open("node-a", "127.0.0.1", "tcp"), SUBJECT, look)
+        connection = await aio.connect(listener.address, SUBJECT, "test", node="node-a")
+        async with asyncio.timeout(30):
+            assert await accepted
+        assert asks(connection._writer.get_extra_info("socket"))
+        await connection.close()
+        await listener.close()
+
+    loop(talk())
+
+
+def test_the_blocking_driver_asks_too() -> None:
+    endpoint = Endpoint.open("node-a", "127.0.0.1", "tcp")
+    with socket.create_connection((endpoint.address.host, endpoint.address.port)) as connected:
+        blocking.Connection(connected, Channel.initiator(endpoint.address.key, SUBJECT, "test", 1 << 10))
+        assert connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
+    endpoint.close()
