@@ -93,8 +93,6 @@ class DirectoryConfig(WireModel):
         min_copies: a copy is freed only while this many live ones remain.
         placement: ``encoding.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
             order of ``shards[].index``; a shard that must end empty has 0 slots in it.
-        order: ``encoding.encode_counts`` of ``[layers, slots]`` of the placement: in which order its slots are filled,
-            lowest first, where what they hold is equally urgent; None for that of layers and experts.
         candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
     """
 
@@ -105,7 +103,6 @@ class DirectoryConfig(WireModel):
     spare_slots: int = Field(default=2, ge=1)
     min_copies: int = Field(default=1, ge=1)
     placement: str | None = None
-    order: str | None = None
     candidate: ModelArgs | None = None
 
 

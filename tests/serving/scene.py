@@ -39,8 +39,9 @@ _lives = itertools.count()
 class FakeShard:
     """Loads at once whatever it is told to, and holds no answer back."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, node: str = "node") -> None:
         self.index = index
+        self.node = node
         self.capacity = LAYERS * EXPERTS + 2
         self.digest = FACTS.digest
         self.fault: Exception | None = None
@@ -57,10 +58,10 @@ class FakeShard:
             raise self.fault
         return ShardDescription(
             index=self.index,
-            node="node",
+            node=self.node,
             incarnation=self.incarnation,
             pid=100 + self.index,
-            address=Address("node", b"key", unix_name=f"/{self.incarnation}"),
+            address=Address(self.node, b"key", unix_name=f"/{self.incarnation}"),
             digest=self.digest,
             capacity=self.capacity,
             held=self.held.copy(),
@@ -84,9 +85,9 @@ class FakeShard:
 class Scene:
     """A directory, its shards, and one attention replica."""
 
-    def __init__(self, shards: int) -> None:
+    def __init__(self, shards: int | Sequence[FakeShard]) -> None:
         self.now = 1000.0
-        self.shards = [FakeShard(index) for index in range(shards)]
+        self.shards = [FakeShard(index) for index in range(shards)] if isinstance(shards, int) else [*shards]
         self.version = TableVersion(0, "")
         self.table: RoutingTable | None = None
         self.revision = 0

@@ -27,7 +27,7 @@ from moe_serving.directory.monitor import ShardClient, ShardMonitor
 from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
-from moe_serving.directory.sources import hold_back, order_loads
+from moe_serving.directory.sources import are_outdated, hold_back, order_loads
 from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
@@ -185,9 +185,14 @@ class Directory:
         free, held = actions.free, actions.kept
         sites = [monitor.site for monitor in self._monitors]
         load = hold_back(actions.load, held, sites)
-        monitors = [m for m in self._monitors if m.index in load and m.is_news(load[m.index], free[m.index])]
-        orders = order_loads({m.index: load[m.index] for m in monitors}, held, sites)
-        return all(await asyncio.gather(*(m.assign(orders[m.index], free[m.index]) for m in monitors)))
+        live = [monitor for monitor in self._monitors if monitor.index in load]
+        news = [
+            m
+            for m in live
+            if m.is_news(load[m.index], free[m.index]) or are_outdated(m.index, load[m.index], m.told, held, sites)
+        ]
+        orders = order_loads({m.index: load[m.index] for m in news}, held, sites)
+        return all(await asyncio.gather(*(m.assign(orders[m.index], free[m.index], held) for m in news)))
 
     async def sync(self, request: SyncRequest) -> SyncReply:
         """An attention replica reports; see ``messages``. What it says counts from now on; the answer may be held."""
@@ -308,7 +313,8 @@ class Directory:
             live=live,
             capacity=np.array([monitor.capacity for monitor in monitors], dtype=np.int64),
             min_copies=self._target.min_copies,
-            order=self._target.order,
+            pairs=model.traffic.load.copy(),
+            loading={monitor.index: monitor.loading for monitor in monitors},
         )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moe_contract.model import ModelFacts
 from moe_contract.report import ShardPhase
 from moe_serving.directory.errors import ShardGoneError
+from moe_serving.directory.planner import Copies
 from moe_serving.directory.sources import Site
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.routing.table import ShardAddress
@@ -65,6 +66,8 @@ class ShardMonitor:
         """What it said last; None before it ever answered, and again once it is known to be dead or forgotten."""
         self.revision = 0
         """Grows whenever ``description`` becomes another one."""
+        self.told: Copies | None = None
+        """What live shards held when it took its last orders; None before it did."""
         self._client = client
         self._clock = clock
         self._changed = changed
@@ -95,7 +98,12 @@ class ShardMonitor:
         said = self.description
         if said is None:
             return Site()
-        return Site(said.node, said.address, said.near_checkpoint, said.problem is not None)
+        return Site(said.node, said.address, said.near_checkpoint, said.problem is not None, said.loading)
+
+    @property
+    def loading(self) -> tuple[ExpertKey, ...]:
+        """What it still has to load, what is on its way first."""
+        return self.description.loading if self.description else ()
 
     @property
     def capacity(self) -> int:
@@ -158,10 +166,13 @@ class ShardMonitor:
         said = self.description
         return said is not None and said.held is not None and (bool(free) or tuple(load) != said.loading)
 
-    async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> bool:
+    async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey], held: Copies) -> bool:
         """Give it orders; what becomes of them is seen at the next poll.
 
         From now on nothing may rely on what is being freed, whatever the shard said before.
+
+        Args:
+            held: by live shards, by which the sources of ``load`` were chosen.
 
         Returns:
             False when it did not take them.
@@ -170,9 +181,9 @@ class ShardMonitor:
         if said is None or said.held is None:
             return True
         self._orders += 1
-        held = said.held.copy()
-        held[tuple(np.array(free, dtype=np.intp).reshape(-1, 2).T)] = False
-        self._know(replace(said, held=held), None)
+        kept = said.held.copy()
+        kept[tuple(np.array(free, dtype=np.intp).reshape(-1, 2).T)] = False
+        self._know(replace(said, held=kept), None)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._client.assign(said.incarnation, load, free)
@@ -182,6 +193,7 @@ class ShardMonitor:
         if self.description is not None:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
             self.description = replace(self.description, loading=tuple(order.key for order in load))
+            self.told = held
         return True
 
     def _note_answer(self, description: ShardDescription, outdated: bool) -> None:

@@ -3,7 +3,8 @@
 Pure: a situation in, the next actions out; called again and again with what became of them. Moving from one placement
 to another is nothing but this rule applied until nothing is left to do:
 
-1. A shard loads copies of its target into whatever room it has.
+1. A shard loads copies of its target into whatever room it has. What is on its way goes on, whatever has changed
+   meanwhile, unless an expert that nothing serves needs its room.
 2. A copy beyond the target leaves the table as soon as enough others of its expert are live.
 3. It is freed once no attention replica routes by a table that has it, which makes room for 1.
 
@@ -17,6 +18,7 @@ and none raises one, so the target is reached.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +43,8 @@ class Situation:
         live: bool ``[shards]``, those that answer.
         capacity: int ``[shards]``, copies that each may hold over all layers, spare buffers included.
         min_copies: of every expert this many stay live, as far as the target has so many.
-        order: int ``[layers, experts, shards]``, which of equally urgent copies are loaded first, the lowest; None for
-            the order of layers and experts.
+        pairs: float ``[layers, experts]``, how many were lately routed to each expert.
+        loading: by shard what it loads already, what is on its way first.
     """
 
     target: Copies
@@ -53,7 +55,8 @@ class Situation:
     live: NDArray[np.bool_]
     capacity: NDArray[np.int64]
     min_copies: int
-    order: NDArray[np.int64] | None = None
+    pairs: NDArray[np.float64]
+    loading: Mapping[int, tuple[ExpertKey, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,14 +114,27 @@ def _leaving(now: Situation) -> Copies:
 
 
 def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]:
-    """The copies that ``shard`` lacks, as many as fit: first those of experts with the fewest live copies, and among
-    these in ``order``.
+    """The copies that ``shard`` lacks, as many as fit.
+
+    First those of experts that nothing serves; then what is on its way; then those of experts that are short of live
+    copies, the shortest first; then by gain per byte. All experts of a model are of one size, and what a copy brings is
+    traffic that may go another way: the expert with the most pairs gains most. What is queued already stays before what
+    is not, so that counts which change all the time do not have the queue told anew each time.
     """
     wanted = np.argwhere(now.target[:, :, shard] & ~now.held[:, :, shard])
-    copies = now.held.sum(axis=2)[wanted[:, 0], wanted[:, 1]]
-    ranks = np.zeros(len(wanted)) if now.order is None else now.order[wanted[:, 0], wanted[:, 1], shard]
-    urgent = wanted[np.lexsort((ranks, copies))][: max(0, room)]
-    return tuple((int(layer), int(expert)) for layer, expert in urgent)
+    layer, expert = wanted[:, 0], wanted[:, 1]
+    copies = now.held.sum(axis=2)[layer, expert]
+    short = np.minimum(copies, now.min_copies)
+    place = _places(now.loading.get(shard, ()), now.pairs.shape)[layer, expert]
+    turn = np.lexsort((-now.pairs[layer, expert], place, short, place > 0, copies > 0))
+    return tuple((int(layer), int(expert)) for layer, expert in wanted[turn][: max(0, room)])
+
+
+def _places(queue: tuple[ExpertKey, ...], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """int ``[layers, experts]``: where each expert is in a shard's queue, from 0; all others are behind its end."""
+    places = np.full(shape, len(queue) + 1, dtype=np.int64)
+    places[tuple(np.array(queue, dtype=np.intp).reshape(-1, 2).T)] = np.arange(len(queue))
+    return places
 
 
 def _keys(copies: NDArray[np.bool_]) -> tuple[ExpertKey, ...]:

@@ -5,6 +5,8 @@ other nodes, those asked for least first; and last a checkpoint that is read ove
 both need an expert from another one do not fetch it twice: one does, and the others are given it in a later turn, when
 it is near. A node's second read of a file comes from its own cache, so that the checkpoint needs no such rule.
 
+Whatever changes, a transfer under way goes on, and is the one that the others wait for.
+
 What is held back is always on its way to another shard of the node, which is live, has room for it, and tells of no
 trouble; and it is ordered as soon as one of these ends. So nothing waits for ever, and ``planner``'s argument holds.
 """
@@ -38,12 +40,18 @@ class Site:
         address: where others fetch from it; None while they cannot.
         near_checkpoint: its node reads the checkpoint from itself.
         troubled: it tells of a problem.
+        loading: what it loads already, what is on its way first.
     """
 
     node: str = ""
     address: Address | None = None
     near_checkpoint: bool = False
     troubled: bool = False
+    loading: tuple[ExpertKey, ...] = ()
+
+    @property
+    def under_way(self) -> ExpertKey | None:
+        return next(iter(self.loading), None)
 
 
 def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tuple[ExpertKey, ...]]:
@@ -53,21 +61,60 @@ def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tup
         held: bool ``[layers, experts, shards]``, what live shards hold.
         sites: of all shards.
     """
-    together = Counter(sites[shard].node for shard, keys in load.items() if keys)
-    on_its_way: set[tuple[str, ExpertKey]] = set()
-    kept = {}
-    somewhere = held.any(axis=2)
-    for shard, keys in sorted(load.items()):
-        site = sites[shard]
-        kept[shard] = keys
-        if not keys or site.near_checkpoint or together[site.node] < 2:
-            continue
-        neighbours = np.array([other.node == site.node for other in sites])
-        kept[shard] = tuple(key for key in keys if (site.node, key) not in on_its_way)
-        if not site.troubled:
-            far: NDArray[np.bool_] = np.logical_and(somewhere, ~held[:, :, neighbours].any(axis=2))
-            on_its_way.update((site.node, key) for key in kept[shard] if far[key])
+    kept = dict(load)
+    for node in {sites[shard].node for shard, keys in load.items() if keys}:
+        together = sorted(shard for shard, keys in load.items() if keys and sites[shard].node == node)
+        if len(together) > 1 and not sites[together[0]].near_checkpoint:
+            far = _is_far(node, held, sites)
+            fetchers = _fetchers({shard: [key for key in load[shard] if far[key]] for shard in together}, sites)
+            for shard in together:
+                kept[shard] = tuple(key for key in load[shard] if shard in fetchers.get(key, (shard,)))
     return kept
+
+
+def _is_far(node: str, held: Copies, sites: Sequence[Site]) -> NDArray[np.bool_]:
+    """bool ``[layers, experts]``: those that shards hold, but none of ``node``."""
+    near = np.array([site.node == node for site in sites], dtype=bool)
+    return np.logical_and(held.any(axis=2), ~held[:, :, near].any(axis=2))
+
+
+def _fetchers(wanted: Mapping[int, Sequence[ExpertKey]], sites: Sequence[Site]) -> dict[ExpertKey, set[int]]:
+    """Which of the shards of one node fetch each expert that is wanted from afar: those to which it is under way, and
+    one that tells of no trouble; all, where each does.
+    """
+    by_key: dict[ExpertKey, list[int]] = {}
+    for shard, keys in wanted.items():
+        for key in keys:
+            by_key.setdefault(key, []).append(shard)
+    queued = {shard: set(sites[shard].loading) for shard in wanted}
+    fetchers = {}
+    for key, shards in by_key.items():
+        under_way = {shard for shard in shards if sites[shard].under_way == key}
+        able = [shard for shard in shards if not sites[shard].troubled]
+        best = min(able, key=lambda shard: (shard not in under_way, key not in queued[shard], shard), default=None)
+        fetchers[key] = set(shards) if best is None else under_way | {best}
+    return fetchers
+
+
+def are_outdated(
+    shard: int, keys: Sequence[ExpertKey], told: Copies | None, held: Copies, sites: Sequence[Site]
+) -> bool:
+    """Whether what ``shard`` was told of where ``keys`` come from has become wrong: something would come from afar that
+    is near by now, or not from a shard that holds it, or take its time though nobody holds it any more.
+
+    Args:
+        told: what was ``held`` when its orders were given; None where that is not known.
+    """
+    if not keys:
+        return False
+    if told is None or told.shape != held.shape:
+        return True
+    places = tuple(np.array(keys, dtype=np.intp).T)
+    was, now = told[places], held[places]
+    near = np.array([site.node == sites[shard].node for site in sites], dtype=bool)
+    known = was & now
+    wrong = (was.any(axis=1) & ~now.any(axis=1)) | (now.any(axis=1) & ~known.any(axis=1))
+    return bool((wrong | (now[:, near].any(axis=1) & ~known[:, near].any(axis=1))).any())
 
 
 def order_loads(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tuple[LoadOrder, ...]]:

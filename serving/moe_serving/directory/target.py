@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.base import in_words
 from moe_contract.model import ModelFacts
 from moe_placement import InvalidPlacementError, Placement
-from moe_placement.encoding import decode_counts, decode_placement
-from moe_placement.errors import InvalidStatisticsError
-from moe_placement.placement import EMPTY
+from moe_placement.encoding import decode_placement
 from moe_serving.directory.errors import ConfigRefusedError
 
 
@@ -26,7 +22,6 @@ class Target:
         term, revision, min_copies: see ``DirectoryConfig``.
         shards: ascending by index, which is the position.
         placement: None before the operator knows the model.
-        order: int ``[layers, experts, shards]``, ranks of its copies; see ``DirectoryConfig``.
         candidate: a model to be looked at beside the one that runs.
     """
 
@@ -35,12 +30,11 @@ class Target:
     min_copies: int = 1
     shards: tuple[ShardRef, ...] = ()
     placement: Placement | None = None
-    order: NDArray[np.int64] | None = field(default=None, compare=False)
     candidate: ModelArgs | None = None
 
     def without_placement(self) -> Target:
         """What is left of a target whose placement turned out to be for another model."""
-        return replace(self, placement=None, order=None)
+        return replace(self, placement=None)
 
     def check_model(self, facts: ModelFacts) -> None:
         """
@@ -73,8 +67,7 @@ def read_target(config: object, current: Target) -> Target:
     if [shard.index for shard in shards] != list(range(len(shards))):
         raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")
     placement = _read_placement(wanted)
-    order = _read_order(wanted, placement)
-    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, placement, order, wanted.candidate)
+    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate)
 
 
 def _read_placement(wanted: DirectoryConfig) -> Placement | None:
@@ -90,18 +83,3 @@ def _read_placement(wanted: DirectoryConfig) -> Placement | None:
             "a shard that must end empty stays listed with 0 slots"
         )
     return placement
-
-
-def _read_order(wanted: DirectoryConfig, placement: Placement | None) -> NDArray[np.int64] | None:
-    if wanted.order is None:
-        return None
-    if placement is None:
-        raise ConfigRefusedError("order: it is of the slots of a placement, and there is none; send both or neither")
-    try:
-        ranks = decode_counts(wanted.order, *placement.slots.shape)
-    except InvalidStatisticsError as error:
-        raise ConfigRefusedError(f"order: {error}") from None
-    order = np.zeros(placement.held.shape, dtype=np.int64)
-    layers, slots = np.nonzero(placement.slots != EMPTY)
-    order[layers, placement.slots[layers, slots], placement.shard_of_slot[slots]] = ranks[layers, slots]
-    return order

@@ -74,7 +74,7 @@ class ShardDescription:
         near_checkpoint: its node reads the checkpoint from itself, and not over the network.
         capacity: experts it may hold over all layers, spare buffers included.
         held: bool ``[layers, experts]``; None until the checkpoint is open.
-        loading: what it still has to load, next first.
+        loading: what it still has to load, what is on its way first.
         problem: why it holds less than it was told to, if so.
         counts: see ``ExpertServer.counts`` and ``ExpertLoader.counts``.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.

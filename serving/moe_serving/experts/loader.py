@@ -50,6 +50,7 @@ class ExpertLoader:
         self._failures: dict[ExpertKey, str] = {}
         self._tries: Counter[ExpertKey] = Counter()
         self._full: str | None = None
+        self._on_its_way: ExpertKey | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = SupervisedThread("expert-loader", self._run)
@@ -74,9 +75,10 @@ class ExpertLoader:
 
     @property
     def queue(self) -> tuple[ExpertKey, ...]:
-        """What is still to be loaded, what is on its way included."""
+        """What is still to be loaded, what is on its way first."""
         with self._changed:
-            return tuple(self._queue)
+            on_its_way = [self._on_its_way] if self._on_its_way in self._queue else []
+            return (*on_its_way, *(key for key in self._queue if key not in on_its_way))
 
     @property
     def problem(self) -> str | None:
@@ -116,8 +118,7 @@ class ExpertLoader:
         key, what = order.key, f"expert {order.expert} of layer {order.layer} cannot be loaded"
         try:
             if key not in self._pool:
-                with self._pool.reserve(*key) as slot:
-                    self._fill(slot, order)
+                self._bring(order)
         except TransferAbandonedError:
             logger.debug("expert %d of layer %d is wanted no more", order.expert, order.layer)
         except PoolFullError as error:
@@ -126,6 +127,14 @@ class ExpertLoader:
             self._note_failure(key, f"{what}: {said(error)}")
         else:
             self._note_loaded(key)
+
+    def _bring(self, order: LoadOrder) -> None:
+        with self._pool.reserve(*order.key) as slot:
+            self._on_its_way = order.key
+            try:
+                self._fill(slot, order)
+            finally:
+                self._on_its_way = None
 
     def _fill(self, slot: Reservation, order: LoadOrder) -> None:
         """From the first source that gives it.

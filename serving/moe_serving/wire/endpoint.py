@@ -86,8 +86,8 @@ class Endpoint:
 
 
 def configure(connection: socket.socket) -> None:
-    """Set up a connected socket: no waiting for more bytes before a small frame is sent, and an end to connections whose
-    peer's node has vanished without a word: after ``_QUIET_SECONDS`` and as many questions as ``_QUESTIONS``.
+    """Set up a connected socket: no waiting for more bytes before a small frame is sent, and an end to connections
+    whose peer's node has vanished without a word, a minute later.
     """
     if connection.family == socket.AF_UNIX:
         return

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from moe_placement import Placement, balanced_placement
 from moe_serving.directory.planner import Copies, Situation, is_settled, plan
 from moe_serving.directory.publication import Publication
+from moe_serving.experts.description import ExpertKey
 from moe_serving.routing.table import RoutingTable, ShardAddress
 from moe_serving.wire.endpoint import Address
 
@@ -34,6 +35,8 @@ def situation(
         live=np.ones(shards, dtype=bool),
         capacity=np.full(shards, capacity),
         min_copies=min_copies,
+        pairs=np.zeros(target.shape[:2]),
+        loading={},
     )
 
 
@@ -89,22 +92,45 @@ def test_experts_without_a_live_copy_come_first() -> None:
     assert actions.load[1] == ((0, 1),)
 
 
-def test_among_equally_urgent_copies_the_order_decides() -> None:
+def test_among_equally_urgent_copies_those_with_the_most_pairs_come_first() -> None:
     nothing = copies("---", "---", "x--", "---")
     now = situation(copies("xx-", "x-x", "xx-", "x--"), nothing, nothing, capacity=4)
-    ranked = replace(now, order=np.array([[[7, 1, 0], [2, 0, 9], [0, 0, 0], [5, 0, 0]]]))
+    counted = replace(now, pairs=np.array([[1.0, 9.0, 99.0, 5.0]]))
     assert plan(now).load == {0: ((0, 0), (0, 1), (0, 3)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
-    assert plan(ranked).load == {0: ((0, 1), (0, 3), (0, 0)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
+    assert plan(counted).load == {0: ((0, 1), (0, 3), (0, 0)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
+
+
+def test_what_is_short_of_copies_comes_before_what_has_many_pairs() -> None:
+    """With two copies of each wanted all the time; a third is short of nothing."""
+    target, held = copies("xxxx", "xxxx", "xxxx"), copies("xxx-", "x---", "xx--")
+    now = situation(target, held, held, capacity=3, min_copies=2)
+    assert plan(replace(now, pairs=np.array([[9.0, 1.0, 99.0]]))).load[3] == ((0, 1), (0, 2), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("held", "pairs", "loading", "load"),
+    [
+        (("x--", "x--", "x--"), (1, 2, 3), ((0, 0),), ((0, 0), (0, 2))),  # other traffic meanwhile
+        (("xx-", "x--", "x--"), (1, 2, 3), ((0, 0),), ((0, 0), (0, 2))),  # a second copy of it elsewhere meanwhile
+        (("x--", "x--", "x--"), (1, 2, 3), ((0, 0), (0, 1)), ((0, 0), (0, 1))),  # what is queued stays queued
+        (("x--", "x--", "---"), (1, 2, 0), ((0, 0),), ((0, 2), (0, 0))),  # nobody else can answer for it
+        (("xx-", "xx-", "x--"), (1, 2, 0), ((0, 1), (0, 0)), ((0, 1), (0, 2))),  # nothing of the last was sent yet
+        (("x--", "x--", "x--"), (1, 2, 3), ((0, 7), (0, 0)), ((0, 0), (0, 2))),  # wanted no more
+    ],
+)
+def test_what_is_on_its_way_goes_on(
+    held: tuple[str, ...], pairs: tuple[float, ...], loading: tuple[tuple[int, int], ...], load: object
+) -> None:
+    """Shard 2 has room for two copies, and wants three, of which every expert shall have two."""
+    there = [*held, *["--x"] * 5]
+    now = situation(copies("xxx", "xxx", "xxx", *["--x"] * 5), copies(*there), copies(*there), 7, min_copies=2)
+    now = replace(now, pairs=np.array([[*pairs, *[0.0] * 5]]), loading={2: loading})
+    assert plan(now).load[2] == load
 
 
 def test_a_silent_shard_stays_in_the_table_but_nothing_relies_on_it() -> None:
     now = situation(target=copies("-x"), held=copies("x-"), published=copies("xx"), capacity=1)
-    silent = Situation(
-        **{name: getattr(now, name) for name in ("target", "held", "published", "released", "capacity", "min_copies")},
-        silent=copies("-x"),
-        live=np.array([True, False]),
-    )
-    actions = plan(silent)
+    actions = plan(replace(now, silent=copies("-x"), live=np.array([True, False])))
     assert (actions.table == copies("xx")).all()
     assert actions.free == {0: ()}
 
@@ -140,11 +166,14 @@ class World:
     publication: Publication = field(init=False)
     replicas: dict[str, RoutingTable] = field(init=False)
     lives: list[int] = field(init=False)
+    pairs: np.ndarray = field(init=False)
+    loading: dict[int, tuple[ExpertKey, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.held = self.target.held.copy()
         self.live = np.ones(self.target.shards, dtype=bool)
         self.lives = [0] * self.target.shards
+        self.pairs = np.zeros(self.held.shape[:2])
         self.publication = Publication(*self.held.shape)
         self.replicas = {}
         self.turn(loads=0)
@@ -168,6 +197,8 @@ class World:
             live=self.live.copy(),
             capacity=self.capacity,
             min_copies=self.min_copies,
+            pairs=self.pairs,
+            loading=self.loading,
         )
 
     def turn(self, loads: int) -> bool:
@@ -186,6 +217,7 @@ class World:
         for shard, loaded in actions.load.items():
             for layer, expert in loaded[:loads]:
                 self.held[layer, expert, shard] = True
+            self.loading[shard] = loaded[loads:]
         assert ((self.held & self.live).any(axis=2) >= before).all(), "an expert that was served is not served any more"
         within = self.held.sum(axis=(0, 1)) <= np.maximum(self.capacity, count)
         assert within.all(), "a shard loads more than it may hold"
@@ -202,10 +234,15 @@ class World:
     def die(self, shard: int) -> None:
         self.live[shard] = False
         self.held[:, :, shard] = False
+        self.loading.pop(shard, None)
 
     def come_back(self, shard: int) -> None:
         self.lives[shard] += not self.live[shard]
         self.live[shard] = True
+
+    def count(self, expert: int) -> None:
+        """Pairs of one expert, numbered over all layers."""
+        self.pairs.flat[expert] += 1
 
     def restart_directory(self) -> None:
         self.publication = Publication(*self.held.shape)
@@ -250,6 +287,7 @@ def test_any_placement_is_reached_from_any_other_without_an_expert_missed(
     """Replicas and shards proceed in any order; whoever is how far behind, every expert of its table is held."""
     world, world.target, world.min_copies = journey
     for _ in range(data.draw(st.integers(0, 12))):
+        world.count(data.draw(st.integers(0, world.held[:, :, 0].size - 1)))
         world.turn(loads=data.draw(st.integers(0, 3)))
         world.check_every_replica_finds_every_expert()
         for name in data.draw(st.sets(st.sampled_from(["a", "b"]))):

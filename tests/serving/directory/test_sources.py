@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,14 +12,19 @@ from hypothesis import strategies as st
 
 from moe_serving.directory.planner import Copies
 from moe_serving.directory.sources import Site, hold_back, order_loads
-from moe_serving.experts.description import CHECKPOINT, LoadOrder, Source
+from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
 from moe_serving.wire.endpoint import Address
 
 
-def sites(*nodes: str, near_checkpoint: bool = False, troubled: tuple[int, ...] = ()) -> list[Site]:
+def sites(
+    *nodes: str,
+    near_checkpoint: bool = False,
+    troubled: tuple[int, ...] = (),
+    loading: Mapping[int, tuple[ExpertKey, ...]] = MappingProxyType({}),
+) -> list[Site]:
     return [
-        Site(node, Address(node, b"", unix_name=str(index)), near_checkpoint, index in troubled)
-        for index, node in enumerate(nodes)
+        Site(node, Address(node, b"", unix_name=str(i)), near_checkpoint, i in troubled, loading.get(i, ()))
+        for i, node in enumerate(nodes)
     ]
 
 
@@ -68,7 +76,8 @@ def test_those_that_hold_it_share_the_work() -> None:
     [
         ("abb", False, (), [0], [1]),  # the other one is given it when it is near
         ("abb", True, (), [0], [1, 2]),  # from the checkpoint
-        ("abb", False, (1,), [0], [1, 2]),  # nobody relies on who is in trouble
+        ("abb", False, (1,), [0], [2]),  # nobody relies on who is in trouble
+        ("abb", False, (1, 2), [0], [1, 2]),
         ("abb", False, (2,), [0], [1]),
         ("abc", False, (), [0], [1, 2]),
         ("abb", False, (), [], [1, 2]),  # a node reads a file once
@@ -81,6 +90,26 @@ def test_a_link_carries_nothing_twice(
     load = {1: ((0, 0),), 2: ((0, 0),)}
     places = sites(*nodes, near_checkpoint=near_checkpoint, troubled=troubled)
     kept = hold_back(load, held_by(*holders, of=len(nodes)), places)
+    assert [shard for shard, keys in kept.items() if keys] == ordered
+
+
+@pytest.mark.parametrize(
+    ("loading", "troubled", "ordered"),
+    [
+        ({2: ((0, 0),)}, (), [2]),  # it is on its way to the second, whoever else wants it by now
+        ({2: ((0, 1), (0, 0))}, (), [2]),  # it is queued there
+        ({1: ((0, 1), (0, 0)), 2: ((0, 0),)}, (), [2]),
+        ({2: ((0, 0),)}, (2,), [1, 2]),  # nobody relies on who is in trouble, nor is its work undone
+        ({1: ((0, 0),), 2: ((0, 0),)}, (), [1, 2]),  # both began it while nobody could rely on the other
+    ],
+)
+def test_a_transfer_under_way_goes_on(
+    loading: dict[int, tuple[ExpertKey, ...]], troubled: tuple[int, ...], ordered: list[int]
+) -> None:
+    load = {1: ((0, 0),), 2: ((0, 0),)}
+    held = np.zeros((1, 2, 3), dtype=bool)
+    held[0, 0, 0] = True
+    kept = hold_back(load, held, sites("a", "b", "b", troubled=troubled, loading=loading))
     assert [shard for shard, keys in kept.items() if keys] == ordered
 
 

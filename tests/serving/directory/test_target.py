@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from moe_contract.applications import DirectoryConfig, ShardRef
 from moe_contract.model import ModelFacts
 from moe_placement import balanced_placement
-from moe_placement.encoding import encode_counts, encode_placement
+from moe_placement.encoding import encode_placement
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.target import Target, read_target
 
@@ -45,14 +44,6 @@ def test_a_good_one() -> None:
     target.check_model(FACTS)
 
 
-def test_an_order_is_of_the_copies_in_the_placements_slots() -> None:
-    ranks = np.arange(8).reshape(2, 4)
-    order = read_target(config(order=encode_counts(ranks)), Target()).order
-    assert order is not None
-    for layer, slot in np.ndindex(2, 4):
-        assert order[layer, PLACEMENT.slots[layer, slot], slot // 2] == ranks[layer, slot]
-
-
 def test_before_the_model_is_known_there_is_no_placement() -> None:
     assert read_target({}, Target()) == Target()
 
@@ -65,9 +56,6 @@ def test_before_the_model_is_known_there_is_no_placement() -> None:
         ({"shards": [{"index": 0, "application": "a"}]}, "is for 2 shards, 1 are listed"),
         ({"placement": "p9.abc"}, "placement: unknown placement format 'p9'"),
         ({"placement": "p1.????"}, "placement: damaged placement"),
-        ({"order": "????"}, "order: damaged counts of 2 x 4"),
-        ({"order": encode_counts(np.zeros((2, 3), dtype=np.int64))}, "order: damaged counts of 2 x 4"),
-        ({"order": encode_counts(np.zeros((2, 4), dtype=np.int64)), "placement": None}, "order: it is of the slots"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"min_copies": 0}, "min_copies: Input should be greater than or equal to 1"),
     ],

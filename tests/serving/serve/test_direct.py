@@ -67,5 +67,5 @@ async def test_an_attention_replica_that_hears_of_no_table_any_more_is_unhealthy
 
     replica: Any = SimpleNamespace(_loaded=None, _syncing=asyncio.create_task(fail()))
     await asyncio.wait({replica._syncing})
-    with pytest.raises(RuntimeError, match="the reports to the directory have ended: .*ZeroDivisionError"):
+    with pytest.raises(RuntimeError, match=r"the reports to the directory have ended: .*ZeroDivisionError"):
         Attention.check_health(replica)
