@@ -37,6 +37,7 @@ class Desired:
         route_prefix: where the API is found below Serve's address.
         directory: the placement wanted, and the shards: each becomes an application.
         slots: per layer, of shards that have more than ``directory.slots_per_shard`` for now, by index.
+        max_bytes_per_second: see ``ShardConfig``.
         actor_options: of attention replicas and shards beside ``num_cpus: 0``, such as ``num_gpus``.
     """
 
@@ -49,6 +50,7 @@ class Desired:
     api_scale: ReplicaScale
     attention_scale: ReplicaScale
     slots: Mapping[int, int] = field(default_factory=dict)
+    max_bytes_per_second: int = 0
     actor_options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -89,7 +91,9 @@ def _shard(desired: Desired, index: int) -> dict[str, Any]:
     name = shard_application_name(desired.core, index)
     args = ShardArgs(application=name, core=desired.core, index=index, model=desired.model)
     slots = desired.slots.get(index, directory.slots_per_shard)
-    config = ShardConfig(slots_per_shard=slots, spare_slots=directory.spare_slots)
+    config = ShardConfig(
+        slots_per_shard=slots, spare_slots=directory.spare_slots, max_bytes_per_second=desired.max_bytes_per_second
+    )
     return {
         "name": name,
         "route_prefix": None,

@@ -39,6 +39,7 @@ class ShardReport(WireModel):
         pairs: sent to it since the directory started, summed over layers.
         from_peers, from_checkpoint: bytes of experts that its process has got from other shards and read itself.
         refused: transfers whose bytes it did not take, since they were damaged or made no sense.
+        damaged: copies of its own that it gave up, since their bytes had changed in its memory.
         problem: why it holds less than it should, in words, if so.
     """
 
@@ -54,6 +55,7 @@ class ShardReport(WireModel):
     from_peers: Count = 0
     from_checkpoint: Count = 0
     refused: Count = 0
+    damaged: Count = 0
     problem: Words | None = None
 
 

@@ -140,6 +140,7 @@ def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
         api_scale=_scale(spec.api),
         attention_scale=_scale(spec.attention),
         slots={ref.index: _slots(world, ref.index, target) for ref in target.shards},
+        max_bytes_per_second=spec.rebalance.bytes_per_second or 0,
     )
 
 

@@ -182,12 +182,15 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
     loaded = CounterMetricFamily("moe_shard_loaded_bytes", text, labels=["shard", "source"])
     text = "Experts from other shards that a shard's process did not take, since they were damaged or made no sense."
     refused = CounterMetricFamily("moe_shard_transfers_refused", text, labels=["shard"])
+    text = "Copies of experts that a shard's process gave up, since they had changed in its memory."
+    damaged = CounterMetricFamily("moe_shard_copies_damaged", text, labels=["shard"])
     for shard in report.shards:
         load.add_metric([str(shard.index)], shard.pairs)
         loaded.add_metric([str(shard.index), "peer"], shard.from_peers)
         loaded.add_metric([str(shard.index), "checkpoint"], shard.from_checkpoint)
         refused.add_metric([str(shard.index)], shard.refused)
-    yield from (load, loaded, refused)
+        damaged.add_metric([str(shard.index)], shard.damaged)
+    yield from (load, loaded, refused, damaged)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -31,6 +31,7 @@ from moe_serving.directory.sources import are_outdated, hold_back, order_loads
 from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.table import RoutingTable
 
@@ -104,6 +105,7 @@ class Directory:
         if self._model is not None:
             self._model.publication.resize(len(self._monitors))
         self._changes.note()
+        reached(FaultPoint.DIRECTORY_ACCEPTED)
 
     async def run(self) -> None:
         """Inspect the model, then watch the shards and turn until cancelled; look at the candidate meanwhile."""
@@ -175,6 +177,7 @@ class Directory:
         target = self._target
         if model.publication.publish(actions.table, asked, target.term, target.revision):
             logger.info("epoch %d is in force", model.publication.epoch)
+            reached(FaultPoint.DIRECTORY_PUBLISHED)
         if target.placement is not None and not await self._give_orders(actions):
             self._planned = None
         # Tables and orders are part of what the next plan starts from.
@@ -214,8 +217,11 @@ class Directory:
         if model is not None:
             epoch = model.publication.acknowledged_by(request.version)
             model.traffic.add(request.replica, request.sequence, request.windows, self._clock())
+        behind = self._leases.reached(self._clock())
         if self._leases.renew(request.replica, epoch, request.status, self._clock()):
             self._changes.note()
+        if self._leases.reached(self._clock()) > behind:
+            reached(FaultPoint.DIRECTORY_ACKNOWLEDGED)
         return model is not None
 
     def exchange(self, sync: ApiSync) -> ApiReply:

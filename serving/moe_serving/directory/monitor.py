@@ -17,6 +17,7 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.planner import Copies
 from moe_serving.directory.sources import Site
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.table import ShardAddress
 
 HOLD_SECONDS = 1.0
@@ -194,6 +195,10 @@ class ShardMonitor:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
             self.description = replace(self.description, loading=tuple(order.key for order in load))
             self.told = held
+        if free:
+            reached(FaultPoint.DIRECTORY_FREED)
+        if load:
+            reached(FaultPoint.DIRECTORY_ASKED)
         return True
 
     def _note_answer(self, description: ShardDescription, outdated: bool) -> None:
@@ -205,7 +210,10 @@ class ShardMonitor:
         if outdated:
             self._known = None
         elif description.version is None or description.version != self._known:
+            before = self.description.held if self.description is not None else None
             self._know(description, description.version)
+            if before is not None and description.held is not None and (description.held & ~before).any():
+                reached(FaultPoint.DIRECTORY_COPIED)
         else:
             self.description = description
         if self.phase != phase:

@@ -42,6 +42,7 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
         from_peers=said.counts.get("from_peers", 0),
         from_checkpoint=said.counts.get("from_checkpoint", 0),
         refused=said.counts.get("refused", 0),
+        damaged=said.counts.get("damaged", 0),
         problem=problem,
     )
 

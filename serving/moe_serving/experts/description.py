@@ -76,7 +76,7 @@ class ShardDescription:
         held: bool ``[layers, experts]``; None until the checkpoint is open.
         loading: what it still has to load, what is on its way first.
         problem: why it holds less than it was told to, if so.
-        counts: see ``ExpertServer.counts`` and ``ExpertLoader.counts``.
+        counts: see ``ExpertServer.counts``, ``ExpertLoader.counts`` and ``Examiner.counts``.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 

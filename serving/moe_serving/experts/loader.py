@@ -14,12 +14,19 @@ from collections.abc import Callable, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
-from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PoolFullError, TransferAbandonedError
+from moe_serving.experts.errors import (
+    DamagedExpertError,
+    NotHeldError,
+    PeerRestsError,
+    PoolFullError,
+    TransferAbandonedError,
+)
 from moe_serving.experts.peers import Peers
 from moe_serving.experts.pool import ExpertPool, Reservation
 from moe_serving.experts.throttle import TokenBucket
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.threads import SupervisedThread, said
-from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.errors import ProtocolError, WireError
 
 RETRY_SECONDS = 1.0
 """Pause after a failed read: a network file system may come back."""
@@ -131,6 +138,7 @@ class ExpertLoader:
     def _bring(self, order: LoadOrder) -> None:
         with self._pool.reserve(*order.key) as slot:
             self._on_its_way = order.key
+            reached(FaultPoint.SHARD_RESERVED)
             try:
                 self._fill(slot, order)
             finally:
@@ -152,6 +160,8 @@ class ExpertLoader:
             except Exception as error:
                 # Whatever it is: another source may still give it.
                 self._note_source(source, order, error)
+                if isinstance(error, DamagedExpertError):
+                    self._doubt(source, order)
                 if place == last:
                     raise
             else:
@@ -162,14 +172,25 @@ class ExpertLoader:
             self._proceed(order, size)
 
         size = self._pool.form.nbytes
+        digest: bytes | None = None
         if source is CHECKPOINT:
             proceed(size)
             self._reader.read_into(slot.weights, *order.key)
-            slot.publish()
-            self.counts["from_checkpoint"] += size
         else:
-            slot.publish(self._peers.fetch_into(slot.weights, source, *order.key, proceed))
-            self.counts["from_peers"] += size
+            digest = self._peers.fetch_into(slot.weights, source, *order.key, proceed)
+        reached(FaultPoint.SHARD_FILLED)
+        slot.publish(digest)
+        reached(FaultPoint.SHARD_PUBLISHED)
+        self.counts["from_checkpoint" if source is CHECKPOINT else "from_peers"] += size
+
+    def _doubt(self, source: Source, order: LoadOrder) -> None:
+        """Have a peer look again at a copy that came damaged; whoever holds it would go on computing with it."""
+        if source is CHECKPOINT:
+            return
+        try:
+            self._peers.doubt(source, *order.key, lambda size: self._proceed(order, size))
+        except (WireError, PeerRestsError) as error:
+            logger.warning("the shard at %s does not hear that what it sent is damaged: %s", source.in_words, error)
 
     def _proceed(self, order: LoadOrder, size: int) -> None:
         """Returns once ``size`` bytes may flow.

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from moe_contract.applications import Network
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
+from moe_serving.experts.description import ExpertKey
 from moe_serving.experts.errors import NotHeldError, PeerRestsError
-from moe_serving.experts.pieces import MAX_PIECE_BODY, PIECE_BYTES, FetchRequest, take_piece
+from moe_serving.experts.pieces import MAX_PIECE_BODY, PIECE_BYTES, FetchRequest, doubt_of, take_piece
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireError
 from moe_serving.wire.frames import Frame
-from moe_serving.wire.transport import decode_frame, encode_frame
+from moe_serving.wire.transport import Message, decode_frame, encode_frame
 
 CONNECT_SECONDS = 2.0
 PIECE_SECONDS = 5.0
 """For one piece: it waits behind requests of attention's, but not for so long."""
 REST_SECONDS = 5.0
 """A peer that failed is not asked again before: each try may cost as long as a piece may take."""
+MOST_REST_SECONDS = 300.0
+"""What a peer sends of one expert was damaged: that rests as long, then twice, four times as long and so on up to this,
+so that nobody who has no other source goes on for ever at full speed."""
 _LOOK_SECONDS = 0.2
 """Between two looks at whether the piece that is waited for is still wanted."""
 
@@ -43,6 +48,8 @@ class Peers:
         self._form = form
         self._connections: dict[Address, Connection] = {}
         self._resting: dict[Address, float] = {}
+        self._damaged: dict[tuple[Address, ExpertKey], tuple[int, float]] = {}
+        """How often what a peer sent of an expert was damaged, and until when that rests."""
         self._tags = itertools.count()
         """One for each question, so that no answer is taken for that to another one."""
 
@@ -62,21 +69,47 @@ class Peers:
             NotHeldError: ``peer`` does not hold it.
             PeerRestsError, WireError: ``peer`` is gone, silent, or makes no sense; ``weights`` are undefined then.
         """
-        try:
+        if time.monotonic() < self._damaged.get((peer, (layer, expert)), (0, 0.0))[1]:
+            raise PeerRestsError("what the peer sent of it was damaged")
+        with self._ending(peer):
             return self._fetch(self._connection(peer), weights, (layer, expert), proceed)
+
+    def doubt(self, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]) -> None:
+        """What ``peer`` sent of an expert does not fit the digest that it told: tell it, and do not ask for that again
+        for a while.
+
+        Raises:
+            WireError: ``peer`` cannot be told.
+        """
+        key = (peer, (layer, expert))
+        times = self._damaged.get(key, (0, 0.0))[0]
+        rest = min(REST_SECONDS * 2.0**times, MOST_REST_SECONDS)
+        self._damaged[key] = times + 1, time.monotonic() + rest
+        with self._ending(peer):
+            self._ask(self._connection(peer), doubt_of(layer, expert), proceed)
+
+    def close(self) -> None:
+        """Nothing is wanted for now."""
+        now = time.monotonic()
+        self._resting = {peer: until for peer, until in self._resting.items() if until > now}
+        self._damaged = {key: (times, until) for key, (times, until) in self._damaged.items() if until > now}
+        for peer in tuple(self._connections):
+            self._close(peer)
+
+    @contextmanager
+    def _ending(self, peer: Address) -> Iterator[None]:
+        """Whatever goes wrong inside ends the connection: an answer may be on its way, which the next question must not
+        get.
+        """
+        try:
+            yield
         except NotHeldError:
             raise
         except BaseException as error:
-            # An answer may still be on its way, which the next question must not get.
             self._close(peer)
             if isinstance(error, WireError):
                 self._resting[peer] = time.monotonic() + REST_SECONDS
             raise
-
-    def close(self) -> None:
-        """Nothing is wanted for now."""
-        for peer in tuple(self._connections):
-            self._close(peer)
 
     def _fetch(
         self, connection: Connection, weights: ExpertWeights, key: tuple[int, int], proceed: Callable[[int], None]
@@ -84,17 +117,21 @@ class Peers:
         begin, digest = 0, b""
         while begin < self._form.elements:
             proceed(min(PIECE_BYTES, (self._form.elements - begin) * self._form.dtype.itemsize))
-            tag = next(self._tags) & 0xFFFFFFFF
             asked = FetchRequest(*key, begin)
-            connection.send(encode_frame(asked.to_message(), tag))
-            frame = _receive(connection, proceed)
-            if frame.tag != tag:
-                raise ProtocolError(f"answer {frame.tag} to question {tag}")
-            count, said = take_piece(decode_frame(frame), weights, self._form, asked)
+            answer = self._ask(connection, asked.to_message(), proceed)
+            count, said = take_piece(answer, weights, self._form, asked)
             if digest not in {b"", said}:
                 raise ProtocolError("the peer's copy has become another one meanwhile")
             begin, digest = begin + count, said
         return digest
+
+    def _ask(self, connection: Connection, message: Message, proceed: Callable[[int], None]) -> Message:
+        tag = next(self._tags) & 0xFFFFFFFF
+        connection.send(encode_frame(message, tag))
+        frame = _receive(connection, proceed)
+        if frame.tag != tag:
+            raise ProtocolError(f"answer {frame.tag} to question {tag}")
+        return decode_frame(frame)
 
     def _connection(self, peer: Address) -> Connection:
         if time.monotonic() < self._resting.get(peer, 0.0):

@@ -5,18 +5,24 @@ the expert is held: first ``gate_up``, then ``down``, row by row. Who asks paces
 nothing of it: each piece is small enough that a request of attention's never waits long behind it. It repeats what was
 asked for, so that it is never taken for a piece of another expert, and says the form and the digest of the whole, so
 that one who was answered from two different copies knows.
+
+``DOUBT`` names layer and expert: what came did not fit its digest. Whoever holds it looks at it again; ``DOUBT``
+without anything is the answer.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
+from moe_serving.experts.description import ExpertKey
 from moe_serving.experts.errors import NotHeldError
 from moe_serving.experts.pool import ExpertPool
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.wire.errors import ProtocolError
 from moe_serving.wire.kinds import ExpertKind
 from moe_serving.wire.transport import Message
@@ -29,6 +35,7 @@ NOT_HELD = 1
 """Flag of an answer: this shard does not hold the expert."""
 
 _FETCH = struct.Struct("<IIQ")
+_DOUBT = struct.Struct("<II")
 _PIECE = struct.Struct("<IIQII32s")
 
 
@@ -58,6 +65,24 @@ class FetchRequest:
         return cls(*_FETCH.unpack(message.meta))
 
 
+def doubt_of(layer: int, expert: int) -> Message:
+    """Tells a peer that what it sent of an expert does not fit its digest."""
+    return Message(ExpertKind.DOUBT, _DOUBT.pack(layer, expert), ())
+
+
+def answer_doubt(doubt: Callable[[ExpertKey], None], message: Message) -> Message:
+    """Has ``doubt`` look at the expert again.
+
+    Raises:
+        ProtocolError: the request makes no sense.
+    """
+    if message.kind != ExpertKind.DOUBT or len(message.meta) != _DOUBT.size or message.tensors or message.flags:
+        raise ProtocolError(f"expected a DOUBT, got kind {message.kind:#x}")
+    layer, expert = _DOUBT.unpack(message.meta)
+    doubt((layer, expert))
+    return Message(ExpertKind.DOUBT, b"", ())
+
+
 def answer_fetch(pool: ExpertPool, message: Message) -> Message:
     """The piece asked for, copied, so that its slot may be freed and filled anew while the answer is on its way.
 
@@ -73,6 +98,7 @@ def answer_fetch(pool: ExpertPool, message: Message) -> Message:
         if slot is None:
             return Message(ExpertKind.PIECE, b"", (), NOT_HELD)
         parts = tuple(part.to("cpu", copy=True) for part in _cut(slot.weights, request.begin))
+        reached(FaultPoint.SHARD_SENDS)
         return Message(
             ExpertKind.PIECE, _PIECE.pack(*request.place, form.hidden, form.intermediate, slot.digest), parts
         )

@@ -123,6 +123,15 @@ class ExpertPool:
                 return
         self._vacate(slot)
 
+    def withdraw(self, slot: Slot) -> bool:
+        """Free a slot that the caller has pinned; False where another one has its expert by now, or none."""
+        with self._lock:
+            if self._published.get(slot.key) is not slot:
+                return False
+            del self._published[slot.key]
+            self._held[slot.key] = False
+            return True
+
     def __contains__(self, key: ExpertKey) -> bool:
         return key in self._published
 

@@ -23,12 +23,14 @@ from moe_serving.errors import MoEServingError
 from moe_serving.experts.compute import compute
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
+from moe_serving.experts.examiner import Examiner
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.messages import ComputeRequest
 from moe_serving.experts.peers import Peers
-from moe_serving.experts.pieces import answer_fetch
+from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
@@ -40,6 +42,8 @@ MAX_REQUEST_BYTES = 1 << 28
 """Rows of one layer for one shard: 8192 tokens of 8192 float32 values. Larger batches are a mistake, not a load."""
 OPEN_RETRY_SECONDS = 2.0
 """Pause before a checkpoint that could not be opened is tried again: it may still be on its way to this node."""
+BACKGROUND = frozenset({ExpertKind.FETCH, ExpertKind.DOUBT})
+"""What other shards want, which gives way to attention."""
 QUIET_SECONDS = 1.0
 """A layer takes milliseconds: a shard that was not asked for so long is not needed by any answer under way."""
 
@@ -101,7 +105,7 @@ class Shard:
             held=shard.pool.held(),
             loading=shard.loader.queue,
             problem=shard.loader.problem,
-            counts={**shard.server.counts, **shard.loader.counts},
+            counts={**shard.server.counts, **shard.loader.counts, **shard.examiner.counts},
         )
 
     def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
@@ -117,7 +121,9 @@ class Shard:
             raise ShardNotReadyError(self._problem or "the checkpoint is being opened")
         for layer, expert in free:
             self._open.pool.free(layer, expert)
+            reached(FaultPoint.SHARD_FREED)
         self._open.loader.replace_queue(load)
+        reached(FaultPoint.SHARD_TOLD)
 
     def probe(self, timeout: float) -> None:
         """Connect as a client would: proves that the listener and the loop behind it live, and that experts are still
@@ -126,7 +132,7 @@ class Shard:
         Raises:
             WireError, RuntimeError: it does not serve.
         """
-        failure = self._opener.failure or (self._open and self._open.loader.failure)
+        failure = self._opener.failure or (self._open and (self._open.loader.failure or self._open.examiner.failure))
         if failure:
             raise RuntimeError(failure)
         if (shard := self._open) is None:
@@ -160,6 +166,7 @@ class Shard:
         if self._open is not None:
             self._open.server.stop(timeout)
             self._open.loader.stop(timeout)
+            self._open.examiner.stop(timeout)
 
     def _keep_opening(self) -> None:
         while not self._stopping.is_set():
@@ -190,6 +197,7 @@ class _OpenShard:
     reader: ExpertReader
     pool: ExpertPool
     loader: ExpertLoader
+    examiner: Examiner
     endpoint: Endpoint
     server: ExpertServer
     near_checkpoint: bool
@@ -203,16 +211,25 @@ class _OpenShard:
         checkpoint = reader.checkpoint
         pool = ExpertPool(len(checkpoint.config.moe_layers), checkpoint.config.experts, reader.form, device)
 
+        examiner = Examiner(pool, changed)
+
         def answer(message: Message) -> Message:
-            return answer_fetch(pool, message) if message.kind == ExpertKind.FETCH else _compute(pool, message, device)
+            match message.kind:
+                case ExpertKind.FETCH:
+                    return answer_fetch(pool, message)
+                case ExpertKind.DOUBT:
+                    return answer_doubt(examiner.doubt, message)
+                case _:
+                    return _compute(pool, message, device)
 
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
-        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, {ExpertKind.FETCH})
+        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND)
         peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
         loader = ExpertLoader(reader, pool, peers, changed)
-        opened = cls(reader, pool, loader, endpoint, server, is_local(model.path))
+        opened = cls(reader, pool, loader, examiner, endpoint, server, is_local(model.path))
         opened.configure(config)
         opened.loader.start()
+        opened.examiner.start()
         opened.server.start()
         return opened
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest
+from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.statistics import StatisticsClient, StatisticsSync
 from moe_serving.routing.table import RoutingTable, TableVersion
@@ -73,6 +74,7 @@ class DirectorySync:
         self._undelivered: tuple[Window, ...] = ()
         self._statistics = StatisticsSync(client, replica, lambda: status().digest, tell)
         self._away = False
+        self._acknowledged: TableVersion | None = None
 
     async def run(self) -> None:
         """Report, and hand statistics over, until cancelled."""
@@ -113,10 +115,14 @@ class DirectorySync:
         reply = await self._ask(request)
         if reply is None:
             return
+        if version != self._acknowledged:
+            self._acknowledged = version
+            reached(FaultPoint.ATTENTION_ACKNOWLEDGED)
         self._statistics.hear(reply.statistics)
         if reply.counted:
             self._undelivered = ()
         if reply.table is not None:
+            reached(FaultPoint.ATTENTION_HEARD)
             self._client.update(reply.table)
 
     async def _take_windows(self) -> tuple[Window, ...]:

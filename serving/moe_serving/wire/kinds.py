@@ -23,6 +23,7 @@ class ExpertKind(IntEnum):
     PAIR_OUTPUTS = 0x12
     FETCH = 0x13
     PIECE = 0x14
+    DOUBT = 0x15
 
 
 class StreamKind(IntEnum):

@@ -7,7 +7,8 @@ import pytest
 from moe_facts import FACTS
 from plans import desired, shards, told
 
-from moe_contract.applications import ReplicaScale, application_name
+from moe_contract.applications import ReplicaScale, ShardConfig, application_name
+from moe_contract.rendering import render
 from moe_operator.kube.secrets import KeyHashes
 from moe_operator.reconcile.plan import RETRY_SECONDS, Step
 from moe_operator.runtimes.port import Application, ApplicationPhase
@@ -33,6 +34,7 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
                 "allowedOrigins": ["https://a.b"],
                 "queue": {"maxRequests": 7, "maxTokens": 900},
             },
+            "rebalance": {"maxBytesPerSecond": "100Mi"},
         },
     )
     plane.more = {"keys": KeyHashes("i" * 64, ("a" * 64,))}
@@ -52,7 +54,12 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         attention=was.attention.model_copy(update={"queue_requests": 7, "queue_tokens": 900}),
         api_scale=ReplicaScale(min_replicas=3, max_replicas=5, target_ongoing_requests=7),
         attention_scale=ReplicaScale(min_replicas=2, max_replicas=3, target_ongoing_requests=8),
+        max_bytes_per_second=100 << 20,
     )
+    assert was.max_bytes_per_second == 0
+    for shard in render(now)[1:]:
+        (experts,) = shard["deployments"]
+        assert ShardConfig.model_validate(experts["user_config"]).max_bytes_per_second == 100 << 20
     assert was.api_scale == ReplicaScale(min_replicas=2, max_replicas=4, target_ongoing_requests=64)
     assert was.attention_scale == ReplicaScale.fixed(1, 8)
     assert was.api.internal_key_sha256 == "i" * 64

@@ -48,7 +48,7 @@ READY = DirectoryReport(
     model=FACTS,
     shards=(
         ShardReport(index=0, phase="Ready", pairs=40),
-        ShardReport(index=1, phase="Lost", pairs=60, from_peers=8, refused=1),
+        ShardReport(index=1, phase="Lost", pairs=60, from_peers=8, refused=1, damaged=2),
     ),
     attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),

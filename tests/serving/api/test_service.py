@@ -347,5 +347,6 @@ async def test_metrics(api, client) -> None:
         'moe_shard_token_pairs_total{shard="1"} 60.0',
         'moe_shard_loaded_bytes_total{shard="1",source="peer"} 8.0',
         'moe_shard_transfers_refused_total{shard="1"} 1.0',
+        'moe_shard_copies_damaged_total{shard="1"} 2.0',
     ):
         assert line in text

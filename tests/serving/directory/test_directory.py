@@ -6,6 +6,7 @@ import asyncio
 import copy
 import dataclasses
 
+import numpy as np
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
 from moe_contract.applications import ModelArgs
@@ -51,10 +52,10 @@ async def test_a_move_comes_from_a_neighbour_and_what_came_is_reported(scene: Sc
         assert not order.urgent
         (holder,) = (said for said in before if said.held is not None and said.held[order.key])
         assert order.sources == (holder.address, CHECKPOINT)
-    scene.shards[2].counts = {"from_peers": 32, "from_checkpoint": 8, "refused": 1}
+    scene.shards[2].counts = {"from_peers": 32, "from_checkpoint": 8, "refused": 1, "damaged": 2}
     await scene.turns(1)
     (shard,) = scene.directory.report().shards[2:]
-    assert (shard.from_peers, shard.from_checkpoint, shard.refused) == (32, 8, 1)
+    assert (shard.from_peers, shard.from_checkpoint, shard.refused, shard.damaged) == (32, 8, 1, 2)
 
 
 async def test_old_copies_wait_for_the_acknowledgement(scene: Scene) -> None:
@@ -305,7 +306,7 @@ async def test_an_answer_from_before_an_order_is_not_believed() -> None:
     scene.shards[0].describe = slowly  # type: ignore[method-assign]  # this one answer comes late
     poll = asyncio.create_task(monitor.poll())
     await asked.wait()
-    await monitor.assign(load=(), free=((0, 0),))
+    await monitor.assign(load=(), free=((0, 0),), held=np.ones((LAYERS, EXPERTS, 2), dtype=bool))
     answer.set()
     await poll
     assert not monitor.held(FACTS)[0, 0]

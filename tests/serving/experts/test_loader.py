@@ -28,6 +28,8 @@ class Peers:
 
     def __init__(self) -> None:
         self.asked: list[Address] = []
+        self.doubted: list[tuple[Address, int, int]] = []
+        self.deaf: Exception | None = None
         self.faults: dict[Address, Exception] = {}
         self.closed = 0
         self.pieces: list[int] = []
@@ -46,6 +48,12 @@ class Peers:
         if fault is not None:
             raise fault
         return digest_of(weights)
+
+    def doubt(self, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]) -> None:
+        self.doubted.append((peer, layer, expert))
+        proceed(0)
+        if self.deaf is not None:
+            raise self.deaf
 
     def close(self) -> None:
         self.closed += 1
@@ -121,6 +129,19 @@ def test_a_newer_queue_replaces_the_rest(reader: Reader, loading: tuple[ExpertLo
     reader.allowed.release(2)
     wait_until(lambda: (1, 0) in target, "the newer queue")
     assert set(reader.reads) <= {(0, 0), (1, 0)}, "what was being read is read to its end, the rest is not"
+
+
+def test_what_is_on_its_way_is_told_first_and_what_failed_is_not(
+    reader: Reader, loading: tuple[ExpertLoader, ExpertPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "RETRY_SECONDS", 0.01)
+    loader, _ = loading
+    reader.unreadable = {(0, 0)}
+    loader.replace_queue(orders((0, 0), (0, 1), (0, 2)))
+    assert loader.queue == ((0, 0), (0, 1), (0, 2))
+    reader.allowed.release(1)
+    wait_until(lambda: loader.queue[0] == (0, 1), "the next one to be on its way")
+    assert loader.queue == ((0, 1), (0, 0), (0, 2))
 
 
 def test_what_is_held_is_not_read_again(reader: Reader, loading: tuple[ExpertLoader, ExpertPool]) -> None:
@@ -214,6 +235,7 @@ def test_who_cannot_give_it_is_passed_over(
 ) -> None:
     loader, target = loading
     peers.faults = {NEAR: fault, FAR: fault}
+    peers.deaf = ConnectionLostError("reset by peer")
     loader.replace_queue([LoadOrder(1, 1, (NEAR, FAR, CHECKPOINT))])
     if told:
         wait_until(lambda: (loader.problem or "").endswith(told), "the problem")
@@ -222,6 +244,7 @@ def test_who_cannot_give_it_is_passed_over(
     wait_until(lambda: not loader.queue, "the expert")
     assert (peers.asked, reader.reads, value_of(target, 1, 1)) == ([NEAR, FAR], [(1, 1)], 1.0)
     assert loader.counts["refused"] == 2 * refused
+    assert peers.doubted == ([(NEAR, 1, 1), (FAR, 1, 1)] if isinstance(fault, DamagedExpertError) else [])
     assert loader.counts["from_checkpoint"] == FORM.nbytes
     assert loader.counts["from_peers"] == 0
     assert loader.problem is None

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from moe_serving.experts import peers as peers_module
 from moe_serving.experts import pieces
 from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PeerRestsError, TransferAbandonedError
 from moe_serving.experts.peers import Peers
-from moe_serving.experts.pieces import MAX_PIECE_BODY, FetchRequest, answer_fetch
+from moe_serving.experts.pieces import MAX_PIECE_BODY, FetchRequest, answer_doubt, answer_fetch, doubt_of
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer, Handler
 from moe_serving.wire.endpoint import Address, Endpoint
@@ -114,6 +115,41 @@ def test_a_damaged_copy_is_never_held() -> None:
             fetch(ours, source, peer)
         source.close()
     assert not ours.held().any()
+
+
+def test_who_sends_a_damaged_copy_is_told_and_not_asked_for_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time for twice as long, but for other experts; one that does not mend it is not asked for ever."""
+    now = 1000.0
+    monkeypatch.setattr(peers_module, "time", SimpleNamespace(monotonic=lambda: now))
+    theirs, ours, source = filled(), pool(), peers()
+    with theirs.reserve(1, 2) as slot:
+        slot.publish()
+    with theirs.pinned(1, [3]) as slots:
+        slots[3].weights.down.view(torch.int16)[5, 5] ^= 1
+    doubted: list[tuple[int, int]] = []
+    fetched = 0
+
+    def answer(message: Message) -> Message:
+        nonlocal fetched
+        if message.kind == ExpertKind.DOUBT:
+            return answer_doubt(doubted.append, message)
+        fetched += 1
+        return answer_fetch(theirs, message)
+
+    with serving(answer) as (peer, _):
+        for times in range(10):
+            with pytest.raises(DamagedExpertError):
+                fetch(ours, source, peer)
+            source.doubt(peer, 1, 3, proceed)
+            assert doubted == [(1, 3)] * (times + 1)
+            fetched = 0
+            now += min(peers_module.REST_SECONDS * 2**times, peers_module.MOST_REST_SECONDS) - 1.0
+            with pytest.raises(PeerRestsError):
+                fetch(ours, source, peer)
+            assert fetched == 0
+            now += 2.0
+        fetch(ours, source, peer, expert=2)
+        source.close()
 
 
 def freed_meanwhile(theirs: ExpertPool) -> Handler:
@@ -301,3 +337,17 @@ def test_a_piece_of_another_expert_is_refused() -> None:
 def test_requests_that_make_no_sense(message: Message) -> None:
     with pytest.raises(ProtocolError):
         answer_fetch(filled(), message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FetchRequest(1, 3, 0).to_message(),
+        Message(ExpertKind.DOUBT, b"short", ()),
+        Message(ExpertKind.DOUBT, doubt_of(1, 3).meta, (torch.zeros(1),)),
+        Message(ExpertKind.DOUBT, doubt_of(1, 3).meta, (), 1),
+    ],
+)
+def test_doubts_that_make_no_sense(message: Message) -> None:
+    with pytest.raises(ProtocolError):
+        answer_doubt(lambda key: pytest.fail(f"{key} is looked at"), message)

@@ -81,6 +81,28 @@ def test_a_copy_that_was_damaged_since_it_was_loaded_is_refused_and_read_from_th
         assert second._open is not None
         with second._open.pool.pinned(2, [6]) as slots:
             assert torch.equal(slots[6].weights.gate_up, reader.read(2, 6).gate_up)
+        wait_until(lambda: first.describe().counts["damaged"] == 1, "who sent it to look at it", WAIT_S)
+        held = first.describe().held
+        assert held is not None
+        assert [key for key in KEYS if not held[key]] == [(2, 6)], "it would compute with it"
+        second.assign(second.describe().incarnation, (), KEYS)
+        told = load(second, address)
+        assert told.counts["refused"] == 1
+
+
+def test_a_copy_that_was_damaged_is_replaced_where_it_was(path: Path) -> None:
+    """The third shard is to hold what the first does, whose copy was damaged in its memory: both end up whole."""
+    with LocalCluster.start(path, shards=3, verify=True) as cluster:
+        cluster.place(shards=1, copies=1)
+        cluster.shards[0].call("corrupt", 2, 6)
+        cluster.place(shards=3, copies=3)
+        wait_until(lambda: cluster.report().shards[0].damaged == 1, "the copy to be given up", WAIT_S)
+        cluster.wait_settled()
+        assert sum(shard.refused for shard in cluster.report().shards) >= 1
+        assert cluster.client().forward(2, torch.randn(8, 64), torch.tensor([[6, 1]] * 8), torch.rand(8, 2)).any()
+        for index in (1, 2):
+            cluster.kill(index)  # so that the first is asked; what it says is verified
+        cluster.client().forward(2, torch.randn(8, 64), torch.tensor([[6, 1]] * 8), torch.rand(8, 2))
 
 
 def held(process: ShardProcess) -> int:
