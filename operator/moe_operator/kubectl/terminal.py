@@ -66,7 +66,7 @@ class Terminal:
                 lines.append(line)
                 longer = f"{indent}{word}"
             line = longer
-        return [*lines, line] if line.strip() else lines
+        return [*lines, line] if line != indent else lines
 
 
 def bar(part: float, columns: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fake_cluster import FakeCluster, moe, request, xp
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moe_operator.kubectl.commands.deployments import placement, status, top
@@ -187,6 +187,7 @@ def test_nothing_in_an_object_breaks_the_terminal_or_the_command(value: Any, whe
         assert json.dumps(answer.data).isascii()
 
 
+@example("\u00a0", 20)
 @given(st.text(max_size=200), st.integers(20, 60))
 def test_texts_stay_within_the_width_and_lose_no_word(words: str, columns: int) -> None:
     terminal = Terminal(columns)
