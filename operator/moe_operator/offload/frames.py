@@ -21,9 +21,17 @@ Frame = tuple[bytes, bytes, memoryview]
 
 
 def packed(content: Any) -> Frame:
-    """Head, pickle, and the bytes of a ``PickleBuffer`` in ``content``, of which there is one at most."""
+    """Head, pickle, and the bytes of a ``bytearray`` wrapped as ``PickleBuffer``, of which there is one at most."""
     beside: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(content, pickle.HIGHEST_PROTOCOL, buffer_callback=beside.append)
+
+    def is_copied(buffer: pickle.PickleBuffer) -> bool:
+        # Arrays of NumPy offer their memory as well: these are small, and may be many.
+        wrapped = isinstance(buffer.raw().obj, bytearray)
+        if wrapped:
+            beside.append(buffer)
+        return not wrapped
+
+    body = pickle.dumps(content, pickle.HIGHEST_PROTOCOL, buffer_callback=is_copied)
     view = beside[0].raw() if beside else memoryview(b"")
     return HEAD.pack(len(body), len(view)), body, view
 
