@@ -1,20 +1,18 @@
 """The rule of ``dispatch``, token by token; ``docs/placement.md`` has it as pseudo-code.
 
 Where Numba is missing the same functions run on lists instead of arrays, which the interpreter reads several times
-faster. So nothing of NumPy is called, and tables are flat: a row of one would be an object of its own.
+faster. So nothing of NumPy is called, and tables are flat: a row of one would be an object of its own. Fields of a
+tuple are read once, in front of loops, since the interpreter looks each of them up.
 
-A *place* is a shard on its node, or a node in the cluster: both are visited by the same two functions. Their arguments:
-``holders`` int64 ``[(experts + 1) * width]``, the places that hold each expert, padded with their number n (``shards``
-and ``nodes`` of ``dispatch.LayerCopies``); ``inside`` int64 ``[n + 1]``, what each place is inside of, and ``outer``
-int64, the last token that visits each of those; ``visited`` int64, the last token that visits each place; ``load``
-int64 and ``slowness`` float64 ``[n]``, the inverse of its speed. Pairs ``begin`` to ``end`` of ``ids`` and ``chosen``
-are those of the token ``now``. No token ever visits the padding.
+Pairs ``begin`` to ``end`` of ``ids`` and ``chosen`` are those of the token ``now``.
 
 What a processor cannot foretell costs it more than arithmetic. So loops run to their end and values are selected, where
 a branch would depend on where an expert's copies are.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +40,39 @@ _MOST_LOAD = float((1 << 29) - 1)
 """The rank of a place is one number: pairs that it holds (below 8,192), load, place (below 2 ** 20)."""
 
 
+class Places(NamedTuple):
+    """What a token may visit: the shards on their nodes, or the nodes in the cluster. No token visits the padding.
+
+    Attributes:
+        holders: int64 ``[(experts + 1) * width]``, the places that hold each expert, padded with their number n
+            (``shards`` and ``nodes`` of ``dispatch.LayerCopies``).
+        width: places listed for each expert.
+        inside: int64 ``[n + 1]``, what each place is inside of.
+        outer: int64, the last token that visits each of those.
+        visited: int64 ``[n + 1]``, the last token that visits each place.
+        load: int64, pairs lately sent to each place.
+        slowness: float64 ``[n]``, the inverse of its speed.
+    """
+
+    holders: Ints
+    width: int
+    inside: Ints
+    outer: Ints
+    visited: Ints
+    load: Ints
+    slowness: Floats
+
+
+class Ranking(NamedTuple):
+    """Room for ``_visit_most``, int64 ``[n + 1]`` each: the mark under which a place is listed, what it is worth, and
+    the places listed.
+    """
+
+    listed: Ints
+    rank: Ints
+    places: Ints
+
+
 @compiled
 def choose(
     ids: Ints, shape: tuple[int, int, int], shards: Ints, nodes: Ints, node_of_shard: Ints, cluster_of_node: Ints,
@@ -63,8 +94,11 @@ def choose(
     n_shards, n_nodes = len(slowness), len(node_slowness)
     k, width, node_width = shape
     experts = len(shards) // width - 1
-    load, node_load, listed, rank, places = state[LOAD], state[NODE_LOAD], state[LISTED], state[RANK], state[PLACES]
+    load, node_load = state[LOAD], state[NODE_LOAD]
     at_shard, at_node, at_cluster = state[AT_SHARD], state[AT_NODE], state[AT_CLUSTER]
+    on_shards = Places(shards, width, node_of_shard, at_node, at_shard, load, slowness)
+    on_nodes = Places(nodes, node_width, cluster_of_node, at_cluster, at_node, node_load, node_slowness)
+    ranking = Ranking(state[LISTED], state[RANK], state[PLACES])
     for t in range(len(ids) // k):
         begin, end = t * k, t * k + k
         for c in range(begin, end):
@@ -73,7 +107,7 @@ def choose(
         load[n_shards] += 1
         now = load[n_shards]
         if now % WINDOW == 0:
-            _halve(node_of_shard, load, node_load)
+            _halve(on_shards, on_nodes)
         at_cluster[0] = now
         if len(home) > 0:
             at_shard[home[t]] = now
@@ -82,44 +116,33 @@ def choose(
             at_node[home_node] = now
         if n_nodes == 1:
             at_node[0] = now
-        elif _visit_forced(ids, nodes, node_width, cluster_of_node, at_cluster, at_node, now, begin, end, chosen):
-            _visit_most(
-                ids, nodes, node_width, cluster_of_node, at_cluster, at_node, node_load, node_slowness, listed, rank,
-                places, -now, now, begin, end, chosen,
-            )  # fmt: skip
-        is_open = _visit_forced(ids, shards, width, node_of_shard, at_node, at_shard, now, begin, end, chosen)
+        elif _visit_forced(ids, on_nodes, now, begin, end, chosen):
+            _visit_most(ids, on_nodes, ranking, -now, now, begin, end, chosen)
+        is_open = _visit_forced(ids, on_shards, now, begin, end, chosen)
         for c in range(begin, end):
             if chosen[c] >= 0:
                 load[chosen[c]] += 1
                 node_load[node_of_shard[chosen[c]]] += 1
         if is_open:
-            _visit_most(
-                ids, shards, width, node_of_shard, at_node, at_shard, load, slowness, listed, rank, places, now, now,
-                begin, end, chosen,
-            )  # fmt: skip
-            _send(
-                ids, shards, width, node_of_shard, at_node, at_shard, load, node_load, slowness, allowance, now,
-                begin, end, chosen,
-            )  # fmt: skip
+            _visit_most(ids, on_shards, ranking, now, now, begin, end, chosen)
+            _send(ids, on_shards, on_nodes, allowance, now, begin, end, chosen)
     return FINE
 
 
 @inlined
-def _halve(node_of_shard: Ints, load: Ints, node_load: Ints) -> None:
+def _halve(on_shards: Places, on_nodes: Places) -> None:
     """Loads are of the last tokens: what was sent long ago says little of what a shard has to do."""
-    for m in range(node_of_shard[-1]):
-        node_load[m] = 0
-    for g in range(len(node_of_shard) - 1):
-        load[g] //= 2
-        node_load[node_of_shard[g]] += load[g]
+    for m in range(len(on_nodes.slowness)):
+        on_nodes.load[m] = 0
+    for g in range(len(on_shards.slowness)):
+        on_shards.load[g] //= 2
+        on_nodes.load[on_shards.inside[g]] += on_shards.load[g]
 
 
 @inlined
-def _visit_forced(
-    ids: Ints, holders: Ints, width: int, inside: Ints, outer: Ints, visited: Ints, now: int, begin: int, end: int,
-    chosen: Ints,
-) -> bool:  # fmt: skip
+def _visit_forced(ids: Ints, places: Places, now: int, begin: int, end: int, chosen: Ints) -> bool:
     """Choose and visit the only place inside what is visited that holds an expert; whether other pairs are ``OPEN``."""
+    holders, width, inside, outer, visited = places.holders, places.width, places.inside, places.outer, places.visited
     is_open = False
     for c in range(begin, end):
         found, ways = NOBODY, 0
@@ -139,14 +162,16 @@ def _visit_forced(
 
 @inlined
 def _visit_most(
-    ids: Ints, holders: Ints, width: int, inside: Ints, outer: Ints, visited: Ints, load: Ints, slowness: Floats,
-    listed: Ints, rank: Ints, places: Ints, mark: int, now: int, begin: int, end: int, chosen: Ints,
-) -> None:  # fmt: skip
+    ids: Ints, places: Places, ranking: Ranking, mark: int, now: int, begin: int, end: int, chosen: Ints
+) -> None:
     """Greedy set cover: visit the place that holds most of what is open until all of it is ``COVERED``.
 
-    Of places that hold as much the least loaded one, in whole pairs, and of these the first. ``listed``, ``rank`` and
-    ``places`` are room to work in; nothing is ``listed`` with this ``mark`` yet.
+    Of places that hold as much the least loaded one, in whole pairs, and of these the first. Nothing is listed under
+    this ``mark`` yet.
     """
+    holders, width, inside, outer, visited = places.holders, places.width, places.inside, places.outer, places.visited
+    load, slowness = places.load, places.slowness
+    listed, rank, found = ranking.listed, ranking.rank, ranking.places
     left = some = 0
     for c in range(begin, end):
         if chosen[c] != OPEN:
@@ -164,13 +189,13 @@ def _visit_most(
                 if listed[place] != mark:
                     listed[place] = mark
                     rank[place] = -int(min(load[place] * slowness[place], _MOST_LOAD)) * _LOAD - place
-                    places[some] = place
+                    found[some] = place
                     some += 1
                 rank[place] += _PAIR
     while left > 0:
-        best = places[0]
+        best = found[0]
         for i in range(1, some):
-            best = places[i] if rank[places[i]] > rank[best] else best
+            best = found[i] if rank[found[i]] > rank[best] else best
         visited[best] = now
         for c in range(begin, end):
             holds = False
@@ -185,10 +210,11 @@ def _visit_most(
 
 @inlined
 def _send(
-    ids: Ints, shards: Ints, width: int, node_of_shard: Ints, at_node: Ints, at_shard: Ints, load: Ints,
-    node_load: Ints, slowness: Floats, allowance: float, now: int, begin: int, end: int, chosen: Ints,
-) -> None:  # fmt: skip
+    ids: Ints, on_shards: Places, on_nodes: Places, allowance: float, now: int, begin: int, end: int, chosen: Ints
+) -> None:
     """Send each open pair to the least loaded copy on the visited nodes; visited shards may be ``allowance`` fuller."""
+    shards, width, node_of_shard, at_node = on_shards.holders, on_shards.width, on_shards.inside, on_shards.outer
+    at_shard, load, node_load, slowness = on_shards.visited, on_shards.load, on_nodes.load, on_shards.slowness
     for c in range(begin, end):
         if chosen[c] != COVERED:
             continue
