@@ -16,10 +16,22 @@ from benchmarks.brain.cases import case
 
 from moe_placement import Limits, Placement, RoutingStatistics, Topology, h100_nodes, one_host, simulate, solve
 from moe_placement.baselines import eplb_global
+from moe_placement.dispatch import copies_of
+from moe_placement.simulation import judge, replay
 from moe_placement.solver import solver
 from moe_placement.solver.candidates import Job
+from moe_placement.solver.constants import ERRORS
 from moe_placement.solver.place import largest_copy
-from moe_placement.solver.problem import Prices, dispatched, parts_of, seen_shares, slowest_of
+from moe_placement.solver.problem import (
+    LayerProblem,
+    Prices,
+    dispatched,
+    parts_of,
+    seen_shares,
+    sets_of_part,
+    slowest_of,
+)
+from moe_placement.solver.split import Search
 from moe_placement.topology import Costs
 from moe_placement.traces.generate import sample_sets
 
@@ -130,6 +142,52 @@ def test_copies_are_not_taken_to_share_evenly_where_dispatch_does_not() -> None:
     assert served[0] == pytest.approx([1, 0], abs=0.02)
     assert served[1:].tolist() == [[1, 0], [0, 1]]
     assert served.sum(axis=1) == pytest.approx(1)
+
+
+def test_tokens_of_one_expert_count_in_what_a_part_of_a_part_carries() -> None:
+    """Half of expert 0's tokens want expert 1 as well, which is beside one of its copies: the other gets the rest."""
+    topology, sets = h100_nodes(8, 1, 2), np.array([[0, 1], [0, 2]] * 500)
+    first, second = parts_of(topology, 0, 8), parts_of(topology, 0, 2)
+    inside = sets_of_part(sets, dispatched(sets, np.array([0b01, 0b01, 0b10]), first, resident=False), 0)
+    masks = np.array([0b11, 0b01, 0])
+    served = seen_shares(inside, dispatched(inside, masks, second, resident=False), masks, 2)
+    assert served[0] == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_below_the_first_level_tokens_start_elsewhere() -> None:
+    """So those of expert 0, which is in both parts, visit the one that they go to for expert 1, and no other."""
+    sets, masks = np.array([[0, 1]] * 500), np.array([0b11, 0b01])
+    found = dispatched(sets, masks, parts_of(h100_nodes(8, 1, 2), 0, 2), resident=True)
+    assert (found == 0).all()
+
+
+def test_a_search_among_some_of_all_parts_leaves_out_what_cannot_be_torn_apart() -> None:
+    sets, one, none = np.array([[0, 1], [0, -1], [1, 2]]), np.ones(3, dtype=np.int64), np.zeros((3, 5), dtype=np.int64)
+    topology, slots = h100_nodes(8, 1, 2), np.full(4, 2)
+    problem = LayerProblem(
+        one / 3, sets, np.zeros((3, 3), dtype=np.float32), one, 0 * one, False, 0, Prices(1.0, 1.0), 3
+    )
+    for end, left in ((8, 3), (2, 2)):
+        parts = parts_of(topology, 0, end)
+        count = len(parts.shards)
+        search = Search.of(problem, topology, parts, slots[:count], none[:, : count + 1], one)
+        assert len(search.goal.tokens.sets) == left
+
+
+@pytest.mark.parametrize("nodes", [4, 1])
+def test_the_margin_is_what_chance_makes_of_the_vectors_that_come_to_a_node(nodes: int) -> None:
+    """Two standard errors, as they are found by drawing the tokens again; each brings a node one vector or none."""
+    topology, tokens = replace(h100_nodes(nodes, 8 // nodes, 9), resident_tokens=False), 250
+    ids = [sample_sets(np.zeros((tokens, 64)), 8, np.random.default_rng(seed)) for seed in range(200)]
+    job = Job.of(RoutingStatistics.of_ids(ids[0][:, None], 64), topology, None, Limits(), math.inf)
+    copies = copies_of(job.eplb.held_in(0), topology)
+    replays = [replay(each, copies, topology, 64)[0] for each in ids]
+    came = np.array([traffic.node_in if nodes > 1 else traffic.visits for traffic in replays]) / tokens
+    costs = topology.costs
+    bandwidth = costs.network_bandwidth * 8 / nodes if nodes > 1 else costs.link_bandwidth
+    of_one = costs.tokens_per_step * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
+    figures = judge(ids[0], copies, topology, 64)
+    assert job._margin(figures) == pytest.approx(ERRORS * came.std(axis=0).mean() * of_one / figures.seconds, rel=0.25)
 
 
 def test_the_first_plan_says_that_it_compiles(

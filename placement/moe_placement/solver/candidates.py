@@ -227,9 +227,9 @@ class Job:
         return eplb_global(self.counts, self.topology)
 
     def _margin(self, figures: Figures | None) -> float:
-        """Part of the modelled time by which two replays of one placement may differ by chance, since tokens start
-        elsewhere: standard errors of the vectors that a node gets, or a shard of the only one, as part of the time that
-        they take.
+        """Part of the modelled time by which two replays of one placement may differ by chance: standard errors of the
+        vectors that a node gets, or a shard of the only one, as part of the time that they take. Each token brings one
+        or none, so their number is binomial.
         """
         topology, costs, tokens = self.topology, self.topology.costs, len(self.sample)
         if figures is None or not tokens:
@@ -238,9 +238,11 @@ class Job:
             visits = figures.node_fan_out / topology.nodes
             bandwidth = costs.network_bandwidth * topology.shards / topology.nodes
         else:
-            visits, bandwidth = figures.fan_out / topology.shards, costs.link_bandwidth
-        seconds = costs.tokens_per_step * visits * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
-        return float(ERRORS * seconds / figures.seconds / np.sqrt(max(tokens * visits, 1.0)))
+            at_home = 1 / topology.shards if topology.resident_tokens else 0.0
+            visits, bandwidth = figures.fan_out / topology.shards * (1 - at_home), costs.link_bandwidth
+        seconds = costs.tokens_per_step * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
+        error = np.sqrt(max(visits * (1 - visits), 0.0) / tokens)
+        return float(ERRORS * error * seconds / figures.seconds)
 
     def _late(self) -> bool:
         return time.monotonic() > self.deadline

@@ -13,7 +13,15 @@ MAX_PARTS = 4
 TOLERANCE = 0.004
 """Relative load above its share that a part may carry at no price: sampled loads are not known better."""
 PATIENCE = 100
-"""Steps without progress after which a search stops. Ten times as many find nothing more on recorded traffic."""
+"""Steps without progress after which a search stops: ten times as many find nothing more on recorded traffic. A quarter
+where a few changes are sought, half when visits follow parts, twice as many from each start where experts are few."""
+REST, REST_SPREAD = 4, 8
+"""Steps that a moved expert rests at least, and by how many that varies, so that a search does not go round."""
+NEARLY_FULL = 1.02
+"""Load over its share beyond which a part repels an expert more than all its partners there attract it."""
+TIE_BREAK = 0.05
+"""Part of the price of overload at which moves of equal cost are told apart: by whether a part has too much or too
+little."""
 QUICK = 1536
 """Sampled sets that a search looks at where a few changes are sought, or many splits follow one another."""
 TOP, EXACT = 8, 6
@@ -45,15 +53,15 @@ REPLAYED = 2048
 # Copies on the shards of a node (``place``, ``level``).
 EVEN = 0.002
 """Relative load above the mean at which the fullest shard is even enough."""
-SHORTLIST, LEVELLED, SOURCES = 300, 24, 4
+SHORTLIST, LEVELLED, SOURCES, SWEEPS = 300, 24, 4, 4
 """Changes remembered by what they promise; of these, computed exactly before the best is made; equally full shards that
-load is taken from."""
+load is taken from; passes over all experts in which loads are levelled after a change."""
 SWAPS = 200
 """Swaps of copies inside a node for the sake of surges, at most."""
 
 # The choice between candidates (``solver``).
 ERRORS = 2.0
-"""A candidate must beat a plainer one by so many standard errors of what the busiest link carries: which tokens start
-where is chance."""
+"""A candidate must beat a plainer one by so many standard errors of what the busiest link carries: which tokens were
+sampled is chance."""
 INTERPRETED_SAMPLES = 256
 """Sampled sets per layer where Numba is missing."""

@@ -100,9 +100,10 @@ def _split(
     elif len(problem.sets):
         origin = masks.copy() if current is not None else np.full_like(masks, -1)
         search = Search.of(problem, topology, split, capacity, slots_of, fewest)
-        search.improve(masks, origin, budget if budget >= UNLIMITED else (budget + 1) // 2)
-        if current is None and len(masks) <= FEW:
-            search.restart(masks, origin)
+        if search.has_tokens:
+            search.improve(masks, origin, budget if budget >= UNLIMITED else (budget + 1) // 2)
+            if current is None and len(masks) <= FEW:
+                search.restart(masks, origin)
     if current is None and problem.covariance is None and not len(problem.sets) and count == end - begin:
         # Every part is a unit, and no surges have to be spread in it: one call for all takes a third of the time.
         return int(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
-from moe_placement.solver.constants import LEVELLED, SHORTLIST, SOURCES
+from moe_placement.solver.constants import LEVELLED, SHORTLIST, SOURCES, SWEEPS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -121,7 +121,7 @@ def even_out(
     state = copies_in(load, share, held)
     mean = load.sum() / share.sum()
     spent = 0
-    sweeps = 4 if dynamic else 0
+    sweeps = SWEEPS if dynamic else 0
     level(state, sweeps)
     if mean <= 0:
         return 0

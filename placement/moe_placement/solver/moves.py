@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from moe_placement.compiled import compiled
-from moe_placement.solver.constants import EXACT, SHIFTABLE, TOP
+from moe_placement.solver.constants import EXACT, SHIFTABLE, TIE_BREAK, TOP
 from moe_placement.solver.cover import Floats, Ints, Table, Tokens, popcount
 
 
@@ -233,7 +233,7 @@ def _tie_breaks(loads: Floats, share: Floats, price: float) -> Floats:
     prices = np.zeros(len(loads))
     for p in range(len(loads)):
         if share[p] > 0:
-            prices[p] = (0.05 if loads[p] < share[p] else -0.05) * price / share[p]
+            prices[p] = (TIE_BREAK if loads[p] < share[p] else -TIE_BREAK) * price / share[p]
     return prices
 
 

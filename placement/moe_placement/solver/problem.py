@@ -147,6 +147,7 @@ class Parts:
         part_of: int64 ``[shards]``, the part that each shard is in; -1 for none.
         slots: int64 ``[parts]``.
         share: float64 ``[parts]``, what part of the group's load each should carry.
+        of_all: what part of all units the group is; 1 on the first level.
     """
 
     begins: tuple[int, ...]
@@ -154,6 +155,7 @@ class Parts:
     part_of: Ints
     slots: Ints
     share: Floats
+    of_all: float
 
     @classmethod
     def of(cls, topology: Topology, begin: int, end: int) -> Parts:
@@ -166,7 +168,7 @@ class Parts:
             part_of[inside] = part
         share = np.array([topology.share[inside].sum() for inside in shards])
         slots = np.array([topology.slots[inside].sum() for inside in shards])
-        return cls(begins, shards, part_of, slots, share / share.sum())
+        return cls(begins, shards, part_of, slots, share / share.sum(), (end - begin) / len(units(topology)))
 
 
 parts_of = lru_cache(maxsize=256)(Parts.of)
@@ -245,12 +247,13 @@ def even_shares(masks: Ints, parts: int) -> Floats:
 def dispatched(sets: Ints, masks: Ints, split: Parts, resident: bool) -> Ints:
     """int64 ``[n, k]``: the part that serves each expert of sets ``[n, k]`` by the rule of dispatch, -1 for none.
 
-    Tokens start on the shards of the split in turn where they are ``resident``.
+    Tokens start on the shards of the split in turn where they are ``resident``; below the first level on none of them,
+    since most of those that come there started elsewhere.
     """
     count = len(split.shards)
     members = ((masks[:, None] >> np.arange(count)) & 1).astype(bool)
     inside = split.part_of[split.part_of >= 0]
-    home = inside[np.arange(len(sets)) % len(inside)] if resident else None
+    home = inside[np.arange(len(sets)) % len(inside)] if resident and split.of_all == 1 else None
     return choose_copies(sets, copies_on(members, np.arange(count), split.share), home)
 
 
@@ -284,9 +287,9 @@ def shares_of_part(
 
 
 def sets_of_part(sets: Ints, part_of_pair: Ints, part: int) -> Ints:
-    """int64 ``[m, k]``: of each set ``[n, k]`` the experts that the part serves, the others -1; sets of one or none of
-    them are left out, since they cannot be torn apart.
+    """int64 ``[m, k]``: of each set ``[n, k]`` the experts that the part serves, the others -1; sets without any of
+    them are left out.
     """
     here = part_of_pair == part
-    several = here.sum(axis=1) > 1
-    return np.where(here[several], sets[several], -1)
+    some = here.any(axis=1)
+    return np.where(here[some], sets[some], -1)

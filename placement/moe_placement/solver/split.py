@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled, interpreter_is_late
 from moe_placement.solver import cover
-from moe_placement.solver.constants import FEW, MOST_RESTARTS, PATIENCE, RESTARTED, UNLIMITED, VISITS_FOLLOW
+from moe_placement.solver.constants import (
+    FEW,
+    MOST_RESTARTS,
+    NEARLY_FULL,
+    PATIENCE,
+    REST,
+    REST_SPREAD,
+    RESTARTED,
+    UNLIMITED,
+    VISITS_FOLLOW,
+)
 from moe_placement.solver.cover import (
     Floats,
     Ints,
@@ -37,7 +47,7 @@ from moe_placement.solver.moves import (
     part_in,
     shiftable_in,
 )
-from moe_placement.solver.problem import LayerProblem, Parts, units
+from moe_placement.solver.problem import LayerProblem, Parts
 from moe_placement.topology import Topology
 
 
@@ -57,13 +67,14 @@ class Search:
         cls, problem: LayerProblem, topology: Topology, split: Parts, capacity: Ints, slots_of: Ints, fewest: Ints
     ) -> Search:
         sets, parts, prices = problem.sets, len(capacity), problem.prices
+        if split.of_all < 1:  # one expert is left of many sets: these cannot be torn apart
+            sets = sets[(sets >= 0).sum(axis=1) > 1]
         weight = np.ones(len(sets))
         if len(problem.load) <= FEW:  # many tokens choose the same
             sets, counts = np.unique(np.sort(sets, axis=1), axis=0, return_counts=True)
             weight = counts.astype(np.float64)
         # Where some of all units are split, fewer of their links carry what is visited there.
-        of_all = (split.begins[-1] - split.begins[0]) / len(units(topology))
-        weight = weight / (problem.sampled * of_all)
+        weight = weight / (problem.sampled * split.of_all)
         if problem.local:
             beyond = np.arange(parts + 1) > fewest[:, None]
             slots_of = np.where(beyond, UNLIMITED, slots_of)
@@ -71,13 +82,18 @@ class Search:
         covariance = np.zeros((0, 0))
         if problem.covariance is not None:
             covariance = problem.covariance_among(slice(None)) * (problem.risk / total) ** 2
-        inside = of_all if topology.resident_tokens else 0.0
+        inside = split.of_all if topology.resident_tokens else 0.0
         goal = Goal(
             cover.tokens_of(sets.astype(np.int32), weight, len(problem.load)), _table(np.ones(parts), inside),
             problem.load / total, covariance, fewest, slots_of, capacity, split.share, problem.tolerance,
             prices.overload, prices.surge / parts if len(covariance) else 0.0,
         )  # fmt: skip
         return cls(goal, inside, problem)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there is any set that can be torn apart."""
+        return len(self.goal.tokens.sets) > 0
 
     def improve(self, masks: Ints, origin: Ints, budget: int) -> None:
         """Search from ``masks``, then once more with a higher price on the parts that most tokens come to.
@@ -165,7 +181,7 @@ def seed_masks(
                     continue
                 relative = filled[p] / total / share[p]
                 score = affinity * together[e, p] / partners - relative * share[p]
-                if relative + load[e] / copies / total / share[p] > 1.02:
+                if relative + load[e] / copies / total / share[p] > NEARLY_FULL:
                     score -= 2.0 + relative
                 if used[p] + slots_of[e, copies] > capacity[p]:
                     score -= 1e3 + 1e3 * (used[p] - capacity[p])
@@ -225,7 +241,7 @@ def refine(
             if goal.surge > 0:
                 _shift(goal, state, e, masks[e], new)
             random = (random * 1103515245 + 12345) & 0x7FFFFFFF  # not NumPy's: interpreted, that one is everybody's
-            state.resting[e] = step + 4 + (random >> 16) % 8
+            state.resting[e] = step + REST + (random >> 16) % REST_SPREAD
             give_mask(e, new, goal.tokens, goal.table, masks, state.alternatives, before)
         if value < best - 1e-9:
             best, idle = value, 0
