@@ -96,7 +96,9 @@ async def _measure(options: argparse.Namespace, url: str) -> Measurement:
             await _overload(measurement, options.known_saturation, seconds)
         else:
             possible = await measurement.closed(options.streams, min(WARM_UP_S, seconds), min(seconds, 30.0))
-            if options.saturation:
+            if possible == 0:
+                print("nothing was completed in that time: no rate follows from it; take more --seconds", flush=True)
+            elif options.saturation:
                 await _overload(measurement, await _saturation(measurement, possible, seconds), seconds)
             else:
                 (half,) = await measurement.arrivals([Phase("half of it", possible / 2, seconds)])

@@ -121,9 +121,10 @@ async def poisson(
             outcomes.append(Outcome(next(asks), time.monotonic()))
             tasks.append(asyncio.create_task(client.follow(outcomes[-1])))
         await asyncio.sleep(max(0.0, end - time.monotonic()))
-    _, late = await asyncio.wait(tasks, timeout=None if math.isinf(drain_s) else drain_s)
-    for task in late:
-        task.cancel()
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=None if math.isinf(drain_s) else drain_s)
+        for task in late:
+            task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return outcomes
 
