@@ -155,7 +155,7 @@ async def test_the_deadline_of_a_cleanup_counts_only_the_time_in_which_it_fails(
     assert bench.kube.reasons()[-1] == "CleanupAbandoned"
 
 
-UNREADABLE: list[Any] = [{"rebalance": {"mode": "Auto"}}, {"runtime": {}}, {"runtime": {"kubeRay": {}}}]
+UNREADABLE: list[Any] = [{"routing": {"mode": "Adaptive"}}, {"runtime": {}}, {"runtime": {"kubeRay": {}}}]
 
 
 @pytest.mark.parametrize("newer", UNREADABLE)
