@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
-from fake_kube import FakeKube
+from fake_kube import WRITTEN_BY_THE_OPERATOR, FakeKube
 from fake_ray import FakeDirectory, FakeRay
 from moe_facts import FACTS
 
@@ -16,8 +16,10 @@ from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 from moe_operator.kube.secrets import Secrets
 from moe_operator.placements.keeper import PlacementKeeper
 from moe_operator.placements.store import PlacementStore
+from moe_operator.rebalance.looks import Looks
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler, Result
 from moe_operator.runtimes.directory import Directories
 from moe_operator.runtimes.http.client import HttpClient
@@ -39,6 +41,7 @@ class Bench:
     now: float = 1000.0
     metrics: Metrics = field(default_factory=Metrics)
     directory: FakeDirectory = field(default_factory=lambda: FakeDirectory(FACTS))
+    worker: Any = None
 
     @property
     def today(self) -> datetime:
@@ -59,8 +62,12 @@ class Bench:
         events = EventRecorder(self.kube, "test")
         cleanup = Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
         self.placements = PlacementStore(lambda: self.now)
-        keeper = PlacementKeeper(self.kube, events, self.placements, lambda: self.now)
-        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper)
+        keeper = PlacementKeeper(
+            self.kube, events, self.placements, lambda: self.now, rolled_back=self.metrics.rolled_back
+        )
+        self.looks = Looks(self.worker)  # type: ignore[arg-type]
+        rebalancing = Rebalancing(keeper, events, self.looks, self.metrics)
+        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing)
 
     def apply(self, **spec: Any) -> None:
         self.kube.put(
@@ -120,6 +127,9 @@ class Bench:
         """Somebody decides on one."""
         live = self.placement(revision)
         metadata = {**live["metadata"], "generation": live["metadata"].get("generation", 1) + 1}
+        if "managedFields" in metadata:
+            content = {**WRITTEN_BY_THE_OPERATOR, "fieldsV1": {"f:spec": {"f:content": {}}}}
+            metadata["managedFields"] = [content]
         self.write({**live, "metadata": metadata, "spec": {**live["spec"], "decision": decision}})
 
     def finalizers(self) -> list[str]:

@@ -1,4 +1,6 @@
-"""The edge to Kubernetes in memory: objects by kind and name, without admission, owners or managed fields."""
+"""The edge to Kubernetes in memory: objects by kind and name, without admission and owners.
+
+Of managed fields it knows who made an ExpertPlacement, and so who set its decision until somebody else does."""
 
 import base64
 import copy
@@ -8,9 +10,14 @@ from typing import Any
 
 from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
-from moe_operator.kube.resources import EVENTS, MOE_DEPLOYMENTS, SECRETS, Resource
+from moe_operator.kube.resources import EVENTS, EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, SECRETS, Resource
 
 Key = tuple[str, str, str]
+WRITTEN_BY_THE_OPERATOR = {
+    "manager": "moe-operator",
+    "operation": "Update",
+    "fieldsV1": {"f:spec": {"f:content": {}, "f:decision": {}}},
+}
 
 
 class FakeKube:
@@ -74,6 +81,8 @@ class FakeKube:
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         if self.exists(resource, body["metadata"]["name"], body["metadata"]["namespace"]):
             raise AlreadyExistsError(f"{resource.kind} {body['metadata']['name']} exists", 409)
+        if resource == EXPERT_PLACEMENTS:
+            body = {**body, "metadata": {**body["metadata"], "managedFields": [WRITTEN_BY_THE_OPERATOR]}}
         return self.put(resource, body)
 
     async def replace(self, resource: Resource, body: Mapping[str, Any], subresource: str | None = None) -> Json:

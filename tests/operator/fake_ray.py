@@ -32,6 +32,7 @@ class FakeRay:
         token: asked for when set.
         status: that each new application takes; ``message`` goes with it.
         report: what every directory answers, given the core application's configuration; None is a 503.
+        statistics: of the traffic, as every directory tells them; nothing is a 204.
         override: takes every request instead, when set; may leave some to ``answer``.
         puts: bodies of the PUTs taken.
         deleting_reads: GETs that still show a removed application.
@@ -46,6 +47,7 @@ class FakeRay:
     configs: dict[str, JsonObject] = field(default_factory=dict)
     imperative: dict[str, str] = field(default_factory=dict)
     report: Callable[[JsonObject], DirectoryReport | None] = lambda config: None
+    statistics: bytes = b""
     override: Handler | None = None
     puts: list[JsonObject] = field(default_factory=list)
     gets: int = 0
@@ -118,6 +120,8 @@ class FakeRay:
         """What a sound Ray answers, whatever ``override`` is."""
         if request.path.endswith("/internal/report"):
             return self._report(request)
+        if request.path.endswith("/internal/statistics"):
+            return web.Response(status=200 if self.statistics else 204, body=self.statistics or None)
         if request.path != "/api/serve/applications/":
             return web.Response(status=404, text="404: Not Found")
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":

@@ -231,6 +231,7 @@ class PlacementReason(_Told):
     EXPERT_MISSING = "ExpertMissing", "An expert is in no slot of a layer."
     TOO_FEW_COPIES = "TooFewCopies", "An expert is on fewer shards than spec.experts.copies.min asks for."
     REVISION_TAKEN = "RevisionTaken", "What runs under this revision is another placement."
+    PROPOSED = "Proposed", "The operator proposes it: its price and what is foretold of it are in its status."
     PENDING = "Pending", "Nobody has decided yet: set spec.decision to Approved or Rejected."
     APPROVED = "Approved", "It was approved."
     REJECTED = "Rejected", "spec.decision is Rejected."
@@ -238,7 +239,15 @@ class PlacementReason(_Told):
     MIGRATING = "Migrating", "Copies are on their way; requests are answered meanwhile."
     IN_FORCE = "InForce", "It is what the data plane runs."
     SUPERSEDED = "Superseded", "A later placement took its place."
-    ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back; not by this release."
+    OBSERVING = "Observing", "What requests meet is counted, and then compared with what they met before."
+    VERIFIED = "Verified", "What was counted bears comparison with what was counted before it."
+    NOT_VERIFIED = "NotVerified", "It stays, though nothing comparable was counted before or since."
+    GAIN_MISSING = "GainMissing", "What was counted is worse than what was counted before it: it is rolled back."
+    KEPT_THOUGH_WORSE = (
+        "KeptThoughWorse",
+        "What was counted is worse than before, and it stays: a person wanted it, or there is no way back.",
+    )
+    ROLLED_BACK = "RolledBack", "It did not do what it promised and was taken back: condition Verified has the figures."
     FAILED = "Failed", "It cannot be migrated to; condition Valid says why."
     NOTHING_RUNS = "NothingRuns", "It was in force last, and nothing runs now: it comes back where it fits then."
 

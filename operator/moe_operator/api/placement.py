@@ -192,6 +192,23 @@ class Price(StatusModel):
     """Copies of experts that shards must load."""
     bytes: int
     """Their size together."""
+    seconds: str | None = None
+    """For how long the busiest link carries them; of a proposal."""
+
+
+class Figures(StatusModel):
+    """What requests meet, per token and layer: as foretold of a proposal, or as counted."""
+
+    balance: str
+    """Mean load of a shard divided by that of the busiest: 1 is perfect."""
+    fan_out: str
+    """Shards visited."""
+    node_fan_out: str
+    """Nodes visited beside the own one."""
+    rows: int | None = None
+    """Tokens that were counted; absent where the figures are foretold."""
+    latency: str | None = None
+    """Seconds per output token, where measured."""
 
 
 class MigrationProgress(StatusModel):
@@ -211,12 +228,19 @@ class ExpertPlacementStatus(StatusModel):
     observed_generation: int | None = None
     """Generation of the spec that this status describes."""
     phase: Phase | None = None
-    """Where it is on its way. Verifying is passed at once by this release: what has arrived becomes Active. None \
-becomes RolledBack yet."""
+    """Where it is on its way."""
     origin: Origin | None = None
     """Who wrote it. What a person wrote is never pruned."""
+    approved_by: Origin | None = None
+    """Who approved a proposal: what a person approved is rolled back only with spec.rebalance.rollback: Always."""
     price: Price | None = None
     """What going there from its base costs."""
+    predicted: Figures | None = None
+    """Of a proposal: what was foretold of it, from the traffic of that time."""
+    before: Figures | None = None
+    """What was counted of its base before it was begun."""
+    measured: Figures | None = None
+    """What was counted of it when it was verified."""
     progress: MigrationProgress | None = None
     """How far the migration is, or was when it ended."""
     balance: str | None = None

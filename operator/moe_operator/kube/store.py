@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moe_operator.api.names import ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
 from moe_operator.kube.api import Json, Listing
 
@@ -20,6 +21,8 @@ GRAVE_SECONDS = 120.0
 
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp", "finalizers")
 """What is read of it. The rest (who set which field, annotations, owners) may be as large as the API server takes."""
+_ANNOTATION = 64
+"""Characters of the one annotation that is read."""
 _ENDS = frozenset(phase for phase in Phase if phase.is_end)
 _NO_LAYERS = ("-",)
 
@@ -175,7 +178,11 @@ def key_of(live: Json) -> str:
 def trimmed(live: Json) -> Json:
     """With the part of its metadata that is read; an ExpertPlacement that is at its end without its layers, which may
     be a megabyte and by which nothing is decided any more: one empty slot stands for them."""
-    kept = {**live, "metadata": {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}}
+    metadata = {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}
+    paused = (live["metadata"].get("annotations") or {}).get(ANNOTATION_PAUSE)
+    if paused is not None:
+        metadata["annotations"] = {ANNOTATION_PAUSE: str(paused)[:_ANNOTATION]}
+    kept = {**live, "metadata": metadata}
     spec = live.get("spec") or {}
     if "content" in spec and (live.get("status") or {}).get("phase") in _ENDS:
         kept["spec"] = {**spec, "content": {**spec["content"], "layers": list(_NO_LAYERS)}}

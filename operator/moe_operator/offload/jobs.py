@@ -8,9 +8,10 @@ from typing import Any
 
 from moe_contract.serve.state import read_state
 from moe_operator.offload.names import job_name
+from moe_operator.rebalance.proposal import propose
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.runtimes.report import parse_report
 
-_ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, next_plan)
+_ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, next_plan, propose)
 
 JOBS: Mapping[str, Callable[..., Any]] = MappingProxyType({job_name(job): job for job in _ALL})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from moe_operator.api import ExpertPlacement, Phase
-from moe_operator.api.placement import Decision
+from moe_operator.api.placement import Decision, Origin
 
 MOST_AHEAD = 8
 """Placements that have not begun and are looked at. Whoever may create one can create many, and reading a large one
@@ -39,6 +39,11 @@ class Book:
         kept = {each.revision for each in (*self.ahead, *self.in_force, *([before] if before else []))} | {revision}
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
+    def replacing(self, revision: int, placement: ExpertPlacement | None) -> Book:
+        """With another one at ``revision``, or none."""
+        others = (each for each in self.placements if each.revision != revision)
+        return Book.of((*others, *([placement] if placement else ())), self.taken)
+
     def at(self, revision: int) -> ExpertPlacement | None:
         """That of a revision."""
         return next((each for each in self.placements if each.revision == revision), None)
@@ -53,6 +58,12 @@ class Book:
         """Those that have not begun, as many as are looked at: what nobody decided on stands in no approved one's way,
         nor does what waits for a revision that is still to come in the way of what may be next."""
         return self._not_begun[:MOST_AHEAD]
+
+    @cached_property
+    def proposed(self) -> tuple[ExpertPlacement, ...]:
+        """What the operator wrote and nobody has decided on; also one of which it had no time to tell what it
+        foretells."""
+        return tuple(each for each in self.placements if each.status.origin is Origin.OPERATOR and _is_undecided(each))
 
     @property
     def beyond(self) -> tuple[ExpertPlacement, ...]:
@@ -76,6 +87,15 @@ class Book:
 
 def _turn(placement: ExpertPlacement) -> tuple[int, int, int]:
     return _BY_DECISION[placement.spec.decision], placement.spec.content.base_revision, placement.revision
+
+
+def is_proposal(placement: ExpertPlacement) -> bool:
+    """Whether the operator wrote it for what it foretells."""
+    return placement.status.origin is Origin.OPERATOR and placement.status.predicted is not None
+
+
+def _is_undecided(placement: ExpertPlacement) -> bool:
+    return phase_of(placement) is Phase.PROPOSED and placement.spec.decision is Decision.PENDING
 
 
 def phase_of(placement: ExpertPlacement) -> Phase:

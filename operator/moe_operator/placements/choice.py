@@ -16,6 +16,7 @@ from moe_operator.api.placement import MAX_STEP, Decision
 from moe_operator.placements.book import MOST_AHEAD, Book, phase_of
 from moe_operator.placements.content import content_of, describes, moves_between, read_placement
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
+from moe_operator.placements.trial import is_condemned
 from moe_operator.placements.validity import Ground, Judgement, Outlook, judge
 from moe_placement import Placement
 
@@ -49,9 +50,18 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """From what runs and is to be rolled back; ``placement``: None where there is none, and ``why``."""
+
+    placement: Placement | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """Attributes:
     next: None to stay.
+    back: None where nothing is to be rolled back, or that cannot be judged now.
     record: None where nothing is to be made.
     judgements: by revision, of those that have not begun.
     moves: by revision, of those of them that fit: copies that shards would have to load.
@@ -59,6 +69,7 @@ class Choice:
 
     standing: Standing = Standing.NOTHING_RUNS
     next: Next | None = None
+    back: WayBack | None = None
     record: Record | None = None
     judgements: Mapping[int, Judgement] = field(default_factory=dict)
     moves: Mapping[int, int] = field(default_factory=dict)
@@ -68,7 +79,7 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
     """``revision`` and ``running``: what the directory was told last (0 and None before the first, or where that cannot
     be read); ``ground``: None where nothing can be judged now, and so nothing is begun."""
     standing = _standing(book, revision, running)
-    judgements = {each.revision: judge(each.spec.content, ground) for each in book.ahead if each.revision != revision}
+    judgements = {each.revision: _judged(book, each, ground) for each in book.ahead if each.revision != revision}
     own = book.at(revision)
     if standing is Standing.CONTRADICTED and own and phase_of(own).is_ahead:
         judgements[revision] = _taken(revision)
@@ -76,6 +87,7 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
     return Choice(
         standing,
         _approved(book, fitting) if revision or not book.in_force else _restored(book, ground),
+        _way_back(book, own, ground) if own and standing is Standing.EXPRESSED and is_condemned(own) else None,
         _record(book, revision, running, ground) if standing is Standing.ABSENT else None,
         judgements,
         {number: moves_between(running, placement) for number, placement in fitting.items()},
@@ -116,6 +128,36 @@ def _restored(book: Book, ground: Ground | None) -> Next | None:
     last = book.in_force[-1]
     judgement = judge(last.spec.content, replace(ground, revision=last.spec.content.base_revision))
     return Next(last.revision, judgement.placement) if judgement.placement else None
+
+
+def _way_back(book: Book, own: ExpertPlacement, ground: Ground | None) -> WayBack | None:
+    """To what ran before: its content under a revision of its own, since revisions only go up."""
+    if ground is None:
+        return None
+    base = own.spec.content.base_revision
+    before = book.at(base)
+    if before is None:
+        return WayBack(None, f"there is no ExpertPlacement of revision {base} any more, which ran before")
+    judgement = judge(before.spec.content, replace(ground, revision=before.spec.content.base_revision))
+    if judgement.placement is None:
+        return WayBack(None, f"revision {base}, which ran before, does not fit any more: {judgement.message}")
+    return WayBack(judgement.placement)
+
+
+def _judged(book: Book, placement: ExpertPlacement, ground: Ground | None) -> Judgement:
+    """Of the operator's proposals on which nobody has decided only the last one stands."""
+    proposed = [each.revision for each in book.proposed]
+    if placement.revision in proposed[:-1]:
+        return _superseded(proposed[-1])
+    return judge(placement.spec.content, ground)
+
+
+def _superseded(by: int) -> Judgement:
+    return Judgement(
+        Outlook.NEVER,
+        PlacementReason.SUPERSEDED,
+        f"revision {by} was proposed since, from later traffic: decide on that one",
+    )
 
 
 def _record(book: Book, revision: int, running: Placement | None, ground: Ground | None) -> Record | None:

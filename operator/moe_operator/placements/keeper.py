@@ -13,23 +13,33 @@ from datetime import datetime
 from functools import partial
 
 from moe_operator.allowance import Allowance
-from moe_operator.api import ExpertPlacement, ExpertPlacementStatus, MoEDeployment, Phase, PlacementReason
-from moe_operator.api.names import COMPONENT_PLACEMENT, FIELD_MANAGER, PlacementConditionType, placement_name
+from moe_operator.api import (
+    ExpertPlacement,
+    ExpertPlacementStatus,
+    MoEDeployment,
+    Phase,
+    PlacementContent,
+    PlacementReason,
+)
+from moe_operator.api.names import COMPONENT_PLACEMENT, PlacementConditionType, placement_name
 from moe_operator.api.placement import Decision, Origin
 from moe_operator.api.status import TIME_FORMAT
+from moe_operator.errors import InvalidObjectError
 from moe_operator.kube.api import Json, KubeApi
-from moe_operator.kube.children import child_metadata, owner_reference
-from moe_operator.kube.errors import KubeError
-from moe_operator.kube.events import EventNote, EventRecorder
-from moe_operator.kube.managed_fields import was_set_by
+from moe_operator.kube.children import child_metadata
+from moe_operator.kube.errors import KubeError, NotFoundError
+from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import write_status
 from moe_operator.kube.resources import EXPERT_PLACEMENTS
 from moe_operator.placements.attempts import Attempt, Attempts
 from moe_operator.placements.book import Book, phase_of
 from moe_operator.placements.choice import Choice, Record, Standing, unlooked_at
+from moe_operator.placements.events import concerns_deployment, event_of
 from moe_operator.placements.history import to_prune
+from moe_operator.placements.provenance import Provenance
 from moe_operator.placements.store import PlacementStore
 from moe_operator.placements.story import Scene, next_status, recorded_status
+from moe_operator.placements.trial import is_condemned
 from moe_operator.placements.validity import NOT_JUDGED, Judgement, Outlook
 from moe_operator.recent import Recent
 
@@ -47,19 +57,43 @@ def _new_allowance() -> Allowance:
 
 @dataclass(slots=True)
 class PlacementKeeper:
-    """``clock`` is monotonic."""
+    """Attributes:
+    clock: monotonic.
+    rolled_back: told of each that was, and who wrote it.
+    """
 
     api: KubeApi
     events: EventRecorder
     store: PlacementStore
     clock: Callable[[], float] = time.monotonic
+    rolled_back: Callable[[Origin], None] = lambda origin: None
     _written: Recent[str, float] = field(default_factory=Recent)
     _allowances: Recent[str, Allowance] = field(default_factory=Recent)
-    _origins: Recent[str, Origin] = field(default_factory=Recent)
+    _provenance: Provenance = field(init=False)
     _attempts: Attempts = field(init=False)
 
     def __post_init__(self) -> None:
+        self._provenance = Provenance(self.api, self.store)
         self._attempts = Attempts(self.api, self.store, self.clock)
+
+    async def book(self, moe: MoEDeployment, revision: int) -> Book:
+        """What a choice is made from; ``revision``: what runs. Contents of what is over are not kept: that of the way
+        back is asked for.
+
+        Raises:
+            KubeError: the API server did not tell it.
+        """
+        everything = self.store.book(moe.key)
+        book, own = everything.for_choice(revision), everything.at(revision)
+        if own is None or not is_condemned(own):
+            return book
+        base = own.spec.content.base_revision
+        name = placement_name(moe.metadata.name, base)
+        try:
+            live = await self.api.get(EXPERT_PLACEMENTS, moe.metadata.namespace, name)
+            return book.replacing(base, ExpertPlacement.parse(live))
+        except (NotFoundError, InvalidObjectError):
+            return book.replacing(base, None)
 
     async def keep(self, moe: MoEDeployment, scene: Scene) -> KubeError | None:
         """Make the objects of a deployment say what ``scene`` shows.
@@ -71,6 +105,26 @@ class PlacementKeeper:
         judgements = {**unlooked_at(book, scene.revision), **scene.choice.judgements}
         scene = replace(scene, choice=replace(scene.choice, judgements=judgements))
         return await self._attempts.make(moe.key, self._owed(moe, scene, book))
+
+    async def propose(
+        self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus
+    ) -> KubeError | None:
+        """Make the object of a proposal, Pending.
+
+        Returns:
+            Why the API server refuses it, if it does.
+        """
+        attempt = Attempt("create", self._key(moe, content), partial(self._propose, moe, content, status))
+        return await self._attempts.make(moe.key, [attempt])
+
+    async def approve(self, moe: MoEDeployment, placement: ExpertPlacement) -> KubeError | None:
+        """Decide for a proposal, on the state of it that is known.
+
+        Returns:
+            Why the API server refuses it, if it does.
+        """
+        attempt = Attempt("approve", placement.key, partial(self._decide, placement))
+        return await self._attempts.make(moe.key, [attempt])
 
     async def tell_missing(self, deployment: str, now: datetime) -> None:
         """Say of placements that wait that there is no such MoEDeployment."""
@@ -99,9 +153,8 @@ class PlacementKeeper:
     def _owed(self, moe: MoEDeployment, scene: Scene, book: Book) -> Iterator[Attempt]:
         """What may have to be written, in the order in which it matters."""
         if scene.choice.record:
-            name = placement_name(moe.metadata.name, scene.choice.record.content.revision)
-            key = f"{moe.metadata.namespace}/{name}"
-            yield Attempt("create", key, partial(self._record, moe, scene, scene.choice.record, name))
+            key = self._key(moe, scene.choice.record.content)
+            yield Attempt("create", key, partial(self._record, moe, scene, scene.choice.record))
         own = book.at(scene.revision)
         if own:
             yield Attempt("tell", own.key, partial(self._tell, moe, own, scene))
@@ -113,22 +166,44 @@ class PlacementKeeper:
         for placement in to_prune(book.placements, scene.revision, moe.spec.rebalance.history_limit):
             yield Attempt("delete", placement.key, partial(self._delete, placement))
 
-    async def _record(self, moe: MoEDeployment, scene: Scene, record: Record, name: str) -> bool:
+    @staticmethod
+    def _key(moe: MoEDeployment, content: PlacementContent) -> str:
+        return f"{moe.metadata.namespace}/{placement_name(moe.metadata.name, content.revision)}"
+
+    async def _record(self, moe: MoEDeployment, scene: Scene, record: Record) -> bool:
+        live = await self._create(moe, record.content, recorded_status(scene, record.moves))
+        await self._approve(live)
+        return True
+
+    async def _propose(self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus) -> bool:
+        await self._create(moe, content, status)
+        return True
+
+    async def _create(self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus) -> Json:
         body = {
             "apiVersion": EXPERT_PLACEMENTS.api_version,
             "kind": EXPERT_PLACEMENTS.kind,
-            "metadata": child_metadata(moe, name, COMPONENT_PLACEMENT),
+            "metadata": child_metadata(moe, placement_name(moe.metadata.name, content.revision), COMPONENT_PLACEMENT),
             "spec": {
                 "deploymentRef": {"name": moe.metadata.name},
                 "decision": Decision.PENDING,
-                "content": record.content.model_dump(mode="json", by_alias=True),
+                "content": content.model_dump(mode="json", by_alias=True),
             },
         }
         live = await self.api.create(EXPERT_PLACEMENTS, body)
         self.store.put(live)
-        live = await write_status(self.api, live, recorded_status(scene, record.moves), EXPERT_PLACEMENTS)
+        live = await write_status(self.api, live, status, EXPERT_PLACEMENTS)
         self.store.put(live)
+        return live
+
+    async def _decide(self, placement: ExpertPlacement) -> bool:
+        live = self.store.get(placement)
+        if live is None or live["metadata"]["uid"] != placement.metadata.uid:
+            return False
+        if live["spec"].get("decision", Decision.PENDING) != Decision.PENDING:
+            return False
         await self._approve(live)
+        self._provenance.approved(placement)
         return True
 
     async def _confirm(self, own: ExpertPlacement, scene: Scene) -> bool:
@@ -164,17 +239,24 @@ class PlacementKeeper:
         valid = placement.status.condition(PlacementConditionType.VALID)
         orphan = valid is not None and valid.reason == PlacementReason.DEPLOYMENT_MISSING
         unseen = placement.status.observed_generation in _UNSEEN
-        return (unseen or orphan) and self._origins.get(placement.metadata.uid) is None
+        return (unseen or orphan) and self._provenance.origin(placement) is None
 
     async def _tell(self, moe: MoEDeployment, placement: ExpertPlacement, scene: Scene) -> bool:
         adopts = self._is_new(placement)
         if adopts:
-            self._origins.put(placement.metadata.uid, await self._adopt(moe, placement))
-        return await self._write(placement, scene) or adopts
+            await self._provenance.adopt(moe, placement)
+        approved_by = await self._provenance.approver(placement)
+        return await self._write(placement, scene, moe, approved_by) or adopts
 
-    async def _write(self, placement: ExpertPlacement, scene: Scene) -> bool:
-        origin = self._origins.get(placement.metadata.uid)
-        status = next_status(placement, scene, origin or Origin.PERSON)
+    async def _write(
+        self,
+        placement: ExpertPlacement,
+        scene: Scene,
+        moe: MoEDeployment | None = None,
+        approved_by: Origin | None = None,
+    ) -> bool:
+        origin = self._provenance.origin(placement) or Origin.PERSON
+        status = next_status(placement, scene, origin, approved_by)
         live, now = self.store.get(placement), self.clock()
         if live is None or live["metadata"]["uid"] != placement.metadata.uid:
             return False
@@ -182,9 +264,11 @@ class PlacementKeeper:
             return False
         self.store.put(await write_status(self.api, live, status, EXPERT_PLACEMENTS))
         self._written.put(placement.metadata.uid, now)
-        note = _event(placement.status, status)
+        note = event_of(placement, status)
         if note:
-            await self.events.record(placement, note)
+            await self.events.record(moe if moe and concerns_deployment(placement, status) else placement, note)
+        if status.phase is Phase.ROLLED_BACK:
+            self.rolled_back(status.origin or origin)
         return True
 
     def _is_due(self, placement: ExpertPlacement, status: ExpertPlacementStatus, now: float) -> bool:
@@ -201,24 +285,6 @@ class PlacementKeeper:
         wait = PROGRESS_SECONDS if status.phase is Phase.MIGRATING else FIGURES_SECONDS
         written = self._written.get(placement.metadata.uid)
         return written is None or now - written >= wait
-
-    async def _adopt(self, moe: MoEDeployment, placement: ExpertPlacement) -> Origin:
-        """What a person wrote goes with its MoEDeployment too.
-
-        Returns:
-            Who wrote it: a process that died before it could tell may have.
-        """
-        metadata = placement.metadata
-        live = await self.api.get_metadata(EXPERT_PLACEMENTS, metadata.namespace, metadata.name)
-        ours = was_set_by(live.get("managedFields", []), FIELD_MANAGER, "f:spec", "f:content")
-        origin = Origin.OPERATOR if ours else Origin.PERSON
-        owners = live.get("ownerReferences", [])
-        if any(owner["uid"] == moe.metadata.uid for owner in owners):
-            return origin
-        owner = owner_reference(moe, controller=not any(each.get("controller") for each in owners))
-        patch = {"metadata": {"resourceVersion": live["resourceVersion"], "ownerReferences": [*owners, owner]}}
-        self.store.put(await self.api.merge_patch(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, patch))
-        return origin
 
     async def _delete(self, placement: ExpertPlacement) -> bool:
         metadata = placement.metadata
@@ -239,18 +305,3 @@ def _news(status: ExpertPlacementStatus) -> ExpertPlacementStatus:
     """Without what changes at every look."""
     conditions = tuple(each.model_copy(update={"message": ""}) for each in status.conditions)
     return status.model_copy(update={"progress": None, "balance": None, "fan_out": None, "conditions": conditions})
-
-
-def _event(before: ExpertPlacementStatus, after: ExpertPlacementStatus) -> EventNote | None:
-    """Of what became of what a person wrote. What the operator does by itself is told of the MoEDeployment."""
-    if after.phase is before.phase or after.phase not in _EVENTS or after.origin is not Origin.PERSON:
-        return None
-    kind = PlacementConditionType.VALID if after.phase is Phase.FAILED else PlacementConditionType.ACTIVE
-    told = after.condition(kind)
-    if told is None:
-        return None
-    reason = PlacementReason.named(told.reason)
-    return EventNote("Warning" if after.phase is Phase.FAILED else "Normal", reason, told.message, action="Place")
-
-
-_EVENTS = frozenset({Phase.MIGRATING, Phase.ACTIVE, Phase.FAILED})

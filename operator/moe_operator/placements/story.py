@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moe_contract.report import EpochFigures
 from moe_operator.api import (
     Condition,
     ExpertPlacement,
@@ -14,10 +15,11 @@ from moe_operator.api import (
     PlacementReason,
 )
 from moe_operator.api.phase import Event
-from moe_operator.api.placement import Decision, MigrationProgress, Origin, Price
+from moe_operator.api.placement import Decision, Figures, MigrationProgress, Origin, Price
 from moe_operator.api.status import ConditionStatus, next_condition
-from moe_operator.placements.book import phase_of
+from moe_operator.placements.book import is_proposal, phase_of
 from moe_operator.placements.choice import Choice, Standing
+from moe_operator.placements.trial import Terms, Trial, counted, is_condemned, is_on_trial, trial_of
 from moe_operator.placements.validity import Judgement, Outlook
 
 
@@ -32,6 +34,9 @@ class Scene:
         progress: how far it is, where it tells.
         bytes_per_expert: None before the model is known.
         balance, fan_out: of ``revision``, as counted.
+        epochs: what was counted by routing table, those lately in force.
+        in_force: number of the routing table in force.
+        terms: by what placements are judged; None where they are not.
         now: UTC, as conditions have it.
         own_uid: of the object of ``revision`` that the choice was made from; None where there was none.
     """
@@ -45,23 +50,47 @@ class Scene:
     fan_out: str | None
     now: str
     own_uid: str | None = None
+    epochs: tuple[EpochFigures, ...] = ()
+    in_force: int = 0
+    terms: Terms | None = None
 
 
-def next_status(placement: ExpertPlacement, scene: Scene, origin: Origin = Origin.PERSON) -> ExpertPlacementStatus:
-    """What to tell of it now; what cannot be seen stays as it was told last. ``origin``: where none was told yet."""
+def next_status(
+    placement: ExpertPlacement, scene: Scene, origin: Origin = Origin.PERSON, approved_by: Origin | None = None
+) -> ExpertPlacementStatus:
+    """What to tell of it now; what cannot be seen stays as it was told last.
+
+    Args:
+        origin, approved_by: where none was told yet.
+    """
+    told = placement.status
+    who = {"origin": told.origin or origin, "approved_by": told.approved_by or approved_by}
+    placement = placement.model_copy(update={"status": told.model_copy(update=who)})
     before = placement.status
     judgement = scene.choice.judgements.get(placement.revision)
-    phase = phase_of(placement).advanced(_events(placement, scene, judgement))
+    trial = _trial(placement, scene)
+    phase = phase_of(placement).advanced(_events(placement, scene, judgement, trial))
     runs = _runs(placement, scene)
     return ExpertPlacementStatus(
         observed_generation=placement.metadata.generation,
         phase=phase,
-        origin=before.origin or origin,
+        origin=before.origin,
+        approved_by=before.approved_by,
         price=before.price or _price(scene.choice.moves.get(placement.revision), scene),
+        predicted=before.predicted,
+        before=before.before or _before(placement, scene),
+        measured=before.measured or (trial.measured if trial else None),
         progress=(scene.progress if runs else None) or before.progress,
         balance=(scene.balance if runs else None) or before.balance,
         fan_out=(scene.fan_out if runs else None) or before.fan_out,
-        conditions=tuple(_conditions(placement, scene, judgement, phase)),
+        conditions=tuple(_conditions(placement, scene, judgement, trial, phase)),
+    )
+
+
+def proposed_status(predicted: Figures, price: Price | None) -> ExpertPlacementStatus:
+    """Of a proposal that the operator has just made; all else is told by the next pass."""
+    return ExpertPlacementStatus(
+        observed_generation=1, phase=Phase.PROPOSED, origin=Origin.OPERATOR, price=price, predicted=predicted
     )
 
 
@@ -79,25 +108,54 @@ def _runs(placement: ExpertPlacement, scene: Scene) -> bool:
     return placement.revision == scene.revision and scene.choice.standing is Standing.EXPRESSED
 
 
-def _events(placement: ExpertPlacement, scene: Scene, judgement: Judgement | None) -> Iterator[Event]:
+def _trial(placement: ExpertPlacement, scene: Scene) -> Trial | None:
+    """Of what runs, from its arrival until it is decided whether it stays."""
+    due = scene.settled or phase_of(placement) is Phase.VERIFYING
+    if not _runs(placement, scene) or phase_of(placement) is Phase.ACTIVE or not due:
+        return None
+    # Under a table that came after its arrival: those on the way sent rows elsewhere.
+    own = tuple(each for each in scene.epochs if each.epoch == scene.in_force)
+    back = scene.choice.back
+    return trial_of(
+        placement, scene.terms, counted(own, placement.revision), scene.now, back.why if back and back.why else None
+    )
+
+
+def _before(placement: ExpertPlacement, scene: Scene) -> Figures | None:
+    """What was counted of its base, where it is about to begin or has just begun."""
+    begins = scene.choice.next is not None and scene.choice.next.revision == placement.revision
+    if not begins and not (_runs(placement, scene) and phase_of(placement) in (Phase.APPROVED, Phase.MIGRATING)):
+        return None
+    return counted(scene.epochs, placement.spec.content.base_revision) if is_on_trial(placement) else None
+
+
+def _events(
+    placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, trial: Trial | None
+) -> Iterator[Event]:
     """All that happened to it, in order."""
     if _runs(placement, scene):
         yield from (Event.APPROVED, Event.STARTED)
         if scene.settled:
-            # Nothing is measured by this release before it stays.
-            yield from (Event.ARRIVED, Event.KEPT)
+            yield Event.ARRIVED
+        if trial and trial.stays:
+            yield Event.KEPT
         return
     if scene.revision > placement.revision:
-        yield Event.OVERTAKEN
+        yield Event.REVERTED if is_condemned(placement) else Event.OVERTAKEN
     decision = placement.spec.decision
     if decision is Decision.REJECTED:
         yield Event.REJECTED
-    elif judgement and judgement.outlook is Outlook.NEVER:
+    elif judgement and (judgement.outlook is Outlook.NEVER or _is_outdated(placement, judgement)):
         yield Event.FAULTED
     elif decision is Decision.APPROVED:
         yield Event.APPROVED
         if judgement and judgement.outlook is Outlook.UNFIT:
             yield Event.FAULTED
+
+
+def _is_outdated(placement: ExpertPlacement, judgement: Judgement) -> bool:
+    """Of what a person wrote an edit of the MoEDeployment may be undone; of a proposal another one is made."""
+    return judgement.outlook is Outlook.UNFIT and is_proposal(placement)
 
 
 def _price(moves: int | None, scene: Scene) -> Price | None:
@@ -114,12 +172,13 @@ class _Said:
 
 
 def _conditions(
-    placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, phase: Phase
+    placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, trial: Trial | None, phase: Phase
 ) -> Iterator[Condition]:
     told = {
         PlacementConditionType.VALID: _valid(placement, scene, judgement),
         PlacementConditionType.APPROVED: _approved(placement, phase),
         PlacementConditionType.MIGRATED: _migrated(placement, scene, phase),
+        PlacementConditionType.VERIFIED: _verified(placement, trial, phase),
         PlacementConditionType.ACTIVE: _active(placement, scene, phase),
     }
     for kind, said in told.items():
@@ -175,8 +234,17 @@ _NOT_MIGRATED = {
 }
 
 
+def _verified(placement: ExpertPlacement, trial: Trial | None, phase: Phase) -> _Said | None:
+    if trial:
+        return _Said(trial.status, trial.reason, trial.message)
+    before = placement.status.condition(PlacementConditionType.VERIFIED)
+    if phase is Phase.SUPERSEDED and before and before.reason == PlacementReason.OBSERVING:
+        return _Said("Unknown", PlacementReason.SUPERSEDED, "a later placement took its place before it was compared")
+    return None
+
+
 def _active(placement: ExpertPlacement, scene: Scene, phase: Phase) -> _Said:
-    if phase is not Phase.ACTIVE:
+    if phase not in (Phase.VERIFYING, Phase.ACTIVE):
         return _Said("False", *_INACTIVE[phase])
     if _runs(placement, scene):
         return _Said("True", PlacementReason.IN_FORCE, "requests are routed by it")
@@ -193,9 +261,8 @@ _INACTIVE: dict[Phase, tuple[PlacementReason, str]] = {
     Phase.PROPOSED: (PlacementReason.PENDING, "nobody has decided yet"),
     Phase.APPROVED: (PlacementReason.APPROVED, "it is migrated to as soon as condition Valid is True"),
     Phase.MIGRATING: (PlacementReason.MIGRATING, "copies are on their way; requests are answered meanwhile"),
-    Phase.VERIFYING: (PlacementReason.MIGRATING, "it is in place, and its figures are looked at"),
     Phase.SUPERSEDED: (PlacementReason.SUPERSEDED, "a later placement took its place"),
-    Phase.ROLLED_BACK: (PlacementReason.ROLLED_BACK, "it was taken back"),
+    Phase.ROLLED_BACK: (PlacementReason.ROLLED_BACK, "it was taken back: condition Verified says why"),
     Phase.REJECTED: (PlacementReason.REJECTED, "spec.decision is Rejected"),
     Phase.FAILED: (PlacementReason.FAILED, "it cannot be migrated to: condition Valid says why"),
 }

@@ -34,10 +34,12 @@ from moe_operator.process.options import Options
 from moe_operator.process.supervisor import NoAccessError, supervise
 from moe_operator.process.watch import Watch
 from moe_operator.process.watchdog import Watchdog
+from moe_operator.rebalance.looks import Looks
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.planner import Planner
+from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler
 from moe_operator.runtimes.directory import Directories
 from moe_operator.runtimes.http.client import HttpClient
@@ -143,9 +145,11 @@ class _Process:
         observer = Observer(secrets, RayClusters(secrets, Directories(http), clusters))
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
-        placements = PlacementKeeper(api, events, self.placements)
-        return Controller(
-            reconciler=Reconciler(api, observer, events, cleanup, placements, Planner(worker)),
+        placements = PlacementKeeper(api, events, self.placements, rolled_back=self.metrics.rolled_back)
+        looks = Looks(worker)
+        rebalancing = Rebalancing(placements, events, looks, self.metrics)
+        controller = Controller(
+            reconciler=Reconciler(api, observer, events, cleanup, placements, rebalancing, Planner(worker)),
             api=api,
             store=self.store,
             liveness=self.liveness,
@@ -156,6 +160,8 @@ class _Process:
             on_lost=self._leave,
             placements=self.placements,
         )
+        looks.finished = controller.enqueue
+        return controller
 
     async def _supervise(self, elector: Elector) -> None:
         refused = self.client.connection.refused_seconds

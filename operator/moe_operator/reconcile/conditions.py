@@ -1,16 +1,17 @@
-"""The conditions of a MoEDeployment. Pure: the world, the plan and what is wrong in, seven conditions out.
+"""The conditions of a MoEDeployment. Pure: the world, the plan and what is wrong in, its conditions out.
 
 Nothing in them changes while the world does not: no times but those of transitions, no counts but of progress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason
+from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason, RebalanceMode
 from moe_operator.api.names import RESTING
 from moe_operator.api.status import ConditionStatus
 from moe_operator.finding import Finding
+from moe_operator.rebalance.schedule import standstill
 from moe_operator.reconcile.diagnosis import runtime_problem
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
@@ -79,7 +80,17 @@ def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[
         _model_valid(world, plan),
         _runtime_reachable(world),
     )
-    return (*told, *settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem))
+    kstatus = settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem)
+    return (*told, *kstatus, *_rebalance_paused(world))
+
+
+def _rebalance_paused(world: World) -> Iterator[Condition]:
+    """Nothing where nobody asked for it."""
+    if world.moe.spec.rebalance.mode is RebalanceMode.OFF:
+        return
+    why = standstill(world.moe, world.now)
+    happens = Finding(Reason.AS_EXPECTED, "the traffic is looked at as spec.rebalance says")
+    yield _condition(world, ConditionType.REBALANCE_PAUSED, "True" if why else "False", why or happens)
 
 
 def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:

@@ -15,7 +15,7 @@ from moe_contract.model import ModelFacts
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, PlacementConditionType, PlacementReason, Reason
 from moe_operator.finding import Finding
-from moe_operator.placements.choice import Choice, Next, Standing, choose
+from moe_operator.placements.choice import Choice, Standing, choose
 from moe_operator.placements.content import only_empty_ones_leave
 from moe_operator.placements.validity import Ground
 from moe_operator.reconcile.world import World
@@ -52,7 +52,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     problem = impossible(world.moe, facts, slots)
     if problem:
         return Goal(unchanged(world), problem, unjudged(world))
-    choice = _chosen(world, facts, slots)
+    choice = choose(world.book, world.target.revision, world.target_placement, ground_of(world, facts))
     current = _of_model(world.target_placement, facts)
     shape = _shape(world, current, slots)
     try:
@@ -89,8 +89,10 @@ def unreported(world: World) -> Choice:
     return replace(choice, judgements=judgements)
 
 
-def _chosen(world: World, facts: ModelFacts, slots: int) -> Choice:
-    ground = Ground(
+def ground_of(world: World, facts: ModelFacts) -> Ground:
+    """What ExpertPlacements are judged against."""
+    slots = slots_per_shard(world, facts)
+    return Ground(
         digest=facts.digest,
         layers=facts.layers,
         experts=facts.experts,
@@ -99,7 +101,6 @@ def _chosen(world: World, facts: ModelFacts, slots: int) -> Choice:
         min_copies=world.moe.spec.experts.copies.min,
         revision=world.target.revision,
     )
-    return choose(world.book, world.target.revision, world.target_placement, ground)
 
 
 def _wanted(
@@ -107,15 +108,17 @@ def _wanted(
 ) -> tuple[int, Placement]:
     """Revision and placement. One that the directory would refuse, since it was told of a later one, is not begun."""
     if choice.next and not _is_behind(world):
-        return choice.next.revision, _widened(choice.next, shape)
+        return choice.next.revision, _widened(choice.next.placement, shape)
+    if choice.back and choice.back.placement and not _is_behind(world):
+        return next_revision(world), _widened(choice.back.placement, shape)
     placement = _placement(world, facts, current, shape)
     is_new = placement != current or _is_behind(world) or choice.standing is Standing.CONTRADICTED
-    return _next_revision(world) if is_new else world.target.revision, placement
+    return next_revision(world) if is_new else world.target.revision, placement
 
 
-def _widened(chosen: Next, shape: Sequence[int]) -> Placement:
+def _widened(chosen: Placement, shape: Sequence[int]) -> Placement:
     """With the shards that cannot be removed yet, which have no slots in it."""
-    return Placement(chosen.placement.slots, tuple(shape), chosen.placement.experts)
+    return Placement(chosen.slots, tuple(shape), chosen.experts)
 
 
 def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConfig:
@@ -238,7 +241,7 @@ def _is_behind(world: World) -> bool:
     return world.report is not None and world.report.revision > world.target.revision
 
 
-def _next_revision(world: World) -> int:
+def next_revision(world: World) -> int:
     """One more than any known, that no ExpertPlacement has: the directory's memory and Serve's, and what was in force;
     where Ray lost both, also the status."""
     known = max(world.target.revision, world.report.revision if world.report else 0)

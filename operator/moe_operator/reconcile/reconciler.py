@@ -26,6 +26,7 @@ from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.progress import next_stage
+from moe_operator.reconcile.rebalancing import Rebalancing, seconds_until
 from moe_operator.reconcile.scene import scene_of
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
@@ -77,6 +78,7 @@ class Reconciler:
     events: EventRecorder
     cleanup: Cleanup
     placements: PlacementKeeper
+    rebalancing: Rebalancing
     planner: Planner = field(default_factory=Planner)
     memories: Memories = field(default_factory=Memories)
 
@@ -126,7 +128,7 @@ class Reconciler:
         runtime = self.observer.runtime(moe, memory)
         chooses = world.runtime.is_known and not moe.spec.suspend
         if chooses:
-            world = replace(world, book=self.placements.store.book(moe.key).for_choice(world.target.revision))
+            world = replace(world, book=await self.placements.book(moe, world.target.revision))
         plan = await self.planner.plan(world, runtime.where)
         live = await self._set_finalizer(world, plan, live, memory)
         outcome = Outcome(Effect.EQUAL, None, world.runtime.foreign_writer)
@@ -138,7 +140,8 @@ class Reconciler:
         problem = outcome.problem or diagnose(world, plan)
         if problem is None and next_stage(world, plan) is None:
             problem = memory.unkept
-        status = next_status(world, plan, problem)
+        rebalance = await self.rebalancing.turn(world, plan, runtime)
+        status = next_status(world, plan, problem).model_copy(update={"rebalance": rebalance})
         held = await self._tell(moe, memory, live, status)
         if chooses:
             refusal = await self.placements.keep(moe, scene_of(world, plan, status))
@@ -293,5 +296,6 @@ def _result(world: World, status: MoEDeploymentStatus, held: float, refused: boo
         return Result(status)
     progressing = status.condition(ConditionType.PROGRESSING)
     moving = progressing is not None and progressing.status == "True"
-    delay = MOVING_SECONDS if moving else min(SETTLED_SECONDS, held or SETTLED_SECONDS)
+    look = seconds_until(status.rebalance, world.now)
+    delay = MOVING_SECONDS if moving else min(SETTLED_SECONDS, held or SETTLED_SECONDS, look or SETTLED_SECONDS)
     return Result(status, delay * (1.0 + SPREAD * (2.0 * random.random() - 1.0)), moving)

@@ -28,7 +28,7 @@ class News(Enum):
     """Where it is busy; which moves whenever requests are answered."""
     REASONS = auto()
     """A condition has another status or reason, or what others act on is another one: the spec, the number of shards,
-    the URL, the placement; and the first figures of a placement."""
+    the URL, the placement; the first figures of a placement; another outcome of a look at the traffic."""
     READY = auto()
     """Whether it is ready."""
 
@@ -53,8 +53,10 @@ def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
     conditions = tuple((each.type, each.status, each.reason) for each in status.conditions)
     placed = status.placement
     placement = (placed.revision, placed.balance is None) if placed else None
+    decided = status.rebalance.last_decision if status.rebalance else None
+    decision = (decided.result, decided.reason) if decided else None
     # Autoscalers reckon with the number of shards.
-    return status.observed_generation, status.shards, status.url, placement, conditions
+    return status.observed_generation, status.shards, status.url, placement, decision, conditions
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from moe_operator.runtimes.errors import (
 )
 from moe_operator.runtimes.http.client import HttpClient
 from moe_operator.runtimes.report import MOST_BYTES, NoReportError, parse_report
+from moe_operator.runtimes.statistics import read_statistics
 
 READ_SECONDS = 4.0
 
@@ -48,6 +49,10 @@ class Directories:
             raise
         aside.clear()
         return report
+
+    async def statistics(self, serve_url: str, route_prefix: str, key: str) -> bytearray:
+        """See ``read_statistics``."""
+        return await read_statistics(self._http, serve_url, route_prefix, key)
 
     async def _read(self, serve_url: str, path: str, key: str) -> DirectoryReport:
         url = f"{serve_url.rstrip('/')}{path}"

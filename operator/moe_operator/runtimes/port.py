@@ -155,6 +155,14 @@ class Runtime(Protocol):
             KubeError: the API server refused or did not answer.
         """
 
+    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> bytearray:
+        """What the directory of a deployment gathered of its traffic, as the brain's ``encode_statistics`` packs it;
+        empty before there was any.
+
+        Raises:
+            OperatorError: it cannot be had; the message says why.
+        """
+
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
     ) -> Outcome:

@@ -18,6 +18,8 @@ CONDITIONS = "moe_operator_conditions"
 SERVE_WRITES = "moe_operator_serve_writes"
 CLEANUPS_ABANDONED = "moe_operator_cleanups_abandoned"
 ORPHANED_APPLICATIONS = "moe_operator_orphaned_applications"
+REBALANCE_DECISIONS = "moe_operator_rebalance_decisions"
+REBALANCE_ROLLBACKS = "moe_operator_rebalance_rollbacks"
 LEADER = "moe_operator_leader"
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -71,6 +73,18 @@ class Metrics:
             "Serve applications named after a MoEDeployment that is not there; they may be another cluster's.",
             registry=self.registry,
         )
+        self._decisions = Counter(
+            REBALANCE_DECISIONS,
+            "Looks at the traffic of a MoEDeployment by result (Accepted, Rejected, Failed) and reason.",
+            ["result", "reason"],
+            registry=self.registry,
+        )
+        self._rollbacks = Counter(
+            REBALANCE_ROLLBACKS,
+            "ExpertPlacements that were rolled back, since what was counted of them is worse than before.",
+            ["origin"],
+            registry=self.registry,
+        )
         self._leader = Gauge(LEADER, "1 while this process is the leader.", registry=self.registry)
         for result in ReconcileResult:
             self._reconciles.labels(result.value)
@@ -108,6 +122,14 @@ class Metrics:
     def orphaned(self, applications: int) -> None:
         """Serve applications whose MoEDeployment is not there."""
         self._orphaned.set(applications)
+
+    def rebalance_decided(self, result: str, reason: str) -> None:
+        """Count one look at the traffic."""
+        self._decisions.labels(result, reason).inc()
+
+    def rolled_back(self, origin: str) -> None:
+        """Count one placement that was taken back; ``origin``: who wrote it."""
+        self._rollbacks.labels(origin).inc()
 
     def leading(self, leader: bool) -> None:
         """Whether this process is the leader."""

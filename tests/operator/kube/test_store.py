@@ -144,6 +144,14 @@ def test_what_nobody_reads_is_not_kept(store: ObjectStore) -> None:
     assert live["metadata"].keys() == {"name", "namespace", "uid", "resourceVersion", "finalizers"}
 
 
+def test_the_annotation_that_pauses_rebalancing_is_kept(store: ObjectStore) -> None:
+    pause = "moe-operator.io/pause-rebalance"
+    store.put(moe(8, annotations={"mine": "x", pause: "t" * 200_000}))
+    live = store.get("team/a")
+    assert live is not None
+    assert live["metadata"]["annotations"] == {pause: "t" * 64}
+
+
 Happening = tuple[str, Json]
 
 

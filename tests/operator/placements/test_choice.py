@@ -159,6 +159,75 @@ def test_after_a_sleep_or_the_loss_of_all_what_was_in_force_comes_back(
     assert next_of(*placements, revision=0) == wanted
 
 
+def proposed(revision: int, base: int, decision: str = "Pending", origin: str = "Operator") -> ExpertPlacement:
+    """One that the operator wrote for what it foretells."""
+    foretold = {"balance": "0.9", "fanOut": "1.2", "nodeFanOut": "0"}
+    status = {"phase": "Proposed", "origin": origin, "predicted": foretold}
+    return stored(content(OTHER, revision, base), status, decision=decision)
+
+
+@pytest.mark.parametrize(
+    ("placements", "gone"),
+    [
+        ([proposed(2, 1)], []),
+        ([proposed(2, 1), proposed(3, 1)], [2]),
+        ([proposed(2, 1), proposed(3, 1), proposed(4, 1)], [2, 3]),
+        # What somebody decided on, and what a person wrote, is not replaced.
+        ([proposed(2, 1, "Approved"), proposed(3, 1)], []),
+        ([proposed(2, 1, origin="Person"), proposed(3, 1)], []),
+        ([xp(2, 1), proposed(3, 1)], []),
+        ([proposed(2, 1), xp(3, 1)], []),
+    ],
+)
+def test_of_the_operators_proposals_the_last_stands(placements: list[ExpertPlacement], gone: list[int]) -> None:
+    judgements = chosen(RAN, *placements).judgements
+    superseded = [each for each, found in judgements.items() if found.reason is PlacementReason.SUPERSEDED]
+    assert superseded == gone
+    assert all(f"revision {placements[-1].revision} was proposed since" in judgements[each].message for each in gone)
+
+
+def condemned(**fields: Any) -> ExpertPlacement:
+    """One that arrived, and whose figures are worse."""
+    told = {"observedGeneration": 1, "lastTransitionTime": "2026-01-02T03:04:05Z", "message": "worse"}
+    verified = told | {"type": "Verified", "status": "False", "reason": "GainMissing"}
+    status = {"phase": "Verifying", "origin": "Operator", "conditions": [verified]}
+    return stored(content(OTHER, 2, 1) | fields, status, decision="Approved")
+
+
+WENT = xp(1, 0, "Approved", "Superseded", RUNNING)
+
+
+def test_what_is_condemned_has_a_way_back() -> None:
+    back = chosen(WENT, condemned(), revision=2, running=OTHER).back
+    assert back is not None
+    assert (back.placement, back.why) == (RUNNING, "")
+    # An approved one goes first; the condemned one is over then as well.
+    choice = chosen(WENT, condemned(), xp(3, 2, "Approved", of=RUNNING), revision=2, running=OTHER)
+    assert choice.next is not None
+    assert choice.next.revision == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "ground", "why"),
+    [
+        ([], {}, "there is no ExpertPlacement of revision 1 any more"),
+        ([WENT], {"shards": 3}, "revision 1, which ran before, does not fit any more: spec.content.shards is 2"),
+        ([WENT], {"min_copies": 2}, "revision 1, which ran before, does not fit any more: "),
+    ],
+)
+def test_and_where_there_is_none_that_is_told(before: list[ExpertPlacement], ground: dict[str, Any], why: str) -> None:
+    back = chosen(*before, condemned(), revision=2, running=OTHER, **ground).back
+    assert back is not None
+    assert back.placement is None
+    assert back.why.startswith(why)
+
+
+def test_only_what_runs_goes_back() -> None:
+    assert chosen(WENT, condemned(), revision=3, running=RUNNING).back is None
+    assert choose(Book.of([WENT, condemned()]), 2, OTHER, None).back is None
+    assert chosen(WENT, xp(2, 1, "Approved", "Verifying"), revision=2, running=OTHER).back is None
+
+
 def test_of_many_that_wait_as_many_are_looked_at_and_the_others_are_told_so() -> None:
     many = [xp(number, 1) for number in range(2, 2 + 3 * MOST_AHEAD)]
     assert set(chosen(RAN, *many).judgements) == set(range(2, 2 + MOST_AHEAD))

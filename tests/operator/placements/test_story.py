@@ -1,14 +1,23 @@
 """What is told of a placement as it comes, waits, runs and goes."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from placement_objects import content, moved, stored
 
-from moe_operator.api import ExpertPlacement, ExpertPlacementStatus, PlacementReason
+from moe_contract.report import EpochFigures
+from moe_operator.api import (
+    ExpertPlacement,
+    ExpertPlacementStatus,
+    PlacementConditionType,
+    PlacementReason,
+    RollbackPolicy,
+)
 from moe_operator.api.placement import MigrationProgress, Origin, Price
-from moe_operator.placements.choice import Choice, Standing
+from moe_operator.placements.choice import Choice, Next, Standing, WayBack
 from moe_operator.placements.story import Scene, next_status, recorded_status
+from moe_operator.placements.trial import Terms
 from moe_operator.placements.validity import Judgement, Outlook
 
 BODY = content(moved())
@@ -21,11 +30,12 @@ NEVER = Judgement(Outlook.NEVER, PlacementReason.STALE_BASE, "it is too late")
 
 def scene(revision: int = 1, judgement: Judgement | None = None, now: str = NOW, **more: Any) -> Scene:
     standing = more.pop("standing", Standing.EXPRESSED)
+    following = Next(number, moved()) if (number := more.pop("next", None)) else None
     judgements = {2: judgement} if judgement else {}
     moves = {2: 3} if judgement is FITS else {}
     known = {"settled": True, "progress": MigrationProgress(copied=4, total=16, epoch=9), "bytes_per_expert": 100}
     return Scene(
-        Choice(standing, judgements=judgements, moves=moves),
+        Choice(standing, following, more.pop("back", None), judgements=judgements, moves=moves),
         revision,
         **{**known, "balance": "0.90", "fan_out": "1.50", "now": now, **more},
     )
@@ -82,12 +92,14 @@ def test_its_life() -> None:
         "Valid": "True Fits",
         "Approved": "True Approved",
         "Migrated": "True InForce",
+        "Verified": "Unknown NotVerified",
         "Active": "True InForce",
     }
     assert {c.type: c.last_transition_time for c in active.conditions} == {
         "Valid": NOW,
         "Approved": NOW,
         "Migrated": LATER,
+        "Verified": LATER,
         "Active": LATER,
     }
     assert (active.balance, active.fan_out) == ("0.90", "1.50")
@@ -100,6 +112,79 @@ def test_its_life() -> None:
     assert conditions(gone)["Active"] == "False Superseded"
     assert conditions(gone)["Migrated"] == "True InForce"
     assert told(placement.model_copy(update={"status": gone}), scene(3, now=LATER)) == gone
+
+
+def proposal(revision: int = 2, base: int = 1, decision: str = "Pending", **status: Any) -> ExpertPlacement:
+    """One that the operator wrote for what it foretells."""
+    foretold = {"balance": "0.9000", "fanOut": "1.2000", "nodeFanOut": "0.0000"}
+    told = {"phase": "Proposed", "origin": "Operator", "predicted": foretold, **status}
+    return stored(BODY | {"revision": revision, "baseRevision": base}, told, decision=decision)
+
+
+def observed(revision: int, balance: float, epoch: int = 9, rows: int = 5000) -> EpochFigures:
+    return EpochFigures(
+        term=1, revision=revision, epoch=epoch, rows=rows, pairs=2 * rows, failovers=0,
+        fan_out=1.5, node_fan_out=0.0, shard_balance=balance, node_balance=1.0,
+    )  # fmt: skip
+
+
+TERMS = Terms(timedelta(seconds=60), RollbackPolicy.AUTO)
+BEFORE = observed(1, 0.8, epoch=8)
+
+
+@pytest.mark.parametrize(
+    ("approved_by", "balance", "phase", "verified"),
+    [
+        ("Operator", 0.9, "Active", "True Verified"),
+        ("Operator", 0.5, "Verifying", "False GainMissing"),
+        ("Person", 0.5, "Active", "False KeptThoughWorse"),
+    ],
+)
+def test_one_that_arrived_is_observed_first(approved_by: str, balance: float, phase: str, verified: str) -> None:
+    figures = {"terms": TERMS, "epochs": (BEFORE, observed(2, balance)), "in_force": 9}
+    starts = scene(1, FITS, terms=TERMS, epochs=(BEFORE,), in_force=8, next=2)
+    moving = scene(2, settled=False, **figures)
+    placement = proposal(decision="Approved", approvedBy=approved_by)
+    arrived = told(placement, starts, moving, scene(2, **figures))
+    assert (arrived.phase, conditions(arrived)["Verified"]) == ("Verifying", "Unknown Observing")
+    assert conditions(arrived)["Active"] == "True InForce"
+    assert arrived.before is not None
+    assert (arrived.before.balance, arrived.before.rows) == ("0.8000", 5000)
+    # A shard that is lost and comes back changes nothing of that, nor does another pass.
+    assert told(placement.model_copy(update={"status": arrived}), moving) == arrived
+    judged = told(placement.model_copy(update={"status": arrived}), scene(2, now=LATER, **figures))
+    assert (judged.phase, conditions(judged)["Verified"]) == (phase, verified)
+    assert judged.measured is not None
+    assert judged.measured.balance == f"{balance:.4f}"
+
+
+def test_one_that_is_condemned_goes_when_what_was_before_comes_back() -> None:
+    figures = {"terms": TERMS, "epochs": (BEFORE, observed(2, 0.5)), "in_force": 9}
+    placement = proposal(decision="Approved", approvedBy="Operator")
+    condemned = told(
+        placement, scene(1, FITS, epochs=(BEFORE,), next=2), scene(2, **figures), scene(2, now=LATER, **figures)
+    )
+    assert (condemned.phase, conditions(condemned)["Verified"]) == ("Verifying", "False GainMissing")
+    condemned_one = placement.model_copy(update={"status": condemned})
+    back = told(condemned_one, scene(3))
+    assert (back.phase, conditions(back)["Active"]) == ("RolledBack", "False RolledBack")
+    assert back.condition(PlacementConditionType.VERIFIED) == condemned.condition(PlacementConditionType.VERIFIED)
+    # Where there is no way back, it stays.
+    stuck = told(condemned_one, scene(2, back=WayBack(None, "revision 1 is gone"), **figures))
+    assert (stuck.phase, conditions(stuck)["Verified"]) == ("Active", "False KeptThoughWorse")
+
+
+def test_one_that_is_overtaken_while_it_is_observed() -> None:
+    figures = {"terms": TERMS, "epochs": (observed(2, 0.5),), "in_force": 9}
+    placement = proposal(decision="Approved", approvedBy="Operator")
+    status = told(placement, scene(2, **figures), scene(3))
+    assert (status.phase, conditions(status)["Verified"]) == ("Superseded", "Unknown Superseded")
+
+
+def test_a_proposal_that_fits_no_more_is_over() -> None:
+    """What a person wrote may fit again; of a proposal another one is made."""
+    assert told(proposal(), scene(1, UNFIT)).phase == "Failed"
+    assert told(proposal(), scene(1, WAITS)).phase == "Proposed"
 
 
 def test_one_that_is_overtaken_on_its_way() -> None:

@@ -6,11 +6,11 @@ other moment leaves the same behind as death after the write before it.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from bench import INTERNAL_KEY, Bench
+from crashes import KUBE_WRITES, Calls, Counted, Crash
 from fake_ray import FakeDirectory
 from moe_facts import FACTS
 
@@ -18,44 +18,6 @@ from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 
 MOST_PASSES = 40
 """More than any stage needs, crash included."""
-
-
-class Crash(BaseException):
-    """The end of the process; nothing in it may catch this."""
-
-
-@dataclass
-class Calls:
-    """Counts writes, and dies after the one of number ``fatal``, once."""
-
-    fatal: int | None = None
-    made: int = 0
-
-    def wrapped(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        async def counted(*arguments: Any, **more: Any) -> Any:
-            answer = await call(*arguments, **more)
-            if arguments[0] == "GET":
-                return answer
-            self.made += 1
-            if self.made == self.fatal:
-                raise Crash
-            return answer
-
-        return counted
-
-
-class Counted:
-    """``inner``, whose methods of these names are counted."""
-
-    def __init__(self, inner: Any, calls: Calls, *names: str) -> None:
-        self._inner, self._calls, self._names = inner, calls, names
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        return self._calls.wrapped(found) if name in self._names else found
-
-
-KUBE_WRITES = ("create", "replace", "merge_patch", "apply")
 
 
 def apply(bench: Bench) -> None:

@@ -172,6 +172,20 @@ class HttpClient:
                 return answer, None
             return answer, await self._read_out(request, job, answer.body)
 
+    async def fetch(
+        self, base: str, path: str, *, most: int, seconds: float, credential: Credential | None = None
+    ) -> Answer:
+        """GET as ``call`` does; of a success all, of at most ``most`` bytes. Whoever asks bounds how many bodies it
+        holds at a time.
+
+        Raises:
+            RayAddressRefusedError, RayUnreachableError: as from ``call``.
+            RayAnswerRefusedError: it is larger than it may be.
+        """
+        request = self._request("GET", base, path, seconds, most)
+        async with self._answering(request, credential, None) as answer:
+            return answer
+
     async def _read_out(self, request: _Request, job: Callable[[bytearray], T], body: bytearray) -> T:
         if self._worker is None or len(body) <= SMALL_BYTES:
             return job(body)

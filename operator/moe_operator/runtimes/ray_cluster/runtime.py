@@ -101,11 +101,9 @@ class RayCluster:
         return replace(state, foreign_writer=foreign)
 
     async def _with_report(self, moe: MoEDeployment, state: RuntimeState) -> RuntimeState:
-        core = state.standing(core_name(moe))
-        route = (core.route_prefix if core else None) or moe.route_prefix
         try:
             key = await self._all.secrets.internal_key(moe)
-            report = await self._all.directories.read(moe.ray_cluster.serve_url, route, key)
+            report = await self._all.directories.read(moe.ray_cluster.serve_url, _route(moe, state), key)
         except NameConflictError:
             return state  # told by who makes the key
         except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
@@ -113,6 +111,10 @@ class RayCluster:
                 self._all.secrets.internal_key_refused(moe)
             return replace(state, report_problem=Finding(error.reason, str(error)))
         return replace(state, report=report)
+
+    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> bytearray:
+        key = await self._all.secrets.internal_key(moe)
+        return await self._all.directories.statistics(moe.ray_cluster.serve_url, _route(moe, state), key)
 
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
@@ -207,6 +209,11 @@ def _has_a_directory(moe: MoEDeployment, state: RuntimeState) -> bool:
         return moe.status.model is not None
     goes = moe.spec.experts.shards == 0 and not moe.spec.suspend
     return state.standing(core_name(moe)) is not None and not goes
+
+
+def _route(moe: MoEDeployment, state: RuntimeState) -> str:
+    core = state.standing(core_name(moe))
+    return (core.route_prefix if core else None) or moe.route_prefix
 
 
 def _names(change: Change) -> str:

@@ -1,0 +1,167 @@
+"""Whether a placement that has arrived stays: what was counted before and since, and what that says of it. Pure.
+
+What the operator places by itself because something must be placed (the first placement, other shards, missing copies,
+the way back) is on no trial: nothing was promised of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from moe_contract.report import EpochFigures
+from moe_operator.api import ExpertPlacement, PlacementConditionType, PlacementReason, RollbackPolicy
+from moe_operator.api.names import ANNOTATION_PAUSE
+from moe_operator.api.phase import Phase
+from moe_operator.api.placement import Figures, Origin
+from moe_operator.api.status import TIME_FORMAT, ConditionStatus
+from moe_operator.placements.book import phase_of
+from moe_operator.rebalance.verification import MOST_WINDOWS, Verdict, judge
+from moe_placement import InvalidStatisticsError
+from moe_placement.verification import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """By what placements are judged.
+
+    Attributes:
+        window: for how long one is observed before it is compared.
+        paused: whether nothing is to be taken back now.
+    """
+
+    window: timedelta
+    rollback: RollbackPolicy
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What condition ``Verified`` tells.
+
+    Attributes:
+        stays: None while nothing is decided; False of one that is to be rolled back.
+        measured: what was counted of it, where that was compared.
+    """
+
+    stays: bool | None
+    status: ConditionStatus
+    reason: PlacementReason
+    message: str
+    measured: Figures | None = None
+
+
+NOTHING_PROMISED = Trial(
+    True, "Unknown", PlacementReason.NOT_VERIFIED, "nothing was promised of it: what requests meet is not compared"
+)
+MODE_OFF = Trial(
+    True,
+    "Unknown",
+    PlacementReason.NOT_VERIFIED,
+    "spec.rebalance.mode of the MoEDeployment is Off: what requests meet is not compared",
+)
+
+
+def counted(epochs: Sequence[EpochFigures], revision: int, least_rows: int = 1000) -> Figures | None:
+    """What was counted of a revision: under its newest table with ``least_rows``, else under the one that had most."""
+    of_it = [each for each in epochs if each.revision == revision and each.rows]
+    enough = [each for each in of_it if each.rows >= least_rows]
+    found = enough[-1] if enough else max(of_it, key=lambda each: each.rows, default=None)
+    if found is None:
+        return None
+    return Figures(
+        balance=f"{found.shard_balance:.4f}",
+        fan_out=f"{found.fan_out:.4f}",
+        node_fan_out=f"{found.node_fan_out:.4f}",
+        rows=found.rows,
+    )
+
+
+def is_on_trial(placement: ExpertPlacement) -> bool:
+    """Whether something was promised of it, or somebody wanted it."""
+    return placement.status.origin is not Origin.OPERATOR or placement.status.predicted is not None
+
+
+def is_condemned(placement: ExpertPlacement) -> bool:
+    """Whether it is to be rolled back. Once told, that stands."""
+    told = placement.status.condition(PlacementConditionType.VERIFIED)
+    condemned = told is not None and told.status == "False" and told.reason == PlacementReason.GAIN_MISSING
+    return phase_of(placement) is Phase.VERIFYING and condemned
+
+
+def trial_of(
+    placement: ExpertPlacement, terms: Terms | None, after: Figures | None, now: str, no_way_back: str | None
+) -> Trial:
+    """Of one that has arrived.
+
+    Args:
+        terms: None where nothing is judged.
+        after: what was counted of it so far.
+        now: UTC, as conditions have it.
+        no_way_back: why it cannot be rolled back, where that is known.
+    """
+    if not is_on_trial(placement):
+        return NOTHING_PROMISED
+    told = placement.status.condition(PlacementConditionType.VERIFIED)
+    if told and is_condemned(placement):
+        if no_way_back is None:
+            return Trial(False, "False", PlacementReason.GAIN_MISSING, told.message)
+        message = f"{told.message}; it stays, since {no_way_back}"
+        return Trial(True, "False", PlacementReason.KEPT_THOUGH_WORSE, message)
+    if terms is None:
+        return MODE_OFF
+    today = datetime.strptime(now, TIME_FORMAT)
+    since = _arrived(placement, today)
+    waited = (today - since) // terms.window
+    if waited < 1:
+        until = (since + terms.window).strftime(TIME_FORMAT)
+        message = f"what requests meet is counted, and compared with what they met before from {until} on"
+        return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
+    by_person = Origin.PERSON in (placement.status.origin, placement.status.approved_by)
+    judged = judge(_observed(placement.status.before), _observed(after), waited, by_person, terms.rollback)
+    if judged.verdict is Verdict.ROLL_BACK and terms.paused:
+        message = f"{judged.message}; it is not taken back while the annotation {ANNOTATION_PAUSE} is set"
+        return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
+    stays, status, reason = _TOLD[judged.verdict]
+    if stays is None:
+        # Without figures, which are others at every look: each word of it is a write of the whole object.
+        message = f"{waited} of {MOST_WINDOWS} windows are over, and what was counted so far does not decide"
+        return Trial(None, status, reason, message)
+    return Trial(stays, status, reason, judged.message, after)
+
+
+_TOLD: dict[Verdict, tuple[bool | None, ConditionStatus, PlacementReason]] = {
+    Verdict.WAIT: (None, "Unknown", PlacementReason.OBSERVING),
+    Verdict.KEEP: (True, "True", PlacementReason.VERIFIED),
+    Verdict.NOT_VERIFIED: (True, "Unknown", PlacementReason.NOT_VERIFIED),
+    Verdict.ROLL_BACK: (False, "False", PlacementReason.GAIN_MISSING),
+    Verdict.HARMFUL_BUT_KEPT: (True, "False", PlacementReason.KEPT_THOUGH_WORSE),
+}
+
+
+def _observed(figures: Figures | None) -> Observed | None:
+    """None also of what is no figure: whoever may write a status wrote it."""
+    if figures is None:
+        return None
+    try:
+        return Observed(
+            tokens=figures.rows or 0,
+            fan_out=float(figures.fan_out),
+            node_fan_out=float(figures.node_fan_out),
+            balance=float(figures.balance),
+            latency=float(figures.latency) if figures.latency else None,
+        )
+    except (ValueError, InvalidStatisticsError):
+        return None
+
+
+def _arrived(placement: ExpertPlacement, now: datetime) -> datetime:
+    """When its last copy came into place; ``now`` of one that has just arrived."""
+    migrated = placement.status.condition(PlacementConditionType.MIGRATED)
+    if migrated is None or migrated.status != "True":
+        return now
+    try:
+        return datetime.strptime(migrated.last_transition_time, TIME_FORMAT)
+    except ValueError:  # somebody else wrote it
+        return now

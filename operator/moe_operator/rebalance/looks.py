@@ -1,0 +1,130 @@
+"""Looks at the traffic, at most one at a time of each deployment and beside its passes: a plan takes seconds, and a
+pass must not wait for it. What is remembered here may be lost: that costs two looks, never state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from moe_operator.api import RebalanceReason
+from moe_operator.errors import OperatorError
+from moe_operator.offload.errors import JobTooHeavyError, OffloadError
+from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.rebalance.loop import Look
+from moe_operator.rebalance.proposal import Proposal, Question, propose
+from moe_operator.rebalance.recent import Mark
+from moe_operator.recent import Recent
+from moe_operator.tasks import StrayCancellationError, stray_cancellations
+
+BOUNDS = Bounds(processor_seconds=45.0, seconds=120.0)
+"""Of one plan: ``proposal.SOLVE_SECONDS`` of search, and what is counted before and after it."""
+
+AT_A_TIME = 2
+"""Looks whose statistics are held: the next is read while one is planned from."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Deployment:
+    """Attributes: ``uid`` of the object; ``task`` while a look is under way; ``ended`` until it is taken."""
+
+    uid: str
+    marks: tuple[Mark, ...] = ()
+    task: asyncio.Task[None] | None = None
+    ended: Look | None = None
+
+
+@dataclass(slots=True)
+class Looks:
+    """Attributes:
+    worker: None to plan here.
+    finished: told of the key when a look has ended.
+    """
+
+    worker: WorkerProcess | None = None
+    finished: Callable[[str], None] = lambda key: None
+    _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_A_TIME))
+
+    def begin(
+        self, key: str, uid: str, owner: str, at: datetime, question: Question, read: Callable[[], Awaitable[bytearray]]
+    ) -> None:
+        """Read the statistics and have a placement looked for; nothing where that is under way or not taken yet.
+
+        Args:
+            owner: those of one take turns.
+            question: without ``marks``.
+        """
+        known = self._of(key, uid)
+        if known.task or known.ended:
+            return
+        asked = replace(question, marks=known.marks)
+        known.task = asyncio.create_task(self._look(key, known, owner, at, asked, read), name=f"look at {key}")
+
+    def take(self, key: str, uid: str) -> Look | None:
+        """One that has ended, once."""
+        known = self._of(key, uid)
+        ended, known.ended = known.ended, None
+        return ended
+
+    def forget(self, key: str) -> None:
+        """It is gone, or nobody wants looks any more."""
+        known = self._deployments.get(key)
+        if known and known.task:
+            known.task.cancel()
+        self._deployments.pop(key)
+
+    def _of(self, key: str, uid: str) -> _Deployment:
+        known = self._deployments.get_or_make(key, lambda: _Deployment(uid))
+        if known.uid != uid:
+            self.forget(key)
+            known = self._deployments.get_or_make(key, lambda: _Deployment(uid))
+        return known
+
+    async def _look(
+        self,
+        key: str,
+        known: _Deployment,
+        owner: str,
+        at: datetime,
+        question: Question,
+        read: Callable[[], Awaitable[bytearray]],
+    ) -> None:
+        try:
+            proposal = await self._proposal(key, owner, question, read)
+        finally:
+            known.task = None
+        known.marks = proposal.marks
+        known.ended = Look(at, question.ground.revision, proposal)
+        self.finished(key)
+
+    async def _proposal(
+        self, key: str, owner: str, question: Question, read: Callable[[], Awaitable[bytearray]]
+    ) -> Proposal:
+        try:
+            with stray_cancellations():
+                # Statistics may be large: of few at a time, since one is planned from at a time.
+                async with self._room:
+                    statistics = await read()
+                    if self.worker is None:
+                        return propose(statistics, question)
+                    found: Proposal = await self.worker.run(owner, BOUNDS, propose, statistics, question)
+                    return found
+        except JobTooHeavyError as error:
+            return _failed(RebalanceReason.PLANNING_TOO_HEAVY, f"planning {error}", question)
+        except (OffloadError, StrayCancellationError) as error:
+            return _failed(RebalanceReason.PLANNING_DELAYED, f"{error}; it is tried again", question)
+        except OperatorError as error:
+            return _failed(RebalanceReason.STATISTICS_MISSING, str(error), question)
+        except Exception as error:  # a defect that one deployment shows must not stop the looks at it for ever
+            logger.exception("the look at the traffic of %s failed", key)
+            message = f"the operator failed ({type(error).__name__}): see its log"
+            return _failed(RebalanceReason.PLANNING_DELAYED, message, question)
+
+
+def _failed(reason: RebalanceReason, message: str, question: Question) -> Proposal:
+    return Proposal(False, reason, message, question.marks)

@@ -1,0 +1,138 @@
+"""What a pass does for ``spec.rebalance``: begins a look at the traffic when one is due, and has what came of the last
+one written, told and, with mode Auto, approved. ``rebalance`` decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from moe_contract.model import ModelFacts
+from moe_contract.report import DirectoryReport
+from moe_operator.api import MoEDeployment, RebalanceMode, RebalanceResult
+from moe_operator.api.names import PlacementReason
+from moe_operator.api.phase import Phase
+from moe_operator.api.status import TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.kube.events import EventNote, EventRecorder
+from moe_operator.placements.book import Book, phase_of
+from moe_operator.placements.choice import Standing
+from moe_operator.placements.keeper import PlacementKeeper
+from moe_operator.placements.story import proposed_status
+from moe_operator.rebalance.looks import Looks
+from moe_operator.rebalance.loop import Conclusion, Look, conclude, figures, price, to_approve
+from moe_operator.rebalance.proposal import Proposal, Question
+from moe_operator.rebalance.schedule import Past, evaluation, standstill
+from moe_operator.reconcile.placing import ground_of, next_revision
+from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.world import World
+from moe_operator.runtimes.port import Runtime
+from moe_operator.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalancing:
+    """Its parts; without ``looks`` nothing is looked at."""
+
+    keeper: PlacementKeeper
+    events: EventRecorder
+    looks: Looks
+    metrics: Metrics
+
+    async def turn(self, world: World, plan: Plan, runtime: Runtime) -> RebalanceStatus | None:
+        """One pass; returns what is told of it in the status."""
+        moe = world.moe
+        if moe.spec.rebalance.mode is RebalanceMode.OFF:
+            self.looks.forget(moe.key)
+            return None
+        told = moe.status.rebalance or RebalanceStatus()
+        look = self.looks.take(moe.key, moe.metadata.uid)
+        # What began before somebody paused it, or from another revision, is not told of: another one is due later.
+        if look and look.base == world.target.revision == plan.target.revision and not standstill(moe, world.now):
+            told = RebalanceStatus(last_decision=await self._conclude(look, world))
+        moe = moe.model_copy(update={"status": moe.status.model_copy(update={"rebalance": told})})
+        book = self.keeper.store.book(moe.key)
+        due = evaluation(moe, Past.of(moe, book.placements), world.now)
+        quiet = _is_quiet(world, plan, book)
+        if quiet and due.due:
+            self._begin(world, runtime)
+        if quiet and world.facts:
+            await self._approve(moe, world, told, book)
+        return told.model_copy(update={"next_evaluation": due.at.strftime(TIME_FORMAT) if due.at else None})
+
+    async def _conclude(self, look: Look, world: World) -> LastDecision:
+        """Write what was found, if that is anything."""
+        moe = world.moe
+        concluded = conclude(look, moe, self.keeper.store.book(moe.key))
+        decision = concluded.decision
+        if concluded.proposed:
+            decision = await self._propose(concluded, concluded.proposed, moe)
+        self.metrics.rebalance_decided(decision.result, decision.reason)
+        return decision
+
+    async def _propose(self, concluded: Conclusion, proposal: Proposal, moe: MoEDeployment) -> LastDecision:
+        if proposal.content is None or proposal.after is None:
+            return concluded.decision
+        status = proposed_status(figures(proposal.after), price(proposal))
+        refusal = await self.keeper.propose(moe, proposal.content, status)
+        if refusal:
+            failed = {"result": RebalanceResult.FAILED, "message": f"{concluded.decision.message}; but {refusal}"}
+            return concluded.decision.model_copy(update=failed)
+        note = EventNote("Normal", PlacementReason.PROPOSED, concluded.decision.message, action="Place")
+        await self.events.record(moe, note)
+        return concluded.decision
+
+    def _begin(self, world: World, runtime: Runtime) -> None:
+        moe, facts, report = world.moe, world.facts, world.report
+        if facts is None or report is None or world.target.placement is None:
+            return
+        question = _question(world, facts, report)
+        read = partial(runtime.statistics, moe, world.runtime)
+        self.looks.begin(moe.key, moe.metadata.uid, runtime.where, world.now, question, read)
+
+    async def _approve(self, moe: MoEDeployment, world: World, told: RebalanceStatus, book: Book) -> None:
+        proposal = to_approve(moe, told, book, world.target.revision)
+        if proposal:
+            await self.keeper.approve(moe, proposal)
+
+
+def _question(world: World, facts: ModelFacts, report: DirectoryReport) -> Question:
+    wanted = world.moe.spec.rebalance
+    by_index = sorted(report.shards, key=lambda shard: shard.index)
+    return Question(
+        now=world.now.timestamp(),
+        ground=ground_of(world, facts),
+        revision=next_revision(world),
+        running=world.target.placement or "",
+        nodes=tuple(shard.node for shard in by_index),
+        bytes_per_expert=facts.bytes_per_expert,
+        dtype=facts.dtype,
+        rows_per_step=float(sum(replica.running for replica in report.attention)),
+        least_gain=wanted.min_gain_percent / 100.0,
+        horizon=wanted.serves_for.total_seconds(),
+        max_bytes_per_second=wanted.bytes_per_second,
+    )
+
+
+def _is_quiet(world: World, plan: Plan, book: Book) -> bool:
+    """Whether what runs is what shall run, is whole and is kept, so that a plan may start from it."""
+    own = book.at(world.target.revision)
+    return bool(
+        plan.step is Step.RUN
+        and plan.problem is None
+        and plan.change is None
+        and plan.choice.standing is Standing.EXPRESSED
+        and plan.target.revision == world.target.revision
+        and world.settled
+        and world.report
+        and all(shard.phase == "Ready" for shard in world.report.shards)
+        and own
+        and phase_of(own) is Phase.ACTIVE
+    )
+
+
+def seconds_until(told: RebalanceStatus | None, now: datetime) -> float | None:
+    """Until the next look; None where it is due, or not known when."""
+    if told is None or told.next_evaluation is None:
+        return None
+    at = datetime.strptime(told.next_evaluation, TIME_FORMAT).replace(tzinfo=UTC)
+    return (at - now).total_seconds() if at > now else None

@@ -1,0 +1,148 @@
+"""Whether a placement that has arrived stays: tables of what was counted before and since."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from placement_objects import content, moved, stored
+
+from moe_contract.report import EpochFigures
+from moe_operator.api import ExpertPlacement, RollbackPolicy
+from moe_operator.api.placement import Figures
+from moe_operator.api.status import TIME_FORMAT
+from moe_operator.placements.trial import Terms, Trial, counted, is_condemned, trial_of
+
+ARRIVED = "2026-01-02T03:00:00Z"
+WINDOW = timedelta(minutes=5)
+GOOD = Figures(balance="0.9500", fan_out="1.5000", node_fan_out="0.4000", rows=5000)
+BAD = Figures(balance="0.6000", fan_out="2.0000", node_fan_out="0.9000", rows=5000)
+FEW = GOOD.model_copy(update={"rows": 10})
+BODY = content(moved())
+
+
+def placement(phase: str = "Verifying", before: Figures | None = GOOD, **status: Any) -> ExpertPlacement:
+    arrived = {
+        "type": "Migrated",
+        "status": "True",
+        "observedGeneration": 1,
+        "lastTransitionTime": ARRIVED,
+        "reason": "InForce",
+        "message": "",
+    }
+    told = {"phase": phase, "origin": "Operator", "approvedBy": "Operator", "conditions": [arrived], **status}
+    made = stored(BODY, told, decision="Approved")
+    figures = {"before": before, "predicted": GOOD if made.status.origin == "Operator" else None}
+    return made.model_copy(update={"status": made.status.model_copy(update=figures)})
+
+
+def later(windows: float) -> str:
+    return (datetime.strptime(ARRIVED, TIME_FORMAT) + windows * WINDOW).strftime(TIME_FORMAT)
+
+
+def judged(
+    of: ExpertPlacement, after: Figures | None, windows: float = 1.0, rollback: str = "Auto", paused: bool = False
+) -> Trial:
+    return trial_of(of, Terms(WINDOW, RollbackPolicy(rollback), paused), after, later(windows), None)
+
+
+def said(found: Trial) -> str:
+    return f"{found.stays} {found.status} {found.reason}"
+
+
+BY_PERSON = {"origin": "Person", "approvedBy": None}
+APPROVED_BY_PERSON = {"approvedBy": "Person"}
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "after", "windows", "rollback", "wanted"),
+    [
+        # Not before a window is over, whatever is counted by then.
+        ({}, GOOD, BAD, 0.9, "Auto", "None Unknown Observing"),
+        ({}, BAD, GOOD, 1.0, "Auto", "True True Verified"),
+        # Neither gain nor loss: three windows long it may show, and going back costs as much as coming did.
+        ({}, GOOD, GOOD, 1.0, "Auto", "None Unknown Observing"),
+        ({}, GOOD, GOOD, 3.0, "Auto", "False False GainMissing"),
+        ({}, GOOD, BAD, 1.0, "Auto", "False False GainMissing"),
+        ({}, GOOD, BAD, 1.0, "Always", "False False GainMissing"),
+        ({}, GOOD, BAD, 1.0, "Never", "True False KeptThoughWorse"),
+        # Nothing comparable: three windows long it may come.
+        ({}, GOOD, None, 1.0, "Auto", "None Unknown Observing"),
+        ({}, GOOD, FEW, 2.9, "Auto", "None Unknown Observing"),
+        ({}, GOOD, FEW, 3.0, "Auto", "True Unknown NotVerified"),
+        ({}, None, BAD, 3.0, "Auto", "True Unknown NotVerified"),
+        # What a person wanted.
+        (BY_PERSON, GOOD, BAD, 1.0, "Auto", "True False KeptThoughWorse"),
+        (BY_PERSON, GOOD, BAD, 1.0, "Always", "False False GainMissing"),
+        (APPROVED_BY_PERSON, GOOD, BAD, 1.0, "Auto", "True False KeptThoughWorse"),
+        (APPROVED_BY_PERSON, GOOD, BAD, 1.0, "Always", "False False GainMissing"),
+        (BY_PERSON, BAD, GOOD, 1.0, "Auto", "True True Verified"),
+    ],
+)
+def test_what_is_made_of_the_figures(
+    status: dict[str, Any], before: Figures | None, after: Figures | None, windows: float, rollback: str, wanted: str
+) -> None:
+    found = judged(placement(before=before, **status), after, windows, rollback)
+    assert said(found) == wanted
+    assert (found.measured is not None) is (found.stays is not None and after is not None)
+
+
+def test_while_somebody_paused_it_nothing_is_taken_back() -> None:
+    assert said(judged(placement(), BAD, paused=True)) == "None Unknown Observing"
+    assert "pause-rebalance" in judged(placement(), BAD, paused=True).message
+    assert said(judged(placement(before=BAD), GOOD, paused=True)) == "True True Verified"
+
+
+def test_what_was_promised_nothing_of_or_is_not_to_be_judged_stays() -> None:
+    made = placement()
+    bare = made.model_copy(update={"status": made.status.model_copy(update={"predicted": None})})
+    assert said(judged(bare, BAD)) == "True Unknown NotVerified"
+    assert said(trial_of(made, None, BAD, later(1), None)) == "True Unknown NotVerified"
+
+
+def test_what_is_decided_stands() -> None:
+    """An operator that starts anew goes on with it, whatever is counted by then."""
+    found = judged(placement(), BAD)
+    told = {
+        "type": "Verified",
+        "status": found.status,
+        "observedGeneration": 1,
+        "lastTransitionTime": later(1),
+        "reason": str(found.reason),
+        "message": found.message,
+    }
+    condemned = placement(conditions=[told])
+    assert is_condemned(condemned)
+    assert said(judged(condemned, GOOD, 2)) == "False False GainMissing"
+    assert judged(condemned, GOOD, 2).message == found.message
+    # Without a way back it stays, and that is told.
+    terms = Terms(WINDOW, RollbackPolicy.AUTO)
+    kept = trial_of(condemned, terms, GOOD, later(2), "revision 1 does not fit any more")
+    assert said(kept) == "True False KeptThoughWorse"
+    assert kept.message == f"{found.message}; it stays, since revision 1 does not fit any more"
+    assert not is_condemned(placement("Active", conditions=[told]))
+    assert not is_condemned(placement())
+
+
+@pytest.mark.parametrize(
+    "before", [Figures(balance="x", fan_out="1", node_fan_out="0"), Figures(balance="7", fan_out="1", node_fan_out="0")]
+)
+def test_a_status_that_somebody_else_wrote_breaks_nothing(before: Figures) -> None:
+    assert said(judged(placement(before=before), GOOD, 3)) == "True Unknown NotVerified"
+    migrated = placement().status.conditions[0].model_copy(update={"last_transition_time": "2026-01-02T03:00:00+00:00"})
+    assert said(judged(placement(conditions=[migrated.model_dump(by_alias=True)]), GOOD)) == "None Unknown Observing"
+
+
+def epoch(number: int, revision: int, rows: int) -> EpochFigures:
+    return EpochFigures(
+        term=1, revision=revision, epoch=number, rows=rows, pairs=2 * rows, failovers=0,
+        fan_out=1.0 + number / 10, node_fan_out=0.25, shard_balance=0.5, node_balance=0.5,
+    )  # fmt: skip
+
+
+def test_figures_are_those_of_the_newest_table_that_had_enough() -> None:
+    tables = [epoch(1, 1, 50), epoch(2, 1, 2000), epoch(3, 1, 3000), epoch(4, 1, 20), epoch(5, 2, 10), epoch(6, 2, 0)]
+    assert counted(tables, 1) == Figures(balance="0.5000", fan_out="1.3000", node_fan_out="0.2500", rows=3000)
+    few = counted(tables, 2)
+    assert few is not None
+    assert (few.rows, few.fan_out) == (10, "1.5000")
+    assert counted(tables, 3) is None
