@@ -37,7 +37,7 @@ check-pythons: ## the same under each supported Python that is there, oldest and
 test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in lanes side by side; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
 
-exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: a quarter of an hour
+exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: twenty minutes
 	@$(RUN) -m pytest -m whole tests/serving --ignore=tests/serving/chaos
 
 chaos: setup ## processes of each kind killed and frozen, and a node, ROUNDS=5 times each under load: half an hour; prints a table

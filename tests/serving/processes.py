@@ -18,16 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from moe_contract.applications import AttentionConfig, ModelArgs, ShardConfig, ShardRef
 from moe_contract.report import DirectoryReport
 from moe_serving import faults
 from moe_serving.changes import Changes
 from moe_serving.checkpoint import inspect_model
+from moe_serving.directory import directory as directory_module
 from moe_serving.directory.directory import Directory
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest
+from moe_serving.directory.publication import Publication
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
@@ -84,6 +86,7 @@ class DirectoryRole:
 
     def __init__(self, setting: Setting, name: str, tell: Callable[[Any], None]) -> None:
         self._setting = setting
+        directory_module.Publication = _Published  # type: ignore[misc]  # in this process of its own
         self._directory = Directory(setting.model, lambda model: inspect_model(model.path, model.dtype), self._connect)
 
     async def start(self) -> None:
@@ -100,12 +103,28 @@ class DirectoryRole:
     async def configure(self, config: object) -> None:
         self._directory.configure(config)
 
+    async def tables(self) -> list[tuple[int, bool]]:
+        """Epoch of each table that it put in force, and whether it has every expert."""
+        return _Published.tables
+
     async def report(self) -> DirectoryReport:
         assert not self._running.done(), self._running
         return self._directory.report()
 
     def _connect(self, ref: ShardRef) -> _ShardClient:
         return _ShardClient(self._setting.caller(DIRECTORY, ref.application))
+
+
+class _Published(Publication):
+    """What one directory puts in force."""
+
+    tables: ClassVar[list[tuple[int, bool]]] = []
+
+    def publish(self, *arguments: Any) -> bool:
+        changed = super().publish(*arguments)
+        if changed:
+            self.tables.append((self.epoch, self.table.complete))
+        return changed
 
 
 class _ShardClient:
@@ -188,7 +207,7 @@ class AttentionRole:
         self._engine.submit(request, lambda event: self._tell((request.request_id, event)))
 
     async def tables(self) -> list[tuple[int, bool]]:
-        """Epoch of each table that it got, and whether it has every expert; empty ones before the first are none."""
+        """Epoch of each table that it got, and whether it has every expert."""
         return self._client.tables
 
 
@@ -210,6 +229,7 @@ class RoleProcess:
 
     Attributes:
         name: ``directory``, ``shard-0``, ``attention-1``.
+        pid: of the process.
     """
 
     def __init__(self, name: str, setting: Setting, tell: Callable[[Any], None] = lambda told: None) -> None:
@@ -222,6 +242,7 @@ class RoleProcess:
         self._tell = tell
         self._process = _context.Process(target=_run, args=(theirs, name, setting), daemon=True)
         self._process.start()
+        self.pid = self._process.pid
         theirs.close()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

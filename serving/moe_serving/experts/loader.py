@@ -66,8 +66,12 @@ class ExpertLoader:
         self._thread.start()
 
     def set_rate(self, bytes_per_second: int) -> None:
-        """Bound what comes from anywhere, but what is urgent; 0 for no bound."""
-        self._budget.rate = bytes_per_second
+        """Bound what comes from anywhere, but what is urgent; 0 for no bound. What waits for its turn at another rate
+        waits no more.
+        """
+        with self._changed:
+            self._budget.rate = bytes_per_second
+            self._changed.notify()
 
     def replace_queue(self, wanted: Sequence[LoadOrder]) -> None:
         """Load ``wanted`` and nothing else; what is on its way and not among it is given up."""
@@ -198,10 +202,12 @@ class ExpertLoader:
         Raises:
             TransferAbandonedError: they are wanted no more.
         """
-        wait = self._budget.take(size) if size and not order.urgent else 0.0
         with self._changed:
+            rate, wait = self._budget.rate, self._budget.take(size) if size and not order.urgent else 0.0
             if wait:
-                self._changed.wait_for(lambda: self._is_unwanted(order) or self._hurries(), wait)
+                self._changed.wait_for(
+                    lambda: self._is_unwanted(order) or self._hurries() or self._budget.rate != rate, wait
+                )
             if self._is_unwanted(order):
                 raise TransferAbandonedError
 

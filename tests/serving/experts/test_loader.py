@@ -273,6 +273,20 @@ def test_what_is_wanted_no_more_is_given_up_on_its_way(peers: Peers, loading: tu
     assert (target.held().sum(), peers.asked) == (1, [NEAR, NEAR])
 
 
+def test_another_rate_holds_at_once(peers: Peers, loading: tuple[ExpertLoader, ExpertPool]) -> None:
+    """What waits for its turn at the old one, which may be an hour off, does not wait for it."""
+    loader, target = loading
+    loader.set_rate(1)
+    peers.pieces = [1000, 1000]
+    loader.replace_queue([LoadOrder(0, 0, (NEAR, CHECKPOINT))])
+    wait_until(lambda: peers.asked == [NEAR], "the transfer")
+    loader.set_rate(1)
+    assert (0, 0) not in target
+    loader.set_rate(1_000_000)
+    wait_until(lambda: not loader.queue, "the expert")
+    assert (0, 0) in target
+
+
 def test_something_urgent_does_not_wait_behind_a_slow_transfer(
     peers: Peers, loading: tuple[ExpertLoader, ExpertPool]
 ) -> None:
