@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
+import numpy as np
+
+from moe_placement.migration.schedule import CHECKPOINT, Migration, Round, Transfer
+from moe_placement.solver import Plan
 from moe_placement.topology import Costs, Topology
 
 _FLOAT_BYTES = 4.0
@@ -47,6 +50,38 @@ def topology_of(
     return Topology(tuple(map(names.index, nodes)), tuple(shard_slots), resident_tokens=False, costs=costs)
 
 
-def as_moves_have_it(topology: Topology) -> Topology:
-    """The same with links as copies of experts have them, which go from shard to shard."""
-    return replace(topology, costs=replace(topology.costs, link_bandwidth=_COPIED, network_bandwidth=_LINK))
+def straight_to(plan: Plan) -> Migration:
+    """All copies that a plan asks for at once, each from the shard on the same node that gives fewest, or else from
+    another node: what the busiest link carries is what any order of them takes at least.
+
+    In which order they really come is the directory's affair; the brain's ``plan_migration``, which finds rounds for
+    them, takes longer than all else for tens of thousands of copies.
+    """
+    topology, node = plan.topology, plan.topology.node_index
+    given = np.zeros(topology.shards)
+    transfers = []
+    for layer, expert, target in np.argwhere(plan.moved).tolist():
+        holders = np.flatnonzero(plan.current.held[layer, expert]) if plan.current else np.zeros(0, dtype=np.int64)
+        near = holders[node[holders] == node[target]]
+        among = near if len(near) else holders
+        source = int(among[given[among].argmin()]) if len(among) else CHECKPOINT
+        if source != CHECKPOINT:
+            given[source] += 1
+        transfers.append(Transfer(layer, expert, source, target))
+    return _at_once(tuple(transfers), topology)
+
+
+def _at_once(transfers: tuple[Transfer, ...], topology: Topology) -> Migration:
+    size, node = topology.costs.bytes_per_expert, topology.node_index
+    got, given, got_from_far, given_to_far = np.zeros((4, topology.shards))
+    for each in transfers:
+        got[each.target] += size
+        far = each.source == CHECKPOINT or node[each.source] != node[each.target]
+        got_from_far[each.target] += far * size
+        if each.source != CHECKPOINT:
+            given[each.source] += size
+            given_to_far[each.source] += far * size
+    # Shards of one node share its link to others.
+    links = [topology.per_node(side).max(initial=0) / _LINK for side in (got_from_far, given_to_far)]
+    copies = [side.max(initial=0) / _COPIED for side in (got, given)]
+    return Migration((Round(transfers, ()),) if transfers else (), True, float(max(*links, *copies)), got, given)

@@ -15,14 +15,14 @@ from moe_operator.api import PlacementContent, RebalanceReason
 from moe_operator.placements.content import content_of
 from moe_operator.placements.errors import NotExpressibleError
 from moe_operator.placements.validity import Ground, judge
-from moe_operator.rebalance.modelled import as_moves_have_it, topology_of
+from moe_operator.rebalance.modelled import straight_to, topology_of
 from moe_operator.rebalance.recent import Mark, Part, since, to_plan_from
 from moe_operator.rebalance.words import amount, duration
 from moe_placement.decision import Decision, Policy, decide
 from moe_placement.encoding import decode_placement
 from moe_placement.errors import InvalidPlacementError, InvalidStatisticsError, PlacementError
 from moe_placement.expected import figures_on
-from moe_placement.migration import Migration, plan_migration
+from moe_placement.migration.schedule import Migration
 from moe_placement.placement import Placement
 from moe_placement.simulation import Figures
 from moe_placement.solver import Limits, Plan, solve
@@ -263,7 +263,7 @@ def _judged(plan: Plan, evidence: Part, lately: Part, question: Question) -> Pro
     topology = plan.topology
     if plan.current is None:
         raise PlacementError("a plan without what runs")
-    migration = plan_migration(plan.current, plan.placement, as_moves_have_it(topology), bandwidth_share=1.0)
+    migration = straight_to(plan)
     price = _price(migration, question)
     # It brings nothing before it is there, at the speed allowed; what it takes from requests is time of the links.
     rows = max(question.horizon - price.seconds, 0.0) * lately.rows / max(lately.seconds, 1e-3)

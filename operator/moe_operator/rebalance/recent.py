@@ -108,11 +108,10 @@ def to_plan_from(parts: Sequence[Part], statistics: RoutingStatistics) -> Routin
     They have the pairs of their sample, and the windows that closed of late: how loads surge.
     """
     *earlier, evidence, late = (part.statistics for part in parts)
-    found, all_but_evidence = _with_pairs([late]), _with_pairs([*earlier, late])
-    if _surprise(evidence, all_but_evidence) < _surprise(evidence, found):
-        all_but_evidence.windows = statistics.windows
-        return all_but_evidence
-    found.windows = _newest(statistics, parts[-2].rows + parts[-1].rows)
+    candidates = [late], [*earlier, late]
+    alone, together = (_surprise(evidence, np.sum([each.load for each in some], axis=0)) for some in candidates)
+    found = _with_pairs(candidates[together < alone])
+    found.windows = statistics.windows if together < alone else _newest(statistics, parts[-2].rows + parts[-1].rows)
     return found
 
 
@@ -126,9 +125,9 @@ def _with_pairs(parts: Sequence[RoutingStatistics]) -> RoutingStatistics:
     return found
 
 
-def _surprise(seen: RoutingStatistics, foretold: RoutingStatistics) -> float:
-    """Cross-entropy of the loads seen, in nats: how ill ``foretold`` says which experts are chosen."""
-    likely = foretold.load + 0.5
+def _surprise(seen: RoutingStatistics, foretold: Floats) -> float:
+    """Cross-entropy of the loads seen, in nats: how ill loads ``[layers, experts]`` say which experts are chosen."""
+    likely = foretold + 0.5
     likely /= likely.sum(axis=1, keepdims=True)
     return float(-(seen.load * np.log(likely)).sum())
 
