@@ -1,20 +1,36 @@
-"""Traffic of two domains, and the statistics that a directory tells of it."""
+"""Traffic of two domains, the statistics that a directory tells of it, and what the operator asks about them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_placement import RoutingStatistics
+from moe_operator.placements.validity import Ground
+from moe_operator.rebalance.proposal import Question
+from moe_placement import Placement, RoutingStatistics, balanced_placement
+from moe_placement.encoding import encode_placement
 from moe_placement.statistics import decode_statistics, encode_statistics
 from moe_placement.traces import Traffic, generate_trace
 
 LAYERS, EXPERTS, TOP_K = 3, 16, 2
 
 Ids = NDArray[np.int16]
+
+SHARDS, SLOTS = 4, 5
+GROUND = Ground("sha256:" + 64 * "a", LAYERS, EXPERTS, SHARDS, SLOTS, 1, 7)
+
+
+def question(running: Placement | None = None, **more: object) -> Question:
+    """About a placement that is balanced without regard to traffic."""
+    running = running or balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
+    base = Question(
+        now=0.0, ground=GROUND, revision=8, running=encode_placement(running), nodes=("a", "a", "b", "b"),
+        bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, least_gain=0.01, horizon=3600.0,
+    )  # fmt: skip
+    return replace(base, **more)  # type: ignore[arg-type]  # names are the test's
 
 
 @cache

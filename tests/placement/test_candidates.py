@@ -197,5 +197,5 @@ def test_the_first_plan_says_that_it_compiles(
     solve(RoutingStatistics(1, 4, 2), one_host(2, 2))
     monkeypatch.setattr(solver, "_solve", MagicMock())
     with caplog.at_level(logging.WARNING):
-        solver._compile.__wrapped__()
+        solver.compile_kernels.__wrapped__()
     assert f"compiling the solver's inner loops: a minute or two, once; they are kept in {tmp_path}" in caplog.text

@@ -1,6 +1,7 @@
-"""The other process: ``python -m moe_operator.offload.child PARENT MEMORY``, started by ``process``.
+"""The other process: ``python -m moe_operator.offload.child [PREPARATION] PARENT MEMORY``, started by ``process``.
 
-It takes jobs from standard input and answers on standard output, one at a time, until its input or its parent ends.
+It prepares itself, says that it is ready, takes jobs from standard input and answers on standard output, one at a time,
+until its input or its parent ends.
 """
 
 from __future__ import annotations
@@ -19,20 +20,25 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from moe_operator.offload.frames import DONE, HEAD, OUT_OF_MEMORY, RAISED, Frame, packed, unpacked
+from moe_operator.offload.frames import DONE, HEAD, OUT_OF_MEMORY, RAISED, READY, Frame, packed, unpacked
 
 NICENESS = 10
 _PR_SET_PDEATHSIG = 1
 
 
-def main(jobs: Mapping[str, Callable[..., Any]], parent: int, memory: int) -> None:
-    """Work until the input ends; ``memory`` is in bytes, beyond what the process has at its start."""
+def main(
+    jobs: Mapping[str, Callable[..., Any]], parent: int, memory: int, prepare: Callable[[], None] = lambda: None
+) -> None:
+    """Work until the input ends; ``memory`` is in bytes, beyond what the process has once it has prepared itself."""
     _die_with(parent)
     os.nice(NICENESS)
     # Ctrl-C in a terminal reaches the whole process group: the parent decides what becomes of this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, replies = _take_pipes()
+    prepare()
     _bound_memory(memory)
+    replies.write(READY)
+    replies.flush()
     while (frame := _read(requests)) is not None:
         ending, reply = _reply(jobs, frame)
         del frame
@@ -114,6 +120,7 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    from moe_operator.offload.jobs import JOBS
+    from moe_operator.offload.jobs import JOBS, PREPARATIONS
 
-    main(JOBS, int(sys.argv[1]), int(sys.argv[2]))
+    *preparation, parent, memory = sys.argv[1:]
+    main(JOBS, int(parent), int(memory), *(PREPARATIONS[each] for each in preparation))

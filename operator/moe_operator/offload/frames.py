@@ -11,6 +11,8 @@ from typing import Any
 
 HEAD = struct.Struct(">QQ")
 """Length of the pickle, length of the bytes beside it."""
+READY = b"ready"
+"""What the other process writes first."""
 MOST_REPLY = 24 * 1024 * 1024
 """Bytes of a result."""
 

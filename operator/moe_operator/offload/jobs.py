@@ -7,11 +7,15 @@ from types import MappingProxyType
 from typing import Any
 
 from moe_contract.serve.state import read_state
-from moe_operator.offload.names import job_name
+from moe_operator.offload.names import PLANNING, job_name
 from moe_operator.rebalance.proposal import propose
 from moe_operator.reconcile.plan import next_plan
 from moe_operator.runtimes.report import parse_report
+from moe_placement.solver.solver import compile_kernels
 
 _ALL: tuple[Callable[..., Any], ...] = (read_state, parse_report, next_plan, propose)
 
 JOBS: Mapping[str, Callable[..., Any]] = MappingProxyType({job_name(job): job for job in _ALL})
+
+PREPARATIONS: Mapping[str, Callable[[], None]] = MappingProxyType({PLANNING: compile_kernels})
+"""What a process may do before its first job, without a bound on time and memory: nothing of it comes from others."""

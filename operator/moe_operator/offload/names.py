@@ -8,3 +8,7 @@ from typing import Any
 
 def job_name(job: Callable[..., Any]) -> str:
     return f"{job.__module__}.{job.__qualname__}"
+
+
+PLANNING = "planning"
+"""Preparation of a process that plans: kernels are compiled, or loaded from where they are kept."""

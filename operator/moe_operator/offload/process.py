@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError, OffloadError
-from moe_operator.offload.frames import HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, packed, unpacked
-from moe_operator.offload.names import job_name
+from moe_operator.offload.frames import DONE, HEAD, MOST_REPLY, OUT_OF_MEMORY, RAISED, READY, packed, unpacked
+from moe_operator.offload.names import PLANNING, job_name
 from moe_operator.offload.turns import Turns
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
 from moe_operator.tenant import tenant
@@ -29,6 +29,14 @@ _PIECE = 256 * 1024
 _ENDING_SECONDS = 2.0
 """For which the system is given to tell how a process ended."""
 _CHILD = ("-m", "moe_operator.offload.child")
+PLANNING_CHILD = (*_CHILD, PLANNING)
+"""A process for plans, which take seconds: nothing that others wait for is computed there. It has 200 MB before the
+first, most of it Numba and LLVM."""
+PLANNING_MEMORY_BYTES = 320 * 1024 * 1024
+"""That a plan may use: 58 layers x 256 experts on 64 shards take 190 MB."""
+_READY_SECONDS = 600.0
+"""Within which a process is ready: where no kernels are kept, Numba compiles for a minute or two, and for longer on a
+busy machine."""
 # One thread: the libraries below NumPy would reserve memory for as many as there are processors.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -115,7 +123,9 @@ class WorkerProcess:
                 return await asked.done
         except TimeoutError:
             if not asked.begun:
-                raise JobDelayedError(f"others kept the worker process busy for {bounds.seconds:.0f} s") from None
+                raise JobDelayedError(
+                    f"the worker process was busy for {bounds.seconds:.0f} s, with what others asked or with its start"
+                ) from None
             raise JobTooHeavyError(f"was not done within {bounds.seconds:.0f} s") from None
 
     async def lasts(self) -> None:
@@ -165,10 +175,12 @@ class WorkerProcess:
                 job.done.set_result(result)
 
     async def _compute(self, job: _Job[Any]) -> tuple[str, Any]:
-        job.begun = True
         try:
+            process = await self._ready()
+            if job.done.done():
+                return DONE, None  # nobody waits for it any more
+            job.begun = True
             async with asyncio.timeout(job.deadline - time.monotonic()):
-                process = await self._started()
                 return await _exchange(process, (job.name, job.bounds.processor_seconds, job.arguments))
         except TimeoutError:
             raise JobTooHeavyError(f"was not done within {job.bounds.seconds:.0f} s") from None
@@ -183,13 +195,24 @@ class WorkerProcess:
             return JobTooHeavyError(f"took more than {bounds.processor_seconds:.0f} s")
         return JobLostError(f"the worker process ended with {code}: {error or type(error).__name__}")
 
-    async def _started(self) -> Process:
+    async def _ready(self) -> Process:
+        """The process, once it has prepared itself: no job's time is taken for that.
+
+        Raises:
+            JobLostError: it did not within ``_READY_SECONDS``.
+            EOFError, OSError: it ended, or does not start.
+        """
         if self._process is None or self._process.returncode is not None:
             await self._end()
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *self._command, str(os.getpid()), str(self._memory),
                 stdin=PIPE, stdout=PIPE, env={**os.environ, **_ONE_THREAD},
             )  # fmt: skip
+            try:
+                async with asyncio.timeout(_READY_SECONDS):
+                    await cast(asyncio.StreamReader, self._process.stdout).readexactly(len(READY))
+            except TimeoutError:
+                raise JobLostError(f"the worker process was not ready within {_READY_SECONDS:.0f} s") from None
         return self._process
 
     async def _end(self) -> int | None:

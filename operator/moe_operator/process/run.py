@@ -25,7 +25,7 @@ from moe_operator.kube.secrets import Secrets
 from moe_operator.kube.store import ObjectStore
 from moe_operator.kube.stored import StoredKube
 from moe_operator.leader import Elector, LeaseSettings
-from moe_operator.offload.process import WorkerProcess
+from moe_operator.offload.process import PLANNING_CHILD, PLANNING_MEMORY_BYTES, WorkerProcess
 from moe_operator.placements.keeper import PlacementKeeper
 from moe_operator.placements.store import PlacementStore
 from moe_operator.process.exits import ExitCode, leave_at_once
@@ -121,8 +121,12 @@ class _Process:
             await _cancel(others)
 
     async def _lead(self, elector: Elector, others: list[asyncio.Task[Any]]) -> ExitCode:
-        async with WorkerProcess() as worker, HttpClient(self.options.addresses, worker) as http:
-            controller = self._controller(http, worker, elector)
+        async with (
+            WorkerProcess() as worker,
+            WorkerProcess(PLANNING_MEMORY_BYTES, PLANNING_CHILD) as planner,
+            HttpClient(self.options.addresses, worker) as http,
+        ):
+            controller = self._controller(http, worker, planner, elector)
             deliver = {MOE_DEPLOYMENTS: controller.deliver, EXPERT_PLACEMENTS: controller.deliver_placement}
             watch = Watch(self.client.connection, self.options.namespaces, deliver, self.liveness)
             works = {
@@ -130,6 +134,7 @@ class _Process:
                 "controller": controller.run(),
                 "watch": watch.run(),
                 "worker process": worker.lasts(),
+                "planning process": planner.lasts(),
             }
             tasks = [asyncio.create_task(_for_ever(work), name=name) for name, work in works.items()]
             try:
@@ -138,7 +143,9 @@ class _Process:
             finally:
                 await _cancel(tasks)
 
-    def _controller(self, http: HttpClient, worker: WorkerProcess, elector: Elector) -> Controller:
+    def _controller(
+        self, http: HttpClient, worker: WorkerProcess, planner: WorkerProcess, elector: Elector
+    ) -> Controller:
         api = StoredKube(self.client.fenced(elector.check), self.store)
         clusters = ServeClusters(http, elector.check, self.metrics.serve_written)
         secrets = Secrets(api)
@@ -146,7 +153,7 @@ class _Process:
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
         placements = PlacementKeeper(api, events, self.placements, rolled_back=self.metrics.rolled_back)
-        looks = Looks(worker)
+        looks = Looks(planner)
         rebalancing = Rebalancing(placements, events, looks, self.metrics)
         controller = Controller(
             reconciler=Reconciler(api, observer, events, cleanup, placements, rebalancing, Planner(worker)),

@@ -40,12 +40,12 @@ def solve(
     """
     limits = limits or Limits()
     _check(statistics, topology, current, limits)
-    _compile()
+    compile_kernels()
     return _solve(statistics, topology, current, limits)
 
 
 @cache
-def _compile() -> None:
+def compile_kernels() -> None:
     """Call every kernel once, before any clock runs: in a fresh environment Numba compiles for longer than a limit may
     be, and which layers were reached would depend on that.
     """

@@ -11,15 +11,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import offload_jobs as jobs
 import psutil
 import pytest
+from gathered_traffic import Gathered, domains, question
 
 from moe_contract.serve.state import read_state
 from moe_operator.offload import process as module
 from moe_operator.offload.child import NICENESS
 from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError
-from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.offload.process import PLANNING_CHILD, Bounds, WorkerProcess
+from moe_operator.rebalance.proposal import propose
+from moe_operator.rebalance.recent import Mark
 
 COMMAND = (jobs.__file__,)
 BOUNDS = Bounds(processor_seconds=5.0, seconds=60.0)
@@ -120,7 +124,7 @@ async def test_nobody_waits_for_more_than_one_job_of_each_other_owner(worker: Wo
 async def test_who_got_no_turn_is_not_called_too_heavy(worker: WorkerProcess) -> None:
     first = asyncio.create_task(run(worker, jobs.nap, 1.0))
     await asyncio.sleep(0.1)
-    with pytest.raises(JobDelayedError, match="busy for 0 s"):
+    with pytest.raises(JobDelayedError, match="was busy for 0 s"):
         await run(worker, jobs.double, 4, bounds=Bounds(5.0, 0.3), owner="another")
     assert await first == "rested"
 
@@ -194,3 +198,31 @@ async def test_the_end_of_its_loop_is_heard(worker: WorkerProcess, monkeypatch: 
     with pytest.raises(JobDelayedError):
         await run(worker, jobs.double, 21, bounds=Bounds(1.0, 0.5))
     await asyncio.wait_for(lasts, 5)
+
+
+async def test_a_process_that_plans_has_its_kernels_before_its_memory_is_bounded() -> None:
+    """Numba and LLVM take more than the plan may."""
+    gathered, marks = Gathered(), []
+    for ids in np.split(domains(4000)[0][:1800], 3):
+        gathered.answer(ids)
+        marks.append(Mark.of(gathered.seen(), gathered.now))
+    asked = question(now=gathered.now, marks=tuple(marks[:2]))
+    async with WorkerProcess(48 * 2**20, PLANNING_CHILD) as worker:
+        found = await run(worker, propose, gathered.told(), asked, bounds=Bounds(60.0, 250.0))
+    assert found.content is not None, found.message
+
+
+async def test_a_job_is_late_while_a_process_prepares_itself_which_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with WorkerProcess(MEMORY, (jobs.__file__, "slowly")) as worker:
+        with pytest.raises(JobDelayedError, match="with its start"):
+            await run(worker, jobs.double, 1, bounds=Bounds(1.0, 0.2))
+        pid = worker.pid
+        assert await run(worker, jobs.double, 2) == 4
+        assert worker.pid == pid
+
+
+async def test_a_process_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_READY_SECONDS", 0.2)
+    async with WorkerProcess(MEMORY, (jobs.__file__, "slowly")) as worker:
+        with pytest.raises(JobLostError, match="was not ready within 0 s"):
+            await run(worker, jobs.double, 1)

@@ -7,28 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
-from gathered_traffic import EXPERTS, LAYERS, TOP_K, Gathered, Ids, domains
+from gathered_traffic import EXPERTS, GROUND, LAYERS, SHARDS, TOP_K, Gathered, Ids, domains, question
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_operator.api import RebalanceReason as Reason
-from moe_operator.placements.validity import Ground, Outlook, judge
+from moe_operator.placements.validity import Outlook, judge
 from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, propose
-from moe_placement import Placement, RoutingStatistics, balanced_placement
+from moe_placement import RoutingStatistics, balanced_placement
 from moe_placement.encoding import encode_placement
 from moe_placement.statistics import encode_statistics
-
-SHARDS, SLOTS = 4, 5
-GROUND = Ground("sha256:" + 64 * "a", LAYERS, EXPERTS, SHARDS, SLOTS, 1, 7)
-
-
-def question(running: Placement | None = None, **more: object) -> Question:
-    running = running or balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
-    base = Question(
-        now=0.0, ground=GROUND, revision=8, running=encode_placement(running), nodes=("a", "a", "b", "b"),
-        bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, least_gain=0.01, horizon=3600.0,
-    )  # fmt: skip
-    return replace(base, **more)  # type: ignore[arg-type]  # names are the test's
 
 
 @dataclass
