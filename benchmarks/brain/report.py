@@ -13,7 +13,7 @@ class Row:
     """One measured figure.
 
     Attributes:
-        figure: its number in ``docs/placement.md``.
+        figure: its number in the document of its benchmark.
         name: what was measured, on what.
         value: as measured.
         aim: the number to reach; None for a figure that is only told.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 
@@ -61,6 +61,26 @@ class Outcome:
     token_ids: list[int] = field(default_factory=list)
     api: str = ""
     retry_after_s: float = 0.0
+
+    def note(self, ids: Sequence[int], count: int, last: float) -> float:
+        """``count`` tokens have come, ``last`` being when those before did; returns when that is."""
+        now = time.monotonic()
+        if now - last > self.pause:
+            self.pause, self.paused_at = now - last, last
+        if self.first is None:
+            self.first = now
+        else:
+            self.gaps.append((now - last) / count)
+        self.token_ids += ids
+        return now
+
+
+class Asked(Protocol):
+    """Whatever answers requests: a server by HTTP, or an engine in this process."""
+
+    async def ask(self, ask: Ask) -> Outcome:
+        """Never raises, but when it is cancelled."""
+        ...
 
 
 class Client:
@@ -155,14 +175,4 @@ def _file(choice: dict[str, Any], outcome: Outcome, last: float) -> float:
     ids = choice.get("token_ids") or []
     # A server that tells no ids sends about a token a chunk.
     count = len(ids) or bool(choice.get("text"))
-    if not count:
-        return last
-    now = time.monotonic()
-    if now - last > outcome.pause:
-        outcome.pause, outcome.paused_at = now - last, last
-    if outcome.first is None:
-        outcome.first = now
-    else:
-        outcome.gaps.append((now - last) / count)
-    outcome.token_ids += ids
-    return now
+    return outcome.note(ids, count, last) if count else last

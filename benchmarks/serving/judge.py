@@ -15,6 +15,12 @@ Resume = Callable[[Ask], Sequence[int]]
 """Has the server answer another request."""
 
 
+def use_tests() -> None:
+    """What the tests of the data plane share can be imported by its name from now on."""
+    if str(TESTS) not in sys.path:
+        sys.path.insert(0, str(TESTS))
+
+
 class Judge:
     """Compares answers with plain transformers on ``model``, each different one once.
 
@@ -23,8 +29,7 @@ class Judge:
     """
 
     def __init__(self, model: Path, resume: Resume) -> None:
-        if str(TESTS) not in sys.path:
-            sys.path.insert(0, str(TESTS))
+        use_tests()
         from exactness import Tally  # noqa: PLC0415 - imports torch, which only a judge needs
 
         self._tally = Tally()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from benchmarks.serving.client import Ask, Client, Outcome, Verdict
+from benchmarks.serving.client import Ask, Asked, Client, Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ClosedLoop:
         outcomes: in order of their ends.
     """
 
-    def __init__(self, client: Client, streams: Sequence[Iterator[Ask]]) -> None:
+    def __init__(self, client: Asked, streams: Sequence[Iterator[Ask]]) -> None:
         self.outcomes: list[Outcome] = []
         self._client = client
         self._streams = streams

@@ -10,13 +10,15 @@
         cluster.place(shards=4, copies=2)
 
 ``LocalCluster.start(..., network="tcp")`` sends everything over TCP; ``verify=True`` makes ``client()`` recompute every
-layer bit for bit. Shards are forked from a server that has imported torch already, so a start takes well under a second
-once the first one is up. What the directory does is what it does on Ray; only the calls to shards go through pipes.
+layer bit for bit; ``sites`` puts shards on nodes, and into network namespaces, of their own. Shards are forked from a
+server that has imported torch already, so a start takes well under a second once the first one is up. What the
+directory does is what it does on Ray; only the calls to shards go through pipes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -26,6 +28,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -49,10 +52,12 @@ from moe_serving.routing.dispatch import Patience
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.routing.verify import LayerVerifier
-from moe_serving.wire.transport import SocketFabric
+from moe_serving.wire.transport import Fabric, SocketFabric
 
 NODE = "local"
 WAIT_S = 120.0
+_CLONE_NEWNET = 0x40000000
+"""setns(2): the descriptor must be of a network namespace."""
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["moe_serving.experts.shard"])
@@ -60,15 +65,27 @@ _context.set_forkserver_preload(["moe_serving.experts.shard"])
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a shard is: a node by name, the host by which others reach it, a network namespace (None: ours)."""
+
+    node: str = NODE
+    host: str = "127.0.0.1"
+    namespace: str | None = None
+
+
 class LocalCluster:
     """Shard processes, and a directory and its loop in a thread of this process."""
 
-    def __init__(self, model: ModelArgs, spare_slots: int) -> None:
+    def __init__(self, model: ModelArgs, spare_slots: int, sites: Sequence[Site] = ()) -> None:
         self.model = model
+        self._sites = sites
         self.facts = inspect_model(model.path, model.dtype)
         self.spare_slots = spare_slots
         self.max_bytes_per_second = 0
         """Of copies; what ``place`` and ``restart`` tell the shards from now on."""
+        self.look_seconds = 0.02
+        """Between two looks at what is waited for: each asks the directory for a report."""
         self.shards: list[ShardProcess] = []
         self._revision = itertools.count(1)
         self._names = itertools.count()
@@ -94,10 +111,11 @@ class LocalCluster:
         network: Network = "auto",
         verify: bool = False,
         spare_slots: int = 2,
+        sites: Sequence[Site] = (),
     ) -> Iterator[LocalCluster]:
-        """``shards`` empty shard processes; see ``place``."""
+        """``shards`` empty shard processes, in turn on ``sites`` where these are given; see ``place``."""
         model = ModelArgs(path=str(path), dtype=dtype, device="cpu", network=network, verify=verify)
-        cluster = cls(model, spare_slots)
+        cluster = cls(model, spare_slots, sites)
         try:
             for _ in range(shards):
                 cluster.add_shard()
@@ -107,7 +125,7 @@ class LocalCluster:
 
     def add_shard(self) -> None:
         """One more process; it holds nothing until it is placed on."""
-        self.shards.append(ShardProcess(len(self.shards), self.model))
+        self.shards.append(self._new_shard(len(self.shards)))
 
     def place(self, shards: int, copies: int, *, wait: bool = True) -> Placement:
         """Spread ``copies`` of every expert over the first ``shards`` shards; the others end empty."""
@@ -137,15 +155,25 @@ class LocalCluster:
         ).model_dump(mode="json")
         self._with_directory(lambda directory: directory.configure(self._config))
 
-    def client(self, patience: Patience = Patience()) -> RemoteExperts[Any]:  # noqa: B008 - frozen
-        """An experts client in step with the directory, as in an attention replica; closed with the cluster."""
+    def client(
+        self,
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+        node: str = NODE,
+        through: Callable[[SocketFabric], Fabric[Any]] = lambda sockets: sockets,
+    ) -> RemoteExperts[Any]:
+        """An experts client in step with the directory, as in an attention replica; closed with the cluster.
+
+        Args:
+            node: the one that it is on.
+            through: puts something between the client and its sockets.
+        """
         name = f"attention-{next(self._names)}"
-        fabric = SocketFabric(self.facts.digest, name, NODE, self.model.network, MAX_REPLY_BYTES)
+        fabric = through(SocketFabric(self.facts.digest, name, node, self.model.network, MAX_REPLY_BYTES))
         verifier = None
         if self.model.verify:
             device = resolve_device(self.model.device)
             verifier = LayerVerifier(ExpertReader(self.model.path, self.model.dtype, str(device)), device)
-        client = RemoteExperts(self.facts.layers, self.facts.experts, fabric, NODE, patience, verifier)
+        client = RemoteExperts(self.facts.layers, self.facts.experts, fabric, node, patience, verifier)
         sync = DirectorySync(client, name, lambda: AttentionStatus(ready=True), self._deliver, self._hand_over)
         self._syncs[client] = self._submit(sync.run())
         self.wait_until(lambda: client.version.epoch >= self.report().epoch, f"{name} to learn the table")
@@ -175,7 +203,7 @@ class LocalCluster:
         while not condition():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {WAIT_S} s for {what}; the directory says {self.report()!r:.4000}")
-            time.sleep(0.02)
+            time.sleep(self.look_seconds)
 
     def kill(self, index: int) -> None:
         """SIGKILL, as when a node is lost."""
@@ -183,7 +211,7 @@ class LocalCluster:
 
     def restart(self, index: int) -> None:
         """A new, empty process in place of a dead one."""
-        self.shards[index] = ShardProcess(index, self.model)
+        self.shards[index] = self._new_shard(index)
         shard = self.shards[index]
         shard.call("configure", self._shard_config(self._config["slots_per_shard"]))
         self.wait_until(lambda: self.report().shards[index].pid == shard.pid, f"shard {index} to be seen again")
@@ -233,6 +261,10 @@ class LocalCluster:
         self._thread.join(WAIT_S)
         self._loop.close()
 
+    def _new_shard(self, index: int) -> ShardProcess:
+        site = self._sites[index % len(self._sites)] if self._sites else Site()
+        return ShardProcess(index, self.model, site)
+
     def _shard_config(self, slots: int) -> ShardConfig:
         return ShardConfig(
             slots_per_shard=slots, spare_slots=self.spare_slots, max_bytes_per_second=self.max_bytes_per_second
@@ -265,10 +297,12 @@ class LocalCluster:
 class ShardProcess:
     """A shard in a process of its own, driven over a pipe."""
 
-    def __init__(self, index: int, model: ModelArgs) -> None:
+    def __init__(self, index: int, model: ModelArgs, site: Site = Site()) -> None:
         self._pipe, theirs = _context.Pipe()
         self._lock = threading.Lock()
-        self._process: ForkServerProcess = _context.Process(target=_run_shard, args=(theirs, index, model), daemon=True)
+        self._process: ForkServerProcess = _context.Process(
+            target=_run_shard, args=(theirs, index, model, site), daemon=True
+        )
         self._process.start()
         theirs.close()
         self.pid: int = self._process.pid or 0
@@ -326,8 +360,10 @@ class _TestedShard(Shard):
             slots[expert].weights.down[0, 0] += 1.0
 
 
-def _run_shard(pipe: Connection, index: int, model: ModelArgs) -> None:
-    shard = _TestedShard(ShardIdentity(index, NODE, "127.0.0.1"), model, ShardConfig())
+def _run_shard(pipe: Connection, index: int, model: ModelArgs, site: Site) -> None:
+    if site.namespace is not None:
+        _enter_namespace(site.namespace)  # before any other thread of this process begins
+    shard = _TestedShard(ShardIdentity(index, site.node, site.host), model, ShardConfig())
     shard.start()
     while True:
         try:
@@ -338,6 +374,13 @@ def _run_shard(pipe: Connection, index: int, model: ModelArgs) -> None:
             pipe.send(getattr(shard, method)(*arguments))
         except Exception as error:  # noqa: BLE001 - raised again where it was called from
             pipe.send(error)
+
+
+def _enter_namespace(name: str) -> None:
+    """Move this thread into a network namespace made by ``ip netns add``; those it starts are there too."""
+    with Path("/run/netns", name).open() as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter network namespace {name}")
 
 
 def _thread_states(pid: int) -> Iterator[str]:

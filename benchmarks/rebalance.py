@@ -1,0 +1,79 @@
+"""Print the figures of migrations and of placements that follow the traffic, with the aim beside each; exit 1 if any
+is below its aim.
+
+python -m benchmarks.rebalance                 all, at full size: hours
+python -m benchmarks.rebalance --figures 1 3   only these
+python -m benchmarks.rebalance --short         whether it all works: a few minutes, and no figure to rely on
+python -m benchmarks.rebalance --figures 2 --migrations 20 --models tiny    fewer repetitions
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.brain.report import Row, print_rows, write_rows
+from benchmarks.rebalancing.sizes import FULL, SHORT, Sizes
+from moe_placement.cli.outputs import check_outputs
+from moe_placement.errors import PlacementError
+
+FIGURES = {1: "exactness", 2: "throughput", 3: "prediction", 4: "links", 5: "shift"}
+"""Modules of ``benchmarks.rebalancing``; imported when they are asked for, since they import torch."""
+MODELS = FULL.models
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    wanted = sorted(set(options.figures or FIGURES))
+    if unknown := [number for number in wanted if number not in FIGURES]:
+        parser.error(f"--figures: there are no {unknown}, only {sorted(FIGURES)}")
+    try:
+        check_outputs({"--json": options.json}, {})
+    except (PlacementError, OSError) as error:
+        parser.error(str(error))
+    rows: list[Row] = []
+    for number in wanted:
+        begin = time.monotonic()
+        module = import_module(f"benchmarks.rebalancing.figure_{FIGURES[number]}")
+        found = module.rows(_sizes(options))
+        print_rows(found)
+        print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
+        rows += found
+    if options.json is not None:
+        write_rows(options.json, rows)
+    below = sum(not row.reached for row in rows)
+    print(f"{below} figures below their aim")
+    return 1 if below else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = ", ".join(f"{number} {name}" for number, name in FIGURES.items())
+    parser.add_argument("--figures", type=int, nargs="+", metavar="N", help=f"of {known}; default all")
+    parser.add_argument("--short", action="store_true", help="as little as shows that it works")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="default both")
+    parser.add_argument("--migrations", type=_positive, metavar="N", help="of figures 1 and 2")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    sizes = SHORT if options.short else FULL
+    given = {"models": tuple(options.models) if options.models else None, "migrations": options.migrations}
+    return replace(sizes, **{name: value for name, value in given.items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""How much of everything is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Attributes:
+    models: of ``models.models``.
+    streams: answers under way at any time.
+    migrations: of figures 1 and 2 each, for each model.
+    moved: least share of all copies that each of them moves.
+    migration_s: seconds that each migration of figure 2 lasts at least, and each window beside it.
+    plan_seeds: of figure 3, each of 20 pairs of kinds of text and 5 of one kind.
+    plans: of figure 3 at most, accepted ones and refused ones each.
+    rates: of links in figure 4, Gb/s.
+    rounds: of figure 4, in each of which all placements are measured.
+    answers: of figure 4, for each measurement.
+    shifts, quiet: of figure 5, changes of the text, and intervals without one.
+    """
+
+    models: tuple[str, ...] = ("tiny", "larger")
+    streams: int = 8
+    migrations: int = 100
+    moved: float = 0.10
+    migration_s: float = 3.0
+    plan_seeds: int = 5
+    plans: int = 100
+    rates: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
+    rounds: int = 5
+    answers: int = 16
+    shifts: int = 5
+    quiet: int = 100
+
+
+FULL = Sizes()
+SHORT = Sizes(
+    models=("tiny",),
+    migrations=2,
+    migration_s=0.5,
+    plan_seeds=1,
+    plans=1,
+    rates=(0.1,),
+    rounds=1,
+    answers=8,
+    shifts=1,
+    quiet=2,
+)
+"""Whether everything works, in a minute; as figures they are worth nothing."""
