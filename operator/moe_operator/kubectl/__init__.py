@@ -6,7 +6,7 @@
 - ``rights``: verb and resource that each command needs, and the role that gives it.
 - ``view``: objects as the commands read them; whatever stands in them, it is text on one line here.
 - ``content``: placements compared. ``heatmap``, ``terminal``: how things look.
-- ``loads``: where experts and shards are busy, from the status or from the deployment itself.
+- ``loads``: where experts and shards are busy; ``asking``: the deployment itself asked for that.
 - ``exits``: errors, and the code that each ends with.
 
 It has to answer at once, so nothing here imports kopf, kubernetes, pydantic or NumPy.

@@ -88,7 +88,7 @@ class TrafficCounts:
             visits=self._visits,
             failovers=self._failovers,
             load=encode_counts(np.ceil(self.load).astype(np.int64)),
-            shares=ours[-1].shares() if ours else (),
+            shares=next((shares for each in reversed(ours) if (shares := each.shares())), ()),
             epochs=tuple(each.figures() for each in ours),
         )
 
@@ -118,9 +118,9 @@ class EpochCounts:
         self._pairs += window.pairs
 
     def shares(self) -> tuple[int, ...]:
-        """Parts of 10,000 of all pairs, by shard."""
+        """Parts of 10,000 of all pairs, by shard; nothing where there are none."""
         pairs = self._pairs.sum(axis=0)
-        return tuple(int(part) for part in (10_000 * pairs / max(pairs.sum(), 1.0)).round())
+        return tuple(int(part) for part in (10_000 * pairs / pairs.sum()).round()) if pairs.any() else ()
 
     def figures(self) -> EpochFigures:
         """Means over the layers that had rows."""

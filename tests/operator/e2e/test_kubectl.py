@@ -1,31 +1,30 @@
 """``kubectl moe`` as kubectl runs it, by users who have its roles and no others, on a real API server with RBAC."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from access_review import can
 from fake_ray import FakeDirectory, FakeRay
 from moe_objects import Objects
 from placement_objects import content, manifest, moved
+from plugin_run import moe
 
+from moe_contract.report import DirectoryReport, Traffic
 from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl
 from moe_operator.kubectl.cluster import Cluster
 from moe_operator.kubectl.exits import Exit, NotThereError
 from moe_operator.kubectl.rights import RIGHTS
 from moe_placement import Placement, balanced_placement
+from moe_placement.encoding import encode_counts
 
 pytestmark = pytest.mark.e2e
 
-SECONDS = 120
 SEEN_SECONDS = 60
 FIRST, OTHER = balanced_placement(6, 16, (8, 8), 1), moved(6, 16, 2, 8)
 SPEC = {
@@ -36,29 +35,6 @@ RBAC = "rbac.authorization.k8s.io"
 Bindings = dict[str, tuple[str, str, tuple[str, str]]]
 DIGEST = "sha256:1"
 TIME = "2026-01-02T03:04:05Z"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def moe(user: Kubectl, *arguments: str) -> Ended:
-    """``kubectl moe ARGUMENTS`` as that user."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(user.binary.parent), os.environ["PATH"]])
-    done = subprocess.run(
-        [str(user.binary), "moe", *arguments],
-        env={**os.environ, "PATH": path, "KUBECONFIG": str(user.kubeconfig)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def condition(kind: str, status: str, reason: str, message: str) -> dict[str, Any]:
@@ -89,10 +65,9 @@ class Stage:
         self._tell("moe", name, status)
 
     def place(self, placement: Placement, revision: int, phase: str | None) -> None:
-        """``phase``: None for one that nobody has looked at or decided on."""
+        """``phase``: None for one that nobody has looked at."""
         self.kube.apply(manifest(content(placement, revision, revision - 1, DIGEST), namespace=self.namespace))
         if phase:
-            self._patch("xp", f"tiny-r{revision}", {"spec": {"decision": "Approved"}})
             self._tell("xp", f"tiny-r{revision}", {"phase": phase})
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
@@ -244,17 +219,31 @@ def test_one_of_the_same_name_in_another_namespace_stays_as_it_is(stage: Stage, 
     assert (told["namespace"], told["paused"], told["placement"]["revision"]) == (second_namespace, False, 2)
 
 
+class BusyDirectory(FakeDirectory):
+    """It has had requests."""
+
+    def __call__(self, config: dict[str, Any]) -> DirectoryReport | None:
+        report = super().__call__(config)
+        traffic = Traffic(layer_rows=600, load=encode_counts(np.ones((6, 16), dtype=np.int64)), shares=(7500, 2500))
+        return report and report.model_copy(update={"traffic": traffic})
+
+
 def test_a_cluster_without_the_kinds(installed: Kubectl) -> None:
     cluster = Cluster((f"--kubeconfig={installed.kubeconfig}",), str(installed.binary))
     with pytest.raises(NotThereError, match="install its CustomResourceDefinitions"):
         cluster.get("experts", "tiny")
 
 
-def test_a_placement_is_approved_and_rolled_back(
+def test_a_placement_is_approved_and_rolled_back_and_top_tells_the_load(
     operator, objects: Objects, ray: FakeRay, directory: FakeDirectory
 ) -> None:
+    ray.report = BusyDirectory(directory.facts)
     objects.apply("tiny", ray.spec())
     objects.wait_active("tiny-r1")
+    objects.wait("the load to be told", lambda: "load" in objects.status("tiny"))
+    told = json.loads(moe(objects.kube, "top", "tiny", "-o", "json", "-n", objects.namespace).out)["load"]
+    assert told["shards"] == [0.75, 0.25]
+    assert told["bands"][0]["experts"][0] == {"layer": 0, "expert": 0, "share": 1 / 16}
     objects.kube.apply(manifest(content(OTHER, 2, 1, directory.facts.digest), namespace=objects.namespace))
     objects.wait("it to be looked at", lambda: "phase" in objects.placement("tiny-r2").get("status", {}))
     where = ("-n", objects.namespace)

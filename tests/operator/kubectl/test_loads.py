@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from moe_operator.kubectl import loads
+from moe_operator.kubectl import asking
+from moe_operator.kubectl.asking import ask
 from moe_operator.kubectl.commands.deployments import top_of
 from moe_operator.kubectl.exits import NotThereError, PluginError, RightError, UnreachableError, UsageError
-from moe_operator.kubectl.loads import ask, read_load
+from moe_operator.kubectl.loads import read_load
 from moe_operator.kubectl.terminal import Terminal
 
 LOAD = {"shards": "7500 2500", "bands": [{"layers": "0-5", "experts": ["3/15 6000"]}]}
@@ -66,7 +67,9 @@ def test_it_is_asked_with_the_key_at_its_base_url(serve: Callable[[Handle], str]
     key.write_text("secret-of-32-characters\n")
     answer = top_of(serve(handle), key, Terminal())
     assert asked == [("/tiny/v1/load", "Bearer secret-of-32-characters")]
-    assert answer.data["load"] == LOAD
+    busy = {"layer": 3, "expert": 15, "share": 0.6}
+    bands = [{"layers": "0-5", "experts": [busy]}]
+    assert answer.data["load"] == {"time": None, "shards": [0.75, 0.25], "bands": bands}
     assert any("layers 0-5: 3/15 60.0%" in line for line in answer.lines)
 
 
@@ -102,7 +105,7 @@ def test_a_key_is_not_sent_elsewhere(serve: Callable[[Handle], str], tmp_path: P
 def test_nobody_answers(closed_address: str, monkeypatch: pytest.MonkeyPatch, serve: Callable[[Handle], str]) -> None:
     with pytest.raises(UnreachableError, match="does not answer"):
         ask(closed_address, None)
-    monkeypatch.setattr(loads, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.2)
     ended = threading.Event()
     with pytest.raises(UnreachableError, match="does not answer"):
         ask(serve(lambda request: ended.wait(30) and None), None)
@@ -124,3 +127,4 @@ def test_what_makes_no_sense_in_a_load_is_left_out() -> None:
     assert load.shares == (0.5, 0.25)
     assert [band.experts for band in load.bands] == [((1, 2, 0.0003),)]
     assert read_load({"shards": 7}) is None
+    assert read_load({"layer_rows": 0, "shards": "", "bands": []}) is None, "of no traffic"

@@ -16,7 +16,7 @@ from moe_operator.kubectl.exits import Exit, UnreachableError
 from moe_operator.kubectl.main import main
 from moe_operator.kubectl.rights import RIGHTS, role_of
 
-HEAVY = {"kopf", "kubernetes", "aiohttp", "pydantic", "numpy", "scipy", "yaml", "moe_placement", "moe_contract"}
+HEAVY = {"kopf", "kubernetes", "aiohttp", "pydantic", "numpy", "scipy", "yaml", "moe_placement", "moe_contract", "http"}
 
 
 def test_no_command_loads_what_takes_long() -> None:

@@ -1,6 +1,11 @@
 """The official ``openai`` client against the real thing: Ray, Serve, shards, the trained model."""
 
 import contextlib
+import json
+import subprocess
+import sys
+import time
+from typing import Any
 
 import openai as library
 import pytest
@@ -11,6 +16,7 @@ from transformers import AutoTokenizer
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PROMPT = "def main(self"
+TOLD_S = 60.0
 
 
 def stream_text(stream) -> tuple[str, str | None]:
@@ -119,3 +125,24 @@ def test_a_client_that_goes_away_frees_its_cache(plane, openai, streamed) -> Non
         lambda report: all(r.kv_tokens == r.running == r.waiting == 0 for r in report.attention),
         "the cache to be free again",
     )
+
+
+def test_who_has_an_api_key_may_ask_where_it_is_busy(plane, openai, tmp_path) -> None:
+    openai.completions.create(model="tiny", prompt=PROMPT, max_tokens=32)
+    key = tmp_path / "key"
+    key.write_text(plane.api_key)
+    asked = [sys.executable, "-m", "moe_operator.kubectl.main", "top", "--url", f"{plane.url}/v1", "-o", "json"]
+
+    def load() -> dict[str, Any] | None:
+        ended = subprocess.run([*asked, "--api-key-file", key], capture_output=True, text=True, timeout=120, check=True)
+        return json.loads(ended.stdout)["load"]
+
+    # What was counted comes with the next reports, of attention to the directory and of that to the api.
+    deadline = time.monotonic() + TOLD_S
+    while (told := load()) is None:
+        assert time.monotonic() < deadline, f"no load is told {TOLD_S} s after a request"
+        time.sleep(0.5)
+    assert sum(told["shards"]) == pytest.approx(1.0, abs=0.001)
+    assert [band["layers"] for band in told["bands"]] == ["0-1", "2-3", "4-5"]
+    refused = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    assert (refused.returncode, refused.stdout) == (4, "")

@@ -182,7 +182,9 @@ def _drain(request: Request) -> Answer:
         _check_drainable(moe, wanted, request.shards)
     value = ",".join(map(str, sorted(wanted))) or None
     after = _annotate(request, {ANNOTATION_DRAIN: value}, moe)
-    return _about(after, f"{moe.key} drains {f'shards {value}' if value else 'no shard'}")
+    if value is None:
+        return _about(after, f"{moe.key} drains no shard")
+    return _about(after, f"{moe.key} drains shards {value}: kubectl moe status {moe.name} tells how far it is")
 
 
 def _check_drainable(moe: Deployment, drained: set[int], named: Sequence[int]) -> None:

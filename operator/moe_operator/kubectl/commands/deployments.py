@@ -9,7 +9,7 @@ from typing import Any
 from moe_operator.kubectl import heatmap
 from moe_operator.kubectl.commands.common import Answer, Request
 from moe_operator.kubectl.exits import NotThereError
-from moe_operator.kubectl.loads import Load, ask, read_load
+from moe_operator.kubectl.loads import Load, read_load
 from moe_operator.kubectl.terminal import Terminal, age, bar
 from moe_operator.kubectl.view import Deployment, Placement, moment, plain
 
@@ -85,8 +85,13 @@ def _status_lines(request: Request, moe: Deployment, placements: Sequence[Placem
     return lines
 
 
-_TELLING = frozenset({("Ready", "False"), ("Ready", "Unknown"), ("Degraded", "True"), ("Stalled", "True")})
-"""Conditions whose message is shown: they say what is wrong."""
+_TELLING = frozenset(
+    {
+        ("Ready", "False"), ("Ready", "Unknown"), ("Degraded", "True"), ("Stalled", "True"), ("Drained", "False"),
+        ("Drained", "True"), ("RebalancePaused", "True"),
+    }
+)  # fmt: skip
+"""Conditions whose message is shown: they say what is wrong, or how far a drain is."""
 
 
 def _shards(moe: Deployment) -> str:
@@ -174,9 +179,8 @@ def _share(load: Load | None, shard: int) -> float | None:
 def top(request: Request) -> Answer:
     """Shares of the shards and the busiest experts, as the status told them last."""
     moe = request.deployment()
-    raw = moe.at("status", "load")
-    load = read_load(raw)
-    data = {"name": moe.name, "namespace": moe.namespace, "load": plain(raw)}
+    load = read_load(moe.at("status", "load"))
+    data = {"name": moe.name, "namespace": moe.namespace, "load": _load_data(load)}
     if load is None:
         words = "no traffic has been counted yet; kubectl moe top --url asks the deployment itself"
         return Answer(data, request.terminal.wrapped(f"{moe.key}: {words}"))
@@ -187,12 +191,20 @@ def top(request: Request) -> Answer:
 
 def top_of(url: str, key_file: Path | None, terminal: Terminal) -> Answer:
     """The same, asked of the deployment itself."""
-    raw = ask(url, key_file)
-    load = read_load(raw)
-    data = {"url": url, "load": plain(raw)}
+    from moe_operator.kubectl.asking import ask  # noqa: PLC0415 - loads HTTP, which no other command needs
+
+    load = read_load(ask(url, key_file))
+    data = {"url": url, "load": _load_data(load)}
     if load is None:
         return Answer(data, terminal.wrapped("no traffic has been counted yet"))
     return Answer(data, load_lines(load, terminal))
+
+
+def _load_data(load: Load | None) -> dict[str, Any] | None:
+    if load is None:
+        return None
+    bands = [{"layers": each.layers, "experts": [busy._asdict() for busy in each.experts]} for each in load.bands]
+    return {"time": load.time.isoformat() if load.time else None, "shards": list(load.shares), "bands": bands}
 
 
 def load_lines(load: Load, terminal: Terminal) -> list[str]:
