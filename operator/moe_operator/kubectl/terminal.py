@@ -50,6 +50,16 @@ class Terminal:
         widths = [max(width(row[column]) for row in cells) for column in range(len(cells[0]))]
         return [cut((indent + _GAP.join(map(_padded, row, widths))).rstrip(), self.width) for row in cells]
 
+    def pairs(self, rows: Iterable[tuple[str, str]]) -> list[str]:
+        """Titles and, beside them, texts in lines of the width."""
+        told = [(f"  {title}:  ", text) for title, text in rows]
+        beside = max((width(title) for title, _ in told), default=0)
+        lines = []
+        for title, text in told:
+            first, *more = self.wrapped(text.strip() or "-", " " * beside)
+            lines += [_padded(title, beside) + first[beside:], *more]
+        return lines
+
     def wrapped(self, text: str, indent: str = "") -> list[str]:
         """A text in lines of the width, broken between words, or inside of one that is longer."""
         lines, line = [], indent

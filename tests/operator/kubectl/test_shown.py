@@ -1,5 +1,6 @@
 """What is shown: figures and words of the objects, within the terminal, whatever stands in them."""
 
+import io
 import json
 from typing import Any
 
@@ -188,6 +189,7 @@ def test_nothing_in_an_object_breaks_the_terminal_or_the_command(value: Any, whe
 
 
 @example("\u00a0", 20)
+@example(" ", 20)
 @given(st.text(max_size=200), st.integers(20, 60))
 def test_texts_stay_within_the_width_and_lose_no_word(words: str, columns: int) -> None:
     terminal = Terminal(columns)
@@ -195,6 +197,21 @@ def test_texts_stay_within_the_width_and_lose_no_word(words: str, columns: int) 
     assert all(width(line) <= columns for line in lines)
     assert "".join(lines).replace(" ", "") == words.replace(" ", "")
     assert all(width(line) <= columns for line in terminal.table([(words, words)]))
+    assert all(width(line) <= columns for line in terminal.pairs([("URL", words), ("Placement", words)]))
+
+
+@pytest.mark.parametrize(
+    ("people", "environment", "colour"),
+    [(True, {}, True), (False, {}, False), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_people(
+    people: bool, environment: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ({"TERM": "xterm", "NO_COLOR": "", "COLUMNS": "64"} | environment).items():
+        monkeypatch.setenv(name, value)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: people, raising=False)
+    assert Terminal.of(stream) == Terminal(64, colour)
 
 
 def test_colours_only_where_they_are_wanted() -> None:

@@ -76,7 +76,7 @@ def _status_lines(request: Request, moe: Deployment, placements: Sequence[Placem
     pending = [each for each in placements if _waits(each)]
     if pending:
         rows.append(("Undecided", ", ".join(f"revision {each.revision}" for each in pending[:10])))
-    told = terminal.table([(f"{title}:", text) for title, text in rows], "  ")
+    told = terminal.pairs(rows)
     told[0] = terminal.paint(told[0], "good" if ready and ready.status == "True" else "bad")
     lines = [*terminal.title(moe.key), *told]
     for each in moe.conditions():
