@@ -9,7 +9,15 @@ from moe_facts import FACTS
 
 from moe_contract.applications import DirectoryConfig, shard_application_name
 from moe_contract.model import ModelFacts, ModelProblem
-from moe_contract.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport, Traffic
+from moe_contract.report import (
+    AttentionReport,
+    CandidateReport,
+    DirectoryReport,
+    Progress,
+    ShardPhase,
+    ShardReport,
+    Traffic,
+)
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
@@ -63,6 +71,7 @@ class DataPlane:
 
     Attributes:
         told: what the applications were told last, those included that somebody else removed.
+        nodes: one character for the node of each shard, as far as it is known.
         more: fields of the runtime's state, or of the world, in place of what they would be.
     """
 
@@ -77,6 +86,8 @@ class DataPlane:
     settled: bool = True
     lost: frozenset[int] = frozenset()
     empty: frozenset[int] = frozenset()
+    starting: frozenset[int] = frozenset()
+    nodes: str = ""
     refused: str | None = None
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
@@ -94,6 +105,9 @@ class DataPlane:
     def target(self) -> DirectoryConfig:
         told = self.told.get(self.name)
         return told.directory if told and self.name in self.applications else DirectoryConfig()
+
+    def phase(self, index: int) -> ShardPhase:
+        return "Lost" if index in self.lost else "Starting" if index in self.starting else "Ready"
 
     def look_at_candidate(self) -> CandidateReport | None:
         args, found = self.target().candidate, self.candidate
@@ -121,7 +135,8 @@ class DataPlane:
             shards=tuple(
                 ShardReport(
                     index=ref.index,
-                    phase="Lost" if ref.index in self.lost else "Ready",
+                    phase=self.phase(ref.index),
+                    node=self.nodes[ref.index : ref.index + 1],
                     held=len(held.holdings(ref.index))
                     if held and ref.index < held.shards and ref.index not in self.empty
                     else 0,

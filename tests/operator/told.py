@@ -4,7 +4,7 @@ from typing import Any
 
 from moe_operator.api import ConditionType
 
-READY, PROGRESSING, DEGRADED, MODEL, RUNTIME, RECONCILING, STALLED, PAUSED = ConditionType
+READY, PROGRESSING, DEGRADED, MODEL, RUNTIME, RECONCILING, STALLED, DRAINED, PAUSED = ConditionType
 
 
 def told(status: Any) -> dict[str, str]:

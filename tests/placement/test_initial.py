@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moe_placement import (
@@ -104,6 +104,72 @@ def test_an_added_shard_moves_only_what_it_receives(experts: int, shards: int, c
     assert new_pairs <= grown.held[:, :, -1].sum() + 2 * shards  # a shard whose share shrank by rounding passes one on
 
 
+NODES = st.lists(st.sampled_from("abcd"), min_size=2, max_size=8)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 20), NODES, st.integers(2, 3), st.integers(0, 20), st.integers(0, 4))
+def test_copies_are_on_distinct_nodes_where_there_are_enough(
+    experts: int, nodes: list[str], copies: int, slots: int, leaving: int
+) -> None:
+    """Enough with slots enough: of each node as many as it has, an expert at most once."""
+    shard_slots = [slots] * len(nodes)
+    room = {node: min(experts, slots * nodes.count(node)) for node in set(nodes)}
+    assume(sum(room.values()) >= experts * copies)
+    placement = balanced_placement(2, experts, shard_slots, copies, nodes=nodes)
+    assert nodes_visited(placement, nodes).min() == copies
+    assert placement.copies.min() == copies
+    # One that was made without a word of nodes is mended with as few moves as that takes.
+    blind = balanced_placement(2, experts, shard_slots, copies)
+    mended = balanced_placement(2, experts, shard_slots, copies, blind, nodes)
+    assert nodes_visited(mended, nodes).min() == copies
+    assert balanced_placement(2, experts, shard_slots, copies, mended, nodes) == mended
+    # A shard that ends empty leaves the others apart, if they can be.
+    shard_slots[leaving % len(nodes)] = 0
+    left = {node: min(experts, sum(n for n, on in zip(shard_slots, nodes, strict=True) if on == node)) for node in room}
+    assume(sum(left.values()) >= experts * copies)
+    drained = balanced_placement(2, experts, shard_slots, copies, placement, nodes)
+    assert nodes_visited(drained, nodes).min() == copies
+
+
+@settings(max_examples=40)
+@given(problems(), st.data())
+def test_nodes_never_make_a_placement_impossible(problem: tuple[int, int, list[int], int], data: st.DataObject) -> None:
+    layers, experts, shard_slots, copies = problem
+    nodes = data.draw(st.lists(st.sampled_from(["", "a", "b"]), min_size=len(shard_slots), max_size=len(shard_slots)))
+    placement = balanced_placement(layers, experts, shard_slots, copies, nodes=nodes)
+    assert (placement.copies == copies).all()
+    assert (placement.held.sum(axis=1) <= np.array(shard_slots)).all()
+
+
+def nodes_visited(placement: Placement, nodes: list[str]) -> Any:
+    """int ``[layers, experts]``: nodes that hold each expert."""
+    on = np.array([[node == name for node in nodes] for name in sorted(set(nodes))])
+    return (placement.held[:, :, None, :] & on).any(axis=3).sum(axis=2)
+
+
+def test_what_was_copied_beyond_need_stays_where_slots_are_left() -> None:
+    hot = Placement.of([[0, 1, 2, 0, 3, -1, 0, 4, 5, 0, 6, 7]], [3, 3, 3, 3], 8)
+    assert balanced_placement(1, 8, [3, 3, 3, 3], 1, hot).held.tolist() == hot.held.tolist()
+    drained = balanced_placement(1, 8, [3, 3, 3, 0], 1, hot)
+    # The experts of shard 3 find one free slot, and take one of those that the hot expert has beyond need.
+    assert (drained.held & hot.held).sum() == 7
+    assert drained.copies.tolist() == [[2, 1, 1, 1, 1, 1, 1, 1]]
+
+
+def test_an_uneven_placement_stays_uneven_when_a_shard_leaves_that_held_nothing() -> None:
+    uneven = Placement.of([[0, 1, 2, 3, 4, -1, 5, -1, -1, -1, -1, -1]], [3, 3, 3, 3], 6)
+    smaller = balanced_placement(1, 6, [3, 3, 3], 1, uneven)
+    assert smaller.slots.tolist() == [[0, 1, 2, 3, 4, -1, 5, -1, -1]]
+
+
+def test_a_new_shard_gets_its_share_from_those_that_hold_most() -> None:
+    uneven = Placement.of([[0, 1, 2, 3, 4, 5, 6, -1, -1, -1, 7, -1, -1, -1, -1]], [5, 5, 5], 8)
+    grown = balanced_placement(1, 8, [5, 5, 5, 5], 1, uneven)
+    assert grown.held[0].sum(axis=0).tolist() == [3, 2, 1, 2]
+    assert (grown.held[:, :, :3] & ~uneven.held).sum() == 0
+
+
 def test_a_drained_shard_ends_empty_and_others_keep_what_they_hold() -> None:
     current = balanced_placement(2, 16, [16, 16, 16, 16], 2)
     drained = balanced_placement(2, 16, [16, 16, 16, 0], 2, current)
@@ -138,6 +204,7 @@ def test_empty_layers_are_a_placement() -> None:
         ((1, 32768, [40000]), "experts is 32768"),
         ((1, 2, 4), "shard_slots is 4; it must be a list"),
         ((1, 2, [2, 2], 1, 5), "current is 5; it must be of type Placement"),
+        ((1, 2, [2, 2], 1, None, ["a"]), "nodes names 1 shards, shard_slots 2"),
     ],
 )
 def test_sizes_are_whole_numbers(arguments: Any, message: str) -> None:

@@ -102,6 +102,11 @@ class ConditionType(_Told):
         "Stalled",
         "For kstatus: failed; it waits for somebody to mend what the message names, or has been in trouble for 10 min.",
     )
+    DRAINED = (
+        "Drained",
+        "The shards that the annotation moe-operator.io/drain-shards names, or that Ray moves off a node that is being "
+        "drained, hold nothing and are sent nothing. Absent while there are none.",
+    )
     REBALANCE_PAUSED = (
         "RebalancePaused",
         "What spec.rebalance asks for does not happen: the message says why. Absent with mode Off.",
@@ -128,6 +133,8 @@ class Reason(_Told):
     STARTING_ATTENTION = "StartingAttention", "No attention replica is ready yet."
     SCALING = "Scaling", "Shards are being added or removed; requests are answered meanwhile."
     SETTLED = "Settled", "The world is as the spec wants it."
+    DRAINING = "Draining", "What the shards to be drained hold is copied to others; requests are answered meanwhile."
+    DRAINED = "Drained", "The shards to be drained hold nothing: their processes may be stopped."
     DELETING = "Deleting", "The applications on the Ray cluster are being removed."
 
     # The model (moe_contract.model.ModelProblemReason, one to one).
@@ -143,6 +150,9 @@ class Reason(_Told):
     # What only the model can tell about the spec.
     TOO_MANY_SHARDS = "TooManyShards", "There are more shards than experts per MoE layer: use fewer shards."
     INSUFFICIENT_SLOTS = "InsufficientSlots", "No number of shards can hold the copies: see slotsPerShard, copies.min."
+
+    DRAIN_REFUSED = "DrainRefused", "The other shards cannot hold the model: nothing is moved. The message has the sum."
+    NO_SUCH_SHARD = "NoSuchShard", "moe-operator.io/drain-shards names what is no shard; those that are are drained."
 
     PLACEMENT_TOO_LARGE = (
         "PlacementTooLarge",
@@ -229,6 +239,7 @@ class PlacementReason(_Told):
     OTHER_SHAPE = "OtherShape", "shards or slotsPerShard are not those of the MoEDeployment."
     INVALID_ENTRY = "InvalidEntry", "A layer has an entry that is no expert, or not as many as there are slots."
     EXPERT_MISSING = "ExpertMissing", "An expert is in no slot of a layer."
+    SHARD_DRAINED = "ShardDrained", "It places experts on a shard that is being drained."
     TOO_FEW_COPIES = "TooFewCopies", "An expert is on fewer shards than spec.experts.copies.min asks for."
     REVISION_TAKEN = "RevisionTaken", "What runs under this revision is another placement."
     PROPOSED = "Proposed", "The operator proposes it: its price and what is foretold of it are in its status."

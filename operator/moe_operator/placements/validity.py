@@ -12,6 +12,7 @@ from enum import Enum, auto
 import numpy as np
 
 from moe_operator.api import PlacementContent, PlacementReason
+from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.placements.content import read_placement
 from moe_operator.placements.errors import InvalidContentError
 from moe_placement import Placement
@@ -60,6 +61,7 @@ class Ground:
         shards, slots_per_shard: those that shall run.
         min_copies: that every expert shall have.
         revision: that the directory was told last; 0 before the first.
+        drained: shards that shall hold nothing.
     """
 
     digest: str
@@ -69,6 +71,7 @@ class Ground:
     slots_per_shard: int
     min_copies: int
     revision: int
+    drained: frozenset[int] = frozenset()
 
 
 def judge(content: PlacementContent, ground: Ground | None) -> Judgement:
@@ -85,9 +88,9 @@ def judge(content: PlacementContent, ground: Ground | None) -> Judgement:
         return Judgement(Outlook.NEVER, error.reason, str(error))
     if ground is None:
         return NOT_JUDGED
-    few = _of_copies(placement, ground)
-    if few:
-        return few
+    wrong = _of_copies(placement, ground) or _of_drained(placement, ground)
+    if wrong:
+        return wrong
     return Judgement(Outlook.FITS, PlacementReason.FITS, "the content can be migrated to", placement)
 
 
@@ -150,3 +153,14 @@ def _of_copies(placement: Placement, ground: Ground) -> Judgement | None:
         "on more, each on a shard of its own, or ask for fewer copies"
     )
     return Judgement(Outlook.UNFIT, PlacementReason.TOO_FEW_COPIES, message)
+
+
+def _of_drained(placement: Placement, ground: Ground) -> Judgement | None:
+    shard = next((index for index in sorted(ground.drained) if placement.holdings(index)), None)
+    if shard is None:
+        return None
+    message = (
+        f"spec.content places experts on shard {shard}, which is being drained (condition Drained of the "
+        f"MoEDeployment): write - into all its slots, or end the drain first ({ANNOTATION_DRAIN})"
+    )
+    return Judgement(Outlook.UNFIT, PlacementReason.SHARD_DRAINED, message)

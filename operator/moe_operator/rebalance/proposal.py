@@ -176,6 +176,13 @@ def _what_runs(question: Question) -> tuple[Placement, Topology]:
             f"of {len(question.nodes)} it is known on which nodes: it waits until these agree",
             question.marks,
         )
+    if ground.drained:
+        raise _Refused(
+            RebalanceReason.SHARDS_CHANGE,
+            f"shard {min(ground.drained)} is being drained ({len(ground.drained)} such shards, condition Drained): it "
+            "waits until all may hold experts again",
+            question.marks,
+        )
     if (running.layers, running.experts) != (ground.layers, ground.experts):
         raise _other_model(f"what runs has {running.layers} layers of {running.experts} experts", question)
     if not all(question.nodes):

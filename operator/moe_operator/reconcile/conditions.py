@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason, RebalanceMode
-from moe_operator.api.names import RESTING
+from moe_operator.api.names import ANNOTATION_DRAIN, RESTING
 from moe_operator.api.status import ConditionStatus
 from moe_operator.finding import Finding
 from moe_operator.rebalance.schedule import standstill
 from moe_operator.reconcile.diagnosis import runtime_problem
+from moe_operator.reconcile.draining import drained
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
+from moe_operator.reconcile.placing import drain_of, wanted_shards
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
@@ -81,7 +83,7 @@ def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[
         _runtime_reachable(world),
     )
     kstatus = settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem)
-    return (*told, *kstatus, *_rebalance_paused(world))
+    return (*told, *kstatus, *_drained(world), *_rebalance_paused(world))
 
 
 def _rebalance_paused(world: World) -> Iterator[Condition]:
@@ -194,6 +196,22 @@ def _runtime_reachable(world: World) -> Condition:
         return before
     why = world.key_problem or Finding(Reason.RAY_UNREACHABLE, "Ray was not asked yet")
     return _condition(world, kind, "Unknown", why)
+
+
+def _drained(world: World) -> Iterator[Condition]:
+    """Nothing while nobody asks for a drain."""
+    kind, report = ConditionType.DRAINED, world.report
+    asked = bool(world.moe.metadata.annotations.get(ANNOTATION_DRAIN, "").strip())
+    if world.moe.spec.experts.shards == 0 and asked:
+        yield _condition(world, kind, "True", Finding(Reason.ASLEEP, "spec.experts.shards is 0: no shard runs"))
+    elif world.facts is None or report is None:
+        before = world.moe.status.condition(kind)
+        if asked:
+            unknown = Finding(Reason.DRAINING, "which shards hold what is not known now: the directory does not tell")
+            yield before or _condition(world, kind, "Unknown", unknown)
+    elif (drain := drain_of(world, world.facts)).is_wanted:
+        done, why = drained(drain, wanted_shards(world), report, world.target.revision)
+        yield _condition(world, kind, "True" if done else "False", why)
 
 
 def _condition(world: World, kind: ConditionType, status: ConditionStatus, why: Finding) -> Condition:

@@ -51,6 +51,7 @@ class Memory:
     _report_failing_since: float | None = None
     _cleanup_failing_since: float | None = None
     _pass_failing_since: float | None = None
+    _shards_missing_since: float | None = None
     _failed_since: dict[str, float] = field(default_factory=dict)
 
     def claim_term(self, seen: int) -> int:
@@ -68,6 +69,11 @@ class Memory:
         """Note whether a report is missed; returns for how many seconds it has been."""
         self._report_failing_since = _since(self._report_failing_since, failing, now)
         return _seconds(self._report_failing_since, now)
+
+    def shards_missing(self, missing: bool, now: float) -> float:
+        """Note whether some shards have answered and others not yet; returns for how many seconds already."""
+        self._shards_missing_since = _since(self._shards_missing_since, missing, now)
+        return _seconds(self._shards_missing_since, now)
 
     def cleanup_failing(self, failing: bool, now: float) -> float:
         """Note whether the cleanup gets on; returns for how many seconds it has not."""

@@ -57,6 +57,9 @@ class Observer:
         if world.report:
             memory.report_failing(False, self.clock())
             memory.reported = True
+            started = {shard.phase != "Starting" for shard in world.report.shards}
+            missing = memory.shards_missing(len(started) > 1, self.clock())
+            world = replace(world, shards_missing_seconds=missing)
         elif world.runtime.is_known and world.core is None:
             memory.reported = False
         else:

@@ -1,7 +1,8 @@
 """The next placement to ask of the directory. Pure.
 
 Scaling is make-before-break in two steps: a placement over all shards, old and new, in which those that leave have no
-slots; then, once these hold nothing and the directory has settled, the same placement without them.
+slots; then, once these hold nothing and the directory has settled, the same placement without them. A shard that is
+drained keeps its slots, and nothing is in them.
 """
 
 from __future__ import annotations
@@ -10,20 +11,29 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.model import ModelFacts
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_operator.api import MoEDeployment, PlacementConditionType, PlacementReason, Reason
+from moe_operator.api.placement import Origin
 from moe_operator.finding import Finding
 from moe_operator.placements.choice import Choice, Standing, choose
 from moe_operator.placements.content import only_empty_ones_leave
 from moe_operator.placements.validity import Ground
+from moe_operator.reconcile.draining import Drain, Needs, drain, fewest_beside
 from moe_operator.reconcile.world import World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
 from moe_placement.encoding import encode_placement
+from moe_placement.placement import EMPTY
+from moe_placement.quotas import could_be_apart
 
 MAX_TOLD_REVISION = 2**31
 """A status may have been written by anybody; no deployment comes near so many placements."""
+NODES_SECONDS = 10.0
+"""So long the first placement waits, once one shard has answered, for others to tell on which nodes they are. Shards
+start together; of one that starts later it is reckoned that it has a node of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +65,20 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     choice = choose(world.book, world.target.revision, world.target_placement, ground_of(world, facts))
     current = _of_model(world.target_placement, facts)
     shape = _shape(world, current, slots)
+    config = DirectoryConfig(
+        term=world.term,
+        shards=tuple(ShardRef(index=i, application=world.shard_name(i)) for i in range(len(shape))),
+        slots_per_shard=slots,
+        min_copies=spec.copies.min,
+    )
+    if choice.next is None and _waits_for_nodes(world, len(shape)):
+        return Goal(config, choice=choice)
     try:
         revision, placement = _wanted(world, facts, current, shape, choice)
     except InfeasiblePlacementError as error:
         return Goal(unchanged(world), _infeasible(error), choice)
-    return Goal(
-        DirectoryConfig(
-            term=world.term,
-            revision=revision,
-            shards=tuple(ShardRef(index=i, application=world.shard_name(i)) for i in range(len(shape))),
-            slots_per_shard=slots,
-            min_copies=spec.copies.min,
-            placement=encode_placement(placement),
-        ),
-        choice=choice,
-    )
+    told = {"revision": revision, "placement": encode_placement(placement)}
+    return Goal(config.model_copy(update=told), choice=choice)
 
 
 def unjudged(world: World) -> Choice:
@@ -96,10 +105,11 @@ def ground_of(world: World, facts: ModelFacts) -> Ground:
         digest=facts.digest,
         layers=facts.layers,
         experts=facts.experts,
-        shards=_shards_to_run(world.moe, facts, slots),
+        shards=wanted_shards(world),
         slots_per_shard=slots,
         min_copies=world.moe.spec.experts.copies.min,
         revision=world.target.revision,
+        drained=drain_of(world, facts).empty,
     )
 
 
@@ -145,10 +155,29 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
 
 
 def wanted_shards(world: World) -> int:
-    """Shards that shall run: those asked for or, once the model is known, the fewest that can hold its copies."""
-    if world.facts is None:
+    """Shards that shall run: those asked for or, once the model is known, the fewest that can hold its copies, beside
+    those that are drained and would leave."""
+    facts = world.facts
+    if facts is None:
         return world.moe.spec.experts.shards
-    return _shards_to_run(world.moe, world.facts, slots_per_shard(world, world.facts))
+    slots, current = slots_per_shard(world, facts), _of_model(world.target_placement, facts)
+    fewest = _shards_to_run(world.moe, facts, slots)
+    there = current.shards if current and fewest else 0
+    return fewest_beside(world.moe, fewest, there, Needs.of(world.moe, facts, slots))
+
+
+def drain_of(world: World, facts: ModelFacts) -> Drain:
+    """What is drained of the shards that shall run."""
+    needs = Needs.of(world.moe, facts, slots_per_shard(world, facts))
+    return drain(world.moe, world.moved_shards, wanted_shards(world), needs)
+
+
+def _waits_for_nodes(world: World, shards: int) -> bool:
+    """Whether the first placement depends on nodes that are about to be told."""
+    if world.target.revision or world.moe.spec.experts.copies.min == 1 or world.report is None:
+        return False
+    started = [shard.phase != "Starting" for shard in world.report.shards]
+    return (len(started) < shards or not all(started)) and world.shards_missing_seconds < NODES_SECONDS
 
 
 def _shards_to_run(moe: MoEDeployment, facts: ModelFacts, slots: int) -> int:
@@ -156,7 +185,7 @@ def _shards_to_run(moe: MoEDeployment, facts: ModelFacts, slots: int) -> int:
     spec = moe.spec.experts
     if spec.shards == 0:
         return 0
-    return max(spec.shards, spec.copies.min, -(-facts.experts * spec.copies.min // max(1, min(slots, facts.experts))))
+    return max(spec.shards, Needs.of(moe, facts, slots).shards)
 
 
 def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | None:
@@ -219,7 +248,10 @@ def _drained(world: World, current: Placement | None, index: int) -> bool:
 
 
 def _placement(world: World, facts: ModelFacts, current: Placement | None, shape: Sequence[int]) -> Placement:
-    if current and current.copies.min() >= world.moe.spec.experts.copies.min:
+    copies, emptied = world.moe.spec.experts.copies.min, drain_of(world, facts).empty
+    usable = tuple(0 if index in emptied else width for index, width in enumerate(shape))
+    nodes = world.nodes(len(shape))
+    if current and current.copies.min() >= copies and _stays(world, current, usable, nodes):
         if current.shard_slots == tuple(shape):
             return current
         if only_empty_ones_leave(current, shape):
@@ -227,7 +259,32 @@ def _placement(world: World, facts: ModelFacts, current: Placement | None, shape
     actual = _of_model(world.actual_placement, facts)
     # From the placement in force: the next one shall differ from it as little as it can.
     base = actual or current
-    return balanced_placement(facts.layers, facts.experts, shape, world.moe.spec.experts.copies.min, base)
+    return _with_slots(balanced_placement(facts.layers, facts.experts, usable, copies, base, nodes), shape)
+
+
+def _stays(world: World, current: Placement, usable: Sequence[int], nodes: Sequence[str]) -> bool:
+    """Whether experts are on shards only that may hold some; and, of a placement that the operator made, on all of
+    these, and apart from each other where there are the nodes for it."""
+    holding = np.bincount(current.holders[2], minlength=len(usable)) > 0
+    if any(held and width == 0 for held, width in zip(holding[: len(usable)], usable, strict=True)):
+        return False
+    own = world.book.at(world.target.revision)
+    if own is not None and own.status.origin is not Origin.OPERATOR:
+        return True
+    idle = any(width and not held for held, width in zip(holding[: current.shards], usable, strict=False))
+    fits = current.shards <= len(usable)
+    together = fits and "" not in nodes and could_be_apart(current, world.moe.spec.experts.copies.min, usable, nodes)
+    return not idle and not together
+
+
+def _with_slots(placement: Placement, shape: Sequence[int]) -> Placement:
+    """With the slots, and nothing in them, of shards that were left out."""
+    if placement.shard_slots == tuple(shape):
+        return placement
+    slots = np.full((placement.layers, sum(shape)), EMPTY, dtype=np.int32)
+    usable = np.repeat(np.asarray(placement.shard_slots) > 0, shape)
+    slots[:, usable] = placement.slots
+    return Placement(slots, tuple(shape), placement.experts)
 
 
 def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | None:

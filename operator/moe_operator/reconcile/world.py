@@ -31,6 +31,7 @@ class World:
         unreachable_seconds: for how long the runtime cannot be read already, as far as this process knows.
         failed_seconds: by name of an application that the runtime has given up: for how long, likewise.
         report_failing_seconds: for how long a report is missed although there should be one, likewise.
+        shards_missing_seconds: for how long some shards have answered and others not yet, likewise.
         keys: None if they could not be read; ``key_problem`` says why, or why the runtime was not asked.
         term: of this leadership, for the directory.
         book: its ExpertPlacements.
@@ -42,6 +43,7 @@ class World:
     unreachable_seconds: float = 0.0
     failed_seconds: Mapping[str, float] = field(default_factory=dict)
     report_failing_seconds: float = 0.0
+    shards_missing_seconds: float = 0.0
     keys: KeyHashes | None = None
     key_problem: Finding | None = None
     term: int = 1
@@ -111,6 +113,17 @@ class World:
     def settled(self) -> bool:
         """Whether the data plane is where it was last told to be."""
         return bool(self.report and self.report.progress.settled and self.report.revision == self.target.revision)
+
+    @property
+    def moved_shards(self) -> frozenset[int]:
+        """Those that the runtime moves off their nodes."""
+        moved = {application.name for application in self.shard_applications if application.moved}
+        return frozenset(ref.index for ref in self.target.shards if self.shard_name(ref.index) in moved)
+
+    def nodes(self, shards: int) -> tuple[str, ...]:
+        """Of shards ``0 .. shards - 1``, as their processes tell; ``""`` where it is not known (any more)."""
+        told = {shard.index: shard.node for shard in self.report.shards} if self.report else {}
+        return tuple(told.get(index, "") for index in range(shards))
 
     def shard_name(self, index: int) -> str:
         """Name of the application of shard ``index``."""

@@ -44,6 +44,7 @@ class Application:
         problem: what is wrong with it, where its phase is UNHEALTHY or FAILED.
         route_prefix: where it is, or will be, reached; None without a route.
         leaving: whether it is on its way out.
+        moved: whether the runtime moves it off a node that is being drained: it starts elsewhere, and then ends there.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Application:
     problem: Finding | None = None
     route_prefix: str | None = None
     leaving: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,9 @@ REFUSED: dict[str, tuple[Callable[[Question], Question], Reason, str]] = {
     "a shard more is wanted": (
         lambda q: replace(q, ground=replace(GROUND, shards=5)), Reason.SHARDS_CHANGE, "4 shards run and 5 are to"
     ),
+    "a shard is drained": (
+        lambda q: replace(q, ground=replace(GROUND, drained=frozenset({2, 3}))), Reason.SHARDS_CHANGE, "2 is being"
+    ),
     "other slots": (lambda q: replace(q, ground=replace(GROUND, slots_per_shard=6)), Reason.SHARDS_CHANGE, "6 slots"),
     "a shard of which nothing is heard": (
         lambda q: replace(q, nodes=("a", "", "b", "b")), Reason.SHARDS_CHANGE, "on which node shard 1 runs"

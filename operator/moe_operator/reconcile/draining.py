@@ -1,0 +1,150 @@
+"""Which shards shall hold nothing though they run: those that an annotation names, and those that the runtime moves off
+their nodes. Pure.
+
+A drain makes nothing impossible: where the other shards cannot hold the model, it is not begun, and the reason is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from moe_contract.model import ModelFacts
+from moe_contract.report import DirectoryReport, ShardReport
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.names import ANNOTATION_DRAIN
+from moe_operator.finding import Finding
+from moe_operator.text import on_one_line, some
+
+_MOST_NAMED, _SHOWN, _WORD = 1024, 8, 16
+"""Entries that are read, those that a message names, and characters of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the copies of a model need: experts per layer, copies of each on distinct shards, and slots of a shard."""
+
+    experts: int
+    copies: int
+    slots: int
+
+    @classmethod
+    def of(cls, moe: MoEDeployment, facts: ModelFacts, slots: int) -> Needs:
+        return cls(facts.experts, moe.spec.experts.copies.min, max(1, min(slots, facts.experts)))
+
+    @property
+    def shards(self) -> int:
+        """The fewest that can hold them."""
+        return max(self.copies, -(-self.experts * self.copies // self.slots))
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Attributes:
+    asked: shards that the annotation names and that run, ascending.
+    unknown: what else it names.
+    moved: shards that the runtime moves off their nodes.
+    refused: why the drain that was asked for is not begun.
+    empty: those that shall hold nothing.
+    """
+
+    asked: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
+    moved: tuple[int, ...] = ()
+    refused: Finding | None = None
+    empty: frozenset[int] = frozenset()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody asked for anything."""
+        return bool(self.asked or self.unknown or self.moved)
+
+
+def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -> Drain:
+    """What is drained of shards ``0 .. shards - 1``; ``moved``: by the runtime."""
+    asked, unknown = named(moe, shards)
+    leaving = tuple(sorted(index for index in set(moved) if index < shards))
+    refused = None if _can_go(asked, shards, needs) else _refusal(asked, shards, needs)
+    empty = frozenset() if refused else frozenset(asked)
+    if _can_go(empty | set(leaving), shards, needs):
+        empty |= set(leaving)
+    return Drain(asked, unknown, leaving, refused, empty)
+
+
+def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> int:
+    """Shards that run: ``wanted`` or, where shards that are drained would be missed among these, as many of those that
+    are there and would leave as do."""
+    enough = (n for n in range(wanted, there + 1) if _can_go(named(moe, n)[0], n, needs))
+    return next(enough, wanted)
+
+
+def named(moe: MoEDeployment, shards: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Of what the annotation names: the shards among ``0 .. shards - 1``, and what else."""
+    text = moe.metadata.annotations.get(ANNOTATION_DRAIN, "")
+    words = [word.strip() for word in text.split(",", _MOST_NAMED)] if text.strip() else []
+    numbers = {word: int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= _WORD}
+    found = {number for number in numbers.values() if number < shards}
+    return tuple(sorted(found)), tuple(word for word in words if numbers.get(word, shards) >= shards)
+
+
+def _can_go(drained: Collection[int], shards: int, needs: Needs) -> bool:
+    return not drained or shards - len(drained) >= needs.shards
+
+
+def _refusal(asked: Collection[int], shards: int, needs: Needs) -> Finding:
+    left, more = shards - len(asked), needs.shards + len(asked)
+    enough = f"scale to {more} shards first" if more <= needs.experts else "set a larger slotsPerShard first"
+    fewer = f", or name at most {shards - needs.shards}" if shards > needs.shards else ""
+    return Finding(
+        Reason.DRAIN_REFUSED,
+        f"the annotation {ANNOTATION_DRAIN} names {_listed(asked)} of {shards}: the other {left} have {left} x "
+        f"{needs.slots} = {left * needs.slots} slots per layer, and {needs.experts} experts x {needs.copies} "
+        f"(copies.min) need {needs.experts * needs.copies}, on {needs.shards} shards at least; nothing is moved: "
+        f"{enough}{fewer}",
+    )
+
+
+def drained(drain: Drain, shards: int, report: DirectoryReport, revision: int) -> tuple[bool, Finding]:
+    """Whether what was asked for is done, and what to tell of it; ``revision``: that the directory was told last."""
+    if drain.refused:
+        return False, drain.refused
+    if drain.unknown:
+        there = f"shards 0 to {shards - 1} run" if shards > 1 else "shard 0 alone runs"
+        done = f"; {_told_of(drain, report, revision)[1].message}" if drain.empty else ""
+        words = some([on_one_line(word)[:_WORD] or "nothing" for word in drain.unknown], _SHOWN)
+        return False, Finding(
+            Reason.NO_SUCH_SHARD,
+            f"the annotation {ANNOTATION_DRAIN} names {words}, and {there}: write numbers of these, separated by commas"
+            f"{done}",
+        )
+    return _told_of(drain, report, revision)
+
+
+def _told_of(drain: Drain, report: DirectoryReport, revision: int) -> tuple[bool, Finding]:
+    stay = sorted(set(drain.moved) - drain.empty)
+    if stay:
+        return False, Finding(
+            Reason.DRAIN_REFUSED,
+            f"Ray moves {_listed(stay)} off a node that is being drained, and the other shards have too few slots for "
+            "what they hold: they load it anew where Ray starts them again; scale up, or set a larger slotsPerShard, "
+            "to have it elsewhere first",
+        )
+    holding = [shard for shard in report.shards if shard.index in drain.empty and not _is_empty(shard, report)]
+    if report.revision == revision and not holding:
+        hold = "holds nothing and is sent nothing" if len(drain.empty) == 1 else "hold nothing and are sent nothing"
+        return True, Finding(Reason.DRAINED, f"{_listed(drain.empty)} {hold}: its processes may be stopped")
+    left = [f"shard {shard.index} holds {shard.held}" for shard in holding]
+    return False, Finding(
+        Reason.DRAINING, f"{some(left, _SHOWN) or _listed(drain.empty)}; copies are made on the other shards first"
+    )
+
+
+def _is_empty(shard: ShardReport, report: DirectoryReport) -> bool:
+    """Of one that answers the directory knows; of one that does not, what it held must be elsewhere."""
+    done = report.progress.copied == report.progress.total
+    return shard.wanted == 0 and shard.held == 0 and (shard.phase == "Ready" or done)
+
+
+def _listed(indices: Iterable[int]) -> str:
+    numbers = [str(index) for index in sorted(indices)]
+    return f"shard {numbers[0]}" if len(numbers) == 1 else f"shards {some(numbers, _SHOWN)}"

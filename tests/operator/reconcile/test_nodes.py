@@ -1,0 +1,115 @@
+"""Copies of an expert on distinct nodes: the first placement, and what becomes of one when nodes change."""
+
+from typing import Any
+
+import pytest
+from data_plane import DataPlane
+from moe_facts import FACTS
+from placement_objects import content, stored
+from plans import shards, slots, told
+
+from moe_operator.placements.book import Book
+from moe_operator.reconcile.placing import NODES_SECONDS
+from moe_operator.reconcile.plan import Plan
+from moe_placement.encoding import decode_placement
+
+
+def apart(plan: Plan, nodes: str) -> bool:
+    """Whether no expert has two copies on one node."""
+    held = decode_placement(plan.target.placement).held
+    on = [held[:, :, [shard for shard, name in enumerate(nodes) if name == node]] for node in set(nodes)]
+    return max(int(each.sum(axis=2).max()) for each in on) == 1
+
+
+def started(make_plane: Any, nodes: str, **experts: Any) -> DataPlane:
+    plane: DataPlane = make_plane(shards=4, slotsPerShard=8, copies={"min": 2}, **experts)
+    plane.nodes = nodes
+    plane.settle()
+    return plane
+
+
+def test_the_first_placement_waits_for_the_nodes_of_all_shards(make_plane) -> None:
+    plane = make_plane(shards=4, slotsPerShard=8, copies={"min": 2})
+    plane.nodes, plane.starting = "aabb", frozenset({1, 3})
+    plane.run()
+    assert told(plane.run()) == ([0, 1, 2, 3], (), 0)
+    plane.more = {"shards_missing_seconds": NODES_SECONDS - 0.1}
+    plan = plane.run()
+    assert told(plan) == ([0, 1, 2, 3], (), 0)
+    assert set(plan.desired.slots.values()) == {8}
+    assert plane.tell().condition("Progressing").message == "shards 1, 3 are starting"
+    assert plane.moe.status.slots_per_shard == 8
+    plane.starting = frozenset()
+    plan = plane.run()
+    assert told(plan)[1:] == ((8, 8, 8, 8), 1)
+    assert apart(plan, "aabb")
+    plane.settle()
+    assert told(plane.run())[2] == 1
+
+
+def test_it_does_not_wait_for_ever_and_is_mended_when_the_last_one_tells(make_plane) -> None:
+    plane = make_plane(shards=4, slotsPerShard=8, copies={"min": 2})
+    plane.nodes, plane.starting = "aab", frozenset({3})
+    plane.run()
+    plane.run()
+    plane.more = {"shards_missing_seconds": NODES_SECONDS}
+    plan = plane.run()
+    assert plan.target.revision == 1
+    assert apart(plan, "aab?")
+    plane.nodes, plane.starting = "aaba", frozenset()
+    plan = plane.run()
+    assert plan.target.revision == 2
+    assert apart(plan, "aaba")
+    assert plane.run().target.revision == 2
+
+
+def test_where_no_expert_has_two_copies_nothing_is_waited_for(make_plane) -> None:
+    plane = make_plane(shards=2, slotsPerShard=8)
+    plane.starting = frozenset({0, 1})
+    plane.run()
+    assert told(plane.run()) == ([0, 1], (8, 8), 1)
+
+
+def test_a_shard_that_comes_back_on_another_node(make_plane) -> None:
+    plane = started(make_plane, "aabb")
+    before = plane.run()
+    # While its node is not known nothing is moved.
+    plane.nodes, plane.lost = "aab", frozenset({3})
+    assert plane.run().target == before.target
+    plane.nodes, plane.lost = "aaba", frozenset()
+    plan = plane.run()
+    assert (plan.target.revision, apart(plan, "aaba")) == (2, True)
+    was, now = (decode_placement(each.target.placement).held for each in (before, plan))
+    # Shard 2 is alone on its node now, and lacks 8 of 16 experts.
+    assert 8 <= (now & ~was).sum() <= 10
+
+
+@pytest.mark.parametrize("nodes", ["aaaa", "aaab"])
+def test_without_nodes_or_slots_enough_it_stays(make_plane, nodes: str) -> None:
+    plane: DataPlane = make_plane(shards=4, slotsPerShard=4, copies={"min": 2})
+    plane.nodes = nodes
+    plane.settle()
+    assert told(plane.run()) == ([0, 1, 2, 3], (4, 4, 4, 4), 1)
+
+
+@pytest.mark.parametrize(("origin", "revision"), [("Person", 1), ("Operator", 2)])
+def test_what_a_person_wrote_is_left_where_it_is(make_plane, origin: str, revision: int) -> None:
+    plane = started(make_plane, "aabb")
+    written = content(decode_placement(plane.run().target.placement), 1, 0, FACTS.digest)
+    plane.more = {"book": Book.of([stored(written, {"origin": origin, "phase": "Active"}, decision="Approved")])}
+    plane.nodes = "abab"
+    assert plane.run().target.revision == revision
+
+
+def test_scaling_up_and_down_keeps_copies_apart(make_plane) -> None:
+    plane = started(make_plane, "aabb")
+    plane.nodes = "aabbcc"
+    plane.change(shards=6, slotsPerShard=8, copies={"min": 2})
+    plane.settle()
+    plan = plane.run()
+    assert (shards(plan), slots(plan)) == ([0, 1, 2, 3, 4, 5], (8,) * 6)
+    assert apart(plan, "aabbcc")
+    plane.change(shards=3, slotsPerShard=8, copies={"min": 2})
+    plane.settle()
+    plan = plane.run()
+    assert (shards(plan), apart(plan, "aab")) == ([0, 1, 2], True)
