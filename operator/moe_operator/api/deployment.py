@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, ValidationError
 
+from moe_contract.sizes import MOST_EXPERTS
 from moe_operator.api.base import ApiModel
 from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER, GROUP
 from moe_operator.api.rules import Rule, validations
@@ -34,6 +35,38 @@ def _ours(annotations: Any) -> Any:
     if not isinstance(annotations, Mapping):
         return annotations
     return {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
+
+
+_SHARDS, _COPIES, _EXPERTS = "self.spec.experts.shards", "self.spec.experts.copies.min", "self.status.model.experts"
+_SLOTS = "(has(self.spec.experts.slotsPerShard) ? self.spec.experts.slotsPerShard : self.status.slotsPerShard)"
+_USED = f"({_SLOTS} < {_EXPERTS} ? {_SLOTS} : {_EXPERTS})"
+
+SCALE_RULE = Rule(
+    # Of fewer shards alone: all that is written beside them, a status and the removal of a finalizer among it, must
+    # never be in the way; an autoscaler that wakes goes from 0 to 1 first; and more are nearer to enough.
+    rule=(
+        f"{_SHARDS} >= oldSelf.spec.experts.shards || {_SHARDS} == 0 || self.spec.model != oldSelf.spec.model "
+        "|| !has(self.status) || !has(self.status.model) "
+        "|| !(has(self.spec.experts.slotsPerShard) || has(self.status.slotsPerShard)) "
+        f"|| {_EXPERTS} < 1 || {_EXPERTS} > {MOST_EXPERTS} || {_SLOTS} < 1 "
+        f"|| {_SHARDS} * {_USED} >= {_EXPERTS} * {_COPIES}"
+    ),
+    message=(
+        "spec.experts.shards is %s: they have %s x %s = %s slots per layer, and %s experts x %s (copies.min) need %s: "
+        "use at least %s shards, a larger slotsPerShard or fewer copies; 0 shards put it to sleep"
+    ),
+    values=(
+        _SHARDS,
+        _SHARDS,
+        _USED,
+        f"{_SHARDS} * {_USED}",
+        _EXPERTS,
+        _COPIES,
+        f"{_EXPERTS} * {_COPIES}",
+        f"({_EXPERTS} * {_COPIES} + {_USED} - 1) / {_USED}",
+    ),
+    field_path=".spec.experts.shards",
+)
 
 
 class ObjectMeta(ApiModel):
@@ -101,7 +134,7 @@ class Identity(ApiModel):
 class MoEDeployment(Identity):
     """One Mixture-of-Experts model served with its experts spread over shards that can be scaled, moved and lost."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE))
+    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE, SCALE_RULE))
 
     spec: MoEDeploymentSpec
     """What is asked for."""

@@ -336,11 +336,15 @@ def test_bad_models_are_told_of(operator, on_ray: Objects, ray_cluster: LocalRay
         if reason == "UnsupportedArchitecture":
             assert "supported are Mixtral (mixtral), " in on_ray.condition("bad", "Ready")["message"]
     good = {"source": {"path": str(TINY)}}
-    for reason, experts in {
-        "TooManyShards": {"shards": 17},
-        "InsufficientSlots": {"shards": 2, "slotsPerShard": 1, "copies": {"min": 2}},
+    too_few = {"slotsPerShard": 1, "copies": {"min": 2}}
+    for reason, change in {
+        "TooManyShards": {"model": good, "experts": {"shards": 17}},
+        "InsufficientSlots": {"suspend": False, "experts": too_few},
     }.items():
-        on_ray.patch("bad", json.dumps({"spec": {"model": good, "experts": experts}}))
+        if reason == "InsufficientSlots":
+            # Beside so few slots, fewer shards would be refused: the model is known by now.
+            on_ray.patch("bad", json.dumps({"spec": {"suspend": True, "experts": {"shards": 2}}}))
+        on_ray.patch("bad", json.dumps({"spec": change}))
         took[reason] = on_ray.wait_condition("bad", "Ready", "False", reason, TOLD)
     print({reason: f"{seconds:.1f} s" for reason, seconds in took.items()})
     # What is somebody else's is as it was, although it never started.
