@@ -56,6 +56,10 @@ class Objects:
             if not (missing_ok and "NotFound" in str(error)):
                 raise
 
+    def annotate(self, name: str, annotation: str) -> None:
+        """``key=value``; ``key-`` takes it away."""
+        self.kube.run("annotate", "moe", name, "-n", self.namespace, "--overwrite", annotation)
+
     def placement(self, name: str) -> JsonObject:
         """An ExpertPlacement; empty where there is none."""
         return self.kube.get("expertplacements", name, self.namespace) or {}

@@ -26,6 +26,8 @@ _VALUE_BYTES = 64
 MOST_NAME = 1024
 _SAID = 2000
 """Characters of a message: the last ones, which of a traceback say what was wrong."""
+_MOVING = "PENDING_MIGRATION"
+"""Serve's word for the state of a replica on a node that Ray drains."""
 _DEPLOYMENTS = 64
 """Of one application: those whose complaints are kept."""
 
@@ -46,6 +48,8 @@ class Application:
         declarative: whether it was deployed by REST and so is subject to the next PUT.
         route_prefix: where it is, or will be, reached; None without a route.
         problems: what its deployments complain of, by deployment.
+        moving: whether Serve moves a replica of it off a node that is being drained: another one is to start elsewhere
+            before that one ends.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Application:
     declarative: bool = True
     route_prefix: str | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
+    moving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,7 @@ def _application(name: str, fields: Any) -> Application:
         declarative=fields.get("source", "declarative") == "declarative",
         route_prefix=_route(fields.get("route_prefix")) or route_of(config),
         problems=_problems(fields.get("deployments")),
+        moving=_is_moving(fields.get("deployments")),
     )
 
 
@@ -163,6 +169,14 @@ def _problems(deployments: Any) -> dict[str, str]:
     details = {name: each for name, each in deployments.items() if isinstance(each, dict)}
     told = [(name[:MOST_NAME], _end_of(each["message"])) for name, each in details.items() if each.get("message")]
     return dict(told[:_DEPLOYMENTS])
+
+
+def _is_moving(deployments: Any) -> bool:
+    if not isinstance(deployments, dict):
+        return False
+    replicas = [each.get("replicas") for each in deployments.values() if isinstance(each, dict)]
+    found = (replica for some in replicas if isinstance(some, list) for replica in some if isinstance(replica, dict))
+    return any(replica.get("state") == _MOVING for replica in found)
 
 
 def _end_of(message: Any) -> str:

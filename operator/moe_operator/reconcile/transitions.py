@@ -21,11 +21,15 @@ def transitions(before: MoEDeploymentStatus, after: MoEDeploymentStatus) -> list
 
 
 def _is_news(earlier: Condition | None, now: Condition) -> bool:
-    """Of a first status only what is wrong or under way is news, not all that is as it should be."""
+    """Of a first status only what is wrong or under way is news, not all that is as it should be. A drain is told of
+    only once somebody asks for it."""
     if earlier is None:
-        return now.type in (ConditionType.DEGRADED, ConditionType.PROGRESSING) and now.status == "True"
+        under_way = now.type in (ConditionType.DEGRADED, ConditionType.PROGRESSING) and now.status == "True"
+        return under_way or now.type == ConditionType.DRAINED
     return (earlier.status, earlier.reason) != (now.status, now.reason)
 
 
 def _is_wrong(condition: Condition) -> bool:
+    if condition.type == ConditionType.DRAINED:
+        return condition.reason in (Reason.DRAIN_REFUSED, Reason.NO_SUCH_SHARD)
     return condition.type == ConditionType.DEGRADED and condition.status == "True"

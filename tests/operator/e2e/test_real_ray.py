@@ -25,6 +25,7 @@ from moe_dev.operator_process import OperatorProcess
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import World
@@ -142,13 +143,23 @@ class Streams:
             self.answers += 1
 
 
-def pids(objects: Objects, name: str, ray: LocalRay) -> dict[int, int]:
+def pids(objects: Objects, name: str) -> dict[int, int]:
     """Process of each shard, as the directory reports it."""
+    return {shard["index"]: shard["pid"] for shard in shards_of(objects, name)}
+
+
+def shards_of(objects: Objects, name: str) -> list[dict[str, Any]]:
+    """As the directory reports them."""
     key = objects.secret_value(f"{name}-moe-internal", "key")
     with client(objects, name, key) as api:
         url = objects.status(name)["url"].removesuffix("/v1") + "/internal/report"
-        report = json.loads(api.get(url, cast_to=str))
-    return {shard["index"]: shard["pid"] for shard in report["shards"]}
+        found: list[dict[str, Any]] = json.loads(api.get(url, cast_to=str))["shards"]
+    return found
+
+
+def held(objects: Objects, name: str) -> dict[int, int]:
+    """Copies of experts that each shard holds, as the directory reports it."""
+    return {shard["index"]: shard["held"] for shard in shards_of(objects, name)}
 
 
 def swap_shards(objects: Objects, name: str) -> dict[str, Any]:
@@ -182,7 +193,7 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
     looked = on_ray.metric(operator, looks)
     on_ray.wait("two looks at what has settled", lambda: on_ray.metric(operator, looks) >= looked + 2)
     assert writes_to_serve(on_ray, operator) == written
-    before = pids(on_ray, "tiny", ray_cluster)
+    before = pids(on_ray, "tiny")
 
     with Streams(on_ray, "tiny", 8, said) as streams:
         streams.flowing()
@@ -197,24 +208,34 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
         assert became["progress"]["copied"] == became["progress"]["total"] == 6 * 16
         assert on_ray.placement("tiny-r1")["status"]["phase"] == "Superseded"
         assert on_ray.status("tiny")["placement"]["revision"] == 2
-        assert pids(on_ray, "tiny", ray_cluster) == before
+        assert pids(on_ray, "tiny") == before
         on_ray.scale("tiny", 4)
         on_ray.wait_settled("tiny", 2, CHANGE)
-        grown = pids(on_ray, "tiny", ray_cluster)
+        grown = pids(on_ray, "tiny")
         assert {index: grown[index] for index in before} == before
         assert len(grown) == 4
+        # Two shards hold nothing any more, though they run on, and are given experts again afterwards.
+        on_ray.annotate("tiny", f"{ANNOTATION_DRAIN}=0,2")
+        on_ray.wait_condition("tiny", "Drained", "True", "Drained", CHANGE)
+        emptied = held(on_ray, "tiny")
+        assert (emptied[0], emptied[1] + emptied[3], emptied[2]) == (0, 6 * 16, 0)
+        streams.flowing()
+        on_ray.annotate("tiny", f"{ANNOTATION_DRAIN}-")
+        on_ray.wait("experts on all shards", lambda: set(held(on_ray, "tiny").values()) == {24}, CHANGE)
+        assert on_ray.condition("tiny", "Drained") == {}
+        assert pids(on_ray, "tiny") == grown
         on_ray.patch("tiny", '{"spec": {"experts": {"copies": {"min": 2}}}}')
         on_ray.wait_settled("tiny", 3, CHANGE)
         os.kill(grown[3], signal.SIGKILL)
         again = (0, grown[3])
-        on_ray.wait("shard 3 anew", lambda: pids(on_ray, "tiny", ray_cluster)[3] not in again, CHANGE)
+        on_ray.wait("shard 3 anew", lambda: pids(on_ray, "tiny")[3] not in again, CHANGE)
         on_ray.wait_settled("tiny", 3, CHANGE)
         assert on_ray.condition("tiny", "Ready")["status"] == "True"
         on_ray.scale("tiny", 2)
         on_ray.wait_settled("tiny", 4, CHANGE)
-        assert pids(on_ray, "tiny", ray_cluster) == before
+        assert pids(on_ray, "tiny") == before
         streams.flowing()
-    print(f"{streams.answers} answers in 8 streams while shards went 2 → 4 → 2 and one was killed, all of them right")
+    print(f"{streams.answers} answers in 8 streams while shards went 2 → 4 → 2, two were drained and one was killed")
     assert tokens(on_ray, "tiny") == said
 
     # Settings arrive without a restart.
@@ -231,7 +252,7 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
     on_ray.wait("the new name and key", renamed, CHANGE)
     with pytest.raises(openai.AuthenticationError):
         tokens(on_ray, "tiny", "renamed", "wrong")
-    assert pids(on_ray, "tiny", ray_cluster) == before
+    assert pids(on_ray, "tiny") == before
 
     on_ray.patch("tiny", '{"spec": {"suspend": true}}')
     on_ray.wait_condition("tiny", "Progressing", "False", "Suspended", CHANGE)

@@ -76,6 +76,10 @@ def test_a_shard_is_drained_and_comes_back(make_plane) -> None:
     status = plane.tell()
     assert (status.shards, status.ready_shards) == (4, 3)
     assert status.condition("Progressing").reason == "Settled"
+    # It becomes an object like any other.
+    record = plane.plan().choice.record
+    assert record is not None
+    assert [line.split()[8:16] for line in record.content.layers] == [["-"] * 8] * 2
     annotate(plane, None)
     back = plane.run()
     assert (back.target.revision, held(back)) == (3, [4, 4, 4, 4])

@@ -44,6 +44,13 @@ def test_events() -> None:
     assert told(UP, UP) == []
 
 
+def test_a_drain_is_told_of_from_its_beginning() -> None:
+    assert told(UP, status(Drained="False Draining")) == ["Normal Draining: draining"]
+    assert told(status(Drained="False Draining"), status(Drained="True Drained")) == ["Normal Drained: drained"]
+    assert told(UP, status(Drained="False DrainRefused")) == ["Warning DrainRefused: drainrefused"]
+    assert told(UP, status(Drained="False NoSuchShard")) == ["Warning NoSuchShard: nosuchshard"]
+
+
 def test_a_change_of_the_message_alone_is_no_transition() -> None:
     conditions = tuple(c.model_copy(update={"message": "other"}) for c in UP.conditions)
     assert told(UP, UP.model_copy(update={"conditions": conditions})) == []

@@ -73,6 +73,7 @@ def _application(found: serve_state.Application, url: str) -> Application:
         problem=problem,
         route_prefix=found.route_prefix,
         leaving=found.config is None,
+        moved=found.moving,
     )
 
 

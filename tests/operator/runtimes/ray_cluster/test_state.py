@@ -68,6 +68,24 @@ def test_phases(status: str, phase: ApplicationPhase) -> None:
     assert (core.problem is not None) == (phase in (ApplicationPhase.UNHEALTHY, ApplicationPhase.FAILED))
 
 
+@pytest.mark.parametrize(
+    ("replicas", "moved"),
+    [
+        ([{"state": "PENDING_MIGRATION"}, {"state": "STARTING"}], True),
+        ([{"state": "RUNNING"}], False),
+        ([], False),
+        (["PENDING_MIGRATION", None, {"state": ["PENDING_MIGRATION"]}], False),
+        ({"state": "PENDING_MIGRATION"}, False),
+        (None, False),
+    ],
+)
+def test_whether_it_is_moved_off_a_node_that_is_being_drained(replicas: Any, moved: bool) -> None:
+    plane = settled()
+    deployments = {"experts": {"replicas": replicas}, "other": None}
+    state = runtime_state(serve(written(plane), deployments=deployments), plane.moe)
+    assert {each.moved for each in state.applications.values()} == {moved}
+
+
 def test_what_is_on_its_way_out_was_told_nothing() -> None:
     plane = settled()
     state = runtime_state(serve(written(plane), status="DELETING", deployed_app_config=None), plane.moe)
