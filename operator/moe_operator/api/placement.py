@@ -206,7 +206,7 @@ class Figures(StatusModel):
     node_fan_out: str
     """Nodes visited beside the own one."""
     rows: int | None = None
-    """Tokens that were counted; absent where the figures are foretold."""
+    """Tokens that were counted; absent of predicted."""
     latency: str | None = None
     """Seconds per output token, where measured."""
 
@@ -238,7 +238,7 @@ class ExpertPlacementStatus(StatusModel):
     predicted: Figures | None = None
     """Of a proposal: what was foretold of it, from the traffic of that time."""
     before: Figures | None = None
-    """What was counted of its base before it was begun."""
+    """What its base met: of a proposal, with the newest traffic when it was made; else as counted before it began."""
     measured: Figures | None = None
     """What was counted of it when it was verified."""
     progress: MigrationProgress | None = None

@@ -87,10 +87,15 @@ def next_status(
     )
 
 
-def proposed_status(predicted: Figures, price: Price | None) -> ExpertPlacementStatus:
-    """Of a proposal that the operator has just made; all else is told by the next pass."""
+def proposed_status(met: Figures | None, predicted: Figures, price: Price | None) -> ExpertPlacementStatus:
+    """Of a proposal that the operator has just made; the next pass tells all else. ``met``: what its base meets."""
     return ExpertPlacementStatus(
-        observed_generation=1, phase=Phase.PROPOSED, origin=Origin.OPERATOR, price=price, predicted=predicted
+        observed_generation=1,
+        phase=Phase.PROPOSED,
+        origin=Origin.OPERATOR,
+        price=price,
+        predicted=predicted,
+        before=met,
     )
 
 

@@ -17,7 +17,7 @@ from moe_operator.api.phase import Phase
 from moe_operator.api.placement import Figures, Origin
 from moe_operator.api.status import TIME_FORMAT, ConditionStatus
 from moe_operator.placements.book import phase_of
-from moe_operator.rebalance.verification import MOST_WINDOWS, Verdict, judge
+from moe_operator.rebalance.verification import MODEL_ERROR, MOST_WINDOWS, Verdict, judge
 from moe_placement import InvalidStatisticsError
 from moe_placement.verification import Observed
 
@@ -119,7 +119,9 @@ def trial_of(
         message = f"what requests meet is counted, and compared with what they met before from {until} on"
         return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
     by_person = Origin.PERSON in (placement.status.origin, placement.status.approved_by)
-    judged = judge(_observed(placement.status.before), _observed(after), waited, by_person, terms.rollback)
+    foretold = placement.status.predicted is not None
+    before = _observed(placement.status.before)
+    judged = judge(before, _observed(after), waited, by_person, terms.rollback, MODEL_ERROR if foretold else 0.0)
     if judged.verdict is Verdict.ROLL_BACK and terms.paused:
         message = f"{judged.message}; it is not taken back while the annotation {ANNOTATION_PAUSE} is set"
         return Trial(None, "Unknown", PlacementReason.OBSERVING, message)

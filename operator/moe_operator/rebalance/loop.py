@@ -86,12 +86,13 @@ def to_approve(moe: MoEDeployment, told: RebalanceStatus | None, book: Book, bas
     return _open(book, base) if auto and accepted and not moe.rebalance_paused else None
 
 
-def figures(predicted: Predicted) -> Figures:
-    """As a status tells them."""
+def figures(predicted: Predicted, rows: float | None = None) -> Figures:
+    """As a status tells them; ``rows``: tokens that they are to be compared by."""
     return Figures(
         balance=f"{predicted.balance:.4f}",
         fan_out=f"{predicted.fan_out:.4f}",
         node_fan_out=f"{predicted.node_fan_out:.4f}",
+        rows=None if rows is None else round(rows),
     )
 
 

@@ -99,6 +99,8 @@ class Proposal:
     marks: to be handed over with the next question.
     content: that of an ExpertPlacement; None where nothing better was found or could be looked for.
     before, after: predicted of what runs and of ``content``; None where nothing was planned.
+    met: of what runs with the newest traffic, and ``rows``, the tokens of that: what the measured figures of
+        ``content`` are to be compared with. What was counted follows minutes of traffic, which was another's lately.
     gain: part of the modelled time that ``content`` saves.
     price: of going there.
     """
@@ -110,6 +112,8 @@ class Proposal:
     content: PlacementContent | None = field(default=None, repr=False)
     before: Predicted | None = None
     after: Predicted | None = None
+    met: Predicted | None = None
+    rows: float = 0.0
     gain: float = 0.0
     price: Price | None = None
 
@@ -277,8 +281,9 @@ def _judged(plan: Plan, evidence: Part, lately: Part, question: Question) -> Pro
     policy = Policy(least_gain=question.least_gain, stall=STALL_SECONDS)
     steps = rows / topology.costs.tokens_per_step
     decision = decide(plan, migration, [evidence.statistics], steps, policy=policy)
-    before, after = (
-        _predicted(figures_on(evidence.statistics, each, topology), topology) for each in (plan.current, plan.placement)
+    before, after, met = (
+        _predicted(figures_on(part.statistics, each, topology), topology)
+        for part, each in ((evidence, plan.current), (evidence, plan.placement), (lately, plan.current))
     )
     reason, message = _told(plan, price, decision, policy, question)
     try:
@@ -296,6 +301,8 @@ def _judged(plan: Plan, evidence: Part, lately: Part, question: Question) -> Pro
         content=content if plan.moved_slots else None,
         before=before,
         after=after,
+        met=met,
+        rows=lately.rows,
         gain=0.0 if math.isnan(decision.gain) else decision.gain,
         price=price,
     )

@@ -18,6 +18,8 @@ LEAST_ROWS = 1000
 MOST_WINDOWS = 3
 """Observed, each of an interval, after which it is decided by what there is."""
 _LEAST_NOISE = 0.005
+MODEL_ERROR = 0.02
+"""By what part figures that the brain computes from sampled sets of experts may differ from those that are counted."""
 
 
 class Verdict(Enum):
@@ -46,6 +48,7 @@ def judge(
     windows_waited: int,
     written_by_person: bool,
     rollback: RollbackPolicy,
+    error: float = 0.0,
 ) -> Outcome:
     """Compare what was counted.
 
@@ -53,11 +56,12 @@ def judge(
     if it is above 0: going back costs as much as coming did, so less than that is no reason to stay.
 
     Args:
-        before: counted of the placement before; None where nothing was.
+        before: of the placement before, with the traffic of the same kind; None where it is not known.
         after: counted since, of this one.
         windows_waited: whole windows since every copy is in place.
         written_by_person: or approved by one.
         rollback: what is to be rolled back.
+        error: part by which ``before`` may be wrong, chance aside: ``MODEL_ERROR`` where it was not counted.
     """
     rows = (before.tokens if before else 0, after.tokens if after else 0)
     last = windows_waited >= MOST_WINDOWS
@@ -67,7 +71,7 @@ def judge(
         if last:
             return Outcome(Verdict.NOT_VERIFIED, f"{message}: it stays without a comparison")
         return Outcome(Verdict.WAIT, message)
-    chance = noise(before, after)
+    chance = noise(before, after) + error
     found = verify(before, after, least_tokens=LEAST_ROWS, tolerance=chance)
     message = f"{'; '.join(found.reasons)}; {counted}"
     if not found.keep:

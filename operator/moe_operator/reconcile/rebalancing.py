@@ -72,7 +72,8 @@ class Rebalancing:
     async def _propose(self, concluded: Conclusion, proposal: Proposal, moe: MoEDeployment) -> LastDecision:
         if proposal.content is None or proposal.after is None:
             return concluded.decision
-        status = proposed_status(figures(proposal.after), price(proposal))
+        met = figures(proposal.met, proposal.rows) if proposal.met else None
+        status = proposed_status(met, figures(proposal.after), price(proposal))
         refusal = await self.keeper.propose(moe, proposal.content, status)
         if refusal:
             failed = {"result": RebalanceResult.FAILED, "message": f"{concluded.decision.message}; but {refusal}"}

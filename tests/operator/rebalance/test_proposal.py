@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from moe_operator.api import RebalanceReason as Reason
 from moe_operator.placements.validity import Outlook, judge
-from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, propose
+from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, _what_runs, propose
 from moe_placement import RoutingStatistics, balanced_placement
 from moe_placement.encoding import encode_placement
+from moe_placement.simulation import simulate
 from moe_placement.statistics import encode_statistics
 
 
@@ -79,6 +80,11 @@ def test_another_domain_is_followed_although_statistics_are_full_of_the_first() 
     first, second = operator.looks(*windows(2, domain=1))
     assert not first.accepted, "one look is no evidence"
     assert second.accepted, second.message
+    # What the old placement meets with the new traffic, and not with all that was counted of it.
+    newest = simulate(windows(2, domain=1)[-1], *_what_runs(operator.asked))
+    assert second.met is not None
+    assert second.met.fan_out == pytest.approx(newest.fan_out, rel=0.01)
+    assert second.rows == pytest.approx(600, rel=0.01)
 
 
 def test_what_does_not_pay_is_told_with_its_price() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_operator.api import RollbackPolicy
-from moe_operator.rebalance.verification import LEAST_ROWS, MOST_WINDOWS, Verdict, judge
+from moe_operator.rebalance.verification import LEAST_ROWS, MODEL_ERROR, MOST_WINDOWS, Verdict, judge
 from moe_placement.verification import Observed
 
 AUTO, ALWAYS, NEVER = RollbackPolicy.AUTO, RollbackPolicy.ALWAYS, RollbackPolicy.NEVER
@@ -63,6 +63,26 @@ def test_judge(
     outcome = judge(before, after, waited, person, policy)
     assert outcome.verdict is verdict, outcome.message
     assert said in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("after", "waited", "error", "verdict"),
+    [
+        (1.97, 1, 0.0, KEEP),
+        (1.94, 1, MODEL_ERROR, KEEP),
+        (1.98, 1, MODEL_ERROR, WAIT),
+        (1.98, 3, MODEL_ERROR, KEEP),
+        (2.02, 1, 0.0, BACK),
+        (2.02, 1, MODEL_ERROR, WAIT),
+        (2.02, 3, MODEL_ERROR, BACK),
+        (2.06, 1, MODEL_ERROR, BACK),
+    ],
+)
+def test_what_was_computed_of_the_placement_before_may_be_a_little_wrong(
+    after: float, waited: int, error: float, verdict: Verdict
+) -> None:
+    many = 10**6
+    assert judge(seen(2.0, rows=many), seen(after, rows=many), waited, False, AUTO, error).verdict is verdict
 
 
 observed = st.builds(

@@ -63,6 +63,7 @@ def better(of: Placement = OTHER, balance: float = 0.95) -> Callable[[Question],
             True, RebalanceReason.GAIN_PAYS, "gain 12% over 1h pays for 16 moves",
             content=content_of(of, question.revision, question.ground.revision, question.ground.digest),
             before=Predicted(0.8, 1.6, 0.0), after=Predicted(balance, 1.2, 0.0),
+            met=Predicted(0.8004, 1.5004, 0.0), rows=4000.4,
             gain=0.12, price=Price(moves=16, bytes=1600, seconds=0.25),
         )  # fmt: skip
 
@@ -180,6 +181,7 @@ async def test_a_proposal_with_a_price_waits_for_a_person(start) -> None:
     assert status["origin"] == "Operator"
     assert status["price"] == {"moves": 16, "bytes": 1600, "seconds": "0.25"}
     assert status["predicted"] == {"balance": "0.9500", "fanOut": "1.2000", "nodeFanOut": "0.0000"}
+    assert status["before"] == {"balance": "0.8004", "fanOut": "1.5004", "nodeFanOut": "0.0000", "rows": 4000}
     assert [owner["uid"] for owner in made["metadata"]["ownerReferences"]] == ["u-1"]
     assert (loop.condition(2, "Valid"), loop.condition(2, "Approved")) == ("True Fits", "False Pending")
     assert loop.decision == "Accepted GainPays"
@@ -206,7 +208,7 @@ async def test_what_a_person_approves_is_migrated_to_and_never_taken_back_by_its
     await loop.until_phases(r1="Superseded", r2="Active")
     status = loop.bench.placement(2)["status"]
     assert (status["approvedBy"], loop.verified(2)) == ("Person", "False KeptThoughWorse")
-    assert (status["before"]["balance"], status["measured"]["balance"]) == ("0.8000", "0.4000")
+    assert (status["before"]["balance"], status["measured"]["balance"]) == ("0.8004", "0.4000")
 
 
 async def test_a_later_proposal_takes_the_place_of_one_that_nobody_decided_on(start) -> None:
@@ -336,7 +338,7 @@ async def test_auto_approves_what_it_proposes_and_verifies_it(start) -> None:
     assert loop.runs() == (2, OTHER)
     status = loop.bench.placement(2)["status"]
     assert (status["origin"], status["approvedBy"], loop.verified(2)) == ("Operator", "Operator", "True Verified")
-    assert (status["before"]["balance"], status["measured"]["balance"]) == ("0.8000", "0.9500")
+    assert (status["before"]["balance"], status["measured"]["balance"]) == ("0.8004", "0.9500")
     told = [reason for reason in loop.bench.kube.reasons() if reason in ("Proposed", "Verified")]
     assert told == ["Proposed", "Verified"]
 
