@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -22,8 +23,8 @@ from moe_operator.tasks import StrayCancellationError, stray_cancellations
 BOUNDS = Bounds(processor_seconds=45.0, seconds=120.0)
 """Of one plan: ``proposal.SOLVE_SECONDS`` of search, and what is counted before and after it."""
 
-AT_A_TIME = 2
-"""Looks whose statistics are held: the next is read while one is planned from."""
+Read = Callable[[], AbstractAsyncContextManager[bytearray]]
+"""Statistics, held while inside."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,8 @@ class Looks:
     worker: WorkerProcess | None = None
     finished: Callable[[str], None] = lambda key: None
     _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
-    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_A_TIME))
 
-    def begin(
-        self, key: str, uid: str, owner: str, at: datetime, question: Question, read: Callable[[], Awaitable[bytearray]]
-    ) -> None:
+    def begin(self, key: str, uid: str, owner: str, at: datetime, question: Question, read: Read) -> None:
         """Read the statistics and have a placement looked for; nothing where that is under way or not taken yet.
 
         Args:
@@ -92,7 +90,7 @@ class Looks:
         owner: str,
         at: datetime,
         question: Question,
-        read: Callable[[], Awaitable[bytearray]],
+        read: Read,
     ) -> None:
         try:
             proposal = await self._proposal(key, owner, question, read)
@@ -102,14 +100,10 @@ class Looks:
         known.ended = Look(at, question.ground.revision, proposal)
         self.finished(key)
 
-    async def _proposal(
-        self, key: str, owner: str, question: Question, read: Callable[[], Awaitable[bytearray]]
-    ) -> Proposal:
+    async def _proposal(self, key: str, owner: str, question: Question, read: Read) -> Proposal:
         try:
             with stray_cancellations():
-                # Statistics may be large: of few at a time, since one is planned from at a time.
-                async with self._room:
-                    statistics = await read()
+                async with read() as statistics:
                     if self.worker is None:
                         return propose(statistics, question)
                     found: Proposal = await self.worker.run(owner, BOUNDS, propose, statistics, question)

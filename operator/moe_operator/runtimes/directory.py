@@ -15,17 +15,22 @@ from moe_operator.runtimes.errors import (
 )
 from moe_operator.runtimes.http.client import HttpClient
 from moe_operator.runtimes.report import MOST_BYTES, NoReportError, parse_report
-from moe_operator.runtimes.statistics import read_statistics
+from moe_operator.runtimes.statistics import TrafficStatistics
 
 READ_SECONDS = 4.0
 
 
 class Directories:
     """All directories. One that answers more than can be taken is left alone for a while: itself, not those of others
-    behind the same Serve."""
+    behind the same Serve.
+
+    Attributes:
+        statistics: what they gathered of their traffic.
+    """
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
+        self.statistics = TrafficStatistics(http)
         self._aside: Recent[str, Aside] = Recent()
 
     async def read(self, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
@@ -49,10 +54,6 @@ class Directories:
             raise
         aside.clear()
         return report
-
-    async def statistics(self, serve_url: str, route_prefix: str, key: str) -> bytearray:
-        """See ``read_statistics``."""
-        return await read_statistics(self._http, serve_url, route_prefix, key)
 
     async def _read(self, serve_url: str, path: str, key: str) -> DirectoryReport:
         url = f"{serve_url.rstrip('/')}{path}"

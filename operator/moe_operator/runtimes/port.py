@@ -8,6 +8,7 @@ directory. Pure; what is in the way of a call is a ``Finding`` in its answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -157,9 +158,9 @@ class Runtime(Protocol):
             KubeError: the API server refused or did not answer.
         """
 
-    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> bytearray:
+    def statistics(self, moe: MoEDeployment, state: RuntimeState) -> AbstractAsyncContextManager[bytearray]:
         """What the directory of a deployment gathered of its traffic, as the brain's ``encode_statistics`` packs it;
-        empty before there was any.
+        empty before there was any. It is held while inside: others may wait for that.
 
         Raises:
             OperatorError: it cannot be had; the message says why.

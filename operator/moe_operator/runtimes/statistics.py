@@ -1,37 +1,78 @@
-"""What a directory gathered of its traffic, asked for through the api's ``/internal`` route, for ``directory``."""
+"""What directories gathered of their traffic, asked for through the api's ``/internal`` route, for ``directory``."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
 from moe_contract.report import INTERNAL_STATISTICS_PATH
+from moe_operator.offload.aside import Aside
+from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Credential
-from moe_operator.runtimes.errors import DirectoryError, KeyRefusedError, RayUnreachableError
-from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.errors import (
+    DirectoryError,
+    KeyRefusedError,
+    RayAnswerRefusedError,
+    RayUnreachableError,
+)
+from moe_operator.runtimes.http.budget import ByteBudget
+from moe_operator.runtimes.http.client import Answer, HttpClient
 
 MOST_BYTES = 16 * 1024 * 1024
 """Of an answer: as many as those of 58 layers of 256 experts may take."""
+HELD_BYTES = 2 * MOST_BYTES
+"""Of large statistics, those of all directories, while they come and while somebody plans from them."""
 READ_SECONDS = 30.0
+"""In which a directory merges them, which takes seconds of processor time, and sends them."""
+PATIENCE_SECONDS = 120.0
+"""For which room is waited for: some plans of others."""
 
 
-async def read_statistics(http: HttpClient, serve_url: str, route_prefix: str, key: str) -> bytearray:
-    """Ask for the statistics, packed; ``key`` is the deployment's internal key.
+class TrafficStatistics:
+    """Those of all directories. One that tells more than can be taken is left alone for a while."""
 
-    Returns:
-        Nothing before there are any.
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._aside: Recent[str, Aside] = Recent()
+        self._held = ByteBudget(HELD_BYTES)
 
-    Raises:
-        KeyRefusedError: the key is not taken there.
-        DirectoryError: no statistics, for another reason.
-        RayAddressRefusedError: the operator may not connect there.
-        RayAnswerRefusedError: they are more than can be taken.
-    """
-    path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
-    try:
-        answer = await http.fetch(serve_url, path, most=MOST_BYTES, seconds=READ_SECONDS, credential=Credential(key))
-    except RayUnreachableError as error:
-        raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
-    url = f"{serve_url.rstrip('/')}{path}"
-    if answer.status in (401, 403):
-        raise KeyRefusedError(f"{url} does not take the operator's key (HTTP {answer.status})")
-    if answer.status not in (200, 204):
-        raise DirectoryError(f"{url} answers HTTP {answer.status} instead of statistics")
-    return answer.body if answer.status == 200 else bytearray()
+    @asynccontextmanager
+    async def read(self, serve_url: str, route_prefix: str, key: str) -> AsyncIterator[bytearray]:
+        """Ask for the statistics, packed, and hold them while inside; empty before there are any.
+
+        What is small waits for nobody. Of what is large there is room for two, and each tenant has one at a time.
+        ``key`` is the deployment's internal key.
+
+        Raises:
+            KeyRefusedError: the key is not taken there.
+            DirectoryError: no statistics, for another reason.
+            RayAddressRefusedError: the operator may not connect there.
+            RayAnswerRefusedError: they are more than can be taken, now or lately.
+        """
+        path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
+        url = f"{serve_url.rstrip('/')}{path}"
+        async with AsyncExitStack() as held:
+            answer = await self._answer(held, serve_url, path, key)
+            if answer.status in (401, 403):
+                raise KeyRefusedError(f"{url} does not take the operator's key (HTTP {answer.status})")
+            if answer.status not in (200, 204):
+                raise DirectoryError(f"{url} answers HTTP {answer.status} instead of statistics")
+            yield answer.body if answer.status == 200 else bytearray()
+
+    async def _answer(self, held: AsyncExitStack, serve_url: str, path: str, key: str) -> Answer:
+        aside = self._aside.get_or_make(f"{serve_url.rstrip('/')}{path}", Aside)
+        if aside.why is not None:
+            raise RayAnswerRefusedError(aside.why)
+        asking = self._http.holding(
+            serve_url, path, most=MOST_BYTES, seconds=READ_SECONDS, room=self._held, patience=PATIENCE_SECONDS,
+            credential=Credential(key),
+        )  # fmt: skip
+        try:
+            answer = await held.enter_async_context(asking)
+        except RayUnreachableError as error:
+            raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
+        except RayAnswerRefusedError as error:
+            aside.put(str(error))
+            raise
+        aside.clear()
+        return answer

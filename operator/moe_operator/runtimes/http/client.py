@@ -17,7 +17,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -74,13 +74,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is asked; ``shown`` is its URL as the user wrote it, ``most`` the bytes that the answer may have."""
+    """What is asked; ``shown`` is its URL as the user wrote it, ``most`` the bytes that the answer may have. Of a large
+    body ``room`` is waited for ``patience`` seconds at most."""
 
     method: str
     url: HttpUrl
     shown: str
     seconds: float
     most: int
+    room: ByteBudget
+    patience: float = LARGE_WAIT_SECONDS
 
     def __str__(self) -> str:
         return self.shown
@@ -172,19 +175,28 @@ class HttpClient:
                 return answer, None
             return answer, await self._read_out(request, job, answer.body)
 
-    async def fetch(
-        self, base: str, path: str, *, most: int, seconds: float, credential: Credential | None = None
-    ) -> Answer:
-        """GET as ``call`` does; of a success all, of at most ``most`` bytes. Whoever asks bounds how many bodies it
-        holds at a time.
+    @asynccontextmanager
+    async def holding(
+        self,
+        base: str,
+        path: str,
+        *,
+        most: int,
+        seconds: float,
+        room: ByteBudget,
+        patience: float,
+        credential: Credential,
+    ) -> AsyncIterator[Answer]:
+        """GET as ``call`` does; all of the body of a success, of at most ``most`` bytes, is held while inside. A large
+        one takes its part of ``room`` for as long, and waits for that ``patience`` seconds at most.
 
         Raises:
-            RayAddressRefusedError, RayUnreachableError: as from ``call``.
+            RayAddressRefusedError, RayUnreachableError, OperatorError: as from ``call``.
             RayAnswerRefusedError: it is larger than it may be.
         """
-        request = self._request("GET", base, path, seconds, most)
+        request = replace(self._request("GET", base, path, seconds, most), room=room, patience=patience)
         async with self._answering(request, credential, None) as answer:
-            return answer
+            yield answer
 
     async def _read_out(self, request: _Request, job: Callable[[bytearray], T], body: bytearray) -> T:
         if self._worker is None or len(body) <= SMALL_BYTES:
@@ -202,7 +214,7 @@ class HttpClient:
         except EndpointError as error:
             raise RayAddressRefusedError(str(error)) from None
         self._policy.check(url.endpoint)
-        return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most)
+        return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most, self._large)
 
     @asynccontextmanager
     async def _answering(
@@ -263,14 +275,14 @@ class HttpClient:
         """Take room for the rest of an answer; the time for which others keep it is not the server's."""
         now = asyncio.get_running_loop().time
         left = (limit.when() or now()) - now()
-        limit.reschedule(now() + left + LARGE_WAIT_SECONDS + 1.0)
+        limit.reschedule(now() + left + request.patience + 1.0)
         await self._take_room(room, request, size)
         limit.reschedule(now() + left)
 
     async def _take_room(self, room: AsyncExitStack, request: _Request, size: int) -> None:
         try:
-            async with asyncio.timeout(LARGE_WAIT_SECONDS):
-                await room.enter_async_context(self._large.taking(tenant() or request.owner, size))
+            async with asyncio.timeout(request.patience):
+                await room.enter_async_context(request.room.taking(tenant() or request.owner, size))
         except TimeoutError:
             raise _crowded(request) from None
 

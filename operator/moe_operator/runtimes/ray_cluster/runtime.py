@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from moe_contract.rendering import Desired
@@ -112,9 +113,12 @@ class RayCluster:
             return replace(state, report_problem=Finding(error.reason, str(error)))
         return replace(state, report=report)
 
-    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> bytearray:
+    @asynccontextmanager
+    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> AsyncIterator[bytearray]:
         key = await self._all.secrets.internal_key(moe)
-        return await self._all.directories.statistics(moe.ray_cluster.serve_url, _route(moe, state), key)
+        asked = self._all.directories.statistics.read(moe.ray_cluster.serve_url, _route(moe, state), key)
+        async with asked as packed:
+            yield packed
 
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
