@@ -17,7 +17,15 @@ from aiohttp import web
 
 from moe_contract.applications import DirectoryConfig
 from moe_contract.model import ModelFacts, ModelProblem
-from moe_contract.report import AttentionReport, CandidateReport, DirectoryReport, Progress, ShardReport
+from moe_contract.report import (
+    AttentionReport,
+    CandidateReport,
+    DirectoryReport,
+    EpochFigures,
+    Progress,
+    ShardReport,
+    Traffic,
+)
 from moe_placement.encoding import decode_placement
 
 JsonObject = dict[str, Any]
@@ -210,12 +218,16 @@ class FakeDirectory:
         problem: reported instead of the facts.
         candidate_problem: of any model that they are asked to look at.
         answers: whether they report at all.
+        nodes: of the shards, in turn.
+        epochs: what was counted by routing table.
     """
 
     facts: ModelFacts
     problem: ModelProblem | None = None
     candidate_problem: ModelProblem | None = None
     answers: bool = True
+    nodes: tuple[str, ...] = ("",)
+    epochs: tuple[EpochFigures, ...] = ()
 
     def _look_at_candidate(self, target: DirectoryConfig) -> CandidateReport | None:
         if target.candidate is None:
@@ -238,10 +250,17 @@ class FakeDirectory:
             model_problem=self.problem,
             candidate=self._look_at_candidate(target),
             shards=tuple(
-                ShardReport(index=ref.index, phase="Ready", held=count, wanted=count)
+                ShardReport(
+                    index=ref.index,
+                    phase="Ready",
+                    node=self.nodes[ref.index % len(self.nodes)],
+                    held=count,
+                    wanted=count,
+                )
                 for ref, count in zip(target.shards, held, strict=True)
             ),
             attention=(AttentionReport(replica="a", ready=True, epoch=target.revision, running=0, waiting=0),),
             progress=Progress(copied=sum(held), total=sum(held), settled=True),
             placement=target.placement,
+            traffic=Traffic(epochs=self.epochs),
         )

@@ -207,8 +207,6 @@ class Figures(StatusModel):
     """Nodes visited beside the own one."""
     rows: int | None = None
     """Tokens that were counted; absent of predicted."""
-    latency: str | None = None
-    """Seconds per output token, where measured."""
 
 
 class MigrationProgress(StatusModel):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_operator.api.names import ANNOTATION_PAUSE
+from moe_operator.api.names import ANNOTATION_DRAIN, ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
 from moe_operator.kube.api import Json, Listing
 
@@ -21,8 +21,8 @@ GRAVE_SECONDS = 120.0
 
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp", "finalizers")
 """What is read of it. The rest (who set which field, annotations, owners) may be as large as the API server takes."""
-_ANNOTATION = 64
-"""Characters of the one annotation that is read."""
+_ANNOTATIONS, _ANNOTATION = (ANNOTATION_DRAIN, ANNOTATION_PAUSE), 16384
+"""Those that are read, and characters that are kept of each: more than all shards take."""
 _ENDS = frozenset(phase for phase in Phase if phase.is_end)
 _NO_LAYERS = ("-",)
 
@@ -179,9 +179,9 @@ def trimmed(live: Json) -> Json:
     """With the part of its metadata that is read; an ExpertPlacement that is at its end without its layers, which may
     be a megabyte and by which nothing is decided any more: one empty slot stands for them."""
     metadata = {name: live["metadata"][name] for name in _METADATA if name in live["metadata"]}
-    paused = (live["metadata"].get("annotations") or {}).get(ANNOTATION_PAUSE)
-    if paused is not None:
-        metadata["annotations"] = {ANNOTATION_PAUSE: str(paused)[:_ANNOTATION]}
+    annotations = live["metadata"].get("annotations") or {}
+    if ours := {name: str(annotations[name])[:_ANNOTATION] for name in _ANNOTATIONS if name in annotations}:
+        metadata["annotations"] = ours
     kept = {**live, "metadata": metadata}
     spec = live.get("spec") or {}
     if "content" in spec and (live.get("status") or {}).get("phase") in _ENDS:

@@ -152,7 +152,6 @@ def _observed(figures: Figures | None) -> Observed | None:
             fan_out=float(figures.fan_out),
             node_fan_out=float(figures.node_fan_out),
             balance=float(figures.balance),
-            latency=float(figures.latency) if figures.latency else None,
         )
     except (ValueError, InvalidStatisticsError):
         return None

@@ -9,6 +9,7 @@ from moe_objects import Objects
 
 from moe_contract.model import ModelFacts
 from moe_dev.kube import Kubectl
+from moe_dev.raylocal import LocalRay
 
 
 @pytest.fixture
@@ -48,3 +49,14 @@ def ray(directory: FakeDirectory) -> Iterator[FakeRay]:
     with running(FakeRay(report=directory, deleting_reads=2)) as fake:
         fake.configs["shop"] = fake.shop
         yield fake
+
+
+@pytest.fixture
+def on_ray(objects: Objects, ray_cluster: LocalRay) -> Iterator[Objects]:
+    """Objects of a namespace that has Ray's token; what the test leaves on Ray is removed by the operator."""
+    objects.ray_token("ray-token", ray_cluster.token, ray_cluster.dashboard_url)
+    yield objects
+    for name in objects.names():
+        objects.patch(name, '{"spec": {"suspend": false, "deletionPolicy": "Delete"}}')
+        objects.delete(name)
+        objects.wait_gone(name, 60)

@@ -1,15 +1,20 @@
 """ExpertPlacements through a real API server and operator process; the data plane is a fake that is there at once."""
 
 import json
+import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_ray import FakeDirectory, FakeRay
+from gathered_traffic import EXPERTS, LAYERS, Gathered, domains
 from moe_objects import Objects, json_list
 from placement_objects import content, manifest, moved
 
 from moe_contract.applications import DirectoryConfig
+from moe_contract.report import DirectoryReport, EpochFigures
 from moe_dev.kube import KubectlError
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
@@ -73,6 +78,83 @@ def test_written_by_hand_migrated_to_outlived_and_pruned(
     kept = json_list(objects.kube, "xp", "-n", objects.namespace)
     assert "tiny-r9" in [each["metadata"]["name"] for each in kept]
     assert len([each for each in kept if each["status"]["origin"] == "Operator"]) <= 4
+
+
+def flow(ray: FakeRay, stop: threading.Event) -> None:
+    """Statistics of traffic that comes, told anew each second."""
+    gathered, tokens = Gathered(), domains(60_000)[0]
+    for ids in np.array_split(tokens, 600):
+        gathered.answer(ids, seconds=1.0)
+        ray.statistics = bytes(gathered.told())
+        if stop.wait(1.0):
+            return
+
+
+@dataclass
+class Judging(FakeDirectory):
+    """Counts that every placement but the first does harm."""
+
+    first: str | None = None
+    balances: dict[int, float] = field(default_factory=dict)
+
+    def __call__(self, config: dict[str, Any]) -> DirectoryReport | None:
+        report = super().__call__(config)
+        if report is None or report.placement is None:
+            return report
+        self.first = self.first or report.placement
+        self.balances[report.revision] = 0.9 if report.placement == self.first else 0.4
+        self.epochs = tuple(
+            EpochFigures(
+                term=1, revision=revision, epoch=revision, rows=9000, pairs=18000, failovers=0, fan_out=1.9,
+                node_fan_out=0.9, shard_balance=balance, node_balance=1.0,
+            )
+            for revision, balance in sorted(self.balances.items())[-8:]
+        )  # fmt: skip
+        return super().__call__(config)
+
+
+def rolled_back(objects: Objects) -> list[int]:
+    found = json_list(objects.kube, "xp", "-n", objects.namespace)
+    over = [each for each in found if each.get("status", {}).get("phase") == "RolledBack"]
+    return [each["spec"]["content"]["revision"] for each in over]
+
+
+@pytest.mark.timeout(900)
+def test_the_operator_proposes_and_approves_by_itself_and_takes_back_what_did_harm(
+    operator, objects: Objects, ray: FakeRay, directory: FakeDirectory
+) -> None:
+    """Traffic and figures are made up; looks, plans in a process of their own, decisions and who made them are real."""
+    facts = directory.facts.model_copy(update={"layers": LAYERS, "experts": EXPERTS})
+    ray.report = Judging(facts, nodes=("a", "a", "b", "b"))
+    stop = threading.Event()
+    traffic = threading.Thread(target=flow, args=(ray, stop))
+    traffic.start()
+    try:
+        rebalance = {"mode": "Propose", "interval": "10s", "cooldown": "10s", "horizon": "24h"}
+        objects.apply("tiny", ray.spec(experts={"shards": 4, "slotsPerShard": 5}, rebalance=rebalance))
+        objects.wait_active("tiny-r1")
+        first = runs(ray, objects.namespace)[1]
+        # Where no kernels are kept, they are compiled before the first plan.
+        objects.wait("a proposal", lambda: bool(objects.placement("tiny-r2")), 480)
+        proposed = objects.placement("tiny-r2")
+        assert (proposed["spec"]["decision"], proposed["status"]["origin"]) == ("Pending", "Operator")
+        assert proposed["status"]["price"]["moves"] > 0
+        objects.wait("that to be told", lambda: bool(objects.events("Proposed")))
+        assert (runs(ray, objects.namespace)[0], objects.condition("tiny", "RebalancePaused")["status"]) == (1, "False")
+
+        objects.patch("tiny", json.dumps({"spec": {"rebalance": {"mode": "Auto", "cooldown": "1h"}}}))
+        objects.wait("it to be taken back", lambda: bool(rolled_back(objects)), 240)
+    finally:
+        stop.set()
+        traffic.join()
+    (harm,) = rolled_back(objects)
+    revision, placement = runs(ray, objects.namespace)
+    assert (revision > harm, placement == first) == (True, True)
+    objects.wait_active(f"tiny-r{revision}")
+    assert objects.placement(f"tiny-r{harm}")["status"]["approvedBy"] == "Operator"
+    (event,) = objects.events("RolledBack")
+    assert (event["regarding"]["kind"], event["type"]) == ("MoEDeployment", "Warning")
+    assert objects.metric(operator, 'moe_operator_rebalance_rollbacks_total{origin="Operator"}') == 1.0
 
 
 def test_an_editor_writes_and_an_administrator_decides(operator, objects: Objects, ray: FakeRay, directory) -> None:

@@ -4,21 +4,16 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import openai
 import pytest
 import yaml
 from moe_objects import REMOVED, TOLD, Objects
-from reference import reference_greedy
-from transformers import AutoTokenizer
+from ray_clients import CHANGE, START, TINY, Streams, client, reference, spec, tokens
 
 from moe_contract.serve.state import parse_state
 from moe_dev.operator_process import OperatorProcess
@@ -34,60 +29,7 @@ from moe_operator.runtimes.ray_cluster.state import runtime_state
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-TINY = CLONE / "models" / "tiny"
-# For two cores on which other things run too; on an idle machine it is seconds.
-START = 180.0
-CHANGE = 120.0
 API_KEY = "k" * 40
-PROMPT = "def read_lines(path):\n"
-LENGTH = 12
-
-
-@pytest.fixture
-def on_ray(objects: Objects, ray_cluster: LocalRay) -> Iterator[Objects]:
-    """Objects of a namespace that has Ray's token; what the test leaves on Ray is removed by the operator."""
-    objects.ray_token("ray-token", ray_cluster.token, ray_cluster.dashboard_url)
-    yield objects
-    for name in objects.names():
-        objects.patch(name, '{"spec": {"suspend": false, "deletionPolicy": "Delete"}}')
-        objects.delete(name)
-        objects.wait_gone(name, 60)
-
-
-def spec(ray: LocalRay, path: Path | str = TINY, shards: int = 2, **more: Any) -> dict[str, Any]:
-    return {
-        "model": {"source": {"path": str(path)}, **more.pop("model", {})},
-        "experts": {"shards": shards, **more.pop("experts", {})},
-        "api": {"minReplicas": 1, "maxReplicas": 1},  # two start more slowly
-        "runtime": {
-            "rayCluster": {
-                "dashboardURL": ray.dashboard_url,
-                "serveURL": ray.serve_url,
-                "tokenSecretRef": {"name": "ray-token"},
-            }
-        },
-        **more,
-    }
-
-
-def client(objects: Objects, name: str, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=objects.status(name)["url"], api_key=key, max_retries=0, timeout=60)
-
-
-def tokens(objects: Objects, name: str, model: str | None = None, key: str = "none") -> str:
-    """What the model says, streamed."""
-    with client(objects, name, key) as api:
-        stream = api.completions.create(
-            model=model or name, prompt=PROMPT, max_tokens=LENGTH, temperature=0, stream=True
-        )
-        return "".join(chunk.choices[0].text for chunk in stream if chunk.choices)
-
-
-def reference() -> str:
-    """What plain transformers answers, with the whole model in one process: greedy, in float32."""
-    tokenizer = AutoTokenizer.from_pretrained(TINY, local_files_only=True)
-    (answer,) = reference_greedy(TINY, [tokenizer(PROMPT).input_ids], LENGTH)
-    return str(tokenizer.decode(answer, skip_special_tokens=True))
 
 
 def writes_to_serve(objects: Objects, operator: OperatorProcess) -> float:
@@ -104,43 +46,6 @@ def serve_rest(ray: LocalRay, config: dict[str, Any] | None = None) -> dict[str,
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read() or "{}")
-
-
-class Streams:
-    """Clients that stream one answer after the other without trying again.
-
-    The first failure of any, or an answer other than ``right``, ends the test.
-    """
-
-    def __init__(self, objects: Objects, name: str, count: int, right: str) -> None:
-        self.answers = 0
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(count)
-        self._clients = [self._pool.submit(self._keep_asking, objects, name, right) for _ in range(count)]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._stop.set()
-        self._pool.shutdown()
-        for ended in self._clients:
-            ended.result()
-
-    def flowing(self) -> None:
-        """Until each has had time for another answer."""
-        wanted, deadline = self.answers + len(self._clients), time.monotonic() + CHANGE
-        while self.answers < wanted:
-            for ended in self._clients:
-                if ended.done():
-                    ended.result()
-            assert time.monotonic() < deadline, f"no {wanted} answers within {CHANGE:.0f} s, but {self.answers}"
-            time.sleep(0.05)
-
-    def _keep_asking(self, objects: Objects, name: str, right: str) -> None:
-        while not self._stop.is_set():
-            assert tokens(objects, name) == right
-            self.answers += 1
 
 
 def pids(objects: Objects, name: str) -> dict[int, int]:

@@ -144,12 +144,12 @@ def test_what_nobody_reads_is_not_kept(store: ObjectStore) -> None:
     assert live["metadata"].keys() == {"name", "namespace", "uid", "resourceVersion", "finalizers"}
 
 
-def test_the_annotation_that_pauses_rebalancing_is_kept(store: ObjectStore) -> None:
-    pause = "moe-operator.io/pause-rebalance"
-    store.put(moe(8, annotations={"mine": "x", pause: "t" * 200_000}))
+@pytest.mark.parametrize("name", ["moe-operator.io/pause-rebalance", "moe-operator.io/drain-shards"])
+def test_annotations_that_are_read_are_kept(store: ObjectStore, name: str) -> None:
+    store.put(moe(8, annotations={"mine": "x", name: "0,2" * 200_000}))
     live = store.get("team/a")
     assert live is not None
-    assert live["metadata"]["annotations"] == {pause: "t" * 64}
+    assert live["metadata"]["annotations"] == {name: ("0,2" * 200_000)[:16384]}
 
 
 Happening = tuple[str, Json]

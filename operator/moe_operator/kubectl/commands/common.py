@@ -88,7 +88,7 @@ def figure_pairs(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
         found = placement.at("status", part)
         if not isinstance(found, dict):
             continue
-        told = {name: _figure(placement, part, name) for name in ("balance", "fanOut", "nodeFanOut", "latency", "rows")}
+        told = {name: _figure(placement, part, name) for name in ("balance", "fanOut", "nodeFanOut", "rows")}
         figures = {name: value for name, value in told.items() if value is not None}
         if figures:
             yield title, figures

@@ -140,9 +140,7 @@ def _figures(request: Request, found: Placement) -> list[str]:
     told = list(figure_pairs(found))
     lines = []
     if told:
-        names = [
-            name for name in ("balance", "fanOut", "nodeFanOut", "latency", "rows") if any(name in of for _, of in told)
-        ]
+        names = [name for name in ("balance", "fanOut", "nodeFanOut", "rows") if any(name in of for _, of in told)]
         rows = [("", *(name.upper() for name in names))]
         rows += [(title, *(of.get(name, "-") for name in names)) for title, of in told]
         lines += request.terminal.table(rows)
