@@ -127,7 +127,7 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
         streams.flowing()
         on_ray.annotate("tiny", f"{ANNOTATION_DRAIN}-")
         on_ray.wait("experts on all shards", lambda: set(held(on_ray, "tiny").values()) == {24}, CHANGE)
-        assert on_ray.condition("tiny", "Drained") == {}
+        on_ray.wait("the drain to be forgotten", lambda: not on_ray.condition("tiny", "Drained"), CHANGE)
         assert pids(on_ray, "tiny") == grown
         on_ray.patch("tiny", '{"spec": {"experts": {"copies": {"min": 2}}}}')
         on_ray.wait_settled("tiny", 3, CHANGE)
