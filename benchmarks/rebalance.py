@@ -24,7 +24,14 @@ from moe_placement.errors import PlacementError
 
 FIGURES = {1: "exactness", 2: "throughput", 3: "prediction", 4: "links", 5: "shift"}
 """Modules of ``benchmarks.rebalancing``; imported when they are asked for, since they import torch."""
-MODELS = FULL.models
+REPETITIONS = {
+    "migrations": "of figures 1 and 2, for each model",
+    "plans": "of figure 3 at most, accepted ones and refused ones each",
+    "rounds": "of figure 4",
+    "shifts": "of figure 5",
+    "quiet": "intervals of figure 5 without a change",
+}
+"""Fields of ``Sizes``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     known = ", ".join(f"{number} {name}" for number, name in FIGURES.items())
     parser.add_argument("--figures", type=int, nargs="+", metavar="N", help=f"of {known}; default all")
     parser.add_argument("--short", action="store_true", help="as little as shows that it works")
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="default both")
-    parser.add_argument("--migrations", type=_positive, metavar="N", help="of figures 1 and 2")
+    parser.add_argument("--models", nargs="+", choices=FULL.models, help="default both")
+    for name, words in REPETITIONS.items():
+        parser.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{words}; default {getattr(FULL, name)}")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser
 
@@ -71,7 +79,8 @@ def _positive(text: str) -> int:
 
 def _sizes(options: argparse.Namespace) -> Sizes:
     sizes = SHORT if options.short else FULL
-    given = {"models": tuple(options.models) if options.models else None, "migrations": options.migrations}
+    given = {name: getattr(options, name) for name in REPETITIONS}
+    given["models"] = tuple(options.models) if options.models else None
     return replace(sizes, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from benchmarks.brain.report import Row
 from benchmarks.rebalancing.exchange import exchanged, new_copies
 from benchmarks.rebalancing.models import models
 from benchmarks.rebalancing.sizes import Sizes
-from benchmarks.rebalancing.spans import Span, gaps_in, tokens_a_cpu_second, tokens_a_second
+from benchmarks.rebalancing.spans import Span, gaps_in, of_those_beside, tokens_a_cpu_second, tokens_a_second
 from benchmarks.rebalancing.stage import Stage, stage
 from benchmarks.serving.client import Verdict
 from benchmarks.serving.traffic import ClosedLoop, Mix
@@ -72,8 +71,7 @@ def _rate(here: Stage, copies: np.ndarray, seconds: float) -> int:
 def _rows(here: Stage, sizes: Sizes, still: Sequence[Span], moving: Sequence[Span], failed: int) -> list[Row]:
     ticks = here.streams.ticks
     without, during = tokens_a_second(ticks, still), tokens_a_second(ticks, moving)
-    of_beside = [each / ((before + after) / 2) for each, (before, after) in zip(during, pairwise(without), strict=True)]
-    ratio = float(np.median(of_beside))
+    ratio = float(np.median(of_those_beside(during, without)))
     slow, slow_without = (1000 * float(np.quantile(gaps_in(ticks, spans), 0.999)) for spans in (moving, still))
     by_cpu = tokens_a_cpu_second(ticks, moving) / tokens_a_cpu_second(ticks, still)
     name = f"{here.model.name}, {here.model.shards} shards, {sizes.streams} streams"
@@ -81,6 +79,7 @@ def _rows(here: Stage, sizes: Sizes, still: Sequence[Span], moving: Sequence[Spa
         Row(FIGURE, f"{name}: migrations", len(moving), sizes.migrations, at_most=False),
         Row(FIGURE, f"{name}: seconds of the shortest", min(s.seconds for s in moving), sizes.migration_s, False),
         Row(FIGURE, f"{name}: requests failed", failed, 0),
+        Row(FIGURE, f"{name}: windows in which no token came at all", sum(not each for each in (*without, *during))),
         Row(FIGURE, f"{name}: tokens a second without, median", float(np.median(without))),
         Row(FIGURE, f"{name}: throughput during, of that beside it, median", ratio, THROUGHPUT, at_most=False),
         Row(FIGURE, f"{name}: tokens of a second of processor time, likewise, all together", by_cpu),

@@ -72,6 +72,7 @@ def replay(model: Path, shards: int, slots: int, width: int) -> Iterator[Replay]
     """``shards`` shards of ``model`` with ``slots`` slots each, whose rows have ``width`` values."""
     # Room for both placements: how they are exchanged is not what is measured.
     with LocalCluster.start(model, shards, spare_slots=SPARE) as cluster:
+        cluster.look_seconds = 0.25
         start = balanced_placement(cluster.facts.layers, cluster.facts.experts, [slots] * shards, 1)
         cluster.apply(start, min_copies=1)
         cluster.wait_settled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,16 @@ def tokens_a_second(ticks: Sequence[Tick], spans: Sequence[Span]) -> list[float]
         float(before[np.searchsorted(at, span.end)] - before[np.searchsorted(at, span.begin)]) / span.seconds
         for span in spans
     ]
+
+
+def of_those_beside(during: Sequence[float], without: Sequence[float]) -> list[float]:
+    """Each of ``during`` by the mean of the two of ``without`` around it; where nothing came in those, it is left out.
+
+    Args:
+        without: one more than ``during``.
+    """
+    beside = [(before + after) / 2 for before, after in pairwise(without)]
+    return [each / other for each, other in zip(during, beside, strict=True) if other]
 
 
 def tokens_a_cpu_second(ticks: Sequence[Tick], spans: Sequence[Span]) -> float:

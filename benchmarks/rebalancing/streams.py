@@ -47,8 +47,11 @@ class EngineClient:
         try:
             self._engine.submit(GenerationRequest(name, ask.prompt, sampling), take)
             await asyncio.wait_for(ended.wait(), LIMIT_S)
-        except (RequestRefusedError, EngineStoppedError, TimeoutError) as error:
+        except TimeoutError:
             self._engine.cancel(name)
+            outcome.verdict = Verdict.FAILED
+            outcome.why = f"{len(outcome.token_ids)} of {ask.max_tokens} tokens within {LIMIT_S:g} s"
+        except (RequestRefusedError, EngineStoppedError) as error:
             outcome.verdict, outcome.why = Verdict.FAILED, f"{type(error).__name__}: {error}"
         outcome.ended = time.monotonic()
         return outcome

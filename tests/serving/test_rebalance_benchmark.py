@@ -12,7 +12,7 @@ from benchmarks import rebalance
 from benchmarks.brain.report import Row
 from benchmarks.rebalancing.exchange import exchanged, new_copies
 from benchmarks.rebalancing.sizes import FULL, SHORT
-from benchmarks.rebalancing.spans import Span, Tick, gaps_in, tokens_a_cpu_second, tokens_a_second
+from benchmarks.rebalancing.spans import Span, Tick, gaps_in, of_those_beside, tokens_a_cpu_second, tokens_a_second
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +40,7 @@ def test_tokens_are_those_of_their_time() -> None:
     ticks = [Tick(0.5, None, 1), Tick(1.0, 0.5, 2), Tick(1.5, 0.25, 1), Tick(2.0, 0.5, 4), Tick(3.0, 1.0, 1)]
     spans = [Span(0.0, 1.0), Span(1.0, 2.0), Span(2.0, 4.0)]
     assert tokens_a_second(ticks, spans) == [1.0, 3.0, 2.5]
+    assert of_those_beside([3.0, 5.0, 1.0], [2.0, 4.0, 0.0, 0.0]) == [1.0, 2.5], "beside the last nothing came"
     assert tokens_a_cpu_second(ticks, [Span(0.0, 1.0, 0.5), Span(2.0, 4.0, 1.5)]) == 3.0
     assert gaps_in(ticks, spans[:1]).tolist() == []
     assert gaps_in(ticks, [spans[1], spans[2]]).tolist() == [0.5, 0.25, 0.5, 1.0]
