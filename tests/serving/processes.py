@@ -47,7 +47,7 @@ from moe_serving.wire.transport import SocketFabric
 
 NODE = "local"
 DIRECTORY = "directory"
-WAIT_S = 120.0
+WAIT_S = 240.0
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["moe_serving.experts.shard", "moe_serving.engine.engine"])

@@ -170,8 +170,16 @@ SAMPLE = [
 ]
 
 
-def end_at(plane: Plane, point: FaultPoint, name: str, times: int) -> bool:
-    """One migration, there or back, in which ``name`` ends at ``point``; whether it came by it so often."""
+def end_at(plane: Plane, point: FaultPoint, name: str, times: int, tries: int = 1) -> bool:
+    """One migration, there or back, in which ``name`` ends at ``point``; whether it came by it so often.
+
+    Args:
+        tries: migrations. On a machine that stands still a shard is passed over for the checkpoint, say.
+    """
+    return any(_end_at(plane, point, name, times) for _ in range(tries))
+
+
+def _end_at(plane: Plane, point: FaultPoint, name: str, times: int) -> bool:
     plane.processes[name].crash_at(point, times)
     with exact(plane):
         plane.place(AFTER if plane.rows is BEFORE else BEFORE)
@@ -184,16 +192,17 @@ def end_at(plane: Plane, point: FaultPoint, name: str, times: int) -> bool:
     return bool(ended)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("point", "name", "times"), SAMPLE)
 def test_a_process_that_ends_at_a_step_of_a_migration(plane: Plane, point: FaultPoint, name: str, times: int) -> None:
-    assert end_at(plane, point, name, times)
+    assert end_at(plane, point, name, times, tries=5)
 
 
 @pytest.mark.whole
 @pytest.mark.timeout(3600)
 def test_every_process_ends_at_every_step(plane: Plane) -> None:
     """All roles, points and some times; the table that it prints says which of them were passed so often."""
-    passed = {case: end_at(plane, *case) for case in MATRIX}
+    passed = {case: end_at(plane, *case, tries=3 if case[2] == 1 else 1) for case in MATRIX}
     for (point, name, times), came in passed.items():
         print(f"{point.value:60} {name:12} {times:2}. time  {'ended and recovered' if came else 'not passed so often'}")
     assert {point for (point, _, times), came in passed.items() if came and times == 1} == set(FaultPoint)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from moe_contract.model import ModelFacts
 from moe_contract.report import ShardPhase
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.planner import Copies, Loading
 from moe_serving.directory.sources import Site
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
 from moe_serving.faults import FaultPoint, reached
@@ -99,12 +99,13 @@ class ShardMonitor:
         said = self.description
         if said is None:
             return Site()
-        return Site(said.node, said.address, said.near_checkpoint, said.problem is not None, said.loading)
+        return Site(said.node, said.address, said.near_checkpoint, said.problem is not None, self.loading)
 
     @property
-    def loading(self) -> tuple[ExpertKey, ...]:
-        """What it still has to load, what is on its way first."""
-        return self.description.loading if self.description else ()
+    def loading(self) -> Loading:
+        """What it still has to load."""
+        said = self.description
+        return Loading(said.loading, said.begun) if said is not None else Loading()
 
     @property
     def capacity(self) -> int:
@@ -193,7 +194,9 @@ class ShardMonitor:
             return False
         if self.description is not None:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
-            self.description = replace(self.description, loading=tuple(order.key for order in load))
+            keys = tuple(order.key for order in load)
+            begun = self.description.begun and keys[:1] == self.description.loading[:1]
+            self.description = replace(self.description, loading=keys, begun=begun)
             self.told = held
         if free:
             reached(FaultPoint.DIRECTORY_FREED)

@@ -30,6 +30,23 @@ Copies = NDArray[np.bool_]
 """bool ``[layers, experts, shards]``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What a shard loads already.
+
+    Attributes:
+        queue: what is on its way, or comes next, first.
+        begun: whether the first of it is on its way.
+    """
+
+    queue: tuple[ExpertKey, ...] = ()
+    begun: bool = False
+
+    @property
+    def on_its_way(self) -> ExpertKey | None:
+        return self.queue[0] if self.begun else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Situation:
     """What is and what is wanted; shards are numbered as in the target.
@@ -44,7 +61,7 @@ class Situation:
         capacity: int ``[shards]``, copies that each may hold over all layers, spare buffers included.
         min_copies: of every expert this many stay live, as far as the target has so many.
         pairs: float ``[layers, experts]``, how many were lately routed to each expert.
-        loading: by shard what it loads already, what is on its way first.
+        loading: by shard what it loads already.
     """
 
     target: Copies
@@ -56,7 +73,7 @@ class Situation:
     capacity: NDArray[np.int64]
     min_copies: int
     pairs: NDArray[np.float64]
-    loading: Mapping[int, tuple[ExpertKey, ...]]
+    loading: Mapping[int, Loading]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,15 +142,18 @@ def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]
     layer, expert = wanted[:, 0], wanted[:, 1]
     copies = now.held.sum(axis=2)[layer, expert]
     short = np.minimum(copies, now.min_copies)
-    place = _places(now.loading.get(shard, ()), now.pairs.shape)[layer, expert]
+    place = _places(now.loading.get(shard, Loading()), now.pairs.shape)[layer, expert]
     turn = np.lexsort((-now.pairs[layer, expert], place, short, place > 0, copies > 0))
     return tuple((int(layer), int(expert)) for layer, expert in wanted[turn][: max(0, room)])
 
 
-def _places(queue: tuple[ExpertKey, ...], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """int ``[layers, experts]``: where each expert is in a shard's queue, from 0; all others are behind its end."""
+def _places(loading: Loading, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """int ``[layers, experts]``: 0 for what is on its way, then where each expert is in a shard's queue; all others are
+    behind its end.
+    """
+    queue = loading.queue
     places = np.full(shape, len(queue) + 1, dtype=np.int64)
-    places[tuple(np.array(queue, dtype=np.intp).reshape(-1, 2).T)] = np.arange(len(queue))
+    places[tuple(np.array(queue, dtype=np.intp).reshape(-1, 2).T)] = np.arange(len(queue)) + (not loading.begun)
     return places
 
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.planner import Copies, Loading
 from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
 from moe_serving.wire.endpoint import Address
 
@@ -40,18 +40,14 @@ class Site:
         address: where others fetch from it; None while they cannot.
         near_checkpoint: its node reads the checkpoint from itself.
         troubled: it tells of a problem.
-        loading: what it loads already, what is on its way first.
+        loading: what it loads already.
     """
 
     node: str = ""
     address: Address | None = None
     near_checkpoint: bool = False
     troubled: bool = False
-    loading: tuple[ExpertKey, ...] = ()
-
-    @property
-    def under_way(self) -> ExpertKey | None:
-        return next(iter(self.loading), None)
+    loading: Loading = field(default_factory=Loading)
 
 
 def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tuple[ExpertKey, ...]]:
@@ -86,10 +82,10 @@ def _fetchers(wanted: Mapping[int, Sequence[ExpertKey]], sites: Sequence[Site]) 
     for shard, keys in wanted.items():
         for key in keys:
             by_key.setdefault(key, []).append(shard)
-    queued = {shard: set(sites[shard].loading) for shard in wanted}
+    queued = {shard: set(sites[shard].loading.queue) for shard in wanted}
     fetchers = {}
     for key, shards in by_key.items():
-        under_way = {shard for shard in shards if sites[shard].under_way == key}
+        under_way = {shard for shard in shards if sites[shard].loading.on_its_way == key}
         able = [shard for shard in shards if not sites[shard].troubled]
         best = min(able, key=lambda shard: (shard not in under_way, key not in queued[shard], shard), default=None)
         fetchers[key] = set(shards) if best is None else under_way | {best}

@@ -74,7 +74,8 @@ class ShardDescription:
         near_checkpoint: its node reads the checkpoint from itself, and not over the network.
         capacity: experts it may hold over all layers, spare buffers included.
         held: bool ``[layers, experts]``; None until the checkpoint is open.
-        loading: what it still has to load, what is on its way first.
+        loading: what it still has to load, what is on its way, or comes next, first.
+        begun: whether the first of these is on its way.
         problem: why it holds less than it was told to, if so.
         counts: see ``ExpertServer.counts``, ``ExpertLoader.counts`` and ``Examiner.counts``.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
@@ -90,6 +91,7 @@ class ShardDescription:
     capacity: int = 0
     held: NDArray[np.bool_] | None = None
     loading: tuple[ExpertKey, ...] = ()
+    begun: bool = False
     problem: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
     version: str | None = None

@@ -86,10 +86,16 @@ class ExpertLoader:
 
     @property
     def queue(self) -> tuple[ExpertKey, ...]:
-        """What is still to be loaded, what is on its way first."""
+        """What is still to be loaded, what is on its way, or comes next, first."""
         with self._changed:
             on_its_way = [self._on_its_way] if self._on_its_way in self._queue else []
             return (*on_its_way, *(key for key in self._queue if key not in on_its_way))
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first of ``queue`` is on its way."""
+        with self._changed:
+            return self._on_its_way in self._queue
 
     @property
     def problem(self) -> str | None:

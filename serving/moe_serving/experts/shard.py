@@ -104,6 +104,7 @@ class Shard:
             capacity=shard.pool.capacity,
             held=shard.pool.held(),
             loading=shard.loader.queue,
+            begun=shard.loader.begun,
             problem=shard.loader.problem,
             counts={**shard.server.counts, **shard.loader.counts, **shard.examiner.counts},
         )

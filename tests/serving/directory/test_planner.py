@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_placement import Placement, balanced_placement
-from moe_serving.directory.planner import Copies, Situation, is_settled, plan
+from moe_serving.directory.planner import Copies, Loading, Situation, is_settled, plan
 from moe_serving.directory.publication import Publication
-from moe_serving.experts.description import ExpertKey
 from moe_serving.routing.table import RoutingTable, ShardAddress
 from moe_serving.wire.endpoint import Address
 
@@ -107,6 +106,13 @@ def test_what_is_short_of_copies_comes_before_what_has_many_pairs() -> None:
     assert plan(replace(now, pairs=np.array([[9.0, 1.0, 99.0]]))).load[3] == ((0, 1), (0, 2), (0, 0))
 
 
+def test_what_is_queued_but_not_on_its_way_lets_pass_what_is_short_of_copies() -> None:
+    target, held = copies("xx-", "xxx"), copies("x--", "x-x")
+    now = situation(target, held, held, capacity=1, min_copies=2)
+    for begun, first in ((True, (0, 1)), (False, (0, 0))):
+        assert plan(replace(now, loading={1: Loading(((0, 1), (0, 0)), begun)})).load[1] == (first,)
+
+
 @pytest.mark.parametrize(
     ("held", "pairs", "loading", "load"),
     [
@@ -124,7 +130,7 @@ def test_what_is_on_its_way_goes_on(
     """Shard 2 has room for two copies, and wants three, of which every expert shall have two."""
     there = [*held, *["--x"] * 5]
     now = situation(copies("xxx", "xxx", "xxx", *["--x"] * 5), copies(*there), copies(*there), 7, min_copies=2)
-    now = replace(now, pairs=np.array([[*pairs, *[0.0] * 5]]), loading={2: loading})
+    now = replace(now, pairs=np.array([[*pairs, *[0.0] * 5]]), loading={2: Loading(loading, begun=True)})
     assert plan(now).load[2] == load
 
 
@@ -167,7 +173,7 @@ class World:
     replicas: dict[str, RoutingTable] = field(init=False)
     lives: list[int] = field(init=False)
     pairs: np.ndarray = field(init=False)
-    loading: dict[int, tuple[ExpertKey, ...]] = field(default_factory=dict)
+    loading: dict[int, Loading] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.held = self.target.held.copy()
@@ -217,7 +223,7 @@ class World:
         for shard, loaded in actions.load.items():
             for layer, expert in loaded[:loads]:
                 self.held[layer, expert, shard] = True
-            self.loading[shard] = loaded[loads:]
+            self.loading[shard] = Loading(loaded[loads:], begun=bool(loaded[loads:]))
         assert ((self.held & self.live).any(axis=2) >= before).all(), "an expert that was served is not served any more"
         within = self.held.sum(axis=(0, 1)) <= np.maximum(self.capacity, count)
         assert within.all(), "a shard loads more than it may hold"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.planner import Copies, Loading
 from moe_serving.directory.sources import Site, hold_back, order_loads
-from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
+from moe_serving.experts.description import CHECKPOINT, LoadOrder, Source
 from moe_serving.wire.endpoint import Address
 
 
@@ -20,10 +20,10 @@ def sites(
     *nodes: str,
     near_checkpoint: bool = False,
     troubled: tuple[int, ...] = (),
-    loading: Mapping[int, tuple[ExpertKey, ...]] = MappingProxyType({}),
+    loading: Mapping[int, Loading] = MappingProxyType({}),
 ) -> list[Site]:
     return [
-        Site(node, Address(node, b"", unix_name=str(i)), near_checkpoint, i in troubled, loading.get(i, ()))
+        Site(node, Address(node, b"", unix_name=str(i)), near_checkpoint, i in troubled, loading.get(i, Loading()))
         for i, node in enumerate(nodes)
     ]
 
@@ -96,15 +96,18 @@ def test_a_link_carries_nothing_twice(
 @pytest.mark.parametrize(
     ("loading", "troubled", "ordered"),
     [
-        ({2: ((0, 0),)}, (), [2]),  # it is on its way to the second, whoever else wants it by now
-        ({2: ((0, 1), (0, 0))}, (), [2]),  # it is queued there
-        ({1: ((0, 1), (0, 0)), 2: ((0, 0),)}, (), [2]),
-        ({2: ((0, 0),)}, (2,), [1, 2]),  # nobody relies on who is in trouble, nor is its work undone
-        ({1: ((0, 0),), 2: ((0, 0),)}, (), [1, 2]),  # both began it while nobody could rely on the other
+        ({2: Loading(((0, 0),), True)}, (), [2]),  # it is on its way to the second, whoever else wants it by now
+        ({2: Loading(((0, 1), (0, 0)), True)}, (), [2]),  # it is queued there
+        ({1: Loading(((0, 1), (0, 0)), True), 2: Loading(((0, 0),), True)}, (), [2]),
+        ({1: Loading(((0, 0),)), 2: Loading(((0, 0),), True)}, (), [2]),  # the first has not begun it
+        ({1: Loading(((0, 0),)), 2: Loading(((0, 0),))}, (), [1]),
+        ({2: Loading(((0, 0),), True)}, (2,), [1, 2]),  # nobody relies on who is in trouble, nor is its work undone
+        ({2: Loading(((0, 0),))}, (2,), [1]),
+        ({1: Loading(((0, 0),), True), 2: Loading(((0, 0),), True)}, (), [1, 2]),  # both began it in times of trouble
     ],
 )
 def test_a_transfer_under_way_goes_on(
-    loading: dict[int, tuple[ExpertKey, ...]], troubled: tuple[int, ...], ordered: list[int]
+    loading: dict[int, Loading], troubled: tuple[int, ...], ordered: list[int]
 ) -> None:
     load = {1: ((0, 0),), 2: ((0, 0),)}
     held = np.zeros((1, 2, 3), dtype=bool)

@@ -142,6 +142,9 @@ def test_what_is_on_its_way_is_told_first_and_what_failed_is_not(
     reader.allowed.release(1)
     wait_until(lambda: loader.queue[0] == (0, 1), "the next one to be on its way")
     assert loader.queue == ((0, 1), (0, 0), (0, 2))
+    assert loader.begun
+    loader.replace_queue(())
+    assert not loader.begun
 
 
 def test_what_is_held_is_not_read_again(reader: Reader, loading: tuple[ExpertLoader, ExpertPool]) -> None:
