@@ -141,14 +141,12 @@ def test_whoever_dies_on_the_way_the_placement_is_reached_whole(path: Path) -> N
 
         cluster.place(shards=2, copies=2, wait=False)
         wait_until(lambda: held(cluster.shards[1]) >= 2, "some copies", WAIT_S)
-        assert came(cluster.shards[1])[0] > 0
         cluster.kill(0)
         wait_until(lambda: held(cluster.shards[1]) == experts, "the others, of which nobody holds a copy", WAIT_S)
         wait_until(lambda: sum(came(cluster.shards[1])) == experts * size, "each to be counted once", WAIT_S)
 
         cluster.restart(0)
         wait_until(lambda: held(cluster.shards[0]) >= 2, "some copies to come back", WAIT_S)
-        assert came(cluster.shards[0])[0] > 0
         cluster.kill(0)
         cluster.max_bytes_per_second = 0
         cluster.restart(0)
