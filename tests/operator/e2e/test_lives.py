@@ -18,8 +18,9 @@ from kstatus import kstatus
 from moe_objects import REMOVED, TOLD
 
 from moe_contract.model import ModelProblem
-from moe_dev.kube import Kubectl
+from moe_dev.kube import Kubectl, KubectlError
 from moe_dev.operator_process import OperatorProcess
+from moe_operator.api.names import ANNOTATION_DRAIN
 
 pytestmark = pytest.mark.e2e
 
@@ -49,10 +50,19 @@ def test_from_apply_to_delete(operator, objects, ray: FakeRay) -> None:
     objects.scale("tiny", 4)
     objects.wait_settled("tiny", 2)
     assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1", "experts-2", "experts-3"]
+    objects.annotate("tiny", f"{ANNOTATION_DRAIN}=1,2,3")
+    objects.wait_condition("tiny", "Drained", "False", "DrainRefused")
+    objects.annotate("tiny", f"{ANNOTATION_DRAIN}=1,3")
+    objects.wait_condition("tiny", "Drained", "True", "Drained")
+    assert objects.status("tiny")["readyShards"] == 2
+    objects.annotate("tiny", f"{ANNOTATION_DRAIN}-")
+    objects.wait("the drain to be forgotten", lambda: not objects.condition("tiny", "Drained"))
+    with pytest.raises(KubectlError, match="1 x 8 = 8 slots per layer, and 16 experts"):
+        objects.scale("tiny", 1)
     objects.scale("tiny", 2)
     objects.wait_settled("tiny", 3)
     assert ray.runs(objects.namespace) == ["core", "experts-0", "experts-1"]
-    assert objects.status("tiny")["placement"]["revision"] == 4
+    assert objects.status("tiny")["placement"]["revision"] == 6
 
     objects.patch("tiny", '{"spec": {"suspend": true, "experts": {"shards": 3}}}')
     objects.wait_condition("tiny", "Progressing", "False", "Suspended")
