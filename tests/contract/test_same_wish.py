@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moe_facts import FACTS
 
 from moe_contract.applications import DIRECTORY, ModelArgs, key_digest, key_digests
-from moe_contract.report import DirectoryReport, Progress
+from moe_contract.report import DirectoryReport, Progress, ShardReport
 from moe_contract.serve.merge import Change, body
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment
@@ -55,7 +55,7 @@ def by_moe_serve(wish: Wanted) -> Any:
 
 
 def by_operator(wish: Wanted) -> Any:
-    """What it writes once the directory has told what the model is."""
+    """What it writes once the directory has told what the model is, and on which nodes shards are."""
     moe = MoEDeployment.parse(
         {
             "apiVersion": "moe-operator.io/v1alpha1",
@@ -87,7 +87,12 @@ def by_operator(wish: Wanted) -> Any:
         runtime=replace(
             runtime_state(ServeState(), moe),
             report=DirectoryReport(
-                term=1, revision=0, epoch=0, model=FACTS, progress=Progress(copied=0, total=0, settled=True)
+                term=1,
+                revision=0,
+                epoch=0,
+                model=FACTS,
+                shards=tuple(ShardReport(index=index, phase="Ready") for index in range(wish.shards)),
+                progress=Progress(copied=0, total=0, settled=True),
             ),
         ),
         keys=KeyHashes(key_digest(INTERNAL_KEY), key_digests(wish.api_keys)),
