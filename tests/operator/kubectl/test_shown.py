@@ -95,9 +95,11 @@ def test_proposals_are_in_order_and_of_this_deployment() -> None:
     cluster = FakeCluster(xp(10, "Proposed", "Pending", status=FIGURES), xp(9), xp(3, deployment="big"))
     answer = proposals(request(cluster))
     assert [each["revision"] for each in answer.data] == [9, 10]
-    assert answer.lines[2].split()[:5] == ["tiny", "10", "9", "Proposed", "Pending"]
+    assert answer.lines[2].split()[:4] == ["10", "9", "Proposed", "Pending"]
     assert "4.0 MiB" in answer.lines[2]
-    assert [each["deployment"] for each in proposals(request(cluster, name="")).data] == ["big", "tiny", "tiny"]
+    of_all = proposals(request(cluster, name=""))
+    assert [each["deployment"] for each in of_all.data] == ["big", "tiny", "tiny"]
+    assert [line.split()[0] for line in of_all.lines] == ["DEPLOYMENT", "big", "tiny", "tiny"]
 
 
 def test_diff_counts_copies_and_bytes() -> None:
@@ -119,7 +121,8 @@ def test_explain_has_words_and_figures() -> None:
     shown = text(answer.lines)
     for words in (
         "Written by the operator 4m ago, from revision 1. It was approved by a person. It is Active.",
-        "4 copies to load, 4.0 MiB, 1.5 s of the busiest link", "loads 1 copies and frees 2, in 1 layers",
+        "4 copies to load, 4.0 MiB, 1.5 s of the busiest link",
+        "copies to load: 1, to free: 2; layers with any to load: 1 of 2",
         "Verified is True (Verified): fan-out fell by 18%",
     ):  # fmt: skip
         assert words in shown.replace("\n", " ")

@@ -82,16 +82,22 @@ class Answer:
     lines: list[str] = field(default_factory=list)
 
 
+FIGURES = {
+    "balance": "BALANCE",
+    "fanOut": "FAN-OUT",
+    "nodeFanOut": "NODE-FAN-OUT",
+    "rows": "ROWS",
+}
+"""Of an ExpertPlacement's status, and how columns call them."""
+
+
 def figure_pairs(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
-    """The figures of a placement that are known, by when they are of: foretold, counted before and since."""
-    for title, part in (("before", "before"), ("predicted", "predicted"), ("measured", "measured")):
-        found = placement.at("status", part)
-        if not isinstance(found, dict):
-            continue
-        told = {name: _figure(placement, part, name) for name in ("balance", "fanOut", "nodeFanOut", "rows")}
+    """The figures of a placement that are known, by when they are of: counted before, foretold, and counted since."""
+    for part in ("before", "predicted", "measured"):
+        told = {name: _figure(placement, part, name) for name in FIGURES}
         figures = {name: value for name, value in told.items() if value is not None}
         if figures:
-            yield title, figures
+            yield part, figures
 
 
 def _figure(placement: Placement, part: str, name: str) -> str | None:

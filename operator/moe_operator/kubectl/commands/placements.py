@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from moe_operator.kubectl.commands.common import Answer, Request, figure_pairs
+from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, figure_pairs
 from moe_operator.kubectl.content import Content, Difference, difference
 from moe_operator.kubectl.exits import NotThereError, RefusedError
 from moe_operator.kubectl.terminal import age, size
@@ -18,9 +18,7 @@ _COPIES_SHOWN = 12
 def proposals(request: Request) -> Answer:
     """All ExpertPlacements of a deployment, or of the namespace, the latest last."""
     found = request.placements()
-    rows = [
-        ("DEPLOYMENT", "REV", "FROM", "PHASE", "DECISION", "WRITTEN-BY", "BALANCE", "FAN-OUT", "MOVES", "BYTES", "AGE")
-    ]
+    rows = [("DEPLOYMENT", "REV", "FROM", "PHASE", "DECISION", "BY", "BALANCE", "FAN-OUT", "MOVES", "BYTES", "AGE")]
     for each in found:
         figures = dict(figure_pairs(each))
         told = figures.get("measured") or figures.get("predicted") or {}
@@ -43,7 +41,8 @@ def proposals(request: Request) -> Answer:
     nothing = request.terminal.wrapped(
         f"There is no ExpertPlacement{f' of {request.name}' if request.name else ''} in this namespace."
     )
-    return Answer([_summary(each) for each in found], request.terminal.table(rows) if found else nothing)
+    shown = [row[1:] for row in rows] if request.name else rows
+    return Answer([_summary(each) for each in found], request.terminal.table(shown) if found else nothing)
 
 
 def _summary(placement: Placement) -> dict[str, Any]:
@@ -85,8 +84,8 @@ def diff(request: Request) -> Answer:
 def _heading(request: Request, before: Placement, after: Placement, found: Difference, each: int | None) -> list[str]:
     price = f" ({size(each * len(found.loaded))})" if each else ""
     return request.terminal.title(
-        f"{request.name}, revision {before.revision} to {after.revision}: {len(found.loaded)} copies to load{price}, "
-        f"{len(found.freed)} to free"
+        f"{request.name}, revision {before.revision} to {after.revision}: copies to load: {len(found.loaded)}{price}, "
+        f"to free: {len(found.freed)}"
     )
 
 
@@ -140,8 +139,8 @@ def _figures(request: Request, found: Placement) -> list[str]:
     told = list(figure_pairs(found))
     lines = []
     if told:
-        names = [name for name in ("balance", "fanOut", "nodeFanOut", "rows") if any(name in of for _, of in told)]
-        rows = [("", *(name.upper() for name in names))]
+        names = [name for name in FIGURES if any(name in of for _, of in told)]
+        rows = [("", *(FIGURES[name] for name in names))]
         rows += [(title, *(of.get(name, "-") for name in names)) for title, of in told]
         lines += request.terminal.table(rows)
     counted = [f"{title} {value}" for title, name in (("balance", "balance"), ("fan-out", "fanOut"))
@@ -168,8 +167,8 @@ def _moves(
         layers = Counter(copy.layer for copy in change.loaded)
         shards = Counter(copy.shard for copy in change.loaded)
         text += (
-            f" Against revision {base.revision} it loads {len(change.loaded)} copies and frees {len(change.freed)}, in "
-            f"{len(layers)} layers"
+            f" Against revision {base.revision}, copies to load: {len(change.loaded)}, to free: {len(change.freed)}; "
+            f"layers with any to load: {len(layers)} of {len(content.layers)}"
         )
         text += f"; most on {_most(shards, 'shard')} and in {_most(layers, 'layer')}." if change.loaded else "."
     return request.terminal.wrapped(text)
