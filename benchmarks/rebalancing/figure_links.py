@@ -18,7 +18,7 @@ from benchmarks.brain.report import Row
 from benchmarks.rebalancing.links import DELAY_S, Links, SlowFabric, linked_nodes
 from benchmarks.rebalancing.models import Model, models
 from benchmarks.rebalancing.sizes import Sizes
-from benchmarks.rebalancing.stage import Site, Stage, counted, stage
+from benchmarks.rebalancing.stage import Site, Stage, be_patient, counted, stage
 from benchmarks.rebalancing.texts import prompts
 from moe_contract.report import EpochFigures
 from moe_placement import Placement, RoutingStatistics, Topology, one_host, solve
@@ -64,6 +64,7 @@ class Curve:
 
 def rows(sizes: Sizes) -> list[Row]:
     """4 and 8 shards on this machine, then the same on 2 and 4 simulated nodes."""
+    be_patient()
     found: list[Row] = []
     with models(sizes.models) as served:
         for model in served:

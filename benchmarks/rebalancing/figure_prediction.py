@@ -16,6 +16,7 @@ from benchmarks.brain.report import Row
 from benchmarks.rebalancing.plans import Case, cases
 from benchmarks.rebalancing.replay import Replay, replay, stand_in
 from benchmarks.rebalancing.sizes import Sizes
+from benchmarks.rebalancing.stage import be_patient
 from moe_placement import Figures, Observed, one_host, verify
 from moe_placement.traces import Trace, read_trace
 
@@ -48,6 +49,7 @@ class Measured:
 
 def rows(sizes: Sizes) -> list[Row]:
     """For each model a trace of its kind."""
+    be_patient()
     found: list[Row] = []
     for model in sizes.models:
         name, shards, slots = RECORDED[model]

@@ -18,6 +18,7 @@ from benchmarks.rebalancing.figure_prediction import RECORDED, TRACES
 from benchmarks.rebalancing.operator_looks import Looks
 from benchmarks.rebalancing.replay import Replay, replay, stand_in
 from benchmarks.rebalancing.sizes import Sizes
+from benchmarks.rebalancing.stage import be_patient
 from benchmarks.rebalancing.traffic import PROMPTS, Sender, steps
 from moe_placement import Observed, Placement, RoutingStatistics, solve
 from moe_placement.traces import Trace, read_trace
@@ -53,6 +54,7 @@ class Shift:
 
 def rows(sizes: Sizes) -> list[Row]:
     """On the recorded traffic of ``models/tiny``."""
+    be_patient()
     name, shards, slots = RECORDED["tiny"]
     trace = read_trace(TRACES / name)
     layers, top_k = trace.ids.shape[1:]

@@ -16,7 +16,7 @@ from benchmarks.rebalancing.exchange import exchanged, new_copies
 from benchmarks.rebalancing.models import models
 from benchmarks.rebalancing.sizes import Sizes
 from benchmarks.rebalancing.spans import Span, gaps_in, of_those_beside, tokens_a_cpu_second, tokens_a_second
-from benchmarks.rebalancing.stage import Stage, stage
+from benchmarks.rebalancing.stage import Stage, be_patient, stage
 from benchmarks.serving.client import Verdict
 from benchmarks.serving.traffic import ClosedLoop, Mix
 
@@ -29,6 +29,7 @@ THROUGHPUT, GAP_MS = 0.95, 50.0
 
 def rows(sizes: Sizes) -> list[Row]:
     """For each model."""
+    be_patient()
     found: list[Row] = []
     with models(sizes.models) as served:
         for model in served:

@@ -26,13 +26,15 @@ from moe_serving.wire.transport import Fabric, SocketFabric
 
 use_tests()
 
+import cluster  # noqa: E402
+import driver  # noqa: E402
 from cluster import NODE, LocalCluster, Site  # noqa: E402
 from driver import complete, greedy, running_engine  # noqa: E402
 
 AT_ONCE = 16
 """Requests asked for together: more than run, and fewer than a queue takes."""
 
-__all__ = ["LocalCluster", "Site", "Stage", "counted", "stage"]
+__all__ = ["LocalCluster", "Site", "Stage", "be_patient", "counted", "stage"]
 
 
 @dataclass(slots=True)
@@ -73,17 +75,22 @@ class Stage:
         return Judge(self.model.path, resume)
 
 
-def counted(cluster: LocalCluster, rows: int) -> EpochFigures:
+def be_patient() -> None:
+    """From now on, for the life of the process: other work on the machine lengthens a run, and ends none."""
+    cluster.WAIT_S = driver.WAIT_S = 1800.0
+
+
+def counted(plane: LocalCluster, rows: int) -> EpochFigures:
     """Figures of the table in force, once the directory has counted so many rows that it routed."""
     told: list[EpochFigures] = []
 
     def enough() -> bool:
-        report = cluster.report()
+        report = plane.report()
         of_tables = report.traffic.epochs if report.traffic is not None else ()
         told[:] = [each for each in of_tables if each.epoch == report.epoch and each.rows >= rows]
         return bool(told)
 
-    cluster.wait_until(enough, f"{rows} rows to be counted")
+    plane.wait_until(enough, f"{rows} rows to be counted")
     return told[0]
 
 
@@ -102,8 +109,8 @@ def stage(
     Args:
         sites, node, through: see ``LocalCluster.start`` and ``LocalCluster.client``.
     """
-    with LocalCluster.start(model.path, model.shards, verify=verify, sites=sites) as cluster:
-        placement = cluster.place(model.shards, model.copies)
-        experts = cluster.client(node=node, through=through)
+    with LocalCluster.start(model.path, model.shards, verify=verify, sites=sites) as plane:
+        placement = plane.place(model.shards, model.copies)
+        experts = plane.client(node=node, through=through)
         with running_engine(model.path, AttentionConfig(max_running=streams), experts) as engine:
-            yield Stage(cluster, experts, engine, EngineClient(engine), model, placement)
+            yield Stage(plane, experts, engine, EngineClient(engine), model, placement)

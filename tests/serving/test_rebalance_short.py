@@ -13,7 +13,7 @@ from benchmarks.rebalancing.replay import replay
 from moe_placement import one_host, simulate
 from moe_placement.traces import read_trace
 
-pytestmark = [pytest.mark.slow, pytest.mark.torch]
+pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.timeout(900)]
 TRACE = Path(__file__).parents[2] / "traces" / "tiny-16x2.npz"
 
 
