@@ -3,10 +3,10 @@
 python -m benchmarks.operator_rebalance [--deployments 20] [--interval 30] [--seconds 240] [--json build/operator.json]
 
 One operator process works on a real API server. The Ray clusters are simulated over HTTP, at the edge: each directory
-tells statistics of traffic that goes on. First there are small deployments (6 layers of 16 experts on 4 shards) with
-mode Auto; then, beside them, one of 58 layers of 256 experts on 64 shards, whose plans take seconds. Memory is what is
-resident of the operator and its processes, unchanged pages of a file that several have counted once; the sum that
-counts them for each stands beside it. Only of the first part is there an aim for it.
+tells statistics of traffic that goes on. First there are small deployments (6 layers of 16 experts on 4 shards), with
+mode Off for comparison, then with Auto; then, beside them, one of 58 layers of 256 experts on 64 shards, whose plans
+take seconds. Memory is what is resident of the operator and its processes, unchanged pages of a file that several have
+counted once; the sum that counts them for each stands beside it. The aim for it is of the small ones with Auto.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Cluster:
             self.looks.append(Look(route, time.monotonic(), told["revision"]))
         return await self.fake.answer(request)
 
-    def spec(self, interval: float) -> dict[str, Any]:
-        rebalance = {"mode": "Auto", "interval": f"{interval:.0f}s", "cooldown": f"{interval:.0f}s"}
+    def spec(self, mode: str, interval: float) -> dict[str, Any]:
+        rebalance = {"mode": mode, "interval": f"{interval:.0f}s", "cooldown": f"{interval:.0f}s"}
         return self.fake.spec(self.shape[3], rebalance=rebalance)
 
     def pass_window(self) -> None:
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployments", type=int, default=20)
     parser.add_argument("--interval", type=float, default=30.0, help="seconds between two looks at each")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of each of the two parts")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of each of the three parts")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args(arguments)
     random = np.random.default_rng(3)
@@ -289,9 +289,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         watcher = Watcher(plane.kubectl, operator)
         stack.enter_context(watcher.watching())
         names = [f"small-{number}" for number in range(options.deployments)]
-        _apply(plane.kubectl, names, small.spec(options.interval))
-        rows = _part(f"{options.deployments} small", watcher, [small], options, MOST_MEMORY_MB)
-        _apply(plane.kubectl, ["large"], large.spec(options.interval))
+        _apply(plane.kubectl, names, small.spec("Off", options.interval))
+        rows = _part(f"{options.deployments} small, Off", watcher, [small], options, None)
+        _apply(plane.kubectl, names, small.spec("Auto", options.interval))
+        rows += _part(f"{options.deployments} small", watcher, [small], options, MOST_MEMORY_MB)
+        _apply(plane.kubectl, ["large"], large.spec("Auto", options.interval))
         rows += _part("and a large one", watcher, [small, large], options, None)
     for row in rows:
         aim = "" if row.aim is None else f"   (at most {row.aim:g}{', missed' if row.missed else ''})"
