@@ -74,5 +74,5 @@ if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         # By the names under which the tests import them.
         named = {job_name(job).replace("__main__", "offload_jobs"): job for job in JOBS}
-        *slowly, parent, memory = sys.argv[1:]
-        main(named, int(parent), int(memory), lambda: time.sleep(2.0 if slowly else 0.0))
+        *preparing, parent, memory = sys.argv[1:]
+        main(named, int(parent), int(memory), lambda: time.sleep(sum(map(float, preparing))))

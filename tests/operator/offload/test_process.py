@@ -212,17 +212,19 @@ async def test_a_process_that_plans_has_its_kernels_before_its_memory_is_bounded
     assert found.content is not None, found.message
 
 
-async def test_a_job_is_late_while_a_process_prepares_itself_which_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with WorkerProcess(MEMORY, (jobs.__file__, "slowly")) as worker:
+async def test_a_job_is_late_while_a_process_prepares_itself_which_goes_on() -> None:
+    async with WorkerProcess(MEMORY, (jobs.__file__, "2")) as worker:
         with pytest.raises(JobDelayedError, match="with its start"):
             await run(worker, jobs.double, 1, bounds=Bounds(1.0, 0.2))
-        pid = worker.pid
+        async with asyncio.timeout(60):
+            while (pid := worker.pid) is None:
+                await asyncio.sleep(0.01)
         assert await run(worker, jobs.double, 2) == 4
         assert worker.pid == pid
 
 
 async def test_a_process_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_READY_SECONDS", 0.2)
-    async with WorkerProcess(MEMORY, (jobs.__file__, "slowly")) as worker:
+    async with WorkerProcess(MEMORY, (jobs.__file__, "600")) as worker:
         with pytest.raises(JobLostError, match="was not ready within 0 s"):
             await run(worker, jobs.double, 1)
