@@ -29,7 +29,10 @@ LIGHT = frozenset({"transformers", "transformers.PreTrainedTokenizerFast"})
 FIXTURES = {"controlplane": ("e2e",), "ray_cluster": ("e2e", "ray"), "checkpoint_of": ("torch",)}
 
 _imports = Imports(
-    [CLONE / root for root in ("placement", "contract", "serving", "operator", "hack", "tests/serving", ".")]
+    [
+        CLONE / root
+        for root in ("placement", "contract", "serving", "operator", "hack", "tests/serving", "tests/operator", ".")
+    ]
 )
 
 
