@@ -61,7 +61,7 @@ crds: environment ## generate crds/, docs/api.md and docs/serving-api.md from th
 model: environment ## train models/tiny anew: 30 minutes on 2 cores, same seeds
 	@$(RUN) models/train_tiny.py
 
-bench: setup ## run the benchmarks; each prints a table and writes JSON to build/
+bench: setup ## run all benchmarks, which takes hours; each prints a table and writes JSON to build/
 	@mkdir -p build; failed=; for each in benchmarks/[a-z]*.py; do \
 		name=$$(basename "$$each" .py); echo "== $$name"; \
 		$(RUN) -m "benchmarks.$$name" --json "build/$$name.json" || failed="$$failed $$name"; done; \

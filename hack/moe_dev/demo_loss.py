@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from moe_dev.progress import elapsed, say, waiting
 PROMPT = "    def __init__(self, name, value):\n"
 TOKENS = 160
 KILL_AFTER = 50
-RETURN_SECONDS = 120.0
+RETURN_SECONDS = 300.0
 COUNTS_SECONDS = 10.0
 
 
@@ -61,14 +62,17 @@ def _kill(victim: ShardReport) -> None:
     command = Path(f"/proc/{victim.pid}/cmdline")
     if not command.exists() or b"ray::ServeReplica" not in command.read_bytes():
         raise DemoError(f"process {victim.pid}, by the report shard {victim.index}, is no replica of Ray Serve here")
-    os.kill(victim.pid, signal.SIGKILL)
+    try:
+        os.kill(victim.pid, signal.SIGKILL)
+    except OSError as error:
+        raise DemoError(f"process {victim.pid} of shard {victim.index} cannot be killed: {error}") from error
     print(f"⟨kill -9 {victim.pid}: shard {victim.index}⟩", end="", flush=True)
 
 
 def _wait_back(demo: Demo, victim: ShardReport, killed: float) -> None:
     """Until the shard has another process and all its experts again."""
     with waiting(f"shard {victim.index} to be back"):
-        while not _is_back(demo.report(), victim):
+        while not _is_back(_report(demo), victim):
             demo.check()
             if elapsed() - killed > RETURN_SECONDS:
                 late = f"shard {victim.index} is not back {RETURN_SECONDS:.0f} s after its loss"
@@ -81,7 +85,16 @@ def _wait_back(demo: Demo, victim: ShardReport, killed: float) -> None:
     )
 
 
-def _is_back(report: DirectoryReport, victim: ShardReport) -> bool:
+def _report(demo: Demo) -> DirectoryReport | None:
+    """None where it cannot be had at the moment."""
+    with suppress(DemoError):
+        return demo.report()
+    return None
+
+
+def _is_back(report: DirectoryReport | None, victim: ShardReport) -> bool:
+    if report is None:
+        return False
     shard = next((each for each in report.shards if each.index == victim.index), None)
     return (
         shard is not None and shard.incarnation != victim.incarnation and shard.phase == "Ready"

@@ -13,7 +13,7 @@ class PartsError(Exception):
 
 
 def chosen_parts(text: str) -> list[int]:
-    """`2,3`, `23` or `2 3` as numbers, in order; all where nothing is said."""
+    """`1,3`, `13` or `1 3` as numbers, in order; all where nothing is said."""
     digits = re.sub(r"[\s,;+]", "", text)
     if not all(digit in map(str, PARTS) for digit in digits):
         known = "; ".join(f"{number}: {what}" for number, what in PARTS.items())

@@ -60,4 +60,7 @@ class Demo:
 
     def report(self) -> DirectoryReport:
         """What its directory tells the operator."""
-        return directory_report(self.cluster.kubectl, self.cluster.namespace, self.name, self.url)
+        try:
+            return directory_report(self.cluster.kubectl, self.cluster.namespace, self.name, self.url)
+        except (OSError, ValueError, LookupError) as error:
+            raise DemoError(f"the directory of {self.name} does not report: {error}") from error

@@ -1,7 +1,8 @@
 """What the tests of the operator share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from fake_ray import FakeRay, serving
@@ -37,6 +38,8 @@ async def black_hole() -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def closed_address(unused_tcp_port: int) -> str:
-    """An address where nothing listens."""
-    return f"http://127.0.0.1:{unused_tcp_port}"
+def closed_address() -> Iterator[str]:
+    """An address where nothing listens, nor begins to: the port is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -32,6 +32,7 @@ from moe_serving.directory.messages import AttentionStatus, StatisticsReport, Sy
 from moe_serving.directory.publication import Publication
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.request import GenerationRequest, Sampling, TokenEvent
+from moe_serving.experts import peers
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.shard import Shard
 from moe_serving.faults import FaultPoint
@@ -301,6 +302,8 @@ class RoleProcess:
 
 
 def _run(pipe: Connection, name: str, setting: Setting) -> None:
+    # Who ends is noticed at once; nobody else is passed over because the machine stands still.
+    peers.CONNECT_SECONDS = peers.PIECE_SECONDS = WAIT_S
     asyncio.run(_serve(pipe, name, setting))
 
 
@@ -354,7 +357,7 @@ class Stream:
         self._request = GenerationRequest("", prompt, Sampling(max_tokens=tokens, ignore_eos=True))
         self._events: dict[str, list[TokenEvent]] = {}
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._over = False
         self.answers: list[tuple[int, ...]] = []
         self.error: str | None = None
         self.prompt = prompt
@@ -376,6 +379,10 @@ class Stream:
         self._thread.join(WAIT_S)
         assert not self._thread.is_alive(), "an answer does not come to its end"
 
+    def end(self) -> None:
+        """Ask no more, whatever is under way: the replicas are about to end, and nobody starts them anew."""
+        self._stopping = self._over = True
+
     def resume(self, got: tuple[int, ...]) -> tuple[int, ...]:
         """The rest of an answer that begins with ``got``."""
         return self._answer(-1, got)[len(got) :]
@@ -391,6 +398,8 @@ class Stream:
 
     def _answer(self, number: int, got: tuple[int, ...] = ()) -> tuple[int, ...]:
         for turn in itertools.count():
+            if self._over:
+                raise ConnectionError("the plane has ended")
             replica = self._replicas()[(number + turn) % len(self._replicas())]
             name = f"{number}.{turn}"
             request = replace(self._request, request_id=name, emitted_ids=got, resumed=bool(got))

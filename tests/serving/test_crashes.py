@@ -106,6 +106,7 @@ class Plane:
             assert [epoch for epoch, complete in tables if not complete] == []
 
     def stop(self) -> None:
+        self.stream.end()
         for process in self.processes.values():
             process.kill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -27,19 +28,18 @@ def ask(url: str, key_file: Path | None) -> Mapping[str, Any]:
         NotThereError: nothing there tells a load.
         UnreachableError: no answer.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_base(url):
         raise UsageError(f"--url {url[:200]!a} must be as status.url is, such as http://127.0.0.1:8000/default/tiny/v1")
     headers = {"Authorization": f"Bearer {_key(key_file)}"} if key_file else {}
     address = f"{url.rstrip('/')}/load"
-    opener = urllib.request.build_opener(_NoRedirects)
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
     try:
         with opener.open(urllib.request.Request(address, headers=headers), timeout=ANSWER_SECONDS) as answer:
             text = answer.read(MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         with error:
             raise _refusal(address, error) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UnreachableError(f"{shown(address)} does not answer: {shown(str(error))}") from error
     try:
         told = json.loads(text) if len(text) <= MOST_BYTES else None
@@ -48,6 +48,16 @@ def ask(url: str, key_file: Path | None) -> Mapping[str, Any]:
     if not isinstance(told, dict):
         raise PluginError(f"{shown(address)}: what answers is no API of moe-operator: name its base URL, status.url")
     return told
+
+
+def _is_base(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        named = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return bool(named) and plain and parts.username is None and not parts.query and not parts.fragment
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -82,5 +92,5 @@ def _refusal(address: str, error: urllib.error.HTTPError) -> PluginError:
 def _words(error: urllib.error.HTTPError) -> str:
     try:
         return shown(str(json.loads(error.read(MOST_BYTES))["error"]["message"]))[:500]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, http.client.HTTPException):
         return f"HTTP {error.code}"

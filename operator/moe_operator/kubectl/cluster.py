@@ -89,7 +89,10 @@ class Cluster:
         with tempfile.TemporaryFile() as complaint:
             # Without a text kubectl has our own input: it may have to ask for a password.
             given = subprocess.PIPE if text is not None else None
-            process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=complaint)
+            try:
+                process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=complaint)
+            except OSError as error:
+                raise PluginError(f"{self._program} cannot be run: {error.strerror}") from error
             output, late = _talk(process, text)
             complaint.seek(0)
             said = complaint.read(_COMPLAINT).decode(errors="replace")
@@ -140,6 +143,7 @@ _NO_KIND = re.compile(
 _UNREACHABLE = re.compile(
     r"The connection to the server .* was refused|Unable to connect to the server|couldn't get current server API group"
     r"|context deadline exceeded|i/o timeout|no such host|connection refused|Client\.Timeout"
+    r"|Error from server: etcdserver"
 )
 _NOT_LET_IN = re.compile(r"You must be logged in to the server|getting credentials|Unauthorized")
 _LOG_LINE = re.compile(r"[IWEF]\d{4} ")
@@ -164,9 +168,10 @@ def failure(said: str) -> PluginError:
     """The error for what kubectl wrote when it failed."""
     lines = [line for line in said.strip().splitlines() if line.strip() and not _LOG_LINE.match(line)]
     words = _quoted("\n".join(lines).encode() or said.encode(), 2000)
-    if _NO_KIND.search(words):
+    told = _SERVER.search(words)
+    if _NO_KIND.search(words) and (told is None or told["reason"] == "NotFound"):
         return NotThereError(_INSTALL)
-    if told := _SERVER.search(words):
+    if told:
         kind = _KINDS.get(told["reason"], PluginError)
         return kind(missing(told["words"]) if told["reason"] == "Forbidden" else told["words"])
     if _INVALID.search(words):

@@ -75,8 +75,8 @@ other servers send. One schema decides for both routes and for everything nested
   beyond all of them. A stop string that is a special token, or has some
   in it, ends the answer too, though their texts never appear.
 - **Load.** `GET /v1/load`, with an API key as everything else, tells which share of the work each shard has and the ten
-  busiest experts of each third of the layers, in parts of 10,000: what `status.load` of a MoEDeployment has, but some
-  seconds old. They are sums over the requests of all keys, and follow the traffic.
+  busiest experts of each third of the layers, in parts of 10,000: what `status.load` of a MoEDeployment has. They are
+  sums over the requests of all keys; each process looks once a minute, and `layer_rows` has two digits that count.
 - **Streams.** The chunk that has `finish_reason` has no text. U+0085, U+2028 and U+2029 are escaped in events, so that
   no reader of lines cuts one in two; `X-Accel-Buffering: no` asks proxies not to collect them.
 """

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from moe_contract.applications import ApiConfig
 from moe_contract.base import in_words
 from moe_contract.load import Load, load_of
-from moe_contract.report import DirectoryReport
 from moe_serving.api.defaults import NO_DEFAULTS, GenerationDefaults, read_defaults
 from moe_serving.api.errors import NotFoundError, NotReadyError
 from moe_serving.api.metrics import ServingMetrics
@@ -31,6 +30,8 @@ _START_S = 30.0
 _CATCH_UP_S = 30.0
 """How long a request waits for a tokenizer: seconds on a busy machine, where each process that starts loads it."""
 _LOOK_S = 0.05
+LOAD_SECONDS = 60.0
+"""For which what is told of the load stays as it is."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Service:
         self._tokenizer_tried = asyncio.Event()
         self._tokenizer_problem: str | None = None
         self._defaults = NO_DEFAULTS
-        self._load: tuple[DirectoryReport, Load] | None = None
+        self._load: tuple[float, Load] | None = None
 
     def configure(self, config: object) -> None:
         """Take new names, bounds and keys (``ApiConfig`` as JSON data). Never raises: what cannot be read is told, and
@@ -170,8 +171,8 @@ class Service:
         return f"fp_{digest.removeprefix('sha256:')[:12]}"
 
     async def load(self) -> Load:
-        """Where shards and experts are busy, by the directory's last report, which is some seconds old at most while
-        the directory answers.
+        """Where shards and experts are busy, looked at once in ``LOAD_SECONDS`` and told in round numbers: from how
+        fresh and exact counts change somebody could tell what experts another client's text has chosen.
 
         Raises:
             NotReadyError: there was none yet.
@@ -179,9 +180,13 @@ class Service:
         report = self.watch.report
         if report is None:
             raise NotReadyError("the directory has not reported yet")
-        if self._load is None or self._load[0] is not report:
+        now = time.monotonic()
+        if self._load is None or now - self._load[0] >= LOAD_SECONDS:
             found = await asyncio.to_thread(load_of, report)
-            self._load = report, found or Load(layer_rows=0, shards="", bands=())
+            told = found or Load(layer_rows=0, shards="", bands=())
+            if told.layer_rows == 0:
+                return told
+            self._load = now, told.model_copy(update={"layer_rows": _rounded(told.layer_rows)})
         return self._load[1]
 
     async def exposition(self) -> bytes:
@@ -216,3 +221,8 @@ class Service:
                 await asyncio.sleep(_LOAD_AGAIN_S)
         self._tokenizer_tried.set()
         self._log_defaults()
+
+
+def _rounded(count: int) -> int:
+    """To two digits."""
+    return int(float(f"{count:.1e}"))

@@ -59,4 +59,4 @@ def on_ray(objects: Objects, ray_cluster: LocalRay) -> Iterator[Objects]:
     for name in objects.names():
         objects.patch(name, '{"spec": {"suspend": false, "deletionPolicy": "Delete"}}')
         objects.delete(name)
-        objects.wait_gone(name, 60)
+        objects.wait_gone(name, 180)

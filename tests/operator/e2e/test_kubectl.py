@@ -249,6 +249,9 @@ def test_a_placement_is_approved_and_rolled_back_and_top_tells_the_load(
     where = ("-n", objects.namespace)
     assert moe(objects.kube, "approve", "tiny", "2", *where).code == Exit.DONE
     objects.wait_active("tiny-r2")
+    # Which is told before what it replaced is told to be over.
+    objects.wait("r1 to be over", lambda: objects.placement("tiny-r1")["status"]["phase"] == "Superseded")
+    objects.wait("it to be told", lambda: objects.status("tiny")["placement"]["revision"] == 2)
     ended = moe(objects.kube, "rollback", "tiny", *where)
     assert (ended.code, ended.err) == (Exit.DONE, "")
     objects.wait_active("tiny-r3")

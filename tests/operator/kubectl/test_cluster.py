@@ -37,6 +37,8 @@ WORDS: list[tuple[str, type[PluginError], str]] = [
         NotThereError,
         "install its",
     ),
+    ('Error from server (Forbidden): a policy says: no matches for kind "X"', RightError, "a policy says"),
+    ("Error from server: etcdserver: request timed out", UnreachableError, "etcdserver"),
     ('Error from server (AlreadyExists): expertplacements "tiny-r2" already exists', TakenError, "already exists"),
     ('Error from server (Conflict): Operation cannot be fulfilled on "tiny-r2"', ChangedError, "cannot be fulfilled"),
     (

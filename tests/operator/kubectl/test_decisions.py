@@ -13,6 +13,7 @@ from moe_operator.kubectl.exits import (
     RefusedError,
     RightError,
     TakenError,
+    UnreachableError,
     UsageError,
 )
 
@@ -60,14 +61,14 @@ def test_a_revision_that_is_none(written: str, says: str) -> None:
         approve(request(FakeCluster(xp(4)), written))
 
 
-def test_rollback_writes_the_earlier_content_above_all_revisions_and_from_what_runs() -> None:
-    waiting = xp(9, "Proposed", "Pending")
+def test_rollback_writes_the_earlier_content_under_a_free_revision_and_from_what_runs() -> None:
+    waiting = xp(4, "Proposed", "Pending")
     cluster = FakeCluster(moe(3), xp(1), xp(2, layers=OTHER), xp(3, "Active"), waiting)
     answer = rollback(request(cluster))
-    written = cluster.get("expertplacements", "tiny-r10")["spec"]
-    assert written["content"] == xp(2, layers=OTHER)["spec"]["content"] | {"revision": 10, "baseRevision": 3}
+    written = cluster.get("expertplacements", "tiny-r5")["spec"]
+    assert written["content"] == xp(2, layers=OTHER)["spec"]["content"] | {"revision": 5, "baseRevision": 3}
     assert written["decision"] == "Approved"
-    assert (answer.data["revision"], answer.data["contentOf"]) == (10, 2)
+    assert (answer.data["revision"], answer.data["contentOf"]) == (5, 2)
     assert cluster.done == ["create", "patch"]
 
 
@@ -77,10 +78,15 @@ def test_rollback_to_a_named_revision() -> None:
 
 
 def test_an_object_that_nobody_can_read_takes_its_revision_all_the_same() -> None:
-    broken = xp(12, "Proposed")
+    broken = xp(4, "Proposed")
     broken["spec"] = {"deploymentRef": {"name": "tiny"}, "content": "damaged"}
     cluster = FakeCluster(moe(3), xp(2, layers=OTHER), xp(3, "Active"), broken)
-    assert rollback(request(cluster)).data["revision"] == 13
+    assert rollback(request(cluster)).data["revision"] == 5
+
+
+def test_one_that_waits_far_ahead_does_not_keep_a_rollback_from_being_within_the_step_allowed() -> None:
+    cluster = FakeCluster(moe(3), xp(2, layers=OTHER), xp(3, "Active"), xp(1003, "Proposed", "Pending"))
+    assert rollback(request(cluster)).data["revision"] == 4
 
 
 def test_another_deployments_placements_are_not_looked_at() -> None:
@@ -119,6 +125,19 @@ def test_whoever_may_write_and_not_approve_leaves_nothing_behind() -> None:
     cluster.faults = {"patch": [RightError("the role is missing")], "delete": [RightError("no")]}
     with pytest.raises(RightError, match="tiny-r4, which was written for it, stays Pending"):
         rollback(request(cluster))
+
+
+def test_what_may_be_approved_is_not_taken_back() -> None:
+    cluster = FakeCluster(moe(3), xp(2, layers=OTHER), xp(3, "Active"))
+    cluster.faults = {"patch": [UnreachableError("no answer")]}
+    with pytest.raises(UnreachableError, match=r"whether tiny-r4, .* is approved is not known"):
+        rollback(request(cluster))
+    assert cluster.done == ["create"]
+
+
+def test_what_ran_before_may_not_be_told_to_be_over_yet() -> None:
+    cluster = FakeCluster(moe(3), xp(2, "Active", layers=OTHER), xp(3, "Active"))
+    assert rollback(request(cluster)).data["contentOf"] == 2
 
 
 def test_a_revision_taken_meanwhile_is_passed_over_and_not_for_ever() -> None:

@@ -112,6 +112,17 @@ def test_nobody_answers(closed_address: str, monkeypatch: pytest.MonkeyPatch, se
     ended.set()
 
 
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://127.0.0.1:x/v1", "http://h/a b/v1", "http://u:p@h/v1", "x"])
+def test_what_is_no_base_url(url: str) -> None:
+    with pytest.raises(UsageError, match=r"must be as status\.url is"):
+        ask(url, None)
+
+
+def test_what_answers_speaks_no_http(serve: Callable[[Handle], str]) -> None:
+    with pytest.raises(UnreachableError, match="does not answer"):
+        ask(serve(lambda request: request.wfile.write(b"SSH-2.0-x\r\n") and None), None)
+
+
 @pytest.mark.parametrize("content", ["", "two\nlines", "\x1b[1m", "é", "x" * 10000])
 def test_a_file_without_a_key(tmp_path: Path, content: str) -> None:
     path = tmp_path / "key"

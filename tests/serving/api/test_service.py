@@ -40,12 +40,27 @@ async def test_load_is_for_whoever_has_an_api_key(api, client) -> None:
     api.service.config = ApiConfig(served_name="model", api_key_sha256=(digest("one"),))
     assert (await client.get("/v1/load")).status_code == 401
     counts = encode_counts(np.array([[9, 1, 0, 0], [5, 5, 5, 5]]))
-    traffic = Traffic(layer_rows=10, load=counts, shares=(6000, 4000))
+    traffic = Traffic(layer_rows=12_345, load=counts, shares=(6000, 4000))
     api.report = api.report.model_copy(update={"traffic": traffic})
     await api.service.watch.ask()
     told = (await client.get("/v1/load", headers=bearer("one"))).json()
-    assert (told["layer_rows"], told["shards"]) == (10, "6000 4000")
+    assert (told["layer_rows"], told["shards"]) == (12_000, "6000 4000"), "not to the row"
     assert told["bands"][0] == {"layers": "0-0", "experts": ["0/0 9000", "0/1 1000"]}
+
+
+async def test_nobody_can_follow_the_load_of_single_requests(api, client, monkeypatch) -> None:
+    def traffic(rows: int, counts: list[list[int]]) -> None:
+        told = Traffic(layer_rows=rows, load=encode_counts(np.array(counts)), shares=(6000, 4000))
+        api.report = api.report.model_copy(update={"traffic": told})
+
+    traffic(10, [[9, 1, 0, 0], [5, 5, 5, 5]])
+    await api.service.watch.ask()
+    first = (await client.get("/v1/load")).json()
+    traffic(11, [[9, 1, 1, 0], [5, 5, 5, 6]])
+    await api.service.watch.ask()
+    assert (await client.get("/v1/load")).json() == first, "a minute long"
+    monkeypatch.setattr(service, "LOAD_SECONDS", 0.0)
+    assert (await client.get("/v1/load")).json()["layer_rows"] == 11
 
 
 @pytest.mark.parametrize(

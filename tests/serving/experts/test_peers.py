@@ -29,6 +29,13 @@ FORM = ExpertForm(hidden=96, intermediate=520, dtype=torch.float32, activation="
 """599,040 bytes: two whole pieces and a part of one, none of which ends where ``gate_up`` does."""
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No peer is taken for silent because the machine stands still."""
+    monkeypatch.setattr(peers_module, "CONNECT_SECONDS", WAIT_S)
+    monkeypatch.setattr(peers_module, "PIECE_SECONDS", WAIT_S)
+
+
 def pool(form: ExpertForm = FORM) -> ExpertPool:
     made = ExpertPool(2, 4, form, torch.device("cpu"))
     made.capacity = 4
@@ -232,7 +239,9 @@ def silent(theirs: ExpertPool) -> Handler:
 def test_a_peer_that_fails_leaves_nothing_behind(
     make: Callable[[ExpertPool], Handler], error: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers_module, "PIECE_SECONDS", 0.2)
+    monkeypatch.setattr(peers_module, "REST_SECONDS", WAIT_S)
+    if make is silent:
+        monkeypatch.setattr(peers_module, "PIECE_SECONDS", 0.2)
     monkeypatch.setattr(peers_module, "_LOOK_SECONDS", 0.05)
     theirs, ours, source = filled(), pool(), peers()
     ours.capacity = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +17,19 @@ from moe_operator.api.names import (
 )
 from moe_operator.api.phase import Phase
 from moe_operator.kubectl.commands.common import Answer, Request
-from moe_operator.kubectl.exits import ChangedError, NotThereError, PluginError, RefusedError, TakenError, UsageError
+from moe_operator.kubectl.exits import (
+    ChangedError,
+    NotThereError,
+    PluginError,
+    RefusedError,
+    TakenError,
+    UnreachableError,
+    UsageError,
+)
 from moe_operator.kubectl.view import Deployment, Placement
 
 _TRIES = 3
+_RAN = (Phase.VERIFYING, Phase.ACTIVE, Phase.SUPERSEDED)
 _MOST_DRAINED = 1024
 
 
@@ -75,7 +85,8 @@ def _roll_back(request: Request) -> Answer:
     moe, known = request.deployment(), request.placements()
     earlier = request.placement(request.revision()) if request.revisions else _before(moe, known)
     _check_fits(moe, earlier, known)
-    revision = max([moe.revision, *(each.revision for each in known), *map(_named, known)]) + 1
+    taken = {each.revision for each in known} | set(map(_named, known))
+    revision = next(number for number in itertools.count(moe.revision + 1) if number not in taken)
     content = {**earlier.raw["spec"]["content"], "revision": revision, "baseRevision": moe.revision}
     body = {
         "apiVersion": API_VERSION,
@@ -87,6 +98,12 @@ def _roll_back(request: Request) -> Answer:
     patch = {"metadata": {"uid": written.uid}, "spec": {"decision": "Approved"}}
     try:
         after = Placement(request.cluster.patch(PLACEMENT_PLURAL, written.name, patch))
+    except UnreachableError as error:
+        # It may have been approved all the same, and be on its way: nothing is taken back.
+        raise UnreachableError(
+            f"{error}; whether {written.name}, which was written for it, is approved is not known: kubectl moe "
+            f"explain {moe.name} {revision} tells, and kubectl moe approve or reject decides"
+        ) from error
     except PluginError as error:
         raise type(error)(f"{error}; {_taken_back(request, written)}") from error
     line = (
@@ -116,13 +133,14 @@ def _retried(action: Callable[[], Answer], met: type[PluginError]) -> Answer:
 
 
 def _before(moe: Deployment, known: Sequence[Placement]) -> Placement:
-    superseded = [each for each in known if each.phase is Phase.SUPERSEDED and each.revision < moe.revision]
-    if not superseded:
+    # One that was just replaced is told so a moment after what replaced it is told to be Active.
+    ran = [each for each in known if each.phase in _RAN and each.revision < moe.revision]
+    if not ran:
         raise NotThereError(
             f"{moe.key} has no superseded placement before revision {moe.revision}: name a revision; kubectl moe "
             f"proposals {moe.name} lists them"
         )
-    return superseded[-1]
+    return ran[-1]
 
 
 def _check_fits(moe: Deployment, earlier: Placement, known: Sequence[Placement]) -> None:
