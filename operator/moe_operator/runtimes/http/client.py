@@ -83,7 +83,7 @@ class _Request:
     seconds: float
     most: int
     room: ByteBudget
-    patience: float = LARGE_WAIT_SECONDS
+    patience: float
 
     def __str__(self) -> str:
         return self.shown
@@ -214,7 +214,7 @@ class HttpClient:
         except EndpointError as error:
             raise RayAddressRefusedError(str(error)) from None
         self._policy.check(url.endpoint)
-        return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most, self._large)
+        return _Request(method, url, f"{base.rstrip('/')}{path}", seconds, most, self._large, LARGE_WAIT_SECONDS)
 
     @asynccontextmanager
     async def _answering(
