@@ -108,6 +108,8 @@ class LastDecision(StatusModel):
     """Why, as one word for machines."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)]
     """Why, in words and figures."""
+    revision: int | None = Field(default=None, ge=1)
+    """Of the ExpertPlacement that was accepted, written now or before; absent otherwise."""
 
 
 class RebalanceStatus(StatusModel):

@@ -36,7 +36,8 @@ class Book:
     def for_choice(self, revision: int) -> Book:
         """What a choice is made from; the others may be many. ``revision``: what runs."""
         before = self.before(revision)
-        kept = {each.revision for each in (*self.ahead, *self.in_force, *([before] if before else []))} | {revision}
+        some = (*self.ahead, *self.in_force, *([before] if before else []), *self.proposed[-1:])
+        kept = {each.revision for each in some} | {revision}
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
     def replacing(self, revision: int, placement: ExpertPlacement | None) -> Book:
@@ -61,9 +62,16 @@ class Book:
 
     @cached_property
     def proposed(self) -> tuple[ExpertPlacement, ...]:
-        """What the operator wrote and nobody has decided on; also one of which it had no time to tell what it
-        foretells."""
-        return tuple(each for each in self.placements if each.status.origin is Origin.OPERATOR and _is_undecided(each))
+        """What the operator proposed and nobody has decided on. Only what it foretells shows that it is the operator's:
+        the name under which fields are set may be anybody's."""
+        return tuple(each for each in self.placements if is_proposal(each) and _is_undecided(each))
+
+    def superseded_by(self, placement: ExpertPlacement) -> int | None:
+        """Revision of the proposal that takes the place of an earlier one on which nobody has decided; also of one of
+        which the operator had no time to tell what it foretells."""
+        last = self.proposed[-1].revision if self.proposed else 0
+        own = placement.status.origin is Origin.OPERATOR and _is_undecided(placement)
+        return last if own and placement.revision < last else None
 
     @property
     def beyond(self) -> tuple[ExpertPlacement, ...]:

@@ -146,10 +146,8 @@ def _way_back(book: Book, own: ExpertPlacement, ground: Ground | None) -> WayBac
 
 def _judged(book: Book, placement: ExpertPlacement, ground: Ground | None) -> Judgement:
     """Of the operator's proposals on which nobody has decided only the last one stands."""
-    proposed = [each.revision for each in book.proposed]
-    if placement.revision in proposed[:-1]:
-        return _superseded(proposed[-1])
-    return judge(placement.spec.content, ground)
+    later = book.superseded_by(placement)
+    return judge(placement.spec.content, ground) if later is None else _superseded(later)
 
 
 def _superseded(by: int) -> Judgement:

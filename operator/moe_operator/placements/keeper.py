@@ -106,16 +106,22 @@ class PlacementKeeper:
         scene = replace(scene, choice=replace(scene.choice, judgements=judgements))
         return await self._attempts.make(moe.key, self._owed(moe, scene, book))
 
-    async def propose(
-        self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus
-    ) -> KubeError | None:
-        """Make the object of a proposal, Pending.
+    async def propose(self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus) -> str | None:
+        """Make the object of a proposal, Pending, and tell what it foretells.
 
         Returns:
-            Why the API server refuses it, if it does.
+            Why that was not done, if it was not.
         """
-        attempt = Attempt("create", self._key(moe, content), partial(self._propose, moe, content, status))
-        return await self._attempts.make(moe.key, [attempt])
+        key = self._key(moe, content)
+        refusal = await self._attempts.make(
+            moe.key, [Attempt("create", key, partial(self._propose, moe, content, status))]
+        )
+        if refusal:
+            return str(refusal)
+        made = self.store.book(moe.key).at(content.revision)
+        if made and made.status.predicted == status.predicted and made.spec.content == content:
+            return None
+        return f"the API server did not take ExpertPlacement {key} and its status in time; the next look proposes again"
 
     async def approve(self, moe: MoEDeployment, placement: ExpertPlacement) -> KubeError | None:
         """Decide for a proposal, on the state of it that is known.

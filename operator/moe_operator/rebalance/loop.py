@@ -9,8 +9,8 @@ tells migration, observation and the way back, this module the two ends of that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 from moe_operator.api import (
     ExpertPlacement,
@@ -20,14 +20,17 @@ from moe_operator.api import (
     RebalanceResult,
 )
 from moe_operator.api.names import placement_name
-from moe_operator.api.placement import Figures, Price
-from moe_operator.api.status import TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.api.placement import MAX_STEP, Figures, Price
+from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus
 from moe_operator.placements.book import Book
 from moe_operator.rebalance.proposal import Predicted, Proposal
+from moe_operator.rebalance.schedule import Past, evaluation
 
 HARDLY_ANOTHER = 0.02
 """A figure that is foretold moves with every look; by less than this a proposal on which somebody may be about to
 decide is not replaced."""
+FRESH = timedelta(minutes=10)
+"""For which a look counts at least, where two intervals are shorter: reading and planning take minutes."""
 _NOTHING_SAID = frozenset(
     {
         RebalanceReason.STATISTICS_DAMAGED,
@@ -73,17 +76,32 @@ def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
     stands = _open(book, look.base)
     if stands and _hardly_another(stands, found):
         message = f"{stands.metadata.name}, proposed before, stands: {found.message}"
-        return Conclusion(_decision(look, RebalanceResult.ACCEPTED, message))
-    name = placement_name(moe.metadata.name, found.content.revision)
-    return Conclusion(_decision(look, RebalanceResult.ACCEPTED, f"{name}: {found.message}"), found)
+        return Conclusion(_decision(look, RebalanceResult.ACCEPTED, message, stands.revision))
+    revision = found.content.revision
+    name = placement_name(moe.metadata.name, revision)
+    if revision > look.base + MAX_STEP:
+        message = (
+            f"{found.message}; but {name} would be more than {MAX_STEP} above revision {look.base}, which runs: decide "
+            "on the last proposal, or delete those that are over"
+        )
+        return Conclusion(_decision(look, RebalanceResult.FAILED, message))
+    return Conclusion(_decision(look, RebalanceResult.ACCEPTED, f"{name}: {found.message}", revision), found)
 
 
-def to_approve(moe: MoEDeployment, told: RebalanceStatus | None, book: Book, base: int) -> ExpertPlacement | None:
-    """The proposal that the operator decides for: with mode Auto the one that the last look was for."""
-    decision = told.last_decision if told else None
-    accepted = decision is not None and decision.result == RebalanceResult.ACCEPTED
-    auto = moe.spec.rebalance.mode is RebalanceMode.AUTO
-    return _open(book, base) if auto and accepted and not moe.rebalance_paused else None
+def to_approve(
+    moe: MoEDeployment, told: RebalanceStatus, book: Book, base: int, now: datetime
+) -> ExpertPlacement | None:
+    """The proposal that the operator decides for: with mode Auto the one that the last look was for, while that look is
+    not long ago, and not at a time at which none would be made."""
+    rebalance, decision = moe.spec.rebalance, told.last_decision
+    if rebalance.mode is not RebalanceMode.AUTO or decision is None or decision.result != RebalanceResult.ACCEPTED:
+        return None
+    # But for the interval, which the look itself began.
+    past = replace(Past.of(moe, book.placements), looked=None)
+    if not evaluation(moe, past, now).due or not _is_fresh(decision, max(2 * rebalance.every, FRESH), now):
+        return None
+    found = _open(book, base)
+    return found if found and found.revision == decision.revision else None
 
 
 def figures(predicted: Predicted, rows: float | None = None) -> Figures:
@@ -119,5 +137,19 @@ def _hardly_another(stands: ExpertPlacement, found: Proposal) -> bool:
         return False
 
 
-def _decision(look: Look, result: RebalanceResult, message: str) -> LastDecision:
-    return LastDecision(time=look.at.strftime(TIME_FORMAT), result=result, reason=look.proposal.reason, message=message)
+def _is_fresh(decision: LastDecision, lasts: timedelta, now: datetime) -> bool:
+    try:
+        age = now - datetime.strptime(decision.time, TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:  # somebody else wrote it
+        return False
+    return abs(age) <= lasts
+
+
+def _decision(look: Look, result: RebalanceResult, message: str, revision: int | None = None) -> LastDecision:
+    return LastDecision(
+        time=look.at.strftime(TIME_FORMAT),
+        result=result,
+        reason=look.proposal.reason,
+        message=message[:MAX_MESSAGE],
+        revision=revision,
+    )

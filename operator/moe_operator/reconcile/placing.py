@@ -299,11 +299,12 @@ def _is_behind(world: World) -> bool:
 
 
 def next_revision(world: World) -> int:
-    """One more than any known, that no ExpertPlacement has: the directory's memory and Serve's, and what was in force;
-    where Ray lost both, also the status."""
+    """One more than any known, that no ExpertPlacement has: the directory's memory and Serve's, what was in force, and
+    what the operator proposed last, which an earlier revision would not replace; where Ray lost both memories, also the
+    status."""
     known = max(world.target.revision, world.report.revision if world.report else 0)
     told = world.moe.status.placement
     if known == 0 and told and 0 <= told.revision < MAX_TOLD_REVISION:
         known = told.revision
-    known = max(known, *(each.revision for each in world.book.in_force), 0)
+    known = max(known, *(each.revision for each in (*world.book.in_force, *world.book.proposed)), 0)
     return next(number for number in itertools.count(known + 1) if number not in world.book.taken)

@@ -12,7 +12,7 @@ from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeployment, RebalanceMode, RebalanceResult
 from moe_operator.api.names import PlacementReason
 from moe_operator.api.phase import Phase
-from moe_operator.api.status import TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.placements.book import Book, phase_of
 from moe_operator.placements.choice import Standing
@@ -76,7 +76,8 @@ class Rebalancing:
         status = proposed_status(met, figures(proposal.after), price(proposal))
         refusal = await self.keeper.propose(moe, proposal.content, status)
         if refusal:
-            failed = {"result": RebalanceResult.FAILED, "message": f"{concluded.decision.message}; but {refusal}"}
+            message = f"{concluded.decision.message}; but {refusal}"[:MAX_MESSAGE]
+            failed = {"result": RebalanceResult.FAILED, "message": message, "revision": None}
             return concluded.decision.model_copy(update=failed)
         note = EventNote("Normal", PlacementReason.PROPOSED, concluded.decision.message, action="Place")
         await self.events.record(moe, note)
@@ -91,7 +92,7 @@ class Rebalancing:
         self.looks.begin(moe.key, moe.metadata.uid, runtime.where, world.now, question, read)
 
     async def _approve(self, moe: MoEDeployment, world: World, told: RebalanceStatus, book: Book) -> None:
-        proposal = to_approve(moe, told, book, world.target.revision)
+        proposal = to_approve(moe, told, book, world.target.revision, world.now)
         if proposal:
             await self.keeper.approve(moe, proposal)
 

@@ -54,7 +54,7 @@ def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
     placed = status.placement
     placement = (placed.revision, placed.balance is None) if placed else None
     decided = status.rebalance.last_decision if status.rebalance else None
-    decision = (decided.result, decided.reason) if decided else None
+    decision = (decided.result, decided.reason, decided.revision) if decided else None
     # Autoscalers reckon with the number of shards.
     return status.observed_generation, status.shards, status.url, placement, decision, conditions
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from bench import Bench
 from crashes import KUBE_WRITES, Calls, Counted, Crash
-from fake_kube import FakeKube
+from fake_kube import WRITTEN_BY_THE_OPERATOR, FakeKube
 from fake_ray import FakeDirectory, JsonObject
 from moe_facts import FACTS
 from placement_objects import content, manifest, moved
@@ -20,7 +20,7 @@ from placement_objects import content, manifest, moved
 from moe_contract.applications import DirectoryConfig
 from moe_contract.report import DirectoryReport, EpochFigures, Traffic
 from moe_operator.api import RebalanceReason
-from moe_operator.kube.errors import ForbiddenError
+from moe_operator.kube.errors import ForbiddenError, KubeError
 from moe_operator.kube.resources import EXPERT_PLACEMENTS, Resource
 from moe_operator.kube.resources import MOE_DEPLOYMENTS as MOE
 from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError
@@ -507,3 +507,116 @@ async def test_an_observation_costs_little_too(start, bench: Bench) -> None:
         await loop.bench.work(seconds=30.0)
     assert loop.bench.phases()[2] == "Verifying"
     assert kube.writes - before <= 3
+
+
+class DeafKube(FakeKube):
+    """The API server, which answers 503 on chosen writes of ExpertPlacements beyond the first.
+
+    Attributes:
+        deaf: verbs that it does not take now.
+    """
+
+    deaf: tuple[str, ...] = ()
+
+    def _take(self, verb: str, resource: Resource, name: str) -> None:
+        if verb in self.deaf and resource == EXPERT_PLACEMENTS and name != "tiny-r1":
+            raise KubeError("the API server is busy", 503)
+
+    async def create(self, resource: Resource, body: Any) -> Any:
+        self._take("create", resource, body["metadata"]["name"])
+        return await super().create(resource, body)
+
+    async def replace(self, resource: Resource, body: Any, subresource: str | None = None) -> Any:
+        self._take(subresource or "replace", resource, body["metadata"]["name"])
+        return await super().replace(resource, body, subresource)
+
+
+@pytest.mark.parametrize("deaf", ["create", "status"])
+async def test_what_could_not_be_written_whole_is_not_accepted_and_never_migrated_to(
+    start, bench: Bench, deaf: str
+) -> None:
+    kube = bench.kube = DeafKube()
+    loop = await start("Auto", better())
+    loop.directory.balances = {1: 0.8, 2: 0.9, 3: 0.9, 4: 0.9}
+    kube.deaf = (deaf,)
+    await loop.until(lambda: "lastDecision" in loop.status)
+    assert loop.decision == "Failed GainPays"
+    assert "did not take ExpertPlacement" in loop.status["lastDecision"]["message"]
+    assert "revision" not in loop.status["lastDecision"]
+    assert "Proposed" not in kube.reasons()
+    kube.deaf = ()
+    last = 2 if deaf == "create" else 3
+    await loop.until(lambda: loop.bench.phases().get(last) == "Active")
+    assert loop.verified(last) == "True Verified"
+    assert deaf == "create" or loop.bench.phases()[2] == "Failed"
+    assert loop.runs()[0] == last
+
+
+async def test_what_claims_to_be_of_the_operator_is_neither_approved_nor_in_the_way(start) -> None:
+    """Whoever writes a field chooses the name it is set under."""
+    loop = await start("Auto", nothing, better())
+    forged = manifest(content(SAME, 40, 1, FACTS.digest))
+    fields = {**WRITTEN_BY_THE_OPERATOR, "fieldsV1": {"f:spec": {"f:content": {}}}}
+    loop.bench.write({**forged, "metadata": {**forged["metadata"], "managedFields": [fields]}})
+    await loop.until(lambda: loop.bench.phases().get(40) == "Proposed")
+    assert loop.bench.placement(40)["status"]["origin"] == "Operator"
+    loop.directory.balances = {1: 0.8, 2: 0.95}
+    await loop.until(lambda: loop.bench.phases().get(2) == "Active")
+    assert loop.runs() == (2, OTHER)
+    assert loop.condition(40, "Valid") == "False StaleBase"
+
+
+async def test_of_many_proposals_on_which_nobody_decides_the_last_one_stands(start) -> None:
+    finds = [better((OTHER, SAME)[look % 2], 0.5 + 0.03 * look) for look in range(9)]
+    loop = await start("Propose", *finds, historyLimit=2)
+    await loop.until(lambda: loop.bench.phases() == {1: "Active", 8: "Failed", 9: "Failed", 10: "Proposed"}, 200)
+    await loop.bench.work(30, seconds=5.0)
+    assert loop.bench.phases() == {1: "Active", 8: "Failed", 9: "Failed", 10: "Proposed"}
+
+
+NIGHT = [{"cron": "0 2 * * *", "duration": "2h", "timeZone": "UTC"}]
+
+
+async def test_what_was_found_in_a_window_is_not_approved_outside_it(start) -> None:
+    """It is 3:20 at the beginning of a test."""
+    loop = await start("Propose", better(), windows=NIGHT)
+    loop.directory.balances = {1: 0.8, 2: 0.95, 3: 0.95}
+    await loop.until_phases(r1="Active", r2="Proposed")
+    loop.bench.now += 3 * 3600.0
+    loop.bench.change(rebalance={"mode": "Auto", **EVERY, "windows": NIGHT})
+    await loop.bench.work(5, seconds=1.0)
+    assert (loop.bench.phases(), loop.runs()[0]) == ({1: "Active", 2: "Proposed"}, 1)
+    # In the next one the traffic is looked at anew first.
+    loop.bench.now += 20 * 3600.0
+    loop.brain.finds = [nothing]
+    await loop.until(lambda: loop.decision == "Rejected GainBelowPrice")
+    assert loop.runs()[0] == 1
+
+
+async def test_what_was_found_long_ago_is_not_approved(start) -> None:
+    loop = await start("Propose", better())
+    await loop.until_phases(r1="Active", r2="Proposed")
+    await loop.bench.work(seconds=1.0)
+    loop.brain.finds = [nothing]
+    loop.bench.now += 3600.0
+    loop.bench.change(rebalance={"mode": "Auto", **EVERY})
+    await loop.bench.work(5, seconds=1.0)
+    assert (loop.bench.phases()[2], loop.runs()[0]) == ("Proposed", 1)
+
+
+async def test_whatever_is_said_of_a_decision_can_be_told(start, bench: Bench) -> None:
+    class Wordy(NoPlacements):
+        async def create(self, resource: Resource, body: Any) -> Any:
+            try:
+                return await super().create(resource, body)
+            except ForbiddenError as error:
+                raise ForbiddenError("no " * 3000, 403) from error
+
+    bench.kube = Wordy()
+    loop = await start("Auto", better())
+    await loop.until(lambda: "lastDecision" in loop.status)
+    assert loop.decision == "Failed GainPays"
+    assert len(loop.status["lastDecision"]["message"]) == 4096
+    loop.brain.finds = [lambda question: Proposal(False, RebalanceReason.NOT_PLANNABLE, "why " * 3000)]
+    await loop.until(lambda: loop.decision == "Failed NotPlannable")
+    assert len(loop.status["lastDecision"]["message"]) == 4096

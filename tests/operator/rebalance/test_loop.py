@@ -1,0 +1,93 @@
+"""What a look means beside the proposals that are there, and when the operator decides for one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from placement_objects import content, moved, stored
+
+from moe_operator.api import ExpertPlacement, MoEDeployment, RebalanceReason
+from moe_operator.api.status import TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.placements.book import Book
+from moe_operator.placements.content import content_of
+from moe_operator.rebalance.loop import Look, conclude, to_approve
+from moe_operator.rebalance.proposal import Predicted, Price, Proposal
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FORETOLD = {"balance": "0.9000", "fanOut": "1.2000", "nodeFanOut": "0.0000"}
+
+
+def deployment(**rebalance: Any) -> MoEDeployment:
+    asked = {"mode": "Auto", "interval": "5m", "cooldown": "30m", **rebalance}
+    ray = {"dashboardURL": "http://127.0.0.1:8265", "serveURL": "http://127.0.0.1:8000"}
+    spec = {"model": {"source": {"path": "models/tiny"}}, "runtime": {"rayCluster": ray}}
+    raw = {
+        "apiVersion": "moe-operator.io/v1alpha1",
+        "kind": "MoEDeployment",
+        "metadata": {"name": "tiny", "namespace": "team", "generation": 1, "uid": "u"},
+        "spec": {**spec, "rebalance": asked},
+    }
+    return MoEDeployment.parse(raw)
+
+
+def proposal(revision: int, **status: Any) -> ExpertPlacement:
+    told = {"phase": "Proposed", "origin": "Operator", "predicted": FORETOLD, **status}
+    return stored(content(moved(), revision, 1), told)
+
+
+def running(arrived: datetime | None = None) -> ExpertPlacement:
+    since = (arrived or NOW - timedelta(days=1)).strftime(TIME_FORMAT)
+    condition = {
+        "type": "Migrated", "status": "True", "reason": "InForce", "message": "", "observedGeneration": 1,
+        "lastTransitionTime": since,
+    }  # fmt: skip
+    return stored(content(moved(), 1, 0), {"phase": "Active", "origin": "Operator", "conditions": [condition]})
+
+
+def accepted(revision: int | None, age: timedelta = timedelta()) -> RebalanceStatus:
+    time = (NOW - age).strftime(TIME_FORMAT)
+    decision = LastDecision(time=time, result="Accepted", reason="GainPays", message="", revision=revision)
+    return RebalanceStatus(last_decision=decision)
+
+
+@pytest.mark.parametrize(
+    ("told", "book", "rebalance", "approved"),
+    [
+        (accepted(2), [proposal(2)], {}, 2),
+        (accepted(2, timedelta(minutes=9)), [proposal(2)], {}, 2),
+        (accepted(2, timedelta(minutes=11)), [proposal(2)], {}, None),
+        (accepted(2, timedelta(minutes=11)), [proposal(2)], {"interval": "6m"}, 2),
+        (accepted(2, -timedelta(days=1)), [proposal(2)], {}, None),
+        (accepted(3), [proposal(2), proposal(3)], {}, 3),
+        (accepted(2), [proposal(2), proposal(3)], {}, None),
+        (accepted(None), [proposal(2)], {}, None),
+        (accepted(2), [proposal(2, predicted=None)], {}, None),
+        (accepted(2), [proposal(2)], {"mode": "Propose"}, None),
+        (accepted(2), [proposal(2)], {"windows": [{"cron": "0 2 * * *", "duration": "1h"}]}, None),
+        (accepted(2), [proposal(2)], {"windows": [{"cron": "0 3 * * *", "duration": "1h"}]}, 2),
+        (accepted(2), [running(NOW - timedelta(minutes=29)), proposal(2)], {}, None),
+        (accepted(2), [running(NOW - timedelta(minutes=31)), proposal(2)], {}, 2),
+    ],
+)  # fmt: skip
+def test_what_the_operator_decides_for(
+    told: RebalanceStatus, book: list[ExpertPlacement], rebalance: dict[str, Any], approved: int | None
+) -> None:
+    found = to_approve(deployment(**rebalance), told, Book.of(book), 1, NOW)
+    assert (found and found.revision) == approved
+
+
+def found(revision: int) -> Proposal:
+    return Proposal(
+        True, RebalanceReason.GAIN_PAYS, "gain 12%", content=content_of(moved(), revision, 1, "sha256:0"),
+        after=Predicted(0.5, 1.9, 0.0), price=Price(1, 1, 1.0),
+    )  # fmt: skip
+
+
+def test_as_many_proposals_are_made_of_one_base_as_can_be_numbered() -> None:
+    last = conclude(Look(NOW, 1, found(1001)), deployment(), Book.of([proposal(1000)]))
+    assert (last.decision.result, last.decision.revision, last.proposed) == ("Accepted", 1001, found(1001))
+    more = conclude(Look(NOW, 1, found(1002)), deployment(), Book.of([proposal(1001)]))
+    assert (more.decision.result, more.proposed) == ("Failed", None)
+    assert "decide on the last proposal" in more.decision.message
