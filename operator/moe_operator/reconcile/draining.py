@@ -6,7 +6,8 @@ A drain makes nothing impossible: where the other shards cannot hold the model, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moe_contract.model import ModelFacts
@@ -64,9 +65,9 @@ def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -
     """What is drained of shards ``0 .. shards - 1``; ``moved``: by the runtime."""
     asked, unknown = named(moe, shards)
     leaving = tuple(sorted(index for index in set(moved) if index < shards))
-    refused = None if _can_go(asked, shards, needs) else _refusal(asked, shards, needs)
+    refused = None if _can_go(len(asked), shards, needs) else _refusal(asked, shards, needs)
     empty = frozenset() if refused else frozenset(asked)
-    if _can_go(empty | set(leaving), shards, needs):
+    if _can_go(len(empty | set(leaving)), shards, needs):
         empty |= set(leaving)
     return Drain(asked, unknown, leaving, refused, empty)
 
@@ -74,24 +75,35 @@ def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -
 def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> int:
     """Shards that run: ``wanted`` or, where shards that are drained would be missed among these, as many of those that
     are there and would leave as do."""
-    enough = (n for n in range(wanted, there + 1) if _can_go(named(moe, n)[0], n, needs))
+    drained = sorted(set(_numbers(_words(moe)).values()))
+    enough = (n for n in range(wanted, there + 1) if _can_go(bisect_left(drained, n), n, needs))
     return next(enough, wanted)
 
 
 def named(moe: MoEDeployment, shards: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Of what the annotation names: the shards among ``0 .. shards - 1``, and what else."""
-    text = moe.metadata.annotations.get(ANNOTATION_DRAIN, "")
-    words = [word.strip() for word in text.split(",", _MOST_NAMED)] if text.strip() else []
-    numbers = {word: int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= _WORD}
+    words = _words(moe)
+    numbers = _numbers(words)
     found = {number for number in numbers.values() if number < shards}
     return tuple(sorted(found)), tuple(word for word in words if numbers.get(word, shards) >= shards)
 
 
-def _can_go(drained: Collection[int], shards: int, needs: Needs) -> bool:
-    return not drained or shards - len(drained) >= needs.shards
+def _words(moe: MoEDeployment) -> list[str]:
+    """Of the annotation; what is beyond as many as are read is the last of them."""
+    text = moe.metadata.annotations.get(ANNOTATION_DRAIN, "")
+    return [word.strip() for word in text.split(",", _MOST_NAMED)] if text.strip() else []
 
 
-def _refusal(asked: Collection[int], shards: int, needs: Needs) -> Finding:
+def _numbers(words: Iterable[str]) -> dict[str, int]:
+    return {word: int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= _WORD}
+
+
+def _can_go(drained: int, shards: int, needs: Needs) -> bool:
+    """Whether so many of the shards need hold nothing."""
+    return not drained or shards - drained >= needs.shards
+
+
+def _refusal(asked: Sequence[int], shards: int, needs: Needs) -> Finding:
     left, more = shards - len(asked), needs.shards + len(asked)
     enough = f"scale to {more} shards first" if more <= needs.experts else "set a larger slotsPerShard first"
     fewer = f", or name at most {shards - needs.shards}" if shards > needs.shards else ""

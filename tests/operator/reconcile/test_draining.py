@@ -11,10 +11,10 @@ from moe_facts import FACTS
 from placement_objects import content, moved, stored
 from plans import shards, slots, told
 
-from moe_operator.api import Condition, ConditionType, PlacementReason
+from moe_operator.api import Condition, ConditionType, MoEDeployment, PlacementReason
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.placements.book import Book
-from moe_operator.reconcile.draining import named
+from moe_operator.reconcile.draining import Needs, fewest_beside, named
 from moe_operator.reconcile.plan import Plan
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
@@ -303,14 +303,44 @@ def test_a_placement_on_a_drained_shard_does_not_fit(make_plane) -> None:
     assert "places experts on shard 1, which is being drained" in judgement.message
 
 
+class Annotations(dict[str, str]):
+    """Counts how often they are read."""
+
+    reads = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.reads += 1
+        return super().get(key, default)
+
+
+def annotated(annotations: dict[str, str]) -> MoEDeployment:
+    moe = deployment()
+    metadata = moe.metadata.model_copy(update={"annotations": annotations})
+    return moe.model_copy(update={"metadata": metadata})
+
+
 @given(st.text(alphabet="0123456789, -x", max_size=40), st.integers(1, 12))
 def test_every_entry_is_a_shard_or_told(text: str, shards: int) -> None:
-    moe = deployment(shards=shards)
-    metadata = moe.metadata.model_copy(update={"annotations": {ANNOTATION_DRAIN: text}})
-    found, unknown = named(moe.model_copy(update={"metadata": metadata}), shards)
+    found, unknown = named(annotated({ANNOTATION_DRAIN: text}), shards)
     words = [word.strip() for word in text.split(",")] if text.strip() else []
     assert set(found) == {int(word) for word in words if word.isdecimal() and int(word) < shards}
     assert len(unknown) == sum(not (word.isdecimal() and int(word) < shards) for word in words)
+
+
+@given(st.lists(st.integers(0, 12), max_size=8), st.integers(0, 6), st.integers(0, 12), st.integers(1, 4))
+def test_as_few_shards_run_as_the_drain_leaves_enough_of(
+    drained: list[int], wanted: int, there: int, copies: int
+) -> None:
+    moe, needs = annotated({ANNOTATION_DRAIN: ",".join(map(str, drained))}), Needs(8, copies, 8)
+    left = {n: n - len(named(moe, n)[0]) for n in range(wanted, there + 1)}
+    enough = [n for n in left if left[n] == n or left[n] >= needs.shards]
+    assert fewest_beside(moe, wanted, there, needs) == min(enough, default=wanted)
+
+
+def test_a_long_annotation_is_read_once_however_many_shards_there_are() -> None:
+    annotations = Annotations({ANNOTATION_DRAIN: ",".join(map(str, range(1024)))})
+    assert fewest_beside(annotated(annotations), 1, 1024, Needs(1024, 1, 8)) == 1
+    assert annotations.reads == 1
 
 
 @settings(max_examples=20)
