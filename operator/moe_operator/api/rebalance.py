@@ -116,7 +116,8 @@ to a day after one, two and more proposals in a row that were taken back. Defaul
     """Times in which the operator proposes and, with Auto, begins to move. Default: any."""
     history_limit: int = Field(default=10, ge=1, le=100)
     """Of the ExpertPlacements that the operator wrote and that are over, so many are kept, and beside them the last \
-that was superseded. What a person wrote is never removed."""
+that was superseded, and up to 14 in a row that were taken back, from which the cooldown is reckoned. What a person \
+wrote is never removed."""
     rollback: RollbackPolicy = RollbackPolicy.AUTO
     """Auto: a placement that the operator proposed and approved is taken back where its measured figures are no \
 better than those before. Always: also one that a person wrote or approved. Never: it is only told."""

@@ -24,7 +24,7 @@ from moe_operator.rebalance.windows import BadWindowError, check, next_open
 
 MOST_REST = timedelta(days=1)
 """However many proposals in a row were taken back; a longer cooldown that somebody asked for is kept to."""
-_MOST_DOUBLINGS = 14
+MOST_DOUBLINGS = 14
 """Of the shortest cooldown, 10 s, that is more than ``MOST_REST``; of the longest it is still a length of time."""
 
 
@@ -52,7 +52,7 @@ class Past:
         return cls(
             looked=_time(told.last_decision.time) if told and told.last_decision else None,
             moved=max(arrivals, default=None),
-            rollbacks=_rollbacks(newest_first),
+            rollbacks=len(taken_back(newest_first)),
             under_way=next((each.metadata.name for each in newest_first if each.status.phase in going), None),
         )
 
@@ -111,9 +111,21 @@ class _Wait:
     message: str
 
 
+def taken_back(newest_first: Iterable[ExpertPlacement]) -> tuple[ExpertPlacement, ...]:
+    """One after the other, the last first, since one was verified."""
+    found = []
+    for placement in newest_first:
+        verified = placement.status.condition(PlacementConditionType.VERIFIED)
+        if verified and verified.status == "True":
+            break
+        if placement.status.phase is Phase.ROLLED_BACK:
+            found.append(placement)
+    return tuple(found)
+
+
 def rest_after(rebalance: Rebalance, rollbacks: int) -> timedelta:
     """How long nothing is proposed after a move, with so many proposals in a row taken back."""
-    longest, doubled = max(MOST_REST, rebalance.rests_for), 1 << min(rollbacks, _MOST_DOUBLINGS)
+    longest, doubled = max(MOST_REST, rebalance.rests_for), 1 << min(rollbacks, MOST_DOUBLINGS)
     return min(longest, rebalance.rests_for * doubled)
 
 
@@ -152,16 +164,6 @@ def _in_a_window(rebalance: Rebalance, wait: _Wait | None, now: datetime) -> Eva
 def _credible(time: datetime | None, rebalance: Rebalance, now: datetime) -> datetime | None:
     """Without a time that lies further ahead than an interval: a clock was wrong, or is, or somebody wrote it."""
     return time if time and time <= now + rebalance.every else None
-
-
-def _rollbacks(newest_first: Iterable[ExpertPlacement]) -> int:
-    count = 0
-    for placement in newest_first:
-        verified = placement.status.condition(PlacementConditionType.VERIFIED)
-        if verified and verified.status == "True":
-            break
-        count += placement.status.phase is Phase.ROLLED_BACK
-    return count
 
 
 def _arrived(placement: ExpertPlacement) -> datetime | None:
