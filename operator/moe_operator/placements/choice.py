@@ -16,7 +16,7 @@ from moe_operator.api.placement import MAX_STEP, Decision
 from moe_operator.placements.book import MOST_AHEAD, Book, phase_of
 from moe_operator.placements.content import content_of, describes, moves_between, read_placement
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
-from moe_operator.placements.trial import is_condemned
+from moe_operator.placements.trial import Terms, goes_back
 from moe_operator.placements.validity import Ground, Judgement, Outlook, judge
 from moe_placement import Placement
 
@@ -75,9 +75,10 @@ class Choice:
     moves: Mapping[int, int] = field(default_factory=dict)
 
 
-def choose(book: Book, revision: int, running: Placement | None, ground: Ground | None) -> Choice:
+def choose(book: Book, revision: int, running: Placement | None, ground: Ground | None, terms: Terms | None) -> Choice:
     """``revision`` and ``running``: what the directory was told last (0 and None before the first, or where that cannot
-    be read); ``ground``: None where nothing can be judged now, and so nothing is begun."""
+    be read); ``ground``: None where nothing can be judged now, and so nothing is begun; ``terms``: by which what runs
+    is rolled back, if it is."""
     standing = _standing(book, revision, running)
     judgements = {each.revision: _judged(book, each, ground) for each in book.ahead if each.revision != revision}
     own = book.at(revision)
@@ -87,7 +88,7 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
     return Choice(
         standing,
         _approved(book, fitting) if revision or not book.in_force else _restored(book, ground),
-        _way_back(book, own, ground) if own and standing is Standing.EXPRESSED and is_condemned(own) else None,
+        _way_back(book, own, ground) if own and standing is Standing.EXPRESSED and goes_back(own, terms) else None,
         _record(book, revision, running, ground) if standing is Standing.ABSENT else None,
         judgements,
         {number: moves_between(running, placement) for number, placement in fitting.items()},

@@ -7,17 +7,24 @@ the way back) is on no trial: nothing was promised of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from moe_contract.report import EpochFigures
-from moe_operator.api import ExpertPlacement, PlacementConditionType, PlacementReason, RollbackPolicy
+from moe_operator.api import (
+    ExpertPlacement,
+    MoEDeployment,
+    PlacementConditionType,
+    PlacementReason,
+    RebalanceMode,
+    RollbackPolicy,
+)
 from moe_operator.api.names import ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
 from moe_operator.api.placement import Figures, Origin
 from moe_operator.api.status import TIME_FORMAT, ConditionStatus
 from moe_operator.placements.book import phase_of
-from moe_operator.rebalance.verification import MODEL_ERROR, MOST_WINDOWS, Verdict, judge
+from moe_operator.rebalance.verification import MODEL_ERROR, MOST_WINDOWS, Outcome, Verdict, judge, why_kept
 from moe_placement import InvalidStatisticsError
 from moe_placement.verification import Observed
 
@@ -34,6 +41,14 @@ class Terms:
     window: timedelta
     rollback: RollbackPolicy
     paused: bool = False
+
+    @classmethod
+    def of(cls, moe: MoEDeployment) -> Terms | None:
+        """Those of a deployment; None where nothing is judged."""
+        wanted = moe.spec.rebalance
+        if wanted.mode is RebalanceMode.OFF:
+            return None
+        return cls(wanted.every, wanted.rollback, moe.rebalance_paused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +99,15 @@ def is_on_trial(placement: ExpertPlacement) -> bool:
 
 
 def is_condemned(placement: ExpertPlacement) -> bool:
-    """Whether it is to be rolled back. Once told, that stands."""
+    """Whether it was told that it is to be rolled back."""
     told = placement.status.condition(PlacementConditionType.VERIFIED)
     condemned = told is not None and told.status == "False" and told.reason == PlacementReason.GAIN_MISSING
     return phase_of(placement) is Phase.VERIFYING and condemned
+
+
+def goes_back(placement: ExpertPlacement, terms: Terms | None) -> bool:
+    """Whether it is rolled back now: it is condemned, and nobody has asked since for it to stay, or for a pause."""
+    return is_condemned(placement) and terms is not None and not terms.paused and _why_kept(placement, terms) is None
 
 
 def trial_of(
@@ -105,26 +125,20 @@ def trial_of(
         return NOTHING_PROMISED
     told = placement.status.condition(PlacementConditionType.VERIFIED)
     if told and is_condemned(placement):
-        if no_way_back is None:
-            return Trial(False, "False", PlacementReason.GAIN_MISSING, told.message)
-        message = f"{told.message}; it stays, since {no_way_back}"
-        return Trial(True, "False", PlacementReason.KEPT_THOUGH_WORSE, message)
+        return _condemned(placement, told.message, terms, no_way_back)
     if terms is None:
         return MODE_OFF
     today = datetime.strptime(now, TIME_FORMAT)
     since = _arrived(placement, today)
-    waited = (today - since) // terms.window
+    # Later than a window from now it cannot have been: a clock was wrong, or is, and nobody waits for that time.
+    waited = (today - since) // terms.window if since <= today + terms.window else MOST_WINDOWS
     if waited < 1:
         until = (since + terms.window).strftime(TIME_FORMAT)
         message = f"what requests meet is counted, and compared with what they met before from {until} on"
         return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
-    by_person = Origin.PERSON in (placement.status.origin, placement.status.approved_by)
-    foretold = placement.status.predicted is not None
-    before = _observed(placement.status.before)
-    judged = judge(before, _observed(after), waited, by_person, terms.rollback, MODEL_ERROR if foretold else 0.0)
+    judged = _compared(placement, after, waited, terms.rollback)
     if judged.verdict is Verdict.ROLL_BACK and terms.paused:
-        message = f"{judged.message}; it is not taken back while the annotation {ANNOTATION_PAUSE} is set"
-        return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
+        return Trial(None, "Unknown", PlacementReason.OBSERVING, judged.message + _PAUSED)
     stays, status, reason = _TOLD[judged.verdict]
     if stays is None:
         # Without figures, which are others at every look: each word of it is a write of the whole object.
@@ -132,6 +146,43 @@ def trial_of(
         return Trial(None, status, reason, message)
     return Trial(stays, status, reason, judged.message, after)
 
+
+def _condemned(placement: ExpertPlacement, said: str, terms: Terms | None, no_way_back: str | None) -> Trial:
+    """What was decided stands, but for what somebody has written since."""
+    said = said.removesuffix(_PAUSED)
+    why = no_way_back or _why_kept(placement, terms)
+    if why:
+        return Trial(True, "False", PlacementReason.KEPT_THOUGH_WORSE, f"{said}; it stays, since {why}")
+    paused = terms is not None and terms.paused
+    return Trial(False, "False", PlacementReason.GAIN_MISSING, said + _PAUSED if paused else said)
+
+
+def _why_kept(placement: ExpertPlacement, terms: Terms | None) -> str | None:
+    return why_kept(_is_wanted(placement), terms.rollback) if terms else "spec.rebalance.mode is Off"
+
+
+def _is_wanted(placement: ExpertPlacement) -> bool:
+    """Whether a person wrote or approved it."""
+    return Origin.PERSON in (placement.status.origin, placement.status.approved_by)
+
+
+def _compared(placement: ExpertPlacement, after: Figures | None, waited: int, rollback: RollbackPolicy) -> Outcome:
+    """Where ``before`` was reckoned, by visits of shards and by balance alone: the model counts all nodes that a row
+    visits, the data plane those beside the one that attention runs on, which the model does not know."""
+    told, by_person = placement.status, _is_wanted(placement)
+    before, since = _observed(told.before), _observed(after)
+    if told.predicted is None:
+        return judge(before, since, waited, by_person, rollback)
+    foretold = _observed(told.predicted)
+    if before and foretold and foretold.node_fan_out < before.node_fan_out:
+        promised = replace(foretold, tokens=before.tokens, node_fan_out=0.0)
+    else:
+        promised = None
+    before, since = (each and replace(each, node_fan_out=0.0) for each in (before, since))
+    return judge(before, since, waited, by_person, rollback, MODEL_ERROR, promised)
+
+
+_PAUSED = f"; it is not taken back while the annotation {ANNOTATION_PAUSE} is set"
 
 _TOLD: dict[Verdict, tuple[bool | None, ConditionStatus, PlacementReason]] = {
     Verdict.WAIT: (None, "Unknown", PlacementReason.OBSERVING),

@@ -1,7 +1,8 @@
 """Whether a placement stays, by what was counted before it and since. Pure.
 
-Counted figures decide; how long a token took only guards against harm, since it depends on much else. What a person
-wrote or approved is told to be worse, and stays, unless ``spec.rebalance.rollback`` says otherwise.
+Counted figures decide. That the traffic is of the same kind before and since is assumed, of enough tokens; how long a
+token takes is not measured. What a person wrote or approved is told to be worse, and stays, unless
+``spec.rebalance.rollback`` says otherwise.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ def judge(
     written_by_person: bool,
     rollback: RollbackPolicy,
     error: float = 0.0,
+    promised: Observed | None = None,
 ) -> Outcome:
     """Compare what was counted.
 
@@ -62,6 +64,8 @@ def judge(
         written_by_person: or approved by one.
         rollback: what is to be rolled back.
         error: part by which ``before`` may be wrong, chance aside: ``MODEL_ERROR`` where it was not counted.
+        promised: where what was promised does not show in the figures compared, what was promised of these. One that
+            keeps its promise is then not taken back for want of a gain.
     """
     rows = (before.tokens if before else 0, after.tokens if after else 0)
     last = windows_waited >= MOST_WINDOWS
@@ -74,12 +78,16 @@ def judge(
     chance = noise(before, after) + error
     found = verify(before, after, least_tokens=LEAST_ROWS, tolerance=chance)
     message = f"{'; '.join(found.reasons)}; {counted}"
-    if not found.keep:
-        return _worse(message, written_by_person, rollback)
-    if found.score > chance or (last and found.score > 0):
+    if found.keep and (found.score > chance or (last and found.score > 0)):
         return Outcome(Verdict.KEEP, message)
+    unseen = promised is not None and _promised_elsewhere(before, after, promised, chance)
+    if not found.keep and not unseen:
+        return _worse(message, written_by_person, rollback)
     if not last:
         return Outcome(Verdict.WAIT, f"{message}: by chance they may differ by {chance:.1%}")
+    if unseen:
+        message = f"{message}: that is what was foretold of them, and the gain was foretold of other figures: it stays"
+        return Outcome(Verdict.NOT_VERIFIED, message)
     return _worse(f"{message}: no gain was measured", written_by_person, rollback)
 
 
@@ -92,10 +100,24 @@ def noise(before: Observed, after: Observed) -> float:
     return max(_LEAST_NOISE, 2 / sqrt(min(before.tokens, after.tokens)))
 
 
-def _worse(message: str, written_by_person: bool, rollback: RollbackPolicy) -> Outcome:
+def why_kept(written_by_person: bool, rollback: RollbackPolicy) -> str | None:
+    """Why one that is worse stays all the same; None of one that is to be rolled back."""
     if rollback is RollbackPolicy.NEVER:
-        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; spec.rebalance.rollback is Never: it stays")
+        return "spec.rebalance.rollback is Never"
     if written_by_person and rollback is not RollbackPolicy.ALWAYS:
-        cure = "it stays, since a person wanted it (spec.rebalance.rollback: Always would take it back)"
-        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; {cure}")
+        return "a person wanted it (spec.rebalance.rollback: Always would take it back)"
+    return None
+
+
+def _worse(message: str, written_by_person: bool, rollback: RollbackPolicy) -> Outcome:
+    why = why_kept(written_by_person, rollback)
+    if why:
+        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; it stays, since {why}")
     return Outcome(Verdict.ROLL_BACK, message)
+
+
+def _promised_elsewhere(before: Observed, after: Observed, promised: Observed, chance: float) -> bool:
+    """Whether no gain was promised of the figures compared, and what was counted is no worse than promised."""
+    if promised.tokens < LEAST_ROWS or verify(before, promised, least_tokens=LEAST_ROWS).score > chance:
+        return False
+    return verify(promised, after, least_tokens=LEAST_ROWS, tolerance=chance).keep

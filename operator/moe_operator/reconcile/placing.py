@@ -21,6 +21,7 @@ from moe_operator.api.placement import Origin
 from moe_operator.finding import Finding
 from moe_operator.placements.choice import Choice, Standing, choose
 from moe_operator.placements.content import only_empty_ones_leave
+from moe_operator.placements.trial import Terms
 from moe_operator.placements.validity import Ground
 from moe_operator.reconcile.draining import Drain, Needs, drain, fewest_beside
 from moe_operator.reconcile.world import World
@@ -62,7 +63,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     problem = impossible(world.moe, facts, slots)
     if problem:
         return Goal(unchanged(world), problem, unjudged(world))
-    choice = choose(world.book, world.target.revision, world.target_placement, ground_of(world, facts))
+    choice = _choice(world, ground_of(world, facts))
     current = _of_model(world.target_placement, facts)
     shape = _shape(world, current, slots)
     config = DirectoryConfig(
@@ -83,7 +84,11 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
 
 def unjudged(world: World) -> Choice:
     """Among the ExpertPlacements, where there is nothing to judge them by: what runs goes on."""
-    return choose(world.book, world.target.revision, world.target_placement, None)
+    return _choice(world, None)
+
+
+def _choice(world: World, ground: Ground | None) -> Choice:
+    return choose(world.book, world.target.revision, world.target_placement, ground, Terms.of(world.moe))
 
 
 def unreported(world: World) -> Choice:

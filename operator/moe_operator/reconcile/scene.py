@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moe_operator.api import MoEDeployment, MoEDeploymentStatus, RebalanceMode
+from moe_operator.api import MoEDeploymentStatus
 from moe_operator.api.placement import MigrationProgress
 from moe_operator.api.status import TIME_FORMAT
 from moe_operator.placements.story import Scene
@@ -28,16 +28,8 @@ def scene_of(world: World, plan: Plan, status: MoEDeploymentStatus) -> Scene:
         own_uid=own.metadata.uid if own else None,
         epochs=world.report.traffic.epochs if world.report else (),
         in_force=world.report.epoch if world.report else 0,
-        terms=terms_of(world.moe),
+        terms=Terms.of(world.moe),
     )
-
-
-def terms_of(moe: MoEDeployment) -> Terms | None:
-    """By what placements of a deployment are judged; None where they are not."""
-    wanted = moe.spec.rebalance
-    if wanted.mode is RebalanceMode.OFF:
-        return None
-    return Terms(wanted.every, wanted.rollback, moe.rebalance_paused)
 
 
 def _progress(world: World) -> MigrationProgress | None:

@@ -1,20 +1,24 @@
 """What is migrated to next, and whether what runs has an object: tables of objects against data planes."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 from placement_objects import content, moved, stored
 
-from moe_operator.api import ExpertPlacement, PlacementReason
+from moe_operator.api import ExpertPlacement, PlacementReason, RollbackPolicy
 from moe_operator.placements.book import MOST_AHEAD, Book
 from moe_operator.placements.choice import Choice, Standing, choose, unlooked_at
+from moe_operator.placements.trial import Terms
 from moe_operator.placements.validity import Ground
 from moe_placement import Placement, balanced_placement
 
 LAYERS, EXPERTS, SHARDS, SLOTS = 2, 8, 2, 4
 RUNNING = balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
 OTHER = moved(LAYERS, EXPERTS, SHARDS, SLOTS)
+TERMS = Terms(timedelta(minutes=5), RollbackPolicy.AUTO)
 
 
 def xp(
@@ -25,14 +29,18 @@ def xp(
 
 
 def chosen(
-    *placements: ExpertPlacement, revision: int = 1, running: Placement | None = RUNNING, **ground: Any
+    *placements: ExpertPlacement,
+    revision: int = 1,
+    running: Placement | None = RUNNING,
+    terms: Terms | None = TERMS,
+    **ground: Any,
 ) -> Choice:
     known = {"digest": "sha256:0", "layers": LAYERS, "experts": EXPERTS, "shards": SHARDS, "slots_per_shard": SLOTS}
     judged = Ground(**{**known, "min_copies": 1, "revision": revision, **ground})
     book = Book.of(placements)
-    choice = choose(book, revision, running if revision else None, judged)
+    choice = choose(book, revision, running if revision else None, judged, terms)
     # What a worker process is given is enough to choose the same.
-    assert choose(book.for_choice(revision), revision, running if revision else None, judged) == choice
+    assert choose(book.for_choice(revision), revision, running if revision else None, judged, terms) == choice
     return choice
 
 
@@ -84,7 +92,7 @@ def test_what_is_migrated_to_is_what_the_object_says() -> None:
 
 
 def test_nothing_is_begun_while_nothing_can_be_judged() -> None:
-    choice = choose(Book.of([RAN, xp(2, 1, "Approved")]), 1, RUNNING, None)
+    choice = choose(Book.of([RAN, xp(2, 1, "Approved")]), 1, RUNNING, None, TERMS)
     assert choice.next is None
     assert choice.judgements[2].reason is PlacementReason.NOT_JUDGED
 
@@ -222,9 +230,16 @@ def test_and_where_there_is_none_that_is_told(before: list[ExpertPlacement], gro
     assert back.why.startswith(why)
 
 
+@pytest.mark.parametrize("terms", [None, replace(TERMS, paused=True), replace(TERMS, rollback=RollbackPolicy.NEVER)])
+def test_nor_does_it_go_back_once_nobody_wants_that_any_more(terms: Terms | None) -> None:
+    """It was condemned before the operator fell, or before somebody paused it or set mode Off or rollback Never."""
+    choice = chosen(WENT, condemned(), revision=2, running=OTHER, terms=terms)
+    assert (choice.next, choice.back) == (None, None)
+
+
 def test_only_what_runs_goes_back() -> None:
     assert chosen(WENT, condemned(), revision=3, running=RUNNING).back is None
-    assert choose(Book.of([WENT, condemned()]), 2, OTHER, None).back is None
+    assert choose(Book.of([WENT, condemned()]), 2, OTHER, None, TERMS).back is None
     assert chosen(WENT, xp(2, 1, "Approved", "Verifying"), revision=2, running=OTHER).back is None
 
 
@@ -248,7 +263,7 @@ def test_nor_do_approved_ones_that_wait_for_their_base() -> None:
 
 
 def test_an_object_of_the_running_revision_that_nobody_can_read_is_a_contradiction() -> None:
-    choice = choose(Book.of([], taken=[1]), 1, RUNNING, None)
+    choice = choose(Book.of([], taken=[1]), 1, RUNNING, None, TERMS)
     assert (choice.standing, choice.record) == (Standing.CONTRADICTED, None)
 
 

@@ -10,7 +10,7 @@ from moe_contract.report import EpochFigures
 from moe_operator.api import ExpertPlacement, RollbackPolicy
 from moe_operator.api.placement import Figures
 from moe_operator.api.status import TIME_FORMAT
-from moe_operator.placements.trial import Terms, Trial, counted, is_condemned, trial_of
+from moe_operator.placements.trial import Terms, Trial, counted, goes_back, is_condemned, trial_of
 
 ARRIVED = "2026-01-02T03:00:00Z"
 WINDOW = timedelta(minutes=5)
@@ -90,6 +90,103 @@ def test_while_somebody_paused_it_nothing_is_taken_back() -> None:
     assert said(judged(placement(), BAD, paused=True)) == "None Unknown Observing"
     assert "pause-rebalance" in judged(placement(), BAD, paused=True).message
     assert said(judged(placement(before=BAD), GOOD, paused=True)) == "True True Verified"
+
+
+def condemned(**status: Any) -> ExpertPlacement:
+    """One that was told to be rolled back."""
+    migrated = placement().status.conditions[0].model_dump(by_alias=True)
+    verified = {**migrated, "type": "Verified", "status": "False", "reason": "GainMissing", "message": "worse"}
+    return placement(conditions=[migrated, verified], **status)
+
+
+@pytest.mark.parametrize(
+    ("status", "terms", "wanted", "message"),
+    [
+        ({}, None, "True False KeptThoughWorse", "worse; it stays, since spec.rebalance.mode is Off"),
+        (
+            {},
+            Terms(WINDOW, RollbackPolicy.NEVER, paused=True),
+            "True False KeptThoughWorse",
+            "worse; it stays, since spec.rebalance.rollback is Never",
+        ),
+        (
+            {"approvedBy": "Person"},
+            Terms(WINDOW, RollbackPolicy.AUTO),
+            "True False KeptThoughWorse",
+            "worse; it stays, since a person wanted it (spec.rebalance.rollback: Always would take it back)",
+        ),
+        (
+            {},
+            Terms(WINDOW, RollbackPolicy.AUTO, paused=True),
+            "False False GainMissing",
+            "worse; it is not taken back while the annotation moe-operator.io/pause-rebalance is set",
+        ),
+    ],
+)
+def test_one_that_is_condemned_stays_once_somebody_says_so(
+    status: dict[str, Any], terms: Terms | None, wanted: str, message: str
+) -> None:
+    made = condemned(**status)
+    found = trial_of(made, terms, GOOD, later(2), None)
+    assert (said(found), found.message) == (wanted, message)
+    assert not goes_back(made, terms)
+
+
+def test_and_goes_back_when_the_pause_is_over() -> None:
+    made = condemned()
+    paused = trial_of(made, Terms(WINDOW, RollbackPolicy.AUTO, paused=True), BAD, later(2), None)
+    conditions = [
+        each if each.type != "Verified" else each.model_copy(update={"message": paused.message})
+        for each in made.status.conditions
+    ]
+    made = made.model_copy(update={"status": made.status.model_copy(update={"conditions": tuple(conditions)})})
+    assert goes_back(made, Terms(WINDOW, RollbackPolicy.AUTO))
+    assert judged(made, BAD, 3).message == "worse"
+    assert judged(made, BAD, 3, paused=True).message == paused.message
+
+
+@pytest.mark.parametrize("arrived", ["2027-01-02T03:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_of_arrival_in_the_future_does_not_keep_it_under_observation(arrived: str) -> None:
+    migrated = placement().status.conditions[0].model_copy(update={"last_transition_time": arrived})
+    of = placement(conditions=[migrated.model_dump(by_alias=True)])
+    assert said(judged(of, BAD)) == "False False GainMissing"
+    assert said(judged(of, FEW)) == "True Unknown NotVerified"
+
+
+def test_a_clock_that_is_a_little_behind_is_no_such_time() -> None:
+    assert said(judged(placement(), BAD, windows=-1.0)) == "None Unknown Observing"
+
+
+def nodes(fan_out: float, node_fan_out: float, rows: int | None = 5000) -> Figures:
+    return Figures(balance="0.9000", fan_out=f"{fan_out}", node_fan_out=f"{node_fan_out}", rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("before", "predicted", "after", "windows", "wanted"),
+    [
+        # All shards on one node: the model counts none, the data plane that one where attention runs on another.
+        (nodes(2.0, 0.0), nodes(1.5, 0.0), nodes(1.5, 1.0), 1.0, "True True Verified"),
+        (nodes(2.0, 0.0), nodes(1.5, 0.0), nodes(2.5, 1.0), 1.0, "False False GainMissing"),
+        # Attention beside shards of one of two nodes: the data plane does not count that one, and nothing changed.
+        (nodes(2.0, 1.7), nodes(1.5, 1.4), nodes(2.0, 0.85), 1.0, "None Unknown Observing"),
+        (nodes(2.0, 1.7), nodes(1.5, 1.4), nodes(2.0, 0.85), 3.0, "False False GainMissing"),
+        # A gain was promised of nodes alone: that of shards is as foretold, or is worse than that.
+        (nodes(2.0, 1.7), nodes(2.1, 1.2), nodes(2.1, 0.6), 1.0, "None Unknown Observing"),
+        (nodes(2.0, 1.7), nodes(2.1, 1.2), nodes(2.1, 0.6), 3.0, "True Unknown NotVerified"),
+        (nodes(2.0, 1.7), nodes(2.1, 1.2), nodes(2.4, 0.6), 1.0, "False False GainMissing"),
+    ],
+)
+def test_nodes_are_not_compared_with_what_was_reckoned(
+    before: Figures, predicted: Figures, after: Figures, windows: float, wanted: str
+) -> None:
+    of = placement(before=before)
+    of = of.model_copy(update={"status": of.status.model_copy(update={"predicted": predicted})})
+    assert said(judged(of, after, windows)) == wanted
+
+
+def test_of_what_a_person_wrote_both_sides_are_counted_and_nodes_decide() -> None:
+    of = placement(before=nodes(2.0, 1.0), **BY_PERSON)
+    assert said(judged(of, nodes(2.4, 0.5))) == "True True Verified"
 
 
 def test_what_was_promised_nothing_of_or_is_not_to_be_judged_stays() -> None:

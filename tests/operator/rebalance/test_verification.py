@@ -31,8 +31,8 @@ CASES = [
     (BASE, seen(2.0, balance=0.6), 1, False, AUTO, BACK, "balance 0.900 -> 0.600"),
     (BASE, seen(2.3), 1, True, AUTO, KEPT, "since a person wanted it (spec.rebalance.rollback: Always would"),
     (BASE, seen(2.3), 1, True, ALWAYS, BACK, "loss of 15.0%"),
-    (BASE, seen(2.3), 1, False, NEVER, KEPT, "spec.rebalance.rollback is Never: it stays"),
-    (BASE, seen(2.3), 1, True, NEVER, KEPT, "spec.rebalance.rollback is Never: it stays"),
+    (BASE, seen(2.3), 1, False, NEVER, KEPT, "it stays, since spec.rebalance.rollback is Never"),
+    (BASE, seen(2.3), 1, True, NEVER, KEPT, "it stays, since spec.rebalance.rollback is Never"),
     # Of 10,000 tokens 2% may be chance: more of them, and in the end the sign.
     (BASE, seen(1.98), 1, False, AUTO, WAIT, "by chance they may differ by 2.0%"),
     (BASE, seen(1.98), 3, False, AUTO, KEEP, "fan-out 2.000 -> 1.980"),
@@ -83,6 +83,30 @@ def test_what_was_computed_of_the_placement_before_may_be_a_little_wrong(
 ) -> None:
     many = 10**6
     assert judge(seen(2.0, rows=many), seen(after, rows=many), waited, False, AUTO, error).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("promised", "after", "waited", "verdict"),
+    [
+        # Of the figures compared no gain was promised: as long as they are no worse than foretold, it stays.
+        (2.1, 2.1, 1, WAIT),
+        (2.1, 2.1, 3, UNVERIFIED),
+        (2.1, 2.2, 1, BACK),
+        (2.1, 1.9, 1, KEEP),
+        (2.0, 2.0, 3, UNVERIFIED),
+        # A gain was promised of them, and there is none.
+        (1.5, 2.0, 1, WAIT),
+        (1.5, 2.0, 3, BACK),
+        (1.5, 2.1, 1, BACK),
+    ],
+)
+def test_a_gain_that_was_promised_elsewhere_is_not_missed_here(
+    promised: float, after: float, waited: int, verdict: Verdict
+) -> None:
+    many = 10**6
+    sides = (seen(2.0, rows=many), seen(after, rows=many))
+    found = judge(*sides, waited, False, AUTO, MODEL_ERROR, seen(promised, rows=many))
+    assert found.verdict is verdict, found.message
 
 
 observed = st.builds(
