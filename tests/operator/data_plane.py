@@ -104,7 +104,7 @@ class DataPlane:
 
     def target(self) -> DirectoryConfig:
         told = self.told.get(self.name)
-        return told.directory if told and self.name in self.applications else DirectoryConfig()
+        return (told and self.name in self.applications and told.directory) or DirectoryConfig()
 
     def phase(self, index: int) -> ShardPhase:
         return "Lost" if index in self.lost else "Starting" if index in self.starting else "Ready"

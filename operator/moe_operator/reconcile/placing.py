@@ -179,7 +179,7 @@ def drain_of(world: World, facts: ModelFacts) -> Drain:
 
 def _waits_for_nodes(world: World, shards: int) -> bool:
     """Whether the first placement depends on nodes that are about to be told."""
-    if world.target.revision or world.moe.spec.experts.copies.min == 1 or world.report is None:
+    if world.target.revision or world.moe.spec.experts.copies.min == 1 or world.report is None or _is_behind(world):
         return False
     started = [shard.phase != "Starting" for shard in world.report.shards]
     return (len(started) < shards or not all(started)) and world.shards_missing_seconds < NODES_SECONDS
@@ -241,7 +241,7 @@ def _infeasible(error: InfeasiblePlacementError) -> Finding:
 def _shape(world: World, current: Placement | None, slots: int) -> tuple[int, ...]:
     """Slots of each shard: those wanted, then, without slots, those that cannot be removed yet."""
     wanted = wanted_shards(world)
-    staying = [i for i in range(wanted, current.shards if current else 0) if not _drained(world, current, i)]
+    staying = [i for i in range(wanted, world.shards_there(current)) if not _drained(world, current, i)]
     return (slots,) * wanted + (0,) * (max(staying, default=wanted - 1) + 1 - wanted)
 
 

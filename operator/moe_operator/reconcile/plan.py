@@ -73,6 +73,9 @@ def next_plan(world: World) -> Plan:
     if world.keys is None:
         return Plan(Step.NOTHING, target=world.target)
     goal = _next_goal(world, change)
+    if world.is_unreadable and _removes_shards(world, goal.config):
+        problem = goal.problem or _unreadable(world)
+        return Plan(Step.NOTHING, target=world.target, problem=problem, change=change, choice=goal.choice)
     dead = _due_for_retry(world)
     return Plan(
         Step.RUN, _desired(world, world.keys, goal.config), dead, goal.config, goal.problem, change, goal.choice
@@ -99,6 +102,19 @@ def _next_goal(world: World, change: ModelChange | None) -> Goal:
     if change:
         return Goal(unchanged(world, world.model), change.problem, unjudged(world))
     return next_goal(world, world.facts) if world.facts else Goal(unchanged(world), choice=unreported(world))
+
+
+def _removes_shards(world: World, wanted: DirectoryConfig) -> bool:
+    kept = {ref.application for ref in wanted.shards}
+    return any(application.name not in kept for application in world.shard_applications)
+
+
+def _unreadable(world: World) -> Finding:
+    return Finding(
+        Reason.DIRECTORY_UNREACHABLE,
+        f"what Serve has as user_config of the directory of {world.core_name} cannot be read, as of another release, and "
+        "the directory does not tell what runs: nothing is written until it does",
+    )
 
 
 def _runs_another_model(world: World) -> bool:

@@ -91,8 +91,21 @@ class World:
 
     @property
     def target(self) -> DirectoryConfig:
-        """The placement that the directory was last told to reach; an empty one before the first."""
-        return self.told(self.core_name).directory
+        """The placement that the directory was last told to reach; an empty one before the first, or if what it was
+        told ``is_unreadable``."""
+        return self.told(self.core_name).directory or DirectoryConfig()
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the directory was told something, and it is not known what."""
+        return self.told(self.core_name).directory is None
+
+    def shards_there(self, placement: Placement | None) -> int:
+        """How many shards there are at most, ``0 .. n - 1``: those of the placement wanted, else by their names."""
+        if placement is not None:
+            return placement.shards
+        there = {each.name for each in self.shard_applications}
+        return max((index + 1 for index in range(MOST_SHARDS) if there and self.shard_name(index) in there), default=0)
 
     @cached_property
     def target_placement(self) -> Placement | None:

@@ -63,13 +63,13 @@ class Told:
     Attributes:
         model: that it loads; None if it was told none.
         served_name: of the core; None for a shard, or if it was told none.
-        directory: of the core; the empty one for a shard, or if it cannot be read.
+        directory: of the core, None if it cannot be read; the empty one for a shard.
         slots_per_shard: of a shard; 0 for the core, or if it was told none.
     """
 
     model: ModelArgs | None
     served_name: str | None = None
-    directory: DirectoryConfig = field(default_factory=DirectoryConfig)
+    directory: DirectoryConfig | None = field(default_factory=DirectoryConfig)
     slots_per_shard: int = 0
 
 

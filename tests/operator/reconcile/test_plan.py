@@ -1,10 +1,11 @@
 """What shall run, step by step: creation, scaling, slots and copies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from moe_facts import FACTS
-from plans import slots, told
+from plans import shards, slots, told
 
 from moe_contract.applications import application_name
 from moe_contract.sizes import MOST_SLOTS
@@ -69,6 +70,34 @@ def test_a_lost_shard_may_leave(make_plane) -> None:
         "report": report.model_copy(update={"shards": (report.shards[0], held.model_copy(update={"phase": "Ready"}))})
     }
     assert told(plane.plan()) == ([0, 1], (8, 0), 2)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_the_directory_was_told_cannot_be_read(make_plane, copies: int) -> None:
+    """No shard goes: without a report nothing is written; by a report they are emptied before they leave."""
+    plane = make_plane(shards=4, slotsPerShard=8, copies={"min": copies})
+    plane.settle()
+    report = plane.report()
+    plane.change(shards=2, slotsPerShard=8, copies={"min": copies})
+    plane.told[plane.name] = replace(plane.told[plane.name], directory=None)
+    plane.more = {"report": None}
+    plan = plane.run()
+    assert plan.step is Step.NOTHING
+    assert plan.problem.reason is Reason.DIRECTORY_UNREACHABLE
+    assert len(plane.shard_names) == 4
+    plane.more = {"report": report}
+    assert told(plane.run()) == ([0, 1, 2, 3], (8, 8, 0, 0), report.revision + 1)
+    plane.more = {}
+    assert told(plane.run()) == ([0, 1], (8, 8), report.revision + 2)
+
+
+def test_a_new_directory_that_refuses_what_it_was_told_takes_no_shard_along(make_plane) -> None:
+    plane = make_plane(shards=4, slotsPerShard=8)
+    plane.settle()
+    plane.change(shards=2, slotsPerShard=8)
+    plane.told[plane.name] = replace(plane.told[plane.name], directory=None)
+    plane.placement, plane.settled = None, False
+    assert shards(plane.run()) == [0, 1, 2, 3]
 
 
 def test_a_change_of_mind_while_shards_are_leaving(make_plane) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moe_contract.applications import API, DIRECTORY, EXPERTS, DirectoryConfig, ModelArgs
+from moe_contract.applications import API, CORE_IMPORT_PATH, DIRECTORY, EXPERTS, DirectoryConfig, ModelArgs
 from moe_contract.serve import state as serve_state
 from moe_contract.serve.merge import Change, Config, owned
 from moe_contract.serve.state import ServeState
@@ -107,23 +107,30 @@ def _read(config: Config) -> Told:
     return Told(
         model=_model(_mapping(config.get("args")).get("model")),
         served_name=str(served_name) if served_name else None,
-        directory=_directory(deployments.get(DIRECTORY, {})),
+        directory=_directory(deployments.get(DIRECTORY)) if _is_core(config) else DirectoryConfig(),
         slots_per_shard=slots if isinstance(slots, int) and slots > 0 else 0,
     )
 
 
 def _model(args: Any) -> ModelArgs | None:
     try:
-        return ModelArgs.model_validate(args)
+        return ModelArgs.model_validate(args, extra="ignore")
     except ValidationError:
         return None
 
 
-def _directory(user_config: Mapping[str, Any]) -> DirectoryConfig:
+def _is_core(config: Config) -> bool:
+    return config.get("import_path") == CORE_IMPORT_PATH
+
+
+def _directory(user_config: Mapping[str, Any] | None) -> DirectoryConfig | None:
+    """Fields that this release does not know are left out: another one may have written them."""
+    if not user_config:
+        return None
     try:
-        return DirectoryConfig.model_validate(user_config)
+        return DirectoryConfig.model_validate(user_config, extra="ignore")
     except ValidationError:
-        return DirectoryConfig()
+        return None
 
 
 def _by_name(deployments: Any) -> dict[str, Mapping[str, Any]]:

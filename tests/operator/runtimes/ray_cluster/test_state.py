@@ -1,5 +1,6 @@
 """What Serve tells of a deployment, in the port's words; anybody may have edited what it has."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -149,10 +150,23 @@ def test_what_somebody_edited_is_not_believed_where_it_is_remembered() -> None:
         {"deployments": [{"name": "experts", "user_config": {"slots_per_shard": "many"}}]},
     ],
 )
-def test_what_cannot_be_read_was_not_told(config: dict[str, Any]) -> None:
+def test_what_cannot_be_read_is_not_known(config: dict[str, Any]) -> None:
     plane = settled()
     change = Change(plane.name, ({"name": plane.name, "import_path": CORE_IMPORT_PATH, **config},))
-    assert runtime_state(serve(change), plane.moe).told == {plane.name: Told(model=None)}
+    assert runtime_state(serve(change), plane.moe).told == {plane.name: Told(None, directory=None)}
+
+
+def test_what_another_release_told_is_read() -> None:
+    """With fields that this one has no more, or not yet."""
+    plane = settled()
+    change = written(plane)
+    core = copy.deepcopy(change.applications[0])
+    core["args"]["model"]["seed"] = 1
+    directory = next(each["user_config"] for each in core["deployments"] if each["name"] == "directory")
+    directory["order"] = None
+    directory["shards"][0]["node"] = "a"
+    state = runtime_state(serve(Change(change.core, (core, *change.applications[1:]))), plane.moe)
+    assert state.told == told_by(plane.plan())
 
 
 @pytest.mark.parametrize(
