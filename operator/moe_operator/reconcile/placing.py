@@ -246,10 +246,11 @@ def _shape(world: World, current: Placement | None, slots: int) -> tuple[int, ..
 
 
 def _drained(world: World, current: Placement | None, index: int) -> bool:
-    """Whether a shard that leaves holds nothing any more, as the directory says of the placement wanted last."""
+    """Whether a shard that leaves holds nothing any more, or is lost, as the directory says of the placement wanted
+    last."""
     if current is None or current.shard_slots[index] or not world.settled or world.report is None:
         return False
-    return all(shard.held == 0 or shard.phase == "Lost" for shard in world.report.shards if shard.index == index)
+    return all(shard.held == 0 for shard in world.report.shards if shard.index == index)
 
 
 def _placement(world: World, facts: ModelFacts, current: Placement | None, shape: Sequence[int]) -> Placement:

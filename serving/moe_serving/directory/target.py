@@ -53,7 +53,7 @@ def read_target(config: object, current: Target) -> Target:
     """The target that ``config`` (a ``DirectoryConfig`` as JSON data) asks for.
 
     Raises:
-        ConfigRefusedError: malformed, of an older leader than ``current``, or contradictory in itself.
+        ConfigRefusedError: malformed, older than ``current``, or contradictory in itself.
     """
     try:
         wanted = DirectoryConfig.model_validate(config)

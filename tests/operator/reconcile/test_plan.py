@@ -57,21 +57,6 @@ def test_a_shard_leaves_only_when_it_holds_nothing_and_the_directory_has_settled
     assert told(plane.run()) == ([0], (8,), 3)
 
 
-def test_a_lost_shard_may_leave(make_plane) -> None:
-    plane = make_plane(shards=2, slotsPerShard=8)
-    plane.settle()
-    plane.change(shards=1, slotsPerShard=8)
-    plane.run()
-    held = plane.report().shards[1].model_copy(update={"held": 7, "phase": "Lost"})
-    report = plane.report()
-    plane.more = {"report": report.model_copy(update={"shards": (report.shards[0], held)})}
-    assert told(plane.plan()) == ([0], (8,), 3)
-    plane.more = {
-        "report": report.model_copy(update={"shards": (report.shards[0], held.model_copy(update={"phase": "Ready"}))})
-    }
-    assert told(plane.plan()) == ([0, 1], (8, 0), 2)
-
-
 @pytest.mark.parametrize("copies", [1, 2])
 def test_what_the_directory_was_told_cannot_be_read(make_plane, copies: int) -> None:
     """No shard goes: without a report nothing is written; by a report they are emptied before they leave."""

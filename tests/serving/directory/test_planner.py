@@ -157,6 +157,22 @@ def test_settled_means_the_target_and_nothing_else() -> None:
     assert not is_settled(situation(target, target, copies("x-", "--"), capacity=1))
 
 
+@pytest.mark.parametrize(
+    ("target", "live", "published", "settled"),
+    [
+        (copies("x-", "x-"), [True, False], copies("x-", "x-"), True),
+        (copies("x-", "x-"), [True, False], copies("xx", "x-"), False),
+        (copies("x-", "-x"), [True, False], copies("x-", "-x"), False),
+    ],
+    ids=["it leaves", "it leaves and may still be asked", "it is needed"],
+)
+def test_a_target_is_settled_without_an_answer_of_a_shard_that_must_hold_nothing(
+    target: Copies, live: list[bool], published: Copies, settled: bool
+) -> None:
+    now = situation(target, target & np.array(live), published, capacity=2)
+    assert is_settled(replace(now, live=np.array(live))) == settled
+
+
 # A random world.
 
 
