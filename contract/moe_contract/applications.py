@@ -86,7 +86,8 @@ class DirectoryConfig(WireModel):
 
     Attributes:
         term: of the writer's leadership; the directory refuses a lower one than it has seen.
-        revision: number of the placement wanted, counted by the operator; 0 before the first.
+        revision: number of the placement wanted, counted by the operator; 0 before the first. The directory refuses a
+            lower one than it has seen in the same term.
         shards: all shards that run, those that must end empty included.
         slots_per_shard: per layer.
         spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.

@@ -137,8 +137,10 @@ def _widened(chosen: Placement, shape: Sequence[int]) -> Placement:
 
 
 def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConfig:
-    """What the directory was told last, from this leader; ``candidate``: a model that it shall look at."""
-    return world.target.model_copy(update={"term": world.term, "candidate": candidate})
+    """What the directory was told last, from this leader, under a revision that it does not refuse; ``candidate``: a
+    model that it shall look at."""
+    revision = next_revision(world) if _is_behind(world) else world.target.revision
+    return world.target.model_copy(update={"term": world.term, "revision": revision, "candidate": candidate})
 
 
 def slots_per_shard(world: World, facts: ModelFacts) -> int:

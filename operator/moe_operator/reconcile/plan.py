@@ -112,8 +112,8 @@ def _removes_shards(world: World, wanted: DirectoryConfig) -> bool:
 def _unreadable(world: World) -> Finding:
     return Finding(
         Reason.DIRECTORY_UNREACHABLE,
-        f"what Serve has as user_config of the directory of {world.core_name} cannot be read, as of another release, and "
-        "the directory does not tell what runs: nothing is written until it does",
+        f"what Serve has as user_config of the directory of {world.core_name} cannot be read, as of another release, "
+        "and the directory does not tell what runs: nothing is written until it does",
     )
 
 

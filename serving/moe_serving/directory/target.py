@@ -63,6 +63,11 @@ def read_target(config: object, current: Target) -> Target:
         raise ConfigRefusedError(
             f"term: {wanted.term} is older than {current.term}, the term of the leader obeyed so far; take a higher one"
         )
+    if wanted.term == current.term and wanted.revision < current.revision:
+        raise ConfigRefusedError(
+            f"revision: {wanted.revision} is older than {current.revision}, told before in term {wanted.term}; take a "
+            "higher one, or a higher term"
+        )
     shards = tuple(sorted(wanted.shards, key=lambda shard: shard.index))
     if [shard.index for shard in shards] != list(range(len(shards))):
         raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")

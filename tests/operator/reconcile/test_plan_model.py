@@ -48,6 +48,18 @@ def test_a_bad_edit_leaves_what_runs(make_plane) -> None:
     assert plane.run().desired == before
 
 
+def test_what_stays_is_told_under_a_revision_that_the_directory_takes(make_plane) -> None:
+    """Somebody else told it of a later one."""
+    plane = make_plane(shards=2)
+    plane.settle()
+    before = plane.run().target
+    plane.change(shards=9)
+    plane.more = {"report": plane.report().model_copy(update={"revision": before.revision + 3})}
+    after = plane.run().target
+    assert after == before.model_copy(update={"revision": before.revision + 4})
+    assert plane.run().target == after
+
+
 def test_asleep_and_awake(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()

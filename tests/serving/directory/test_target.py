@@ -52,6 +52,7 @@ def test_before_the_model_is_known_there_is_no_placement() -> None:
     ("changed", "message"),
     [
         ({"term": 2}, "term: 2 is older than 3"),
+        ({"revision": 6}, "revision: 6 is older than 7, told before in term 3"),
         ({"shards": [{"index": 1, "application": "b"}]}, r"indices \[1\] are not 0 .. 0"),
         ({"shards": [{"index": 0, "application": "a"}]}, "is for 2 shards, 1 are listed"),
         ({"placement": "p9.abc"}, "placement: unknown placement format 'p9'"),
@@ -72,7 +73,13 @@ def test_a_config_that_is_no_object_at_all() -> None:
 
 def test_the_same_term_may_be_written_again() -> None:
     current = read_target(config(), Target())
+    assert read_target(config(), current) == current
     assert read_target(config(revision=8), current).revision == 8
+
+
+def test_a_new_leader_may_take_a_lower_revision() -> None:
+    """Where what it knew was restored from a backup, say."""
+    assert read_target(config(term=4, revision=1), read_target(config(), Target())).revision == 1
 
 
 def test_a_placement_for_another_model() -> None:
