@@ -45,7 +45,7 @@ SCALE_RULE = Rule(
     # Of fewer shards alone: all that is written beside them, a status and the removal of a finalizer among it, must
     # never be in the way; an autoscaler that wakes goes from 0 to 1 first; and more are nearer to enough.
     rule=(
-        f"{_SHARDS} >= oldSelf.spec.experts.shards || {_SHARDS} == 0 || self.spec.model != oldSelf.spec.model "
+        f"{_SHARDS} >= oldSelf.spec.experts.shards || {_SHARDS} <= 0 || self.spec.model != oldSelf.spec.model "
         "|| !has(self.status) || !has(self.status.model) "
         "|| !(has(self.spec.experts.slotsPerShard) || has(self.status.slotsPerShard)) "
         f"|| {_EXPERTS} < 1 || {_EXPERTS} > {MOST_EXPERTS} || {_SLOTS} < 1 "
