@@ -204,7 +204,7 @@ class Figures(StatusModel):
     fan_out: str
     """Shards visited."""
     node_fan_out: str
-    """Nodes visited beside the own one."""
+    """Nodes visited: as counted, beside the one where attention runs; as foretold, all, where shards are on several."""
     rows: int | None = None
     """Tokens that were counted; absent of predicted."""
 

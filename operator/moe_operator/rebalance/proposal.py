@@ -75,7 +75,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Of a placement on the traffic that the plan was judged on, per token and layer, as the data plane counts them."""
+    """Of a placement on the traffic that the plan was judged on, per token and layer: as the data plane counts them;
+    of nodes all that are visited, where it leaves out the one that attention runs on."""
 
     balance: float
     fan_out: float
