@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moe_facts import FACTS
+from placement_objects import content, stored
 
 from moe_contract.applications import DirectoryConfig, shard_application_name
 from moe_contract.model import ModelFacts, ModelProblem
@@ -21,6 +22,8 @@ from moe_contract.report import (
 from moe_operator.api import MoEDeployment, MoEDeploymentStatus, Reason
 from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
+from moe_operator.placements.book import Book
+from moe_operator.placements.errors import NotExpressibleError
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.plan import Plan, Step, next_plan
 from moe_operator.reconcile.status import next_status
@@ -71,6 +74,7 @@ class DataPlane:
 
     Attributes:
         told: what the applications were told last, those included that somebody else removed.
+        recorded: whether what the directory was told last has an ExpertPlacement that the operator made.
         nodes: one character for the node of each shard, as far as it is known.
         more: fields of the runtime's state, or of the world, in place of what they would be.
     """
@@ -88,6 +92,7 @@ class DataPlane:
     empty: frozenset[int] = frozenset()
     starting: frozenset[int] = frozenset()
     nodes: str = ""
+    recorded: bool = False
     refused: str | None = None
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
@@ -164,8 +169,18 @@ class DataPlane:
             state = RuntimeState()
         state = replace(state, report=self.report())
         state = replace(state, **{name: value for name, value in more.items() if name in _OF_THE_RUNTIME})
-        world = World(self.moe, self.now, state, keys=KeyHashes("i" * 64), key_problem=state.unasked)
+        world = World(self.moe, self.now, state, keys=KeyHashes("i" * 64), key_problem=state.unasked, book=self._book())
         return replace(world, **{name: value for name, value in more.items() if name not in _OF_THE_RUNTIME})
+
+    def _book(self) -> Book:
+        target = self.target()
+        if not self.recorded or target.placement is None or self.facts is None:
+            return Book()
+        try:
+            told = content(decode_placement(target.placement), target.revision, target.revision - 1, self.facts.digest)
+        except NotExpressibleError:
+            return Book()
+        return Book.of([stored(told, {"origin": "Operator", "phase": "Active"}, decision="Approved")])
 
     def plan(self) -> Plan:
         return next_plan(self.world())

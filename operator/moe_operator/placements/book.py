@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,7 @@ takes milliseconds."""
 _BY_DECISION = {Decision.APPROVED: 0, Decision.PENDING: 1, Decision.REJECTED: 2}
 _IN_FORCE = frozenset({Phase.MIGRATING, Phase.VERIFYING, Phase.ACTIVE})
 _RAN = _IN_FORCE | {Phase.SUPERSEDED}
+_BEGUN = _RAN | {Phase.ROLLED_BACK}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Book:
         before = self.before(revision)
         some = (*self.ahead, *self.in_force, *([before] if before else []), *self.proposed[-1:])
         kept = {each.revision for each in some} | {revision}
+        kept |= {each.revision for pair in self._steps_back(revision) for each in pair if each}
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
     def replacing(self, revision: int, placement: ExpertPlacement | None) -> Book:
@@ -51,7 +53,25 @@ class Book:
 
     def before(self, revision: int) -> ExpertPlacement | None:
         """The last that ran before a revision."""
-        ran = (each for each in self.placements if phase_of(each) in _RAN and each.revision < revision)
+        return self._last(_RAN, revision)
+
+    def author(self, revision: int) -> Origin | None:
+        """Who wrote what a revision says: of one that was made to take another one back, whoever wrote what it went
+        back to. None where there is no object that tells."""
+        *_, (own, _) = (None, None), *self._steps_back(revision)
+        return own.status.origin if own else None
+
+    def _steps_back(self, revision: int) -> Iterator[tuple[ExpertPlacement | None, ExpertPlacement | None]]:
+        """The object of a revision and what was begun right before it; where it took that back, likewise of what it
+        went back to, and so on."""
+        own = self.at(revision)
+        last = self._last(_BEGUN, revision) if own else None
+        yield own, last
+        if own and last and _took_back(own, last) and last.spec.content.base_revision < last.revision:
+            yield from self._steps_back(last.spec.content.base_revision)
+
+    def _last(self, phases: Collection[Phase], revision: int) -> ExpertPlacement | None:
+        ran = (each for each in self.placements if phase_of(each) in phases and each.revision < revision)
         return max(ran, key=lambda each: each.revision, default=None)
 
     @cached_property
@@ -95,6 +115,12 @@ class Book:
 
 def _turn(placement: ExpertPlacement) -> tuple[int, int, int]:
     return _BY_DECISION[placement.spec.decision], placement.spec.content.base_revision, placement.revision
+
+
+def _took_back(own: ExpertPlacement, last: ExpertPlacement) -> bool:
+    """Whether the operator made ``own`` to take ``last`` back, of which that may have to be told yet."""
+    made = own.status.origin is Origin.OPERATOR and not is_proposal(own)
+    return made and phase_of(last) in (Phase.ROLLED_BACK, Phase.VERIFYING)
 
 
 def is_proposal(placement: ExpertPlacement) -> bool:

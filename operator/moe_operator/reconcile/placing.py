@@ -276,9 +276,8 @@ def _stays(world: World, current: Placement, usable: Sequence[int], nodes: Seque
     holding = np.bincount(current.holders[2], minlength=len(usable)) > 0
     if any(held and width == 0 for held, width in zip(holding[: len(usable)], usable, strict=True)):
         return False
-    own = world.book.at(world.target.revision)
-    if own is not None and own.status.origin is not Origin.OPERATOR:
-        return True
+    if world.book.author(world.target.revision) is not Origin.OPERATOR:
+        return True  # also where nobody tells: an object that is gone is made anew before anything is moved
     idle = any(width and not held for held, width in zip(holding[: current.shards], usable, strict=False))
     fits = current.shards <= len(usable)
     together = fits and "" not in nodes and could_be_apart(current, world.moe.spec.experts.copies.min, usable, nodes)

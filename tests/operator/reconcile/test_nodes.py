@@ -1,5 +1,6 @@
 """Copies of an expert on distinct nodes: the first placement, and what becomes of one when nodes change."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def apart(plan: Plan, nodes: str) -> bool:
 
 def started(make_plane: Any, nodes: str, **experts: Any) -> DataPlane:
     plane: DataPlane = make_plane(shards=4, slotsPerShard=8, copies={"min": 2}, **experts)
-    plane.nodes = nodes
+    plane.nodes, plane.recorded = nodes, True
     plane.settle()
     return plane
 
@@ -49,7 +50,7 @@ def test_the_first_placement_waits_for_the_nodes_of_all_shards(make_plane) -> No
 
 def test_it_does_not_wait_for_ever_and_is_mended_when_the_last_one_tells(make_plane) -> None:
     plane = make_plane(shards=4, slotsPerShard=8, copies={"min": 2})
-    plane.nodes, plane.starting = "aab", frozenset({3})
+    plane.nodes, plane.starting, plane.recorded = "aab", frozenset({3}), True
     plane.run()
     plane.run()
     plane.more = {"shards_missing_seconds": NODES_SECONDS}
@@ -97,6 +98,36 @@ def test_what_a_person_wrote_is_left_where_it_is(make_plane, origin: str, revisi
     plane = started(make_plane, "aabb")
     written = content(decode_placement(plane.run().target.placement), 1, 0, FACTS.digest)
     plane.more = {"book": Book.of([stored(written, {"origin": origin, "phase": "Active"}, decision="Approved")])}
+    plane.nodes = "abab"
+    assert plane.run().target.revision == revision
+
+
+def test_what_has_no_object_is_left_where_it_is_until_it_has_one(make_plane) -> None:
+    """Nobody knows whose it was, where somebody deleted it."""
+    plane = started(make_plane, "aabb")
+    plane.nodes, plane.recorded = "abab", False
+    assert plane.run().target.revision == 1
+    plane.recorded = True
+    assert plane.run().target.revision == 2
+
+
+@pytest.mark.parametrize(("origin", "revision"), [("Person", 4), ("Operator", 5)])
+def test_what_was_gone_back_to_is_whose_it_was(make_plane, origin: str, revision: int) -> None:
+    plane = started(make_plane, "aabb")
+    target = plane.target()
+    plane.told[plane.name] = replace(
+        plane.told[plane.name], directory=target.model_copy(update={"revision": 4, "term": 1})
+    )
+    placement = decode_placement(target.placement)
+    ours: dict[str, Any] = {"origin": "Operator"}
+    book = Book.of(
+        [
+            stored(content(placement, 2, 1), {"origin": origin, "phase": "Superseded"}, decision="Approved"),
+            stored(content(placement, 3, 2), {**ours, "phase": "RolledBack"}, decision="Approved"),
+            stored(content(placement, 4, 2, FACTS.digest), {**ours, "phase": "Active"}, decision="Approved"),
+        ]
+    )
+    plane.more = {"book": book.for_choice(4)}
     plane.nodes = "abab"
     assert plane.run().target.revision == revision
 
