@@ -56,19 +56,22 @@ class Load(WireModel):
 
 
 def load_of(report: DirectoryReport) -> Load | None:
-    """What a report tells of the load; None where there was no traffic, or its counts cannot be read."""
+    """What a report tells of the load; None where there was no traffic, or it tells what cannot be or be read."""
     traffic, model = report.traffic, report.model
     if model is None or traffic.load is None or not traffic.layer_rows:
         return None
     if model.layers * model.experts > MOST_SLOTS:
         return None  # nobody places so many, and a short text may unpack to as much
+    shares = " ".join(map(str, traffic.shares[:MOST_SHARDS]))
+    if len(shares) > MOST_TEXT:
+        return None  # more than parts of one whole can take
     try:
         counts = decode_counts(traffic.load, model.layers, model.experts)
     except InvalidStatisticsError:
         return None
     return Load(
         layer_rows=traffic.layer_rows,
-        shards=" ".join(map(str, traffic.shares[:MOST_SHARDS])),
+        shards=shares,
         bands=tuple(
             _band(counts, layers) for layers in np.array_split(np.arange(model.layers), MOST_BANDS) if len(layers)
         ),

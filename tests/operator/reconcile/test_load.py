@@ -48,6 +48,14 @@ def test_shares_of_shards_and_the_busiest_experts_by_band() -> None:
     assert {len(band.experts) for band in load.bands} == {10}
 
 
+def test_shares_that_are_no_parts_of_a_whole_are_not_told() -> None:
+    strange = report()
+    traffic = strange.traffic.model_copy(update={"shares": (10_000,) * MOST_SHARDS})
+    strange = strange.model_copy(update={"traffic": traffic})
+    assert load_of(strange) is None
+    assert next_load(told(), strange, NOW) == told()
+
+
 def test_the_largest_deployment_takes_less_than_4_kb() -> None:
     facts = FACTS.model_copy(update={"layers": MOST_LAYERS, "experts": MOST_SLOTS // MOST_LAYERS})
     counts = np.zeros((facts.layers, facts.experts), dtype=np.int64)
