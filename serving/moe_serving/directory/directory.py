@@ -320,7 +320,7 @@ class Directory:
             capacity=np.array([monitor.capacity for monitor in monitors], dtype=np.int64),
             min_copies=self._target.min_copies,
             pairs=model.traffic.load.copy(),
-            loading={monitor.index: monitor.loading for monitor in monitors},
+            loading={monitor.index: monitor.loading for monitor in monitors if monitor.problem(facts) is None},
         )
 
 

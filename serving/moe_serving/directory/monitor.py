@@ -122,7 +122,15 @@ class ShardMonitor:
     def problem(self, facts: ModelFacts) -> str | None:
         """Why it cannot be used at all, if so."""
         said = self.description
-        if said is None or said.digest is None or said.digest == facts.digest:
+        if said is None:
+            return None
+        if said.held is not None and said.held.shape != (facts.layers, facts.experts):
+            return (
+                f"node {said.node} has another checkpoint at the model's path, of {said.held.shape[0]} layers of "
+                f"{said.held.shape[1]} experts, than the directory, of {facts.layers} of {facts.experts}; make them "
+                "equal and restart the shard"
+            )
+        if said.digest is None or said.digest == facts.digest:
             return None
         return (
             f"node {said.node} has another checkpoint at the model's path ({said.digest}) than the directory "
@@ -166,7 +174,7 @@ class ShardMonitor:
     def is_news(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
         """Whether these orders are other ones than it has."""
         said = self.description
-        return said is not None and said.held is not None and (bool(free) or tuple(load) != said.loading)
+        return said is not None and said.held is not None and (bool(free) or _as_told(load, said) != said.loading)
 
     async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey], held: Copies) -> bool:
         """Give it orders; what becomes of them is seen at the next poll.
@@ -194,7 +202,7 @@ class ShardMonitor:
             return False
         if self.description is not None:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
-            keys = tuple(order.key for order in load)
+            keys = _as_told([order.key for order in load], self.description)
             begun = self.description.begun and keys[:1] == self.description.loading[:1]
             self.description = replace(self.description, loading=keys, begun=begun)
             self.told = held
@@ -215,7 +223,7 @@ class ShardMonitor:
         elif description.version is None or description.version != self._known:
             before = self.description.held if self.description is not None else None
             self._know(description, description.version)
-            if before is not None and description.held is not None and (description.held & ~before).any():
+            if _holds_more(before, description.held):
                 reached(FaultPoint.DIRECTORY_COPIED)
         else:
             self.description = description
@@ -236,3 +244,15 @@ class ShardMonitor:
 
     def _silence(self) -> float:
         return 0.0 if self._answered is None else self._clock() - self._answered
+
+
+def _as_told(load: Sequence[ExpertKey], said: ShardDescription) -> tuple[ExpertKey, ...]:
+    """In the order in which a shard that was given ``load`` tells of it: what is on its way first, since that goes on
+    whatever is more urgent."""
+    goes_on = [key for key in said.loading[: int(said.begun)] if key in load]
+    return (*goes_on, *(key for key in load if key not in goes_on))
+
+
+def _holds_more(before: NDArray[np.bool_] | None, now: NDArray[np.bool_] | None) -> bool:
+    """Whether a copy came; of another model nothing compares."""
+    return before is not None and now is not None and before.shape == now.shape and bool((now & ~before).any())

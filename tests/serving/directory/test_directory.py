@@ -7,6 +7,7 @@ import copy
 import dataclasses
 
 import numpy as np
+import pytest
 from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
 from moe_contract.applications import ModelArgs
@@ -101,6 +102,25 @@ async def test_a_silent_shard_is_lost_but_stays_in_the_table_for_a_while(scene: 
     scene.shards[0].fault = None
     await scene.turns(1)
     assert scene.table.complete
+
+
+@pytest.mark.parametrize("digest", [FACTS.digest, "sha256:other", None])
+async def test_a_shard_that_comes_back_with_a_model_of_another_shape(scene: Scene, digest: str | None) -> None:
+    """It is not used, and the directory goes on, whatever it says that it loads."""
+    shard = scene.shards[0]
+    shard.start()
+    shard.digest, shard.held = digest, np.ones((1, 9), dtype=bool)
+    describe = shard.describe
+
+    async def loading(known: str | None, hold: float) -> ShardDescription:
+        return dataclasses.replace(await describe(known, hold), loading=((7, 99),))
+
+    shard.describe = loading  # type: ignore[method-assign]
+    await scene.turns(3)
+    report = scene.directory.report().shards[0]
+    assert report.held == 0
+    assert report.problem is not None
+    assert "another checkpoint at the model's path" in report.problem
 
 
 async def test_a_dead_shard_leaves_the_table_at_once(scene: Scene) -> None:
