@@ -148,6 +148,7 @@ class ExpertLoader:
     def _bring(self, order: LoadOrder) -> None:
         with self._pool.reserve(*order.key) as slot:
             self._on_its_way = order.key
+            self._tell()
             reached(FaultPoint.SHARD_RESERVED)
             try:
                 self._fill(slot, order)

@@ -18,6 +18,9 @@ _BACKLOG = 128
 _QUIET_SECONDS = 15
 """Linux asks for the first time after two hours unless told otherwise."""
 _QUESTIONS = 3
+_UNHEARD_MS = 1000 * _QUIET_SECONDS * (1 + _QUESTIONS)
+"""So long what was sent may stay unconfirmed. The questions above are asked of idle connections only, and Linux sends
+again for a quarter of an hour unless told otherwise."""
 _ABSTRACT = "\0"
 """First byte of a unix socket's name that is no file, see unix(7)."""
 
@@ -87,7 +90,7 @@ class Endpoint:
 
 def configure(connection: socket.socket) -> None:
     """Set up a connected socket: no waiting for more bytes before a small frame is sent, and an end to connections
-    whose peer's node has vanished without a word, a minute later.
+    whose peer's node has vanished without a word, a minute later, whether anything was under way or not.
     """
     if connection.family == socket.AF_UNIX:
         return
@@ -96,6 +99,7 @@ def configure(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _QUIET_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _QUESTIONS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNHEARD_MS)
 
 
 def _listen_tcp(host: str) -> socket.socket:

@@ -147,6 +147,23 @@ def test_what_is_on_its_way_is_told_first_and_what_failed_is_not(
     assert not loader.begun
 
 
+def test_that_something_is_on_its_way_is_told(reader: Reader, peers: Peers) -> None:
+    """Whoever waits for news hears of it."""
+    told: list[tuple[bool, tuple[tuple[int, int], ...]]] = []
+    target = ExpertPool(2, 3, FORM, torch.device("cpu"))
+    target.capacity = 3
+    loader = ExpertLoader(reader, target, peers, lambda: told.append((loader.begun, loader.queue)))  # type: ignore[arg-type]
+    loader.replace_queue(orders((0, 0), (0, 1)))
+    assert told == [(False, ((0, 0), (0, 1)))]
+    loader.start()
+    try:
+        wait_until(lambda: told[1:], "the first one to be told of")
+        assert told[1] == (True, ((0, 0), (0, 1)))
+    finally:
+        reader.allowed.release(100)
+        loader.stop(10)
+
+
 def test_what_is_held_is_not_read_again(reader: Reader, loading: tuple[ExpertLoader, ExpertPool]) -> None:
     loader, target = loading
     with target.reserve(0, 0) as slot:

@@ -16,7 +16,7 @@ import uvloop
 from moe_contract.applications import Network
 from moe_serving.wire import aio, blocking
 from moe_serving.wire.channel import Channel
-from moe_serving.wire.endpoint import Endpoint
+from moe_serving.wire.endpoint import Endpoint, configure
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, RefusalReason, WireError
 from moe_serving.wire.frames import encode
 
@@ -232,6 +232,21 @@ def test_a_peer_whose_node_vanishes_without_a_word_is_noticed(loop: Callable[...
         await listener.close()
 
     loop(talk())
+
+
+def test_a_vanished_peer_is_noticed_as_soon_while_something_is_under_way() -> None:
+    """Questions are asked of idle connections only."""
+    endpoint = Endpoint.open("node-a", "127.0.0.1", "tcp")
+    with socket.create_connection((endpoint.address.host, endpoint.address.port)) as connected:
+        configure(connected)
+        asked = [
+            connected.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * (
+            asked[0] + asked[1] * asked[2]
+        )
+    endpoint.close()
 
 
 def test_the_blocking_driver_asks_too() -> None:
