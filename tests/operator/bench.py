@@ -65,7 +65,7 @@ class Bench:
         keeper = PlacementKeeper(
             self.kube, events, self.placements, lambda: self.now, rolled_back=self.metrics.rolled_back
         )
-        self.looks = Looks(self.worker)  # type: ignore[arg-type]
+        self.looks = Looks(self.worker, clock=lambda: self.now)  # type: ignore[arg-type]
         rebalancing = Rebalancing(keeper, events, self.looks, self.metrics)
         self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing)
 

@@ -15,9 +15,11 @@ CAP_SECONDS = 300.0
 
 @dataclass(slots=True)
 class Aside:
-    """Of one address, or one object. ``clock`` is monotonic."""
+    """Of one address, or one object. ``clock`` is monotonic; ``first`` and ``cap`` are seconds."""
 
     clock: Callable[[], float] = time.monotonic
+    first: float = FIRST_SECONDS
+    cap: float = CAP_SECONDS
     _why: str = ""
     _until: float = float("-inf")
     _times: int = 0
@@ -30,7 +32,7 @@ class Aside:
     def put(self, why: str) -> None:
         """Leave it alone, for longer than the last time."""
         self._why = why
-        self._until = self.clock() + doubled(FIRST_SECONDS, CAP_SECONDS, self._times)
+        self._until = self.clock() + doubled(self.first, self.cap, self._times)
         self._times += 1
 
     def clear(self) -> None:

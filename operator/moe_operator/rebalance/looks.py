@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,10 @@ from datetime import datetime
 
 from moe_operator.api import RebalanceReason
 from moe_operator.errors import OperatorError
+from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError, OffloadError
 from moe_operator.offload.process import Bounds, WorkerProcess
+from moe_operator.placements.validity import Ground
 from moe_operator.rebalance.loop import Look
 from moe_operator.rebalance.proposal import Proposal, Question, propose
 from moe_operator.rebalance.recent import Mark
@@ -22,6 +25,9 @@ from moe_operator.tasks import StrayCancellationError, stray_cancellations
 
 BOUNDS = Bounds(processor_seconds=45.0, seconds=120.0)
 """Of one plan: ``proposal.SOLVE_SECONDS`` of search, and what is counted before and after it."""
+ASIDE_SECONDS, ASIDE_CAP_SECONDS = 600.0, 3600.0
+"""For which a deployment whose plan was too heavy is left alone, at first and at most: each attempt keeps others from
+the worker process for the time of the bounds."""
 
 Read = Callable[[], AbstractAsyncContextManager[bytearray]]
 """Statistics, held while inside."""
@@ -31,9 +37,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Deployment:
-    """Attributes: ``uid`` of the object; ``task`` while a look is under way; ``ended`` until it is taken."""
+    """Attributes: ``uid`` of the object; ``aside`` where planning on ``ground`` was too heavy; ``task`` while a look is
+    under way; ``ended`` until it is taken."""
 
     uid: str
+    aside: Aside
+    ground: Ground | None = None
     marks: tuple[Mark, ...] = ()
     task: asyncio.Task[None] | None = None
     ended: Look | None = None
@@ -44,10 +53,12 @@ class Looks:
     """Attributes:
     worker: None to plan here.
     finished: told of the key when a look has ended.
+    clock: monotonic.
     """
 
     worker: WorkerProcess | None = None
     finished: Callable[[str], None] = lambda key: None
+    clock: Callable[[], float] = time.monotonic
     _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
 
     def begin(self, key: str, uid: str, owner: str, at: datetime, question: Question, read: Read) -> None:
@@ -55,11 +66,14 @@ class Looks:
 
         Args:
             owner: those of one take turns.
-            question: without ``marks``.
+            question: without ``marks`` and ``now``.
         """
         known = self._of(key, uid)
         if known.task or known.ended:
             return
+        if question.ground != known.ground:
+            known.ground = question.ground
+            known.aside.clear()
         asked = replace(question, marks=known.marks)
         known.task = asyncio.create_task(self._look(key, known, owner, at, asked, read), name=f"look at {key}")
 
@@ -77,11 +91,14 @@ class Looks:
         self._deployments.pop(key)
 
     def _of(self, key: str, uid: str) -> _Deployment:
-        known = self._deployments.get_or_make(key, lambda: _Deployment(uid))
+        known = self._deployments.get_or_make(key, lambda: self._new(uid))
         if known.uid != uid:
             self.forget(key)
-            known = self._deployments.get_or_make(key, lambda: _Deployment(uid))
+            known = self._deployments.get_or_make(key, lambda: self._new(uid))
         return known
+
+    def _new(self, uid: str) -> _Deployment:
+        return _Deployment(uid, Aside(self.clock, ASIDE_SECONDS, ASIDE_CAP_SECONDS))
 
     async def _look(
         self,
@@ -93,23 +110,29 @@ class Looks:
         read: Read,
     ) -> None:
         try:
-            proposal = await self._proposal(key, owner, question, read)
+            proposal = await self._proposal(key, known.aside, owner, question, read)
         finally:
             known.task = None
         known.marks = proposal.marks
         known.ended = Look(at, question.ground.revision, proposal)
         self.finished(key)
 
-    async def _proposal(self, key: str, owner: str, question: Question, read: Read) -> Proposal:
+    async def _proposal(self, key: str, aside: Aside, owner: str, question: Question, read: Read) -> Proposal:
+        if aside.why is not None:
+            return _too_heavy(aside.why, question)
         try:
             with stray_cancellations():
                 async with read() as statistics:
+                    # Reading waits for its turn: what is there now came until now.
+                    asked = replace(question, now=self.clock())
                     if self.worker is None:
-                        return propose(statistics, question)
-                    found: Proposal = await self.worker.run(owner, BOUNDS, propose, statistics, question)
+                        return propose(statistics, asked)
+                    found: Proposal = await self.worker.run(owner, BOUNDS, propose, statistics, asked)
+                    aside.clear()
                     return found
         except JobTooHeavyError as error:
-            return _failed(RebalanceReason.PLANNING_TOO_HEAVY, f"planning {error}", question)
+            aside.put(str(error))
+            return _too_heavy(str(error), question)
         except (OffloadError, StrayCancellationError) as error:
             return _failed(RebalanceReason.PLANNING_DELAYED, f"{error}; it is tried again", question)
         except OperatorError as error:
@@ -118,6 +141,10 @@ class Looks:
             logger.exception("the look at the traffic of %s failed", key)
             message = f"the operator failed ({type(error).__name__}): see its log"
             return _failed(RebalanceReason.PLANNING_DELAYED, message, question)
+
+
+def _too_heavy(why: str, question: Question) -> Proposal:
+    return _failed(RebalanceReason.PLANNING_TOO_HEAVY, f"planning {why}; it is tried again after a while", question)
 
 
 def _failed(reason: RebalanceReason, message: str, question: Question) -> Proposal:

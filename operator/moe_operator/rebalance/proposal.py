@@ -30,7 +30,10 @@ from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_placement.topology import Topology
 
 LEAST_SETS = 200
-"""Sampled tokens that a plan is made from, and judged on, at least: until there are, both go on growing."""
+"""Sampled tokens that a plan is judged on, at least."""
+PART_SETS = 260
+"""Sampled tokens that a part of the traffic grows to, at least, before the next one begins. Out of a full sample the
+older give way to the newer: of so many there are ``LEAST_SETS`` left, mostly, when the next part has as many."""
 SOLVE_SECONDS = 20.0
 """After which no further layer is searched, all attempts together."""
 _FEWER_MOVES = (1.0, 0.25, 0.0625)
@@ -46,7 +49,7 @@ class Question:
     """All that a proposal depends on beside the statistics.
 
     Attributes:
-        now: seconds since the epoch.
+        now: seconds of a clock that nobody sets, when the statistics were read.
         ground: what a placement is judged against; its revision is the proposal's base.
         revision: that the proposal shall have.
         running: ``encode_placement`` of what runs.
@@ -232,13 +235,13 @@ def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple
         text = "the statistics began anew since the last look, or lost a part: this counts as the first one"
         raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, (now,))
     last = parts[-1]
-    if last.rows < 1:
+    if last.rows < 1 or last.seconds <= 0:
         text = f"no request was answered within {duration(last.seconds)}"
         raise _Refused(RebalanceReason.NO_TRAFFIC, text, question.marks)
-    if last.sampled < LEAST_SETS:
+    if last.sampled < PART_SETS:
         text = (
             f"{last.rows:.0f} tokens came within {duration(last.seconds)}, of which {last.sampled} are in the sample: "
-            f"it is planned from {LEAST_SETS} at least"
+            f"it is planned from {PART_SETS} at least"
         )
         raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, question.marks)
     marks = (*question.marks, now)[-2:]
@@ -247,7 +250,8 @@ def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple
         raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, marks)
     if parts[-2].sampled < LEAST_SETS:
         text = f"of {duration(parts[-2].seconds)} before the last look only {parts[-2].sampled} tokens are known"
-        raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, marks)
+        # What came since goes with them, or the same would be found of the next part, and of each after it.
+        raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, (question.marks[-2], now))
     return parts, marks
 
 
@@ -278,7 +282,7 @@ def _judged(plan: Plan, evidence: Part, lately: Part, question: Question) -> Pro
     migration = straight_to(plan)
     price = _price(migration, question)
     # It brings nothing before it is there, at the speed allowed; what it takes from requests is time of the links.
-    rows = max(question.horizon - price.seconds, 0.0) * lately.rows / max(lately.seconds, 1e-3)
+    rows = max(question.horizon - price.seconds, 0.0) * lately.rows / lately.seconds
     policy = Policy(least_gain=question.least_gain, stall=STALL_SECONDS)
     steps = rows / topology.costs.tokens_per_step
     decision = decide(plan, migration, [evidence.statistics], steps, policy=policy)

@@ -36,7 +36,7 @@ class Mark:
     """What statistics held at a moment: 150 KB for 58 layers x 256 experts.
 
     Attributes:
-        at: seconds since the epoch.
+        at: seconds of a clock that nobody sets.
         rows: tokens counted, as they weighed then.
         load: float64 ``[layers, experts]``.
         keys: float64 ``[sampled]``, ascending.
@@ -85,7 +85,7 @@ def since(statistics: RoutingStatistics, marks: Sequence[Mark], now: float) -> t
     """What came before the first mark, between each and the next, and after the last one.
 
     Args:
-        statistics: of all traffic until ``now``, in seconds since the epoch.
+        statistics: of all traffic until ``now``, in seconds of the marks' clock.
         marks: of earlier looks, oldest first.
 
     Returns:

@@ -101,7 +101,7 @@ def _question(world: World, facts: ModelFacts, report: DirectoryReport) -> Quest
     wanted = world.moe.spec.rebalance
     by_index = sorted(report.shards, key=lambda shard: shard.index)
     return Question(
-        now=world.now.timestamp(),
+        now=0.0,
         ground=ground_of(world, facts),
         revision=next_revision(world),
         running=world.target.placement or "",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moe_operator.api import RebalanceReason as Reason
 from moe_operator.placements.validity import Outlook, judge
-from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, _what_runs, propose
+from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, _looked_at, _Refused, _what_runs, propose
 from moe_placement import RoutingStatistics, balanced_placement
 from moe_placement.encoding import encode_placement
 from moe_placement.simulation import simulate
@@ -135,6 +135,37 @@ def test_statistics_of_another_model_are_a_reason() -> None:
 
 def test_before_any_traffic() -> None:
     assert propose(bytearray(), question()).reason is Reason.NO_TRAFFIC
+
+
+def test_a_trickle_into_a_full_sample_is_planned_from_again_and_again() -> None:
+    """The older of it give way: when a part is complete, the one before it is not what it was."""
+    gathered, asked, planned, lost = Gathered(), question(), 0, []
+    ids = domains(20000)[0]
+    gathered.answer(ids[:8000], 600.0)
+    assert len(gathered.seen().sample) == 4096
+    for start in range(8000, 12800, 60):
+        gathered.answer(ids[start : start + 60])
+        try:
+            _, marks = _looked_at(gathered.seen(), replace(asked, now=gathered.now))
+            planned += 1
+        except _Refused as refused:
+            marks = refused.marks
+            lost += [refused.message] if "only" in refused.message else []
+        asked = replace(asked, marks=marks)
+    assert planned >= 3 and not lost, lost
+
+
+def test_a_part_that_gave_way_goes_with_the_next_one() -> None:
+    operator = Operator()
+    ids = domains(20000)[0]
+    operator.gathered.answer(ids[:8000], 600.0)
+    first, few, after = operator.looks(ids[8000:8600], ids[8600:8640], ids[8640:9300])
+    assert [first.reason, few.reason, after.reason] == [Reason.TOO_LITTLE_TRAFFIC] * 3
+    # Hours later the part before is a handful.
+    operator.gathered.wait(5 * 3600.0)
+    late = operator.looks(ids[9300:12000])[-1]
+    assert late.reason is Reason.TOO_LITTLE_TRAFFIC and "only" in late.message, late.message
+    assert operator.looks(ids[12000:14000])[-1].reason is not Reason.TOO_LITTLE_TRAFFIC
 
 
 def test_silence_and_a_trickle_lose_no_look() -> None:

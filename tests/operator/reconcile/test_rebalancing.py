@@ -25,6 +25,7 @@ from moe_operator.kube.resources import EXPERT_PLACEMENTS, Resource
 from moe_operator.kube.resources import MOE_DEPLOYMENTS as MOE
 from moe_operator.offload.errors import JobDelayedError, JobLostError, JobTooHeavyError
 from moe_operator.placements.content import content_of
+from moe_operator.rebalance.looks import ASIDE_SECONDS
 from moe_operator.rebalance.proposal import Predicted, Price, Proposal, Question
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
@@ -276,8 +277,9 @@ async def test_no_is_told_with_its_reason(start, find: Callable[[Question], Prop
     assert (loop.bench.phases(), loop.runs()[0]) == ({1: "Active"}, 1)
     result, reason = decision.split()
     assert loop.counted("moe_operator_rebalance_decisions_total", result=result, reason=reason) == 1.0
-    # It goes on.
+    # It goes on; what was too heavy after a while.
     loop.brain.finds = [better()]
+    loop.bench.now += ASIDE_SECONDS if reason == "PlanningTooHeavy" else 0.0
     await loop.until(lambda: 2 in loop.bench.phases())
 
 
