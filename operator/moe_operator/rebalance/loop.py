@@ -19,7 +19,7 @@ from moe_operator.api import (
     RebalanceReason,
     RebalanceResult,
 )
-from moe_operator.api.names import placement_name
+from moe_operator.api.names import PlacementConditionType, placement_name
 from moe_operator.api.placement import MAX_STEP, Figures, Price
 from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus
 from moe_operator.placements.book import Book
@@ -29,6 +29,9 @@ from moe_operator.rebalance.schedule import Past, evaluation
 HARDLY_ANOTHER = 0.02
 """A figure that is foretold moves with every look; by less than this a proposal on which somebody may be about to
 decide is not replaced."""
+STANDS = timedelta(hours=1)
+"""For which a proposal is not replaced by one that foretells the same. What it brings is told, and later judged, by the
+traffic that it was made for. (By contents they cannot be compared: plans of the same traffic share few copies.)"""
 FRESH = timedelta(minutes=10)
 """For which a look counts at least, where two intervals are shorter: reading and planning take minutes."""
 _NOTHING_SAID = frozenset(
@@ -74,7 +77,7 @@ def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
             _decision(look, RebalanceResult.FAILED if failed else RebalanceResult.REJECTED, found.message)
         )
     stands = _open(book, look.base)
-    if stands and _hardly_another(stands, found):
+    if stands and _is_recent(stands, look.at) and _hardly_another(stands, found):
         message = f"{stands.metadata.name}, proposed before, stands: {found.message}"
         return Conclusion(_decision(look, RebalanceResult.ACCEPTED, message, stands.revision))
     revision = found.content.revision
@@ -124,6 +127,17 @@ def _open(book: Book, base: int) -> ExpertPlacement | None:
     """The last of the operator's proposals from what runs on which nobody has decided."""
     found = book.proposed[-1] if book.proposed else None
     return found if found and found.spec.content.base_revision == base else None
+
+
+def _is_recent(stands: ExpertPlacement, at: datetime) -> bool:
+    """Whether it was proposed within ``STANDS``; since then nobody has decided on it."""
+    pending = stands.status.condition(PlacementConditionType.APPROVED)
+    if pending is None:  # nothing is told of it yet
+        return True
+    try:
+        return abs(at - datetime.strptime(pending.last_transition_time, TIME_FORMAT).replace(tzinfo=UTC)) <= STANDS
+    except ValueError:  # somebody else wrote it
+        return False
 
 
 def _hardly_another(stands: ExpertPlacement, found: Proposal) -> bool:

@@ -85,6 +85,21 @@ def found(revision: int) -> Proposal:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("minutes", "stands"), [(0, True), (59, True), (61, False), (3 * 24 * 60, False)])
+def test_a_proposal_stands_for_an_hour_beside_one_that_foretells_the_same(minutes: int, stands: bool) -> None:
+    """Its price, and what it is judged by later, are of the traffic it was made for."""
+    since = (NOW - timedelta(minutes=minutes)).strftime(TIME_FORMAT)
+    pending = {
+        "type": "Approved", "status": "False", "reason": "Pending", "message": "", "observedGeneration": 1,
+        "lastTransitionTime": since,
+    }  # fmt: skip
+    told = {"balance": "0.5000", "fanOut": "1.9000", "nodeFanOut": "0.0000"}
+    before = proposal(2, predicted=told, conditions=[pending])
+    last = conclude(Look(NOW, 1, found(3)), deployment(), Book.of([before]))
+    assert last.decision.result == "Accepted"
+    assert (last.decision.revision, last.proposed) == ((2, None) if stands else (3, found(3)))
+
+
 def test_as_many_proposals_are_made_of_one_base_as_can_be_numbered() -> None:
     last = conclude(Look(NOW, 1, found(1001)), deployment(), Book.of([proposal(1000)]))
     assert (last.decision.result, last.decision.revision, last.proposed) == ("Accepted", 1001, found(1001))
