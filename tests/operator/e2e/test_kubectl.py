@@ -81,8 +81,8 @@ class Stage:
 
 
 @pytest.fixture
-def stage(installed: Kubectl, namespace: str) -> Stage:
-    return Stage(installed, namespace)
+def stage(objects: Objects) -> Stage:
+    return Stage(objects.kube, objects.namespace)
 
 
 @pytest.fixture
@@ -207,8 +207,11 @@ def test_what_cannot_be_done(stage: Stage, tmp_path: Path, closed_address: str) 
         assert len(ended.err.splitlines()) == 1
 
 
-def test_one_of_the_same_name_in_another_namespace_stays_as_it_is(stage: Stage, second_namespace: str) -> None:
+def test_one_of_the_same_name_in_another_namespace_stays_as_it_is(
+    stage: Stage, second_namespace: str, request: pytest.FixtureRequest
+) -> None:
     other = Stage(stage.kube, second_namespace)
+    request.addfinalizer(Objects(stage.kube, second_namespace).let_go)
     before = other.get("moe", "tiny")["metadata"]
     for command in ("pause", "rollback"):
         assert moe(stage.kube, command, "tiny", "-n", stage.namespace).code == Exit.DONE

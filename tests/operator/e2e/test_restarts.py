@@ -58,7 +58,7 @@ def test_a_standby_takes_over_and_moves_nothing(start_operator, objects, ray: Fa
 
 
 def test_a_cleanup_that_cannot_succeed_is_given_up(start_operator, objects, ray: FakeRay) -> None:
-    operator = start_operator("--cleanup-deadline=10")
+    operator = start_operator("--cleanup-deadline=10", f"--namespace={objects.namespace}")
     objects.apply("tiny", ray.spec())
     objects.wait_ready("tiny")
     ray.override = broken
