@@ -61,8 +61,16 @@ class _Job(Generic[T]):
     arguments: Sequence[Any]
     bounds: Bounds
     deadline: float
-    begun: bool = False
+    begun: float | None = None
     done: asyncio.Future[T] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def overdue(self) -> OffloadError:
+        """Why it was not done in time: of what began late others are the cause, and not its size."""
+        if self.begun is None or self.deadline - self.begun < self.bounds.processor_seconds:
+            return JobDelayedError(
+                f"the worker process was busy for {self.bounds.seconds:.0f} s, with what others asked or with its start"
+            )
+        return JobTooHeavyError(f"was not done within {self.bounds.seconds:.0f} s")
 
 
 class WorkerProcess:
@@ -122,11 +130,7 @@ class WorkerProcess:
             async with asyncio.timeout(bounds.seconds):
                 return await asked.done
         except TimeoutError:
-            if not asked.begun:
-                raise JobDelayedError(
-                    f"the worker process was busy for {bounds.seconds:.0f} s, with what others asked or with its start"
-                ) from None
-            raise JobTooHeavyError(f"was not done within {bounds.seconds:.0f} s") from None
+            raise asked.overdue() from None
 
     async def lasts(self) -> None:
         """Returns when no job is computed any more, which only a defect can cause."""
@@ -179,11 +183,11 @@ class WorkerProcess:
             process = await self._ready()
             if job.done.done():
                 return DONE, None  # nobody waits for it any more
-            job.begun = True
+            job.begun = time.monotonic()
             async with asyncio.timeout(job.deadline - time.monotonic()):
                 return await _exchange(process, (job.name, job.bounds.processor_seconds, job.arguments))
         except TimeoutError:
-            raise JobTooHeavyError(f"was not done within {job.bounds.seconds:.0f} s") from None
+            raise job.overdue() from None
         except (EOFError, OSError) as error:
             raise await self._what_ended_it(job.bounds, error) from error
 

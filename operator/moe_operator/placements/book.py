@@ -57,9 +57,12 @@ class Book:
 
     def author(self, revision: int) -> Origin | None:
         """Who wrote what a revision says: of one that was made to take another one back, whoever wrote what it went
-        back to. None where there is no object that tells."""
-        *_, (own, _) = (None, None), *self._steps_back(revision)
-        return own.status.origin if own else None
+        back to. None where there is no object that tells.
+
+        An object that is gone on the way back was the operator's: it removes nothing that a person wrote.
+        """
+        found = [own for own, _ in self._steps_back(revision) if own]
+        return found[-1].status.origin if found else None
 
     def _steps_back(self, revision: int) -> Iterator[tuple[ExpertPlacement | None, ExpertPlacement | None]]:
         """The object of a revision and what was begun right before it; where it took that back, likewise of what it

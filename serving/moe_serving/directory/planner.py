@@ -111,7 +111,8 @@ def is_settled(now: Situation) -> bool:
     """Whether the target is in force and nothing else is held, as far as shards answer: one that must hold nothing need
     not, once it has left the table."""
     needed = now.target.any(axis=(0, 1))
-    answered = (now.live | ~needed).all()
+    # What a shard that fell silent holds too much comes back into the table until it is forgotten.
+    answered = (now.live | ~needed).all() and not now.silent.any()
     return bool(answered and (now.held == now.target).all() and (now.published == now.target).all())
 
 

@@ -32,7 +32,8 @@ AGAIN = xp(4, 2, "Operator", "Superseded")
         ([PERSONS, TAKEN_BACK, xp(4, 2, "Operator", "Active")], 4, "Person"),
         # Of what is taken back that is told right after what ran before has an object again.
         ([PERSONS, xp(3, 2, "Operator", "Verifying", **FORETOLD), xp(4, 2, "Operator", "Migrating")], 4, "Person"),
-        ([TAKEN_BACK, xp(4, 2, "Operator", "Active")], 4, None),
+        # What it went back to is gone: the operator's, which are removed in time.
+        ([TAKEN_BACK, xp(4, 2, "Operator", "Active")], 4, "Operator"),
         ([PERSONS, TAKEN_BACK, xp(4, 2, "Operator", "Active", **FORETOLD)], 4, "Operator"),
         # Twice; with another one of the operator's in between.
         ([PERSONS, TAKEN_BACK, AGAIN, xp(5, 4, "Operator", "RolledBack"), xp(6, 4, "Operator", "Active")], 6, "Person"),
