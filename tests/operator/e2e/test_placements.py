@@ -142,7 +142,7 @@ def test_the_operator_proposes_and_approves_by_itself_and_takes_back_what_did_ha
         objects.wait("that to be told", lambda: bool(objects.events("Proposed")))
         assert (runs(ray, objects.namespace)[0], objects.condition("tiny", "RebalancePaused")["status"]) == (1, "False")
 
-        objects.patch("tiny", json.dumps({"spec": {"rebalance": {"mode": "Auto", "cooldown": "1h"}}}))
+        objects.patch("tiny", json.dumps({"spec": {"rebalance": {"mode": "Auto"}}}))
         objects.wait("it to be taken back", lambda: bool(rolled_back(objects)), 240)
     finally:
         stop.set()
