@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from merge_patch import merged
+
 from moe_operator.kubectl.cluster import Cluster, Json
 from moe_operator.kubectl.commands.common import Request
 from moe_operator.kubectl.exits import NotThereError, PluginError, TakenError
@@ -40,7 +42,7 @@ class FakeCluster(Cluster):
     def patch(self, plural: str, name: str, patch: Mapping[str, Any]) -> Json:
         self._fail("patch")
         self.done.append("patch")
-        self.objects[plural, name] = _merged(self.get(plural, name), patch)
+        self.objects[plural, name] = merged(self.get(plural, name), patch)
         return self.get(plural, name)
 
     def create(self, body: Mapping[str, Any]) -> Json:
@@ -110,15 +112,3 @@ def request(cluster: FakeCluster, *revisions: str, name: str = "tiny", width: in
 def _key(body: Mapping[str, Any]) -> tuple[str, str]:
     plural = {"MoEDeployment": "moedeployments", "ExpertPlacement": "expertplacements"}[body["kind"]]
     return plural, body["metadata"]["name"]
-
-
-def _merged(live: Json, patch: Mapping[str, Any]) -> Json:
-    merged = dict(live)
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            merged[name] = _merged(merged.get(name) or {}, value)
-        else:
-            merged[name] = value
-    return merged

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from merge_patch import merged
+
 from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
 from moe_operator.kube.resources import EVENTS, EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, SECRETS, Resource
@@ -94,11 +96,11 @@ class FakeKube:
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Json:
         live = await self.get(resource, namespace, name)
         self._check(live, patch.get("metadata", {}))
-        return self.put(resource, _merged(live, patch))
+        return self.put(resource, merged(live, patch))
 
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         live = await self.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
-        return self.put(resource, _merged(live, body))
+        return self.put(resource, merged(live, body))
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         self._check(await self.get(resource, namespace, name), {"uid": uid})
@@ -119,15 +121,3 @@ class FakeKube:
         for field in ("uid", "resourceVersion"):
             if wanted.get(field, live["metadata"][field]) != live["metadata"][field]:
                 raise ConflictError(f"{field} is {live['metadata'][field]}", 409)
-
-
-def _merged(live: Json, patch: Mapping[str, Any]) -> Json:
-    merged = dict(live)
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            merged[name] = _merged(merged.get(name) or {}, value)
-        else:
-            merged[name] = value
-    return merged
