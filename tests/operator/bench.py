@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 from fake_kube import WRITTEN_BY_THE_OPERATOR, FakeKube
-from fake_ray import FakeDirectory, FakeRay
+from fake_ray import FakeDirectory, FakeRay, told_placement
 from moe_facts import FACTS
 
 from moe_operator.errors import StalePlanError
@@ -26,6 +26,7 @@ from moe_operator.runtimes.http.client import HttpClient
 from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.telemetry.metrics import Metrics
+from moe_placement import Placement
 
 TODAY = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 INTERNAL_KEY = "tiny-moe-internal"
@@ -112,6 +113,15 @@ class Bench:
     def placement(self, revision: int) -> dict[str, Any]:
         """An ExpertPlacement of ``tiny``."""
         return self.kube.objects[EXPERT_PLACEMENTS.plural, "team", f"tiny-r{revision}"]
+
+    def judged(self, revision: int, kind: str) -> str:
+        """A condition of that ExpertPlacement, as ``status reason``."""
+        found = next(c for c in self.placement(revision)["status"]["conditions"] if c["type"] == kind)
+        return f"{found['status']} {found['reason']}"
+
+    def runs(self) -> tuple[int, Placement]:
+        """What the directory was told last."""
+        return told_placement(self.ray.configs[self.core])
 
     def phases(self) -> dict[int, str]:
         """Of all ExpertPlacements, by revision."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from moe_contract.applications import DirectoryConfig
+from moe_contract.applications import DIRECTORY, DirectoryConfig
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import (
     AttentionReport,
@@ -26,6 +26,7 @@ from moe_contract.report import (
     ShardReport,
     Traffic,
 )
+from moe_placement import Placement
 from moe_placement.encoding import decode_placement
 
 JsonObject = dict[str, Any]
@@ -210,6 +211,18 @@ def running(fake: FakeRay) -> Iterator[FakeRay]:
         yield fake
 
 
+def told_directory(core: JsonObject) -> DirectoryConfig:
+    """What the directory of a core application was told, given the application's configuration."""
+    return DirectoryConfig.model_validate(next(d["user_config"] for d in core["deployments"] if d["name"] == DIRECTORY))
+
+
+def told_placement(core: JsonObject) -> tuple[int, Placement]:
+    """The placement in that, after its revision."""
+    config = told_directory(core)
+    assert config.placement is not None
+    return config.revision, decode_placement(config.placement)
+
+
 @dataclass
 class FakeDirectory:
     """Directories that reach every target at once, for ``FakeRay.report``.
@@ -238,8 +251,7 @@ class FakeDirectory:
     def __call__(self, config: JsonObject) -> DirectoryReport | None:
         if not self.answers:
             return None
-        user_config = next(d["user_config"] for d in config["deployments"] if d["name"] == "directory")
-        target = DirectoryConfig.model_validate(user_config)
+        target = told_directory(config)
         placement = decode_placement(target.placement) if target.placement else None
         held = [len(placement.holdings(ref.index)) if placement else 0 for ref in target.shards]
         return DirectoryReport(

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_ray import FakeDirectory, FakeRay
+from fake_ray import FakeDirectory, FakeRay, told_placement
 from gathered_traffic import EXPERTS, LAYERS, Gathered, domains
 from moe_objects import Objects, json_list
 from placement_objects import content, manifest, moved
 
-from moe_contract.applications import DirectoryConfig
 from moe_contract.report import DirectoryReport, EpochFigures
 from moe_dev.kube import KubectlError
 from moe_placement import Placement
-from moe_placement.encoding import decode_placement
 
 pytestmark = pytest.mark.e2e
 
@@ -27,10 +25,7 @@ OTHER = moved(6, 16, 2, 8)
 def runs(ray: FakeRay, namespace: str) -> tuple[int, Placement]:
     """What the directory was told last."""
     core = next(config for name, config in ray.configs.items() if config["route_prefix"] == f"/{namespace}/tiny")
-    told = next(each["user_config"] for each in core["deployments"] if each["name"] == "directory")
-    config = DirectoryConfig.model_validate(told)
-    assert config.placement is not None
-    return config.revision, decode_placement(config.placement)
+    return told_placement(core)
 
 
 def by_hand(objects: Objects, revision: int, base: int, digest: str, **fields: Any) -> dict[str, Any]:

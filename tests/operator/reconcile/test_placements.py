@@ -11,13 +11,11 @@ from fake_ray import FakeDirectory, JsonObject
 from moe_facts import FACTS
 from placement_objects import content, manifest, moved
 
-from moe_contract.applications import DirectoryConfig
 from moe_contract.report import DirectoryReport, Progress
 from moe_operator.kube.errors import ForbiddenError, KubeUnreachableError
 from moe_operator.kube.resources import EVENTS, EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, Resource
 from moe_operator.placements import attempts
 from moe_placement import Placement
-from moe_placement.encoding import decode_placement
 
 OTHER = moved(FACTS.layers, FACTS.experts, 2, 4)
 
@@ -38,18 +36,6 @@ class SlowDirectory(FakeDirectory):
         return report.model_copy(update={"progress": progress})
 
 
-def told(bench: Bench) -> DirectoryConfig:
-    """What the directory was told last."""
-    deployments = bench.ray.configs[bench.core]["deployments"]
-    return DirectoryConfig.model_validate(next(d["user_config"] for d in deployments if d["name"] == "directory"))
-
-
-def runs(bench: Bench) -> tuple[int, Placement]:
-    config = told(bench)
-    assert config.placement is not None
-    return config.revision, decode_placement(config.placement)
-
-
 def write(bench: Bench, revision: int, base: int, of: Placement = OTHER, **fields: Any) -> None:
     bench.write(manifest(content(of, revision, base, FACTS.digest) | fields))
 
@@ -59,11 +45,6 @@ async def migrate(bench: Bench, revision: int, base: int, of: Placement = OTHER)
     await bench.work()
     bench.decide(revision, "Approved")
     await bench.work(3, seconds=5.0)
-
-
-def condition(bench: Bench, revision: int, kind: str) -> str:
-    found = next(c for c in bench.placement(revision)["status"]["conditions"] if c["type"] == kind)
-    return f"{found['status']} {found['reason']}"
 
 
 @pytest.fixture
@@ -76,7 +57,7 @@ async def ready(bench: Bench) -> Bench:
 
 async def test_the_first_placement_becomes_an_object(ready: Bench) -> None:
     first = ready.placement(1)
-    revision, placement = runs(ready)
+    revision, placement = ready.runs()
     assert revision == 1
     assert first["spec"] == {
         "deploymentRef": {"name": "tiny"},
@@ -97,11 +78,11 @@ async def test_one_written_by_hand_is_migrated_to(ready: Bench) -> None:
     write(ready, 2, 1)
     await ready.work()
     assert ready.phases() == {1: "Active", 2: "Proposed"}
-    assert runs(ready)[0] == 1
+    assert ready.runs()[0] == 1
     ready.decide(2, "Approved")
     await ready.work(2, seconds=2.0)
     assert ready.phases() == {1: "Superseded", 2: "Migrating"}
-    assert runs(ready) == (2, OTHER)
+    assert ready.runs() == (2, OTHER)
     status = ready.placement(2)["status"]
     assert status["progress"] == {"copied": 1, "total": 16, "epoch": 2}
     assert status["origin"] == "Person"
@@ -114,26 +95,26 @@ async def test_one_written_by_hand_is_migrated_to(ready: Bench) -> None:
     assert [reason for reason in ready.kube.reasons() if reason in ("Migrating", "InForce")] == ["Migrating", "InForce"]
     # It stays, whatever is computed for this shape.
     await ready.work(5, seconds=5.0)
-    assert runs(ready) == (2, OTHER)
+    assert ready.runs() == (2, OTHER)
 
 
 async def test_one_that_does_not_fit_is_refused_and_moves_nothing(ready: Bench) -> None:
-    before = runs(ready)
+    before = ready.runs()
     missing = ["0 1 2 3 4 5 6 6"] * 2
     write(ready, 2, 1, layers=missing)
     write(ready, 3, 0)
     write(ready, 4, 1, modelDigest="sha256:2")
     await ready.work()
     assert ready.phases() == {1: "Active", 2: "Failed", 3: "Failed", 4: "Proposed"}
-    assert condition(ready, 2, "Valid") == "False ExpertMissing"
-    assert condition(ready, 3, "Valid") == "False StaleBase"
-    assert condition(ready, 4, "Valid") == "False OtherModel"
+    assert ready.judged(2, "Valid") == "False ExpertMissing"
+    assert ready.judged(3, "Valid") == "False StaleBase"
+    assert ready.judged(4, "Valid") == "False OtherModel"
     ready.decide(4, "Approved")
     ready.decide(3, "Approved")
     await ready.work(3, seconds=5.0)
     assert ready.phases() == {1: "Active", 2: "Failed", 3: "Failed", 4: "Failed"}
-    assert condition(ready, 3, "Approved") == "False Failed"
-    assert runs(ready) == before
+    assert ready.judged(3, "Approved") == "False Failed"
+    assert ready.runs() == before
     warned = [e for (plural, *_), e in ready.kube.objects.items() if plural == EVENTS.plural and e["type"] == "Warning"]
     about = sorted((e["regarding"]["name"], e["reason"]) for e in warned if e["regarding"]["kind"] == "ExpertPlacement")
     assert about == [("tiny-r2", "ExpertMissing"), ("tiny-r3", "StaleBase"), ("tiny-r4", "OtherModel")]
@@ -141,13 +122,13 @@ async def test_one_that_does_not_fit_is_refused_and_moves_nothing(ready: Bench) 
 
 async def test_two_at_once(ready: Bench) -> None:
     write(ready, 2, 1)
-    write(ready, 3, 1, of=runs(ready)[1])
+    write(ready, 3, 1, of=ready.runs()[1])
     ready.decide(2, "Approved")
     ready.decide(3, "Approved")
     await ready.work(4, seconds=5.0)
     assert ready.phases() == {1: "Superseded", 2: "Active", 3: "Failed"}
-    assert condition(ready, 3, "Valid") == "False StaleBase"
-    assert runs(ready) == (2, OTHER)
+    assert ready.judged(3, "Valid") == "False StaleBase"
+    assert ready.runs() == (2, OTHER)
 
 
 async def test_what_runs_gets_its_object_back(ready: Bench) -> None:
@@ -167,9 +148,9 @@ async def test_an_object_that_says_something_else_moves_nothing(ready: Bench) ->
     first = ready.placement(1)["spec"]["content"]
     write(ready, 2, 1, layers=first["layers"])
     await ready.work(4, seconds=5.0)
-    assert runs(ready) == (3, OTHER)
+    assert ready.runs() == (3, OTHER)
     assert ready.phases() == {1: "Superseded", 2: "Failed", 3: "Active"}
-    assert condition(ready, 2, "Valid") == "False RevisionTaken"
+    assert ready.judged(2, "Valid") == "False RevisionTaken"
     assert "price" not in ready.placement(3)["status"], "of what is over nobody knows any more what it said"
 
 
@@ -182,7 +163,7 @@ async def test_a_backup_of_etcd_that_is_put_back(ready: Bench) -> None:
     assert ready.phases() == {1: "Active"}
     ready.restart()
     await ready.work(4, seconds=5.0)
-    assert runs(ready) == (2, OTHER)
+    assert ready.runs() == (2, OTHER)
     assert ready.phases() == {1: "Superseded", 2: "Active"}
 
 
@@ -192,11 +173,11 @@ async def test_a_sleep_does_not_lose_a_placement(ready: Bench) -> None:
     ready.change(experts={**spec, "shards": 0})
     await ready.work(5, seconds=5.0)
     assert not [name for name in ready.ray.configs if name.startswith("moe.")]
-    assert (ready.phases()[2], condition(ready, 2, "Active")) == ("Active", "False NothingRuns")
+    assert (ready.phases()[2], ready.judged(2, "Active")) == ("Active", "False NothingRuns")
     ready.change(experts={**spec, "shards": 2})
     await ready.work(6, seconds=5.0)
-    assert runs(ready) == (2, OTHER)
-    assert condition(ready, 2, "Active") == "True InForce"
+    assert ready.runs() == (2, OTHER)
+    assert ready.judged(2, "Active") == "True InForce"
 
 
 async def test_nor_does_the_loss_of_ray_and_operator_at_once(ready: Bench) -> None:
@@ -204,7 +185,7 @@ async def test_nor_does_the_loss_of_ray_and_operator_at_once(ready: Bench) -> No
     ready.ray.configs.clear()
     ready.restart()
     await ready.work(8, seconds=5.0)
-    assert runs(ready) == (2, OTHER)
+    assert ready.runs() == (2, OTHER)
     assert ready.phases() == {1: "Superseded", 2: "Active"}
 
 
@@ -216,7 +197,7 @@ async def test_scaling_makes_a_placement_of_its_own(ready: Bench) -> None:
     await ready.work(4, seconds=5.0)
     ready.decide(9, "Approved")
     await ready.work(3, seconds=5.0)
-    revision, placement = runs(ready)
+    revision, placement = ready.runs()
     assert (revision, placement.shards) == (3, 3)
     assert ready.phases() == {1: "Superseded", 2: "Superseded", 3: "Active", 9: "Failed"}
     # From what runs to 3 shards as few copies move as can: the third has four new ones a layer at most.
@@ -230,7 +211,7 @@ async def test_shards_that_leave_are_no_part_of_a_content(ready: Bench) -> None:
     await ready.work(4, seconds=5.0)
     ready.change(experts={**spec, "shards": 1, "slotsPerShard": 8})
     await ready.work(6, seconds=5.0)
-    revision, placement = runs(ready)
+    revision, placement = ready.runs()
     assert placement.shard_slots == (8,)
     assert ready.placement(revision)["spec"]["content"]["shards"] == 1
     assert ready.phases()[revision] == "Active"
@@ -244,7 +225,7 @@ async def test_history(ready: Bench) -> None:
     for shards in (3, 4, 3, 4):
         ready.change(experts={**spec, "shards": shards})
         await ready.work(6, seconds=5.0)
-    revision, _ = runs(ready)
+    revision, _ = ready.runs()
     kept = ready.phases()
     assert kept[revision] == "Active"
     assert kept[2] == "Superseded", "what a person wrote stays"
@@ -267,7 +248,7 @@ async def test_an_operator_that_dies_on_the_way(ready: Bench) -> None:
     ready.restart()
     await ready.work(8, seconds=5.0)
     assert ready.phases() == {1: "Superseded", 2: "Active"}
-    assert told(ready).revision == 2
+    assert ready.runs()[0] == 2
     assert len(ready.ray.puts) - puts <= 1, "more than its term was written anew"
 
 
@@ -277,15 +258,15 @@ async def test_while_suspended_nothing_is_written_or_begun(ready: Bench) -> None
     ready.decide(2, "Approved")
     await ready.work(3, seconds=5.0)
     assert ready.phases() == {1: "Active", 2: "Approved"}
-    assert condition(ready, 2, "Valid") == "Unknown NotJudged"
+    assert ready.judged(2, "Valid") == "Unknown NotJudged"
     assert [owner["name"] for owner in ready.placement(2)["metadata"]["ownerReferences"]] == ["tiny"]
     before = ready.placement(2)["metadata"]["resourceVersion"]
     await ready.work(3, seconds=5.0)
     assert ready.placement(2)["metadata"]["resourceVersion"] == before
-    assert runs(ready)[0] == 1
+    assert ready.runs()[0] == 1
     ready.change(suspend=False)
     await ready.work(3, seconds=5.0)
-    assert runs(ready) == (2, OTHER)
+    assert ready.runs() == (2, OTHER)
 
 
 async def test_without_the_right_to_write_them_serving_goes_on(bench: Bench, caplog: Any) -> None:
@@ -311,7 +292,7 @@ async def test_without_the_right_to_write_them_serving_goes_on(bench: Bench, cap
     # What stands in the way of one stands in no other's.
     write(bench, 2, 1)
     await bench.work()
-    assert condition(bench, 2, "Valid") == "True Fits"
+    assert bench.judged(2, "Valid") == "True Fits"
     await bench.work(60, seconds=1.0)
     assert kube.tries <= 7
 
@@ -343,10 +324,10 @@ async def test_one_write_that_is_refused_stands_in_no_others_way(bench: Bench) -
 
 
 async def test_one_that_nobody_can_read_is_left_alone(ready: Bench) -> None:
-    before = runs(ready)[1]
+    before = ready.runs()[1]
     ready.write({**ready.placement(1), "spec": {**ready.placement(1)["spec"], "ofALaterRelease": 1}})
     await ready.work(4, seconds=5.0)
-    assert runs(ready) == (2, before)
+    assert ready.runs() == (2, before)
     assert ready.phases()[2] == "Active"
 
 
@@ -366,8 +347,8 @@ async def test_many_are_told_over_several_passes(ready: Bench) -> None:
         await ready.work()
         told.append(sum(phase != "" for phase in ready.phases().values()))
     assert told == [9, 17, 25, 31, 31]
-    assert condition(ready, 9, "Valid") == "True Fits"
-    assert condition(ready, 10, "Valid") == "Unknown TooManyWait"
+    assert ready.judged(9, "Valid") == "True Fits"
+    assert ready.judged(10, "Valid") == "Unknown TooManyWait"
     # A decision brings it to the front.
     ready.decide(31, "Approved")
     await ready.work(3, seconds=5.0)
@@ -438,10 +419,10 @@ async def test_who_wrote_one_is_known_also_where_that_could_not_be_told_at_once(
 async def test_one_without_a_deployment_is_told_so(bench: Bench) -> None:
     write(bench, 2, 1)
     await bench.work()
-    assert condition(bench, 2, "Valid") == "Unknown DeploymentMissing"
+    assert bench.judged(2, "Valid") == "Unknown DeploymentMissing"
     bench.apply()
     await bench.ready()
-    assert condition(bench, 2, "Valid") == "True Fits"
+    assert bench.judged(2, "Valid") == "True Fits"
     assert [owner["name"] for owner in bench.placement(2)["metadata"]["ownerReferences"]] == ["tiny"]
 
 
@@ -452,7 +433,7 @@ async def test_while_ray_does_not_answer_one_is_told_so_and_the_others_stay(read
     ready.ray.override = broken
     write(ready, 3, 1)
     await ready.work(2, seconds=5.0)
-    assert condition(ready, 3, "Valid") == "Unknown NotJudged"
+    assert ready.judged(3, "Valid") == "Unknown NotJudged"
     assert ready.placement(2)["metadata"]["resourceVersion"] == told_of_2
 
 
@@ -464,11 +445,11 @@ async def test_a_report_that_is_missed_changes_nothing_that_was_told(ready: Benc
         ready.directory.answers = answers
         await ready.work()
     assert ready.placement(2)["metadata"]["resourceVersion"] == told_of_2
-    assert condition(ready, 2, "Valid") == "True Fits"
+    assert ready.judged(2, "Valid") == "True Fits"
     ready.directory.answers = False
     write(ready, 3, 1)
     await ready.work()
-    assert condition(ready, 3, "Valid") == "Unknown NotJudged"
+    assert ready.judged(3, "Valid") == "Unknown NotJudged"
 
 
 async def test_what_changes_at_every_look_is_not_written_at_every_look(ready: Bench) -> None:
@@ -502,7 +483,7 @@ async def test_the_one_that_is_restored_is_not_taken_from_a_former_deployment_of
     ready.ray.configs.clear()
     ready.restart()
     await ready.work(8, seconds=5.0)
-    revision, placement = runs(ready)
+    revision, placement = ready.runs()
     assert revision == 3
     assert placement != OTHER
     assert ready.placement(3)["spec"]["content"]["modelDigest"] == "sha256:2"
