@@ -1,12 +1,14 @@
 """What the tests of reconcile share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from bench import Bench
 from data_plane import DataPlane, deployment
 from fake_ray import FakeRay
+from rebalance_loop import begin
 
 from moe_operator.runtimes.http.client import HttpClient
 from moe_operator.runtimes.ray_cluster.serve_rest import cluster
@@ -30,3 +32,17 @@ async def bench(http: HttpClient, fake_ray: FakeRay, monkeypatch: pytest.MonkeyP
     for name in ("FRESH_SECONDS", "ABSENT_SECONDS", "GATHER_SECONDS"):
         monkeypatch.setattr(cluster, name, 0.0)
     yield Bench(http, fake_ray)
+
+
+@pytest.fixture
+async def ready(bench: Bench) -> Bench:
+    bench.apply()
+    await bench.ready()
+    await bench.work(2, seconds=5.0)
+    return bench
+
+
+@pytest.fixture
+def start(bench: Bench) -> Callable[..., Any]:
+    """Begin to rebalance its deployment."""
+    return partial(begin, bench)
