@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, ConfigDict, ValidationError
 
 from moe_contract.sizes import MOST_EXPERTS
+from moe_operator.api.annotations import is_paused
 from moe_operator.api.base import ApiModel
 from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER, GROUP
 from moe_operator.api.rules import Rule, validations
@@ -144,7 +145,7 @@ class MoEDeployment(Identity):
     @property
     def rebalance_paused(self) -> bool:
         """Whether somebody asked that nothing be proposed or moved of the operator's own accord."""
-        return self.metadata.annotations.get(ANNOTATION_PAUSE, "false") != "false"
+        return is_paused(self.metadata.annotations.get(ANNOTATION_PAUSE))
 
     @property
     def served_name(self) -> str:

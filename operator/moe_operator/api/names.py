@@ -333,6 +333,12 @@ def placement_name(deployment: str, revision: int) -> str:
     return f"{deployment}-r{revision}"
 
 
+def revision_of(name: str) -> int:
+    """The revision in the name of an ExpertPlacement as the API server takes it; 0, which none has, of another."""
+    number = name.rpartition("-r")[2]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) <= 10 else 0
+
+
 def shard_selector(deployment: str) -> str:
     """``status.selector``: an autoscaler on the scale subresource demands one.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from moe_operator.api.annotations import is_paused
 from moe_operator.api.names import ANNOTATION_DRAIN, ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
 from moe_operator.kubectl.content import Content, read_content
@@ -100,7 +101,7 @@ class Deployment(_Object):
     @property
     def paused(self) -> bool:
         """Whether rebalancing is paused by annotation."""
-        return self.text("metadata", "annotations", ANNOTATION_PAUSE) not in (None, "false")
+        return is_paused(self.text("metadata", "annotations", ANNOTATION_PAUSE))
 
     @property
     def drained(self) -> str | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from moe_operator.api import ExpertPlacement
+from moe_operator.api.names import revision_of
 from moe_operator.errors import InvalidObjectError
 from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.store import ObjectStore, key_of
@@ -62,7 +63,7 @@ class PlacementStore:
         if not found:
             self._keys.pop(deployment)
         placements = (placement for key, live in found.items() if (placement := self._parsed(key, live)))
-        return Book.of(placements, map(_revision_of, found))
+        return Book.of(placements, map(revision_of, found))
 
     def _note(self, live: Json) -> None:
         self._keys.setdefault(deployment_of(live), set()).add(key_of(live))
@@ -79,12 +80,6 @@ def deployment_of(live: Json) -> str:
     """Key of the MoEDeployment of an ExpertPlacement, of whose name the API server sees to it that it tells."""
     metadata = live["metadata"]
     return f"{metadata['namespace']}/{metadata['name'].rpartition('-r')[0]}"
-
-
-def _revision_of(key: str) -> int:
-    """Of a name as the API server takes it; 0, which none has, of another."""
-    number = key.rpartition("-r")[2]
-    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def _parse(live: Json) -> ExpertPlacement | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from moe_contract.model import ModelFacts
 from moe_contract.report import DirectoryReport, ShardReport
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.annotations import LONGEST_WORD, drain_words, shard_indices
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.finding import Finding
 from moe_operator.text import on_one_line, some
 
-_MOST_NAMED, _SHOWN, _WORD = 1024, 8, 16
-"""Entries that are read, those that a message names, and characters of each."""
+_SHOWN = 8
+"""Entries that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -
 def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> int:
     """Shards that run: ``wanted`` or, where shards that are drained would be missed among these, as many of those that
     are there and would leave as do."""
-    drained = sorted(set(_numbers(_words(moe)).values()))
+    drained = sorted(set(shard_indices(_words(moe)).values()))
     enough = (n for n in range(wanted, there + 1) if _can_go(bisect_left(drained, n), n, needs))
     return next(enough, wanted)
 
@@ -83,19 +84,13 @@ def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> 
 def named(moe: MoEDeployment, shards: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Of what the annotation names: the shards among ``0 .. shards - 1``, and what else."""
     words = _words(moe)
-    numbers = _numbers(words)
+    numbers = shard_indices(words)
     found = {number for number in numbers.values() if number < shards}
     return tuple(sorted(found)), tuple(word for word in words if numbers.get(word, shards) >= shards)
 
 
 def _words(moe: MoEDeployment) -> list[str]:
-    """Of the annotation; what is beyond as many as are read is the last of them."""
-    text = moe.metadata.annotations.get(ANNOTATION_DRAIN, "")
-    return [word.strip() for word in text.split(",", _MOST_NAMED)] if text.strip() else []
-
-
-def _numbers(words: Iterable[str]) -> dict[str, int]:
-    return {word: int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= _WORD}
+    return drain_words(moe.metadata.annotations.get(ANNOTATION_DRAIN, ""))
 
 
 def _can_go(drained: int, shards: int, needs: Needs) -> bool:
@@ -123,7 +118,7 @@ def drained(drain: Drain, shards: int, report: DirectoryReport, revision: int) -
     if drain.unknown:
         there = f"shards 0 to {shards - 1} run" if shards > 1 else "shard 0 alone runs"
         done = f"; {_told_of(drain, report, revision)[1].message}" if drain.empty else ""
-        words = some([on_one_line(word)[:_WORD] or "nothing" for word in drain.unknown], _SHOWN)
+        words = some([on_one_line(word)[:LONGEST_WORD] or "nothing" for word in drain.unknown], _SHOWN)
         return False, Finding(
             Reason.NO_SUCH_SHARD,
             f"the annotation {ANNOTATION_DRAIN} names {words}, and {there}: write numbers of these, separated by commas"

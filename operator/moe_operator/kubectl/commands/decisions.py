@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from moe_operator.api.annotations import drain_words, shard_indices
 from moe_operator.api.names import (
     ANNOTATION_DRAIN,
     ANNOTATION_PAUSE,
@@ -14,6 +15,7 @@ from moe_operator.api.names import (
     PLACEMENT_PLURAL,
     PLURAL,
     placement_name,
+    revision_of,
 )
 from moe_operator.api.phase import Phase
 from moe_operator.kubectl.commands.common import Answer, Request
@@ -30,7 +32,6 @@ from moe_operator.kubectl.view import Deployment, Placement
 
 _TRIES = 3
 _RAN = (Phase.VERIFYING, Phase.ACTIVE, Phase.SUPERSEDED)
-_MOST_DRAINED = 1024
 
 
 def approve(request: Request) -> Answer:
@@ -85,7 +86,8 @@ def _roll_back(request: Request) -> Answer:
     moe, known = request.deployment(), request.placements()
     earlier = request.placement(request.revision()) if request.revisions else _before(moe, known)
     _check_fits(moe, earlier, known)
-    taken = {each.revision for each in known} | set(map(_named, known))
+    # A name is taken even where the object cannot be read.
+    taken = {each.revision for each in known} | {revision_of(each.name) for each in known}
     revision = next(number for number in itertools.count(moe.revision + 1) if number not in taken)
     content = {**earlier.raw["spec"]["content"], "revision": revision, "baseRevision": moe.revision}
     body = {
@@ -166,12 +168,6 @@ def _check_fits(moe: Deployment, earlier: Placement, known: Sequence[Placement])
         )
 
 
-def _named(placement: Placement) -> int:
-    """The revision in its name, which is taken even where the object cannot be read."""
-    number = placement.name.rpartition("-r")[2]
-    return int(number) if number.isascii() and number.isdecimal() and len(number) <= 10 else 0
-
-
 def pause(request: Request) -> Answer:
     """Have the operator propose and move nothing of its own accord."""
     moe = _annotate(request, {ANNOTATION_PAUSE: "true"})
@@ -192,7 +188,8 @@ def drain(request: Request) -> Answer:
 
 def _drain(request: Request) -> Answer:
     moe, named = request.deployment(), set(request.shards)
-    drained = _indices(moe)
+    # What is no index in the annotation is left out.
+    drained = set(shard_indices(drain_words(moe.drained or "")).values())
     if request.stop:
         wanted = drained - named if named else set()
     else:
@@ -216,12 +213,6 @@ def _check_drainable(moe: Deployment, drained: set[int], named: Sequence[int]) -
         raise NotThereError(f"{moe.key} has no shard {max(named)}: it runs {there}")
     if drained >= set(range(running)):
         raise RefusedError(f"nothing would be left of {moe.key}: it runs {running} shards, and all would be drained")
-
-
-def _indices(moe: Deployment) -> set[int]:
-    """What the annotation names; what is no index in it is left out."""
-    parts = (part.strip() for part in (moe.drained or "").split(",", _MOST_DRAINED))
-    return {int(part) for part in parts if part.isascii() and part.isdecimal() and len(part) <= 4}
 
 
 def _annotate(request: Request, annotations: dict[str, str | None], seen: Deployment | None = None) -> Deployment:
