@@ -14,6 +14,7 @@ from moe_operator.api.names import (
     PLACEMENT_KIND,
     PLACEMENT_PLURAL,
     PLURAL,
+    PlacementConditionType,
     placement_name,
     revision_of,
 )
@@ -60,7 +61,7 @@ def _check_undecided(found: Placement, decision: str) -> None:
             f"{found.namespace}/{found.name} was {found.decision.lower()}, which stays: write another, or roll back"
         )
     if decision == "Approved" and found.phase is not None and found.phase is not Phase.PROPOSED:
-        valid = found.condition("Valid")
+        valid = found.condition(PlacementConditionType.VALID)
         why = valid.message if valid and valid.status != "True" else "its turn is over"
         raise RefusedError(f"{found.namespace}/{found.name} is {found.phase} and can be approved no more: {why}")
 

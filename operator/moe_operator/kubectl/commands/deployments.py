@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from moe_operator.api.names import ConditionType
+from moe_operator.api.phase import Phase
 from moe_operator.kubectl import heatmap
 from moe_operator.kubectl.commands.common import Answer, Request
 from moe_operator.kubectl.exits import NotThereError
@@ -55,7 +57,7 @@ def _status(moe: Deployment, placements: Sequence[Placement]) -> dict[str, Any]:
 
 def _status_lines(request: Request, moe: Deployment, placements: Sequence[Placement]) -> list[str]:
     terminal = request.terminal
-    ready = moe.condition("Ready")
+    ready = moe.condition(ConditionType.READY)
     word = f"{ready.status} ({ready.reason})" if ready else "unknown: no operator has looked at it"
     rows = [
         ("Ready", word),
@@ -87,10 +89,15 @@ def _status_lines(request: Request, moe: Deployment, placements: Sequence[Placem
 
 _TELLING = frozenset(
     {
-        ("Ready", "False"), ("Ready", "Unknown"), ("Degraded", "True"), ("Stalled", "True"), ("Drained", "False"),
-        ("Drained", "True"), ("RebalancePaused", "True"),
+        (ConditionType.READY, "False"),
+        (ConditionType.READY, "Unknown"),
+        (ConditionType.DEGRADED, "True"),
+        (ConditionType.STALLED, "True"),
+        (ConditionType.DRAINED, "False"),
+        (ConditionType.DRAINED, "True"),
+        (ConditionType.REBALANCE_PAUSED, "True"),
     }
-)  # fmt: skip
+)
 """Conditions whose message is shown: they say what is wrong, or how far a drain is."""
 
 
@@ -112,12 +119,12 @@ def _running(moe: Deployment) -> str:
 
 
 def _migration(placements: Sequence[Placement]) -> dict[str, Any] | None:
-    moving = next((each for each in placements if each.phase in ("Migrating", "Verifying")), None)
+    moving = next((each for each in placements if each.phase in (Phase.MIGRATING, Phase.VERIFYING)), None)
     if moving is None:
         return None
     copied, total = moving.number("status", "progress", "copied"), moving.number("status", "progress", "total")
-    text = "it is being verified" if moving.phase == "Verifying" else "it begins"
-    if moving.phase == "Migrating" and copied is not None and total:
+    text = "it is being verified" if moving.phase is Phase.VERIFYING else "it begins"
+    if moving.phase is Phase.MIGRATING and copied is not None and total:
         text = f"{copied} of {total} copies are in place"
     return {"revision": moving.revision, "phase": moving.phase, "copied": copied, "total": total, "text": text}
 
@@ -135,7 +142,7 @@ def _decision(request: Request, moe: Deployment) -> list[tuple[str, str]]:
 
 
 def _waits(placement: Placement) -> bool:
-    return placement.decision == "Pending" and placement.phase in (None, "Proposed")
+    return placement.decision == "Pending" and placement.phase in (None, Phase.PROPOSED)
 
 
 def placement(request: Request) -> Answer:
