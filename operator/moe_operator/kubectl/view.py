@@ -46,6 +46,11 @@ class _Object:
         return self.text("metadata", "namespace") or "?"
 
     @property
+    def key(self) -> str:
+        """As messages call it."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
     def uid(self) -> str:
         return self.text("metadata", "uid") or ""
 
@@ -87,11 +92,6 @@ class _Object:
 @dataclass(frozen=True)
 class Deployment(_Object):
     """A MoEDeployment."""
-
-    @property
-    def key(self) -> str:
-        """As messages call it."""
-        return f"{self.namespace}/{self.name}"
 
     @property
     def revision(self) -> int:

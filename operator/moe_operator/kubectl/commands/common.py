@@ -103,3 +103,10 @@ def figure_pairs(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
 def _figure(placement: Placement, part: str, name: str) -> str | None:
     number = placement.number("status", part, name)
     return placement.text("status", part, name) if number is None else str(number)
+
+
+def latest_figures(found: Deployment | Placement, *path: str) -> Iterator[str]:
+    """Balance and fan-out as the status has them at ``path``, in words, where they are known."""
+    for title, name in (("balance", "balance"), ("fan-out", "fanOut")):
+        if value := found.text("status", *path, name):
+            yield f"{title} {value}"

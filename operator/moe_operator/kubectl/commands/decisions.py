@@ -48,22 +48,20 @@ def reject(request: Request) -> Answer:
 def _decide(request: Request, decision: str, then: str) -> Answer:
     found = request.placement(request.revision())
     if found.decision == decision:
-        return _decided(found, [f"{found.namespace}/{found.name} was {decision.lower()} already"])
+        return _decided(found, [f"{found.key} was {decision.lower()} already"])
     _check_undecided(found, decision)
     patch = {"metadata": {"uid": found.uid}, "spec": {"decision": decision}}
     after = Placement(request.cluster.patch(PLACEMENT_PLURAL, found.name, patch))
-    return _decided(after, [f"{found.namespace}/{found.name} is {decision.lower()}: {then}"])
+    return _decided(after, [f"{found.key} is {decision.lower()}: {then}"])
 
 
 def _check_undecided(found: Placement, decision: str) -> None:
     if found.decision != "Pending":
-        raise RefusedError(
-            f"{found.namespace}/{found.name} was {found.decision.lower()}, which stays: write another, or roll back"
-        )
+        raise RefusedError(f"{found.key} was {found.decision.lower()}, which stays: write another, or roll back")
     if decision == "Approved" and found.phase is not None and found.phase is not Phase.PROPOSED:
         valid = found.condition(PlacementConditionType.VALID)
         why = valid.message if valid and valid.status != "True" else "its turn is over"
-        raise RefusedError(f"{found.namespace}/{found.name} is {found.phase} and can be approved no more: {why}")
+        raise RefusedError(f"{found.key} is {found.phase} and can be approved no more: {why}")
 
 
 def _decided(found: Placement, lines: list[str]) -> Answer:
@@ -110,7 +108,7 @@ def _roll_back(request: Request) -> Answer:
     except PluginError as error:
         raise type(error)(f"{error}; {_taken_back(request, written)}") from error
     line = (
-        f"{moe.namespace}/{written.name} has the content of revision {earlier.revision} and is approved: kubectl moe "
+        f"{written.key} has the content of revision {earlier.revision} and is approved: kubectl moe "
         f"status {moe.name} tells how far it is"
     )
     answer = _decided(after, [line])

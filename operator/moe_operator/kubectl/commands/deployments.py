@@ -9,7 +9,7 @@ from typing import Any
 from moe_operator.api.names import ConditionType
 from moe_operator.api.phase import Phase
 from moe_operator.kubectl import heatmap
-from moe_operator.kubectl.commands.common import Answer, Request
+from moe_operator.kubectl.commands.common import Answer, Request, latest_figures
 from moe_operator.kubectl.exits import NotThereError
 from moe_operator.kubectl.loads import Load, read_load
 from moe_operator.kubectl.terminal import Terminal, age, bar
@@ -111,11 +111,7 @@ def _shards(moe: Deployment) -> str:
 def _running(moe: Deployment) -> str:
     if not moe.revision:
         return "none is in force"
-    figures = [f"revision {moe.revision}"]
-    for title, name in (("balance", "balance"), ("fan-out", "fanOut")):
-        value = moe.text("status", "placement", name)
-        figures += [f"{title} {value}"] if value else []
-    return ", ".join(figures)
+    return ", ".join([f"revision {moe.revision}", *latest_figures(moe, "placement")])
 
 
 def _migration(placements: Sequence[Placement]) -> dict[str, Any] | None:

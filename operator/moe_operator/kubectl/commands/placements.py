@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, figure_pairs
+from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, figure_pairs, latest_figures
 from moe_operator.kubectl.content import Content, Difference, difference
 from moe_operator.kubectl.exits import NotThereError, RefusedError
 from moe_operator.kubectl.terminal import age, size
@@ -114,7 +114,7 @@ def explain(request: Request) -> Answer:
     content = found.content
     against = _against_base(request, found, content)
     data = {**_summary(found), "moves": _counted(against)}
-    lines = [*request.terminal.title(f"{found.namespace}/{found.name}"), *_words(request, found)]
+    lines = [*request.terminal.title(found.key), *_words(request, found)]
     lines += _figures(request, found)
     lines += _moves(request, found, content, against)
     for each in found.conditions():
@@ -143,10 +143,8 @@ def _figures(request: Request, found: Placement) -> list[str]:
         rows = [("", *(FIGURES[name] for name in names))]
         rows += [(title, *(of.get(name, "-") for name in names)) for title, of in told]
         lines += request.terminal.table(rows)
-    counted = [f"{title} {value}" for title, name in (("balance", "balance"), ("fan-out", "fanOut"))
-               if (value := found.text("status", name))]  # fmt: skip
-    if counted:
-        lines += request.terminal.wrapped(f"Counted last while it was in force: {', '.join(counted)}.")
+    if latest := ", ".join(latest_figures(found)):
+        lines += request.terminal.wrapped(f"Counted last while it was in force: {latest}.")
     return lines
 
 
