@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, figure_pairs, latest_figures
-from moe_operator.kubectl.content import Content, Difference, difference
+from moe_operator.kubectl.content import Content, Copy, Difference, difference
 from moe_operator.kubectl.exits import NotThereError, RefusedError
 from moe_operator.kubectl.terminal import age, size
 from moe_operator.kubectl.view import Placement, plain
@@ -94,10 +95,11 @@ def _by_layer(request: Request, one: Content, other: Content, found: Difference)
     for title, before, after in (("shards", one.shards, other.shards), ("slots of a shard", one.slots, other.slots)):
         if before != after:
             lines += request.terminal.wrapped(f"{title}: {before} to {after}")
+    changes = [(sign, _of_layers(copies)) for sign, copies in (("+", found.loaded), ("-", found.freed))]
     for layer in range(min(len(other.layers), _LAYERS_SHOWN)):
         parts = []
-        for sign, copies in (("+", found.loaded), ("-", found.freed)):
-            ours = [copy for copy in copies if copy.layer == layer]
+        for sign, copies in changes:
+            ours = copies.get(layer, [])
             named = [f"{sign}{copy.expert}@{copy.shard}" for copy in ours[:_COPIES_SHOWN]]
             more = len(ours) - len(named)
             parts += [*named, *([f"and {more} more {sign}"] if more > 0 else [])]
@@ -106,6 +108,13 @@ def _by_layer(request: Request, one: Content, other: Content, found: Difference)
     if lines:
         lines += request.terminal.wrapped("+EXPERT@SHARD is loaded, -EXPERT@SHARD is freed; -o json names all")
     return lines or request.terminal.wrapped("they hold the same copies")
+
+
+def _of_layers(copies: Iterable[Copy]) -> dict[int, list[Copy]]:
+    found = defaultdict(list)
+    for copy in copies:
+        found[copy.layer].append(copy)
+    return found
 
 
 def explain(request: Request) -> Answer:
