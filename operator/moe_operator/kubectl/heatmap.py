@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from moe_operator.kubectl.content import Content
-from moe_operator.kubectl.terminal import Terminal, bar
+from moe_operator.kubectl.terminal import Terminal, share_cells
 
 SHADES = " ░▒▓█"
 """For no, one, two, three, and more copies."""
 HOT = "◆"
 _MOST_LAYERS = 256
-_BAR = 32
 
 
 def layers_by_experts(content: Content, busiest: Collection[tuple[int, int]], terminal: Terminal) -> list[str]:
@@ -54,6 +53,6 @@ def shards(content: Content, shares: Sequence[float], terminal: Terminal) -> lis
     most = max(shares, default=0.0) or 1.0
     for shard, copies in enumerate(held):
         share = shares[shard] if shard < len(shares) else 0.0
-        traffic = (f"{share:.1%}", bar(share / most, _BAR)) if shares else ()
+        traffic = share_cells(share, most) if shares else ()
         rows.append((str(shard), str(copies), str(room), *traffic))
     return terminal.table(rows)

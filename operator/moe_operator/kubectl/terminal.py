@@ -14,6 +14,7 @@ _UNKNOWN_WIDTH = 100
 _LEAST_WIDTH = 20
 _STYLES = {"good": "32", "bad": "31", "bold": "1", "hot": "1;31"}
 _BLOCKS = "▏▎▍▌▋▊▉█"
+_BAR = 32
 _GAP = "  "
 
 
@@ -79,11 +80,11 @@ class Terminal:
         return [*lines, line] if line != indent else lines
 
 
-def bar(part: float, columns: int) -> str:
-    """A bar of ``part`` (0 to 1) of so many columns."""
-    eighths = round(max(0.0, min(part, 1.0)) * columns * 8)
+def share_cells(part: float, most: float) -> tuple[str, str]:
+    """A share (0 to 1) in percent, and its bar, beside which that of ``most`` has all columns."""
+    eighths = round(max(0.0, min(part / most, 1.0)) * _BAR * 8)
     full, rest = divmod(eighths, 8)
-    return _BLOCKS[-1] * full + (_BLOCKS[rest - 1] if rest else "")
+    return f"{part:.1%}", _BLOCKS[-1] * full + (_BLOCKS[rest - 1] if rest else "")
 
 
 def width(text: str) -> int:

@@ -12,10 +12,9 @@ from moe_operator.kubectl import heatmap
 from moe_operator.kubectl.commands.common import Answer, Request, latest_figures
 from moe_operator.kubectl.exits import NotThereError
 from moe_operator.kubectl.loads import Load, read_load
-from moe_operator.kubectl.terminal import Terminal, age, bar
+from moe_operator.kubectl.terminal import Terminal, age, share_cells
 from moe_operator.kubectl.view import Deployment, Placement, moment, plain
 
-_BAR = 32
 _MOST_LISTED = 100
 
 
@@ -215,7 +214,7 @@ def load_lines(load: Load, terminal: Terminal) -> list[str]:
     most = max(load.shares, default=0.0) or 1.0
     rows = [("SHARD", "SHARE", "TRAFFIC")]
     for shard, share in enumerate(load.shares[:_MOST_LISTED]):
-        rows.append((str(shard), f"{share:.1%}", bar(share / most, _BAR)))
+        rows.append((str(shard), *share_cells(share, most)))
     lines = terminal.table(rows)
     if len(load.shares) > _MOST_LISTED:
         lines += terminal.wrapped(f"and {len(load.shares) - _MOST_LISTED} more shards: see -o json")
