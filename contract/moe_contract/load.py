@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moe_contract.base import Count, WireModel
-from moe_contract.report import DirectoryReport
+from moe_contract.report import PARTS, DirectoryReport
 from moe_contract.sizes import MOST_SHARDS, MOST_SLOTS
 from moe_placement.encoding import decode_counts
 from moe_placement.errors import InvalidStatisticsError
 
-PARTS = 10_000
 MOST_BANDS = 3
 BUSIEST = 10
 MOST_TEXT = 4096

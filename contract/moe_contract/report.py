@@ -23,6 +23,8 @@ INTERNAL_REPORT_PATH = "/internal/report"
 INTERNAL_STATISTICS_PATH = "/internal/statistics"
 """Likewise: all that attention replicas gathered of the traffic, as the brain's ``encode_statistics`` packs it; 204
 before they did. For whoever plans: 58 layers of 256 experts take up to 16 MB."""
+PARTS = 10_000
+"""Of which a whole has so many where shares are told."""
 
 
 class ShardReport(WireModel):
@@ -133,7 +135,7 @@ class Traffic(WireModel):
     visits: Count = 0
     failovers: Count = 0
     load: str | None = None
-    shares: Annotated[tuple[Annotated[int, Field(ge=0, le=10_000)], ...], Field(max_length=MOST_SHARDS)] = ()
+    shares: Annotated[tuple[Annotated[int, Field(ge=0, le=PARTS)], ...], Field(max_length=MOST_SHARDS)] = ()
     epochs: Annotated[tuple[EpochFigures, ...], Field(max_length=MOST_EPOCHS)] = ()
 
 

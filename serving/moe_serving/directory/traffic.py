@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_contract.report import MOST_EPOCHS, EpochFigures, Traffic
+from moe_contract.report import MOST_EPOCHS, PARTS, EpochFigures, Traffic
 from moe_contract.sizes import MOST_REPLICAS
 from moe_placement.encoding import encode_counts
 from moe_placement.simulation import balance
@@ -120,7 +120,7 @@ class EpochCounts:
     def shares(self) -> tuple[int, ...]:
         """Parts of 10,000 of all pairs, by shard; nothing where there are none."""
         pairs = self._pairs.sum(axis=0)
-        return tuple(int(part) for part in (10_000 * pairs / pairs.sum()).round()) if pairs.any() else ()
+        return tuple(int(part) for part in (PARTS * pairs / pairs.sum()).round()) if pairs.any() else ()
 
     def figures(self) -> EpochFigures:
         """Means over the layers that had rows."""
