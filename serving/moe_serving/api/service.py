@@ -183,10 +183,9 @@ class Service:
         now = time.monotonic()
         if self._load is None or now - self._load[0] >= LOAD_SECONDS:
             found = await asyncio.to_thread(load_of, report)
-            told = found or Load(layer_rows=0, shards="", bands=())
-            if told.layer_rows == 0:
-                return told
-            self._load = now, told.model_copy(update={"layer_rows": _rounded(told.layer_rows)})
+            if found is None:
+                return Load(layer_rows=0, shards="", bands=())
+            self._load = now, found.model_copy(update={"layer_rows": _rounded(found.layer_rows)})
         return self._load[1]
 
     async def exposition(self) -> bytes:
