@@ -23,7 +23,7 @@ import yaml
 
 from moe_dev import demo_view
 from moe_dev.binaries import BinariesError
-from moe_dev.demo_client import condition, settled_report, stream_completion
+from moe_dev.demo_client import COUNTS_SECONDS, condition, settled_report, stream_completion
 from moe_dev.demo_cluster import demo_cluster
 from moe_dev.demo_loss import lose_a_shard
 from moe_dev.demo_parts import PARTS, PartsError, chosen_parts
@@ -40,7 +40,6 @@ from moe_dev.raylocal import LocalRay
 # Where the example looks for Ray: taken if they are free, so that it can be applied as it is.
 DASHBOARD_PORT, SERVE_PORT = 8265, 8000
 READY_SECONDS = 300.0
-COUNTS_SECONDS = 10.0
 DELETE_SECONDS = 45.0
 POLL_SECONDS = 1.0
 PROMPT = "def read_lines(path):\n"
@@ -166,7 +165,7 @@ def _first_tokens(demo: Demo) -> None:
     """Stream a completion, show what the operator and the data plane know."""
     _stream(demo, demo.url)
     kubectl, namespace = demo.cluster.kubectl, demo.cluster.namespace
-    report = settled_report(demo.report, COUNTS_SECONDS)
+    report = settled_report(demo.report)
     _wait_counted(demo)
     print(f"\n$ kubectl get moe\n{kubectl.run('get', 'moe', '--namespace', namespace)}")
     print("\n".join(demo_view.report_lines(report)), flush=True)
@@ -222,8 +221,7 @@ def _wait_counted(demo: Demo) -> None:
 
 
 def _show_how_to_go_on(demo: Demo) -> None:
-    url = demo.live()["status"]["url"]
-    lines = paste_lines(demo.cluster.shell, demo.cluster.namespace, demo.name, url, demo.manifest)
+    lines = paste_lines(demo.cluster.shell, demo.cluster.namespace, demo.name, demo.url, demo.manifest)
     print(
         f"\n{STAYS_UP}", *(f"  {line}" for line in lines), "Ctrl-C or `make demo-stop` ends it.", sep="\n", flush=True
     )

@@ -16,7 +16,7 @@ from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
 ANSWER_SECONDS = 60.0
 # Longer than a window of counts takes to be over and delivered.
 COUNTS_INTERVAL = 1.5
-
+COUNTS_SECONDS = 10.0
 
 # What is sampled is the same each time, too; what is greedy is what the unsharded model says.
 SAMPLED: Mapping[str, Any] = {"temperature": 0.7, "seed": 7}
@@ -57,9 +57,9 @@ def directory_report(kubectl: Kubectl, namespace: str, name: str, url: str) -> D
         return DirectoryReport.model_validate(json.load(answer))
 
 
-def settled_report(ask: Callable[[], DirectoryReport], timeout: float) -> DirectoryReport:
+def settled_report(ask: Callable[[], DirectoryReport]) -> DirectoryReport:
     """A report whose counts stand still: attention replicas deliver theirs a moment after the answer."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + COUNTS_SECONDS
     before, report = None, ask()
     while (not report.traffic.layer_rows or report != before) and time.monotonic() < deadline:
         time.sleep(COUNTS_INTERVAL)
