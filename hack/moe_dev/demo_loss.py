@@ -71,13 +71,12 @@ def _kill(victim: ShardReport) -> None:
 def _wait_back(demo: Demo, victim: ShardReport, killed: float) -> None:
     """Until the shard has another process and all its experts again."""
     with waiting(f"shard {victim.index} to be back"):
-        while not _is_back(_report(demo), victim):
+        while (shard := _returned(_report(demo), victim)) is None:
             demo.check()
             if elapsed() - killed > RETURN_SECONDS:
                 late = f"shard {victim.index} is not back {RETURN_SECONDS:.0f} s after its loss"
                 raise DemoError(f"{late}: see .demo/*.log")
             time.sleep(0.5)
-    shard = next(each for each in demo.report().shards if each.index == victim.index)
     say(
         f"shard {shard.index} is back as process {shard.pid} with {shard.held} expert copies, "
         f"{elapsed() - killed:.0f} s after its death"
@@ -91,11 +90,9 @@ def _report(demo: Demo) -> DirectoryReport | None:
     return None
 
 
-def _is_back(report: DirectoryReport | None, victim: ShardReport) -> bool:
-    if report is None:
-        return False
-    shard = next((each for each in report.shards if each.index == victim.index), None)
-    return (
-        shard is not None and shard.incarnation != victim.incarnation and shard.phase == "Ready"
-        and shard.held >= shard.wanted > 0
-    )  # fmt: skip
+def _returned(report: DirectoryReport | None, victim: ShardReport) -> ShardReport | None:
+    """The shard as another process that has all its experts; None while there is none."""
+    for shard in report.shards if report else ():
+        if shard.index == victim.index and shard.incarnation != victim.incarnation and shard.phase == "Ready":
+            return shard if shard.held >= shard.wanted > 0 else None
+    return None

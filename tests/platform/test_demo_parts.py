@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moe_contract.report import DirectoryReport, Progress, ShardReport
-from moe_dev.demo_loss import _is_back, _kill
+from moe_dev.demo_loss import _kill, _returned
 from moe_dev.demo_parts import PartsError, chosen_parts
 from moe_dev.demo_run import DemoError
 
@@ -58,4 +58,4 @@ def test_a_shard_is_back_once_another_process_has_all_its_experts(shard: dict[st
     now = [ShardReport(**{"index": 1, "phase": "Ready", "held": 48, "wanted": 48} | shard)] if shard else []
     progress = Progress(copied=0, total=0, settled=False)
     report = DirectoryReport(term=1, revision=1, epoch=1, shards=tuple(now), progress=progress)
-    assert _is_back(report, lost) is back
+    assert _returned(report, lost) == (report.shards[0] if back else None)
