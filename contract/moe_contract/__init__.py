@@ -7,7 +7,9 @@
 - ``rendering``: what one deployment wants, as entries of Serve's configuration.
 - ``serve``: what Serve's REST API tells, and how our applications are merged into that. Pure: each plane has an HTTP
   client of its own.
+- ``pods``: what the operator writes into pods for processes of the data plane.
 - ``base``, ``sizes``: how large any of it may be.
+- ``local_addresses``: where neither plane connects because a user says so.
 
 Arrays travel as text or bytes that the brain packs (``moe_placement.encoding``); the types here carry them.
 """

@@ -7,12 +7,12 @@ travels in ``user_config``, which restarts nothing. ``rendering`` makes entries 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from moe_contract.base import MOST_COUNTED, WireModel
+from moe_contract.base import MOST_COUNTED, Name, Since, WireModel
 from moe_contract.sizes import MOST_SHARDS
 from moe_placement.checks import INT32
 
@@ -26,6 +26,8 @@ GenerationSource = Literal["Model", "None"]
 QUEUE_REQUESTS, QUEUE_TOKENS = 12, 262144
 """Defaults of what waits in an attention replica: as many requests as run on a CPU, so that they wait about as long as
 an answer takes; and four times the tokens that its cache holds."""
+BATCH_TOKENS, CACHE_TOKENS = 512, 65536
+"""Defaults of an attention replica: tokens computed in one step, and those whose keys and values are held."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
@@ -95,6 +97,7 @@ class DirectoryConfig(WireModel):
         placement: ``encoding.encode_placement``; None before the model is known. Its shards are ``0 .. n - 1`` in the
             order of ``shards[].index``; a shard that must end empty has 0 slots in it.
         candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
+        model_digest: ``ModelFacts.digest`` of the model that the placement is of; empty where that is not told.
     """
 
     term: int = Field(default=0, ge=0, le=2 * MOST_COUNTED)
@@ -105,6 +108,7 @@ class DirectoryConfig(WireModel):
     min_copies: int = Field(default=1, ge=1)
     placement: str | None = None
     candidate: ModelArgs | None = None
+    model_digest: Annotated[Name, Since(1)] = ""
 
 
 class ApiConfig(WireModel):
@@ -142,18 +146,22 @@ class RecordConfig(WireModel):
     They can betray what the tokens were: who may read them may be able to guess at text.
 
     Attributes:
-        path: a folder as the nodes of attention replicas see it; made where there is none.
+        path: absolute, of a folder as the nodes of attention replicas see it; made where there is none.
         sample_rows: of each replica and minute, chosen at random.
         max_bytes: of all such files in the folder; the oldest leave.
     """
 
-    path: str = Field(min_length=1, max_length=4096, pattern="^[^\\x00]+$")
+    path: str = Field(min_length=1, max_length=4096, pattern="^/[^\\x00]*$")
     sample_rows: int = Field(default=RECORD_ROWS, ge=1, le=100_000)
     max_bytes: int = Field(default=RECORD_BYTES, ge=1 << 20, le=1 << 50)
 
 
+STATISTICS_SECONDS = 300.0
+"""Default of how often statistics of the traffic are looked at."""
+
+
 class AttentionConfig(WireModel):
-    """``user_config`` of the attention replicas: bounds of one replica's batch, and whether its traffic is recorded.
+    """``user_config`` of the attention replicas: bounds of one replica's batch, and what is kept of its traffic.
 
     Attributes:
         max_batch_tokens: tokens computed in one step, prompts included (long prompts are prefilled in chunks).
@@ -161,14 +169,17 @@ class AttentionConfig(WireModel):
         kv_cache_tokens: tokens of all sequences whose keys and values are held; later requests wait.
         queue_requests: requests that wait for their first place in the batch; more are turned away.
         queue_tokens: of their prompts and answers together.
+        statistics_seconds: between two looks at the statistics of the traffic: the older counts the less, the shorter
+            that is.
         record: files of live traffic; None for none.
     """
 
-    max_batch_tokens: int = Field(default=512, ge=1)
+    max_batch_tokens: int = Field(default=BATCH_TOKENS, ge=1)
     max_running: int | None = Field(default=None, ge=1)
-    kv_cache_tokens: int = Field(default=65536, ge=1)
+    kv_cache_tokens: int = Field(default=CACHE_TOKENS, ge=1)
     queue_requests: int = Field(default=QUEUE_REQUESTS, ge=1)
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=2)
+    statistics_seconds: Annotated[float, Field(ge=1, le=30 * 86400), Since(1)] = STATISTICS_SECONDS
     record: RecordConfig | None = None
 
     def on(self, device: str) -> AttentionConfig:
@@ -197,6 +208,15 @@ class ShardConfig(WireModel):
     slots_per_shard: int = Field(default=0, ge=0)
     spare_slots: int = Field(default=2, ge=1)
     max_bytes_per_second: int = Field(default=0, ge=0, le=MOST_COUNTED)
+
+
+USER_CONFIGS: Mapping[str, type[WireModel]] = {
+    API: ApiConfig,
+    ATTENTION: AttentionConfig,
+    DIRECTORY: DirectoryConfig,
+    EXPERTS: ShardConfig,
+}
+"""What each deployment takes as ``user_config``."""
 
 
 class ReplicaScale(WireModel):

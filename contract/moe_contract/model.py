@@ -13,8 +13,11 @@ Positive = Annotated[int, Field(ge=1, le=MOST_COUNTED)]
 
 ModelProblemReason = Literal[
     "PathNotFound", "ConfigMissing", "ConfigInvalid", "NotMixtureOfExperts", "UnsupportedArchitecture",
-    "WeightsMissing", "WeightsTruncated", "TokenizerMissing",
+    "WeightsMissing", "WeightsTruncated", "TokenizerMissing", "DownloadFailed", "AccessDenied",
 ]  # fmt: skip
+
+_SINCE_ONE = frozenset({"DownloadFailed", "AccessDenied"})
+"""Reasons that contract 1 brought. Release 0.1.0, which has 0, refuses a whole report that tells one."""
 
 
 class ModelFacts(WireModel):
@@ -47,3 +50,9 @@ class ModelProblem(WireModel):
 
     reason: ModelProblemReason
     message: Words
+
+    def known_to(self, contract: int) -> ModelProblem:
+        """With a reason that a process of ``contract`` can read; the message says what it really is."""
+        if contract < 1 and self.reason in _SINCE_ONE:
+            return self.model_copy(update={"reason": "PathNotFound"})
+        return self

@@ -26,6 +26,7 @@ from moe_contract.applications import (
     ShardConfig,
     shard_application_name,
 )
+from moe_contract.base import CONTRACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class Desired:
         directory: the placement wanted, and the shards: each becomes an application.
         slots: per layer, of shards that have more than ``directory.slots_per_shard`` for now, by index.
         max_bytes_per_second: see ``ShardConfig``.
-        actor_options: of attention replicas and shards beside ``num_cpus: 0``, such as ``num_gpus``.
+        actor_options: by deployment (``attention``, ``experts``, …), what its processes ask Ray for beside
+            ``num_cpus: 0``, such as ``num_gpus``.
+        shard_options: of shards, by index, that go on with others for now: another one is another process.
+        contract: of the processes that run: fields that came later are not told to them.
     """
 
     core: str
@@ -51,7 +55,9 @@ class Desired:
     attention_scale: ReplicaScale
     slots: Mapping[int, int] = field(default_factory=dict)
     max_bytes_per_second: int = 0
-    actor_options: Mapping[str, Any] = field(default_factory=dict)
+    actor_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shard_options: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    contract: int = CONTRACT
 
 
 def render(desired: Desired) -> tuple[dict[str, Any], ...]:
@@ -65,22 +71,27 @@ def _core(desired: Desired) -> dict[str, Any]:
     deployments: list[dict[str, Any]] = [
         {
             "name": API,
-            "user_config": desired.api.model_copy(update=bounds).model_dump(mode="json"),
+            "user_config": desired.api.model_copy(update=bounds).told(desired.contract),
             "autoscaling_config": desired.api_scale.model_dump(mode="json"),
+            **_actor_options(desired.actor_options.get(API)),
         },
         {
             "name": ATTENTION,
-            "user_config": attention.model_dump(mode="json"),
+            "user_config": attention.told(desired.contract),
             "autoscaling_config": desired.attention_scale.model_dump(mode="json"),
-            **_actor_options(desired),
+            **_actor_options(desired.actor_options.get(ATTENTION)),
         },
-        {"name": DIRECTORY, "user_config": desired.directory.model_dump(mode="json")},
+        {
+            "name": DIRECTORY,
+            "user_config": desired.directory.told(desired.contract),
+            **_actor_options(desired.actor_options.get(DIRECTORY)),
+        },
     ]
     return {
         "name": desired.core,
         "route_prefix": desired.route_prefix,
         "import_path": CORE_IMPORT_PATH,
-        "args": CoreArgs(application=desired.core, model=desired.model).model_dump(mode="json"),
+        "args": CoreArgs(application=desired.core, model=desired.model).told(desired.contract),
         "deployments": deployments,
     }
 
@@ -94,15 +105,16 @@ def _shard(desired: Desired, index: int) -> dict[str, Any]:
     config = ShardConfig(
         slots_per_shard=slots, spare_slots=directory.spare_slots, max_bytes_per_second=desired.max_bytes_per_second
     )
+    options = desired.shard_options.get(index, desired.actor_options.get(EXPERTS))
     return {
         "name": name,
         "route_prefix": None,
         "import_path": SHARD_IMPORT_PATH,
-        "args": args.model_dump(mode="json"),
-        "deployments": [{"name": EXPERTS, "user_config": config.model_dump(mode="json"), **_actor_options(desired)}],
+        "args": args.told(desired.contract),
+        "deployments": [{"name": EXPERTS, "user_config": config.told(desired.contract), **_actor_options(options)}],
     }
 
 
-def _actor_options(desired: Desired) -> dict[str, Any]:
+def _actor_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     # Options in a config replace all those in code, and Ray takes 1 CPU per actor that says nothing.
-    return {"ray_actor_options": {"num_cpus": 0, **desired.actor_options}} if desired.actor_options else {}
+    return {"ray_actor_options": {"num_cpus": 0, **options}} if options else {}

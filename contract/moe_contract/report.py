@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from moe_contract.applications import ModelArgs
-from moe_contract.base import MOST_COUNTED, Count, Name, WireModel, Words
+from moe_contract.base import CONTRACT, MOST_COUNTED, Count, Name, Since, WireModel, Words
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.sizes import MOST_REPLICAS, MOST_SHARDS
 
@@ -16,13 +16,21 @@ ShardPhase = Literal["Starting", "Ready", "Lost"]
 MOST_EPOCHS = 8
 """Tables whose figures are told: the one in force, and what came before it."""
 
+MOST_PACES = 12
+"""Numbers of rows of a step whose tokens are told of, those with most tokens."""
+
 Figure = Annotated[float, Field(ge=0, le=MOST_COUNTED, allow_inf_nan=False)]
 
 INTERNAL_REPORT_PATH = "/internal/report"
 """Below the route prefix of the core application; needs ``Authorization: Bearer <internal key>``."""
+CONTRACT_HEADER = "Moe-Contract"
+"""Of a request for the report: the contract of who asks, who is told no field that came later. Without it: 0."""
 INTERNAL_STATISTICS_PATH = "/internal/statistics"
 """Likewise: all that attention replicas gathered of the traffic, as the brain's ``encode_statistics`` packs it; 204
-before they did. For whoever plans: 58 layers of 256 experts take up to 16 MB."""
+before they did. For whoever plans: 58 layers of 256 experts take up to 16 MB. A PUT, since contract 1, hands over those
+of a former cluster of the same model: 204, or 400 and why not."""
+NOT_RECORDED = "traffic cannot be recorded"
+"""Begins the problem of an attention replica that serves, and cannot write files of live traffic."""
 PARTS = 10_000
 """Of which a whole has so many where shares are told."""
 
@@ -43,6 +51,11 @@ class ShardReport(WireModel):
         refused: transfers whose bytes it did not take, since they were damaged or made no sense.
         damaged: copies of its own that it gave up, since their bytes had changed in its memory.
         problem: why it holds less than it should, in words, if so.
+        device: on which it computes, as torch calls its kind; empty until that is known.
+        memory: bytes of that device in all, whoever else uses it; 0 where it is not told.
+        busy_us: microseconds in which its process answered somebody, of ``served_us`` since it began to; both 0 where
+            they are not told.
+        host: address of that node, of one that listens; empty where it is not told.
     """
 
     index: Annotated[int, Field(ge=0, lt=MOST_SHARDS)]
@@ -59,10 +72,16 @@ class ShardReport(WireModel):
     refused: Count = 0
     damaged: Count = 0
     problem: Words | None = None
+    device: Annotated[Name, Since(1)] = ""
+    memory: Annotated[Count, Since(1)] = 0
+    busy_us: Annotated[Count, Since(1)] = 0
+    served_us: Annotated[Count, Since(1)] = 0
+    host: Annotated[Name, Since(1)] = ""
 
 
 class AttentionReport(WireModel):
-    """One attention replica: ready to answer or why not, the epoch it routes by, its queue and the cache in use."""
+    """One attention replica: ready to answer or why not, the epoch it routes by, its queue, the cache in use, and Ray's
+    id and the address of the node that it runs on."""
 
     replica: Name
     ready: bool
@@ -72,6 +91,8 @@ class AttentionReport(WireModel):
     waiting: Count
     kv_tokens: Count = 0
     pid: Count = 0
+    node: Annotated[Name, Since(1)] = ""
+    host: Annotated[Name, Since(1)] = ""
 
 
 class Progress(WireModel):
@@ -85,6 +106,23 @@ class Progress(WireModel):
     copied: Count
     total: Count
     settled: bool
+
+
+class Pace(WireModel):
+    """How long the tokens of answers followed one another in steps of equally many rows: what other tokens, prompts
+    among them, a step computes says how long it takes.
+
+    Attributes:
+        rows: of such a step; above 31 those of up to 6% more are among them.
+        tokens: that came right after another one of their answer.
+        lower, median, upper: seconds between the two, the quartiles.
+    """
+
+    rows: Annotated[int, Field(ge=1, le=MOST_COUNTED)]
+    tokens: Count
+    lower: Figure
+    median: Figure
+    upper: Figure
 
 
 class EpochFigures(WireModel):
@@ -104,6 +142,12 @@ class EpochFigures(WireModel):
         node_fan_out: nodes visited per row and layer beside the one that the row starts on.
         shard_balance: mean / max over shards of pairs, in each layer.
         node_balance: the same over nodes, in proportion to the shards of each.
+        nodes: that the table's shards are on; 0 where that is not told.
+        rows_per_step: of the attention replicas' steps, on average; 0 where that is not told.
+        rows_per_second: of all replicas together, while there was traffic; 0 where that is not told.
+        paces: how long tokens took, by the rows of a step, ascending.
+        context: tokens that answers and their prompts had on average, of the tokens that ``paces`` counts; 0 where that
+            is not told.
     """
 
     term: Count
@@ -116,6 +160,11 @@ class EpochFigures(WireModel):
     node_fan_out: Figure
     shard_balance: Figure
     node_balance: Figure
+    nodes: Annotated[Count, Since(1)] = 0
+    rows_per_step: Annotated[Figure, Since(1)] = 0.0
+    rows_per_second: Annotated[Figure, Since(1)] = 0.0
+    paces: Annotated[tuple[Pace, ...], Field(max_length=MOST_PACES), Since(1)] = ()
+    context: Annotated[Figure, Since(1)] = 0.0
 
 
 class Traffic(WireModel):
@@ -150,6 +199,17 @@ class CandidateReport(WireModel):
     model: ModelFacts | None = None
     model_problem: ModelProblem | None = None
 
+    def known_to(self, contract: int) -> CandidateReport:
+        """See ``ModelProblem.known_to``."""
+        return self.model_copy(update={"model_problem": self.model_problem and self.model_problem.known_to(contract)})
+
+
+class Fetched(WireModel):
+    """How much of a model's files there is on the directory's node, in bytes."""
+
+    done: Count
+    total: Count
+
 
 class DirectoryReport(WireModel):
     """The state of one deployment's data plane.
@@ -161,6 +221,8 @@ class DirectoryReport(WireModel):
         model: what the model is; model_problem: why it cannot be served. Both None while it is being inspected.
         candidate: the model that ``DirectoryConfig.candidate`` asked to look at, if any.
         placement: ``encoding.encode_placement`` of the routing table in force, by shard index, if it is complete.
+        contract: of the release that the data plane runs: which fields of its configuration it knows.
+        fetched: of a model that is being fetched, before it can be inspected.
     """
 
     term: Count
@@ -175,6 +237,24 @@ class DirectoryReport(WireModel):
     progress: Progress
     placement: str | None = None
     traffic: Traffic = Traffic()
+    contract: Annotated[Count, Since(1)] = 0
+    fetched: Annotated[Fetched | None, Since(1)] = None
+
+    def told(self, contract: int = CONTRACT) -> dict[str, Any]:
+        """As JSON data for a process of ``contract``, with reasons that it knows."""
+        report = self.model_copy(
+            update={
+                "model_problem": self.model_problem and self.model_problem.known_to(contract),
+                "candidate": self.candidate and self.candidate.known_to(contract),
+            }
+        )
+        return super(DirectoryReport, report).told(contract)
+
+    def is_emptied(self, shard: ShardReport) -> bool:
+        """Whether a shard shall hold nothing, and does: of one that answers the directory knows; of one that does not,
+        what it held must be elsewhere."""
+        done = self.progress.copied == self.progress.total
+        return shard.wanted == 0 and shard.held == 0 and (shard.phase == "Ready" or done)
 
     @property
     def figures(self) -> EpochFigures | None:
