@@ -18,7 +18,7 @@ The rule is in ``dispatch_kernel``; ids and choices are arrays on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,6 +193,24 @@ def choose_copies(
 ) -> NDArray[np.int64]:
     """As ``CopyChooser.choose``, from no load."""
     return CopyChooser(copies).choose(ids, home)
+
+
+def choose_from(
+    ids: NDArray[np.integer], copies: LayerCopies, homes: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As processes on the nodes ``homes`` choose, which take tokens in turn and know of their own choices alone.
+
+    Args:
+        homes: the node of each, ``NOBODY`` for one without shards.
+
+    Returns:
+        int64 ``[tokens, k]`` shards as of ``choose_copies``, and int64 ``[tokens]``, the node that each starts on.
+    """
+    chosen = np.empty(ids.shape, dtype=np.int64)
+    for first, home in enumerate(homes):
+        mine = slice(first, None, len(homes))
+        chosen[mine] = CopyChooser(copies, home).choose(ids[mine])
+    return chosen, np.resize(np.array(homes, dtype=np.int64), len(ids))
 
 
 def prepare() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moe_placement.checks import MOST_EXPERTS, instance, whole, wholes
 from moe_placement.errors import InfeasiblePlacementError
 from moe_placement.placement import EMPTY, Placement
-from moe_placement.quotas import Room, node_numbers
+from moe_placement.quotas import Room
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -57,8 +57,7 @@ def balanced_placement(
     if nodes and len(nodes) != len(shard_slots):
         raise InfeasiblePlacementError(f"nodes names {len(nodes)} shards, shard_slots {len(shard_slots)}")
     _check_feasible(experts, shard_slots, min_copies)
-    limits = np.minimum(np.asarray(shard_slots, dtype=np.int64), experts)
-    room = Room(limits, node_numbers(nodes, len(shard_slots)), experts, min_copies)
+    room = Room.of(shard_slots, nodes, experts, min_copies)
     slots = np.full((layers, sum(shard_slots)), EMPTY, dtype=np.int32)
     for layer in range(layers):
         _fill_slots(slots[layer], _place_layer(room, _current(current, layer, room), layer), shard_slots)

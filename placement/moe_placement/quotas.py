@@ -33,9 +33,20 @@ class Room:
     experts: int
     copies: int
 
+    @classmethod
+    def of(cls, shard_slots: Sequence[int], nodes: Sequence[str], experts: int, copies: int) -> Room:
+        """``shard_slots`` and ``nodes`` as for ``balanced_placement``."""
+        limits = np.minimum(np.asarray(shard_slots, dtype=np.int64), experts)
+        return cls(limits, _node_numbers(nodes, len(limits)), experts, copies)
+
     @property
     def wanted(self) -> int:
         return self.experts * self.copies
+
+    def suffices(self, most: int) -> bool:
+        """Whether there are slots for all copies where no node holds more than ``most`` of one expert."""
+        slots = np.bincount(self.node, self.limits)
+        return bool(np.minimum(slots, most * self.experts).sum() >= self.wanted)
 
     @cached_property
     def most_on_a_node(self) -> int:
@@ -44,10 +55,7 @@ class Room:
         1 where there are enough nodes, with enough slots: ``min(slots of the node, experts)`` summed over nodes is no
         less than all copies.
         """
-        slots = np.bincount(self.node, self.limits)
-        return next(
-            most for most in range(1, self.copies + 1) if np.minimum(slots, most * self.experts).sum() >= self.wanted
-        )
+        return next(most for most in range(1, self.copies + 1) if self.suffices(most))
 
     @property
     def keeps_nodes_apart(self) -> bool:
@@ -112,7 +120,7 @@ def _level(wanted: int, low: Ints, high: Ints) -> int:
     return below
 
 
-def node_numbers(nodes: Sequence[str], shards: int) -> Ints:
+def _node_numbers(nodes: Sequence[str], shards: int) -> Ints:
     """Numbers 0 .. n - 1 of the nodes of shards; shards whose node is not known (``""``) are on nodes of their own."""
     names = [name or f"\x00{index}" for index, name in enumerate(nodes)] if nodes else [""] * shards
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
@@ -123,11 +131,10 @@ def could_be_apart(placement: Placement, min_copies: int, shard_slots: Sequence[
 
     ``shard_slots`` and ``nodes`` as for ``balanced_placement``.
     """
-    limits, node = np.minimum(shard_slots, placement.experts), node_numbers(nodes, len(shard_slots))
-    room = np.minimum(np.bincount(node, limits), placement.experts).sum()
-    if min_copies < 2 or room < placement.experts * min_copies:
+    room = Room.of(shard_slots, nodes, placement.experts, min_copies)
+    if min_copies < 2 or not room.suffices(1):
         return False
     layer, expert, shard = placement.holders
-    pairs, count = placement.layers * placement.experts, int(node.max()) + 1
-    visited = np.unique((layer * placement.experts + expert) * count + node[shard]) // count
+    pairs, count = placement.layers * placement.experts, int(room.node.max()) + 1
+    visited = np.unique((layer * placement.experts + expert) * count + room.node[shard]) // count
     return bool((np.bincount(visited, minlength=pairs) < min_copies).any())

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from moe_placement.checks import experts_once, instance
 from moe_placement.checks import ids as checked_ids
 from moe_placement.cost import LayerTraffic, activated, layer_seconds
-from moe_placement.dispatch import LayerCopies, choose_copies, layer_copies
+from moe_placement.dispatch import LayerCopies, choose_copies, choose_from, layer_copies
 from moe_placement.errors import InvalidTraceError, MismatchError
 from moe_placement.placement import Placement
 from moe_placement.topology import Topology
@@ -27,7 +27,8 @@ class Figures:
 
     Attributes:
         fan_out: shards visited per token and layer.
-        node_fan_out: remote nodes visited per token and layer (all nodes, where tokens do not start on the shards).
+        node_fan_out: nodes visited per token and layer beside the one that the token starts on; all, where that is not
+            known.
         shard_balance: mean / max over shards of pairs served, each divided by its share of the speed.
         node_balance: the same over nodes.
         activated_balance: mean / max over shards of experts activated in a step.
@@ -44,8 +45,8 @@ class Figures:
 
 
 def simulate(ids: ArrayLike, placement: Placement, topology: Topology) -> Figures:
-    """Replay expert sets ``[tokens, layers, k]``; tokens start on the shards that are not dead in turn. No token visits
-    no shard, and what has no load is balanced. Copies on dead shards serve nobody.
+    """Replay expert sets ``[tokens, layers, k]``; tokens start on the shards that are not dead in turn, or on
+    ``token_nodes``. No token visits no shard, and what has no load is balanced. Copies on dead shards serve nobody.
 
     Raises:
         InvalidTraceError: wrong shape, ids out of range, or an expert twice in one set.
@@ -91,7 +92,10 @@ def replay(
     tokens, shards, nodes = len(ids), topology.shards, topology.nodes
     rows = np.arange(tokens)
     home = topology.alive[rows % len(topology.alive)] if topology.resident_tokens else None
-    chosen = choose_copies(ids, copies, home)
+    if topology.token_nodes:
+        chosen, start = choose_from(ids, copies, topology.token_nodes)
+    else:
+        chosen, start = choose_copies(ids, copies, home), None
     flat = np.asarray(ids, dtype=np.int64) * shards + chosen
     served = np.bincount(flat[chosen >= 0], minlength=experts * shards)
     busy = np.flatnonzero(served)
@@ -102,6 +106,8 @@ def replay(
     at_node[rows[:, None], copies.node_of_shard[chosen]] = True
     fan_out = at_shard[:, :shards].sum() / max(tokens, 1)
     out = np.zeros(nodes)
+    if start is not None:  # what leaves their nodes is a matter of attention's own links
+        at_node[rows[start >= 0], start[start >= 0]] = False
     if home is not None:
         at_shard[rows, home] = False
         home_node = copies.node_of_shard[home]

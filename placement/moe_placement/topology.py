@@ -70,6 +70,8 @@ class Topology:
         shard_speed: relative speed of each shard, 1e-6 .. 1e6; empty means all 1. Loads are balanced in proportion.
         resident_tokens: whether tokens start on the shards themselves (data-parallel attention beside the experts), so
             that a visit to a token's own shard or node costs no network; False where attention is elsewhere.
+        token_nodes: where attention is elsewhere, the node of each of its processes, which take tokens in turn: a visit
+            to that one costs no network either. -1 is a node without shards; empty means that none is known.
         spare_slots: buffers per shard beyond its slots, shared by all layers, that make room for copies on their way.
         costs: speeds and sizes.
         dead: shards that hold nothing that can be read, whatever a placement says: their copies are lost, and they
@@ -84,6 +86,7 @@ class Topology:
     spare_slots: int = 1
     costs: Costs = field(default_factory=Costs)
     dead: tuple[int, ...] = ()
+    token_nodes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         error = InvalidTopologyError
@@ -94,6 +97,7 @@ class Topology:
             "shard_slots": wholes(error, "shard_slots", self.shard_slots),
             "shard_speed": speeds or (1.0,) * len(nodes),
             "spare_slots": whole(error, "spare_slots", self.spare_slots),
+            "token_nodes": wholes(error, "token_nodes", self.token_nodes, least=-1, most=max(nodes, default=0)),
             "dead": tuple(sorted(set(wholes(error, "dead", self.dead, most=len(nodes) - 1)))),
         }
         for name, value in fields_.items():
@@ -107,6 +111,8 @@ class Topology:
             )
         if (numbers := set(nodes)) != set(range(len(numbers))):
             raise error(f"node_of_shard must number nodes 0 .. n - 1 without gaps, got {sorted(numbers)}")
+        if self.token_nodes and self.resident_tokens:
+            raise error("token_nodes says where tokens start, and resident_tokens that they start on the shards")
         if sum(self.shard_slots) == 0:
             raise error(f"no capacity: shard_slots are {self.shard_slots}; at least one must be above 0")
         alive = tuple(0 if shard in self.dead else slots for shard, slots in enumerate(self.shard_slots))

@@ -12,9 +12,11 @@ from moe_placement.engines.files import MAP, is_torch_file
 from moe_placement.errors import InvalidPlacementError, InvalidStatisticsError, InvalidTraceError
 from moe_placement.placement import Placement
 from moe_placement.statistics import RoutingStatistics, decode_statistics
-from moe_placement.traces import Trace, read_trace
+from moe_placement.traces import Trace, concatenate, read_trace
 from moe_placement.traces.archive import SINGLE
 
+MOST_IN_FOLDER = 1 << 31
+"""Bytes of the traces in a folder; as arrays they are some times as large."""
 _HEAD = 1 << 16
 """Bytes that a file is recognised by."""
 _STATISTICS = b'{"format": "moe-routing-statistics/'
@@ -30,15 +32,39 @@ _LEADS = {
 
 
 def trace_of(path: Path) -> Trace:
-    """A trace.
+    """A trace, or all in a folder, one after the other.
 
     Raises:
-        InvalidTraceError: the file is none; the message leads to ``convert`` where it may be an engine's.
+        InvalidTraceError: the file is none; the message leads to ``convert`` where it may be an engine's. Or the folder
+            has none, or more than are read at once.
+        MismatchError: traces of several models are in the folder.
     """
+    if path.is_dir():
+        return _all_in(path)
     try:
         return read_trace(path)
     except InvalidTraceError as error:
         raise InvalidTraceError(f"{error}{lead(path, 'trace')}") from error
+
+
+def _all_in(folder: Path) -> Trace:
+    """Whoever records may remove files meanwhile."""
+    files = sorted(folder.glob("*.npz"))
+    size = sum(file.stat().st_size for file in files if file.exists())
+    if size > MOST_IN_FOLDER:
+        raise InvalidTraceError(
+            f"{folder} has {len(files)} files of {size} bytes, {MOST_IN_FOLDER} are read at once: copy some to another"
+        )
+    traces = []
+    for file in files:
+        try:
+            traces.append(trace_of(file))
+        except InvalidTraceError:
+            if file.exists():
+                raise
+    if not traces:
+        raise InvalidTraceError(f"{folder} has no trace (*.npz)")
+    return concatenate(traces)
 
 
 def traffic_of(path: Path) -> Trace | RoutingStatistics:

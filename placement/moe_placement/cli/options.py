@@ -83,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]  # generic only in stubs
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     loads = "; or loads that convert statistics made" if name == "plan" else ""
-    command.add_argument("trace", type=Path, help=f"recorded expert sets (.npz; convert trace makes them){loads}")
+    command.add_argument(
+        "trace", type=Path, help=f"recorded expert sets (.npz, or a folder of such; convert trace makes them){loads}"
+    )
     return command
 
 

@@ -186,10 +186,16 @@ class Job:
         if 0 < beyond <= budget:  # parts of a split round what they may make
             found = self._completed(improve_layer(problem, self.topology, base, budget - beyond), layer)
         yield found
+        anew: list[Bools] = []
+        may_all_move = budget >= problem.least.sum()
+        # Of other traffic than the current one was made for, the search from there ends where single moves end.
+        if may_all_move and len(problem.sets):
+            anew.append(self._completed(place_layer(problem, self.topology), layer))
         if self._few:
-            yield from self._descended(layer, [found, base])
+            yield from self._descended(layer, [found, base, *anew])
+        yield from anew
         yield from self._eplb_of(layer)
-        if budget >= problem.least.sum():
+        if may_all_move:
             yield place_layer(problem.loads_only(), self.topology)
 
     def _descended(self, layer: int, starts: list[Bools]) -> Iterator[Bools]:

@@ -74,24 +74,25 @@ def _reachable(parts: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def visit_costs(prices: Floats, inside: float) -> Floats:
+def visit_costs(prices: Floats, inside: Floats | float) -> Floats:
     """float64 ``[2^(2^parts)]``: expected price of the parts visited, by family, for a price per part.
 
-    A token starts in one of the parts with probability ``inside``, equally likely in each, and a visit to that one is
-    free; else every part visited costs. Only entries of families that can occur are filled.
+    A token starts in each of the parts with probability ``inside``, float64 ``[parts]`` or the same for all, and a
+    visit to that one is free; else every part visited costs. Only entries of families that can occur are filled.
     """
     parts = len(prices)
+    at_home = np.broadcast_to(inside, parts)
     families = np.array(_reachable(parts), dtype=np.int64)
     subsets = np.arange(1 << parts)
     bits = (subsets[:, None] >> np.arange(parts)) & 1
     whole = bits @ prices
     allowed = (families[:, None] >> subsets) & 1 == 1
     costs = np.zeros(1 << (1 << parts))
-    costs[families] = (1 - inside) * np.where(allowed, whole, np.inf).min(axis=1)
+    costs[families] = (1 - at_home.sum()) * np.where(allowed, whole, np.inf).min(axis=1)
     for home in range(parts):
         # With the home in it anyway, a subset costs what its other parts do.
         other = whole - bits[:, home] * prices[home]
-        costs[families] += inside * np.where(allowed, other, np.inf).min(axis=1) / parts
+        costs[families] += at_home[home] * np.where(allowed, other, np.inf).min(axis=1)
     return costs
 
 

@@ -113,7 +113,7 @@ def _split(
             )
         )  # fmt: skip
     spent = 0
-    inners = _restrict(problem, masks, split, topology.resident_tokens)
+    inners = _restrict(problem, masks, split, topology)
     for part, (inner, (first, last)) in enumerate(zip(inners, pairwise(split.begins), strict=True)):
         part_budget = budget if budget >= UNLIMITED else (budget - spent) // (count - part)
         spent += _split(inner, topology, first, last, held, current, part_budget)
@@ -136,14 +136,14 @@ def _start(
     return masks
 
 
-def _restrict(problem: LayerProblem, masks: Ints, split: Parts, resident: bool) -> list[LayerProblem]:
+def _restrict(problem: LayerProblem, masks: Ints, split: Parts, topology: Topology) -> list[LayerProblem]:
     """Each part's own problem: its experts, with their share of load, and what of each set is served there.
 
     Which part serves a token is not for the copies to share evenly: dispatch goes where the token is anyway.
     """
     sets, count = problem.sets, len(split.shards)
     if len(sets):
-        part_of_pair = dispatched(sets, masks, split, resident)
+        part_of_pair = dispatched(sets, masks, split, topology)
         served = seen_shares(sets, part_of_pair, masks, count)
     else:
         part_of_pair, served = sets, even_shares(masks, count)

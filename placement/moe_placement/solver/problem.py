@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
-from moe_placement.dispatch import choose_copies, copies_on
+from moe_placement.dispatch import NOBODY, choose_copies, choose_from, copies_on
 from moe_placement.solver.constants import EVEN_TOKENS, MAX_PARTS, TOLERANCE
 from moe_placement.solver.cover import popcount
 from moe_placement.topology import Topology
@@ -51,12 +51,15 @@ class Prices:
         read = -np.expm1(-pairs) * (costs.bytes_per_expert / costs.memory_bandwidth)
         work = float(np.maximum(read, pairs * (costs.flop_per_pair / costs.flops)).sum())
         compute = work / float(np.asarray(topology.shard_speed)[usable].sum())
-        nodes = len(np.unique(topology.node_index[usable]))
-        several = nodes > 1
+        nodes = _used_nodes(topology)
+        several = len(nodes) > 1
         bandwidth = (costs.network_bandwidth if several else costs.link_bandwidth) * int(usable.sum())
         visit = costs.tokens_per_step * (costs.dispatch_bytes + costs.combine_bytes) / bandwidth
-        units = nodes if several else int(usable.sum())
-        visits = (units - int(topology.resident_tokens)) * (1 - (1 - 1 / units) ** top_k)
+        units = len(nodes) if several else int(usable.sum())
+        at_home = float(topology.resident_tokens)
+        if topology.token_nodes and several:
+            at_home = float(np.isin(topology.token_nodes, nodes).mean())
+        visits = (units - at_home) * (1 - (1 - 1 / units) ** top_k)
         return cls(compute / visit + visits, compute / visit)
 
 
@@ -128,13 +131,15 @@ class LayerProblem:
 @lru_cache(maxsize=8)
 def units(topology: Topology) -> tuple[Ints, ...]:
     """The groups of shards that experts are split between: nodes, or the shards of a single node."""
-    usable = topology.slots > 0
-    if topology.nodes > 1:
-        groups = [np.flatnonzero((topology.node_index == node) & usable) for node in range(topology.nodes)]
-        groups = [group for group in groups if len(group)]
-        if len(groups) > 1:
-            return tuple(groups)
+    usable, nodes = topology.slots > 0, _used_nodes(topology)
+    if len(nodes) > 1:
+        return tuple(np.flatnonzero((topology.node_index == node) & usable) for node in nodes)
     return tuple(np.array([shard]) for shard in np.flatnonzero(usable))
+
+
+def _used_nodes(topology: Topology) -> Ints:
+    """int64 ``[n]``, ascending: the nodes that hold anything. Where they are several, they are the ``units``."""
+    return np.unique(topology.node_index[topology.slots > 0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,17 +249,39 @@ def even_shares(masks: Ints, parts: int) -> Floats:
     return served
 
 
-def dispatched(sets: Ints, masks: Ints, split: Parts, resident: bool) -> Ints:
+def dispatched(sets: Ints, masks: Ints, split: Parts, topology: Topology) -> Ints:
     """int64 ``[n, k]``: the part that serves each expert of sets ``[n, k]`` by the rule of dispatch, -1 for none.
 
-    Tokens start on the shards of the split in turn where they are ``resident``; below the first level on none of them,
-    since most of those that come there started elsewhere.
+    Tokens start on the shards of the split in turn where they are resident, or on ``token_nodes``; below the first
+    level on none of them, since most of those that come there started elsewhere.
     """
     count = len(split.shards)
     members = ((masks[:, None] >> np.arange(count)) & 1).astype(bool)
+    copies = copies_on(members, np.arange(count), split.share)
+    if split.of_all < 1:
+        return choose_copies(sets, copies)
+    if topology.token_nodes:
+        return choose_from(sets, copies, _home_parts(topology, split))[0]
     inside = split.part_of[split.part_of >= 0]
-    home = inside[np.arange(len(sets)) % len(inside)] if resident and split.of_all == 1 else None
-    return choose_copies(sets, copies_on(members, np.arange(count), split.share), home)
+    return choose_copies(sets, copies, inside[np.arange(len(sets)) % len(inside)] if topology.resident_tokens else None)
+
+
+def starts_in(topology: Topology, split: Parts) -> Floats:
+    """float64 ``[parts]``: what part of all tokens starts in each part."""
+    count = len(split.shards)
+    if topology.resident_tokens:
+        return np.full(count, split.of_all / count)
+    homes = np.array(_home_parts(topology, split), dtype=np.int64)
+    return np.bincount(homes[homes >= 0], minlength=count) / max(len(homes), 1)
+
+
+def _home_parts(topology: Topology, split: Parts) -> list[int]:
+    """The part of each of ``token_nodes``; ``NOBODY`` for one that is in none, or where parts split a node."""
+    if len(_used_nodes(topology)) == 1:
+        return [NOBODY] * len(topology.token_nodes)
+    nodes = [np.unique(topology.node_index[inside]).tolist() for inside in split.shards]
+    of_node = {node: part for part, inside in enumerate(nodes) for node in inside}
+    return [of_node.get(node, NOBODY) for node in topology.token_nodes]
 
 
 def seen_shares(sets: Ints, part_of_pair: Ints, masks: Ints, parts: int) -> Floats:

@@ -47,7 +47,7 @@ from moe_placement.solver.moves import (
     part_in,
     shiftable_in,
 )
-from moe_placement.solver.problem import LayerProblem, Parts
+from moe_placement.solver.problem import LayerProblem, Parts, starts_in
 from moe_placement.topology import Topology
 
 
@@ -55,11 +55,12 @@ from moe_placement.topology import Topology
 class Search:
     """One split, ready to be searched; masks are improved in place, until the deadline as far as whole searches go.
 
-    ``inside`` is the part of the tokens that start in one of the parts. In ``goal`` a visit costs the same everywhere.
+    ``inside``, float64 ``[parts]``, is the part of the tokens that start in each part. In ``goal`` a visit costs the
+    same everywhere.
     """
 
     goal: Goal
-    inside: float
+    inside: Floats
     problem: LayerProblem
 
     @classmethod
@@ -82,7 +83,7 @@ class Search:
         covariance = np.zeros((0, 0))
         if problem.covariance is not None:
             covariance = problem.covariance_among(slice(None)) * (problem.risk / total) ** 2
-        inside = split.of_all if topology.resident_tokens else 0.0
+        inside = starts_in(topology, split)
         goal = Goal(
             cover.tokens_of(sets.astype(np.int32), weight, len(problem.load)), _table(np.ones(parts), inside),
             problem.load / total, covariance, fewest, slots_of, capacity, split.share, problem.tolerance,
@@ -137,7 +138,7 @@ class Search:
         return float(refine(goal, masks, origin, budget, patience, seed, wide, self.problem.deadline))
 
 
-def _table(prices: Floats, inside: float) -> Table:
+def _table(prices: Floats, inside: Floats) -> Table:
     """What visits cost where one to each part costs its price, float64 ``[parts]``."""
     return Table(cover.hits(len(prices)), cover.visit_costs(prices, inside))
 
