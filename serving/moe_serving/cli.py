@@ -28,6 +28,7 @@ from moe_contract.model import ModelFacts
 from moe_contract.serve.merge import Change
 from moe_contract.sizes import MOST_APIS
 from moe_serving.checkpoint import ModelError, inspect_model
+from moe_serving.fetching.fetch import local_model
 from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import StandaloneError, UsageError
 from moe_serving.standalone.ray_node import own_ray, running_ray
@@ -93,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="moe-serve",
         description="Serve a Mixture-of-Experts model, its experts spread over shards, on this machine.",
     )
-    parser.add_argument("--model", required=True, metavar="PATH", help="directory of the checkpoint")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="PATH",
+        help="directory of the checkpoint, hf://organisation/model@commit, or https://…#sha256=<of SHA256SUMS there>",
+    )
     parser.add_argument("--shards", type=_at_least_one, default=2, metavar="N", help="expert shards (default 2)")
     parser.add_argument(
         "--copies", type=_at_least_one, default=1, metavar="M", help="copies of every expert (default 1)"
@@ -219,16 +225,16 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         raise UsageError(
             f"--max-context {arguments.max_context}: must be at least 2, a prompt and an answer of one token"
         )
-    path = Path(arguments.model).resolve()
+    path, name = _model(arguments.model)
     return Wanted(
         model=ModelArgs(
-            path=str(path),
+            path=path,
             dtype=arguments.dtype,
             device=arguments.device,
             network=arguments.network,
             verify=arguments.verify,
         ),
-        served_name=arguments.served_name or path.name,
+        served_name=arguments.served_name or name,
         route_prefix=arguments.route_prefix,
         shards=arguments.shards,
         copies=arguments.copies,
@@ -277,9 +283,17 @@ def _read_keys(path: Path | None) -> tuple[str, ...]:
     return keys
 
 
+def _model(named: str) -> tuple[str, str]:
+    """Where the model is for processes of any folder, and what it is called where nobody says otherwise."""
+    if "://" in named:
+        return named, Path(named.partition("#")[0]).name.partition("@")[0]
+    path = Path(named).resolve()
+    return str(path), path.name
+
+
 def _inspect(arguments: argparse.Namespace) -> ModelFacts:
     try:
-        return inspect_model(arguments.model, arguments.dtype)
+        return inspect_model(local_model(arguments.model), arguments.dtype)
     except ModelError as error:
         raise UsageError(f"--model {arguments.model}: {error.reason}: {error}") from error
 

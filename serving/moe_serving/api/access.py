@@ -24,6 +24,8 @@ TOTAL_S = 300.0
 
 _OPEN = ("/healthz", "/metrics")
 """For whoever probes and scrapes."""
+_WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
+"""Methods whose requests are answered without a look at their body."""
 _INTERNAL = (INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH)
 """For the operator, by a key of its own."""
 _CLIENT = "moe.client"
@@ -42,7 +44,7 @@ class Access:
             return
         try:
             scope[_CLIENT] = self._check(scope)
-            body = await _read(scope, receive)
+            body = await _read(scope, receive) if _may_have_body(scope) else b""
         except ApiError as error:
             await refusal(error)(scope, receive, send)
         except ClientDisconnect:
@@ -57,13 +59,23 @@ class Access:
             NotReadyError: which keys there are is not known yet.
             AuthenticationError: see ``check_key``.
         """
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _path(scope)
         if path in _OPEN:
             return ""
         config = self._service.settings
         internal = [config.internal_key_sha256] if config.internal_key_sha256 else []
         keys = internal if path in _INTERNAL else config.api_key_sha256
         return check_key(Request(scope), keys) if keys else ""
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _may_have_body(scope: Scope) -> bool:
+    """Whether a body is read at all: nobody keeps one for a route that wants none."""
+    return scope["method"] not in _WITHOUT_BODY and _path(scope) not in _OPEN
 
 
 def client_of(request: Request) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 
 from fastapi import FastAPI, Request, Response
@@ -13,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_contract.report import INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH
 from moe_serving.api.access import Access, refusal
 from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
@@ -54,10 +56,11 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         return Response(await service.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get(INTERNAL_REPORT_PATH, include_in_schema=False)
-    async def report() -> Response:
+    async def report(request: Request) -> Response:
         _check_open(service)
-        told = (await service.watch.ask()).report
-        return Response(told.model_dump_json(), media_type="application/json")
+        report = (await service.watch.ask()).report
+        told = report.told(_contract_of(request))
+        return Response(json.dumps(told, separators=(",", ":")), media_type="application/json")
 
     @app.get(INTERNAL_STATISTICS_PATH, include_in_schema=False)
     async def statistics() -> Response:
@@ -66,6 +69,20 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
         if packed is None:
             return Response(status_code=204)
         return Response(packed, media_type="application/octet-stream")
+
+    @app.put(INTERNAL_STATISTICS_PATH, include_in_schema=False)
+    async def adopt_statistics(request: Request) -> Response:
+        _check_open(service)
+        refused = await service.adopt_statistics(await request.body())
+        if refused is not None:
+            raise InvalidRequestError(refused)
+        return Response(status_code=204)
+
+
+def _contract_of(request: Request) -> int:
+    """Of who asks for a report; who does not say it has the first."""
+    said = request.headers.get(CONTRACT_HEADER, "")
+    return int(said) if re.fullmatch("[0-9]{1,9}", said) else 0
 
 
 def _check_open(service: Service) -> None:

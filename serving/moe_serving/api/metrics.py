@@ -184,13 +184,17 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
     refused = CounterMetricFamily("moe_shard_transfers_refused", text, labels=["shard"])
     text = "Copies of experts that a shard's process gave up, since they had changed in its memory."
     damaged = CounterMetricFamily("moe_shard_copies_damaged", text, labels=["shard"])
+    busy = CounterMetricFamily(
+        "moe_shard_busy_seconds", "Time in which a shard's process answered somebody.", labels=["shard"]
+    )
     for shard in report.shards:
+        busy.add_metric([str(shard.index)], shard.busy_us / 1e6)
         load.add_metric([str(shard.index)], shard.pairs)
         loaded.add_metric([str(shard.index), "peer"], shard.from_peers)
         loaded.add_metric([str(shard.index), "checkpoint"], shard.from_checkpoint)
         refused.add_metric([str(shard.index)], shard.refused)
         damaged.add_metric([str(shard.index)], shard.damaged)
-    yield from (load, loaded, refused, damaged)
+    yield from (load, busy, loaded, refused, damaged)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

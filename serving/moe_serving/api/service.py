@@ -21,6 +21,8 @@ from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch, Said, nobody_answers
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.directory.apis import ApiReply, ApiSync
+from moe_serving.fetching.fetch import local_model
+from moe_serving.unknown import tell_unknown
 
 _LOAD_AGAIN_S = 2.0
 """Pause before a tokenizer that could not be read is tried again: it may still be on its way to this node."""
@@ -44,6 +46,7 @@ class Service:
         refused: why the last ``user_config`` was not taken, if so.
         source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
         fetch_statistics: asks the directory for all that was gathered of the traffic, packed.
+        adopt_statistics: hands the directory those of a former cluster; why they are not taken, if so.
     """
 
     source: TokenSource
@@ -53,9 +56,11 @@ class Service:
         model_path: str,
         call: Callable[[ApiSync], Awaitable[ApiReply]],
         fetch_statistics: Callable[[], Awaitable[bytes | None]],
+        adopt_statistics: Callable[[bytes], Awaitable[str | None]],
     ) -> None:
         """``call`` sends to the directory."""
         self.fetch_statistics = fetch_statistics
+        self.adopt_statistics = adopt_statistics
         self.config: ApiConfig | None = None
         self.refused: str | None = None
         self.watch = DirectoryWatch(call, self._say)
@@ -73,6 +78,7 @@ class Service:
         """
         try:
             self.config, self.refused = ApiConfig.model_validate(config), None
+            tell_unknown("the api", ApiConfig, config)
         except ValidationError as error:
             self.refused = f"user_config of the api is refused: {in_words(error)}"
             logger.error(self.refused)
@@ -208,8 +214,9 @@ class Service:
         await self.watch.known.wait()
         while self._tokenizer is None:
             try:
-                self._defaults = await asyncio.to_thread(read_defaults, self._model_path)
-                self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, self._model_path)
+                path = await asyncio.to_thread(local_model, self._model_path)
+                self._defaults = await asyncio.to_thread(read_defaults, path)
+                self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, path)
             except Exception as error:  # transformers and tokenizers raise whatever they like on a bad file
                 # Our own errors are written to be read by clients; what others say is for the log.
                 own = isinstance(error, ModelError)

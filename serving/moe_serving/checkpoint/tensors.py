@@ -110,18 +110,36 @@ def _no_weights(path: Path) -> ModelError:
     )
 
 
+def is_inside(name: str) -> bool:
+    """Whether a file of this name is one of the folder that tells of it."""
+    return not (os.path.isabs(name) or ".." in Path(name).parts or "\0" in name)
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index has it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none; in words.
+    """
+    if index.stat().st_size > _MAX_HEADER_BYTES:
+        raise ValueError(f"it is larger than {_MAX_HEADER_BYTES} bytes")
+    try:
+        listed = json.loads(index.read_bytes())["weight_map"]
+        return {str(name): str(file) for name, file in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(repr(error)) from error
+
+
 def _read_index(path: Path, index: Path) -> dict[str, str]:
     try:
-        if index.stat().st_size > _MAX_HEADER_BYTES:
-            raise ValueError(f"it is larger than {_MAX_HEADER_BYTES} bytes")
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        listed = {str(name): str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError("WeightsMissing", f"{index} is damaged ({error!r}); copy the checkpoint again") from error
+        listed = weight_map(index)
+    except (OSError, ValueError) as error:
+        raise ModelError("WeightsMissing", f"{index} is damaged ({error}); copy the checkpoint again") from error
     if not listed:
         raise ModelError("WeightsMissing", f"{index} names no tensor; copy the checkpoint again")
     for name, file in listed.items():
-        if os.path.isabs(file) or ".." in Path(file).parts or "\0" in file:
+        if not is_inside(file):
             raise ModelError(
                 "WeightsMissing",
                 f"{index} has tensor {name:.200} in {file:.200}, which is outside of {path}; put the file into it",

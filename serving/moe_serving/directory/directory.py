@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moe_contract.applications import ModelArgs, ShardRef
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_contract.base import CONTRACT
 from moe_contract.model import ModelFacts, ModelProblem
-from moe_contract.report import DirectoryReport, Progress
+from moe_contract.report import DirectoryReport, Fetched, Progress
 from moe_placement.encoding import encode_placement
 from moe_serving.changes import Changes
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
@@ -26,7 +27,13 @@ from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequ
 from moe_serving.directory.monitor import ShardClient, ShardMonitor
 from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
-from moe_serving.directory.reporting import as_placement, report_attention, report_progress, report_shard
+from moe_serving.directory.reporting import (
+    as_placement,
+    report_attention,
+    report_fetched,
+    report_progress,
+    report_shard,
+)
 from moe_serving.directory.sources import are_outdated, hold_back, order_loads
 from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
@@ -34,11 +41,14 @@ from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.table import RoutingTable
+from moe_serving.unknown import tell_unknown
 
 TURN_SECONDS = 0.25
 """Between two turns at least: a migration takes a few, and a plan for a large model 64 ms."""
 LEGACY_SECONDS = 10.0
 """Between two looks at whether replicas are gone that have left statistics."""
+FETCHED_SECONDS = 1.0
+"""Between two looks at how much of a model has been fetched."""
 HEARING_SECONDS = 10.0
 """How long a directory that has just started waits for every shard to answer before it publishes its first table:
 attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
@@ -73,6 +83,7 @@ class Directory:
         self._connect = connect
         self._clock = clock
         self._model: _Model | None = None
+        self._fetched: Fetched | None = None
         self._model_problem: ModelProblem | None = None
         self._target = Target()
         self._refused: str | None = None
@@ -86,15 +97,22 @@ class Directory:
         self._planned: _Basis | None = None
 
     def configure(self, config: object) -> None:
-        """Take a new target (``DirectoryConfig`` as JSON data). Never raises: what is refused is reported."""
+        """Take a new target (``DirectoryConfig`` as JSON data). Never raises: what is refused is reported.
+
+        The first one may have been told long before this process began, of a checkpoint that was there then: one of
+        as many experts is served by the same placement, until another one is told.
+        """
         try:
             target = read_target(config, self._target)
             if self._model is not None:
-                target.check_model(self._model.facts)
+                target.check_shape(self._model.facts)
+                if self._configured is not None:
+                    target.check_digest(self._model.facts)
         except ConfigRefusedError as error:
             logger.error("user_config of the directory is refused, the old target stays: %s", error)
             self._refused = str(error)
             return
+        tell_unknown("the directory", DirectoryConfig, config)
         self._refused = None
         self._configurations += 1
         self._configured = self._configured or self._clock()
@@ -112,6 +130,7 @@ class Directory:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._candidate.run())
             tasks.create_task(self._keep_legacy())
+            tasks.create_task(self._follow_fetch())
             await self._keep_inspecting()
             await self._keep_turning(tasks)
 
@@ -120,6 +139,15 @@ class Directory:
             if self._model is not None or await self.inspect_model():
                 return
             await asyncio.sleep(INSPECT_AGAIN_SECONDS)
+
+    async def _follow_fetch(self) -> None:
+        """In a thread: the cache may be on a file system that stands still, and reports must not."""
+        while self._model is None:
+            try:
+                self._fetched = await asyncio.to_thread(report_fetched, self._args.path)
+            except OSError as error:
+                logger.warning("how much of the model has been fetched is not known: %s", error)
+            await asyncio.sleep(FETCHED_SECONDS)
 
     async def _keep_turning(self, tasks: asyncio.TaskGroup) -> None:
         watching: dict[ShardMonitor, asyncio.Task[None]] = {}
@@ -152,7 +180,7 @@ class Directory:
             self._model_problem = problem_of(self._args, error)
             return False
         try:
-            self._target.check_model(facts)
+            self._target.check_shape(facts)
         except ConfigRefusedError as error:
             self._refused = str(error)
             self._target = self._target.without_placement()
@@ -213,15 +241,15 @@ class Directory:
 
     def _take(self, request: SyncRequest) -> bool:
         """Whether the windows were counted: before the model is known there is nothing to count them in."""
-        model, epoch = self._model, -1
+        model, epoch, now = self._model, -1, self._clock()
         if model is not None:
             epoch = model.publication.acknowledged_by(request.version)
-            model.traffic.add(request.replica, request.sequence, request.windows, self._clock())
-        behind = self._leases.reached(self._clock())
-        if self._leases.renew(request.replica, epoch, request.status, self._clock()):
+            model.traffic.add(request.replica, request.sequence, request.windows, now)
+        behind = self._leases.reached(now)
+        if self._leases.renew(request.replica, epoch, request.status, now):
             self._changes.note()
-        if self._leases.reached(self._clock()) > behind:
-            reached(FaultPoint.DIRECTORY_ACKNOWLEDGED)
+            if self._leases.reached(now) > behind:
+                reached(FaultPoint.DIRECTORY_ACKNOWLEDGED)
         return model is not None
 
     def exchange(self, sync: ApiSync) -> ApiReply:
@@ -233,6 +261,12 @@ class Directory:
     def take_statistics(self, report: StatisticsReport) -> StatisticsHeard:
         """An attention replica hands over what it gathered; before the model is known nothing is taken."""
         return self._model.statistics.take(report) if self._model is not None else StatisticsHeard()
+
+    async def adopt_statistics(self, packed: bytes) -> str | None:
+        """Plan from what the directory of a former cluster gathered, too; why not, if so."""
+        if self._model is None:
+            return "the model is not known here yet"
+        return await self._model.statistics.adopt(packed)
 
     async def statistics(self) -> bytes | None:
         """All that attention replicas gathered, as ``encode_statistics`` packs it; None before they did."""
@@ -254,6 +288,8 @@ class Directory:
                 shards=tuple(report_shard(monitor, None, wanted=0, pairs=0) for monitor in self._monitors),
                 attention=attention,
                 progress=Progress(copied=0, total=0, settled=False),
+                contract=CONTRACT,
+                fetched=self._fetched,
             )
         now = self._observe(model)
         wanted, pairs = now.target.sum(axis=(0, 1)), model.traffic.pairs_of_shard
@@ -270,6 +306,7 @@ class Directory:
             progress=report_progress(now, in_use and target.placement is not None),
             placement=model.encoded_table(),
             traffic=model.traffic.report(model.publication.origin),
+            contract=CONTRACT,
         )
 
     def _has_heard_enough(self) -> bool:

@@ -21,6 +21,7 @@ class AttentionStatus:
         running, waiting: sequences being decoded and queued.
         kv_tokens: tokens whose keys and values are held for them.
         pid: of its process.
+        node: that it runs on, and that its rows start on; host: the address of that.
     """
 
     ready: bool
@@ -30,6 +31,8 @@ class AttentionStatus:
     waiting: int = 0
     kv_tokens: int = 0
     pid: int = 0
+    node: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

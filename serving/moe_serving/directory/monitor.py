@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from moe_contract.model import ModelFacts
 from moe_contract.report import ShardPhase
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.directory.planner import Copies, Loading
+from moe_serving.directory.planner import Copies
 from moe_serving.directory.sources import Site
-from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.experts.description import ExpertKey, Loading, LoadOrder, ShardDescription
 from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.table import ShardAddress
 
@@ -104,8 +104,7 @@ class ShardMonitor:
     @property
     def loading(self) -> Loading:
         """What it still has to load."""
-        said = self.description
-        return Loading(said.loading, said.begun) if said is not None else Loading()
+        return self.description.loading if self.description is not None else Loading()
 
     @property
     def capacity(self) -> int:
@@ -174,7 +173,9 @@ class ShardMonitor:
     def is_news(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
         """Whether these orders are other ones than it has."""
         said = self.description
-        return said is not None and said.held is not None and (bool(free) or _as_told(load, said) != said.loading)
+        if said is None or said.held is None:
+            return False
+        return bool(free) or Loading.of(load, said.loading.on_its_way) != said.loading
 
     async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey], held: Copies) -> bool:
         """Give it orders; what becomes of them is seen at the next poll.
@@ -202,9 +203,8 @@ class ShardMonitor:
             return False
         if self.description is not None:
             # So that the same order is not given again before its answer comes, which would outdate that answer.
-            keys = _as_told([order.key for order in load], self.description)
-            begun = self.description.begun and keys[:1] == self.description.loading[:1]
-            self.description = replace(self.description, loading=keys, begun=begun)
+            loading = Loading.of([order.key for order in load], self.description.loading.on_its_way)
+            self.description = replace(self.description, loading=loading)
             self.told = held
         if free:
             reached(FaultPoint.DIRECTORY_FREED)
@@ -244,13 +244,6 @@ class ShardMonitor:
 
     def _silence(self) -> float:
         return 0.0 if self._answered is None else self._clock() - self._answered
-
-
-def _as_told(load: Sequence[ExpertKey], said: ShardDescription) -> tuple[ExpertKey, ...]:
-    """In the order in which a shard that was given ``load`` tells of it: what is on its way first, since that goes on
-    whatever is more urgent."""
-    goes_on = [key for key in said.loading[: int(said.begun)] if key in load]
-    return (*goes_on, *(key for key in load if key not in goes_on))
 
 
 def _holds_more(before: NDArray[np.bool_] | None, now: NDArray[np.bool_] | None) -> bool:

@@ -24,27 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.experts.description import ExpertKey
+from moe_serving.experts.description import ExpertKey, Loading
 
 Copies = NDArray[np.bool_]
 """bool ``[layers, experts, shards]``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """What a shard loads already.
-
-    Attributes:
-        queue: what is on its way, or comes next, first.
-        begun: whether the first of it is on its way.
-    """
-
-    queue: tuple[ExpertKey, ...] = ()
-    begun: bool = False
-
-    @property
-    def on_its_way(self) -> ExpertKey | None:
-        return self.queue[0] if self.begun else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,10 +82,11 @@ def plan(now: Situation) -> Actions:
     free = leaving & ~now.published & now.released
     kept = now.held & ~free
     room = now.capacity - kept.sum(axis=(0, 1))
+    live, copies = np.flatnonzero(now.live).tolist(), now.held.sum(axis=2)
     return Actions(
         table=(now.held & ~leaving) | now.silent,
-        load={shard: _most_urgent(now, shard, int(room[shard])) for shard in map(int, np.flatnonzero(now.live))},
-        free={shard: _keys(free[:, :, shard]) for shard in map(int, np.flatnonzero(now.live))},
+        load={shard: _most_urgent(now, copies, shard, int(room[shard])) for shard in live},
+        free={shard: _keys(free[:, :, shard]) for shard in live},
         kept=kept,
     )
 
@@ -134,8 +118,8 @@ def _leaving(now: Situation) -> Copies:
     return np.asarray(surplus & (rank < allowed[:, :, None]))
 
 
-def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]:
-    """The copies that ``shard`` lacks, as many as fit.
+def _most_urgent(now: Situation, copies: NDArray[np.int64], shard: int, room: int) -> tuple[ExpertKey, ...]:
+    """The copies that ``shard`` lacks, as many as fit; ``copies`` int ``[layers, experts]`` are live.
 
     First those of experts that nothing serves; then what is on its way; then those of experts that are short of live
     copies, the shortest first; then by gain per byte. All experts of a model are of one size, and what a copy brings is
@@ -144,10 +128,10 @@ def _most_urgent(now: Situation, shard: int, room: int) -> tuple[ExpertKey, ...]
     """
     wanted = np.argwhere(now.target[:, :, shard] & ~now.held[:, :, shard])
     layer, expert = wanted[:, 0], wanted[:, 1]
-    copies = now.held.sum(axis=2)[layer, expert]
-    short = np.minimum(copies, now.min_copies)
+    served_by = copies[layer, expert]
+    short = np.minimum(served_by, now.min_copies)
     place = _places(now.loading.get(shard, Loading()), now.pairs.shape)[layer, expert]
-    turn = np.lexsort((-now.pairs[layer, expert], place, short, place > 0, copies > 0))
+    turn = np.lexsort((-now.pairs[layer, expert], place, short, place > 0, served_by > 0))
     return tuple((int(layer), int(expert)) for layer, expert in wanted[turn][: max(0, room)])
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from moe_contract.model import ModelFacts
-from moe_contract.report import AttentionReport, Progress, ShardReport
+from moe_contract.report import AttentionReport, Fetched, Progress, ShardReport
 from moe_placement import Placement
 from moe_placement.placement import EMPTY
 from moe_serving.directory.leases import Lease
 from moe_serving.directory.messages import other_model
 from moe_serving.directory.monitor import ShardMonitor
 from moe_serving.directory.planner import Copies, Situation, is_settled
+from moe_serving.fetching.fetch import fetched
 
 
 def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, pairs: int) -> ShardReport:
@@ -44,7 +45,18 @@ def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, p
         refused=said.counts.get("refused", 0),
         damaged=said.counts.get("damaged", 0),
         problem=problem,
+        device=said.device,
+        memory=said.memory,
+        busy_us=said.counts.get("busy_us", 0),
+        served_us=said.counts.get("served_us", 0),
+        host=(said.address and said.address.host) or "",
     )
+
+
+def report_fetched(path: str) -> Fetched | None:
+    """How much of the model at ``path`` is on this node, while it is being fetched."""
+    known = fetched(path)
+    return Fetched(done=known[0], total=known[1]) if known else None
 
 
 def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> tuple[AttentionReport, ...]:
@@ -62,6 +74,8 @@ def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> t
             waiting=lease.status.waiting,
             kv_tokens=lease.status.kv_tokens,
             pid=lease.status.pid,
+            node=lease.status.node,
+            host=lease.status.host,
         )
         for replica, lease in sorted(leases.items())
     )

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.directory.planner import Copies, Loading
-from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
+from moe_serving.directory.planner import Copies
+from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, LoadOrder, Source
 from moe_serving.wire.endpoint import Address
 
 MOST_PEERS = 4
@@ -70,8 +70,12 @@ def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tup
 
 def _is_far(node: str, held: Copies, sites: Sequence[Site]) -> NDArray[np.bool_]:
     """bool ``[layers, experts]``: those that shards hold, but none of ``node``."""
-    near = np.array([site.node == node for site in sites], dtype=bool)
-    return np.logical_and(held.any(axis=2), ~held[:, :, near].any(axis=2))
+    return np.logical_and(held.any(axis=2), ~held[:, :, _on_node(node, sites)].any(axis=2))
+
+
+def _on_node(node: str, sites: Sequence[Site]) -> NDArray[np.bool_]:
+    """bool ``[shards]``."""
+    return np.array([site.node == node for site in sites], dtype=bool)
 
 
 def _fetchers(wanted: Mapping[int, Sequence[ExpertKey]], sites: Sequence[Site]) -> dict[ExpertKey, set[int]]:
@@ -107,7 +111,7 @@ def are_outdated(
         return True
     places = tuple(np.array(keys, dtype=np.intp).T)
     was, now = told[places], held[places]
-    near = np.array([site.node == sites[shard].node for site in sites], dtype=bool)
+    near = _on_node(sites[shard].node, sites)
     known = was & now
     wrong = (was.any(axis=1) & ~now.any(axis=1)) | (now.any(axis=1) & ~known.any(axis=1))
     return bool((wrong | (now[:, near].any(axis=1) & ~known[:, near].any(axis=1))).any())

@@ -1,4 +1,5 @@
-"""Statistics of all traffic: the newest of each attention replica, what dead ones left, and all of it merged.
+"""Statistics of all traffic: the newest of each attention replica, what dead ones and a former cluster left, and all of
+it merged.
 
 Packed they are kept, and unpacked only to be merged, in a thread: when somebody plans, or a replica is gone for good.
 """
@@ -9,17 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
+from moe_contract.applications import STATISTICS_SECONDS
 from moe_contract.model import ModelFacts
 from moe_placement import InvalidStatisticsError, MismatchError
 from moe_placement.statistics import RoutingStatistics, decode_statistics, encode_statistics
 from moe_serving.directory.messages import StatisticsReport, other_model
 from moe_serving.routing.exchange import Legacy, StatisticsHeard, StatisticsKnown
-from moe_serving.routing.gatherer import Gathered, weight_after
+from moe_serving.routing.gatherer import LEAST_WEIGHT, Gathered, half_life_of, weight_after
 
 GONE_SECONDS = 45.0
 """A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
 statistics could come to be counted twice; a directory that dies in between takes them with it."""
+FORMER = "former directory"
+"""In place of the name of a replica."""
 ASK_SECONDS = 30.0
 """So long one replica is asked for its copy of the legacy before another is: all have the same."""
 
@@ -71,6 +76,23 @@ class StatisticsStore:
         news = self._legacy if self._legacy_version > told.legacy_version else None
         return StatisticsHeard(self._known(replica, wants_legacy=False), news)
 
+    async def adopt(self, packed: bytes) -> str | None:
+        """Take what the directory of a former cluster had merged, which nobody there can tell any more; why not, if so.
+
+        It counts as that of a replica that dies now does. Told again before it is part of the legacy, it counts once.
+        """
+        try:
+            shape = (await asyncio.to_thread(decode_statistics, packed)).shape
+        except InvalidStatisticsError as error:
+            return f"these are no statistics: {error}"
+        if (shape.layers, shape.experts) != (self._facts.layers, self._facts.experts):
+            return f"these are statistics of another model: {shape}"
+        now = self._clock()
+        # All fade by the half-life of the newest; this is that of who comes first only until there is traffic.
+        self._of[FORMER] = Gathered(1, now, packed, half_life_of(STATISTICS_SECONDS))
+        self._heard_of[FORMER] = now
+        return None
+
     async def merged(self) -> bytes | None:
         """``encode_statistics`` of all; None before any traffic was told of."""
         async with self._merging:
@@ -89,9 +111,9 @@ class StatisticsStore:
                 parts = self._parts(left)
                 packed = await asyncio.to_thread(_merge, parts, self._facts)
                 if packed is not None:
-                    newest = max(part.at for part in parts)
-                    version = self._legacy_version + 1
-                    self._legacy = Legacy(self._facts.digest, Gathered(version, newest, packed))
+                    newest = _newest(parts)
+                    gathered = replace(newest, number=self._legacy_version + 1, packed=packed)
+                    self._legacy = Legacy(self._facts.digest, gathered)
             for replica in gone:
                 del self._heard_of[replica]
                 self._of.pop(replica, None)
@@ -118,14 +140,26 @@ class StatisticsStore:
 
 def _not_of_the_future(gathered: Gathered, now: float) -> Gathered:
     """A node whose clock is ahead must not make all others look old."""
-    return Gathered(gathered.number, min(gathered.at, now), gathered.packed)
+    return replace(gathered, at=min(gathered.at, now))
+
+
+def _newest(parts: Sequence[Gathered]) -> Gathered:
+    return max(parts, key=lambda part: part.at)
 
 
 def _merge(parts: Sequence[Gathered], facts: ModelFacts) -> bytes | None:
-    """Older parts weigh less. One that cannot be read, or merged with those before it, is left out, and said so."""
-    newest = max((part.at for part in parts), default=0.0)
+    """Older parts weigh less, all by the half-life of the newest: keys that moved differently would not be known again.
+
+    What weighs nothing leaves. One that cannot be read, or merged with those before it, is left out, and said so.
+    """
+    if not parts:
+        return None
+    newest = _newest(parts)
     merged: RoutingStatistics | None = None
     for part in parts:
+        weight = weight_after(newest.at - part.at, newest.half_life)
+        if weight <= LEAST_WEIGHT:
+            continue
         try:
             statistics = decode_statistics(part.packed)
         except InvalidStatisticsError as error:
@@ -134,7 +168,7 @@ def _merge(parts: Sequence[Gathered], facts: ModelFacts) -> bytes | None:
         if (statistics.shape.layers, statistics.shape.experts) != (facts.layers, facts.experts):
             logger.warning("statistics of another model are left out: %s", statistics.shape)
             continue
-        statistics.decay(weight_after(newest - part.at))
+        statistics.decay(weight)
         if merged is None:
             merged = statistics
             continue

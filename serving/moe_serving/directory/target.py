@@ -23,6 +23,7 @@ class Target:
         shards: ascending by index, which is the position.
         placement: None before the operator knows the model.
         candidate: a model to be looked at beside the one that runs.
+        model_digest: of the model that the placement is of; empty where that was not told.
     """
 
     term: int = 0
@@ -31,21 +32,33 @@ class Target:
     shards: tuple[ShardRef, ...] = ()
     placement: Placement | None = None
     candidate: ModelArgs | None = None
+    model_digest: str = ""
 
     def without_placement(self) -> Target:
         """What is left of a target whose placement turned out to be for another model."""
         return replace(self, placement=None)
 
-    def check_model(self, facts: ModelFacts) -> None:
+    def check_shape(self, facts: ModelFacts) -> None:
         """
         Raises:
-            ConfigRefusedError: the placement is for another model.
+            ConfigRefusedError: the placement is for a model of other layers or experts.
         """
         placement = self.placement
         if placement is not None and (placement.layers, placement.experts) != (facts.layers, facts.experts):
             raise ConfigRefusedError(
                 f"placement: revision {self.revision} is for {placement.layers} layers of {placement.experts} experts, "
                 f"the model has {facts.layers} of {facts.experts}; compute it anew from the model reported"
+            )
+
+    def check_digest(self, facts: ModelFacts) -> None:
+        """
+        Raises:
+            ConfigRefusedError: the placement is for another model, perhaps of the same shape.
+        """
+        if self.placement is not None and self.model_digest not in ("", facts.digest):
+            raise ConfigRefusedError(
+                f"model_digest: revision {self.revision} is for the experts of {self.model_digest}, the model is "
+                f"{facts.digest}; compute the placement anew from the model reported"
             )
 
 
@@ -72,7 +85,9 @@ def read_target(config: object, current: Target) -> Target:
     if [shard.index for shard in shards] != list(range(len(shards))):
         raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")
     placement = _read_placement(wanted)
-    return Target(wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate)
+    return Target(
+        wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate, wanted.model_digest
+    )
 
 
 def _read_placement(wanted: DirectoryConfig) -> Placement | None:

@@ -12,11 +12,16 @@ from moe_contract.report import MOST_EPOCHS, PARTS, EpochFigures, Traffic
 from moe_contract.sizes import MOST_REPLICAS
 from moe_placement.encoding import encode_counts
 from moe_placement.simulation import balance
+from moe_serving.directory.paces import Paces
+from moe_serving.routing.recorder import WINDOW_SECONDS
+from moe_serving.routing.steps import PAUSE_SECONDS
 from moe_serving.routing.window import Window
 
 HALVING_SECONDS = 300.0
 """What figures and loads are made from weighs half as much after so long, if other traffic has come since: they follow
 it, those of an idle deployment stay, and a report stays small, however old the directory."""
+LOAD_DIGITS = 8
+"""Binary ones of the loads that are told, which are off by 0.4% at most: all digits would be half of a report."""
 
 
 class TrafficCounts:
@@ -87,7 +92,7 @@ class TrafficCounts:
             layer_rows=self._rows,
             visits=self._visits,
             failovers=self._failovers,
-            load=encode_counts(np.ceil(self.load).astype(np.int64)),
+            load=encode_counts(_rounded(np.ceil(self.load))),
             shares=next((shares for each in reversed(ours) if (shares := each.shares())), ()),
             epochs=tuple(each.figures() for each in ours),
         )
@@ -101,7 +106,9 @@ class EpochCounts:
         self._total_rows, self._total_pairs, self._failovers = np.zeros_like(window.rows), 0, 0
         self._rows, self._visits, self._remote = (np.zeros(len(window.rows)) for _ in range(3))
         self._pairs = np.zeros(window.pairs.shape)
-        self._halved = now
+        self._paces = Paces()
+        self._seconds = max(WINDOW_SECONDS, window.steps.seconds)
+        self._halved = self._last = now
         self.add(window, now)
 
     def add(self, window: Window, now: float) -> None:
@@ -109,6 +116,13 @@ class EpochCounts:
             self._halved = now
             for counts in (self._rows, self._visits, self._remote, self._pairs):
                 counts /= 2
+            self._seconds /= 2
+            self._paces.halve()
+        # Replicas tell a window a second; a longer time without one was without traffic, but for what one that comes
+        # late, the directory having been away, says that it covers.
+        self._seconds += min(now - self._last, max(PAUSE_SECONDS, window.steps.seconds))
+        self._last = now
+        self._paces.add(window.steps)
         self._total_rows += window.rows
         self._total_pairs += int(window.pairs.sum())
         self._failovers += window.failovers
@@ -141,7 +155,19 @@ class EpochCounts:
             node_fan_out=_mean(self._remote[seen] / self._rows[seen]),
             shard_balance=_mean([balance(layer, there.astype(np.float64)) for layer in pairs]),
             node_balance=_mean([balance(on_node @ layer, nodes) for layer in pairs]),
+            nodes=len(names),
+            rows_per_step=self._paces.rows_per_step,
+            rows_per_second=float(self._rows.max(initial=0)) / self._seconds,
+            paces=self._paces.told(),
+            context=self._paces.context,
         )
+
+
+def _rounded(counts: NDArray[np.float64]) -> NDArray[np.int64]:
+    """To ``LOAD_DIGITS`` binary digits."""
+    digits = np.frexp(counts)[1]
+    steps = np.ldexp(1.0, np.maximum(digits - LOAD_DIGITS, 0))
+    return np.asarray(np.round(counts / steps) * steps, dtype=np.int64)
 
 
 def _mean(values: Sequence[float] | NDArray[np.float64]) -> float:

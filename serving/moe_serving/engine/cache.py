@@ -6,12 +6,15 @@ have as many rows as the limit allows, never more; on a CPU only rows that were 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +36,28 @@ class KeyValueCache(Cache):
         self.keys: list[Tensor] = self._allocate(rows)
         self.values: list[Tensor] = self._allocate(rows)
         self._step_rows = torch.empty(0, dtype=torch.int64)
+        self._kept_from = 0
 
     @property
     def rows(self) -> int:
         return int(self.keys[0].shape[0])
 
     def fit(self, rows: int) -> None:
-        """Change the number of rows; what lies in rows that stay is kept.
+        """Change the number of rows; what lies in rows that stay is kept. Where the device has no memory for it, the
+        rows stay as they are, and a smaller number of them is not tried again before another one was.
 
         For a moment both sizes are held. That happens only when the limit was changed.
         """
-        if rows == self.rows:
+        if rows in (self.rows, self._kept_from):
             return
+        self._kept_from = 0
         kept = min(rows, self.rows)
-        keys, values = self._allocate(rows), self._allocate(rows)
+        try:
+            keys, values = self._allocate(rows), self._allocate(rows)
+        except (RuntimeError, MemoryError) as error:  # torch's of a GPU is a RuntimeError, and of a CPU one too
+            _log.warning("the cache stays at %d rows: no memory for %d beside them", self.rows, rows, exc_info=error)
+            self._kept_from = rows if rows < self.rows else 0
+            return
         for new, old in zip(keys + values, self.keys + self.values, strict=True):
             new[:kept] = old[:kept]
         self.keys, self.values = keys, values

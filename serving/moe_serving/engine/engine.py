@@ -18,6 +18,7 @@ from moe_serving.engine.errors import EngineStoppedError, RequestRefusedError
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.life import SignsOfLife
 from moe_serving.engine.model import AttentionModel, load_attention_model
+from moe_serving.engine.pace import Pace, StepListener, nobody
 from moe_serving.engine.queue import FairQueue
 from moe_serving.engine.request import EngineStats, EventCallback, GenerationRequest, TokenEvent
 from moe_serving.engine.runner import ModelRunner
@@ -39,13 +40,21 @@ class Engine:
     The engine thread alone touches queue, scheduler and model; other threads leave their wishes in ``_inbox``.
     """
 
-    def __init__(self, model: AttentionModel, limits: AttentionConfig, life: SignsOfLife | None = None) -> None:
+    def __init__(
+        self,
+        model: AttentionModel,
+        limits: AttentionConfig,
+        life: SignsOfLife | None = None,
+        on_step: StepListener = nobody,
+    ) -> None:
         self._model = model
         self._limits = limits = limits.on(model.device.type)
         self._runner = ModelRunner(model, limits.kv_cache_tokens)
         self._queue = FairQueue(limits)
         self._scheduler = Scheduler(limits)
         self._throughput = Throughput()
+        self._pace = Pace()
+        self._on_step = on_step
         self._wake = threading.Condition()
         # Guarded by _wake: requests that may still get events, wishes of other threads, whether to end.
         self._active: dict[str, tuple[Sequence, EventCallback]] = {}
@@ -53,6 +62,7 @@ class Engine:
         self._stopping = False
         self._thread = SupervisedThread("engine", self._loop)
         self._steps = 0
+        self._problem: str | None = None
         self._life = life or SignsOfLife()
 
     @classmethod
@@ -64,16 +74,18 @@ class Engine:
         experts: ExpertsClient,
         limits: AttentionConfig,
         life: SignsOfLife | None = None,
+        on_step: StepListener = nobody,
     ) -> Engine:
         """Load the checkpoint at ``path`` without its experts; see ``load_attention_model``.
 
         Args:
             life: where ``experts`` gives signs too, if it does.
+            on_step: told of each step.
 
         Raises:
             ModelError: the checkpoint cannot be served.
         """
-        return cls(load_attention_model(path, dtype, device, experts), limits, life)
+        return cls(load_attention_model(path, dtype, device, experts), limits, life, on_step)
 
     @property
     def model(self) -> AttentionModel:
@@ -83,6 +95,11 @@ class Engine:
     def alive(self) -> bool:
         """Whether steps are being made; False before ``start``, from ``stop`` on and from a fault of the engine on."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def problem(self) -> str | None:
+        """Why the newest limits are not in force as they are; None while they are. Any thread may ask."""
+        return self._problem
 
     @property
     def overdue_s(self) -> float:
@@ -139,7 +156,9 @@ class Engine:
                 self._wake.notify()
 
     def reconfigure(self, limits: AttentionConfig) -> None:
-        """Take new limits before the next step; waiting requests that can never fit them get an error event."""
+        """Take new limits before the next step; waiting requests that can never fit them get an error event. A larger
+        cache than the device has memory for is not taken: ``problem`` says so.
+        """
         limits = limits.on(self._model.device.type)
         with self._wake:
             self._limits = limits
@@ -174,6 +193,7 @@ class Engine:
         """Do what other threads asked for, waiting for it when there is nothing else to do; False to end."""
         with self._wake:
             while not (self._stopping or self._inbox or self._scheduler.busy or self._queue.waiting):
+                self._pace.failed()
                 self._life.rest()
                 self._wake.wait()
             todo, self._inbox = self._inbox, []
@@ -190,6 +210,9 @@ class Engine:
         if reason is not None:
             # The replica that began the answer died after its last token, before it could say so.
             self._emit(sequence, TokenEvent(sequence.request_id, (), reason))
+        elif sequence.reservation > self._scheduler.rows.limit:
+            # Taken on for a larger cache, which there turned out to be no memory for.
+            self._fail([sequence], self._never_fits())
         elif self._queue.offer(sequence):
             self._emit(sequence, TokenEvent(sequence.request_id))
         else:
@@ -201,21 +224,37 @@ class Engine:
         self._scheduler.discard(sequence)
 
     def _apply(self, limits: AttentionConfig) -> None:
+        wanted, former = limits, self._scheduler.rows.limit
         self._scheduler.reconfigure(limits)
+        self._runner.cache.fit(self._scheduler.rows.end)
+        self._problem = None
+        if self._runner.cache.rows < self._scheduler.rows.end:
+            limits = limits.model_copy(update={"kv_cache_tokens": former})
+            self._scheduler.reconfigure(limits)
+            self._problem = (
+                f"kv_cache_tokens stays {former}: the device has no memory for {wanted.kv_cache_tokens} beside them"
+            )
+            with self._wake:
+                if self._limits is wanted:
+                    self._limits = limits
         refused = self._queue.reconfigure(limits)
-        self._fail(refused, f"kv_cache_tokens was lowered to {limits.kv_cache_tokens}: the request cannot fit any more")
+        self._fail(refused, self._never_fits())
+
+    def _never_fits(self) -> str:
+        return f"kv_cache_tokens is {self._scheduler.rows.limit} now: the request cannot fit any more"
 
     def _step(self, chunks: list[Chunk]) -> None:
         begin = time.monotonic()
         self._life.begin_step(sum(chunk.count for chunk in chunks))
+        self._runner.cache.fit(self._scheduler.rows.end)
         try:
-            self._runner.cache.fit(self._scheduler.rows.end)
             tokens = self._runner.run(chunks)
             self._life.end_step()
         except Exception as error:  # noqa: BLE001 - no request, and no absence of experts, may end the others' engine
             _log.warning("a step of %d sequences failed", len(chunks), exc_info=error)
             # Our own errors are written to be read by clients; what others say may be anything.
             told = str(error) if isinstance(error, MoEServingError) else _UNFORESEEN
+            self._pace.failed()
             self._fail([chunk.sequence for chunk in chunks], told)
         else:
             self._postprocess(chunks, tokens)
@@ -226,6 +265,7 @@ class Engine:
         """Take the step's tokens into their sequences, let finished ones go, then tell."""
         events: list[tuple[Sequence, TokenEvent]] = []
         grown, stuck = take_tokens(chunks, tokens)
+        self._on_step(sum(chunk.count for chunk in chunks), *self._pace.step(grown, time.monotonic()))
         for sequence in grown:
             reason = sequence.finish_reason(self._model.end_token_ids)
             events.append((sequence, TokenEvent(sequence.request_id, (sequence.token_ids[-1],), reason)))

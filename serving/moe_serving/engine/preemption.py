@@ -3,7 +3,8 @@
 An answer may push out others where its client would even with it have a smaller share than another client has now; the
 same within a client between its requests. So the largest share falls with every preemption, and nothing is swapped
 back. Nobody loses the last answer that runs, neither a client nor, to its own client, a request; what goes came last.
-So the oldest answer of a client always runs on to its end.
+So the oldest answer of a client always runs on to its end. So does what a cache that was made smaller meanwhile could
+not take again: in the queue it would wait for ever, and others behind it.
 """
 
 from __future__ import annotations
@@ -52,12 +53,19 @@ class Preemption:
         """Of ``requests``, whose owner has ``usage``, while that is more than ``after`` and not the last one."""
         if usage.answers < 2 or self._share(usage) <= self._share(after):
             return
-        stacks = [(request.arrival, list(request.running)) for request in requests if request.running]
+        # What cannot come again lies at the bottom of its stack.
+        stacks = [(request.arrival, sorted(request.running, key=self._comes_again)) for request in requests]
         while usage.answers > 1 and self._share(usage) > self._share(after):
-            _, left = max((stack for stack in stacks if stack[1]), key=_goes_first)
+            stacks = [stack for stack in stacks if stack[1] and self._comes_again(stack[1][-1])]
+            if not stacks:
+                return
+            _, left = max(stacks, key=_goes_first)
             victim = left.pop()
             usage = usage.without(victim)
             yield victim
+
+    def _comes_again(self, sequence: Sequence) -> bool:
+        return sequence.reservation <= self._limits.kv_cache_tokens
 
     def _share(self, usage: Usage) -> float:
         return usage.share(self._limits)

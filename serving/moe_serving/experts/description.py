@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +63,30 @@ class ShardIdentity:
     incarnation: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What a shard still has to load.
+
+    Attributes:
+        queue: what is on its way, or comes next, first.
+        begun: whether the first of it is on its way.
+    """
+
+    queue: tuple[ExpertKey, ...] = ()
+    begun: bool = False
+
+    @classmethod
+    def of(cls, wanted: Collection[ExpertKey], on_its_way: ExpertKey | None) -> Loading:
+        """``wanted``, of which what is on its way goes on, whatever is more urgent, and so comes first."""
+        if on_its_way is None or on_its_way not in wanted:
+            return cls(tuple(wanted))
+        return cls((on_its_way, *(key for key in wanted if key != on_its_way)), begun=True)
+
+    @property
+    def on_its_way(self) -> ExpertKey | None:
+        return self.queue[0] if self.begun else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardDescription:
     """A shard at one moment; travels as the answer of the directory's call.
@@ -74,10 +99,11 @@ class ShardDescription:
         near_checkpoint: its node reads the checkpoint from itself, and not over the network.
         capacity: experts it may hold over all layers, spare buffers included.
         held: bool ``[layers, experts]``; None until the checkpoint is open.
-        loading: what it still has to load, what is on its way, or comes next, first.
-        begun: whether the first of these is on its way.
+        loading: see ``Loading``.
         problem: why it holds less than it was told to, if so.
-        counts: see ``ExpertServer.counts``, ``ExpertLoader.counts`` and ``Examiner.counts``.
+        counts: see ``ExpertServer.counts`` and ``worked``, ``ExpertLoader.counts`` and ``Examiner.counts``.
+        device: on which it computes, as torch calls its kind; empty until the checkpoint is open.
+        memory: bytes of that device in all.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 
@@ -90,8 +116,9 @@ class ShardDescription:
     near_checkpoint: bool = False
     capacity: int = 0
     held: NDArray[np.bool_] | None = None
-    loading: tuple[ExpertKey, ...] = ()
-    begun: bool = False
+    loading: Loading = field(default_factory=Loading)
     problem: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    device: str = ""
+    memory: int = 0
     version: str | None = None

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
-from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, Source
+from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, LoadOrder, Source
 from moe_serving.experts.errors import (
     DamagedExpertError,
     NotHeldError,
@@ -85,17 +85,10 @@ class ExpertLoader:
         self._tell()
 
     @property
-    def queue(self) -> tuple[ExpertKey, ...]:
-        """What is still to be loaded, what is on its way, or comes next, first."""
+    def loading(self) -> Loading:
+        """What is still to be loaded, of one moment."""
         with self._changed:
-            on_its_way = [self._on_its_way] if self._on_its_way in self._queue else []
-            return (*on_its_way, *(key for key in self._queue if key not in on_its_way))
-
-    @property
-    def begun(self) -> bool:
-        """Whether the first of ``queue`` is on its way."""
-        with self._changed:
-            return self._on_its_way in self._queue
+            return Loading.of(self._queue, self._on_its_way)
 
     @property
     def problem(self) -> str | None:
@@ -147,13 +140,15 @@ class ExpertLoader:
 
     def _bring(self, order: LoadOrder) -> None:
         with self._pool.reserve(*order.key) as slot:
-            self._on_its_way = order.key
+            with self._changed:
+                self._on_its_way = order.key
             self._tell()
             reached(FaultPoint.SHARD_RESERVED)
             try:
                 self._fill(slot, order)
             finally:
-                self._on_its_way = None
+                with self._changed:
+                    self._on_its_way = None
 
     def _fill(self, slot: Reservation, order: LoadOrder) -> None:
         """From the first source that gives it.

@@ -63,6 +63,7 @@ class ExpertServer:
         self.counts: Counter[str] = Counter()
         """``requests`` answered, those in the ``background``, ``rejected`` peers (wrong key, malformed frames),
         ``failed`` computations."""
+        self._worked = (0, 0)
         self._endpoint = endpoint
         self._subject = subject
         self._handler = handler
@@ -91,6 +92,13 @@ class ExpertServer:
         return self._thread.failure
 
     @property
+    def worked(self) -> dict[str, int]:
+        """``busy_us``: microseconds in which it answered somebody, of ``served_us`` since it started. What is
+        answered in the background is not of them: it fills the time in which nobody else asks."""
+        busy, all_of_it = self._worked
+        return {"busy_us": busy // 1000, "served_us": all_of_it // 1000}
+
+    @property
     def connections(self) -> int:
         """Peers connected now, those in their handshake included."""
         return len(self._peers)
@@ -117,17 +125,27 @@ class ExpertServer:
             self._close()
 
     def _turn(self) -> None:
+        begin = time.perf_counter_ns()
         ready = self._selector.select(0.0 if self._put_off else SWEEP_SECONDS)
+        worked = 0
         for key, _ in ready:
             if isinstance(key.data, _Peer):
-                self._serve(key.data)
+                worked += self._attend(key.data)
             elif key.fileobj is not self._woken:
                 self._accept(key.fileobj)  # type: ignore[arg-type]  # registered above: a listening socket
         if self._put_off and not (ready and time.monotonic() < self._put_off[0][0] + PUT_OFF_SECONDS):
             _, peer, frame = self._put_off.popleft()
             self._selector.register(peer.connection, peer.events, peer)
-            self._serve(peer, frame)
+            self._attend(peer, frame)
         self._sweep()
+        busy, all_of_it = self._worked
+        self._worked = busy + worked, all_of_it + time.perf_counter_ns() - begin
+
+    def _attend(self, peer: _Peer, frame: Frame | None = None) -> int:
+        """``_serve`` it; nanoseconds that were for what does not give way."""
+        begin = time.perf_counter_ns()
+        self._serve(peer, frame)
+        return 0 if peer.in_background else time.perf_counter_ns() - begin
 
     def _accept(self, listening: socket.socket) -> None:
         try:
@@ -160,10 +178,12 @@ class ExpertServer:
             connection.flush()
             if frame is None and not connection.has_unsent:
                 frame = connection.receive()
-                if frame is not None and frame.kind in self._background:
-                    self._selector.unregister(connection)
-                    self._put_off.append((time.monotonic(), peer, frame))
-                    return
+                if frame is not None:
+                    peer.in_background = frame.kind in self._background
+                    if peer.in_background:
+                        self._selector.unregister(connection)
+                        self._put_off.append((time.monotonic(), peer, frame))
+                        return
             if frame is not None:
                 self._answer(connection, frame)
             connection.flush()
@@ -232,9 +252,11 @@ class ExpertServer:
 
 
 class _Peer:
-    """A connection and what the loop waits for on it."""
+    """A connection and what the loop waits for on it; ``in_background``: its last request was of those that give way,
+    whose answer may still be on its way."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.in_background = False
         self.events = selectors.EVENT_READ
         self.deadline = time.monotonic() + HANDSHAKE_SECONDS

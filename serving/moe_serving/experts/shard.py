@@ -18,7 +18,7 @@ import torch
 from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint.locality import is_local
 from moe_serving.checkpoint.reader import ExpertReader
-from moe_serving.device import resolve_device
+from moe_serving.device import memory_of, resolve_device
 from moe_serving.errors import MoEServingError
 from moe_serving.experts.compute import compute
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
@@ -31,6 +31,7 @@ from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
 from moe_serving.faults import FaultPoint, reached
+from moe_serving.fetching.fetch import local_args
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
@@ -103,10 +104,11 @@ class Shard:
             near_checkpoint=shard.near_checkpoint,
             capacity=shard.pool.capacity,
             held=shard.pool.held(),
-            loading=shard.loader.queue,
-            begun=shard.loader.begun,
+            loading=shard.loader.loading,
             problem=shard.loader.problem,
-            counts={**shard.server.counts, **shard.loader.counts, **shard.examiner.counts},
+            counts={**shard.server.counts, **shard.server.worked, **shard.loader.counts, **shard.examiner.counts},
+            device=shard.device.type,
+            memory=shard.memory,
         )
 
     def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
@@ -172,7 +174,8 @@ class Shard:
     def _keep_opening(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._open = _OpenShard.open(self._identity, self._model, self._config, self._changed)
+                model = local_args(self._model)
+                self._open = _OpenShard.open(self._identity, model, self._config, self._changed)
             except Exception as error:
                 foreseen = isinstance(error, OSError | MoEServingError)
                 self._problem = said(error)
@@ -202,6 +205,8 @@ class _OpenShard:
     endpoint: Endpoint
     server: ExpertServer
     near_checkpoint: bool
+    device: torch.device
+    memory: int
 
     @classmethod
     def open(
@@ -227,7 +232,7 @@ class _OpenShard:
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND)
         peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
         loader = ExpertLoader(reader, pool, peers, changed)
-        opened = cls(reader, pool, loader, examiner, endpoint, server, is_local(model.path))
+        opened = cls(reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device))
         opened.configure(config)
         opened.loader.start()
         opened.examiner.start()

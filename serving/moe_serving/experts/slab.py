@@ -12,10 +12,9 @@ import mmap
 import torch
 from torch import Tensor
 
+from moe_contract.memory import BLOCK_BYTES
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
 
-BLOCK_BYTES = 256 << 20
-"""Of one block of slots: what a pool grows by, so that nothing that it holds has ever to be moved."""
 MOST_SLOTS = 64
 """Of one block."""
 
@@ -70,7 +69,9 @@ class Block:
 
 
 def slots_per_block(form: ExpertForm) -> int:
-    """As many as ``BLOCK_BYTES`` take: one at least, and not so many that making them takes long."""
+    """As many as ``BLOCK_BYTES`` take: one at least, and not so many that making them takes long. A pool grows by
+    blocks, so that nothing that it holds has ever to be moved.
+    """
     return min(max(1, BLOCK_BYTES // form.nbytes), MOST_SLOTS)
 
 

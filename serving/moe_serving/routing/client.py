@@ -36,6 +36,7 @@ class RemoteExperts(Generic[C]):
         on_wait: called by the engine's thread while it waits for shards, several times a second: it is not stuck.
 
     Attributes:
+        gatherer: of statistics.
         traces: files of whole expert sets, where they are asked for.
     """
 
@@ -54,7 +55,7 @@ class RemoteExperts(Generic[C]):
         self._patience = patience
         self._verifier = verifier
         self._routes = Routes(layers, experts, fabric, node, on_wait)
-        self._gatherer = Gatherer(layers, experts)
+        self.gatherer = Gatherer(layers, experts)
         self.traces = TraceFiles(experts)
         self._recorder = Recorder(node, self._keep)
 
@@ -66,6 +67,10 @@ class RemoteExperts(Generic[C]):
     def version(self) -> TableVersion:
         """The table version to acknowledge: no layer under way is behind it."""
         return self._routes.version
+
+    def note_step(self, rows: int, tokens: int, seconds: float, context: int) -> None:
+        """A ``StepListener`` of the engine: what steps take is told with the windows."""
+        self._recorder.note_step(rows, tokens, seconds, context)
 
     @property
     def has_windows(self) -> bool:
@@ -81,11 +86,11 @@ class RemoteExperts(Generic[C]):
     @property
     def has_statistics(self) -> bool:
         """Whether a window of statistics has ended."""
-        return self._gatherer.has_window
+        return self.gatherer.has_window
 
     def take_statistics(self) -> Gathered | None:
         """See ``Gatherer.take``."""
-        return self._gatherer.take()
+        return self.gatherer.take()
 
     def close(self) -> None:
         """Close all connections; the engine must have stopped."""
@@ -93,7 +98,7 @@ class RemoteExperts(Generic[C]):
         self.traces.close()
 
     def _keep(self, sets: Sets) -> None:
-        self._gatherer.add(sets)
+        self.gatherer.add(sets)
         self.traces.add(sets)
 
     def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:

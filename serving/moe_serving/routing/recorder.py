@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from moe_serving.routing.block import Block, count_choice
 from moe_serving.routing.gatherer import Sets
+from moe_serving.routing.steps import StepCounts
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window, Windows
 from moe_serving.threads import in_words
@@ -33,21 +34,28 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """``record`` and ``record_again`` are for the engine's thread, all else is for another one.
+    """``record``, ``record_again`` and ``note_step`` are for the engine's thread, all else is for another one.
 
     Args:
         home: the node that rows start on: ours.
         on_sets: gets the expert sets of rows that came through all layers, off the step. What it raises is logged, and
             costs these sets alone.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, home: str, on_sets: Callable[[Sets], None] = lambda _: None) -> None:
+    def __init__(
+        self, home: str, on_sets: Callable[[Sets], None] = lambda _: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._home = home
         self._on_sets = on_sets
+        self._clock = clock
+        self._step_ended = clock()
         self._lock = threading.Lock()
         self._block: Block | None = None
         self._closed: list[Block] = []
         self._counted = Windows()
+        self._table: RoutingTable | None = None
+        self._steps = StepCounts()
 
     def record(
         self,
@@ -84,6 +92,13 @@ class Recorder:
             count_choice(block.more, table, layer, choice[None], self._home)
             block.more.failovers += failovers
 
+    def note_step(self, rows: int, tokens: int, seconds: float, context: int = 0) -> None:
+        """A step has ended, see ``StepCounts.note``; it counts for the table that its last layer was routed by."""
+        now = self._clock()
+        with self._lock:
+            self._steps.note(rows, tokens, seconds, context, now - self._step_ended)
+        self._step_ended = now
+
     @property
     def has_windows(self) -> bool:
         """Whether ``take`` would bring anything: a window is over."""
@@ -103,6 +118,7 @@ class Recorder:
                 self._closed.append(self._block)
                 self._block = self._block.split()
             blocks, self._closed = self._closed, []
+            self._put_steps()
             counted, self._counted = self._counted, Windows()
         for block in blocks:
             counted.add(self._count(block))
@@ -121,9 +137,19 @@ class Recorder:
 
     def _renew(self, table: RoutingTable, top_k: int, least_rows: int) -> Block:
         """Close the block and begin another. A step that a new table falls into is in both, in parts."""
+        if table is not self._table:
+            self._put_steps()
+            self._table = table
         if self._block is not None:
             self._closed.append(self._block)
         if len(self._closed) > MOST_CLOSED:
             self._counted.add(self._count(self._closed.pop(0)))
         self._block = Block(table, top_k, least_rows)
         return self._block
+
+    def _put_steps(self) -> None:
+        """Those of the table so far, into its window. They may be told later than their rows."""
+        if self._table is not None and self._steps:
+            window = Window.of(self._table)
+            window.steps, self._steps = self._steps, StepCounts()
+            self._counted.add(window)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_serving.routing.steps import StepCounts
 from moe_serving.routing.table import RoutingTable, TableVersion
 
 Counts = NDArray[np.int64]
@@ -25,6 +26,7 @@ class Window:
         visits: ``[layers, shards]``, rows that each shard was asked for.
         remote: ``[layers]``, nodes visited by each row beside the one it started on, summed.
         failovers: pairs that were asked for again at another copy. ``pairs``, ``visits`` and ``remote`` have them too.
+        steps: of the engine, those that ended under that table.
     """
 
     version: TableVersion
@@ -37,6 +39,7 @@ class Window:
     visits: Counts
     remote: Counts
     failovers: int = 0
+    steps: StepCounts = field(default_factory=StepCounts)
 
     @classmethod
     def of(cls, table: RoutingTable) -> Window:
@@ -61,6 +64,7 @@ class Window:
         self.visits += other.visits
         self.remote += other.remote
         self.failovers += other.failovers
+        self.steps.add(other.steps)
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from moe_serving.errors import MoEServingError
 from moe_serving.serve.avoidance import LOST
 from moe_serving.serve.direct import address_of, answer_of
 from moe_serving.serve.removal import ANSWERS_S, wait_for_removal
-from moe_serving.serve.replica import prepare_replica
+from moe_serving.serve.replica import node_address, prepare_replica
 from moe_serving.serve.unanswered import SIGNATURE
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.receiver import StreamReceiver
@@ -49,7 +49,7 @@ class Api:
         name, node = serve.get_replica_context().replica_tag, ray.get_runtime_context().get_node_id()
         self._directory = Caller(lambda: address_of(directory), name, node, self._network)
         self._receiver = StreamReceiver()
-        self._service = Service(args.model.path, self._tell_directory, self._fetch_statistics)
+        self._service = Service(args.model.path, self._tell_directory, self._fetch_statistics, self._adopt_statistics)
         self._service.source = self._source = ReplicatedSource(
             self._receiver,
             self._ask_replica,
@@ -64,8 +64,7 @@ class Api:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by ``serve.ingress`` when the replica starts."""
         node = ray.get_runtime_context().get_node_id()
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
-        self._address = await self._receiver.start(node, host, self._network)
+        self._address = await self._receiver.start(node, node_address(), self._network)
         return signed(build_app(self._service), serve.get_replica_context().replica_tag)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -108,6 +107,11 @@ class Api:
         async with asyncio.timeout(_STATISTICS_S):
             packed: bytes | None = await self._directory.call("statistics")
         return packed
+
+    async def _adopt_statistics(self, packed: bytes) -> str | None:
+        async with asyncio.timeout(_STATISTICS_S):
+            refused: str | None = await self._directory.call("adopt_statistics", packed)
+        return refused
 
     def _has_several_replicas(self) -> bool:
         report = self._service.watch.report

@@ -18,14 +18,16 @@ from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest, other_model
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
+from moe_serving.fetching.fetch import local_args
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.direct import address_of
-from moe_serving.serve.replica import prepare_replica
+from moe_serving.serve.replica import node_address, prepare_replica
 from moe_serving.serve.table_keeper import TableKeeper
 from moe_serving.streams.errors import ReplicaLostError
 from moe_serving.streams.messages import StreamEvent
 from moe_serving.streams.sender import SenderPool, StreamSender
+from moe_serving.unknown import tell_unknown
 from moe_serving.wire.caller import Caller
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import WireError
@@ -56,6 +58,7 @@ class Attention:
         self._name = context.replica_tag
         self._number = context.rank.rank
         self._node = ray.get_runtime_context().get_node_id()
+        self._host = node_address()
         self._senders = SenderPool(self._name, self._node, args.model.network, self._goes_on)
         self._limits = AttentionConfig()
         self._loaded: LoadedEngine | None = None
@@ -76,6 +79,7 @@ class Attention:
         """
         try:
             self._limits, self._refused = AttentionConfig.model_validate(config), None
+            tell_unknown("attention", AttentionConfig, config)
         except ValidationError as error:
             self._refused = f"user_config of attention is refused, the old one stays: {in_words(error)}"
             logger.error(self._refused)
@@ -162,27 +166,31 @@ class Attention:
 
     def _status(self) -> AttentionStatus:
         if self._loaded is None:
-            return AttentionStatus(ready=False, problem=self._problem or self._refused, pid=os.getpid())
+            problem = self._problem or self._refused
+            return AttentionStatus(False, problem, pid=os.getpid(), node=self._node, host=self._host)
         stats = self._loaded.engine.stats()
         return AttentionStatus(
             ready=True,
-            problem=self._refused or self._loaded.experts.traces.problem,
+            problem=self._refused or self._loaded.problem,
             digest=self._loaded.digest,
             running=stats.running,
             waiting=stats.waiting,
             kv_tokens=stats.kv_tokens_used,
             pid=os.getpid(),
+            node=self._node,
+            host=self._host,
         )
 
     def _load(self, limits: AttentionConfig) -> LoadedEngine:
         # First without torch: while a bad model is told of, nobody should wait for the processor because of it.
-        facts = inspect_model(self._args.model.path, self._args.model.dtype)
+        model = local_args(self._args.model)
+        facts = inspect_model(model.path, model.dtype)
         from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
 
         strange = other_model(facts.digest, self._directorys_digest)
         if strange is not None:
             raise ModelError("ConfigInvalid", strange)
-        return LoadedEngine.load(self._args.model, limits, f"attention {self._name}", self._node, self._number)
+        return LoadedEngine.load(model, limits, f"attention {self._name}", self._node, self._number)
 
 
 class _Answer:

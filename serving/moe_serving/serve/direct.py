@@ -10,6 +10,7 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from moe_contract.applications import Network
+from moe_serving.serve.replica import node_address
 from moe_serving.threads import in_words
 from moe_serving.wire.calls import CallServer, Method
 from moe_serving.wire.endpoint import Address, Endpoint
@@ -18,8 +19,7 @@ from moe_serving.wire.endpoint import Address, Endpoint
 def open_here(network: Network) -> Endpoint:
     """Sockets of a replica, on the node and address that Ray knows it by."""
     node = ray.get_runtime_context().get_node_id()
-    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
-    return Endpoint.open(node, host, network)
+    return Endpoint.open(node, node_address(), network)
 
 
 class Direct:

@@ -21,6 +21,7 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.fetching.fetch import local_model
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.serve.direct import Direct, address_of, open_here
 from moe_serving.serve.replica import prepare_replica
@@ -45,6 +46,7 @@ class Directory:
                 "take_statistics": self._take_statistics,
                 "exchange": self._exchange,
                 "statistics": self._directory.statistics,
+                "adopt_statistics": self._directory.adopt_statistics,
             },
         )
         self._running = asyncio.create_task(self._directory.run())
@@ -89,7 +91,7 @@ class Directory:
 
 
 def _inspect(model: ModelArgs) -> ModelFacts:
-    return inspect_model(model.path, model.dtype)
+    return inspect_model(local_model(model.path), model.dtype)
 
 
 class DirectClient:

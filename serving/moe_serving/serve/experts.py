@@ -22,7 +22,8 @@ from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescripti
 from moe_serving.experts.errors import ShardNotReadyError
 from moe_serving.serve.direct import Direct, open_here
 from moe_serving.serve.removal import SHUTDOWN_S
-from moe_serving.serve.replica import prepare_replica
+from moe_serving.serve.replica import node_address, prepare_replica
+from moe_serving.unknown import tell_unknown
 from moe_serving.wire.endpoint import Address
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Experts:
         self._args = args
         self._config = ShardConfig()
         self._refused: str | None = None
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
-        self._identity = ShardIdentity(args.index, ray.get_runtime_context().get_node_id(), host)
+        self._identity = ShardIdentity(args.index, ray.get_runtime_context().get_node_id(), node_address())
         self._shard: Shard | None = None
         self._changes = Changes()
         self._loop = asyncio.get_running_loop()
@@ -58,6 +58,7 @@ class Experts:
         """Take a new bound; what cannot be read leaves the old one in force and is told."""
         try:
             self._config, self._refused = ShardConfig.model_validate(config), None
+            tell_unknown("the shard", ShardConfig, config)
         except ValidationError as error:
             self._refused = f"user_config of the shard is refused, the old one stays: {in_words(error)}"
             logger.error(self._refused)

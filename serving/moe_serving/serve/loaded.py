@@ -39,17 +39,27 @@ class LoadedEngine:
         verifier = LayerVerifier(ExpertReader(model.path, model.dtype, str(device)), device) if model.verify else None
         life = SignsOfLife()
         experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier, on_wait=life.give)
-        engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life)
+        engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life, experts.note_step)
         engine.start()
-        experts.traces.configure(limits.record)
-        return cls(engine, experts, facts.digest)
+        loaded = cls(engine, experts, facts.digest)
+        loaded._configure_experts(limits)
+        return loaded
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong though it answers; None when nothing is."""
+        return self.engine.problem or self.experts.traces.problem
 
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits."""
         self.engine.reconfigure(limits)
-        self.experts.traces.configure(limits.record)
+        self._configure_experts(limits)
 
     def stop(self, timeout_s: float) -> None:
         """End the engine, then close the connections to the shards."""
         self.engine.stop(timeout_s)
         self.experts.close()
+
+    def _configure_experts(self, limits: AttentionConfig) -> None:
+        self.experts.gatherer.configure(limits.statistics_seconds)
+        self.experts.traces.configure(limits.record)

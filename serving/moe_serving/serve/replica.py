@@ -20,6 +20,12 @@ def prepare_replica() -> None:
     _listen_on_node_address()
 
 
+def node_address() -> str:
+    """That which Ray gives this node: others look for it there."""
+    host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
+    return host
+
+
 def _log_with_serve() -> None:
     """Our log lines where Serve's are: in the log file of the replica."""
     ours, serves = logging.getLogger("moe_serving"), logging.getLogger("ray.serve")
@@ -34,7 +40,7 @@ def _listen_on_node_address() -> None:
 
     It starts after the constructor of the deployment. It asks for Ray's token where there is one.
     """
-    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's own lack
+    host = node_address()
     bind = getattr(replica, _BIND, None)
     if bind is None:
         logger.warning("this release of Serve binds its server between deployments in another way: see its address")

@@ -1,7 +1,8 @@
-"""What clients are told when the api process that carried their request has died: an ASGI middleware of Serve's proxy.
+"""What clients are told when the api process that carried their request has died, or the pod of this process ends
+before their answer: an ASGI middleware of Serve's proxy.
 
 The proxy itself ends such a request without a word: that makes it a 500 in plain text, or a stream that is cut. No Ray
-is imported here, and nothing of ours: it runs in Serve's process.
+is imported here, and of ours only what is as light: it runs in Serve's process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from moe_serving.serve.leaving import UnderWay
 
 SIGNATURE = "x-moe-api"
 """Header of every answer of an api process: its name, as Serve's status and logs call it."""
@@ -35,13 +38,14 @@ class Unanswered:
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
+        self._under_way = UnderWay()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         answer = _Answer(send)
-        await self._app(scope, receive, answer.send)
+        await self._under_way.bounded(self._app(scope, receive, answer.send))
         if not answer.begun and _ROUTES.search(scope["path"]):
             await _refuse(send)
         elif answer.is_our_stream and not answer.complete:

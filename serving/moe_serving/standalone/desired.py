@@ -7,7 +7,9 @@ from typing import Any
 
 from moe_contract.applications import (
     API_REQUESTS,
+    ATTENTION,
     ATTENTION_REQUESTS,
+    EXPERTS,
     ApiConfig,
     AttentionConfig,
     DirectoryConfig,
@@ -22,6 +24,7 @@ from moe_contract.applications import (
 )
 from moe_contract.model import ModelFacts
 from moe_contract.rendering import Desired, render
+from moe_contract.resources import Resources
 from moe_placement import PlacementError, balanced_placement
 from moe_placement.encoding import encode_placement
 from moe_serving.standalone.errors import UsageError
@@ -90,10 +93,11 @@ def desired_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[
                 slots_per_shard=slots,
                 min_copies=wanted.copies,
                 placement=encode_placement(placement),
+                model_digest=facts.digest,
             ),
             api_scale=ReplicaScale.fixed(wanted.api_replicas, API_REQUESTS),
             attention_scale=ReplicaScale.fixed(wanted.attention_replicas, ATTENTION_REQUESTS),
-            actor_options=_actor_options(wanted, gpus),
+            actor_options=dict.fromkeys((ATTENTION, EXPERTS), _resources(wanted, gpus).actor_options),
         )
     )
 
@@ -109,11 +113,11 @@ def _api(wanted: Wanted) -> ApiConfig:
     )
 
 
-def _actor_options(wanted: Wanted, gpus: int) -> dict[str, Any]:
+def _resources(wanted: Wanted, gpus: int) -> Resources:
     """Equal parts of the GPUs for all shards and attention replicas: Ray shows each the GPU that it has a part of."""
     if wanted.model.device == "cpu" or gpus == 0:
         if wanted.model.device == "cuda":
             raise UsageError("--device cuda: Ray finds no GPU on this machine; use --device cpu or auto")
-        return {}
+        return Resources()
     actors_per_gpu = -(-(wanted.shards + wanted.attention_replicas) // gpus)
-    return {"num_gpus": int(10_000 / actors_per_gpu) / 10_000}
+    return Resources(gpus=int(10_000 / actors_per_gpu) / 10_000)

@@ -8,7 +8,8 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.base import CONTRACT
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, DirectoryReport
 from moe_serving.standalone.errors import StandaloneError
 from moe_serving.standalone.serve_rest import ServeRest, direct
 
@@ -83,7 +84,7 @@ def _problems(report: DirectoryReport | None) -> Iterator[str]:
 
 
 def _report(url: str, key: str) -> DirectoryReport | None:
-    raw = _get(f"{url}{INTERNAL_REPORT_PATH}", {"Authorization": f"Bearer {key}"})
+    raw = _get(f"{url}{INTERNAL_REPORT_PATH}", {"Authorization": f"Bearer {key}", CONTRACT_HEADER: str(CONTRACT)})
     return None if raw is None else DirectoryReport.model_validate_json(raw)
 
 

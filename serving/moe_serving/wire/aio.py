@@ -53,6 +53,11 @@ class Connection:
         """The name that the initiator gave itself; ``listener`` on the initiator's side."""
         return self._channel.peer_name
 
+    @property
+    def peer_release(self) -> str:
+        """See ``handshake.Handshake``."""
+        return self._channel.peer_release
+
     async def send(self, kind: int, *parts: Buffer, flags: int = 0, tag: int = 0) -> None:
         """Send one frame; waits while the peer reads more slowly than we send.
 

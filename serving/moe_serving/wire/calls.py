@@ -4,9 +4,9 @@ A call by a handle of Ray Serve costs either side some 3 ms of processor time, w
 each other every second that nothing is new; one of these takes 0.4 ms. Where a process is, Serve's handles
 still say (``caller``).
 
-Both sides run one release, so values are pickled, as Ray does it. A body begins with an HMAC by the listener's key, for
-unpickling runs code: of nobody who does not hold the key. Whoever calls bounds its own patience. A call that it gives
-up is cancelled at the other end too, and all calls of a connection end with it.
+Values are pickled, as Ray does it; fields of another release are read as ``values`` says. A body begins with an HMAC by
+the listener's key, for unpickling runs code: of nobody who does not hold the key. Whoever calls bounds its own
+patience. A call that it gives up is cancelled at the other end too, and all calls of a connection end with it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from moe_serving.threads import in_words
 from moe_serving.wire.aio import Connection, Listener, connect
 from moe_serving.wire.endpoint import Address, Endpoint
 from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireError
-from moe_serving.wire.frames import Buffer, Frame
+from moe_serving.wire.frames import RELEASE, Buffer, Frame
+from moe_serving.wire.handshake import releases
 from moe_serving.wire.kinds import CallKind
+from moe_serving.wire.values import unpacked
 
 MOST_CALLS = 256
 """Under way at once by one connection. There are one or two; a peer that never ends any must not pile them up."""
@@ -77,7 +79,7 @@ class CallServer:
                     continue
                 if frame.kind != CallKind.CALL or frame.tag in running or len(running) >= MOST_CALLS:
                     raise ProtocolError(f"expected a call, got a frame of kind {frame.kind:#x} beside {len(running)}")
-                name, arguments = _open(self._key, frame)
+                name, arguments = _open(self._key, frame, connection.peer_release)
                 running[frame.tag] = task = asyncio.create_task(self._answer(connection, frame.tag, name, arguments))
                 task.add_done_callback(lambda _, tag=frame.tag: running.pop(tag))  # type: ignore[misc]  # binds it now
         finally:
@@ -176,7 +178,7 @@ class CallConnection:
         answer = self._waiting.get(frame.tag)
         if answer is None or answer.done():
             return
-        said = _open(self._key, frame)
+        said = _open(self._key, frame, self._connection.peer_release)
         if frame.kind == CallKind.ANSWER:
             answer.set_result(said)
         else:
@@ -188,7 +190,7 @@ def _seal(key: bytes, kind: CallKind, tag: int, value: Any) -> tuple[Buffer, ...
     return _mac(key, kind, tag, body), body
 
 
-def _open(key: bytes, frame: Frame) -> Any:
+def _open(key: bytes, frame: Frame, peer_release: str) -> Any:
     """
     Raises:
         ProtocolError: it was not sealed with ``key``, for this kind and tag; or it cannot be read.
@@ -197,9 +199,10 @@ def _open(key: bytes, frame: Frame) -> Any:
     if not hmac.compare_digest(mac, _mac(key, frame.kind, frame.tag, body)):
         raise ProtocolError("a body that does not bear the listener's key")
     try:
-        return pickle.loads(body)
+        return unpacked(body)
     except Exception as error:
-        raise ProtocolError(f"a value that cannot be read ({in_words(error)}); do both run one release?") from error
+        both = releases(RELEASE, peer_release)
+        raise ProtocolError(f"a value that cannot be read ({in_words(error)}): {both}; run one release") from error
 
 
 def _mac(key: bytes, kind: int, tag: int, body: Buffer) -> bytes:

@@ -44,6 +44,11 @@ class Channel:
     def peer_name(self) -> str:
         return self._handshake.peer_name
 
+    @property
+    def peer_release(self) -> str:
+        """See ``Handshake``."""
+        return self._handshake.peer_release
+
     def space(self) -> memoryview:
         """See ``FrameDecoder.space``."""
         return self._decoder.space()

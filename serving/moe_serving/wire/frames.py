@@ -16,12 +16,16 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from moe_contract.release import release
 from moe_serving.wire.errors import ProtocolError, VersionMismatchError
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 MAGIC = b"MOEW"
-VERSION = 1
+RELEASE = release() or "of a source tree"
+"""Ours, for messages."""
+VERSION = 2
+"""Counted up where peers of two versions would misread each other; what is only added needs none."""
 MAX_BODY = 1 << 30
 """Bytes of the largest body a frame may have; a connection usually allows less."""
 
@@ -111,7 +115,10 @@ class FrameDecoder:
         if magic != MAGIC:
             raise self._fail(f"expected a frame that begins with {MAGIC!r}, got {magic!r}: not this protocol")
         if version != VERSION:
-            self._error = VersionMismatchError(f"the peer speaks version {version}, we {VERSION}: run one release")
+            self._error = VersionMismatchError(
+                f"the peer speaks version {version} of the protocol, this process (release {RELEASE}) version "
+                f"{VERSION}: restart the one of the older release"
+            )
             raise self._error
         if length > self.max_body:
             raise self._fail(f"frame of kind {kind} with {length} bytes exceeds the connection's limit {self.max_body}")

@@ -3,16 +3,18 @@
 ::
 
     initiator                                            listener
-      HELLO  nonce_i, subject, name          ─────────►
-                                             ◄─────────  CHALLENGE  nonce_l, subject, HMAC(key, "listener", transcript)
+      HELLO  nonce_i, subject, name, release ─────────►
+                        ◄─────────  CHALLENGE  nonce_l, subject, release, HMAC(key, "listener", transcript)
       PROOF  HMAC(key, "initiator", transcript) ──────►
                                              ◄─────────  WELCOME, or REFUSE with a reason and a sentence
 
-The transcript is both nonces, both subjects and the initiator's name, so neither a replayed nor a reflected answer fits
-(the role is part of it). The ``subject`` says what the connection is about, for expert shards the model's digest: peers
-with different ones must not talk. The frame header carries the version. The key is random, made by the listener at its
-start and handed out by actor calls; it is in no configuration. Frames after the handshake are neither encrypted nor
-signed: who can rewrite packets inside the cluster's network can do so here too.
+The transcript is the bodies of HELLO and CHALLENGE, so neither a replayed nor a reflected answer fits (the role is part
+of it). The ``subject`` says what the connection is about, for expert shards the model's digest: peers with different
+ones must not talk. The frame header carries the version of the protocol: peers of two versions do not talk, and each
+names both. Processes of two releases that speak one version do; what stands behind the fields that are known here is
+left alone. The key is random, made by the listener at its start and handed out by actor calls; it is in no
+configuration. Frames after the handshake are neither encrypted nor signed: who can rewrite packets inside the cluster's
+network can do so here too.
 """
 
 from __future__ import annotations
@@ -24,25 +26,33 @@ import struct
 from typing import Protocol
 
 from moe_serving.wire.errors import HandshakeError, ProtocolError, RefusalReason
-from moe_serving.wire.frames import Buffer, Frame, encode
+from moe_serving.wire.frames import RELEASE, Buffer, Frame, encode
 from moe_serving.wire.kinds import HandshakeKind
 
 KEY_SIZE = 32
 MAX_HANDSHAKE_BODY = 1024
 """Bytes a peer may send in one frame before it has proved anything."""
 MAX_TEXT = 256
-"""Bytes of a subject or a name."""
+"""Bytes of a subject, a name or a release."""
+UNKNOWN = "unknown"
 
 _NONCE_SIZE = 32
 _MAC_SIZE = hashlib.sha256().digest_size
 _LENGTH = struct.Struct("<H")
+_LEAST = {
+    HandshakeKind.HELLO: _NONCE_SIZE,
+    HandshakeKind.CHALLENGE: _NONCE_SIZE + _MAC_SIZE,
+    HandshakeKind.PROOF: _MAC_SIZE,
+}
+"""Bytes of a frame."""
 
 
 class Handshake(Protocol):
-    """One side of it. ``established`` turns true once this side trusts the other."""
+    """One side of it. ``established`` turns true once this side trusts the other; ``peer_release`` is told before."""
 
     established: bool
     peer_name: str
+    peer_release: str
 
     def open(self) -> list[Buffer]:
         """What to send before anything was received."""
@@ -61,11 +71,12 @@ class Handshake(Protocol):
 class Initiator:
     """The side that connects."""
 
-    def __init__(self, key: bytes, subject: str, name: str) -> None:
+    def __init__(self, key: bytes, subject: str, name: str, release: str = RELEASE) -> None:
         self.established = False
         self.peer_name = "listener"
+        self.peer_release = UNKNOWN
         self._key = key
-        self._hello = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(name)
+        self._hello = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(name) + _text(release)
         self._proved = False
 
     def open(self) -> list[Buffer]:
@@ -89,19 +100,23 @@ class Initiator:
                 "restarted; ask the directory for its new address",
             )
         self._proved = True
+        _, rest = _read_text(challenge[_NONCE_SIZE:-_MAC_SIZE])
+        self.peer_release, _ = _read_text(rest)
         return encode(HandshakeKind.PROOF, _mac(self._key, b"initiator", transcript))
 
 
 class Listener:
     """The side that was connected to."""
 
-    def __init__(self, key: bytes, subject: str) -> None:
+    def __init__(self, key: bytes, subject: str, release: str = RELEASE) -> None:
         self.established = False
         self.peer_name = "unknown"
+        self.peer_release = UNKNOWN
+        self._release = release
         self._key = key
         self._subject = subject
         self._peer_subject = ""
-        self._challenge = secrets.token_bytes(_NONCE_SIZE) + _text(subject)
+        self._challenge = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(release)
         self._transcript: bytes | None = None
 
     def open(self) -> list[Buffer]:
@@ -111,13 +126,13 @@ class Listener:
         if self._transcript is None:
             return self._answer_hello(_expect(frame, HandshakeKind.HELLO))
         proof = _expect(frame, HandshakeKind.PROOF)
-        if not hmac.compare_digest(proof, _mac(self._key, b"initiator", self._transcript)):
+        if not hmac.compare_digest(proof[:_MAC_SIZE], _mac(self._key, b"initiator", self._transcript)):
             raise HandshakeError(RefusalReason.WRONG_KEY, f"{self.peer_name} does not hold this listener's key")
         if self._peer_subject != self._subject:
             raise HandshakeError(
                 RefusalReason.OTHER_SUBJECT,
                 f"this listener is about {self._subject!r}, {self.peer_name} about {self._peer_subject!r}; "
-                "both must have loaded the same model",
+                f"both must have loaded the same model ({releases(self._release, self.peer_release)})",
             )
         self.established = True
         return encode(HandshakeKind.WELCOME)
@@ -125,10 +140,14 @@ class Listener:
     def _answer_hello(self, hello: bytes) -> list[Buffer]:
         self._peer_subject, rest = _read_text(hello[_NONCE_SIZE:])
         self.peer_name, rest = _read_text(rest)
-        if rest:
-            raise ProtocolError(f"{len(rest)} bytes too many in a hello")
+        self.peer_release, _ = _read_text(rest)
         self._transcript = hello + self._challenge
         return encode(HandshakeKind.CHALLENGE, self._challenge, _mac(self._key, b"listener", self._transcript))
+
+
+def releases(mine: str, peer: str) -> str:
+    """Of both sides, for a message."""
+    return f"here release {mine}, there {peer}"
 
 
 def refusal(error: HandshakeError) -> list[Buffer]:
@@ -146,10 +165,8 @@ def _read_refusal(body: memoryview) -> HandshakeError:
 def _expect(frame: Frame, kind: HandshakeKind) -> bytes:
     if frame.kind != kind:
         raise ProtocolError(f"expected {kind.name}, got a frame of kind {frame.kind:#x} during the handshake")
-    sizes = {HandshakeKind.PROOF: _MAC_SIZE, HandshakeKind.WELCOME: 0}
-    least = {HandshakeKind.HELLO: _NONCE_SIZE, HandshakeKind.CHALLENGE: _NONCE_SIZE + _MAC_SIZE}
     size = len(frame.body)
-    if size != sizes.get(kind, size) or size < least.get(kind, 0):
+    if size < _LEAST.get(kind, 0):
         raise ProtocolError(f"a {kind.name} of {size} bytes")
     return bytes(frame.body)
 

@@ -1,0 +1,179 @@
+"""A node's directory of fetched checkpoints, shared by all processes on it, with a bound.
+
+Each checkpoint has a directory, and beside it two files that processes lock: ``.lock`` by who fetches it, ``.used`` by
+all that use it, for as long as they live, so that what is used is never removed. A directory with ``.complete`` beside
+it has all its files; without, a fetch that was cut short goes on from what is there. ``.size`` says how many bytes it
+is to have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from moe_serving.checkpoint.errors import ModelError
+
+_used: dict[Path, IO[bytes]] = {}
+"""Locks of what this process uses; let go when it ends."""
+_using = threading.Lock()
+"""Of two threads that asked at once each would open the file, and one of them lose its lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Below ``path``, of at most ``most`` bytes."""
+
+    path: Path
+    most: int
+
+    @classmethod
+    def of_environment(cls) -> Cache:
+        """As ``MOE_MODEL_CACHE`` and ``MOE_MODEL_CACHE_BYTES`` say; by default nine tenths of the disk.
+
+        Raises:
+            ModelError: DownloadFailed, one of them cannot be followed.
+        """
+        path = Path(os.environ.get("MOE_MODEL_CACHE") or Path.home() / ".cache" / "moe-operator" / "models")
+        most = os.environ.get("MOE_MODEL_CACHE_BYTES")
+        if most and not (most.isascii() and most.isdecimal()):
+            raise ModelError(
+                "DownloadFailed", f"MOE_MODEL_CACHE_BYTES is {most[:100]!a} on a node: write bytes in digits"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return cls(path, int(most) if most else shutil.disk_usage(path).total * 9 // 10)
+        except OSError as error:
+            raise unusable(path, error) from error
+
+    def directory(self, name: str) -> Path:
+        return self.path / name
+
+    def is_complete(self, name: str) -> bool:
+        return (self.path / f"{name}.complete").exists()
+
+    def complete(self, name: str) -> None:
+        """All its files are there."""
+        (self.path / f"{name}.complete").touch()
+
+    def note_progress(self, name: str, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes are there; for other processes to read."""
+        (self.path / f"{name}.progress").write_text(f"{done} {total}")
+
+    def progress(self, name: str) -> tuple[int, int] | None:
+        """What was noted; None before that, and once all is there."""
+        if self.is_complete(name):
+            return None
+        with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is being written
+            done, total = (self.path / f"{name}.progress").read_text().split()
+            return int(done), int(total)
+        return None
+
+    def use(self, name: str) -> None:
+        """From now on this process uses it: nobody removes it before this process has ended."""
+        file = self.path / f"{name}.used"
+        with _using:
+            if file not in _used:
+                try:
+                    stream = file.open("ab")
+                except OSError as error:
+                    raise unusable(self.path, error) from error
+                fcntl.flock(stream, fcntl.LOCK_SH)
+                _used[file] = stream
+        os.utime(file)
+
+    @contextlib.contextmanager
+    def fetching(self, name: str) -> Iterator[None]:
+        """Alone among the processes of this node; others wait until it is there, or was given up."""
+        with (self.path / f"{name}.lock").open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def make_room(self, name: str, size: int) -> None:
+        """Remove what was longest unused until ``size`` bytes of a checkpoint fit beside what stays; keep them for it.
+        Nothing is removed where they would not fit even so.
+
+        Raises:
+            ModelError: DownloadFailed, the bound leaves no room.
+        """
+        with (self.path / "room").open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # of two at once each would take the same room
+            self._make_room(name, size)
+            self.directory(name).mkdir(exist_ok=True)
+            (self.path / f"{name}.size").write_text(str(size))
+
+    def _make_room(self, name: str, size: int) -> None:
+        kept = {each: self._bytes_of(each) for each in self._names() if each != name}
+        going: list[str] = []
+        with contextlib.ExitStack() as locks:
+            for oldest in sorted(kept, key=self._used_at):
+                if sum(kept.values()) + size <= self.most:
+                    break
+                if self._is_free(oldest, locks):
+                    going.append(oldest)
+                    del kept[oldest]
+            if sum(kept.values()) + size > self.most:
+                raise ModelError(
+                    "DownloadFailed",
+                    f"{name} takes {size} bytes, and the cache {self.path} may hold {self.most}, of which "
+                    f"{sum(kept.values())} are of models in use or on their way: give it more (MOE_MODEL_CACHE_BYTES), "
+                    "or another disk",
+                )
+            for each in going:
+                self._remove(each)
+
+    def _names(self) -> list[str]:
+        return [entry.name for entry in os.scandir(self.path) if entry.is_dir()]
+
+    def _bytes_of(self, name: str) -> int:
+        """On the disk, or as many as it is to have once it is fetched."""
+        told = 0
+        with contextlib.suppress(OSError, ValueError):  # of an earlier release, or cut short
+            told = int((self.path / f"{name}.size").read_text())
+        return max(told, _bytes_below(self.path / name))
+
+    def _used_at(self, name: str) -> float:
+        file = self.path / f"{name}.used"
+        return file.stat().st_mtime if file.exists() else 0.0
+
+    def _is_free(self, name: str, locks: contextlib.ExitStack) -> bool:
+        """Whether no process uses or fetches it; none can from then on, until ``locks`` are let go."""
+        with contextlib.ExitStack() as taken:
+            for kind in ("used", "lock"):
+                stream = taken.enter_context((self.path / f"{name}.{kind}").open("ab"))
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+            locks.enter_context(taken.pop_all())
+        return True
+
+    def _remove(self, name: str) -> None:
+        """One that is free."""
+        for kind in ("complete", "size", "progress"):
+            (self.path / f"{name}.{kind}").unlink(missing_ok=True)
+        shutil.rmtree(self.path / name)
+
+
+def unusable(path: Path, error: OSError) -> ModelError:
+    """In words for who runs the node."""
+    return ModelError(
+        "DownloadFailed",
+        f"the cache of models {path} cannot be used on a node: {error.strerror or error}; set MOE_MODEL_CACHE there "
+        "to a directory that can be written",
+    )
+
+
+def _bytes_below(directory: Path) -> int:
+    found = 0
+    for folder, _, files in os.walk(directory):
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # it has another name since, as one that is whole by now
+                found += (Path(folder) / file).stat(follow_symlinks=False).st_size
+    return found
