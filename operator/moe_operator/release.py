@@ -1,21 +1,15 @@
-"""Which release this is; both planes must be of the same one."""
+"""What the nodes of a Ray cluster need; both planes should be of one release."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
-DISTRIBUTION = "moe-operator"
-
-
-def release() -> str | None:
-    """The version installed; None for a source tree that is not."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return None
+from moe_contract.release import DISTRIBUTION, release
 
 
 def serving_requirement() -> str:
-    """What the nodes of a Ray cluster need, as pip takes it."""
+    """As pip takes it."""
     number = release()
     return f"{DISTRIBUTION}[serving]=={number}" if number else f"{DISTRIBUTION}[serving]"
+
+
+RAY_VERSION = "2.60.0"
+"""Of Ray, which the serving package of this release pins; a test compares the two."""

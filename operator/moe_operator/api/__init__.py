@@ -2,8 +2,8 @@
 
 Pure: no I/O but the generator's file. Read by everything in the operator; it reads nothing of the operator but errors.
 
-``kubectl moe`` needs names and phases alone, and is to answer at once: what the types lead to (pydantic, NumPy) is
-imported when one is first used.
+``kubectl moe`` needs names, reasons and phases alone, and is to answer at once: what the types lead to (pydantic,
+NumPy) is imported when one is first used.
 """
 
 from importlib import import_module
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moe_operator.api.deployment import Identity, MoEDeployment
-    from moe_operator.api.names import (
+    from moe_operator.api.phase import Phase
+    from moe_operator.api.placement import ExpertPlacement, ExpertPlacementStatus, PlacementContent
+    from moe_operator.api.reasons import (
+        AutoscaleReason,
         ConditionType,
         PlacementConditionType,
         PlacementReason,
@@ -19,13 +22,12 @@ if TYPE_CHECKING:
         RebalanceReason,
         RebalanceResult,
     )
-    from moe_operator.api.phase import Phase
-    from moe_operator.api.placement import ExpertPlacement, ExpertPlacementStatus, PlacementContent
     from moe_operator.api.rebalance import RebalanceMode, RollbackPolicy
     from moe_operator.api.spec import DeletionPolicy, MoEDeploymentSpec
     from moe_operator.api.status import Condition, MoEDeploymentStatus
 
 __all__ = [
+    "AutoscaleReason",
     "Condition",
     "ConditionType",
     "DeletionPolicy",
@@ -48,7 +50,8 @@ __all__ = [
 
 _MODULES = {
     "deployment": ("Identity", "MoEDeployment"),
-    "names": (
+    "reasons": (
+        "AutoscaleReason",
         "ConditionType",
         "PlacementConditionType",
         "PlacementReason",

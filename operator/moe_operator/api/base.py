@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from moe_operator.endpoint import HttpUrl
+from moe_operator.text import INVISIBLE
+
+
+def _checked_text(text: str) -> str:
+    if INVISIBLE.search(text):
+        raise ValueError(
+            f"{text[:100]!a} has a NUL, a line end or another control character, or one that is not seen, in it: "
+            "write it without"
+        )
+    return text
+
+
+def _checked_url(text: str) -> str:
+    HttpUrl.parse(text)
+    return text
+
+
+Text = Annotated[str, AfterValidator(_checked_text)]
+"""Without what the rule ``without_control_characters`` refuses."""
+
+Url = Annotated[str, AfterValidator(_checked_url)]
+"""What the rules of ``http_url`` let through."""
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 
 def json_name(field: str) -> str:
@@ -29,3 +57,10 @@ class StatusModel(ApiModel):
     """Of a status: fields that a newer operator wrote before a rollback are dropped, not refused."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class SecretRef(ApiModel):
+    """A Secret in the namespace of the MoEDeployment."""
+
+    name: ObjectName
+    """Name of the Secret. It must carry the label `moe-operator.io/use` that allows this use."""

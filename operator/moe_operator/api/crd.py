@@ -32,6 +32,9 @@ COLUMNS = (
     _column("READY", '.status.conditions[?(@.type=="Ready")].status'),
     _column("REASON", '.status.conditions[?(@.type=="Ready")].reason'),
     _column("URL", ".status.url", wide=True),
+    _column("TOKENS/S", ".status.cost.tokensPerSecond", wide=True),
+    _column("COST/M-TOKENS", ".status.cost.perMillionTokens", wide=True),
+    _column("CURRENCY", ".status.cost.currency", wide=True),
     _column("AGE", ".metadata.creationTimestamp", "date"),
 )
 
@@ -117,9 +120,13 @@ def _crd(
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{words['plural']}.{names.GROUP}"},
+        "metadata": {"name": f"{words['plural']}.{names.GROUP}", "annotations": {_KEPT_BY_HELM: "keep"}},
         "spec": {"group": names.GROUP, "scope": "Namespaced", "names": words, "versions": [version]},
     }
+
+
+_KEPT_BY_HELM = "helm.sh/resource-policy"
+"""With the CRD all objects of its kind would go; the chart installs these very files."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,7 +11,9 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError
 from moe_contract.sizes import MOST_EXPERTS
 from moe_operator.api.annotations import is_paused
 from moe_operator.api.base import ApiModel
-from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER, GROUP
+from moe_operator.api.kube_ray import KubeRay
+from moe_operator.api.names import ANNOTATION_PAUSE, API_PORT, CLEANUP_FINALIZER, GROUP, api_service_name
+from moe_operator.api.resources import asked
 from moe_operator.api.rules import Rule, validations
 from moe_operator.api.spec import MoEDeploymentSpec, RayCluster
 from moe_operator.api.status import MoEDeploymentStatus
@@ -70,6 +72,17 @@ SCALE_RULE = Rule(
 )
 
 
+class FieldOwner(ApiModel):
+    """Who wrote a field, as the API server notes it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    time: datetime | None = None
+
+
 class ObjectMeta(ApiModel):
     """The part of an object's metadata that the operator reads."""
 
@@ -84,6 +97,8 @@ class ObjectMeta(ApiModel):
     finalizers: tuple[str, ...] = ()
     annotations: Annotated[Mapping[str, str], BeforeValidator(_ours)] = {}
     """Those of this operator."""
+    managed_fields: tuple[FieldOwner, ...] = ()
+    """Of ``spec.experts.shards`` alone, as ``kube.store`` keeps them."""
 
 
 class Identity(ApiModel):
@@ -153,11 +168,22 @@ class MoEDeployment(Identity):
         return self.spec.model.served_name or self.metadata.name
 
     @property
+    def asks_of_nodes(self) -> bool:
+        """Whether any of its processes asks something of its node."""
+        return bool(asked(self.spec.experts.resources) or asked(self.spec.attention.resources))
+
+    @property
     def model_path(self) -> str:
-        """The checkpoint's directory as Ray sees it."""
-        if self.spec.model.source.path is None:
-            raise InvalidObjectError("spec.model.source names no source: write e.g. source: {path: models/tiny}")
-        return self.spec.model.source.path
+        """Where the data plane finds the checkpoint.
+
+        Raises:
+            InvalidObjectError: the runtime cannot follow ``spec.model.source``, or that names nothing.
+        """
+        source = self.spec.model.source
+        refused = source.refused_on_ray_cluster() if self.spec.runtime.ray_cluster else None
+        if refused is not None:
+            raise InvalidObjectError(refused)
+        return source.reference
 
     @property
     def ray_cluster(self) -> RayCluster:
@@ -167,10 +193,24 @@ class MoEDeployment(Identity):
         return self.spec.runtime.ray_cluster
 
     @property
+    def kube_ray(self) -> KubeRay:
+        """The Ray cluster of its own that KubeRay runs."""
+        if self.spec.runtime.kube_ray is None:
+            raise InvalidObjectError("spec.runtime.kubeRay is not there")
+        return self.spec.runtime.kube_ray
+
+    @property
+    def serve_url(self) -> str:
+        """Where clients reach Serve."""
+        if self.spec.runtime.kube_ray is None:
+            return self.ray_cluster.serve_url
+        return f"http://{api_service_name(self.metadata.name)}.{self.metadata.namespace}.svc:{API_PORT}"
+
+    @property
     def route_prefix(self) -> str:
         """Path below which the API answers."""
         return self.spec.serving.route_prefix or f"/{self.metadata.namespace}/{self.metadata.name}"
 
     def url_at(self, route_prefix: str) -> str:
         """Base URL of the OpenAI API below a route prefix."""
-        return f"{self.ray_cluster.serve_url.rstrip('/')}{route_prefix.rstrip('/')}/v1"
+        return f"{self.serve_url.rstrip('/')}{route_prefix.rstrip('/')}/v1"

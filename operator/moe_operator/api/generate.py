@@ -16,10 +16,14 @@ from moe_operator.api.reference import reference
 
 def generated() -> dict[str, str]:
     """Every generated file's path below the repository root, and its text."""
-    return {
-        f"crds/{names.GROUP}_{names.PLURAL}.yaml": render(moedeployment_crd()),
-        f"crds/{names.GROUP}_{names.PLACEMENT_PLURAL}.yaml": render(expertplacement_crd()),
-        "docs/api.md": reference(),
+    crds = {
+        f"{names.GROUP}_{names.PLURAL}.yaml": render(moedeployment_crd()),
+        f"{names.GROUP}_{names.PLACEMENT_PLURAL}.yaml": render(expertplacement_crd()),
+    }
+    # Helm packs no file from outside the chart, and never upgrades what is in a chart's own folder crds/.
+    folders = ("crds", "charts/moe-operator/files/crds")
+    return {f"{folder}/{name}": text for folder in folders for name, text in crds.items()} | {
+        "docs/api.md": reference()
     }
 
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from moe_contract.report import MOST_PACES
 from moe_contract.sizes import MOST_EXPERTS, MOST_SHARDS, MOST_SLOTS
 from moe_operator.api.base import ApiModel, StatusModel
 from moe_operator.api.deployment import MAX_NAME, Identity
-from moe_operator.api.names import PlacementConditionType
 from moe_operator.api.phase import Phase
+from moe_operator.api.reasons import PlacementConditionType
 from moe_operator.api.rules import Rule, validations
-from moe_operator.api.status import Condition, Conditions
+from moe_operator.api.status import MAX_MESSAGE, Condition, Conditions
 
 MAX_REVISION = 2**31 - 1
 MAX_STEP = 1000
@@ -40,6 +41,23 @@ NAME_RULE = Rule(
         "self.spec.content.revision",
     ),
     field_path=".metadata",
+)
+
+_ENDS = ", ".join(f"'{phase}'" for phase in Phase if phase.is_end)
+
+TOO_LATE_RULE = Rule(
+    # Also judged of writes of the status, for which the decision is as it was.
+    rule=(
+        "self.spec.decision == oldSelf.spec.decision || self.spec.decision != 'Approved' "
+        f"|| !has(self.status) || !has(self.status.phase) || !(self.status.phase in [{_ENDS}])"
+    ),
+    message=(
+        "spec.decision cannot become Approved any more: '%s' is %s, its conditions say why; approve a later one, or "
+        "write one from what runs"
+    ),
+    values=("self.metadata.name", "self.status.phase"),
+    field_path=".spec.decision",
+    reason="FieldValueForbidden",
 )
 
 
@@ -154,7 +172,8 @@ class ExpertPlacementSpec(ApiModel):
                 rule="oldSelf.hasValue() || self == 'Pending'",
                 message=(
                     "spec.decision is '%s': an ExpertPlacement is created Pending, and decided on afterwards, e.g. by "
-                    'kubectl patch xp NAME --type=merge -p \'{"spec":{"decision":"Approved"}}\''
+                    "kubectl patch xp NAME --type=merge -p "
+                    '\'{"metadata":{"uid":"UID"},"spec":{"decision":"Approved"}}\''
                 ),
                 values=("self",),
                 reason="FieldValueForbidden",
@@ -196,6 +215,21 @@ class Price(StatusModel):
     """For how long the busiest link carries them; of a proposal."""
 
 
+class TokenLatency(StatusModel):
+    """How long one token of an answer came after another, in steps of equally many rows."""
+
+    rows: int
+    """Of such a step, all its requests and prompts together; above 31 those of up to 6% more are among them."""
+    tokens: int
+    """Counted."""
+    lower_microseconds: int
+    """A quarter of them came within this time."""
+    median_microseconds: int
+    """Half of them."""
+    upper_microseconds: int
+    """Three quarters of them."""
+
+
 class Figures(StatusModel):
     """What requests meet, per token and layer: as foretold of a proposal, or as counted."""
 
@@ -203,10 +237,20 @@ class Figures(StatusModel):
     """Mean load of a shard divided by that of the busiest: 1 is perfect."""
     fan_out: str
     """Shards visited."""
-    node_fan_out: str
-    """Nodes visited: as counted, beside the one where attention runs; as foretold, all, where shards are on several."""
+    node_fan_out: str | None = None
+    """Nodes visited beside the one where attention runs; 0 where all shards are on one. Absent of what was foretold \
+without knowing where attention runs."""
+    beside_attention: bool | None = None
+    """Whether nodeFanOut is of nodes beside the one where attention runs. Absent of what release 0.1.0 wrote, which \
+told another figure there."""
     rows: int | None = None
     """Tokens that were counted; absent of predicted."""
+    rows_per_second: str | None = None
+    """Tokens that came a second, as counted, while any came."""
+    latency: Annotated[tuple[TokenLatency, ...], Field(max_length=MOST_PACES)] | None = None
+    """How long tokens took, as counted, by the rows of a step."""
+    context: str | None = None
+    """Tokens that answers and their prompts had on average, of the tokens that latency counts."""
 
 
 class MigrationProgress(StatusModel):
@@ -231,6 +275,8 @@ class ExpertPlacementStatus(StatusModel):
     """Who wrote it. What a person wrote is never pruned."""
     approved_by: Origin | None = None
     """Who approved a proposal: what a person approved is rolled back only with spec.rebalance.rollback: Always."""
+    why: Annotated[str, Field(max_length=MAX_MESSAGE)] | None = None
+    """Of a proposal: why it was made, in the words and figures of the look at the traffic that found it."""
     price: Price | None = None
     """What going there from its base costs."""
     predicted: Figures | None = None
@@ -257,7 +303,7 @@ class ExpertPlacement(Identity):
     """One placement of a MoEDeployment's experts on its shards: proposed, decided on, migrated to while requests are \
 answered, and replaced by a later one."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE))
+    model_config = ConfigDict(extra="forbid", json_schema_extra=validations(NAME_RULE, TOO_LATE_RULE))
 
     spec: ExpertPlacementSpec
     """The placement and the decision on it."""

@@ -9,9 +9,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from moe_operator.api.base import ApiModel
+from moe_contract.applications import RECORD_ROWS
+from moe_operator.api.base import ApiModel, Text
 from moe_operator.api.quantities import bytes_between, duration_between, not_below, read_bytes, read_duration
-from moe_operator.api.rules import validations
+from moe_operator.api.rules import (
+    QUOTED_SELF,
+    Rule,
+    cron_fields,
+    required_with_cure,
+    validations,
+    without_control_characters,
+)
 
 _PATH = "spec.rebalance"
 _MOST_TEXT = 64
@@ -26,6 +34,12 @@ def _checked_duration(text: str) -> str:
 
 def _checked_bytes(text: str) -> str:
     read_bytes(text)
+    return text
+
+
+def _checked_folder(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text[:100]!a} is not absolute: write e.g. /var/lib/moe-traces")
     return text
 
 
@@ -52,7 +66,9 @@ class RollbackPolicy(StrEnum):
 class Window(ApiModel):
     """A time in which experts may be moved."""
 
-    cron: str = Field(min_length=1, max_length=128)
+    cron: str = Field(
+        min_length=1, max_length=128, json_schema_extra=validations(cron_fields(f"{_PATH}.windows[].cron", "0 2 * * *"))
+    )
     """When it begins: minute, hour, day of the month, month, day of the week, such as `0 2 * * *`."""
     duration: Duration = Field(
         max_length=_MOST_TEXT,
@@ -66,6 +82,45 @@ class Window(ApiModel):
     def length(self) -> timedelta:
         """How long it is."""
         return read_duration(self.duration)
+
+
+class Record(ApiModel):
+    """Files of live traffic, from which others may guess what its text was."""
+
+    path: Annotated[
+        Text,
+        AfterValidator(_checked_folder),
+        Field(
+            min_length=1,
+            max_length=4096,
+            json_schema_extra=required_with_cure(
+                f"{_PATH}.record.path is missing: write e.g. record: {{path: /var/lib/moe-traces}}"
+            )
+            | validations(
+                without_control_characters(f"{_PATH}.record.path"),
+                Rule(
+                    rule="self.startsWith('/')",
+                    message=f"{_PATH}.record.path is %s: it must be absolute, such as /var/lib/moe-traces",
+                    values=(QUOTED_SELF,),
+                ),
+            ),
+        ),
+    ]
+    """Absolute path of a folder, as the nodes of attention replicas see it; made where there is none. Its files are \
+readable by the user of Ray's processes alone."""
+    sample_rows: int = Field(default=RECORD_ROWS, ge=1, le=10000)
+    """Tokens that each attention replica writes a minute, chosen at random; of each all its expert sets."""
+    max_bytes: Bytes = Field(
+        default="1Gi",
+        max_length=_MOST_TEXT,
+        json_schema_extra=validations(bytes_between(f"{_PATH}.record.maxBytes", "1Mi", "1Ti", "1Gi")),
+    )
+    """Most bytes of all such files in the folder, such as 1Gi: the oldest leave, whichever replica wrote them."""
+
+    @property
+    def bytes(self) -> int:
+        """Most bytes of all files."""
+        return read_bytes(self.max_bytes)
 
 
 class Rebalance(ApiModel):
@@ -121,6 +176,11 @@ wrote is never removed."""
     rollback: RollbackPolicy = RollbackPolicy.AUTO
     """Auto: a placement that the operator proposed and approved is taken back where its measured figures are no \
 better than those before. Always: also one that a person wrote or approved. Never: it is only told."""
+
+    record: Record | None = None
+    """Files of live traffic, whatever the mode, for `moe-placement compare` to replay what-ifs offline. Which experts \
+tokens chose can betray what their text was: who may read the files should be who may read the requests. Default: \
+none are written."""
 
     @property
     def every(self) -> timedelta:

@@ -10,6 +10,14 @@ import yaml
 
 from moe_operator.api import names
 from moe_operator.api.crd import expertplacement_schema, moedeployment_schema
+from moe_operator.api.reasons import (
+    AutoscaleReason,
+    ConditionType,
+    PlacementConditionType,
+    PlacementReason,
+    Reason,
+    RebalanceReason,
+)
 from moe_operator.api.rules import VALIDATIONS
 
 _HEADER = f"""\
@@ -42,7 +50,7 @@ def reference() -> str:
     """The whole document, Markdown."""
     sections = [
         _HEADER,
-        *_kind(_MOE_DEPLOYMENT, moedeployment_schema(), names.ConditionType, names.Reason),
+        *_kind(_MOE_DEPLOYMENT, moedeployment_schema(), ConditionType, Reason),
         "### Labels and annotations on Secrets\n",
         f"A Secret is read only if its label `{names.LABEL_USE}` allows that use: "
         + ", ".join(f"`{use}`" for use in names.SecretUse)
@@ -50,13 +58,15 @@ def reference() -> str:
         f"A `{names.SecretUse.RAY_TOKEN}` is sent only where the annotation `{names.ANNOTATION_ADDRESSES}` of its "
         "Secret allows: entries `host:port` (by http or https), `http://host:port` or `https://host:port`, with commas "
         "between, compared with scheme, host and port of `spec.runtime.rayCluster.dashboardURL`. Without it nothing is "
-        f"sent to the Ray cluster: `{names.Reason.SECRET_NOT_BOUND}`.\n",
+        f"sent to the Ray cluster: `{Reason.SECRET_NOT_BOUND}`.\n",
         "### Annotations\n",
         f'`{names.ANNOTATION_PAUSE}: "true"` on a MoEDeployment: the operator proposes, moves and takes back nothing '
         "of its own accord (condition `RebalancePaused`), until the annotation is gone or `false`.\n",
         "### Reasons of `status.rebalance.lastDecision`\n",
-        _table(("Reason", "Meaning"), _words(names.RebalanceReason)),
-        *_kind(_EXPERT_PLACEMENT, expertplacement_schema(), names.PlacementConditionType, names.PlacementReason),
+        _table(("Reason", "Meaning"), _words(RebalanceReason)),
+        "### Reasons of `status.autoscaling.decisions`\n",
+        _table(("Reason", "Meaning"), _words(AutoscaleReason)),
+        *_kind(_EXPERT_PLACEMENT, expertplacement_schema(), PlacementConditionType, PlacementReason),
     ]
     return "\n".join(sections)
 

@@ -17,6 +17,10 @@ VALIDATIONS = "x-kubernetes-validations"
 REQUIRED_CURE = "x-required-cure"
 """Marks a required field whose absence a CEL rule tells; the schema generator turns it into that rule."""
 
+_CRON_FIELD = "[0-9A-Za-z*/,#-]+"
+# With a line end where YAML's `|` leaves one, as the parser takes it.
+_CRON_PATTERN = rf"^\s*{_CRON_FIELD}(\s+{_CRON_FIELD}){{4}}\s*$"
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -123,6 +127,19 @@ def http_url(path: str, example: str) -> tuple[Rule, ...]:
             message=f"{path} is %s: its port must be from 1 to 65535, as in {example}",
             values=(QUOTED_SELF,),
         ),
+    )
+
+
+def cron_fields(path: str, example: str) -> Rule:
+    """What may be a cron expression: five fields. What the operator cannot read of one, or what never comes, is told by
+    a condition."""
+    return Rule(
+        rule=f"self.matches({_cel(_CRON_PATTERN)})",
+        message=(
+            f"{path} is %s: it must have five fields, minute, hour, day of the month, month and day of the week, such "
+            f"as {example}"
+        ),
+        values=(QUOTED_SELF,),
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from moe_operator.api.rules import REQUIRED_CURE, VALIDATIONS, field_required
 
-_DROPPED = frozenset({"title", "additionalProperties", "$defs"})
+_DROPPED = frozenset({"title", "$defs"})
 _SIBLINGS_OF_REF = frozenset({"description", "default", REQUIRED_CURE})
 
 
@@ -33,7 +33,7 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
         return target
     result: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in _DROPPED:
+        if key in _DROPPED or (key == "additionalProperties" and value is False):
             continue
         if key == "properties":
             result[key] = {name: _structural(child, definitions) for name, child in value.items()}

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from moe_contract.applications import (
     API_REQUESTS,
     ATTENTION_REQUESTS,
+    BATCH_TOKENS,
+    CACHE_TOKENS,
     ORIGIN,
     QUEUE_REQUESTS,
     QUEUE_TOKENS,
@@ -18,8 +20,13 @@ from moe_contract.applications import (
     GenerationSource,
 )
 from moe_contract.sizes import MOST_APIS, MOST_SHARDS
-from moe_operator.api.base import ApiModel
+from moe_operator.api.autoscaling import Autoscaling
+from moe_operator.api.base import ApiModel, SecretRef, Url
+from moe_operator.api.cost import Cost
+from moe_operator.api.kube_ray import KubeRay
+from moe_operator.api.model_source import MOUNTED_SOURCE, SOURCE_CURE, ModelSource, of_pods_only
 from moe_operator.api.rebalance import Rebalance
+from moe_operator.api.resources import Resources
 from moe_operator.api.rules import (
     QUOTED_SELF,
     Rule,
@@ -28,13 +35,10 @@ from moe_operator.api.rules import (
     immutable,
     required_with_cure,
     validations,
-    without_control_characters,
 )
-from moe_operator.endpoint import HttpUrl
-from moe_operator.text import INVISIBLE
+from moe_operator.api.sleep import Sleep
 
 _MODEL_CURE = "write e.g. model: {source: {path: models/tiny}}"
-_SOURCE_CURE = "write e.g. source: {path: models/tiny}"
 _RUNTIME_CURE = (
     "write e.g. runtime: {rayCluster: {dashboardURL: http://127.0.0.1:8265, serveURL: http://127.0.0.1:8000}}"
 )
@@ -45,30 +49,13 @@ _ROUTE = "^(/[A-Za-z0-9_][A-Za-z0-9._~-]*)+$"
 # The CRD's rules hold for what is applied today; these, which say the same, for what was stored under earlier ones.
 
 
-def _checked_url(text: str) -> str:
-    HttpUrl.parse(text)
-    return text
-
-
-def _checked_text(text: str) -> str:
-    if INVISIBLE.search(text):
-        raise ValueError(
-            f"{text[:100]!a} has a NUL, a line end or another control character, or one that is not seen, in it: "
-            "write it without"
-        )
-    return text
-
-
 def _checked_route(text: str) -> str:
     if text != "/" and not re.fullmatch(_ROUTE, text):
         raise ValueError(f"{text!a} must begin with '/' and not end with one: write e.g. /tiny")
     return text
 
 
-Url = Annotated[str, AfterValidator(_checked_url)]
-Text = Annotated[str, AfterValidator(_checked_text)]
 Route = Annotated[str, AfterValidator(_checked_route)]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 
 class DeletionPolicy(StrEnum):
@@ -78,37 +65,11 @@ class DeletionPolicy(StrEnum):
     ORPHAN = "Orphan"
 
 
-class SecretRef(ApiModel):
-    """A Secret in the namespace of the MoEDeployment."""
-
-    name: ObjectName
-    """Name of the Secret. It must carry the label `moe-operator.io/use` that allows this use."""
-
-
-class ModelSource(ApiModel):
-    """Where the checkpoint is. Exactly one field is set."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(exactly_one_of("spec.model.source", ["path"], _SOURCE_CURE))
-    )
-
-    path: Annotated[
-        Text | None,
-        Field(
-            min_length=1,
-            max_length=4096,
-            json_schema_extra=validations(without_control_characters("spec.model.source.path")),
-        ),
-    ] = None
-    """Directory of a transformers checkpoint as the nodes of the Ray cluster see it; a relative one is relative to \
-the working directory of Ray."""
-
-
 class Model(ApiModel):
     """Which model is served, and how it is called."""
 
     source: Annotated[
-        ModelSource, Field(json_schema_extra=required_with_cure(f"spec.model.source is missing: {_SOURCE_CURE}"))
+        ModelSource, Field(json_schema_extra=required_with_cure(f"spec.model.source is missing: {SOURCE_CURE}"))
     ]
     """Where the checkpoint is. Exactly one field is set."""
     served_name: str | None = Field(
@@ -134,10 +95,16 @@ class Experts(ApiModel):
     """Number of expert shards; `kubectl scale` sets it. 0 puts the deployment to sleep. Where the copies need \
 more, so many run (status.shards)."""
     slots_per_shard: int | None = Field(default=None, ge=1, le=4096)
-    """Experts that a shard can hold per layer. Default: what the copies need when the deployment is created, kept \
-from then on (status.slotsPerShard). More shards run than asked for where the copies need their slots."""
+    """Experts that a shard can hold per layer. Default: what its part of a GPU holds, where resources.gpus is set, \
+else what the copies need; as it was when the deployment was created, kept from then on (status.slotsPerShard). More \
+shards run than asked for where the copies need their slots."""
     copies: Copies = Copies()
     """How many copies of each expert there are."""
+    resources: Resources | None = None
+    """What each shard asks of its node. A change makes new processes, one shard after the other."""
+    autoscaling: Autoscaling | None = None
+    """Within which bounds the operator chooses the number of shards by how busy they are, and writes it to \
+experts.shards. Default: it does not; kubectl scale or another autoscaler may."""
 
 
 def _ordered_bounds(section: str) -> dict[str, Any]:
@@ -168,6 +135,36 @@ class Api(ApiModel):
     """Requests in flight per replica that autoscaling aims at."""
 
 
+class Limits(ApiModel):
+    """Bounds of one attention replica's batch. They change in place: no process starts anew, and no answer under way is
+    lost but one that a smaller cache cannot hold any more."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="!has(self.maxRunning) || self.maxRunning <= self.maxBatchTokens",
+                message=(
+                    "spec.attention.limits.maxRunning is %s but spec.attention.limits.maxBatchTokens is %s: each "
+                    "answer takes a token of every step; raise maxBatchTokens or lower maxRunning"
+                ),
+                values=("self.maxRunning", "self.maxBatchTokens"),
+                field_path=".maxRunning",
+            )
+        )
+    )
+
+    max_batch_tokens: int = Field(default=BATCH_TOKENS, ge=1, le=65536)
+    """Most tokens that a step computes, those of prompts included: longer prompts are computed in several steps."""
+    max_running: int | None = Field(default=None, ge=1, le=65536)
+    """Most answers that are computed together; others wait (spec.serving.queue). Default: 12 on a CPU, 64 on a GPU."""
+    kv_cache_tokens: int = Field(default=CACHE_TOKENS, ge=2, le=16777216)
+    """Tokens of all answers under way whose keys and values are held, prompts included. A request that asks for more \
+is refused, so this bounds the context offered as well; what runs ends as it would have where this is lowered, and of \
+what waits, an answer that can never fit any more ends with an error. A GPU's memory for all of them is taken at once, \
+a CPU's as it is needed; a larger number than there is memory for beside the former one is not taken while a replica \
+runs, and told by condition Degraded."""
+
+
 class Attention(ApiModel):
     """The attention replicas, which run all of the model but its experts; scaled by the requests they have."""
 
@@ -179,6 +176,11 @@ class Attention(ApiModel):
     """Most attention replicas."""
     target_ongoing_requests: int = Field(default=ATTENTION_REQUESTS, ge=1, le=100000)
     """Requests in flight per replica that autoscaling aims at."""
+    resources: Resources | None = None
+    """What each replica asks of its node. A change makes new processes, as Serve replaces them: of a single one, \
+requests wait until the next one has loaded the model."""
+    limits: Limits = Limits()
+    """Bounds of one replica's batch. They change in place."""
 
 
 Origin = Annotated[
@@ -272,24 +274,55 @@ class RayCluster(ApiModel):
 address in dashboardURL, whose key `token` holds Ray's authentication token. Default: no token is sent."""
 
 
+_KINDS = ("rayCluster", "kubeRay")
+
+
 class Runtime(ApiModel):
-    """Where the model runs. Exactly one field is set."""
+    """Where the model runs. Exactly one field is set, and which one is immutable."""
 
     model_config = ConfigDict(
-        json_schema_extra=validations(exactly_one_of("spec.runtime", ["rayCluster"], _RUNTIME_CURE))
+        json_schema_extra=validations(
+            exactly_one_of("spec.runtime", _KINDS, _RUNTIME_CURE),
+            Rule(
+                rule=" && ".join(f"has(self.{kind}) == has(oldSelf.{kind})" for kind in _KINDS),
+                message=(
+                    "spec.runtime cannot change from one kind to another: create another MoEDeployment, and delete "
+                    "this one once that one serves"
+                ),
+                reason="FieldValueForbidden",
+            ),
+        )
     )
 
     ray_cluster: RayCluster | None = None
     """An existing Ray cluster."""
+    kube_ray: KubeRay | None = None
+    """A Ray cluster of its own, which KubeRay runs. Whoever may write this may run pods in the namespace."""
 
     @property
     def is_named(self) -> bool:
         """Whether it says where: an object that was stored before its CRD asked for that may not."""
-        return self.ray_cluster is not None
+        return self.ray_cluster is not None or self.kube_ray is not None
 
 
 class MoEDeploymentSpec(ApiModel):
     """A Mixture-of-Experts model to be served, its experts spread over shards."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="!has(self.runtime) || !has(self.runtime.kubeRay) || self.deletionPolicy == 'Delete'",
+                message=(
+                    "spec.deletionPolicy is %s: what KubeRay runs for this object goes with it; leave it at Delete, "
+                    "or use runtime.rayCluster"
+                ),
+                values=("self.deletionPolicy",),
+                field_path=".deletionPolicy",
+            ),
+            *of_pods_only(),
+            MOUNTED_SOURCE,
+        )
+    )
 
     model: Annotated[Model, Field(json_schema_extra=required_with_cure(f"spec.model is missing: {_MODEL_CURE}"))]
     """Which model is served, and how it is called."""
@@ -308,6 +341,11 @@ class MoEDeploymentSpec(ApiModel):
     rebalance: Rebalance = Rebalance()
     """Whether, when and within which limits experts are moved to where the traffic wants them; each placement is an \
 ExpertPlacement."""
+    cost: Cost | None = None
+    """What an accelerator costs, by which status.cost tells what tokens do. Default: nothing is reckoned."""
+    sleep: Sleep | None = None
+    """When experts.shards is set to 0 by itself; the first request wakes it where the chart's activator is installed. \
+With runtime.kubeRay; elsewhere condition SleepsWhenIdle says that it does not happen. Default: never."""
     suspend: bool = False
     """While true the operator writes nothing for this object; what is being served goes on being served."""
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE

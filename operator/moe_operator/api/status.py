@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator
 
 from moe_contract.load import BUSIEST, MOST_BANDS, MOST_TEXT
+from moe_contract.sizes import MOST_SHARDS
 from moe_operator.api.base import StatusModel
-from moe_operator.api.names import RESTING, ConditionType, Reason
+from moe_operator.api.reasons import RESTING, ConditionType, Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 """Of UTC."""
+
+
+def time_told(text: str) -> datetime | None:
+    """A time as the operator writes it, in UTC; None of anything else, which somebody else may have written."""
+    try:
+        return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 class Condition(StatusModel):
@@ -83,6 +93,18 @@ class ModelStatus(StatusModel):
     """Longest sequence the model was made for, in tokens."""
 
 
+class MemoryStatus(StatusModel):
+    """What the experts of a shard take of its memory."""
+
+    needed: int
+    """Bytes that its slots take when all are filled, foretold from the checkpoint's shapes and the dtype served."""
+    usable: int | None = None
+    """Bytes that they may take, of the shard that has least: 90% of its part of a GPU, or of the machine's memory \
+among the shards on it. Absent until shards have told, and of GPUs that spec.experts.resources does not ask for."""
+    slots: int | None = None
+    """Slots per layer that this holds."""
+
+
 class PlacementStatus(StatusModel):
     """The placement of experts that is in force."""
 
@@ -143,6 +165,83 @@ class LoadStatus(StatusModel):
     """The busiest experts by band of layers; shares in parts of 10,000."""
 
 
+MOST_DECISIONS = 10
+
+
+class AutoscalingDecision(StatusModel):
+    """Why spec.experts.shards became, or did not become, another number."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When."""
+    from_shards: Annotated[int, Field(ge=0, le=MOST_SHARDS)]
+    """spec.experts.shards before it."""
+    to_shards: Annotated[int, Field(ge=0, le=MOST_SHARDS)]
+    """Shards that were asked for; the same number where others were wanted and refused."""
+    reason: Annotated[str, Field(max_length=64)]
+    """Why, as one word for machines."""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
+    """Why, in words and figures."""
+    utilization: Annotated[int | None, Field(ge=0, le=100)] = None
+    """Percent of its time in which the busiest shard answered somebody; absent where that is not known."""
+    itl_ms: Annotated[int | None, Field(ge=0)] = None
+    """Milliseconds between two tokens of an answer, the median; absent where nobody got any."""
+
+
+class AutoscalingStatus(StatusModel):
+    """What spec.experts.autoscaling does."""
+
+    shards: Annotated[int, Field(ge=0, le=MOST_SHARDS)]
+    """spec.experts.shards as it was found, or as it was decided last: who writes another one is in its way."""
+    min_shards: int | None = None
+    """Fewest shards now, by the schedule in force, and the model."""
+    max_shards: int | None = None
+    """Most shards now, likewise."""
+    schedule: int | None = None
+    """Index of the schedule in force; absent while there is none."""
+    utilization: Annotated[int | None, Field(ge=0, le=100)] = None
+    """Percent of its time in which the busiest shard answers somebody, in steps of 5; absent where it is not known."""
+    wrote: bool = False
+    """Whether the API server named the operator as who wrote the number: whom it names later is in its way."""
+    decisions: Annotated[tuple[AutoscalingDecision, ...], Field(max_length=MOST_DECISIONS)] = ()
+    """The last ten, the newest first."""
+
+
+Amount = Annotated[str, Field(max_length=32, pattern=r"^[0-9]{1,24}(\.[0-9]{1,6})?$")]
+"""A decimal number, which no reader rounds."""
+
+
+class CostStatus(StatusModel):
+    """What it costs, by spec.cost. Told once a minute while tokens are computed, else every ten."""
+
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """Of the counts."""
+    layer_rows: Annotated[int, Field(ge=0)]
+    """Tokens through MoE layers since the directory started, each counted once per layer."""
+    currency: Annotated[str, Field(max_length=3)]
+    """Of all prices here."""
+    accelerators: Amount
+    """That run: GPUs that are asked for or, without any, shards."""
+    per_hour: Amount
+    """What these cost in an hour."""
+    tokens_per_second: Amount | None = None
+    """That were computed since it was told before, those of prompts included."""
+    per_million_tokens: Amount | None = None
+    """What a million tokens cost at that rate, prompts included; absent where there were none."""
+    seconds_per_thousand_tokens: Amount | None = None
+    """How long an answer takes for a thousand tokens, by the median between two; absent where nobody got any."""
+    saved_shard_seconds: Annotated[int | None, Field(ge=0)] = None
+    """Seconds of shards by which experts.autoscaling stayed below its maxShards; absent without a policy."""
+    saved: Amount | None = None
+    """What these would have cost, by the price of today."""
+
+
+class SleepStatus(StatusModel):
+    """What a sleep is to be woken to."""
+
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)]
+    """spec.experts.shards as it was when it was last not 0."""
+
+
 class MoEDeploymentStatus(StatusModel):
     """What the operator saw."""
 
@@ -157,15 +256,23 @@ class MoEDeploymentStatus(StatusModel):
     selector: str | None = None
     """Label selector of the scale subresource."""
     slots_per_shard: int | None = None
-    """Experts a shard can hold per layer, as set at creation or by spec.experts.slotsPerShard."""
+    """Experts a shard can hold per layer, as set at creation, or by spec.experts.slotsPerShard."""
     model: ModelStatus | None = None
     """What the model turned out to be."""
+    memory: MemoryStatus | None = None
+    """What the experts of a shard take of its memory."""
     placement: PlacementStatus | None = None
     """The placement of experts that is in force."""
     load: LoadStatus | None = None
     """Where it is busy, as `kubectl moe top` shows it."""
     rebalance: RebalanceStatus | None = None
     """What came of spec.rebalance; absent with mode Off."""
+    autoscaling: AutoscalingStatus | None = None
+    """What spec.experts.autoscaling does; absent without it."""
+    cost: CostStatus | None = None
+    """What it costs; absent without spec.cost."""
+    sleep: SleepStatus | None = None
+    """What a sleep is to be woken to; absent without spec.sleep."""
     conditions: Conditions = ()
     """State by aspect."""
 

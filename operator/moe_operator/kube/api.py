@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from moe_operator.kube.resources import Resource
@@ -48,9 +48,32 @@ class KubeApi(Protocol):
     async def merge_patch(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Json:
         """Change the fields that ``patch`` names (RFC 7386: null removes one, lists are replaced whole)."""
 
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
+    ) -> Json:
+        """Change single entries of lists (RFC 6902); where a ``test`` among the steps fails, nothing is, and a
+        ``KubeError`` says so."""
+
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """Server-side apply as the operator's field manager: take over the fields in ``body``, drop those it no
         longer has."""
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        """Ask for the deletion of this object and no other of its name."""
+    async def scale(
+        self, resource: Resource, namespace: str, name: str, replicas: int, version: str, manager: str
+    ) -> None:
+        """Write its subresource scale as field manager ``manager``, where it still has this resourceVersion."""
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> None:
+        """Ask for the deletion of this object and no other of its name; with ``version`` only as it was then.
+
+        ``grace_seconds``: of a pod, for how long it may take its leave; 0 removes the object at once, whatever becomes
+        of its processes. Default: what the pod says.
+        """

@@ -26,14 +26,17 @@ def child_metadata(owner: MoEDeployment, name: str, component: str) -> Json:
 
 
 def owner_reference(owner: MoEDeployment, controller: bool = True) -> Json:
-    """That by which an object goes with its owner; an object has one controller at most."""
+    """That by which an object goes with its owner; an object has one controller at most.
+
+    Without ``blockOwnerDeletion``: to set it takes a right on the owner's finalizers in some clusters, and nobody has
+    to wait for what goes with it.
+    """
     return {
         "apiVersion": owner.api_version,
         "kind": owner.kind,
         "name": owner.metadata.name,
         "uid": owner.metadata.uid,
         "controller": controller,
-        "blockOwnerDeletion": True,
     }
 
 
@@ -110,10 +113,22 @@ def _stamped(manifest: Mapping[str, Any]) -> Json:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
+_EXACT = frozenset({"selector", "labelSelector", "podSelector", "namespaceSelector"})
+"""To select by one more label is to select something else."""
+
+
 def _covers(live: Any, wanted: Any) -> bool:
-    """Whether ``live`` says all that ``wanted`` says; fields that others or defaults added are theirs."""
+    """Whether ``live`` says all that ``wanted`` says; fields that others or defaults added are theirs.
+
+    An empty list may be null or absent: the API server gives back ``endpoints: []`` of an EndpointSlice as null.
+    """
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(key in live and _covers(live[key], wanted[key]) for key in wanted)
+        return isinstance(live, Mapping) and all(
+            (key in live and live[key] == value) if key in _EXACT else _covers(live.get(key), value)
+            for key, value in wanted.items()
+        )
+    if wanted == []:
+        return live in (None, [])
     if isinstance(wanted, list):
         return isinstance(live, list) and len(live) == len(wanted) and all(map(_covers, live, wanted))
     return bool(live == wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ PLACEMENTS_PAGE_SIZE = 8
 """Objects of one answer; an ExpertPlacement may be as large as the API server takes, more than a megabyte."""
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+_JSON_PATCH = "application/json-patch+json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -98,11 +99,28 @@ class KubeClient:
 
     async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
         """See ``KubeApi``; read in pages, all of the moment of the first."""
+        size = PLACEMENTS_PAGE_SIZE if resource == EXPERT_PLACEMENTS else PAGE_SIZE
+        return await self._pages(resource, namespace, {"limit": str(size)}, trimmed)
+
+    async def list_labelled(
+        self, resource: Resource, labels: str, keep: Callable[[Json], Json], namespace: str | None = None
+    ) -> Listing:
+        """Objects of the namespace, or of all, that a label selector matches (the empty one: all); in pages, of which
+        each object is kept as ``keep`` leaves it."""
+        return await self._pages(resource, namespace, {"limit": str(PAGE_SIZE), "labelSelector": labels}, keep)
+
+    async def _pages(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        query: dict[str, str],
+        keep: Callable[[Json], Json],
+    ) -> Listing:
+        """``keep``: what stays of each object, as soon as its page is there."""
         items: list[Json] = []
-        query = {"limit": str(PLACEMENTS_PAGE_SIZE if resource == EXPERT_PLACEMENTS else PAGE_SIZE)}
         while True:
             page = await self._call("GET", resource.path(namespace), query=query)
-            items += map(trimmed, page["items"])
+            items += map(keep, page["items"])
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return Listing(items, page["metadata"].get("resourceVersion", ""))
@@ -124,21 +142,54 @@ class KubeClient:
         """See ``KubeApi``."""
         return await self._write("PATCH", resource.path(namespace, name), patch, content=_MERGE_PATCH)
 
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
+    ) -> Json:
+        """See ``KubeApi``."""
+        return await self._write("PATCH", resource.path(namespace, name), [*steps], content=_JSON_PATCH)
+
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """See ``KubeApi``."""
         path = resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
         return await self._write("PATCH", path, body, content=_APPLY_PATCH, query={"force": "true"})
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+    async def get_scale(self, resource: Resource, namespace: str, name: str) -> Json:
+        """Its subresource scale, of API autoscaling/v1."""
+        return await self._call("GET", resource.path(namespace, name, "scale"))
+
+    async def scale(
+        self, resource: Resource, namespace: str, name: str, replicas: int, version: str, manager: str
+    ) -> None:
         """See ``KubeApi``."""
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        body = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {"name": name, "namespace": namespace, "resourceVersion": version},
+            "spec": {"replicas": replicas},
+        }
+        query = {"fieldManager": manager}
+        await self._write("PUT", resource.path(namespace, name, "scale"), body, query=query)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> None:
+        """See ``KubeApi``."""
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions, **grace}
         await self._write("DELETE", resource.path(namespace, name), options)
 
     async def _write(
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         content: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Json:
@@ -150,7 +201,7 @@ class KubeClient:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         query: Mapping[str, str] | None = None,

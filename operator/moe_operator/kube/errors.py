@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from moe_operator.api.names import Reason
+from moe_operator.api.reasons import Reason
 from moe_operator.errors import OperatorError
 
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from moe_operator.api.deployment import Identity
-from moe_operator.api.names import REPORTING_CONTROLLER, PlacementReason, Reason
+from moe_operator.api.names import REPORTING_CONTROLLER
+from moe_operator.api.reasons import AutoscaleReason, PlacementReason, Reason
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import AlreadyExistsError, KubeError, NotFoundError
 from moe_operator.kube.resources import EVENTS
@@ -32,7 +33,7 @@ class EventNote:
     """
 
     type: EventType
-    reason: Reason | PlacementReason
+    reason: Reason | PlacementReason | AutoscaleReason
     note: str
     action: str = "Reconcile"
 

@@ -36,12 +36,34 @@ def was_set_by(managed_fields: Sequence[Mapping[str, Any]], manager: str, *path:
     for entry in managed_fields:
         if entry.get("manager") != manager or entry.get("subresource"):
             continue
-        fields: Any = entry.get("fieldsV1", {})
-        for step in path:
-            fields = fields.get(step) if isinstance(fields, Mapping) else None
-        if fields is not None:
+        if _has(entry, path):
             return True
     return False
+
+
+MOST_OWNERS = 4
+"""Of a field that are kept: two that write it by turns are told apart by one."""
+
+
+def owners(managed_fields: Sequence[Mapping[str, Any]], *path: str) -> list[Json]:
+    """Who wrote the field at ``path``, without all else that they wrote; the last first."""
+    found = [entry for entry in managed_fields if isinstance(entry, Mapping) and _has(entry, path)]
+    kept = ("manager", "operation", "subresource", "time")
+    found.sort(key=lambda entry: str(entry.get("time", "")), reverse=True)
+    fields: Json = {}
+    for step in reversed(path):
+        fields = {step: fields}
+    return [
+        {**{name: str(entry[name]) for name in kept if name in entry}, "fieldsV1": fields}
+        for entry in found[:MOST_OWNERS]
+    ]
+
+
+def _has(entry: Mapping[str, Any], path: Sequence[str]) -> bool:
+    fields: Any = entry.get("fieldsV1", {})
+    for step in path:
+        fields = fields.get(step) if isinstance(fields, Mapping) else None
+    return fields is not None
 
 
 def _is(entry: Mapping[str, Any], manager: str, operation: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moe_operator.api.base import StatusModel
+from moe_operator.api.deployment import Identity
 from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, Resource
@@ -48,3 +49,16 @@ async def set_cleanup_finalizer(api: KubeApi, live: Json, present: bool) -> Json
         finalizers.remove(CLEANUP_FINALIZER)
     patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
     return await api.merge_patch(MOE_DEPLOYMENTS, metadata["namespace"], metadata["name"], patch)
+
+
+async def version_as_judged(api: KubeApi, about: Identity) -> str | None:
+    """The resourceVersion of a MoEDeployment that has the spec that ``about`` was read with, so that what was decided
+    by it holds; None where it has another.
+
+    Raises:
+        NotFoundError: it is gone.
+    """
+    known = about.metadata
+    metadata = (await api.get(MOE_DEPLOYMENTS, known.namespace, known.name))["metadata"]
+    is_as_judged = (metadata["uid"], metadata.get("generation", 1)) == (known.uid, known.generation)
+    return str(metadata["resourceVersion"]) if is_as_judged else None

@@ -10,17 +10,19 @@ from moe_operator.api import names
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One namespaced kind.
+    """One kind.
 
     Attributes:
         group: empty for the core group.
         plural: as in paths and RBAC rules.
+        namespaced: whether its objects are in namespaces.
     """
 
     group: str
     version: str
     plural: str
     kind: str
+    namespaced: bool = True
 
     @property
     def api_version(self) -> str:
@@ -42,3 +44,11 @@ EXPERT_PLACEMENTS = Resource(names.GROUP, names.VERSION, names.PLACEMENT_PLURAL,
 SECRETS = Resource("", "v1", "secrets", "Secret")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+RAY_CLUSTERS = Resource("ray.io", "v1", "rayclusters", "RayCluster")
+RAY_SERVICES = Resource("ray.io", "v1", "rayservices", "RayService")
+SERVICES = Resource("", "v1", "services", "Service")
+PODS = Resource("", "v1", "pods", "Pod")
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
+POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")

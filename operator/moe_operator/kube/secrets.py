@@ -20,13 +20,20 @@ from typing import TypeVar
 
 from moe_contract.applications import key_digest, key_digests
 from moe_operator.api.deployment import MoEDeployment
-from moe_operator.api.names import ANNOTATION_ADDRESSES, COMPONENT_INTERNAL_KEY, LABEL_USE, SecretUse
+from moe_operator.api.names import (
+    ANNOTATION_ADDRESSES,
+    COMPONENT_INTERNAL_KEY,
+    COMPONENT_RAY_TOKEN,
+    LABEL_USE,
+    SecretUse,
+)
 from moe_operator.endpoint import Endpoint, EndpointError, HttpUrl, parse_authority
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import apply_child, child_metadata, find_child
 from moe_operator.kube.errors import (
     NotFoundError,
     SecretAbsentError,
+    SecretError,
     SecretInvalidError,
     SecretMissingError,
     SecretNotBoundError,
@@ -34,6 +41,7 @@ from moe_operator.kube.errors import (
 )
 from moe_operator.kube.resources import SECRETS
 from moe_operator.kube.secret_cache import Asker, Held, Key, SecretCache
+from moe_operator.text import some
 
 T = TypeVar("T")
 
@@ -88,20 +96,53 @@ class Secrets:
             return ()
         return (await self._users(moe, ref.name, SecretUse.API_KEYS, _hashes, fresh)).content
 
+    async def check_model_secret(self, moe: MoEDeployment) -> None:
+        """Whether pods may be given the Secret by which they reach the model, and can use it. The operator keeps
+        nothing of it.
+
+        Raises:
+            SecretError: no such Secret or key, or not labelled for this use; the message begins with the field.
+        """
+        named = moe.spec.model.source.secret
+        if named is None:
+            return
+        try:
+            there = (await self._users(moe, named.name, SecretUse.MODEL_SOURCE, _usable_keys, fresh=False)).content
+        except SecretError as error:
+            raise type(error)(f"{named.field}: {error}") from error
+        missing = [key for key in named.keys if key not in there]
+        if missing:
+            self._cache.unfit((moe.metadata.namespace, named.name, SecretUse.MODEL_SOURCE))
+            raise SecretMissingError(
+                f"{named.field}: Secret {named.name!r} has no {some(missing, len(missing))} that could be used: give "
+                "it, in printable ASCII without spaces"
+            )
+
     async def internal_key(self, moe: MoEDeployment, fresh: bool = False) -> str:
         """The key by which the operator asks the directory; made at random (256 bits) the first time.
 
         Raises:
             NameConflictError: a Secret of that name is somebody else's.
         """
+        return await self._own(moe, internal_key_name(moe.metadata.name), COMPONENT_INTERNAL_KEY, INTERNAL_KEY, fresh)
+
+    async def cluster_token(self, moe: MoEDeployment, name: str, entry: str) -> str:
+        """The token of a Ray cluster of its own, in ``entry`` of Secret ``name``; made as ``internal_key``.
+
+        Raises:
+            NameConflictError: a Secret of that name is somebody else's.
+        """
+        return await self._own(moe, name, COMPONENT_RAY_TOKEN, entry)
+
+    async def _own(self, moe: MoEDeployment, name: str, component: str, entry: str, fresh: bool = False) -> str:
+        """What is in a Secret of the operator's own, made at random (256 bits) the first time."""
 
         async def look(before: Held[str] | None) -> Held[str]:
             if before and await self._version(moe.metadata.namespace, name) == before.version:
                 return before
-            return await self._ensure_internal_key(moe, name)
+            return await self._ensure(moe, name, component, entry)
 
-        name = internal_key_name(moe.metadata.name)
-        return (await self._cache.get(_internal(moe), _asker(moe), look, fresh)).content
+        return (await self._cache.get(_own_key(moe, name), _asker(moe), look, fresh)).content
 
     async def key_hashes(self, moe: MoEDeployment, fresh: bool = False) -> KeyHashes:
         """Of all keys that its api knows; raises as ``internal_key`` and ``api_key_hashes``."""
@@ -116,7 +157,7 @@ class Secrets:
 
     def internal_key_refused(self, moe: MoEDeployment) -> None:
         """The directory's api did not take the operator's key."""
-        self._cache.refused(_internal(moe))
+        self._cache.refused(_own_key(moe, internal_key_name(moe.metadata.name)))
 
     async def _users(
         self,
@@ -151,27 +192,31 @@ class Secrets:
         except NotFoundError:
             return None
 
-    async def _ensure_internal_key(self, owner: MoEDeployment, name: str) -> Held[str]:
+    async def _ensure(self, owner: MoEDeployment, name: str, component: str, entry: str) -> Held[str]:
         live = await find_child(self._api, owner, SECRETS, name)
-        key = _existing_key(live) or secrets.token_urlsafe(32)
-        manifest = {
-            "apiVersion": SECRETS.api_version,
-            "kind": SECRETS.kind,
-            "metadata": child_metadata(owner, name, COMPONENT_INTERNAL_KEY),
-            "type": "Opaque",
-            "data": {INTERNAL_KEY: base64.b64encode(key.encode()).decode()},
-        }
-        applied = await apply_child(self._api, owner, SECRETS, manifest)
+        key = _existing_key(live, entry) or secrets.token_urlsafe(32)
+        applied = await apply_child(self._api, owner, SECRETS, build_own(owner, name, component, entry, key))
         return Held(applied["metadata"]["resourceVersion"], key)
+
+
+def build_own(owner: MoEDeployment, name: str, component: str, entry: str, key: str) -> Json:
+    """A Secret of the operator's own, with ``key`` in ``entry``."""
+    return {
+        "apiVersion": SECRETS.api_version,
+        "kind": SECRETS.kind,
+        "metadata": child_metadata(owner, name, component),
+        "type": "Opaque",
+        "data": {entry: base64.b64encode(key.encode()).decode()},
+    }
 
 
 def _asker(moe: MoEDeployment) -> Asker:
     return Asker(moe.metadata.uid, moe.metadata.generation)
 
 
-def _internal(moe: MoEDeployment) -> Key:
+def _own_key(moe: MoEDeployment, name: str) -> Key:
     """With the uid: the key of a former object of the same name goes with that."""
-    return moe.metadata.namespace, internal_key_name(moe.metadata.name), moe.metadata.uid
+    return moe.metadata.namespace, name, moe.metadata.uid
 
 
 def is_bound(addresses: str, endpoint: Endpoint) -> bool:
@@ -234,6 +279,11 @@ def _token(name: str, data: dict[str, bytes]) -> str:
     return _printable(data[RAY_TOKEN_KEY], name, RAY_TOKEN_KEY)
 
 
+def _usable_keys(name: str, data: dict[str, bytes]) -> frozenset[str]:
+    """Names of those whose values fit an HTTP header; several objects may name one Secret, for different ones."""
+    return frozenset(key for key, value in data.items() if _is_printable(value))
+
+
 def _hashes(name: str, data: dict[str, bytes]) -> tuple[str, ...]:
     if not data:
         raise SecretMissingError(f"Secret {name!r} has no keys: give it one value per API key")
@@ -251,15 +301,19 @@ def _decoded(live: Json) -> dict[str, bytes]:
 
 def _printable(value: bytes, name: str, key: str) -> str:
     """As text that fits an HTTP header; line ends around it, as files have them, are dropped."""
-    try:
-        text = value.decode("ascii").strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or not text.isprintable() or " " in text:
+    if not _is_printable(value):
         raise SecretInvalidError(
             f"key {key!r} of Secret {name!r} must be printable ASCII without spaces, and not empty"
         )
-    return text
+    return value.decode("ascii").strip()
+
+
+def _is_printable(value: bytes) -> bool:
+    try:
+        text = value.decode("ascii").strip()
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and text.isprintable() and " " not in text
 
 
 def _api_key(value: bytes, name: str, key: str) -> str:
@@ -272,9 +326,9 @@ def _api_key(value: bytes, name: str, key: str) -> str:
     return text
 
 
-def _existing_key(live: Json | None) -> str | None:
+def _existing_key(live: Json | None, entry: str) -> str | None:
     """The key in our Secret; None if there is none or somebody spoilt it."""
-    encoded = (live or {}).get("data", {}).get(INTERNAL_KEY, "")
+    encoded = (live or {}).get("data", {}).get(entry, "")
     try:
         key = base64.b64decode(encoded, validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError):

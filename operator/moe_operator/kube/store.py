@@ -9,20 +9,24 @@ what comes last is taken.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from moe_operator.api.names import ANNOTATION_DRAIN, ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
 from moe_operator.kube.api import Json, Listing
+from moe_operator.kube.managed_fields import owners
 
 GRAVE_SECONDS = 120.0
 """For which a deletion is remembered. An answer or an event that is as late would find nobody who waits for it."""
 
 _METADATA = ("name", "namespace", "uid", "generation", "resourceVersion", "deletionTimestamp", "finalizers")
-"""What is read of it. The rest (who set which field, annotations, owners) may be as large as the API server takes."""
+"""What is read of it. The rest (who set all other fields, annotations, owners) may be as large as the API server takes.
+"""
 _ANNOTATIONS, _ANNOTATION = (ANNOTATION_DRAIN, ANNOTATION_PAUSE), 16384
 """Those that are read, and characters that are kept of each: more than all shards take."""
+_SHARDS = ("f:spec", "f:experts", "f:shards")
+"""The field of which it is kept who wrote it."""
 _ENDS = frozenset(phase for phase in Phase if phase.is_end)
 _NO_LAYERS = ("-",)
 
@@ -47,13 +51,25 @@ class _Grave:
 
 
 class ObjectStore:
-    """The newest known state of each object by key (``namespace/name``), without what nobody reads.
+    """The newest known state of each object by key (``namespace/name``), as ``keep`` leaves it: without what nobody
+    reads.
 
     What it returns is shared: never change it.
+
+    Args:
+        lingers: whether an object without finalizers is there for a while after it was asked to go, as a pod is: its
+            end is a deletion, and no state of it.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        keep: Callable[[Json], Json] | None = None,
+        lingers: bool = False,
+    ) -> None:
         self._clock = clock
+        self._keep = keep or trimmed
+        self._lingers = lingers
         self._entries: dict[str, _Entry] = {}
         self._graves: dict[str, _Grave] = {}
         self._newest = 0
@@ -67,6 +83,14 @@ class ObjectStore:
         """Of all objects there are."""
         return set(self._entries)
 
+    def all(self) -> Iterator[Json]:
+        """Each object."""
+        return (entry.live for entry in self._entries.values())
+
+    def kept(self, live: Json) -> Json:
+        """What it keeps of an object."""
+        return self._keep(live)
+
     def get(self, key: str) -> Json | None:
         """The object, or None if there is none."""
         entry = self._entries.get(key)
@@ -78,14 +102,14 @@ class ObjectStore:
         Returns:
             Whether it was news.
         """
-        if _is_gone(live):
+        if _is_gone(live) and not self._lingers:
             return self.remove(live)
         key, version = key_of(live), _version(live)
         grave, entry = self._graves.get(key), self._entries.get(key)
         if grave and _lies_in(grave, live):
             return False
         self._note(version)
-        if entry and version == _version(entry.live) and _uid(live) == _uid(entry.live):
+        if entry and version == _version(entry.live) and uid_of(live) == uid_of(entry.live):
             if watched:
                 entry.unseen_since = None
             return False
@@ -96,7 +120,7 @@ class ObjectStore:
         self._graves.pop(key, None)
         # What the watch has not shown yet stays so, however often it changes meanwhile.
         since = entry.unseen_since if entry and entry.unseen_since is not None else self._clock()
-        self._entries[key] = _Entry(trimmed(live), None if watched else since)
+        self._entries[key] = _Entry(self._keep(live), None if watched else since)
         return True
 
     def remove(self, last: Json) -> bool:
@@ -110,7 +134,7 @@ class ObjectStore:
         entry = self._entries.get(key)
         if entry and _outlives(entry.live, last):
             return False
-        self._bury(key, _Grave(_uid(last), version, self._clock()))
+        self._bury(key, _Grave(uid_of(last), version, self._clock()))
         return self._entries.pop(key, None) is not None
 
     def replace_all(self, listing: Listing, namespace: str | None = None) -> set[str]:
@@ -135,7 +159,7 @@ class ObjectStore:
             and not _is_older(listing.version, _version(entry.live))
         }
         for key in gone:
-            self._bury(key, _Grave(_uid(self._entries.pop(key).live), listing.version, self._clock()))
+            self._bury(key, _Grave(uid_of(self._entries.pop(key).live), listing.version, self._clock()))
         return gone
 
     def conflicted(self, key: str, version: str) -> bool:
@@ -171,8 +195,18 @@ class ObjectStore:
 
 
 def key_of(live: Json) -> str:
-    """``namespace/name``."""
-    return f"{live['metadata']['namespace']}/{live['metadata']['name']}"
+    """``namespace/name``; of what is in no namespace ``/name``."""
+    return f"{live['metadata'].get('namespace', '')}/{live['metadata']['name']}"
+
+
+def uid_of(live: Json) -> str:
+    """Its uid; empty where it has none."""
+    return str(live["metadata"].get("uid", ""))
+
+
+def goes(live: Json) -> bool:
+    """Whether somebody has asked to delete it."""
+    return bool(live["metadata"].get("deletionTimestamp"))
 
 
 def trimmed(live: Json) -> Json:
@@ -184,6 +218,8 @@ def trimmed(live: Json) -> Json:
         metadata["annotations"] = ours
     kept = {**live, "metadata": metadata}
     spec = live.get("spec") or {}
+    if "experts" in spec and (scalers := owners(live["metadata"].get("managedFields") or (), *_SHARDS)):
+        metadata["managedFields"] = scalers
     if "content" in spec and (live.get("status") or {}).get("phase") in _ENDS:
         kept["spec"] = {**spec, "content": {**spec["content"], "layers": list(_NO_LAYERS)}}
     return kept
@@ -191,16 +227,11 @@ def trimmed(live: Json) -> Json:
 
 def _is_gone(live: Json) -> bool:
     """The last state of an object: who takes the last finalizer off gets it as the answer."""
-    metadata = live["metadata"]
-    return bool(metadata.get("deletionTimestamp")) and not metadata.get("finalizers")
+    return goes(live) and not live["metadata"].get("finalizers")
 
 
 def _version(live: Json) -> str:
     return str(live["metadata"].get("resourceVersion", ""))
-
-
-def _uid(live: Json) -> str:
-    return str(live["metadata"].get("uid", ""))
 
 
 def _number(version: str) -> int | None:
@@ -216,12 +247,12 @@ def _is_older(left: str, right: str) -> bool:
 def _lies_in(grave: _Grave, live: Json) -> bool:
     numbers = _number(grave.version), _number(_version(live))
     if None in numbers:
-        return grave.uid == _uid(live)
+        return grave.uid == uid_of(live)
     return numbers[1] <= numbers[0]  # type: ignore[operator] # neither is None
 
 
 def _outlives(live: Json, last: Json) -> bool:
     """Whether ``live`` is there although ``last`` was deleted."""
     if None in (_number(_version(live)), _number(_version(last))):
-        return _uid(live) != _uid(last)
+        return uid_of(live) != uid_of(last)
     return _is_older(_version(last), _version(live))

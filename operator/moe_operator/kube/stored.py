@@ -1,4 +1,4 @@
-"""``KubeApi`` whose MoEDeployments are read from a store instead of by a GET each time.
+"""``KubeApi`` whose MoEDeployments, and their watched children, are read from stores instead of by a GET each time.
 
 What the operator itself writes is in the store with the answer, before the watch tells of it: the next pass does not
 act on what this one has changed. A store that lags behind shows itself by a conflict; where one repeats, the object is
@@ -7,7 +7,7 @@ asked for once, so that a slow watch cannot make a hot loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from moe_operator.kube.api import Json, KubeApi, Listing
@@ -17,14 +17,24 @@ from moe_operator.kube.store import ObjectStore
 
 
 class StoredKube:
-    """See ``KubeApi``; all other kinds, and all lists, go to ``api``."""
+    """See ``KubeApi``; all other kinds, and all lists, go to ``api``.
 
-    def __init__(self, api: KubeApi, store: ObjectStore) -> None:
+    ``children``: stores of what bears the label of a child. An object that is not in one may lack the label alone, so
+    that is asked for.
+    """
+
+    def __init__(
+        self, api: KubeApi, store: ObjectStore, children: Mapping[Resource, ObjectStore] | None = None
+    ) -> None:
         self._api = api
         self._store = store
+        self._children = children or {}
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         """See ``KubeApi``; a MoEDeployment is what the store knows of it, and not to be changed."""
+        if resource in self._children:
+            known = self._children[resource].get(f"{namespace}/{name}")
+            return known or await self._api.get(resource, namespace, name)
         if resource != MOE_DEPLOYMENTS:
             return await self._api.get(resource, namespace, name)
         live = self._store.get(f"{namespace}/{name}")
@@ -42,7 +52,7 @@ class StoredKube:
 
     async def create(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """See ``KubeApi``."""
-        return await self._api.create(resource, body)
+        return self._known(resource, await self._api.create(resource, body))
 
     async def replace(self, resource: Resource, body: Mapping[str, Any], subresource: str | None = None) -> Json:
         """See ``KubeApi``."""
@@ -55,16 +65,41 @@ class StoredKube:
         """See ``KubeApi``."""
         write = self._api.merge_patch(resource, namespace, name, patch)
         if resource != MOE_DEPLOYMENTS:
-            return await write
+            return self._known(resource, await write)
         return await self._written(write, patch.get("metadata", {}), namespace, name)
+
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
+    ) -> Json:
+        """See ``KubeApi``."""
+        return self._known(resource, await self._api.json_patch(resource, namespace, name, steps))
 
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         """See ``KubeApi``."""
-        return await self._api.apply(resource, body)
+        return self._known(resource, await self._api.apply(resource, body))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+    async def scale(
+        self, resource: Resource, namespace: str, name: str, replicas: int, version: str, manager: str
+    ) -> None:
+        """See ``KubeApi``; the answer is no such object, so the watch tells of it."""
+        await self._api.scale(resource, namespace, name, replicas, version, manager)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> None:
         """See ``KubeApi``."""
-        await self._api.delete(resource, namespace, name, uid)
+        await self._api.delete(resource, namespace, name, uid, version, grace_seconds)
+
+    def _known(self, resource: Resource, answer: Json) -> Json:
+        if resource in self._children:
+            self._children[resource].put(answer)
+        return answer
 
     async def _written(self, write: Awaitable[Json], based_on: Mapping[str, Any], namespace: str, name: str) -> Json:
         try:

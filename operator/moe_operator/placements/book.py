@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 from moe_operator.api import ExpertPlacement, Phase
 from moe_operator.api.placement import Decision, Origin
@@ -39,6 +40,7 @@ class Book:
         before = self.before(revision)
         some = (*self.ahead, *self.in_force, *([before] if before else []), *self.proposed[-1:])
         kept = {each.revision for each in some} | {revision}
+        kept |= {each.spec.content.base_revision for each in self.in_force}
         kept |= {each.revision for pair in self._steps_back(revision) for each in pair if each}
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
@@ -46,6 +48,10 @@ class Book:
         """With another one at ``revision``, or none."""
         others = (each for each in self.placements if each.revision != revision)
         return Book.of((*others, *([placement] if placement else ())), self.taken)
+
+    def first_free(self, revision: int) -> int:
+        """The least revision above that has no object, and so may be given to one."""
+        return next(number for number in count(revision + 1) if number not in self.taken)
 
     def at(self, revision: int) -> ExpertPlacement | None:
         """That of a revision."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from moe_operator.api import ExpertPlacement, PlacementContent, PlacementReason
-from moe_operator.api.placement import MAX_STEP, Decision
+from moe_operator.api.placement import MAX_STEP, Decision, Origin
 from moe_operator.placements.book import MOST_AHEAD, Book, phase_of
 from moe_operator.placements.content import content_of, describes, moves_between, read_placement
 from moe_operator.placements.errors import InvalidContentError, NotExpressibleError
-from moe_operator.placements.trial import Terms, goes_back
+from moe_operator.placements.trial import Terms, goes_back, is_condemned
 from moe_operator.placements.validity import Ground, Judgement, Outlook, judge
 from moe_placement import Placement
 
@@ -29,8 +29,8 @@ class Standing(Enum):
     ABSENT = auto()
     """There is no object of its revision."""
     CONTRADICTED = auto()
-    """The object of its revision says something else, or what nobody can read, or that it was not to run, or does no
-    longer."""
+    """The object of its revision says something else, or what nobody can read, or is of another model, or says that it
+    was not to run, or does no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Choice:
     record: None where nothing is to be made.
     judgements: by revision, of those that have not begun.
     moves: by revision, of those of them that fit: copies that shards would have to load.
+    reverted: by revision, of those that were to be rolled back and do not run any more: whether what runs is what they
+        were to be rolled back to, or something else came first. Empty where what runs is not known.
     """
 
     standing: Standing = Standing.NOTHING_RUNS
@@ -73,13 +75,14 @@ class Choice:
     record: Record | None = None
     judgements: Mapping[int, Judgement] = field(default_factory=dict)
     moves: Mapping[int, int] = field(default_factory=dict)
+    reverted: Mapping[int, bool] = field(default_factory=dict)
 
 
 def choose(book: Book, revision: int, running: Placement | None, ground: Ground | None, terms: Terms | None) -> Choice:
     """``revision`` and ``running``: what the directory was told last (0 and None before the first, or where that cannot
     be read); ``ground``: None where nothing can be judged now, and so nothing is begun; ``terms``: by which what runs
     is rolled back, if it is."""
-    standing = _standing(book, revision, running)
+    standing = _standing(book, revision, running, ground)
     judgements = {each.revision: _judged(book, each, ground) for each in book.ahead if each.revision != revision}
     own = book.at(revision)
     if standing is Standing.CONTRADICTED and own and phase_of(own).is_ahead:
@@ -92,6 +95,7 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
         _record(book, revision, running, ground) if standing is Standing.ABSENT else None,
         judgements,
         {number: moves_between(running, placement) for number, placement in fitting.items()},
+        _reverted(book, revision, running) if running else {},
     )
 
 
@@ -106,14 +110,17 @@ def unlooked_at(book: Book, revision: int) -> dict[int, Judgement]:
     return {each.revision: waits for each in book.beyond if each.revision != revision}
 
 
-def _standing(book: Book, revision: int, running: Placement | None) -> Standing:
+def _standing(book: Book, revision: int, running: Placement | None, ground: Ground | None) -> Standing:
     if revision == 0 or running is None:
         return Standing.NOTHING_RUNS
     own = book.at(revision)
     if own is None:
         return Standing.CONTRADICTED if revision in book.taken else Standing.ABSENT
     over = own.spec.decision is Decision.REJECTED or phase_of(own).is_end
-    return Standing.CONTRADICTED if over or not describes(own.spec.content, running) else Standing.EXPRESSED
+    # Another checkpoint may have come under the same path: of as many experts, and none of them the same.
+    of_another = ground is not None and own.spec.content.model_digest != ground.digest
+    is_it = not over and not of_another and describes(own.spec.content, running)
+    return Standing.EXPRESSED if is_it else Standing.CONTRADICTED
 
 
 def _approved(book: Book, fitting: Mapping[int, Placement]) -> Next | None:
@@ -127,7 +134,7 @@ def _restored(book: Book, ground: Ground | None) -> Next | None:
     if ground is None:
         return None
     last = book.in_force[-1]
-    judgement = judge(last.spec.content, replace(ground, revision=last.spec.content.base_revision))
+    judgement = _judged_again(last, ground)
     return Next(last.revision, judgement.placement) if judgement.placement else None
 
 
@@ -139,10 +146,30 @@ def _way_back(book: Book, own: ExpertPlacement, ground: Ground | None) -> WayBac
     before = book.at(base)
     if before is None:
         return WayBack(None, f"there is no ExpertPlacement of revision {base} any more, which ran before")
-    judgement = judge(before.spec.content, replace(ground, revision=before.spec.content.base_revision))
+    judgement = _judged_again(before, ground)
     if judgement.placement is None:
         return WayBack(None, f"revision {base}, which ran before, does not fit any more: {judgement.message}")
     return WayBack(judgement.placement)
+
+
+def _reverted(book: Book, revision: int, running: Placement) -> dict[int, bool]:
+    over = [each for each in book.placements if each.revision < revision and is_condemned(each)]
+    return {each.revision: _went_back(book, each, revision, running) for each in over}
+
+
+def _went_back(book: Book, over: ExpertPlacement, revision: int, running: Placement) -> bool:
+    """Whether what runs is what ``over`` was made from. Where that one's object is gone by now: whether the operator
+    placed what runs by itself, and ``over`` has as many copies that are not in it as were loaded for ``over``."""
+    base, own, price = book.at(over.spec.content.base_revision), book.at(revision), over.status.price
+    if base is not None:
+        return describes(base.spec.content, running)
+    by_operator = own is None or (own.status.origin is not Origin.PERSON and own.status.predicted is None)
+    return by_operator and price is not None and _moves(running, over) == price.moves
+
+
+def _judged_again(placement: ExpertPlacement, ground: Ground) -> Judgement:
+    """Of one that ran once: as if its base were in force."""
+    return judge(placement.spec.content, replace(ground, revision=placement.spec.content.base_revision))
 
 
 def _judged(book: Book, placement: ExpertPlacement, ground: Ground | None) -> Judgement:
@@ -175,12 +202,27 @@ def _moves_from(before: ExpertPlacement | None, after: Placement) -> int | None:
     """From what an object says, which is not kept of one that is over; all, where it is of another model."""
     if before is None:
         return moves_between(None, after)
+    placement = _read(before)
+    return moves_between(placement if _are_of_one_model(placement, after) else None, after) if placement else None
+
+
+def _moves(before: Placement, after: ExpertPlacement) -> int | None:
+    """To what an object says; None where it is of other shards, or of another model."""
+    placement = _read(after)
+    if placement is None or not _are_of_one_model(placement, before) or placement.shard_slots != before.shard_slots:
+        return None
+    return moves_between(before, placement)
+
+
+def _read(placement: ExpertPlacement) -> Placement | None:
     try:
-        placement = read_placement(before.spec.content)
+        return read_placement(placement.spec.content)
     except InvalidContentError:
         return None
-    same = (placement.layers, placement.experts) == (after.layers, after.experts)
-    return moves_between(placement if same else None, after)
+
+
+def _are_of_one_model(one: Placement, other: Placement) -> bool:
+    return (one.layers, one.experts) == (other.layers, other.experts)
 
 
 def _taken(revision: int) -> Judgement:

@@ -7,7 +7,7 @@ write objects may write many (``attempts``). What is left goes on in the next pa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -21,8 +21,9 @@ from moe_operator.api import (
     PlacementContent,
     PlacementReason,
 )
-from moe_operator.api.names import COMPONENT_PLACEMENT, PlacementConditionType, placement_name
+from moe_operator.api.names import COMPONENT_PLACEMENT, placement_name
 from moe_operator.api.placement import Decision, Origin
+from moe_operator.api.reasons import PlacementConditionType
 from moe_operator.api.status import TIME_FORMAT
 from moe_operator.errors import InvalidObjectError
 from moe_operator.kube.api import Json, KubeApi
@@ -58,6 +59,7 @@ def _new_allowance() -> Allowance:
 @dataclass(slots=True)
 class PlacementKeeper:
     """Attributes:
+    key: of the operator's to the directory of a deployment; raises as ``Secrets.internal_key``.
     clock: monotonic.
     rolled_back: told of each that was, and who wrote it.
     """
@@ -65,6 +67,7 @@ class PlacementKeeper:
     api: KubeApi
     events: EventRecorder
     store: PlacementStore
+    key: Callable[[MoEDeployment], Awaitable[str]]
     clock: Callable[[], float] = time.monotonic
     rolled_back: Callable[[Origin], None] = lambda origin: None
     _written: Recent[str, float] = field(default_factory=Recent)
@@ -73,7 +76,7 @@ class PlacementKeeper:
     _attempts: Attempts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._provenance = Provenance(self.api, self.store)
+        self._provenance = Provenance(self.api, self.store, self.key)
         self._attempts = Attempts(self.api, self.store, self.clock)
 
     async def book(self, moe: MoEDeployment, revision: int) -> Book:
@@ -84,10 +87,12 @@ class PlacementKeeper:
             KubeError: the API server did not tell it.
         """
         everything = self.store.book(moe.key)
-        book, own = everything.for_choice(revision), everything.at(revision)
-        if own is None or not is_condemned(own):
+        book = everything.for_choice(revision)
+        # The last one: others were told of by the pass that went on from them.
+        condemned = [each for each in everything.placements if each.revision <= revision and is_condemned(each)]
+        if not condemned:
             return book
-        base = own.spec.content.base_revision
+        base = condemned[-1].spec.content.base_revision
         name = placement_name(moe.metadata.name, base)
         try:
             live = await self.api.get(EXPERT_PLACEMENTS, moe.metadata.namespace, name)
@@ -106,16 +111,26 @@ class PlacementKeeper:
         scene = replace(scene, choice=replace(scene.choice, judgements=judgements))
         return await self._attempts.make(moe.key, self._owed(moe, scene, book))
 
-    async def propose(self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus) -> str | None:
-        """Make the object of a proposal, Pending, and tell what it foretells.
+    async def propose(
+        self,
+        moe: MoEDeployment,
+        content: PlacementContent,
+        status: ExpertPlacementStatus,
+        instead: Sequence[ExpertPlacement] = (),
+    ) -> str | None:
+        """Make the object of a proposal, Pending, and tell what it foretells; of those ``instead`` of which it stands
+        none may be left, unless somebody decides on it meanwhile.
 
         Returns:
             Why that was not done, if it was not.
         """
         key = self._key(moe, content)
-        refusal = await self._attempts.make(
-            moe.key, [Attempt("create", key, partial(self._propose, moe, content, status))]
-        )
+        retract = [Attempt("retract", each.key, partial(self._retract, each)) for each in instead]
+        refusal = await self._attempts.make(moe.key, retract)
+        if refusal is None and any(self._known(each) for each in instead):
+            return "a proposal that is to make room for it is still there; the next look proposes again"
+        create = Attempt("create", key, partial(self._propose, moe, content, status))
+        refusal = refusal or await self._attempts.make(moe.key, [create])
         if refusal:
             return str(refusal)
         made = self.store.book(moe.key).at(content.revision)
@@ -186,10 +201,11 @@ class PlacementKeeper:
         return True
 
     async def _create(self, moe: MoEDeployment, content: PlacementContent, status: ExpertPlacementStatus) -> Json:
+        metadata = child_metadata(moe, placement_name(moe.metadata.name, content.revision), COMPONENT_PLACEMENT)
         body = {
             "apiVersion": EXPERT_PLACEMENTS.api_version,
             "kind": EXPERT_PLACEMENTS.kind,
-            "metadata": child_metadata(moe, placement_name(moe.metadata.name, content.revision), COMPONENT_PLACEMENT),
+            "metadata": metadata | {"annotations": await self._provenance.seal(moe, content)},
             "spec": {
                 "deploymentRef": {"name": moe.metadata.name},
                 "decision": Decision.PENDING,
@@ -202,23 +218,30 @@ class PlacementKeeper:
         self.store.put(live)
         return live
 
-    async def _decide(self, placement: ExpertPlacement) -> bool:
+    def _known(self, placement: ExpertPlacement) -> Json | None:
+        """The object as it is known now, unless another one has its name by now."""
         live = self.store.get(placement)
-        if live is None or live["metadata"]["uid"] != placement.metadata.uid:
-            return False
-        if live["spec"].get("decision", Decision.PENDING) != Decision.PENDING:
-            return False
-        await self._approve(live)
-        self._provenance.approved(placement)
-        return True
+        return live if live and live["metadata"]["uid"] == placement.metadata.uid else None
+
+    def _undecided(self, placement: ExpertPlacement) -> Json | None:
+        """The same, unless somebody has decided on it."""
+        live = self._known(placement)
+        return live if live and live["spec"].get("decision", Decision.PENDING) == Decision.PENDING else None
+
+    async def _decide(self, placement: ExpertPlacement) -> bool:
+        approves = await self._approve_undecided(placement)
+        if approves:
+            self._provenance.approved(placement)
+        return approves
 
     async def _confirm(self, own: ExpertPlacement, scene: Scene) -> bool:
         """What runs was decided on: the object that was compared with it, in the state that is known."""
-        live = self.store.get(own)
         compared = scene.choice.standing is Standing.EXPRESSED and own.metadata.uid == scene.own_uid
-        if not compared or live is None or live["metadata"]["uid"] != scene.own_uid:
-            return False
-        if live["spec"].get("decision", Decision.PENDING) != Decision.PENDING:
+        return compared and await self._approve_undecided(own)
+
+    async def _approve_undecided(self, placement: ExpertPlacement) -> bool:
+        live = self._undecided(placement)
+        if live is None:
             return False
         await self._approve(live)
         return True
@@ -263,10 +286,8 @@ class PlacementKeeper:
     ) -> bool:
         origin = self._provenance.origin(placement) or Origin.PERSON
         status = next_status(placement, scene, origin, approved_by)
-        live, now = self.store.get(placement), self.clock()
-        if live is None or live["metadata"]["uid"] != placement.metadata.uid:
-            return False
-        if not self._is_due(placement, status, now):
+        live, now = self._known(placement), self.clock()
+        if live is None or not self._is_due(placement, status, now):
             return False
         self.store.put(await write_status(self.api, live, status, EXPERT_PLACEMENTS))
         self._written.put(placement.metadata.uid, now)
@@ -292,11 +313,17 @@ class PlacementKeeper:
         written = self._written.get(placement.metadata.uid)
         return written is None or now - written >= wait
 
-    async def _delete(self, placement: ExpertPlacement) -> bool:
+    async def _delete(self, placement: ExpertPlacement, version: str | None = None) -> bool:
+        """``version``: as of which alone it goes; None as of any."""
         metadata = placement.metadata
-        await self.api.delete(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, metadata.uid)
+        await self.api.delete(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, metadata.uid, version)
         self.store.forget(placement.key)
         return True
+
+    async def _retract(self, placement: ExpertPlacement) -> bool:
+        """Take a proposal away, as it is known: who has decided on it meanwhile keeps it."""
+        live = self._undecided(placement)
+        return live is not None and await self._delete(placement, live["metadata"]["resourceVersion"])
 
 
 def _in_turn(book: Book) -> Iterator[ExpertPlacement]:

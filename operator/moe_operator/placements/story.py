@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from moe_operator.api.placement import Decision, Figures, MigrationProgress, Ori
 from moe_operator.api.status import ConditionStatus, next_condition
 from moe_operator.placements.book import is_proposal, phase_of
 from moe_operator.placements.choice import Choice, Standing
-from moe_operator.placements.trial import Terms, Trial, counted, is_condemned, is_on_trial, trial_of
+from moe_operator.placements.trial import Terms, Trial, counted, is_condemned, is_on_trial, trial_of, unpaused
 from moe_operator.placements.validity import Judgement, Outlook
 
 
@@ -76,9 +77,10 @@ def next_status(
         phase=phase,
         origin=before.origin,
         approved_by=before.approved_by,
+        why=before.why,
         price=before.price or _price(scene.choice.moves.get(placement.revision), scene),
         predicted=before.predicted,
-        before=before.before or _before(placement, scene),
+        before=_with_latency(before.before, _before(placement, scene)),
         measured=before.measured or (trial.measured if trial else None),
         progress=(scene.progress if runs else None) or before.progress,
         balance=(scene.balance if runs else None) or before.balance,
@@ -87,12 +89,13 @@ def next_status(
     )
 
 
-def proposed_status(met: Figures | None, predicted: Figures, price: Price | None) -> ExpertPlacementStatus:
+def proposed_status(met: Figures | None, predicted: Figures, price: Price | None, why: str) -> ExpertPlacementStatus:
     """Of a proposal that the operator has just made; the next pass tells all else. ``met``: what its base meets."""
     return ExpertPlacementStatus(
         observed_generation=1,
         phase=Phase.PROPOSED,
         origin=Origin.OPERATOR,
+        why=why,
         price=price,
         predicted=predicted,
         before=met,
@@ -134,6 +137,14 @@ def _before(placement: ExpertPlacement, scene: Scene) -> Figures | None:
     return counted(scene.epochs, placement.spec.content.base_revision) if is_on_trial(placement) else None
 
 
+def _with_latency(told: Figures | None, counted: Figures | None) -> Figures | None:
+    """What a base meets: what was reckoned of a proposal has no latency, which is counted before it begins."""
+    if told is None or counted is None or told.latency is not None:
+        return told or counted
+    timed = {"latency": counted.latency, "rows_per_second": counted.rows_per_second, "context": counted.context}
+    return told.model_copy(update=timed)
+
+
 def _events(
     placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, trial: Trial | None
 ) -> Iterator[Event]:
@@ -146,7 +157,7 @@ def _events(
             yield Event.KEPT
         return
     if scene.revision > placement.revision:
-        yield Event.REVERTED if is_condemned(placement) else Event.OVERTAKEN
+        yield from _replaced(placement, scene)
     decision = placement.spec.decision
     if decision is Decision.REJECTED:
         yield Event.REJECTED
@@ -156,6 +167,14 @@ def _events(
         yield Event.APPROVED
         if judgement and judgement.outlook is Outlook.UNFIT:
             yield Event.FAULTED
+
+
+def _replaced(placement: ExpertPlacement, scene: Scene) -> Iterator[Event]:
+    """Something later runs. What was to be taken back may have been overtaken by a scale or a person's wish, while a
+    pause kept it: only what runs tells, and nothing is told before that is known."""
+    reverted = scene.choice.reverted.get(placement.revision) if is_condemned(placement) else False
+    if reverted is not None:
+        yield Event.REVERTED if reverted else Event.OVERTAKEN
 
 
 def _is_outdated(placement: ExpertPlacement, judgement: Judgement) -> bool:
@@ -208,8 +227,10 @@ def _valid(placement: ExpertPlacement, scene: Scene, judgement: Judgement | None
 def _approved(placement: ExpertPlacement, phase: Phase) -> _Said | None:
     decision, before = placement.spec.decision, placement.status.condition(PlacementConditionType.APPROVED)
     if decision is Decision.PENDING:
+        # With its uid: of an object made anew under the same name it is refused.
+        patch = {"metadata": {"uid": placement.metadata.uid}, "spec": {"decision": "Approved"}}
         cure = f"set spec.decision, e.g. kubectl patch xp {placement.metadata.name} --type=merge -p "
-        return _Said("False", PlacementReason.PENDING, cure + '\'{"spec":{"decision":"Approved"}}\'')
+        return _Said("False", PlacementReason.PENDING, f"{cure}'{json.dumps(patch, separators=(',', ':'))}'")
     if decision is Decision.REJECTED:
         return _Said("False", PlacementReason.REJECTED, "spec.decision is Rejected: it is never migrated to")
     late = phase_of(placement).is_end and (before is None or before.status != "True")
@@ -243,8 +264,13 @@ def _verified(placement: ExpertPlacement, trial: Trial | None, phase: Phase) -> 
     if trial:
         return _Said(trial.status, trial.reason, trial.message)
     before = placement.status.condition(PlacementConditionType.VERIFIED)
-    if phase is Phase.SUPERSEDED and before and before.reason == PlacementReason.OBSERVING:
+    if phase is not Phase.SUPERSEDED or before is None:
+        return None
+    if before.reason == PlacementReason.OBSERVING:
         return _Said("Unknown", PlacementReason.SUPERSEDED, "a later placement took its place before it was compared")
+    if is_condemned(placement):
+        message = f"{unpaused(before.message)}; a later placement took its place before it was taken back"
+        return _Said("False", PlacementReason.SUPERSEDED, message)
     return None
 
 

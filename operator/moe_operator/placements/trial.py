@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from moe_contract.report import EpochFigures
+from moe_contract.report import EpochFigures, Pace
 from moe_operator.api import (
+    Condition,
     ExpertPlacement,
     MoEDeployment,
     PlacementConditionType,
@@ -21,12 +22,23 @@ from moe_operator.api import (
 )
 from moe_operator.api.names import ANNOTATION_PAUSE
 from moe_operator.api.phase import Phase
-from moe_operator.api.placement import Figures, Origin
-from moe_operator.api.status import TIME_FORMAT, ConditionStatus
+from moe_operator.api.placement import Figures, Origin, TokenLatency
+from moe_operator.api.status import TIME_FORMAT, ConditionStatus, time_told
 from moe_operator.placements.book import phase_of
-from moe_operator.rebalance.verification import MODEL_ERROR, MOST_WINDOWS, Outcome, Verdict, judge, why_kept
+from moe_operator.rebalance.verification import (
+    LEAST_ROWS,
+    MODEL_ERROR,
+    MOST_WINDOWS,
+    SLOW_FOR,
+    Outcome,
+    Verdict,
+    judge,
+    why_kept,
+)
+from moe_operator.rebalance.words import duration
 from moe_placement import InvalidStatisticsError
 from moe_placement.verification import Observed
+from moe_placement.verification import Pace as ObservedPace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +90,33 @@ MODE_OFF = Trial(
 )
 
 
-def counted(epochs: Sequence[EpochFigures], revision: int, least_rows: int = 1000) -> Figures | None:
-    """What was counted of a revision: under its newest table with ``least_rows``, else under the one that had most."""
+def counted(epochs: Sequence[EpochFigures], revision: int) -> Figures | None:
+    """What was counted of a revision: under its newest table with ``LEAST_ROWS``, else under the one that had most."""
     of_it = [each for each in epochs if each.revision == revision and each.rows]
-    enough = [each for each in of_it if each.rows >= least_rows]
+    enough = [each for each in of_it if each.rows >= LEAST_ROWS]
     found = enough[-1] if enough else max(of_it, key=lambda each: each.rows, default=None)
     if found is None:
         return None
     return Figures(
         balance=f"{found.shard_balance:.4f}",
         fan_out=f"{found.fan_out:.4f}",
-        node_fan_out=f"{found.node_fan_out:.4f}",
+        # Where all shards are on one node, no placement is better or worse in this. A data plane of release 0.1.0 does
+        # not tell on how many they are.
+        node_fan_out=f"{0.0 if found.nodes == 1 else found.node_fan_out:.4f}" if found.nodes else None,
+        beside_attention=True if found.nodes else None,
         rows=found.rows,
+        rows_per_second=f"{found.rows_per_second:.4g}" if found.rows_per_second else None,
+        latency=tuple(_latency(pace) for pace in found.paces) or None,
+        context=f"{found.context:.4g}" if found.context else None,
     )
+
+
+def _latency(pace: Pace) -> TokenLatency:
+    lower, median, upper = (round(1e6 * seconds) for seconds in (pace.lower, pace.median, pace.upper))
+    return TokenLatency(
+        rows=pace.rows, tokens=pace.tokens,
+        lower_microseconds=lower, median_microseconds=median, upper_microseconds=upper,
+    )  # fmt: skip
 
 
 def is_on_trial(placement: ExpertPlacement) -> bool:
@@ -101,7 +127,7 @@ def is_on_trial(placement: ExpertPlacement) -> bool:
 def is_condemned(placement: ExpertPlacement) -> bool:
     """Whether it was told that it is to be rolled back."""
     told = placement.status.condition(PlacementConditionType.VERIFIED)
-    condemned = told is not None and told.status == "False" and told.reason == PlacementReason.GAIN_MISSING
+    condemned = told is not None and told.status == "False" and told.reason in _CONDEMNED
     return phase_of(placement) is Phase.VERIFYING and condemned
 
 
@@ -125,36 +151,40 @@ def trial_of(
         return NOTHING_PROMISED
     told = placement.status.condition(PlacementConditionType.VERIFIED)
     if told and is_condemned(placement):
-        return _condemned(placement, told.message, terms, no_way_back)
+        return _condemned(placement, told, terms, no_way_back)
     if terms is None:
         return MODE_OFF
-    today = datetime.strptime(now, TIME_FORMAT)
-    since = _arrived(placement, today)
+    today = datetime.strptime(now, TIME_FORMAT).replace(tzinfo=UTC)
+    since = _arrived(placement) or today
     # Later than a window from now it cannot have been: a clock was wrong, or is, and nobody waits for that time.
-    waited = (today - since) // terms.window if since <= today + terms.window else MOST_WINDOWS
+    has_arrived = since <= today + terms.window
+    waited = (today - since) // terms.window if has_arrived else MOST_WINDOWS
     if waited < 1:
         until = (since + terms.window).strftime(TIME_FORMAT)
         message = f"what requests meet is counted, and compared with what they met before from {until} on"
         return Trial(None, "Unknown", PlacementReason.OBSERVING, message)
-    judged = _compared(placement, after, waited, terms.rollback)
+    for_long = not has_arrived or today - since >= SLOW_FOR
+    judged = _compared(placement, after, waited, terms.rollback, for_long)
     if judged.verdict is Verdict.ROLL_BACK and terms.paused:
         return Trial(None, "Unknown", PlacementReason.OBSERVING, judged.message + _PAUSED)
     stays, status, reason = _TOLD[judged.verdict]
+    if stays is False and judged.slower:
+        reason = PlacementReason.TOKENS_SLOWER
     if stays is None:
         # Without figures, which are others at every look: each word of it is a write of the whole object.
-        message = f"{waited} of {MOST_WINDOWS} windows are over, and what was counted so far does not decide"
-        return Trial(None, status, reason, message)
+        over = f"{min(waited, MOST_WINDOWS)} of {MOST_WINDOWS} windows are over"
+        return Trial(None, status, reason, f"{over}, and {_SLOWER if judged.slower else _UNDECIDED}")
     return Trial(stays, status, reason, judged.message, after)
 
 
-def _condemned(placement: ExpertPlacement, said: str, terms: Terms | None, no_way_back: str | None) -> Trial:
+def _condemned(placement: ExpertPlacement, told: Condition, terms: Terms | None, no_way_back: str | None) -> Trial:
     """What was decided stands, but for what somebody has written since."""
-    said = said.removesuffix(_PAUSED)
+    said = unpaused(told.message)
     why = no_way_back or _why_kept(placement, terms)
     if why:
         return Trial(True, "False", PlacementReason.KEPT_THOUGH_WORSE, f"{said}; it stays, since {why}")
     paused = terms is not None and terms.paused
-    return Trial(False, "False", PlacementReason.GAIN_MISSING, said + _PAUSED if paused else said)
+    return Trial(False, "False", PlacementReason.named(told.reason), said + _PAUSED if paused else said)
 
 
 def _why_kept(placement: ExpertPlacement, terms: Terms | None) -> str | None:
@@ -166,23 +196,41 @@ def _is_wanted(placement: ExpertPlacement) -> bool:
     return Origin.PERSON in (placement.status.origin, placement.status.approved_by)
 
 
-def _compared(placement: ExpertPlacement, after: Figures | None, waited: int, rollback: RollbackPolicy) -> Outcome:
-    """Where ``before`` was reckoned, by visits of shards and by balance alone: the model counts all nodes that a row
-    visits, the data plane those beside the one that attention runs on, which the model does not know."""
+def _compared(
+    placement: ExpertPlacement, after: Figures | None, waited: int, rollback: RollbackPolicy, for_long: bool
+) -> Outcome:
+    """Where either side does not tell nodes beside the one where attention runs, by visits of shards and by balance
+    alone."""
     told, by_person = placement.status, _is_wanted(placement)
     before, since = _observed(told.before), _observed(after)
+    nodes = all(figures is None or _tells_nodes(figures) for figures in (told.before, after))
+    if not nodes:
+        before, since = (side and replace(side, node_fan_out=0.0) for side in (before, since))
     if told.predicted is None:
-        return judge(before, since, waited, by_person, rollback)
+        return judge(before, since, waited, by_person, rollback, for_long=for_long)
+    if nodes:
+        return judge(before, since, waited, by_person, rollback, MODEL_ERROR, for_long=for_long)
+    # Of nodes nothing can be compared: where no gain was foretold of shards, none is missed there.
     foretold = _observed(told.predicted)
-    if before and foretold and foretold.node_fan_out < before.node_fan_out:
-        promised = replace(foretold, tokens=before.tokens, node_fan_out=0.0)
-    else:
-        promised = None
-    before, since = (each and replace(each, node_fan_out=0.0) for each in (before, since))
-    return judge(before, since, waited, by_person, rollback, MODEL_ERROR, promised)
+    promised = replace(foretold, tokens=before.tokens, node_fan_out=0.0) if before and foretold else None
+    return judge(before, since, waited, by_person, rollback, MODEL_ERROR, promised, for_long)
+
+
+def _tells_nodes(figures: Figures) -> bool:
+    return figures.node_fan_out is not None and figures.beside_attention is True
+
+
+def unpaused(message: str) -> str:
+    """Of one that was to be taken back, without that nothing was at that time."""
+    return message.removesuffix(_PAUSED)
 
 
 _PAUSED = f"; it is not taken back while the annotation {ANNOTATION_PAUSE} is set"
+
+_UNDECIDED = "what was counted so far does not decide"
+_SLOWER = f"tokens take longer than before: that decides {duration(SLOW_FOR.total_seconds())} after the last copy came"
+
+_CONDEMNED = frozenset({PlacementReason.GAIN_MISSING, PlacementReason.TOKENS_SLOWER})
 
 _TOLD: dict[Verdict, tuple[bool | None, ConditionStatus, PlacementReason]] = {
     Verdict.WAIT: (None, "Unknown", PlacementReason.OBSERVING),
@@ -201,19 +249,22 @@ def _observed(figures: Figures | None) -> Observed | None:
         return Observed(
             tokens=figures.rows or 0,
             fan_out=float(figures.fan_out),
-            node_fan_out=float(figures.node_fan_out),
+            node_fan_out=float(figures.node_fan_out or 0),
             balance=float(figures.balance),
+            paces=tuple(_pace(each) for each in figures.latency or ()),
+            rate=float(figures.rows_per_second or 0),
+            context=float(figures.context or 0),
         )
     except (ValueError, InvalidStatisticsError):
         return None
 
 
-def _arrived(placement: ExpertPlacement, now: datetime) -> datetime:
-    """When its last copy came into place; ``now`` of one that has just arrived."""
+def _pace(told: TokenLatency) -> ObservedPace:
+    quartiles = (told.lower_microseconds, told.median_microseconds, told.upper_microseconds)
+    return ObservedPace(told.rows, told.tokens, *(each / 1e6 for each in quartiles))
+
+
+def _arrived(placement: ExpertPlacement) -> datetime | None:
+    """When its last copy came into place; None of one of which that is not told, as it has just arrived."""
     migrated = placement.status.condition(PlacementConditionType.MIGRATED)
-    if migrated is None or migrated.status != "True":
-        return now
-    try:
-        return datetime.strptime(migrated.last_transition_time, TIME_FORMAT)
-    except ValueError:  # somebody else wrote it
-        return now
+    return time_told(migrated.last_transition_time) if migrated and migrated.status == "True" else None

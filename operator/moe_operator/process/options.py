@@ -11,13 +11,15 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moe_operator.arguments import LABEL, host_and_port, kubernetes_namespace
 from moe_operator.runtimes.http.addresses import AddressPattern, AddressPolicy
+from moe_operator.runtimes.kube_ray.activators import ServiceName
+from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts
 from moe_operator.telemetry.logs import LogFormat
 
 DEFAULT_NAMESPACE = "moe-system"
 """Where the manifests put the operator's ServiceAccount, and so the Lease."""
 LEASE_NAME = "moe-operator"
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -45,6 +47,8 @@ class Options:
         bind: host and port of /healthz and /metrics.
         lease_namespace: of the Lease by which one operator is active.
         lease_name: those who work different namespaces need different ones.
+        whereabouts: namespaces of those who must reach the head of a Ray cluster that KubeRay runs.
+        activator: its Service, where one is installed: it holds requests to deployments that sleep.
         identity: of this process in the Lease and in Events.
     """
 
@@ -57,6 +61,8 @@ class Options:
     lease_namespace: str = DEFAULT_NAMESPACE
     lease_name: str = LEASE_NAME
     addresses: AddressPolicy = field(default_factory=AddressPolicy)
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
+    activator: ServiceName | None = None
     log_format: LogFormat = LogFormat.HUMAN
     log_level: str = "INFO"
     identity: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
@@ -65,20 +71,8 @@ class Options:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``run``."""
     default = Options()
-    parser.add_argument(
-        "--kubeconfig",
-        type=Path,
-        metavar="FILE",
-        help="access to Kubernetes (default: $KUBECONFIG, else ~/.kube/config, else the pod's ServiceAccount)",
-    )
-    parser.add_argument(
-        "--namespace",
-        action="append",
-        default=[],
-        type=_namespace,
-        metavar="NAME",
-        help="work the MoEDeployments of this namespace only; may be repeated (default: of all namespaces)",
-    )
+    _add_kubeconfig(parser)
+    _add_namespaces(parser)
     parser.add_argument(
         "--allowed-ray-address",
         action="append",
@@ -90,7 +84,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--bind",
-        type=_host_and_port,
+        type=host_and_port,
         default=default.bind,
         metavar="HOST:PORT",
         help="address of /healthz and /metrics; port 0: a free one (default: 127.0.0.1:8080)",
@@ -114,7 +108,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lease-namespace",
-        type=_namespace,
+        type=kubernetes_namespace,
         default=own_namespace(),
         metavar="NAME",
         help="namespace of the Lease by which one operator is active (default: the pod's, else moe-system)",
@@ -125,6 +119,21 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         default=default.lease_name,
         metavar="NAME",
         help="of that Lease; operators of different namespaces need different ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--kuberay-namespace",
+        action="append",
+        default=[],
+        type=kubernetes_namespace,
+        metavar="NAME",
+        help="where KubeRay's operator runs; NetworkPolicies let it in from there alone; may be repeated (default: "
+        "from anywhere, by the labels of its pods)",
+    )
+    parser.add_argument(
+        "--activator",
+        type=_service,
+        metavar="NAMESPACE/SERVICE",
+        help="Service of the activator, which holds requests to deployments that sleep (default: none is installed)",
     )
     parser.add_argument(
         "--log-format", type=LogFormat, choices=list(LogFormat), default=default.log_format, help="default: human"
@@ -146,8 +155,59 @@ def read_run_options(arguments: argparse.Namespace) -> Options:
         lease_namespace=arguments.lease_namespace,
         lease_name=arguments.lease_name,
         addresses=AddressPolicy(tuple(arguments.allowed_ray_address), refuse_local=in_cluster()),
+        whereabouts=Whereabouts(
+            tuple(dict.fromkeys(arguments.kuberay_namespace)), (own_namespace(),) if in_cluster() else ()
+        ),
+        activator=arguments.activator,
         log_format=arguments.log_format,
         log_level=arguments.log_level,
+    )
+
+
+def add_uninstall_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``check-uninstall``: whose operator shall go."""
+    _add_kubeconfig(parser)
+    _add_namespaces(parser)
+
+
+def add_trial_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``trial``."""
+    _add_kubeconfig(parser)
+    parser.add_argument(
+        "--namespace", type=kubernetes_namespace, default=own_namespace(), metavar="NAME", help="default: the pod's"
+    )
+    parser.add_argument(
+        "--spec",
+        type=Path,
+        metavar="FILE",
+        help="spec of the MoEDeployment, as YAML; default, and where it is empty: one whose Ray is nowhere",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_positive_number,
+        default=300.0,
+        metavar="SECONDS",
+        help="until it must be served (default: %(default)s)",
+    )
+
+
+def _add_kubeconfig(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="access to Kubernetes (default: $KUBECONFIG, else ~/.kube/config, else the pod's ServiceAccount)",
+    )
+
+
+def _add_namespaces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        type=kubernetes_namespace,
+        metavar="NAME",
+        help="work the MoEDeployments of this namespace only; may be repeated (default: of all namespaces)",
     )
 
 
@@ -158,28 +218,18 @@ def _pattern(text: str) -> AddressPattern:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 0.0.0.0:8080")
-    return host.strip("[]"), int(port)
-
-
-def _namespace(text: str) -> str:
-    if not re.fullmatch(_LABEL, text) or len(text) > 63:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not the name of a namespace: at most 63 of a-z, 0-9 and '-', with no '-' at its ends"
-        )
-    return text
-
-
 def _object_name(text: str) -> str:
-    if not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*", text) or len(text) > 253:
+    if not re.fullmatch(rf"{LABEL}(\.{LABEL})*", text) or len(text) > 253:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not the name of an object: at most 253 of a-z, 0-9, '-' and '.', with no '-' at the ends of "
             "what stands between dots"
         )
     return text
+
+
+def _service(text: str) -> ServiceName:
+    namespace, _, name = text.partition("/")
+    return ServiceName(kubernetes_namespace(namespace), _object_name(name))
 
 
 def _positive_number(text: str) -> float:

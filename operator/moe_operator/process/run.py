@@ -13,10 +13,11 @@ import logging
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moe_operator.errors import LeadershipLostError, OperatorError
+from moe_operator.kube.child_watch import ChildWatch
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import KubeError, NotFoundError
 from moe_operator.kube.events import EventRecorder
@@ -35,14 +36,20 @@ from moe_operator.process.supervisor import NoAccessError, supervise
 from moe_operator.process.watch import Watch
 from moe_operator.process.watchdog import Watchdog
 from moe_operator.rebalance.looks import Looks
+from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
 from moe_operator.reconcile.observe import Observer
 from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler
+from moe_operator.reconcile.sleep import Sleep
 from moe_operator.runtimes.directory import Directories
+from moe_operator.runtimes.either import EitherRuntime
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.kube_ray.activators import Activators
+from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
+from moe_operator.runtimes.kube_ray.runtime import KubeRays
 from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.tasks import stray_cancellations
@@ -54,7 +61,11 @@ WAIT_SECONDS = 2.0
 LEASE_LIMIT_SECONDS = 45.0
 """Between two attempts at the Lease, also of a standby; each takes up to 5 s."""
 
+CHILD_LIMIT_SECONDS = 100.0
+"""Between two streams of a kind of children, of which one may be silent, and then take its time to be given up."""
+
 _LEASE = "lease"
+_ACTIVATORS = "watch-of-the-activator"
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +81,15 @@ async def run(options: Options) -> ExitCode:
     async with AsyncExitStack() as stack:
         try:
             client = await stack.enter_async_context(await KubeClient.connect(options.kubeconfig))
-            port = await stack.enter_async_context(telemetry_server(*options.bind, metrics, liveness))
+            telemetry = telemetry_server(options.bind, metrics.exposition, {"/healthz": liveness.problem})
+            port = await stack.enter_async_context(telemetry)
         except (OperatorError, OSError) as error:
             logger.error("%s", error)
             return ExitCode.NO_ACCESS
         logger.info("/healthz and /metrics on %s port %d", options.bind[0], port)
         process = _Process(options, client, stopped, watchdog, liveness, metrics)
+        if options.activator:
+            process = replace(process, activators=Activators(options.activator))
         elector = process.elector()
         try:
             return await process.work(elector)
@@ -96,6 +110,8 @@ class _Process:
     metrics: Metrics
     store: ObjectStore = field(default_factory=ObjectStore)
     placements: PlacementStore = field(default_factory=PlacementStore)
+    children: KubeRayObjects = field(default_factory=KubeRayObjects)
+    activators: Activators | None = None
 
     def elector(self) -> Elector:
         """Of this process; each attempt at the Lease is a sign of life, of a standby too."""
@@ -129,13 +145,26 @@ class _Process:
             controller = self._controller(http, worker, planner, elector)
             deliver = {MOE_DEPLOYMENTS: controller.deliver, EXPERT_PLACEMENTS: controller.deliver_placement}
             watch = Watch(self.client.connection, self.options.namespaces, deliver, self.liveness)
+            kinds = [*self.children.kinds.values()]
+            if self.options.namespaces:
+                self.children.nodes.failed("the operator is installed for single namespaces", absent=False)
+            else:
+                kinds.append(self.children.nodes)
+            for kind in kinds:
+                self.liveness.expect(_child(kind.resource.plural), CHILD_LIMIT_SECONDS)
+            child_watch = ChildWatch(
+                self.client, self.options.namespaces, kinds, controller.enqueue, self._child_is_watched
+            )
             works = {
                 "lease": elector.hold(),
                 "controller": controller.run(),
                 "watch": watch.run(),
+                "watch of children": child_watch.run(),
                 "worker process": worker.lasts(),
                 "planning process": planner.lasts(),
             }
+            if self.activators:
+                works["watch of the activator"] = self._watch_of_activators(self.activators).run()
             tasks = [asyncio.create_task(_for_ever(work), name=name) for name, work in works.items()]
             try:
                 ended = await self._first_of([*tasks, *others])
@@ -146,17 +175,28 @@ class _Process:
     def _controller(
         self, http: HttpClient, worker: WorkerProcess, planner: WorkerProcess, elector: Elector
     ) -> Controller:
-        api = StoredKube(self.client.fenced(elector.check), self.store)
+        api = StoredKube(self.client.fenced(elector.check), self.store, self.children.stores)
         clusters = ServeClusters(http, elector.check, self.metrics.serve_written)
         secrets = Secrets(api)
-        observer = Observer(secrets, RayClusters(secrets, Directories(http), clusters))
+        directories = Directories(http)
+        runtimes = EitherRuntime(
+            RayClusters(secrets, directories, clusters),
+            KubeRays(api, secrets, directories, self.children, self.options.whereabouts, self.activators),
+        )
+        observer = Observer(secrets, runtimes)
         events = EventRecorder(api, self.options.identity)
         cleanup = Cleanup(api, observer, events, self.metrics, self.options.cleanup_deadline)
-        placements = PlacementKeeper(api, events, self.placements, rolled_back=self.metrics.rolled_back)
+        placements = PlacementKeeper(
+            api, events, self.placements, secrets.internal_key, rolled_back=self.metrics.rolled_back
+        )
         looks = Looks(planner)
         rebalancing = Rebalancing(placements, events, looks, self.metrics)
+        planned = Planner(worker)
+        autoscaling = Autoscaling(api, events, self.metrics, planned)
         controller = Controller(
-            reconciler=Reconciler(api, observer, events, cleanup, placements, rebalancing, Planner(worker)),
+            reconciler=Reconciler(
+                api, observer, events, cleanup, placements, rebalancing, autoscaling, Sleep(api, events), planned
+            ),
             api=api,
             store=self.store,
             liveness=self.liveness,
@@ -169,6 +209,16 @@ class _Process:
         )
         looks.finished = controller.enqueue
         return controller
+
+    def _watch_of_activators(self, activators: Activators) -> ChildWatch:
+        """Their addresses are read in each pass: nothing has to be told of a change."""
+        self.liveness.expect(_ACTIVATORS, CHILD_LIMIT_SECONDS)
+        namespaces, kinds = (activators.service.namespace,), (activators.kind,)
+        alive = lambda _: self.liveness.beat(_ACTIVATORS)  # noqa: E731
+        return ChildWatch(self.client, namespaces, kinds, lambda _: None, alive)
+
+    def _child_is_watched(self, plural: str) -> None:
+        self.liveness.beat(_child(plural))
 
     async def _supervise(self, elector: Elector) -> None:
         refused = self.client.connection.refused_seconds
@@ -231,6 +281,10 @@ class _Process:
         """Another process may lead at any moment: nothing of this one may go on, nor is there a Lease to give back."""
         logger.error("%s", lost)
         leave_at_once(ExitCode.LEADERSHIP_LOST)
+
+
+def _child(plural: str) -> str:
+    return f"watch-of-{plural}"
 
 
 async def _for_ever(work: Coroutine[Any, Any, Any]) -> None:

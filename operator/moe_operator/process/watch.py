@@ -37,6 +37,9 @@ DEAD_STREAM_SECONDS = 45.0
 LIMIT_SECONDS = 52.0
 """Between two streams of the same namespace."""
 
+_IDENTITY: Any = "moe-operator"
+"""Told to nobody. kopf would begin it with the user's name, and in a pod a user has none."""
+
 GONE = "the kind {} is not installed any more: kubectl apply -f crds/"
 
 Deliver = Callable[[str | None, Json], None]
@@ -128,6 +131,7 @@ class _KopfThread:
                 registry=registry,
                 settings=_settings(),
                 standalone=True,
+                identity=_IDENTITY,
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=self.stop,

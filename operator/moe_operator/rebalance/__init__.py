@@ -4,5 +4,6 @@
 of that stays.
 
 ``recent`` tells what came lately from statistics of all traffic, ``modelled`` what a step costs on what runs, and
-``proposal`` makes a placement of both and judges it; ``planner`` has that done in a worker process.
+``proposal`` makes a placement of both and judges it; ``looks`` has that done in a worker process. ``loop`` tells what
+is written and approved of it, and ``words`` are for its messages.
 """

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from moe_operator.api import RebalanceReason
 from moe_operator.errors import OperatorError
@@ -37,12 +37,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Deployment:
-    """Attributes: ``uid`` of the object; ``aside`` where planning on ``ground`` was too heavy; ``task`` while a look is
-    under way; ``ended`` until it is taken."""
+    """Attributes: ``uid`` of the object; ``aside`` where planning on ``ground`` was too heavy; ``every``: the interval
+    at the last look; ``task`` while a look is under way; ``ended`` until it is taken."""
 
     uid: str
     aside: Aside
     ground: Ground | None = None
+    every: timedelta | None = None
     marks: tuple[Mark, ...] = ()
     task: asyncio.Task[None] | None = None
     ended: Look | None = None
@@ -61,12 +62,15 @@ class Looks:
     clock: Callable[[], float] = time.monotonic
     _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
 
-    def begin(self, key: str, uid: str, owner: str, at: datetime, question: Question, read: Read) -> None:
+    def begin(
+        self, key: str, uid: str, owner: str, at: datetime, every: timedelta, question: Question, read: Read
+    ) -> None:
         """Read the statistics and have a placement looked for; nothing where that is under way or not taken yet.
 
         Args:
             owner: those of one take turns.
-            question: without ``marks`` and ``now``.
+            every: ``spec.rebalance.interval``.
+            question: without ``marks``, ``now`` and ``other_interval``.
         """
         known = self._of(key, uid)
         if known.task or known.ended:
@@ -74,7 +78,11 @@ class Looks:
         if question.ground != known.ground:
             known.ground = question.ground
             known.aside.clear()
-        asked = replace(question, marks=known.marks)
+        other = known.every not in (None, every)
+        if other:
+            known.marks = ()  # also where this look fails and only the next one compares
+        asked = replace(question, marks=known.marks, other_interval=other)
+        known.every = every
         known.task = asyncio.create_task(self._look(key, known, owner, at, asked, read), name=f"look at {key}")
 
     def take(self, key: str, uid: str) -> Look | None:
@@ -118,21 +126,18 @@ class Looks:
         self.finished(key)
 
     async def _proposal(self, key: str, aside: Aside, owner: str, question: Question, read: Read) -> Proposal:
-        if aside.why is not None:
-            return _too_heavy(aside.why, question)
         try:
-            with stray_cancellations():
+            with aside.around(JobTooHeavyError), stray_cancellations():
                 async with read() as statistics:
                     # Reading waits for its turn: what is there now came until now.
                     asked = replace(question, now=self.clock())
                     if self.worker is None:
                         return propose(statistics, asked)
                     found: Proposal = await self.worker.run(owner, BOUNDS, propose, statistics, asked)
-                    aside.clear()
                     return found
         except JobTooHeavyError as error:
-            aside.put(str(error))
-            return _too_heavy(str(error), question)
+            message = f"planning {error}; it is tried again after a while"
+            return _failed(RebalanceReason.PLANNING_TOO_HEAVY, message, question)
         except (OffloadError, StrayCancellationError) as error:
             return _failed(RebalanceReason.PLANNING_DELAYED, f"{error}; it is tried again", question)
         except OperatorError as error:
@@ -141,10 +146,6 @@ class Looks:
             logger.exception("the look at the traffic of %s failed", key)
             message = f"the operator failed ({type(error).__name__}): see its log"
             return _failed(RebalanceReason.PLANNING_DELAYED, message, question)
-
-
-def _too_heavy(why: str, question: Question) -> Proposal:
-    return _failed(RebalanceReason.PLANNING_TOO_HEAVY, f"planning {why}; it is tried again after a while", question)
 
 
 def _failed(reason: RebalanceReason, message: str, question: Question) -> Proposal:

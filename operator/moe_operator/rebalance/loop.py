@@ -10,7 +10,7 @@ tells migration, observation and the way back, this module the two ends of that.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from moe_operator.api import (
     ExpertPlacement,
@@ -19,9 +19,10 @@ from moe_operator.api import (
     RebalanceReason,
     RebalanceResult,
 )
-from moe_operator.api.names import PlacementConditionType, placement_name
+from moe_operator.api.names import placement_name
 from moe_operator.api.placement import MAX_STEP, Figures, Price
-from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.api.reasons import PlacementConditionType
+from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus, time_told
 from moe_operator.placements.book import Book
 from moe_operator.rebalance.proposal import Predicted, Proposal
 from moe_operator.rebalance.schedule import Past, evaluation
@@ -29,6 +30,11 @@ from moe_operator.rebalance.schedule import Past, evaluation
 HARDLY_ANOTHER = 0.02
 """A figure that is foretold moves with every look; by less than this a proposal on which somebody may be about to
 decide is not replaced."""
+MEETS_ANOTHER = 0.05
+"""By this much or more what runs meets other traffic than it did: the same figures are another gain then. Of the newest
+traffic alone figures move further by chance."""
+CHEAPER = 0.2
+"""By this part of the copies to load, or more, another proposal that foretells the same takes its place."""
 STANDS = timedelta(hours=1)
 """For which a proposal is not replaced by one that foretells the same. What it brings is told, and later judged, by the
 traffic that it was made for. (By contents they cannot be compared: plans of the same traffic share few copies.)"""
@@ -62,10 +68,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """``proposed``: what is to be written; None where nothing is."""
+    """Attributes:
+    proposed: what is to be written; None where nothing is.
+    instead: proposals on which nobody has decided, and which leave first: those of higher revisions would stand.
+    """
 
     decision: LastDecision
     proposed: Proposal | None = None
+    instead: tuple[ExpertPlacement, ...] = ()
 
 
 def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
@@ -78,17 +88,23 @@ def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
         )
     stands = _open(book, look.base)
     if stands and _is_recent(stands, look.at) and _hardly_another(stands, found):
-        message = f"{stands.metadata.name}, proposed before, stands: {found.message}"
+        message = f"{stands.metadata.name}, proposed before, stands beside what is hardly another now: {found.message}"
         return Conclusion(_decision(look, RebalanceResult.ACCEPTED, message, stands.revision))
     revision = found.content.revision
+    instead: tuple[ExpertPlacement, ...] = ()
+    if revision > look.base + MAX_STEP:
+        # Of those before most are over and gone: their revisions are free again.
+        revision, instead = book.first_free(look.base), book.proposed
+        content = found.content.model_copy(update={"revision": revision})
+        found = replace(found, content=content)
     name = placement_name(moe.metadata.name, revision)
     if revision > look.base + MAX_STEP:
         message = (
-            f"{found.message}; but {name} would be more than {MAX_STEP} above revision {look.base}, which runs: decide "
-            "on the last proposal, or delete those that are over"
+            f"{found.message}; but there are ExpertPlacements of all {MAX_STEP} revisions above {look.base}, which "
+            "runs, and a higher one cannot be written: delete some"
         )
         return Conclusion(_decision(look, RebalanceResult.FAILED, message))
-    return Conclusion(_decision(look, RebalanceResult.ACCEPTED, f"{name}: {found.message}", revision), found)
+    return Conclusion(_decision(look, RebalanceResult.ACCEPTED, f"{name}: {found.message}", revision), found, instead)
 
 
 def to_approve(
@@ -112,7 +128,8 @@ def figures(predicted: Predicted, rows: float | None = None) -> Figures:
     return Figures(
         balance=f"{predicted.balance:.4f}",
         fan_out=f"{predicted.fan_out:.4f}",
-        node_fan_out=f"{predicted.node_fan_out:.4f}",
+        node_fan_out=None if predicted.node_fan_out is None else f"{predicted.node_fan_out:.4f}",
+        beside_attention=None if predicted.node_fan_out is None else True,
         rows=None if rows is None else round(rows),
     )
 
@@ -134,29 +151,34 @@ def _is_recent(stands: ExpertPlacement, at: datetime) -> bool:
     pending = stands.status.condition(PlacementConditionType.APPROVED)
     if pending is None:  # nothing is told of it yet
         return True
-    try:
-        return abs(at - datetime.strptime(pending.last_transition_time, TIME_FORMAT).replace(tzinfo=UTC)) <= STANDS
-    except ValueError:  # somebody else wrote it
-        return False
+    since = time_told(pending.last_transition_time)
+    return since is not None and abs(at - since) <= STANDS
 
 
 def _hardly_another(stands: ExpertPlacement, found: Proposal) -> bool:
-    told, new = stands.status.predicted, found.after
-    if told is None or new is None:
+    """Whether it brings as much, to what meets the same as when it was made, at a price that is no worse."""
+    told, costs = stands.status, stands.status.price
+    if told.predicted is None or found.after is None:
         return False
-    pairs = ((told.balance, new.balance), (told.fan_out, new.fan_out), (told.node_fan_out, new.node_fan_out))
+    cheaper = costs is not None and found.price is not None and found.price.moves < (1 - CHEAPER) * costs.moves
+    brings = _alike(told.predicted, found.after, HARDLY_ANOTHER)
+    meets = told.before is None or found.met is None or _alike(told.before, found.met, MEETS_ANOTHER)
+    return brings and meets and not cheaper
+
+
+def _alike(told: Figures, now: Predicted, within: float) -> bool:
+    if (told.node_fan_out is None) is not (now.node_fan_out is None):
+        return False
+    pairs = ((told.balance, now.balance), (told.fan_out, now.fan_out), (told.node_fan_out, now.node_fan_out))
     try:
-        return all(abs(float(before) - now) < HARDLY_ANOTHER for before, now in pairs)
+        return all(abs(float(before or 0) - (since or 0)) < within for before, since in pairs)
     except ValueError:  # somebody else wrote it
         return False
 
 
 def _is_fresh(decision: LastDecision, lasts: timedelta, now: datetime) -> bool:
-    try:
-        age = now - datetime.strptime(decision.time, TIME_FORMAT).replace(tzinfo=UTC)
-    except ValueError:  # somebody else wrote it
-        return False
-    return abs(age) <= lasts
+    time = time_told(decision.time)
+    return time is not None and abs(now - time) <= lasts
 
 
 def _decision(look: Look, result: RebalanceResult, message: str, revision: int | None = None) -> LastDecision:

@@ -3,7 +3,8 @@
 Speeds are those of processes on CPUs in round figures (as of ``moe_placement.topology.one_host``): 14 GB/s of memory
 and 50 GFLOP/s of one core, 40 us per layer through sockets. All rows go out of one attention process and come back to
 it, which copies 5 GB/s to shards beside it, and has a link of 10 Gb/s to those on other nodes; so each shard has its
-part of that. Only how the parts of a step compare matters to a plan; the price of a move is in real bytes and seconds.
+part of that, which is more where there are fewer nodes to be reached. Only how the parts of a step compare matters to a
+plan; the price of a move is in real bytes and seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 
 def topology_of(
-    nodes: Sequence[str], shard_slots: Sequence[int], bytes_per_expert: float, dtype: str, rows_per_step: float
+    nodes: Sequence[str],
+    shard_slots: Sequence[int],
+    bytes_per_expert: float,
+    dtype: str,
+    rows_per_step: float,
+    attention: Sequence[str] = (),
 ) -> Topology:
     """The shards of one deployment.
 
@@ -36,18 +42,24 @@ def topology_of(
         shard_slots: per layer.
         bytes_per_expert: of one layer.
         dtype: of the weights, as ``ModelFacts`` names it.
-        rows_per_step: tokens that go through a layer together, over all attention replicas.
+        rows_per_step: tokens that go through a layer together.
+        attention: the node of each attention replica, by name; empty where that is not known.
     """
     names = list(dict.fromkeys(nodes))
+    homes = tuple(names.index(name) if name in names else -1 for name in attention)
+    # Vectors go out by one link; what comes to each of the nodes that are reached by it is counted.
+    reached = len(names) - sum(home >= 0 for home in homes) / max(len(homes), 1)
     weights = bytes_per_expert / _WEIGHT_BYTES.get(dtype, 4.0)
     row = _FLOAT_BYTES * _SLIM * math.sqrt(weights / 3)
+    network = _LINK / len(nodes) * len(names) / max(reached, 1.0)
     costs = Costs(
         bytes_per_expert=bytes_per_expert, flop_per_pair=2 * weights, dispatch_bytes=row, combine_bytes=row,
         memory_bandwidth=_MEMORY, flops=_FLOPS, link_bandwidth=_COPIED / len(nodes),
-        network_bandwidth=_LINK / len(nodes), latency=_LATENCY, launch=_LAUNCH, tokens_per_step=max(rows_per_step, 1.0),
+        network_bandwidth=network, latency=_LATENCY, launch=_LAUNCH, tokens_per_step=max(rows_per_step, 1.0),
     )  # fmt: skip
-    # Attention is a process of its own; where it runs beside shards, their node is one less to be reached.
-    return Topology(tuple(map(names.index, nodes)), tuple(shard_slots), resident_tokens=False, costs=costs)
+    return Topology(
+        tuple(map(names.index, nodes)), tuple(shard_slots), resident_tokens=False, costs=costs, token_nodes=homes
+    )
 
 
 def straight_to(plan: Plan) -> Migration:

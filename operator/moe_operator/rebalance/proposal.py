@@ -34,7 +34,10 @@ LEAST_SETS = 200
 PART_SETS = 260
 """Sampled tokens that a part of the traffic grows to, at least, before the next one begins. Out of a full sample the
 older give way to the newer: of so many there are ``LEAST_SETS`` left, mostly, when the next part has as many."""
-SOLVE_SECONDS = 20.0
+MARKS = 3
+"""Kept of the last looks: of a change that is two looks old, three parts of the traffic are told apart from what was
+before; one is evidence, two are planned from."""
+SOLVE_SECONDS = 40.0
 """After which no further layer is searched, all attempts together."""
 _FEWER_MOVES = (1.0, 0.25, 0.0625)
 """Parts of the moves that the best plan needs: what does not pay with all of them may with the best of them."""
@@ -60,6 +63,9 @@ class Question:
         horizon: seconds for which a placement is expected to serve.
         max_bytes_per_second: that a shard may load; None for no bound.
         marks: of earlier looks, as the last proposal returned them.
+        attention: the node of each attention replica, by name; empty where that is not known.
+        other_interval: whether looks were not as far apart as they are now when the marks were made: statistics fade by
+            that, and each replica hears of another one at a time of its own.
     """
 
     now: float
@@ -74,16 +80,18 @@ class Question:
     horizon: float
     max_bytes_per_second: float | None = None
     marks: tuple[Mark, ...] = ()
+    attention: tuple[str, ...] = ()
+    other_interval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Of a placement on the traffic that the plan was judged on, per token and layer: as the data plane counts them;
-    of nodes all that are visited, where it leaves out the one that attention runs on."""
+    """Of a placement on the traffic that the plan was judged on, per token and layer, as the data plane counts them;
+    ``node_fan_out`` is None where it is not known where attention runs."""
 
     balance: float
     fan_out: float
-    node_fan_out: float
+    node_fan_out: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +210,9 @@ def _what_runs(question: Question) -> tuple[Placement, Topology]:
             question.marks,
         )
     topology = topology_of(
-        question.nodes, running.shard_slots, question.bytes_per_expert, question.dtype, question.rows_per_step
-    )
+        question.nodes, running.shard_slots, question.bytes_per_expert, question.dtype, question.rows_per_step,
+        question.attention,
+    )  # fmt: skip
     return running, topology
 
 
@@ -226,6 +235,12 @@ def _other_model(what: str, question: Question) -> _Refused:
 
 def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple[Part, ...], tuple[Mark, ...]]:
     """Two parts, the one to judge on and the one to plan from, and the marks to keep."""
+    if question.other_interval:
+        text = (
+            "spec.rebalance.interval is another one since the last look, and with it how fast older traffic fades: "
+            "what came since cannot be told apart, and the next look counts as the first one"
+        )
+        raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text)
     now = Mark.of(statistics, question.now)
     if not question.marks:
         text = "the first look at the traffic: two more, and it is known what came between them"
@@ -244,7 +259,7 @@ def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple
             f"it is planned from {PART_SETS} at least"
         )
         raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, question.marks)
-    marks = (*question.marks, now)[-2:]
+    marks = (*question.marks, now)[-MARKS:]
     if len(parts) < 3:
         text = f"{last.rows:.0f} tokens came within {duration(last.seconds)}: those that come next are planned from"
         raise _Refused(RebalanceReason.TOO_LITTLE_TRAFFIC, text, marks)
@@ -321,7 +336,7 @@ def _price(migration: Migration, question: Question) -> Price:
 
 def _predicted(figures: Figures, topology: Topology) -> Predicted:
     elsewhere = figures.node_fan_out if topology.nodes > 1 else 0.0
-    return Predicted(figures.shard_balance, figures.fan_out, elsewhere)
+    return Predicted(figures.shard_balance, figures.fan_out, elsewhere if topology.token_nodes else None)
 
 
 def _told(

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise, starmap
+from itertools import dropwhile, pairwise, starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,12 +89,13 @@ def since(statistics: RoutingStatistics, marks: Sequence[Mark], now: float) -> t
         marks: of earlier looks, oldest first.
 
     Returns:
-        One part more than marks; None where these are not of the same statistics, which began anew or lost much.
+        One part more than marks, but for the oldest of which nothing is left; None where the others are not of the same
+        statistics, which began anew or lost much.
     """
-    before = [_seen_from(statistics, mark) for mark in marks]
-    if any(each is None for each in before):
-        return None
+    before = list(dropwhile(lambda each: each is None, (_seen_from(statistics, mark) for mark in marks)))
     ages = [each for each in before if each is not None]
+    if not ages or len(ages) < len(before):
+        return None
     sampled = len(statistics.sample)
     nothing = _Before(Mark(-math.inf, 0.0, np.zeros_like(statistics.load), np.zeros(0)), 1.0, np.zeros(sampled, bool))
     everything = _Before(Mark.of(statistics, now), 1.0, np.ones(sampled, bool))
@@ -102,16 +103,17 @@ def since(statistics: RoutingStatistics, marks: Sequence[Mark], now: float) -> t
 
 
 def to_plan_from(parts: Sequence[Part], statistics: RoutingStatistics) -> RoutingStatistics:
-    """The statistics that foretell the last part but one best, without that part: what came since it, by itself or with
-    all that came before.
+    """All but the last part but one, which is evidence, from where on the traffic was the same: with what is older,
+    that evidence foretells the newest part less well.
 
-    They have the pairs of their sample, and the windows that closed of late: how loads surge.
+    They have the pairs of their sample, and where they are of all that came its windows: how loads surge. Of traffic
+    that has just come these say nothing: chance, and what was there before, would be taken for surges.
     """
-    *earlier, evidence, late = (part.statistics for part in parts)
-    candidates = [late], [*earlier, late]
-    alone, together = (_surprise(evidence, np.sum([each.load for each in some], axis=0)) for some in candidates)
-    found = _with_pairs(candidates[together < alone])
-    found.windows = statistics.windows if together < alone else _newest(statistics, parts[-2].rows + parts[-1].rows)
+    *earlier, _, late = (part.statistics for part in parts)
+    before = [_undecayed(part) for part in parts[:-1]]
+    first = min(range(len(before)), key=lambda first: _surprise(late.load, before[first:]))
+    found = _with_pairs([*earlier[first:], late])
+    found.windows = statistics.windows[:0] if first else statistics.windows
     return found
 
 
@@ -125,18 +127,17 @@ def _with_pairs(parts: Sequence[RoutingStatistics]) -> RoutingStatistics:
     return found
 
 
-def _surprise(seen: RoutingStatistics, foretold: Floats) -> float:
-    """Cross-entropy of the loads seen, in nats: how ill loads ``[layers, experts]`` say which experts are chosen."""
-    likely = foretold + 0.5
+def _undecayed(part: Part) -> Floats:
+    """Its loads with each pair counted as one, however little it weighs by now."""
+    tokens = part.statistics.tokens
+    return part.statistics.load * (part.rows / tokens) if tokens > 0 else part.statistics.load
+
+
+def _surprise(seen: Floats, known: Sequence[Floats]) -> float:
+    """Cross-entropy of the loads seen, in nats: how ill those known together say which experts are chosen."""
+    likely = np.sum(known, axis=0) + 0.5
     likely /= likely.sum(axis=1, keepdims=True)
-    return float(-(seen.load * np.log(likely)).sum())
-
-
-def _newest(statistics: RoutingStatistics, rows: float) -> Floats:
-    """float64 ``[windows, layers, experts]``: the windows of so many rows, and a twentieth."""
-    each = statistics.windows.sum(axis=2).max(axis=1, initial=0) / statistics.shape.top_k
-    number = int(np.searchsorted(np.cumsum(each[::-1]), 1.05 * rows, side="right"))
-    return statistics.windows[len(each) - number :]
+    return float(-(seen * np.log(likely)).sum())
 
 
 def _seen_from(statistics: RoutingStatistics, mark: Mark) -> _Before | None:

@@ -18,6 +18,7 @@ from moe_operator.api import (
     RebalanceMode,
     RebalanceReason,
 )
+from moe_operator.api.names import ANNOTATION_PAUSE
 from moe_operator.api.rebalance import Rebalance
 from moe_operator.finding import Finding
 from moe_operator.rebalance.windows import BadWindowError, check, next_open
@@ -80,9 +81,7 @@ def standstill(moe: MoEDeployment, now: datetime) -> Finding | None:
     if moe.spec.suspend:
         return Finding(Reason.SUSPENDED, "spec.suspend is true: the operator writes nothing")
     if moe.rebalance_paused:
-        return Finding(
-            Reason.PAUSED, "the annotation moe-operator.io/pause-rebalance is set: remove it, or set it to false"
-        )
+        return Finding(Reason.PAUSED, f"the annotation {ANNOTATION_PAUSE} is set: remove it, or set it to false")
     try:
         check(rebalance.windows, now)
     except BadWindowError as error:

@@ -1,23 +1,29 @@
 """Whether a placement stays, by what was counted before it and since. Pure.
 
-Counted figures decide. That the traffic is of the same kind before and since is assumed, of enough tokens; how long a
-token takes is not measured. What a person wrote or approved is told to be worse, and stays, unless
+Counted figures decide. That the traffic is of the same kind before and since is assumed, of enough tokens. How long a
+token takes, in steps of as many rows, never speaks for a placement. Where it has clearly risen, and has not come down
+again after all windows and ``SLOW_FOR``, it speaks against one, whatever else was gained; not before, since other work
+on a machine makes tokens slow for a while. What a person wrote or approved is told to be worse, and stays, unless
 ``spec.rebalance.rollback`` says otherwise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum, auto
 from math import sqrt
 
 from moe_operator.api import RollbackPolicy
-from moe_placement.verification import Observed, verify
+from moe_placement.verification import LEAST_NODES, Observed, verify
 
 LEAST_ROWS = 1000
 """Tokens on either side that figures are compared from."""
 MOST_WINDOWS = 3
 """Observed, each of an interval, after which it is decided by what there is."""
+SLOW_FOR = timedelta(minutes=5)
+"""After the last copy came, in which tokens must have been slower to speak against a placement: other work on a
+machine, or another kind of request, makes them so for a while, and windows may be as short as 10 s."""
 _LEAST_NOISE = 0.005
 MODEL_ERROR = 0.02
 """By what part figures that the brain computes from sampled sets of experts may differ from those that are counted."""
@@ -37,10 +43,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Attributes: ``message`` with the figures that it was judged by."""
+    """Attributes: ``message`` with the figures that it was judged by; ``slower``: nothing but latency speaks against
+    it, so far or in the end."""
 
     verdict: Verdict
     message: str
+    slower: bool = False
 
 
 def judge(
@@ -51,11 +59,13 @@ def judge(
     rollback: RollbackPolicy,
     error: float = 0.0,
     promised: Observed | None = None,
+    for_long: bool = True,
 ) -> Outcome:
     """Compare what was counted.
 
-    A gain or loss that stands out of chance decides at once. What does not is given more time, and is a gain in the end
-    if it is above 0: going back costs as much as coming did, so less than that is no reason to stay.
+    A gain or loss that stands out of chance decides at once; a gain not before latency can be compared, where that was
+    measured before. What does not stand out is given more time, and is a gain in the end if it is above 0: going back
+    costs as much as coming did, so less than that is no reason to stay.
 
     Args:
         before: of the placement before, with the traffic of the same kind; None where it is not known.
@@ -66,6 +76,7 @@ def judge(
         error: part by which ``before`` may be wrong, chance aside: ``MODEL_ERROR`` where it was not counted.
         promised: where what was promised does not show in the figures compared, what was promised of these. One that
             keeps its promise is then not taken back for want of a gain.
+        for_long: whether every copy has been in place for ``SLOW_FOR``.
     """
     rows = (before.tokens if before else 0, after.tokens if after else 0)
     last = windows_waited >= MOST_WINDOWS
@@ -75,14 +86,20 @@ def judge(
         if last:
             return Outcome(Verdict.NOT_VERIFIED, f"{message}: it stays without a comparison")
         return Outcome(Verdict.WAIT, message)
-    chance = noise(before, after) + error
-    found = verify(before, after, least_tokens=LEAST_ROWS, tolerance=chance)
+    chance, of_nodes = noise(before, after) + error, node_noise(before, after) + error
+    found = verify(before, after, least_tokens=LEAST_ROWS, tolerance=chance, node_tolerance=of_nodes)
+    chance = of_nodes if found.by_nodes else chance
     message = f"{'; '.join(found.reasons)}; {counted}"
-    if found.keep and (found.score > chance or (last and found.score > 0)):
-        return Outcome(Verdict.KEEP, message)
     unseen = promised is not None and _promised_elsewhere(before, after, promised, chance)
-    if not found.keep and not unseen:
+    if found.score <= -chance and not unseen:
         return _worse(message, written_by_person, rollback)
+    if found.slower:
+        if last and for_long:
+            return _worse(message, written_by_person, rollback, slower=True)
+        return Outcome(Verdict.WAIT, message, slower=True)
+    to_come = bool(before.paces) and found.latency is None
+    if (found.score > chance and not to_come) or (last and found.score > 0):
+        return Outcome(Verdict.KEEP, message)
     if not last:
         return Outcome(Verdict.WAIT, f"{message}: by chance they may differ by {chance:.1%}")
     if unseen:
@@ -100,6 +117,16 @@ def noise(before: Observed, after: Observed) -> float:
     return max(_LEAST_NOISE, 2 / sqrt(min(before.tokens, after.tokens)))
 
 
+def node_noise(before: Observed, after: Observed) -> float:
+    """The same where node fan-out is compared.
+
+    Few rows visit another node: their number deviates by its root, and so the difference of the two by the root of
+    their sum, which is more of a small figure than of a large one.
+    """
+    sum_of_variances = before.node_fan_out / before.tokens + after.node_fan_out / after.tokens
+    return max(noise(before, after), 2 * sqrt(sum_of_variances) / max(before.node_fan_out, LEAST_NODES))
+
+
 def why_kept(written_by_person: bool, rollback: RollbackPolicy) -> str | None:
     """Why one that is worse stays all the same; None of one that is to be rolled back."""
     if rollback is RollbackPolicy.NEVER:
@@ -109,11 +136,11 @@ def why_kept(written_by_person: bool, rollback: RollbackPolicy) -> str | None:
     return None
 
 
-def _worse(message: str, written_by_person: bool, rollback: RollbackPolicy) -> Outcome:
+def _worse(message: str, written_by_person: bool, rollback: RollbackPolicy, slower: bool = False) -> Outcome:
     why = why_kept(written_by_person, rollback)
     if why:
-        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; it stays, since {why}")
-    return Outcome(Verdict.ROLL_BACK, message)
+        return Outcome(Verdict.HARMFUL_BUT_KEPT, f"{message}; it stays, since {why}", slower)
+    return Outcome(Verdict.ROLL_BACK, message, slower)
 
 
 def _promised_elsewhere(before: Observed, after: Observed, promised: Observed, chance: float) -> bool:

@@ -1,15 +1,15 @@
-"""The windows of ``spec.rebalance``: when one is open, and which cannot be read or never come. Pure."""
+"""Times that come again, as cron has them: the windows of ``spec.rebalance`` and the schedules of
+``spec.experts.autoscaling``. When one is open, and which cannot be read or never come. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import dropwhile
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-
-from moe_operator.api.rebalance import Window
 
 _CLOCKS_CHANGE_BY = timedelta(hours=3)
 """At most, when summer time begins or ends: what begins at a time of the day is looked for from so far away, since cron
@@ -17,32 +17,47 @@ knows no difference between the two hours of the same name."""
 _FIELDS = 5
 
 
+class Window(Protocol):
+    """One of them."""
+
+    @property
+    def cron(self) -> str:
+        """When it begins."""
+
+    @property
+    def time_zone(self) -> str:
+        """Of ``cron``."""
+
+    @property
+    def length(self) -> timedelta:
+        """How long it is."""
+
+
 class BadWindowError(ValueError):
     """A window that cannot be read, or never comes; the message names its field, the value and the cure."""
 
 
-def check(windows: Sequence[Window], now: datetime) -> None:
-    """See to it that all can be read, and come.
+def check(windows: Sequence[Window], now: datetime, path: str = "spec.rebalance.windows") -> None:
+    """See to it that all can be read, and come; ``path``: the field that lists them.
 
     Raises:
         BadWindowError: of the first that does not.
     """
     for number, window in enumerate(windows):
-        field = f"spec.rebalance.windows[{number}]"
+        field = f"{path}[{number}]"
         zone = _zone(window, field)
         try:
-            if next(_begins(window, zone, now, backwards=False), None) is None:
-                raise BadWindowError(
-                    f"{field}.cron is {window.cron!a}, which never comes: write a day that its months have, such as "
-                    "0 2 * * *"
-                )
+            begins = next(_begins(window, zone, now, backwards=False), None)
         except (CronSimError, ValueError, AssertionError) as error:
-            if isinstance(error, BadWindowError):
-                raise
             raise BadWindowError(
                 f"{field}.cron is {window.cron!a}: {str(error) or 'it cannot be read'}; write minute, hour, day of the "
                 "month, month and day of the week, such as 0 2 * * *"
             ) from error
+        if begins is None:
+            raise BadWindowError(
+                f"{field}.cron is {window.cron!a}, which never comes: write a day that its months have, such as "
+                "0 2 * * *"
+            )
 
 
 def next_open(windows: Sequence[Window], at: datetime) -> datetime:
@@ -52,12 +67,13 @@ def next_open(windows: Sequence[Window], at: datetime) -> datetime:
         BadWindowError: a window that ``check`` would refuse.
     """
     check(windows, at)
-    if not windows or any(_is_open(window, at) for window in windows):
+    if not windows or any(is_open(window, at) for window in windows):
         return at
     return min(_opens(window, at) for window in windows)
 
 
-def _is_open(window: Window, at: datetime) -> bool:
+def is_open(window: Window, at: datetime) -> bool:
+    """Whether it has begun and is not over; ``check`` takes it."""
     last = next(_begins(window, ZoneInfo(window.time_zone), at, backwards=True), None)
     return last is not None and at < last + window.length
 

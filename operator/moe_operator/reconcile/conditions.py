@@ -6,19 +6,25 @@ Nothing in them changes while the world does not: no times but those of transiti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
+from moe_contract.applications import API, ATTENTION, DIRECTORY
+from moe_contract.report import NOT_RECORDED
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason, RebalanceMode
-from moe_operator.api.names import ANNOTATION_DRAIN, RESTING
+from moe_operator.api.names import ANNOTATION_DRAIN
+from moe_operator.api.reasons import RESTING
 from moe_operator.api.status import ConditionStatus
 from moe_operator.finding import Finding
 from moe_operator.rebalance.schedule import standstill
-from moe_operator.reconcile.diagnosis import runtime_problem
+from moe_operator.reconcile.diagnosis import problems_of, runtime_problem
 from moe_operator.reconcile.draining import drained
 from moe_operator.reconcile.history import History
+from moe_operator.reconcile.idleness import sleeps
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
 from moe_operator.reconcile.placing import drain_of, wanted_shards
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
+from moe_operator.reconcile.scaling import scaling_conditions
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
 from moe_operator.reconcile.world import World
 from moe_operator.text import some
@@ -83,7 +89,15 @@ def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[
         _runtime_reachable(world),
     )
     kstatus = settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem)
-    return (*told, *kstatus, *_drained(world), *_rebalance_paused(world))
+    rest = (
+        _drained(world),
+        _rebalance_paused(world),
+        _data_plane_behind(world, plan),
+        _recording(world),
+        scaling_conditions(world, _history(world)),
+        sleeps(world.moe, _history(world), world.runtime.holds_requests, world.runtime.not_woken),
+    )
+    return (*told, *kstatus, *chain.from_iterable(rest))
 
 
 def _rebalance_paused(world: World) -> Iterator[Condition]:
@@ -93,6 +107,39 @@ def _rebalance_paused(world: World) -> Iterator[Condition]:
     why = standstill(world.moe, world.now)
     happens = Finding(Reason.AS_EXPECTED, "the traffic is looked at as spec.rebalance says")
     yield _condition(world, ConditionType.REBALANCE_PAUSED, "True" if why else "False", why or happens)
+
+
+def _data_plane_behind(world: World, plan: Plan) -> Iterator[Condition]:
+    """Nothing where it knows all that it is to be told, or does not say what it knows."""
+    wanted = plan.desired
+    if wanted is None or world.report is None:
+        return
+    configs = {API: wanted.api, ATTENTION: wanted.attention, DIRECTORY: wanted.directory, "model": wanted.model}
+    unknown = [f"{name}.{field}" for name, of in configs.items() for field in of.withheld(wanted.contract)]
+    if unknown:
+        why = f"the data plane is of an older release and is not told {some(unknown, _NAMES_SHOWN)}: install this one"
+        finding = Finding(Reason.OLDER_RELEASE, f"{why} on Ray's nodes, and restart what runs")
+        yield _condition(world, ConditionType.DATA_PLANE_BEHIND, "True", finding)
+
+
+def _recording(world: World) -> Iterator[Condition]:
+    """Nothing where nobody asked for it. What else a replica that serves has to say, says nothing of it."""
+    record, kind = world.moe.spec.rebalance.record, ConditionType.RECORDING
+    if record is None:
+        return
+    ready = [replica for replica in world.report.attention if replica.ready] if world.report else []
+    if not ready:
+        unknown = Finding(Reason.STARTING_ATTENTION, "no attention replica is known to answer")
+        yield world.moe.status.condition(kind) or _condition(world, kind, "Unknown", unknown)
+        return
+    told = [each for each in ready if each.problem]
+    unable = [each for each in told if each.problem and each.problem.startswith(NOT_RECORDED)]
+    if told:
+        reason = Reason.NOT_RECORDED if unable else Reason.CONFIGURATION_REFUSED
+        yield _condition(world, kind, "False" if unable else "Unknown", Finding(reason, problems_of(unable or told)))
+    else:
+        where = Finding(Reason.RECORDING, f"attention replicas write files of live traffic to {record.path}")
+        yield _condition(world, kind, "True", where)
 
 
 def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:

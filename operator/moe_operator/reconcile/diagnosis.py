@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from moe_contract.report import DirectoryReport, ShardReport
+from moe_contract.report import NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import has_its_experts, shards_named
+from moe_operator.reconcile.resources import missing
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import ApplicationPhase
 from moe_operator.text import steadied
@@ -32,10 +33,12 @@ def diagnose(world: World, plan: Plan) -> Finding | None:
     looks: tuple[Callable[[], Finding | None], ...] = (
         lambda: world.key_problem,
         lambda: runtime_problem(world),
-        lambda: _problem_of(world, ApplicationPhase.FAILED) or _still_failing(world),
+        lambda: _failed(world, plan),
         lambda: _model(world, plan),
         lambda: plan.problem,
+        lambda: missing(world),
         lambda: _refused(world.report),
+        lambda: world.runtime.pods_problem,
         lambda: _shards(world),
         lambda: _attention(world),
         lambda: _problem_of(world, ApplicationPhase.UNHEALTHY),
@@ -51,6 +54,14 @@ def runtime_problem(world: World) -> Finding | None:
     if before and before.status == "True" and world.unreachable_seconds < RUNTIME_GRACE_SECONDS:
         return None
     return world.runtime.unreachable
+
+
+def _failed(world: World, plan: Plan) -> Finding | None:
+    """What is given up is made anew, but where it is not known what ran in it: then somebody has to."""
+    found = _problem_of(world, ApplicationPhase.FAILED) or _still_failing(world)
+    if found and plan.problem and plan.problem.reason == Reason.DIRECTORY_UNREACHABLE:
+        return Finding(found.reason, f"{found.message}; {plan.problem.message}")
+    return found
 
 
 def _problem_of(world: World, phase: ApplicationPhase) -> Finding | None:
@@ -117,7 +128,7 @@ def _returning(world: World) -> Finding | None:
         return None  # on the way to a placement there is none to lose
     degraded, progressing = before.condition(ConditionType.DEGRADED), before.condition(ConditionType.PROGRESSING)
     was_lost = degraded and degraded.reason in _SHARDS_SHORT
-    was_settled = progressing and progressing.reason == Reason.SETTLED
+    was_settled = progressing and progressing.reason in (Reason.SETTLED, Reason.UPGRADE_HELD)
     short = [shard for shard in report.shards if shard.wanted and not has_its_experts(shard)]
     if not short or not (was_lost or was_settled):
         return None
@@ -141,7 +152,17 @@ def _attention(world: World) -> Finding | None:
         return None
     if _was_served(world) and not any(replica.ready for replica in world.report.attention):
         return Finding(Reason.ATTENTION_LOST, "no attention replica is ready any more; Ray restarts them")
-    return None
+    told = [
+        each
+        for each in world.report.attention
+        if each.ready and each.problem and not each.problem.startswith(NOT_RECORDED)  # told by condition Recording
+    ]
+    return Finding(Reason.CONFIGURATION_REFUSED, problems_of(told)) if told else None
+
+
+def problems_of(replicas: Sequence[AttentionReport]) -> str:
+    """What each of these attention replicas says is wrong."""
+    return steadied("; ".join(f"attention replica {each.replica}: {each.problem}" for each in replicas))
 
 
 def _was_served(world: World) -> bool:

@@ -1,7 +1,9 @@
 """Which shards shall hold nothing though they run: those that an annotation names, and those that the runtime moves off
 their nodes. Pure.
 
-A drain makes nothing impossible: where the other shards cannot hold the model, it is not begun, and the reason is told.
+A drain makes nothing impossible: where the other shards cannot hold the model, one that was asked for is not begun, and
+the reason is told. Of shards that must leave their nodes as many are emptied at a time as the others have room for: the
+next ones once those answer from other nodes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moe_contract.model import ModelFacts
-from moe_contract.report import DirectoryReport, ShardReport
+from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.annotations import LONGEST_WORD, drain_words, shard_indices
 from moe_operator.api.names import ANNOTATION_DRAIN
@@ -63,14 +65,15 @@ class Drain:
 
 
 def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -> Drain:
-    """What is drained of shards ``0 .. shards - 1``; ``moved``: by the runtime."""
+    """What is drained of shards ``0 .. shards - 1``; ``moved``: by the runtime, in the order in which they are emptied
+    where not all can be."""
     asked, unknown = named(moe, shards)
-    leaving = tuple(sorted(index for index in set(moved) if index < shards))
+    leaving = tuple(index for index in dict.fromkeys(moved) if index < shards)
     refused = None if _can_go(len(asked), shards, needs) else _refusal(asked, shards, needs)
     empty = frozenset() if refused else frozenset(asked)
-    if _can_go(len(empty | set(leaving)), shards, needs):
-        empty |= set(leaving)
-    return Drain(asked, unknown, leaving, refused, empty)
+    rest = [index for index in leaving if index not in empty]
+    room = max(shards - needs.shards - len(empty), 0)
+    return Drain(asked, unknown, leaving, refused, empty.union(rest[:room]))
 
 
 def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> int:
@@ -128,15 +131,21 @@ def drained(drain: Drain, shards: int, report: DirectoryReport, revision: int) -
 
 
 def _told_of(drain: Drain, report: DirectoryReport, revision: int) -> tuple[bool, Finding]:
-    stay = sorted(set(drain.moved) - drain.empty)
-    if stay:
+    stay, first = sorted(set(drain.moved) - drain.empty), drain.empty.intersection(drain.moved)
+    if stay and not first:
         return False, Finding(
             Reason.DRAIN_REFUSED,
-            f"Ray moves {_listed(stay)} off a node that is being drained, and the other shards have too few slots for "
-            "what they hold: they load it anew where Ray starts them again; scale up, or set a larger slotsPerShard, "
-            "to have it elsewhere first",
+            f"{_listed(stay)} must leave a node that goes away, and the other shards have too few slots for what "
+            "is held there: it is loaded anew where Ray starts the process again; scale up, or set a larger "
+            "slotsPerShard, to have it elsewhere first",
         )
-    holding = [shard for shard in report.shards if shard.index in drain.empty and not _is_empty(shard, report)]
+    holding = [shard for shard in report.shards if shard.index in drain.empty and not report.is_emptied(shard)]
+    if stay:
+        return False, Finding(
+            Reason.DRAINING,
+            f"of those that must leave a node that goes away, {_listed(first)} first, for want of slots for more at "
+            f"once; {_listed(stay)} once there is room, as when the first answer from other nodes",
+        )
     if report.revision == revision and not holding:
         hold = "holds nothing and is sent nothing" if len(drain.empty) == 1 else "hold nothing and are sent nothing"
         return True, Finding(Reason.DRAINED, f"{_listed(drain.empty)} {hold}: its processes may be stopped")
@@ -144,12 +153,6 @@ def _told_of(drain: Drain, report: DirectoryReport, revision: int) -> tuple[bool
     return False, Finding(
         Reason.DRAINING, f"{some(left, _SHOWN) or _listed(drain.empty)}; copies are made on the other shards first"
     )
-
-
-def _is_empty(shard: ShardReport, report: DirectoryReport) -> bool:
-    """Of one that answers the directory knows; of one that does not, what it held must be elsewhere."""
-    done = report.progress.copied == report.progress.total
-    return shard.wanted == 0 and shard.held == 0 and (shard.phase == "Ready" or done)
 
 
 def _listed(indices: Iterable[int]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from moe_contract.load import load_of
 from moe_contract.report import DirectoryReport
-from moe_operator.api.status import TIME_FORMAT, LoadStatus
+from moe_operator.api.status import TIME_FORMAT, LoadStatus, time_told
 
 LOAD_SECONDS = 60.0
 """Between two that are told."""
@@ -28,9 +28,6 @@ def _is_due(before: LoadStatus | None, layer_rows: int, now: datetime) -> bool:
     # A directory that has restarted counts from 0 again.
     if layer_rows in (0, before.layer_rows):
         return False
-    try:
-        told = datetime.strptime(before.time, TIME_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        return True
+    told = time_told(before.time)
     # One that is still to come was told by another clock, or by somebody's hand.
-    return not timedelta(0) <= now - told < timedelta(seconds=LOAD_SECONDS)
+    return told is None or not timedelta(0) <= now - told < timedelta(seconds=LOAD_SECONDS)

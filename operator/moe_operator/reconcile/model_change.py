@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moe_operator.finding import Finding
-from moe_operator.reconcile.placing import impossible, slots_per_shard
+from moe_operator.reconcile.placing import impossible, lacks_memory, slots_per_shard
 from moe_operator.reconcile.world import World
 
 SERVING_GRACE_SECONDS = 30.0
@@ -37,7 +37,8 @@ def waiting_change(world: World) -> ModelChange | None:
     if candidate.model_problem:
         return ModelChange(Finding.of(candidate.model_problem))
     if candidate.model:
-        problem = impossible(world.moe, candidate.model, slots_per_shard(world, candidate.model))
+        slots = slots_per_shard(world, candidate.model)
+        problem = impossible(world.moe, candidate.model, slots) or lacks_memory(world, candidate.model, slots)
         return ModelChange(problem) if problem else None
     return ModelChange()
 

@@ -49,6 +49,7 @@ class Observer:
 
     async def _observe_directory(self, world: World, memory: Memory) -> World:
         try:
+            await self.secrets.check_model_secret(world.moe)
             world = replace(world, keys=await self.secrets.key_hashes(world.moe))
         except NameConflictError as error:
             return self._without_report(replace(world, key_problem=Finding(error.reason, str(error))), memory)

@@ -7,7 +7,6 @@ drained keeps its slots, and nothing is in them.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +23,7 @@ from moe_operator.placements.content import only_empty_ones_leave
 from moe_operator.placements.trial import Terms
 from moe_operator.placements.validity import Ground
 from moe_operator.reconcile.draining import Drain, Needs, drain, fewest_beside
+from moe_operator.reconcile.room import awaits_memory, insufficient, room_of, slots_to_fill
 from moe_operator.reconcile.world import World
 from moe_placement import InfeasiblePlacementError, Placement, balanced_placement
 from moe_placement.encoding import encode_placement
@@ -60,7 +60,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     """
     spec = world.moe.spec.experts
     slots = slots_per_shard(world, facts)
-    problem = impossible(world.moe, facts, slots)
+    problem = impossible(world.moe, facts, slots) or lacks_memory(world, facts, slots)
     if problem:
         return Goal(unchanged(world), problem, unjudged(world))
     choice = _choice(world, ground_of(world, facts))
@@ -72,6 +72,8 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
         slots_per_shard=slots,
         min_copies=spec.copies.min,
     )
+    if awaits_memory(world):
+        return Goal(config.model_copy(update={"slots_per_shard": 0}), choice=choice)
     if choice.next is None and _waits_for_nodes(world, len(shape)):
         return Goal(config, choice=choice)
     try:
@@ -79,6 +81,8 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
     except InfeasiblePlacementError as error:
         return Goal(unchanged(world), _infeasible(error), choice)
     told = {"revision": revision, "placement": encode_placement(placement)}
+    if world.contract:  # a data plane of the first release compares layers and experts alone
+        told["model_digest"] = facts.digest
     return Goal(config.model_copy(update=told), choice=choice)
 
 
@@ -144,7 +148,8 @@ def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConf
 
 
 def slots_per_shard(world: World, facts: ModelFacts) -> int:
-    """Slots of a shard per layer: what the spec says, else what they were, else what the copies need.
+    """Slots of a shard per layer: what the spec says, else what they were, else what its part of a GPU holds, else what
+    the copies need.
 
     They are kept while the model stays: how much memory a shard may take must not follow from how many there are.
     Serve knows them for as long as it runs something. The status is asked only when Ray has lost them: whoever may
@@ -158,7 +163,9 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
     told = status.slots_per_shard or 0
     if told > 0 and status.model and status.model.digest == facts.digest:
         return min(told, facts.experts)
-    return -(-facts.experts * spec.copies.min // max(spec.shards, spec.copies.min))
+    shards = max(spec.shards, spec.copies.min)
+    needed, room = -(-facts.experts * spec.copies.min // shards), room_of(world, facts)
+    return slots_to_fill(room, facts, shards, needed) if room and room.is_own else needed
 
 
 def wanted_shards(world: World) -> int:
@@ -176,7 +183,13 @@ def wanted_shards(world: World) -> int:
 def drain_of(world: World, facts: ModelFacts) -> Drain:
     """What is drained of the shards that shall run."""
     needs = Needs.of(world.moe, facts, slots_per_shard(world, facts))
-    return drain(world.moe, world.moved_shards, wanted_shards(world), needs)
+    # What is made elsewhere must not wait for a shard that was lost meanwhile, as with an evicted pod; and what is
+    # being emptied is not filled again for one whose node goes away later.
+    lost = {shard.index for shard in world.report.shards if shard.phase == "Lost"} if world.report else set()
+    current = _of_model(world.target_placement, facts) if world.moved_shards else None
+    filled = set(current.holders[2].tolist()) if current else set()
+    moved = sorted(world.moved_shards, key=lambda index: (index not in lost, index in filled, index))
+    return drain(world.moe, moved, wanted_shards(world), needs)
 
 
 def _waits_for_nodes(world: World, shards: int) -> bool:
@@ -217,6 +230,11 @@ def impossible(moe: MoEDeployment, facts: ModelFacts, slots: int) -> Finding | N
             f"per layer, of which there can be {facts.experts}, as many as experts: {cure}",
         )
     return _too_large(facts, _shards_to_run(moe, facts, slots), slots, spec.copies.min)
+
+
+def lacks_memory(world: World, facts: ModelFacts, slots: int) -> Finding | None:
+    """Why the memory of shards cannot hold so many slots, or the model, if so."""
+    return insufficient(world, facts, slots, _shards_to_run(world.moe, facts, slots))
 
 
 def _too_large(facts: ModelFacts, shards: int, slots: int, copies: int) -> Finding | None:
@@ -314,4 +332,4 @@ def next_revision(world: World) -> int:
     if known == 0 and told and 0 <= told.revision < MAX_TOLD_REVISION:
         known = told.revision
     known = max(known, *(each.revision for each in (*world.book.in_force, *world.book.proposed)), 0)
-    return next(number for number in itertools.count(known + 1) if number not in world.book.taken)
+    return world.book.first_free(known)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from moe_contract.applications import ApiConfig, AttentionConfig, DirectoryConfig, ReplicaScale
+from moe_contract.applications import ApiConfig, AttentionConfig, DirectoryConfig, RecordConfig, ReplicaScale
 from moe_contract.rendering import Desired
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.names import reserved_for
+from moe_operator.api.rebalance import Record
 from moe_operator.api.spec import Api, Attention
 from moe_operator.finding import Finding
 from moe_operator.kube.secrets import KeyHashes
 from moe_operator.placements.choice import Choice
 from moe_operator.reconcile.model_change import ModelChange, waiting_change
 from moe_operator.reconcile.placing import Goal, next_goal, unchanged, unjudged, unreported
+from moe_operator.reconcile.resources import actor_options
 from moe_operator.reconcile.world import World
 
 RETRY_SECONDS = 30.0
 """An application that could not be started is removed, and so tried anew, this long after that was first seen."""
-
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Step(Enum):
@@ -83,12 +83,9 @@ def next_plan(world: World) -> Plan:
 
 
 def _reserved_prefix(moe: MoEDeployment) -> Finding | None:
-    """Why a route prefix is another namespace's: below its name are the default prefixes of its deployments.
-
-    Which namespaces there are, or will be, is not asked: whatever may be the name of one counts.
-    """
-    first, _, rest = moe.route_prefix.removeprefix("/").partition("/")
-    if not rest or first == moe.metadata.namespace or not _NAMESPACE.fullmatch(first):
+    """Why a route prefix is another namespace's."""
+    first = reserved_for(moe.route_prefix, moe.metadata.namespace)
+    if first is None:
         return None
     return Finding(
         Reason.ROUTE_PREFIX_RESERVED,
@@ -113,7 +110,9 @@ def _unreadable(world: World) -> Finding:
     return Finding(
         Reason.DIRECTORY_UNREACHABLE,
         f"what Serve has as user_config of the directory of {world.core_name} cannot be read, as of another release, "
-        "and the directory does not tell what runs: nothing is written until it does",
+        "and the directory does not tell what runs: nothing is written until it does. Where it cannot start, have all "
+        f"made anew: kubectl scale moe/{world.moe.metadata.name} --replicas=0, and back once status.shards is 0; the "
+        "placement comes back from its ExpertPlacement",
     )
 
 
@@ -137,6 +136,7 @@ def _due_for_retry(world: World) -> frozenset[str]:
 
 def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
     spec = world.moe.spec
+    options = actor_options(world, [ref.index for ref in target.shards])
     return Desired(
         core=world.core_name,
         route_prefix=world.moe.route_prefix,
@@ -150,13 +150,22 @@ def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
             internal_key_sha256=keys.internal,
         ),
         attention=AttentionConfig(
-            queue_requests=spec.serving.queue.max_requests, queue_tokens=spec.serving.queue.max_tokens
+            max_batch_tokens=spec.attention.limits.max_batch_tokens,
+            max_running=spec.attention.limits.max_running,
+            kv_cache_tokens=spec.attention.limits.kv_cache_tokens,
+            queue_requests=spec.serving.queue.max_requests,
+            queue_tokens=spec.serving.queue.max_tokens,
+            statistics_seconds=spec.rebalance.every.total_seconds(),
+            record=_record(spec.rebalance.record),
         ),
         directory=target,
         api_scale=_scale(spec.api),
         attention_scale=_scale(spec.attention),
         slots={ref.index: _slots(world, ref.index, target) for ref in target.shards},
         max_bytes_per_second=spec.rebalance.bytes_per_second or 0,
+        contract=world.contract,
+        actor_options=options.by_deployment,
+        shard_options=options.kept,
     )
 
 
@@ -166,6 +175,12 @@ def _scale(replicas: Api | Attention) -> ReplicaScale:
         max_replicas=replicas.max_replicas,
         target_ongoing_requests=replicas.target_ongoing_requests,
     )
+
+
+def _record(wanted: Record | None) -> RecordConfig | None:
+    if wanted is None:
+        return None
+    return RecordConfig(path=wanted.path, sample_rows=wanted.sample_rows, max_bytes=wanted.bytes)
 
 
 def _served_name(world: World) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from moe_operator.api import Reason
+from moe_operator.autoscale.decision import Foreseen
 from moe_operator.finding import Finding
 from moe_operator.offload.aside import Aside
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 from moe_operator.recent import Recent
+from moe_operator.reconcile.foresight import foresee
 from moe_operator.reconcile.plan import Plan, Step, next_plan
 from moe_operator.reconcile.world import World
 from moe_placement.encoding import unpacks_to_more
@@ -23,6 +26,8 @@ SHORT_PLACEMENT = 65536
 PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
 """Of one plan: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
 off hide that it was too much."""
+FORESEEING = Bounds(processor_seconds=5.0, seconds=6.0)
+"""Of all plans for other numbers of shards together, which come after one in the same pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,32 @@ class Planner:
         if self.worker is None or not _is_of_size(world):
             return next_plan(world)
         aside = self._aside.get_or_make(world.moe.key, Aside)
-        if aside.why is None:
-            try:
+        try:
+            with aside.around(JobTooHeavyError):
                 plan: Plan = await self.worker.run(owner, PLANNING, next_plan, world)
-            except JobTooHeavyError as error:
-                aside.put(str(error))
-            else:
-                aside.clear()
                 return plan
-        return Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, aside.why or ""))
+        except JobTooHeavyError as error:
+            return Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, str(error)))
+
+    async def foresee(
+        self, world: World, owner: str, numbers: Sequence[int], total: float | None, most_busy: float | None
+    ) -> tuple[Foreseen, ...]:
+        """What ``foresee`` says of other numbers of shards; where that takes too much, that none fits.
+
+        Raises:
+            JobDelayedError, JobLostError: as ``plan``.
+        """
+        if self.worker is None or not _is_of_size(world):
+            return foresee(world, numbers, total, most_busy)
+        aside = self._aside.get_or_make(f"{world.moe.key} foreseen", Aside)
+        try:
+            with aside.around(JobTooHeavyError):
+                found: tuple[Foreseen, ...] = await self.worker.run(
+                    owner, FORESEEING, foresee, world, numbers, total, most_busy
+                )
+                return found
+        except JobTooHeavyError as error:
+            return tuple(Foreseen(number, f"planning for {number} shards {error}") for number in numbers)
 
 
 def _is_of_size(world: World) -> bool:

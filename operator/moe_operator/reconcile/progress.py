@@ -61,16 +61,28 @@ def next_stage(world: World, plan: Plan) -> Finding | None:
             Reason.INSPECTING_MODEL,
             f"the directory looks at {world.moe.model_path} first; {world.running_model.path} is served until then",
         )
+    if world.runtime.upgrading:
+        return world.runtime.upgrading
     report = world.report
     if report is None:
         return _without_report(world)
     if report.model is None and report.model_problem is None:
-        return Finding(Reason.INSPECTING_MODEL, "the directory is reading the model's config and tensor headers")
-    return _shards(world, plan) or _experts(world, plan) or _attention(world)
+        return Finding(Reason.INSPECTING_MODEL, _inspecting(report))
+    return _restarting(plan) or _shards(world, plan) or _experts(world, plan) or _attention(world)
+
+
+def _inspecting(report: DirectoryReport) -> str:
+    if report.fetched is None:
+        return "the directory is reading the model's config and tensor headers"
+    done, total = report.fetched.done, report.fetched.total
+    tenths = 10 * done // max(1, total)
+    return f"the model is being fetched to the directory's node: {tenths * 10}% of {total / 2**30:.2f} GiB are there"
 
 
 def settled(world: World) -> Finding:
-    """That nothing is waited for; and why more shards run than are asked for, if so."""
+    """That nothing is waited for but what the user has to allow; and why more shards run than are asked for, if so."""
+    if world.runtime.held:
+        return world.runtime.held
     spec, running = world.moe.spec.experts, wanted_shards(world)
     if running <= spec.shards:
         return Finding(Reason.SETTLED, "what runs is what the spec asks for")
@@ -92,6 +104,16 @@ def _without_report(world: World) -> Finding:
     if core is not None and core.phase is ApplicationPhase.RUNNING:
         return Finding(Reason.DEPLOYING_CORE, "the core application runs; its directory has not reported yet")
     return Finding(Reason.DEPLOYING_CORE, "the core application (api, attention, directory) is starting")
+
+
+def _restarting(plan: Plan) -> Finding | None:
+    """That shards go on with what they asked for before spec.experts.resources changed."""
+    waiting = sorted(plan.desired.shard_options) if plan.desired else []
+    if not waiting:
+        return None
+    named = shards_named(waiting, "goes on as it is", "go on as they are")
+    said = f"spec.experts.resources has changed: {named} until all others hold their experts"
+    return Finding(Reason.RESTARTING, said)
 
 
 def _shards(world: World, plan: Plan) -> Finding | None:

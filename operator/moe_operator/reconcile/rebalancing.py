@@ -4,15 +4,15 @@ one written, told and, with mode Auto, approved. ``rebalance`` decides."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from moe_contract.model import ModelFacts
 from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeployment, RebalanceMode, RebalanceResult
-from moe_operator.api.names import PlacementReason
 from moe_operator.api.phase import Phase
-from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus
+from moe_operator.api.reasons import PlacementReason
+from moe_operator.api.status import MAX_MESSAGE, TIME_FORMAT, LastDecision, RebalanceStatus, time_told
 from moe_operator.kube.events import EventNote, EventRecorder
 from moe_operator.placements.book import Book, phase_of
 from moe_operator.placements.choice import Standing
@@ -73,8 +73,8 @@ class Rebalancing:
         if proposal.content is None or proposal.after is None:
             return concluded.decision
         met = figures(proposal.met, proposal.rows) if proposal.met else None
-        status = proposed_status(met, figures(proposal.after), price(proposal))
-        refusal = await self.keeper.propose(moe, proposal.content, status)
+        status = proposed_status(met, figures(proposal.after), price(proposal), concluded.decision.message)
+        refusal = await self.keeper.propose(moe, proposal.content, status, concluded.instead)
         if refusal:
             message = f"{concluded.decision.message}; but {refusal}"[:MAX_MESSAGE]
             failed = {"result": RebalanceResult.FAILED, "message": message, "revision": None}
@@ -89,7 +89,8 @@ class Rebalancing:
             return
         question = _question(world, facts, report)
         read = partial(runtime.statistics, moe, world.runtime)
-        self.looks.begin(moe.key, moe.metadata.uid, runtime.where, world.now, question, read)
+        every = moe.spec.rebalance.every
+        self.looks.begin(moe.key, moe.metadata.uid, runtime.where, world.now, every, question, read)
 
     async def _approve(self, moe: MoEDeployment, world: World, told: RebalanceStatus, book: Book) -> None:
         proposal = to_approve(moe, told, book, world.target.revision, world.now)
@@ -108,11 +109,24 @@ def _question(world: World, facts: ModelFacts, report: DirectoryReport) -> Quest
         nodes=tuple(shard.node for shard in by_index),
         bytes_per_expert=facts.bytes_per_expert,
         dtype=facts.dtype,
-        rows_per_step=float(sum(replica.running for replica in report.attention)),
+        rows_per_step=_rows_per_step(report),
         least_gain=wanted.min_gain_percent / 100.0,
         horizon=wanted.serves_for.total_seconds(),
         max_bytes_per_second=wanted.bytes_per_second,
+        attention=_attention_nodes(report),
     )
+
+
+def _rows_per_step(report: DirectoryReport) -> float:
+    """Tokens that go through a layer together: the mean of lately, or else the requests that run."""
+    counted = report.figures.rows_per_step if report.figures else 0.0
+    return counted or float(sum(replica.running for replica in report.attention))
+
+
+def _attention_nodes(report: DirectoryReport) -> tuple[str, ...]:
+    """Of the replicas that answer; nothing where one does not say where it is."""
+    nodes = tuple(replica.node for replica in report.attention if replica.ready)
+    return nodes if all(nodes) else ()
 
 
 def _is_quiet(world: World, plan: Plan, book: Book) -> bool:
@@ -134,7 +148,5 @@ def _is_quiet(world: World, plan: Plan, book: Book) -> bool:
 
 def seconds_until(told: RebalanceStatus | None, now: datetime) -> float | None:
     """Until the next look; None where it is due, or not known when."""
-    if told is None or told.next_evaluation is None:
-        return None
-    at = datetime.strptime(told.next_evaluation, TIME_FORMAT).replace(tzinfo=UTC)
-    return (at - now).total_seconds() if at > now else None
+    at = time_told(told.next_evaluation) if told and told.next_evaluation else None
+    return (at - now).total_seconds() if at and at > now else None

@@ -16,6 +16,7 @@ from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.placements.keeper import PlacementKeeper
+from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status, kept_by_others
 from moe_operator.reconcile.diagnosis import diagnose
@@ -28,6 +29,7 @@ from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.progress import next_stage
 from moe_operator.reconcile.rebalancing import Rebalancing, seconds_until
 from moe_operator.reconcile.scene import scene_of
+from moe_operator.reconcile.sleep import Sleep
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.telling import news
 from moe_operator.reconcile.transitions import transitions
@@ -79,6 +81,8 @@ class Reconciler:
     cleanup: Cleanup
     placements: PlacementKeeper
     rebalancing: Rebalancing
+    autoscaling: Autoscaling
+    sleep: Sleep
     planner: Planner = field(default_factory=Planner)
     memories: Memories = field(default_factory=Memories)
 
@@ -141,7 +145,9 @@ class Reconciler:
         if problem is None and next_stage(world, plan) is None:
             problem = memory.unkept
         rebalance = await self.rebalancing.turn(world, plan, runtime)
-        status = next_status(world, plan, problem).model_copy(update={"rebalance": rebalance})
+        scaling = await self.autoscaling.turn(world, plan, runtime.where)
+        told = {"rebalance": rebalance, "autoscaling": scaling.status}
+        status = next_status(world, plan, problem).model_copy(update=told)
         held = await self._tell(moe, memory, live, status)
         if chooses:
             refusal = await self.placements.keep(moe, scene_of(world, plan, status))
@@ -149,6 +155,8 @@ class Reconciler:
         else:
             memory.unkept = None
             await self.placements.tell_unjudged(moe, scene_of(world, plan, status))
+        await self.autoscaling.carry_out(world, scaling.wish)
+        await self.sleep.turn(world, status)
         return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
 
     async def _read(self, key: str) -> Json | None:

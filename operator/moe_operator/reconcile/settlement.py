@@ -9,15 +9,29 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from moe_operator.api import Condition, ConditionType, MoEDeployment, MoEDeploymentStatus, Reason
-from moe_operator.api.names import RESTING
-from moe_operator.api.status import TIME_FORMAT
+from moe_operator.api.reasons import RESTING
+from moe_operator.api.status import time_told
 from moe_operator.finding import Finding
 from moe_operator.reconcile.history import History
 
 STALLED_SECONDS = 600.0
 """What should pass by itself and has not for so long is stuck, as with a Deployment's ``progressDeadlineSeconds``."""
 
-PASSING = frozenset(
+_OF_PODS = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.UNSCHEDULABLE,
+        Reason.QUOTA_EXCEEDED,
+        Reason.VOLUME_MISSING,
+        Reason.OUT_OF_MEMORY,
+        Reason.CONTAINER_REFUSED,
+        Reason.CONTAINER_ENDED,
+        Reason.POD_WAITING,
+    }
+)
+"""Why a pod does not come up. What serves all the same is not stuck by it: the pod may be a spare one."""
+
+PASSING = _OF_PODS | frozenset(
     {
         Reason.SHARDS_LOST,
         Reason.ATTENTION_LOST,
@@ -25,6 +39,7 @@ PASSING = frozenset(
         Reason.UNHEALTHY,
         Reason.DIRECTORY_UNREACHABLE,
         Reason.FOREIGN_WRITER,
+        Reason.INSUFFICIENT_RESOURCES,
     }
 )
 """What repairs itself: with one of these the deployment is still on its way."""
@@ -48,6 +63,8 @@ def settlement(
     if moe.spec.suspend:
         suspended = Finding(Reason.SUSPENDED, "spec.suspend is true: nothing is written to Ray")
         return _both(history, suspended, None if done else problem)
+    if problem and done and problem.reason in _OF_PODS:
+        return _reconciling(history, problem)
     if problem and (problem.reason not in _MAY_PASS or _lasts(told, history.now)):
         return _both(history, problem, problem)
     if problem:
@@ -79,11 +96,8 @@ def _lasts(told: MoEDeploymentStatus, now: datetime) -> bool:
     degraded = told.condition(ConditionType.DEGRADED)
     if degraded is None or degraded.status != "True":
         return False
-    try:
-        since = datetime.strptime(degraded.last_transition_time, TIME_FORMAT).replace(tzinfo=now.tzinfo)
-    except ValueError:  # somebody else wrote it
-        return False
-    return now - since >= timedelta(seconds=STALLED_SECONDS)
+    since = time_told(degraded.last_transition_time)
+    return since is not None and now - since >= timedelta(seconds=STALLED_SECONDS)
 
 
 def _finding(condition: Condition | None) -> Finding:

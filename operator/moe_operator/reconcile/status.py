@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from moe_contract.memory import shard_bytes
 from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeploymentStatus
 from moe_operator.api.names import shard_selector
-from moe_operator.api.status import ModelStatus, PlacementStatus
+from moe_operator.api.status import MemoryStatus, ModelStatus, PlacementStatus
 from moe_operator.finding import Finding
 from moe_operator.reconcile.conditions import next_conditions
+from moe_operator.reconcile.costs import next_cost
 from moe_operator.reconcile.figures import measured, steadied
+from moe_operator.reconcile.idleness import next_sleep
 from moe_operator.reconcile.load import next_load
 from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
+from moe_operator.reconcile.room import SPARE, room_of
 from moe_operator.reconcile.world import World
 from moe_operator.text import on_one_line
 
@@ -21,16 +25,20 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
     before = world.moe.status
     # What runs another model is not told of: it is on its way out.
     report = None if plan.step is Step.REPLACE else world.report
+    slots = plan.target.slots_per_shard or before.slots_per_shard
     return MoEDeploymentStatus(
         observed_generation=world.moe.metadata.generation,
         url=_url(world),
         shards=len(world.shard_applications) if world.runtime.is_known else before.shards,
         ready_shards=ready_shards(world, report) if report else 0,
-        selector=shard_selector(world.moe.metadata.name),
-        slots_per_shard=plan.target.slots_per_shard or before.slots_per_shard,
+        selector=shard_selector(world.moe.metadata.name, world.runtime.pod_labels),
+        slots_per_shard=slots,
         model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
+        memory=_memory(world, slots) if report else before.memory,
         placement=_placement(before.placement, report) if report else before.placement,
         load=None if plan.step is Step.REPLACE else next_load(before.load, report, world.now),
+        cost=next_cost(world),
+        sleep=next_sleep(world.moe),
         conditions=next_conditions(world, plan, problem),
     )
 
@@ -49,6 +57,16 @@ def _model(report: DirectoryReport | None) -> ModelStatus | None:
         return None
     found = report.model.model_dump()
     return ModelStatus.model_validate({k: on_one_line(v) if isinstance(v, str) else v for k, v in found.items()})
+
+
+def _memory(world: World, slots: int | None) -> MemoryStatus | None:
+    facts, before = world.facts, world.moe.status.memory
+    if facts is None or not slots:
+        return before
+    room = room_of(world, facts)
+    if room is None:
+        return MemoryStatus(needed=shard_bytes(facts, slots, SPARE))
+    return MemoryStatus(needed=shard_bytes(facts, slots, SPARE), usable=room.usable, slots=room.slots)
 
 
 def _placement(before: PlacementStatus | None, report: DirectoryReport) -> PlacementStatus | None:

@@ -28,7 +28,8 @@ class News(Enum):
     """Where it is busy; which moves whenever requests are answered."""
     REASONS = auto()
     """A condition has another status or reason, or what others act on is another one: the spec, the number of shards,
-    the URL, the placement; the first figures of a placement; another outcome of a look at the traffic."""
+    the URL, the placement; the first figures of a placement; another outcome of a look at the traffic; a decision on
+    the number of shards."""
     READY = auto()
     """Whether it is ready."""
 
@@ -55,8 +56,10 @@ def _reasons(status: MoEDeploymentStatus) -> tuple[object, ...]:
     placement = (placed.revision, placed.balance is None) if placed else None
     decided = status.rebalance.last_decision if status.rebalance else None
     decision = (decided.result, decided.reason, decided.revision) if decided else None
+    scaled = status.autoscaling
+    scaling = (scaled.decisions[:1], scaled.min_shards, scaled.max_shards, scaled.wrote) if scaled else None
     # Autoscalers reckon with the number of shards.
-    return status.observed_generation, status.shards, status.url, placement, decision, conditions
+    return status.observed_generation, status.shards, status.url, placement, decision, scaling, conditions
 
 
 @dataclass(slots=True)

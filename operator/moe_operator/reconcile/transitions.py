@@ -25,11 +25,13 @@ def _is_news(earlier: Condition | None, now: Condition) -> bool:
     only once somebody asks for it."""
     if earlier is None:
         under_way = now.type in (ConditionType.DEGRADED, ConditionType.PROGRESSING) and now.status == "True"
-        return under_way or now.type == ConditionType.DRAINED
+        return under_way or now.type == ConditionType.DRAINED or _is_wrong(now)
     return (earlier.status, earlier.reason) != (now.status, now.reason)
 
 
 def _is_wrong(condition: Condition) -> bool:
     if condition.type == ConditionType.DRAINED:
         return condition.reason in (Reason.DRAIN_REFUSED, Reason.NO_SUCH_SHARD)
-    return condition.type == ConditionType.DEGRADED and condition.status == "True"
+    if condition.type == ConditionType.AUTOSCALING_ACTIVE:
+        return condition.reason in (Reason.SCHEDULE_INVALID, Reason.TOO_MANY_SHARDS)
+    return condition.type in (ConditionType.DEGRADED, ConditionType.AUTOSCALER_CONFLICT) and condition.status == "True"

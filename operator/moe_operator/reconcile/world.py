@@ -69,6 +69,14 @@ class World:
         return self.runtime.report
 
     @property
+    def contract(self) -> int:
+        """Of the processes that run, as the directory tells. While it does not, that of what they were told last, so
+        that they are told the same; before the first word of theirs that of the first release."""
+        if self.report is not None:
+            return self.report.contract
+        return max((told.contract for told in self.runtime.told.values()), default=0)
+
+    @property
     def candidate(self) -> CandidateReport | None:
         """What the directory that runs found out about the model that the spec names, if it was asked to look."""
         found = self.report.candidate if self.report else None

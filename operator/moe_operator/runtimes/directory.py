@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from dataclasses import dataclass
+
+from moe_contract.base import CONTRACT
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, DirectoryReport
+from moe_operator.api import MoEDeployment
+from moe_operator.finding import Finding
+from moe_operator.kube.errors import NameConflictError
+from moe_operator.kube.secrets import Secrets
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Credential
 from moe_operator.runtimes.errors import (
+    CrowdedError,
+    DirectoryAwayError,
     DirectoryError,
     KeyRefusedError,
+    NobodyThereError,
+    RayAddressRefusedError,
     RayAnswerRefusedError,
     RayUnreachableError,
     RouteMissingError,
@@ -18,6 +29,21 @@ from moe_operator.runtimes.report import MOST_BYTES, NoReportError, parse_report
 from moe_operator.runtimes.statistics import TrafficStatistics
 
 READ_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Attributes:
+    report: None if there is none.
+    problem: why not, where that is to be told.
+    is_silent: whether nothing answers there at all; an error, or that a key is not taken, is a sign of life.
+    is_away: whether it is the directory that is not there, or not now: that, or Serve answers in its place.
+    """
+
+    report: DirectoryReport | None = None
+    problem: Finding | None = None
+    is_silent: bool = False
+    is_away: bool = False
 
 
 class Directories:
@@ -33,45 +59,61 @@ class Directories:
         self.statistics = TrafficStatistics(http)
         self._aside: Recent[str, Aside] = Recent()
 
-    async def read(self, serve_url: str, route_prefix: str, key: str) -> DirectoryReport:
-        """Ask for the report; ``key`` is the deployment's internal key.
+    async def ask(self, moe: MoEDeployment, secrets: Secrets, serve_url: str, route_prefix: str, named: str) -> Heard:
+        """Ask for the report with the deployment's own key; otherwise as ``read``, but what is in the way is told.
 
         Raises:
+            StalePlanError: what it was asked with changed meanwhile: ask again.
+            KubeError: the API server refused or did not answer.
+        """
+        try:
+            key = await secrets.internal_key(moe)
+            return Heard(await self.read(serve_url, route_prefix, key, named))
+        except NameConflictError:
+            return Heard()  # told by who makes the key
+        except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
+            if isinstance(error, KeyRefusedError):
+                secrets.internal_key_refused(moe)
+            is_silent = isinstance(error, NobodyThereError)
+            is_away = is_silent or isinstance(error, RouteMissingError | DirectoryAwayError)
+            return Heard(None, Finding(error.reason, str(error)), is_silent, is_away)
+
+    async def read(self, serve_url: str, route_prefix: str, key: str, named: str = "") -> DirectoryReport:
+        """Ask for the report; ``key`` is the deployment's internal key, ``named`` says what ``serve_url`` is.
+
+        Raises:
+            NobodyThereError: nothing answers.
             RouteMissingError: Serve has no such route (yet).
             KeyRefusedError: the key is not taken there.
+            DirectoryAwayError: Serve, or an api, answers that it cannot be reached.
             DirectoryError: no report, for another reason.
             RayAddressRefusedError: the operator may not connect there.
             RayAnswerRefusedError: it answers more than can be taken, now or lately.
         """
         path = f"{route_prefix.rstrip('/')}{INTERNAL_REPORT_PATH}"
         aside = self._aside.get_or_make(f"{serve_url.rstrip('/')}{path}", Aside)
-        if aside.why is not None:
-            raise RayAnswerRefusedError(aside.why)
-        try:
-            report = await self._read(serve_url, path, key)
-        except RayAnswerRefusedError as error:
-            aside.put(str(error))
-            raise
-        aside.clear()
-        return report
+        with aside.around(RayAnswerRefusedError):
+            return await self._read(serve_url, path, key, named or f"Serve is at {serve_url}")
 
-    async def _read(self, serve_url: str, path: str, key: str) -> DirectoryReport:
+    async def _read(self, serve_url: str, path: str, key: str, named: str) -> DirectoryReport:
         url = f"{serve_url.rstrip('/')}{path}"
         try:
             answer, report = await self._http.read(
-                serve_url, path, parse_report, most=MOST_BYTES, seconds=READ_SECONDS, credential=Credential(key)
-            )
+                serve_url, path, parse_report, most=MOST_BYTES, seconds=READ_SECONDS, credential=Credential(key),
+                headers={CONTRACT_HEADER: str(CONTRACT)},
+            )  # fmt: skip
         except RayUnreachableError as error:
-            raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
+            kind = DirectoryError if isinstance(error, CrowdedError) else NobodyThereError
+            raise kind(f"{named}, but {error}") from error
         except NoReportError as error:
             raise DirectoryError(
                 f"{url} answers something else than this release's report ({error}): run the same release of "
-                "moe-operator on Ray and in Kubernetes, and check spec.runtime.rayCluster.serveURL"
+                f"moe-operator on Ray and in Kubernetes; {named}"
             ) from error
         if answer.status == 404:
             raise RouteMissingError(f"Serve at {serve_url} has no route {path}")
-        if answer.status in (401, 403):
-            raise KeyRefusedError(f"{url} does not take the operator's key (HTTP {answer.status})")
+        KeyRefusedError.check(answer.status, url)
         if report is None:
-            raise DirectoryError(f"{url} answers HTTP {answer.status} instead of a report")
+            kind = DirectoryAwayError if answer.status >= 500 else DirectoryError
+            raise kind(f"{url} answers HTTP {answer.status} instead of a report")
         return report

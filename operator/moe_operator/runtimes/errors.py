@@ -3,13 +3,16 @@
 RayError
 ├── RayAddressRefusedError   the operator may not connect there
 ├── RayUnreachableError      nothing answers, or Ray itself is in trouble
+│   └── CrowdedError         there was no room to hear it out
 ├── RayAnswerRefusedError    it answers more than can be taken
 ├── RayAuthError             the token is missing or wrong
 ├── NotARayDashboardError    something answers that is no Ray dashboard
 ├── ServeMissingError        a Ray without Serve
 ├── DeployRefusedError       Serve refused the configuration
 └── DirectoryError           the directory of a deployment cannot be asked
+    ├── NobodyThereError     nothing answers where it is asked
     ├── RouteMissingError    Serve has no such route (yet)
+    ├── DirectoryAwayError   what answers in its place cannot reach it
     └── KeyRefusedError      it did not take the operator's key
 """
 
@@ -39,6 +42,10 @@ class RayAddressRefusedError(RayError):
 
 class RayUnreachableError(RayError):
     """No answer within the time limit, or one that says that Ray is in trouble."""
+
+
+class CrowdedError(RayUnreachableError):
+    """There was no room for what goes there or comes from there: others have it."""
 
 
 class RayAnswerRefusedError(RayError):
@@ -77,9 +84,26 @@ class DirectoryError(RayError):
     reason = Reason.DIRECTORY_UNREACHABLE
 
 
+class NobodyThereError(DirectoryError):
+    """No answer of any kind: whoever answers with an error lives."""
+
+
 class RouteMissingError(DirectoryError):
     """Serve answers, but has no such route: the core application is not up (yet)."""
 
 
+class DirectoryAwayError(DirectoryError):
+    """HTTP 5xx: Serve or an api is there and the directory is not, as while it is restarted."""
+
+
 class KeyRefusedError(DirectoryError):
     """401 or 403: the operator's key to the directory is another one there."""
+
+    @classmethod
+    def check(cls, status: int, url: str) -> None:
+        """
+        Raises:
+            KeyRefusedError: ``status`` is what ``url`` answers to another key.
+        """
+        if status in (401, 403):
+            raise cls(f"{url} does not take the operator's key (HTTP {status})")

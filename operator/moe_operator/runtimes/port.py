@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 from moe_contract.applications import DirectoryConfig, ModelArgs, application_name
 from moe_contract.rendering import Desired
@@ -65,12 +65,29 @@ class Told:
         served_name: of the core; None for a shard, or if it was told none.
         directory: of the core, None if it cannot be read; the empty one for a shard.
         slots_per_shard: of a shard; 0 for the core, or if it was told none.
+        contract: the least whose fields are all that it was told.
+        actor_options: what it asks of its node (``Resources.actor_options``): a shard, and of the core attention.
     """
 
     model: ModelArgs | None
     served_name: str | None = None
     directory: DirectoryConfig | None = field(default_factory=DirectoryConfig)
     slots_per_shard: int = 0
+    contract: int = 0
+    actor_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one node has to hand out, in all.
+
+    Attributes:
+        accelerators: kinds of them.
+    """
+
+    gpus: float = 0.0
+    accelerators: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,13 @@ class RuntimeState:
         foreign_writer: what somebody else changed or removed lately, and was put right.
         report: of the directory; None if there is none (yet) or it cannot be had.
         report_problem: why not, if it was asked.
+        nodes: that there are; None where it is not known, or nothing is asked of them.
+        pods_problem: why pods of what answers are not made, do not come up or do not stay.
+        upgrading: that what runs is being replaced as a whole: until that is over nothing is told to it.
+        held: that something of the spec comes into effect once the user allows it.
+        pod_labels: by which the pods of what answers are told from others of the deployment; none where it has none.
+        holds_requests: whether requests are held while nothing of it runs, and have it woken.
+        not_woken: why they could not have it woken.
         basis: of the runtime's own: by what ``apply`` tells whether something else runs by then.
     """
 
@@ -101,6 +125,13 @@ class RuntimeState:
     foreign_writer: Finding | None = None
     report: DirectoryReport | None = None
     report_problem: Finding | None = None
+    nodes: tuple[Node, ...] | None = None
+    pods_problem: Finding | None = None
+    upgrading: Finding | None = None
+    held: Finding | None = None
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    holds_requests: bool = False
+    not_woken: Finding | None = None
     basis: object = None
 
     @property

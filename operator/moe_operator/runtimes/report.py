@@ -24,7 +24,7 @@ def parse_report(body: bytes | bytearray) -> DirectoryReport:
     """Read a report.
 
     Raises:
-        NoReportError: it is none of this release.
+        NoReportError: it is none, or one that this release cannot read.
     """
     try:
         return DirectoryReport.model_validate_json(body)
@@ -36,6 +36,5 @@ def parse_report(body: bytes | bytearray) -> DirectoryReport:
 
 def _fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    named = fault["type"] != "extra_forbidden" and fault["loc"] and fault["loc"][0] in DirectoryReport.model_fields
-    where = f"field {'.'.join(map(str, fault['loc']))}: " if named else ""
+    where = f"field {'.'.join(map(str, fault['loc']))}: " if fault["loc"] else ""
     return where + (fault["msg"] if fault["type"] in _IN_OUR_WORDS else fault["type"])

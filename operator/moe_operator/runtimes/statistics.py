@@ -1,4 +1,5 @@
-"""What directories gathered of their traffic, asked for through the api's ``/internal`` route, for ``directory``."""
+"""What directories gathered of their traffic, asked for and handed over through the api's ``/internal`` route, for
+``directory``."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ HELD_BYTES = 2 * MOST_BYTES
 """Of large statistics, those of all directories, while they come and while somebody plans from them."""
 READ_SECONDS = 30.0
 """In which a directory merges them, which takes seconds of processor time, and sends them."""
+TAKE_SECONDS = 10.0
+"""In which a directory takes them."""
 PATIENCE_SECONDS = 120.0
 """For which room is waited for: some plans of others."""
 
@@ -37,11 +40,11 @@ class TrafficStatistics:
         self._held = ByteBudget(HELD_BYTES)
 
     @asynccontextmanager
-    async def read(self, serve_url: str, route_prefix: str, key: str) -> AsyncIterator[bytearray]:
+    async def read(self, serve_url: str, route_prefix: str, key: str, named: str = "") -> AsyncIterator[bytearray]:
         """Ask for the statistics, packed, and hold them while inside; empty before there are any.
 
         What is small waits for nobody. Of what is large there is room for two, and each tenant has one at a time.
-        ``key`` is the deployment's internal key.
+        ``key`` is the deployment's internal key, ``named`` says what ``serve_url`` is.
 
         Raises:
             KeyRefusedError: the key is not taken there.
@@ -52,27 +55,41 @@ class TrafficStatistics:
         path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
         url = f"{serve_url.rstrip('/')}{path}"
         async with AsyncExitStack() as held:
-            answer = await self._answer(held, serve_url, path, key)
-            if answer.status in (401, 403):
-                raise KeyRefusedError(f"{url} does not take the operator's key (HTTP {answer.status})")
+            answer = await self._answer(held, serve_url, path, key, named or f"Serve is at {serve_url}")
+            KeyRefusedError.check(answer.status, url)
             if answer.status not in (200, 204):
                 raise DirectoryError(f"{url} answers HTTP {answer.status} instead of statistics")
             yield answer.body if answer.status == 200 else bytearray()
 
-    async def _answer(self, held: AsyncExitStack, serve_url: str, path: str, key: str) -> Answer:
+    async def hand_over(self, serve_url: str, route_prefix: str, key: str, packed: bytearray, named: str = "") -> None:
+        """Have a directory of contract 1 plan from what another one gathered of the same model, too; otherwise as
+        ``read``.
+
+        Raises:
+            KeyRefusedError, RayAddressRefusedError: as from ``read``.
+            DirectoryError: they are not taken.
+        """
+        path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
+        try:
+            answer = await self._http.call(
+                "PUT", serve_url, path, seconds=TAKE_SECONDS, credential=Credential(key),
+                body=packed, content_type="application/octet-stream",
+            )  # fmt: skip
+        except RayUnreachableError as error:
+            raise DirectoryError(f"{named or f'Serve is at {serve_url}'}, but {error}") from error
+        url = f"{serve_url.rstrip('/')}{path}"
+        KeyRefusedError.check(answer.status, url)
+        if answer.status != 204:
+            raise DirectoryError(f"{url} does not take statistics (HTTP {answer.status})")
+
+    async def _answer(self, held: AsyncExitStack, serve_url: str, path: str, key: str, named: str) -> Answer:
         aside = self._aside.get_or_make(f"{serve_url.rstrip('/')}{path}", Aside)
-        if aside.why is not None:
-            raise RayAnswerRefusedError(aside.why)
         asking = self._http.holding(
             serve_url, path, most=MOST_BYTES, seconds=READ_SECONDS, room=self._held, patience=PATIENCE_SECONDS,
             credential=Credential(key),
         )  # fmt: skip
         try:
-            answer = await held.enter_async_context(asking)
+            with aside.around(RayAnswerRefusedError):
+                return await held.enter_async_context(asking)
         except RayUnreachableError as error:
-            raise DirectoryError(f"spec.runtime.rayCluster.serveURL is {serve_url}, but {error}") from error
-        except RayAnswerRefusedError as error:
-            aside.put(str(error))
-            raise
-        aside.clear()
-        return answer
+            raise DirectoryError(f"{named}, but {error}") from error

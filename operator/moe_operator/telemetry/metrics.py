@@ -20,6 +20,8 @@ CLEANUPS_ABANDONED = "moe_operator_cleanups_abandoned"
 ORPHANED_APPLICATIONS = "moe_operator_orphaned_applications"
 REBALANCE_DECISIONS = "moe_operator_rebalance_decisions"
 REBALANCE_ROLLBACKS = "moe_operator_rebalance_rollbacks"
+COSTS = "moe_operator_costs"
+AUTOSCALE_DECISIONS = "moe_operator_autoscale_decisions"
 LEADER = "moe_operator_leader"
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -85,6 +87,18 @@ class Metrics:
             ["origin"],
             registry=self.registry,
         )
+        self._scaled = Counter(
+            AUTOSCALE_DECISIONS,
+            "Decisions of spec.experts.autoscaling by direction (up, down, none) and reason.",
+            ["direction", "reason"],
+            registry=self.registry,
+        )
+        self._costs = Gauge(
+            COSTS,
+            "What MoEDeployments with spec.cost cost, by figure: per_hour, per_million_tokens, saved.",
+            ["namespace", "name", "currency", "figure"],
+            registry=self.registry,
+        )
         self._leader = Gauge(LEADER, "1 while this process is the leader.", registry=self.registry)
         for result in ReconcileResult:
             self._reconciles.labels(result.value)
@@ -131,16 +145,34 @@ class Metrics:
         """Count one placement that was taken back; ``origin``: who wrote it."""
         self._rollbacks.labels(origin).inc()
 
+    def autoscaled(self, before: int, after: int, reason: str) -> None:
+        """Count one decision on the number of shards; ``before``, ``after``: how many."""
+        direction = "none" if before == after else "up" if after > before else "down"
+        self._scaled.labels(direction, reason).inc()
+
     def leading(self, leader: bool) -> None:
         """Whether this process is the leader."""
         self._leader.set(int(leader))
 
     def conditions(self, statuses: Mapping[str, MoEDeploymentStatus]) -> None:
-        """Set the gauge of conditions anew from the status of every known MoEDeployment, by key."""
+        """Set the gauges of conditions and costs anew from the status of every known MoEDeployment, by key."""
         self._conditions.clear()
         for status in statuses.values():
             for condition in status.conditions:
                 self._conditions.labels(condition.type, condition.status, condition.reason).inc()
+        self._costs.clear()
+        for key, status in statuses.items():
+            self._tell_cost(key, status)
+
+    def _tell_cost(self, key: str, status: MoEDeploymentStatus) -> None:
+        cost = status.cost
+        if cost is None:
+            return
+        figures = {"per_hour": cost.per_hour, "per_million_tokens": cost.per_million_tokens, "saved": cost.saved}
+        namespace, _, name = key.partition("/")
+        for figure, told in figures.items():
+            if told is not None:
+                self._costs.labels(namespace, name, cost.currency, figure).set(float(told))
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

@@ -12,7 +12,7 @@ from moe_operator.api.names import PLACEMENT_PLURAL, PLURAL, placement_name
 from moe_operator.kubectl.cluster import Cluster
 from moe_operator.kubectl.exits import UsageError
 from moe_operator.kubectl.terminal import Terminal
-from moe_operator.kubectl.view import Deployment, Placement
+from moe_operator.kubectl.view import MOST_NUMBER, Deployment, Placement
 
 _REVISION = re.compile(r"(?:.*-)?r?(\d{1,10})")
 
@@ -87,6 +87,7 @@ FIGURES = {
     "fanOut": "FAN-OUT",
     "nodeFanOut": "NODE-FAN-OUT",
     "rows": "ROWS",
+    "latency": "MS/TOKEN",
 }
 """Of an ExpertPlacement's status, and how columns call them."""
 
@@ -101,8 +102,22 @@ def figure_pairs(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _figure(placement: Placement, part: str, name: str) -> str | None:
+    if name == "latency":
+        return _latency(placement.at("status", part, name))
     number = placement.number("status", part, name)
     return placement.text("status", part, name) if number is None else str(number)
+
+
+def _latency(told: Any) -> str | None:
+    """The median of the steps that most tokens were of, and how many rows these had."""
+    names = ("tokens", "rows", "medianMicroseconds")
+    each_told = told if isinstance(told, list) else []
+    rows: list[list[Any]] = [[each.get(name) for name in names] for each in each_told if isinstance(each, dict)]
+    known = [row for row in rows if all(isinstance(value, int) and 0 <= value <= MOST_NUMBER for value in row)]
+    if not known:
+        return None
+    _, rows_of_step, median = max(known)
+    return f"{median / 1000:.3g} at {rows_of_step} rows"
 
 
 def latest_figures(found: Deployment | Placement, *path: str) -> Iterator[str]:

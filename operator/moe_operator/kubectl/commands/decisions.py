@@ -14,11 +14,11 @@ from moe_operator.api.names import (
     PLACEMENT_KIND,
     PLACEMENT_PLURAL,
     PLURAL,
-    PlacementConditionType,
     placement_name,
     revision_of,
 )
 from moe_operator.api.phase import Phase
+from moe_operator.api.reasons import PlacementConditionType
 from moe_operator.kubectl.commands.common import Answer, Request
 from moe_operator.kubectl.exits import (
     ChangedError,

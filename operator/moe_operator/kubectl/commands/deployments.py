@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_operator.api.names import ConditionType
 from moe_operator.api.phase import Phase
+from moe_operator.api.reasons import ConditionType
 from moe_operator.kubectl import heatmap
 from moe_operator.kubectl.commands.common import Answer, Request, latest_figures
 from moe_operator.kubectl.exits import NotThereError

@@ -57,6 +57,7 @@ def _summary(placement: Placement) -> dict[str, Any]:
         "decision": placement.decision,
         "origin": placement.text("status", "origin"),
         "approvedBy": placement.text("status", "approvedBy"),
+        "why": placement.text("status", "why"),
         "balance": placement.text("status", "balance"),
         "fanOut": placement.text("status", "fanOut"),
         "price": plain(placement.at("status", "price")),
@@ -141,7 +142,18 @@ def _words(request: Request, found: Placement) -> list[str]:
     approver = by.get(found.text("status", "approvedBy") or "") if found.decision == "Approved" else None
     text += f" {decision}{f' by {approver}' if approver else ''}."
     text += f" It is {found.phase}." if found.phase else " No operator has looked at it yet."
-    return request.terminal.wrapped(text)
+    why = found.text("status", "why") or _must(found)
+    return [*request.terminal.wrapped(text), *(request.terminal.wrapped(f"Why: {why}.") if why else ())]
+
+
+def _must(found: Placement) -> str | None:
+    """Why the operator placed what it did not propose."""
+    if found.text("status", "origin") != "Operator" or found.at("status", "predicted") is not None:
+        return None
+    return (
+        "the operator had to place: at first, for other shards, slots or copies, or for what ran before one that was "
+        "taken back"
+    )
 
 
 def _figures(request: Request, found: Placement) -> list[str]:

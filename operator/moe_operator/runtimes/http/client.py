@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from types import TracebackType
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
@@ -28,7 +28,12 @@ from moe_operator.endpoint import EndpointError, HttpUrl
 from moe_operator.offload.errors import JobDelayedError, JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 from moe_operator.runtimes.credential import Credential
-from moe_operator.runtimes.errors import RayAddressRefusedError, RayAnswerRefusedError, RayUnreachableError
+from moe_operator.runtimes.errors import (
+    CrowdedError,
+    RayAddressRefusedError,
+    RayAnswerRefusedError,
+    RayUnreachableError,
+)
 from moe_operator.runtimes.http.addresses import AddressPolicy
 from moe_operator.runtimes.http.budget import ByteBudget
 from moe_operator.runtimes.http.no_answer import in_words, refusal_in
@@ -54,7 +59,7 @@ _USER_AGENT = "moe-operator"
 
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
 _CHUNK = 64 * 1024
-ASIDE_CURE = "check spec.runtime.rayCluster and what runs there; it is left alone for a while, then asked again"
+ASIDE_CURE = "check spec.runtime and what runs there; it is left alone for a while, then asked again"
 
 T = TypeVar("T")
 
@@ -84,6 +89,7 @@ class _Request:
     most: int
     room: ByteBudget
     patience: float
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.shown
@@ -134,12 +140,13 @@ class HttpClient:
         *,
         seconds: float,
         credential: Credential | None = None,
-        body: bytes | None = None,
+        body: bytes | bytearray | None = None,
+        content_type: str = "application/json",
     ) -> Answer:
         """Send one request for ``path`` below the URL ``base`` and read its answer within ``seconds``.
 
         The token of ``credential`` goes as a bearer token, and its check is asked before a connection is made for it.
-        ``body`` is JSON. Of the answer the first ``TOLD_BYTES`` are kept.
+        ``body`` is of ``content_type``. Of the answer the first ``TOLD_BYTES`` are kept.
 
         Raises:
             RayAddressRefusedError: the address is not allowed, or none that can be judged.
@@ -147,6 +154,8 @@ class HttpClient:
             OperatorError: what the check of ``credential`` raises.
         """
         request = self._request(method, base, path, seconds, TOLD_BYTES)
+        if body is not None:
+            request = replace(request, headers={"Content-Type": content_type})
         async with self._answering(request, credential, body) as answer:
             return answer
 
@@ -159,9 +168,10 @@ class HttpClient:
         most: int,
         seconds: float,
         credential: Credential | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Answer, T | None]:
-        """GET as ``call`` does; the body of a success, of at most ``most`` bytes, is read out by ``job``, which is one
-        of ``offload.jobs``.
+        """GET as ``call`` does, with ``headers`` too; the body of a success, of at most ``most`` bytes, is read
+        out by ``job``, which is one of ``offload.jobs``.
 
         Raises:
             RayAddressRefusedError, RayUnreachableError: as from ``call``.
@@ -169,7 +179,7 @@ class HttpClient:
             OffloadError: the worker process ended under it.
             Exception: what ``job`` raises.
         """
-        request = self._request("GET", base, path, seconds, most)
+        request = replace(self._request("GET", base, path, seconds, most), headers=headers)
         async with self._answering(request, credential, None) as answer:
             if answer.status != 200:
                 return answer, None
@@ -218,14 +228,14 @@ class HttpClient:
 
     @asynccontextmanager
     async def _answering(
-        self, request: _Request, credential: Credential | None, body: bytes | None
+        self, request: _Request, credential: Credential | None, body: bytes | bytearray | None
     ) -> AsyncIterator[Answer]:
         """Send a request and read its answer; the room that they take in the budget is given back at the end."""
         if self._session is None:
             raise RuntimeError("use HttpClient as an async context manager")
-        headers = {"Authorization": f"Bearer {credential.token}"} if credential else {}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+        headers = dict(request.headers)
+        if credential:
+            headers["Authorization"] = f"Bearer {credential.token}"
         async with AsyncExitStack() as room:
             if body is not None and len(body) > SMALL_BYTES:
                 await self._take_room(room, request, len(body))
@@ -331,8 +341,8 @@ async def _read_on(body: bytearray, content: aiohttp.StreamReader, most: int) ->
     return content.at_eof()
 
 
-def _crowded(request: _Request) -> RayUnreachableError:
-    return RayUnreachableError(f"{request}: other large answers are being read; it is asked again")
+def _crowded(request: _Request) -> CrowdedError:
+    return CrowdedError(f"{request}: other large answers are being read; it is asked again")
 
 
 def _too_large(request: _Request) -> RayAnswerRefusedError:

@@ -1,8 +1,7 @@
 """``spec.runtime.rayCluster``: a Ray cluster that is there already, read and written through Serve's REST API.
 
 - ``runtime``: the port, for one deployment; ``token``: with which token it asks.
-- Pure: ``state``, what Serve tells, in the port's words; ``problems``, what is wrong in Serve's; ``render``, what is
-  desired, in Serve's; ``foreign``, what somebody else wrote; ``repeats``, when what does not stay is written again;
-  ``orphans``, what is found there of objects that are gone.
+- Pure: ``state``, what Serve tells, in the port's words; ``problems``, what stands in the way; ``render``, what is
+  desired, in Serve's; ``orphans``, what is found there of objects that are gone.
 - ``serve_rest``: one reader and writer per address.
 """

@@ -1,51 +1,15 @@
-"""What is wrong, in Serve's words. Pure.
+"""What stands in the way of a deployment on a shared Ray cluster. Pure.
 
 Messages say the same at every attempt: a status that repeats itself is not written again.
 """
 
 from __future__ import annotations
 
-import re
-
 from moe_contract.serve.merge import Conflict
-from moe_contract.serve.state import Application
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.finding import Finding
-from moe_operator.release import serving_requirement
 from moe_operator.runtimes.port import core_name
 from moe_operator.runtimes.ray_cluster.names import owner_of
-from moe_operator.text import steadied
-
-_MISSING_MODULE = re.compile(r"No module named '([\w.]+)'")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def failure(application: Application, dashboard_url: str) -> Finding:
-    """Why Serve could not start an application."""
-    said = _said(application)
-    missing = _MISSING_MODULE.search(said)
-    if missing:
-        return Finding(
-            Reason.PACKAGE_MISSING,
-            f"the Ray cluster at {dashboard_url} has no Python package {missing[1]!r}: install "
-            f"it on all its nodes, pip install '{serving_requirement()}'; it is tried again by itself",
-        )
-    return Finding(Reason.DEPLOY_FAILED, f"Serve could not start {application.name}: {_last_line(said)}")
-
-
-def unhealth(application: Application) -> Finding:
-    """Why Serve calls an application unhealthy."""
-    said = _last_line(_said(application))
-    return Finding(Reason.UNHEALTHY, f"Serve calls {application.name} unhealthy, and restarts it: {said}")
-
-
-def _said(application: Application) -> str:
-    return _ANSI.sub("", "\n".join([application.message, *application.problems.values()]))
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return steadied(lines[-1])[:500] if lines else "it gave no reason"
 
 
 def in_the_way(moe: MoEDeployment, conflict: Conflict) -> Finding:

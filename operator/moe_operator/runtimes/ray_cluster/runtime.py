@@ -18,24 +18,17 @@ from moe_operator.kube.errors import NameConflictError, SecretError
 from moe_operator.kube.secrets import KeyHashes, Secrets
 from moe_operator.runtimes.credential import Check
 from moe_operator.runtimes.directory import Directories
-from moe_operator.runtimes.errors import (
-    DirectoryError,
-    KeyRefusedError,
-    RayAddressRefusedError,
-    RayAnswerRefusedError,
-    RayAuthError,
-    RayError,
-)
+from moe_operator.runtimes.errors import RayAuthError, RayError
 from moe_operator.runtimes.port import Effect, Outcome, RuntimeState, core_name
 from moe_operator.runtimes.ray_cluster.basis import Basis
-from moe_operator.runtimes.ray_cluster.foreign import ForeignWrites
 from moe_operator.runtimes.ray_cluster.orphans import Orphans
 from moe_operator.runtimes.ray_cluster.problems import in_the_way
 from moe_operator.runtimes.ray_cluster.render import change_of
-from moe_operator.runtimes.ray_cluster.repeats import Repeats
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeCluster, ServeClusters, WriteOutcome
 from moe_operator.runtimes.ray_cluster.state import is_certainly_empty, runtime_state
 from moe_operator.runtimes.ray_cluster.token import RayToken
+from moe_operator.runtimes.serve.foreign import ForeignWrites
+from moe_operator.runtimes.serve.repeats import Repeats
 from moe_operator.text import some
 
 _NAMED = 16
@@ -99,24 +92,18 @@ class RayCluster:
             remembered=self._cluster.remembered(core),
             edited=self._cluster.edited(core, serve).keys(),
         )
-        return replace(state, foreign_writer=foreign)
+        nodes = await self._cluster.nodes(credential) if moe.asks_of_nodes else None
+        return replace(state, foreign_writer=foreign, nodes=nodes)
 
     async def _with_report(self, moe: MoEDeployment, state: RuntimeState) -> RuntimeState:
-        try:
-            key = await self._all.secrets.internal_key(moe)
-            report = await self._all.directories.read(moe.ray_cluster.serve_url, _route(moe, state), key)
-        except NameConflictError:
-            return state  # told by who makes the key
-        except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
-            if isinstance(error, KeyRefusedError):
-                self._all.secrets.internal_key_refused(moe)
-            return replace(state, report_problem=Finding(error.reason, str(error)))
-        return replace(state, report=report)
+        url, route = moe.ray_cluster.serve_url, _route(moe, state)
+        heard = await self._all.directories.ask(moe, self._all.secrets, url, route, _named(moe))
+        return replace(state, report=heard.report, report_problem=heard.problem)
 
     @asynccontextmanager
     async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> AsyncIterator[bytearray]:
         key = await self._all.secrets.internal_key(moe)
-        asked = self._all.directories.statistics.read(moe.ray_cluster.serve_url, _route(moe, state), key)
+        asked = self._all.directories.statistics.read(moe.ray_cluster.serve_url, _route(moe, state), key, _named(moe))
         async with asked as packed:
             yield packed
 
@@ -218,6 +205,10 @@ def _has_a_directory(moe: MoEDeployment, state: RuntimeState) -> bool:
 def _route(moe: MoEDeployment, state: RuntimeState) -> str:
     core = state.standing(core_name(moe))
     return (core.route_prefix if core else None) or moe.route_prefix
+
+
+def _named(moe: MoEDeployment) -> str:
+    return f"spec.runtime.rayCluster.serveURL is {moe.ray_cluster.serve_url}"
 
 
 def _names(change: Change) -> str:

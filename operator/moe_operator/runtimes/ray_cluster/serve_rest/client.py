@@ -1,4 +1,4 @@
-"""The two calls of Serve's REST API, and what their answers mean. Called by ``cluster`` only."""
+"""The two calls of Serve's REST API and one of Ray's state API, and what their answers mean. Called by ``cluster``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moe_contract.serve.state import MOST_BYTES, ServeState, StateTooLargeError, read_state
+from moe_operator.offload.errors import OffloadError
 from moe_operator.runtimes.credential import Credential
 from moe_operator.runtimes.errors import (
     DeployRefusedError,
@@ -17,6 +18,8 @@ from moe_operator.runtimes.errors import (
     ServeMissingError,
 )
 from moe_operator.runtimes.http.client import ASIDE_CURE, Answer, HttpClient
+from moe_operator.runtimes.port import Node
+from moe_operator.runtimes.ray_cluster.nodes import MOST_NODES_BYTES, NODES_PATH, read_nodes
 
 APPLICATIONS_PATH = "/api/serve/applications/"
 READ_SECONDS = 6.0
@@ -60,6 +63,21 @@ class ServeClient:
             raise self._error(answer)
         self._known_as_serve = answer.peer
         return state
+
+    async def nodes(self) -> tuple[Node, ...] | None:
+        """What Ray's nodes have; None where that cannot be told, which stands in nobody's way."""
+        try:
+            _, nodes = await self.http.read(
+                self.dashboard_url,
+                NODES_PATH,
+                read_nodes,
+                most=MOST_NODES_BYTES,
+                seconds=READ_SECONDS,
+                credential=self.credential,
+            )
+        except (RayError, OffloadError):
+            return None
+        return nodes
 
     async def write(self, body: str) -> None:
         """Replace all declarative applications by those of ``body``, which is JSON; RayError says why not."""

@@ -23,6 +23,7 @@ from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Check, Credential, always
 from moe_operator.runtimes.errors import RayAnswerRefusedError, RayError
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.port import Node
 from moe_operator.runtimes.ray_cluster.basis import Basis
 from moe_operator.runtimes.ray_cluster.serve_rest.client import ServeClient
 from moe_operator.runtimes.ray_cluster.serve_rest.kept import Kept, Seen
@@ -33,6 +34,8 @@ ABSENT_SECONDS = 1.0
 """Between two looks at a Ray cluster that seems to run no Serve."""
 GATHER_SECONDS = 0.1
 """For which a writer waits for more changes: each PUT starts anew the builds of all applications not yet built."""
+NODES_SECONDS = 4.0
+"""What Ray's nodes have changes seldom, and of what nobody has is told within ten seconds."""
 SAME_CONTROLLER_SECONDS = 2.0
 """For which a write waits for others, at other addresses, that seem to go to the same Ray cluster."""
 
@@ -69,6 +72,15 @@ class _Request:
         return self.basis is not None and self.basis.is_stale(state, self.change.core)
 
 
+@dataclass(slots=True)
+class _Nodes:
+    """What one token showed of Ray's nodes last, and when by the monotonic clock."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    at: float = float("-inf")
+    nodes: tuple[Node, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Written:
     """What the controller ``controller`` was told last for one deployment."""
@@ -78,7 +90,7 @@ class _Written:
 
 
 @dataclass(frozen=True, slots=True)
-class _Gate:
+class _Writes:
     """What all writes of this process pass, whatever their address.
 
     One Ray cluster may have several addresses (localhost and 127.0.0.1, short and long names of a Service), which only
@@ -110,17 +122,18 @@ class _Gate:
 class ServeCluster:
     """The reader and writer of one address; made by ``ServeClusters``."""
 
-    def __init__(self, http: HttpClient, dashboard_url: str, gate: _Gate, kept: Kept) -> None:
+    def __init__(self, http: HttpClient, dashboard_url: str, writes: _Writes, kept: Kept) -> None:
         self._http = http
         self._kept = kept
         self._dashboard_url = dashboard_url
-        self._gate = gate
+        self._writes = writes
         self._seen: Recent[Credential | None, Seen] = Recent()
         self._pending: list[_Request] = []
         self._writing = asyncio.Lock()
         self._written: Recent[str, _Written] = Recent()
         self._attempted: Recent[str, Change] = Recent()
         self._aside = Aside()
+        self._nodes: Recent[Credential | None, _Nodes] = Recent()
 
     async def observe(self, credential: Credential | None) -> ServeState:
         """What Serve runs, at most ``FRESH_SECONDS`` old; RayError says why it cannot be told."""
@@ -142,6 +155,15 @@ class ServeCluster:
             return await self._read_surely(client, seen)
         except RayError as error:
             return type(error)(*error.args)  # without its traceback, which holds the answer
+
+    async def nodes(self, credential: Credential | None) -> tuple[Node, ...] | None:
+        """What Ray's nodes have, at most ``NODES_SECONDS`` old; None where that cannot be told."""
+        seen = self._nodes.get_or_make(credential, _Nodes)
+        async with seen.lock:
+            if time.monotonic() - seen.at > NODES_SECONDS:
+                seen.nodes = await self._client(credential).nodes()
+                seen.at = time.monotonic()
+            return seen.nodes
 
     def remembered(self, core: str) -> Change | None:
         """What this process wrote last for a deployment: what to put back when it is gone. None after a restart."""
@@ -222,7 +244,7 @@ class ServeCluster:
     async def _write(self, credential: Credential | None, batch: list[_Request]) -> None:
         client = self._client(credential)
         controller = (await self._read_surely(client, self._seen.get(credential))).controller
-        async with self._gate.of_controller(controller):
+        async with self._writes.of_controller(controller):
             state = await self._read(client)
             if state.controller != controller:
                 raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
@@ -256,26 +278,19 @@ class ServeCluster:
         return allowed
 
     async def _put(self, client: ServeClient, config: str) -> None:
-        self._gate.may_write()
+        self._writes.may_write()
         written = False
         try:
             await client.write(config)
             written = True
         finally:
             self._seen.clear()
-            self._gate.on_write(written)
+            self._writes.on_write(written)
 
     async def _read(self, client: ServeClient) -> ServeState:
         """Read, unless the address is left alone for what it answered."""
-        if self._aside.why is not None:
-            raise RayAnswerRefusedError(self._aside.why)
-        try:
-            state = await client.read()
-        except RayAnswerRefusedError as error:
-            self._aside.put(str(error))
-            raise
-        self._aside.clear()
-        return state
+        with self._aside.around(RayAnswerRefusedError):
+            return await client.read()
 
     async def _read_surely(self, client: ServeClient, before: Seen | None) -> ServeState:
         """Read; where no Serve seems to run, and the look ``before`` did not say so, look twice.
@@ -332,11 +347,11 @@ class ServeClusters:
         self, http: HttpClient, may_write: Callable[[], None], on_write: Callable[[bool], None] = lambda ok: None
     ) -> None:
         self._http = http
-        self._gate = _Gate(may_write, on_write)
+        self._writes = _Writes(may_write, on_write)
         self._kept = Kept()
         self._clusters: Recent[str, ServeCluster] = Recent()
 
     def at(self, dashboard_url: str) -> ServeCluster:
         """The cluster at this address; what stands here about it is forgotten when nobody asks any more."""
         address = dashboard_url.rstrip("/")
-        return self._clusters.get_or_make(address, lambda: ServeCluster(self._http, address, self._gate, self._kept))
+        return self._clusters.get_or_make(address, lambda: ServeCluster(self._http, address, self._writes, self._kept))

@@ -27,7 +27,7 @@ class ForeignWrites:
         self._lost.update(dict.fromkeys(lost, now))
         self._edited.update({name: (path, now) for name, path in edited.items()})
 
-    def told(self, dashboard_url: str, now: float, often: bool = False) -> Finding | None:
+    def told(self, where: str, now: float, often: bool = False) -> Finding | None:
         """What was noted lately; ``often``: whether the same happens each time that it is put right."""
         self._lost = {name: at for name, at in self._lost.items() if now - at < LOSS_SECONDS}
         self._edited = {name: (path, at) for name, (path, at) in self._edited.items() if now - at < LOSS_SECONDS}
@@ -37,7 +37,7 @@ class ForeignWrites:
         changes = [f"{name} ({path})" if path else name for name, (path, _) in sorted(self._edited.items())]
         changed = f"changed {some(changes, _NAMED)}" if changes else ""
         what = " and ".join(filter(None, (removed, changed)))
-        writer = f"another writer of Serve's configuration at {dashboard_url} {what}"
+        writer = f"another writer of Serve's configuration at {where} {what}"
         if often:
             return Finding(
                 Reason.FOREIGN_WRITER,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moe_contract.serve.merge import Change
 from moe_operator.delays import doubled
 
 AT_ONCE = 3
@@ -15,9 +14,9 @@ FIRST_SECONDS, CAP_SECONDS = 2.0, 60.0
 @dataclass(slots=True)
 class Repeats:
     """Of one deployment: a Ray that takes a PUT without an effect, or somebody who undoes it at once, would be written
-    to for ever. Times are of a monotonic clock."""
+    to for ever. What is written is told apart by equality; times are of a monotonic clock."""
 
-    _change: Change | None = None
+    _change: object = None
     _times: int = 0
     _at: float = 0.0
 
@@ -26,13 +25,13 @@ class Repeats:
         """Whether the same was written again and again."""
         return self._times >= AT_ONCE
 
-    def wait(self, change: Change, now: float) -> float:
+    def wait(self, change: object, now: float) -> float:
         """Seconds until ``change`` may be written."""
         if not self.often or change != self._change:
             return 0.0
         return max(0.0, self._at + doubled(FIRST_SECONDS, CAP_SECONDS, self._times - AT_ONCE) - now)
 
-    def written(self, change: Change, now: float) -> None:
+    def written(self, change: object, now: float) -> None:
         self._times = self._times + 1 if change == self._change else 1
         self._change, self._at = change, now
 

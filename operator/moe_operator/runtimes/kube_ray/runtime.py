@@ -1,0 +1,515 @@
+"""One deployment that KubeRay runs: what the port asks, by objects of Kubernetes and the directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from moe_contract.applications import CORE_IMPORT_PATH
+from moe_contract.rendering import Desired
+from moe_contract.report import DirectoryReport
+from moe_contract.serve.merge import Config
+from moe_contract.serve.state import route_of
+from moe_operator.activator.announcement import MOST_KEYS
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.finding import Finding
+from moe_operator.kube.api import Json, KubeApi
+from moe_operator.kube.children import apply_child, find_child
+from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, NotFoundError, SecretError
+from moe_operator.kube.resources import (
+    ENDPOINT_SLICES,
+    NETWORK_POLICIES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    RAY_CLUSTERS,
+    RAY_SERVICES,
+    SERVICES,
+    Resource,
+)
+from moe_operator.kube.secrets import Secrets
+from moe_operator.kube.store import goes
+from moe_operator.runtimes.directory import Directories, Heard
+from moe_operator.runtimes.errors import DirectoryError, RayError
+from moe_operator.runtimes.kube_ray.activators import Activators, Endpoints
+from moe_operator.runtimes.kube_ray.clusters import Clusters, clusters_of, head_url, serves
+from moe_operator.runtimes.kube_ray.emptying import may_go
+from moe_operator.runtimes.kube_ray.leaving import Silence
+from moe_operator.runtimes.kube_ray.manifests.activation import announcement_of, build_activation
+from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
+from moe_operator.runtimes.kube_ray.manifests.names import SERVE_CONFIG, TOKEN_KEY, token_secret_name
+from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts, build_policies
+from moe_operator.runtimes.kube_ray.manifests.ray_service import build_ray_service, fewest_steps
+from moe_operator.runtimes.kube_ray.manifests.serve_config import serve_config, with_options_of
+from moe_operator.runtimes.kube_ray.manifests.service import build_service, selected_cluster
+from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
+from moe_operator.runtimes.kube_ray.pods import cluster_of, pods_problem
+from moe_operator.runtimes.kube_ray.state import (
+    Basis,
+    configs_of,
+    read_configs,
+    runtime_state,
+    with_moved,
+)
+from moe_operator.runtimes.kube_ray.succession import TOLD_SECONDS, begins_anew
+from moe_operator.runtimes.port import Effect, Outcome, RuntimeState
+from moe_operator.runtimes.serve.foreign import ForeignWrites
+from moe_operator.runtimes.serve.repeats import Repeats
+
+ANSWERED_SECONDS = 10.0
+"""For which a pass waits until the watches have told what there is."""
+_NOT_TAKEN = (400, 403, 413, 422)
+"""HTTP status of what the API server will not take the next time either."""
+_NOT_INSTALLED = Finding(
+    Reason.KUBERAY_MISSING,
+    "the kind RayService (ray.io/v1) is not installed: kubectl create -k "
+    "'github.com/ray-project/kuberay/ray-operator/config/default?ref=v1.6.2'; it is looked for by itself",
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeRays:
+    """All deployments that KubeRay runs; ``activators``: those of the activator, where one is installed. ``clock`` is
+    monotonic, ``now`` is UTC."""
+
+    api: KubeApi
+    secrets: Secrets
+    directories: Directories
+    objects: KubeRayObjects
+    whereabouts: Whereabouts = field(default_factory=Whereabouts)
+    activators: Activators | None = None
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def open(self, moe: MoEDeployment) -> KubeRayRuntime:
+        return KubeRayRuntime(self, f"RayService {moe.key}")
+
+    def orphaned(self, uids: Callable[[str], Collection[str] | None]) -> int:
+        """None: what is made goes with its owner."""
+        return 0
+
+
+@dataclass(slots=True)
+class KubeRayRuntime:
+    """Where one deployment runs; made by ``KubeRays``.
+
+    Attributes:
+        _written: what this process had its RayService tell Serve last; None before that, and once it was removed.
+        _absent: whether the API server said that there is no RayService, and the watch has told of none since.
+        _slice_refused: why the API server did not take the EndpointSlice; None if it did.
+        _switched: since when its Service leads nowhere, or to the activator, because it goes to sleep.
+        _told: the former Ray cluster and the new one, once the statistics of the one were to be told to the other.
+        _silence: of its pods on dead nodes.
+    """
+
+    _all: KubeRays
+    where: str
+    _foreign: ForeignWrites = field(default_factory=ForeignWrites)
+    _repeats: Repeats = field(default_factory=Repeats)
+    _written: str | None = None
+    _absent: bool = False
+    _slice_refused: Finding | None = None
+    _switched: float | None = None
+    _told: tuple[str, str] | None = None
+    _silence: Silence = field(default_factory=Silence)
+
+    async def observe(self, moe: MoEDeployment) -> RuntimeState:
+        missing = await self._missing(moe)
+        if missing:
+            self._silence = Silence()
+            return RuntimeState(unreachable=missing, foreign_writer=self._foreign_writer())
+        live = await self._live(moe)
+        pods = self._all.objects.pods(moe)
+        status = (live or {}).get("status") or {}
+        clusters = clusters_of(status, selected_cluster(self._all.objects.service(moe)), pods)
+        overwritten = self._overwritten(live)
+        configs = configs_of(live) if overwritten is None else overwritten
+        heard = Heard()
+        if _has_a_directory(moe, live):
+            heard, clusters = await self._reported(moe, clusters, pods, _route(moe, configs))
+        running = self._all.objects.ray_cluster(moe, clusters.answering) if clusters.answering else None
+        waiting = self._waiting(moe, clusters, pods)
+        seen = runtime_state(moe, live, clusters, waiting, configs, running, heard.is_away, now=self._all.now())
+        there = self._all.objects.pods_of(moe, clusters.answering)
+        is_known = heard.report is not None or heard.is_silent
+        self._silence.look(there.silent(heard.report) if is_known else (), self._all.clock())
+        return replace(
+            seen,
+            answers=self._with_nodes(seen.answers),
+            applications=with_moved(moe, seen.applications, there.moved(heard.report)),
+            report=heard.report,
+            report_problem=heard.problem,
+            foreign_writer=self._foreign_writer(),
+            holds_requests=self._all.activators is not None,
+            not_woken=await self._not_woken(moe),
+        )
+
+    def _waiting(self, moe: MoEDeployment, clusters: Clusters, pods: list[Json]) -> Finding | None:
+        """Why pods are not made, do not come up or do not stay: those of a former cluster are of no interest."""
+        objects, named = self._all.objects, clusters.pending or clusters.newest
+        known = [pod for pod in pods if named is None or cluster_of(pod) in (clusters.pending, clusters.active, None)]
+        found = pods_problem(moe, known, objects.ray_cluster(moe, named) if named else None)
+        return found or objects.end_of_a_pod(moe, named)
+
+    def _with_nodes(self, answers: Finding | None) -> Finding | None:
+        unseen = self._all.objects.nodes.missing("")
+        if answers is None or unseen is None:
+            return answers
+        said = f"{answers.message}; nodes are not watched, so that none is drained by itself: {unseen}"
+        return Finding(answers.reason, said)
+
+    async def _reported(
+        self, moe: MoEDeployment, clusters: Clusters, pods: list[Json], route: str
+    ) -> tuple[Heard, Clusters]:
+        """With the report of the cluster that answers; and once a newer one serves, that is the one."""
+        newest = clusters.newest
+        if newest and clusters.answering not in (None, newest) and clusters.pending is None:
+            newer = await self._report(moe, newest, pods, route)
+            if serves(newer.report):
+                logger.info("%s: requests go to Ray cluster %s from now on", self.where, newest)
+                return newer, replace(clusters, answering=newest)
+        if clusters.answering is None:
+            return Heard(), clusters
+        return await self._report(moe, clusters.answering, pods, route), clusters
+
+    async def _report(self, moe: MoEDeployment, cluster: str, pods: list[Json], route: str) -> Heard:
+        url = head_url(cluster, pods)
+        if url is None:
+            problem = f"the head of Ray cluster {cluster} has no pod with an address"
+            return Heard(problem=Finding(Reason.DIRECTORY_UNREACHABLE, problem), is_silent=True, is_away=True)
+        return await self._all.directories.ask(moe, self._all.secrets, url, route, _named(cluster, url))
+
+    @asynccontextmanager
+    async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> AsyncIterator[bytearray]:
+        cluster = state.basis.clusters.answering if isinstance(state.basis, Basis) else None
+        async with self._all.directories.statistics.read(*await self._directory(moe, cluster)) as packed:
+            yield packed
+
+    async def _directory(self, moe: MoEDeployment, cluster: str | None) -> tuple[str, str, str, str]:
+        """Where Serve on the head of a cluster answers, its route, the key to it, and how messages call it."""
+        url = head_url(cluster, self._all.objects.pods(moe)) if cluster else None
+        if cluster is None or url is None:
+            raise DirectoryError(f"no head of {self.where} has an address")
+        route = _route(moe, configs_of(await self._live(moe)))
+        return url, route, await self._all.secrets.internal_key(moe), _named(cluster, url)
+
+    async def apply(
+        self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
+    ) -> Outcome:
+        planned = basis.basis
+        if not isinstance(planned, Basis):
+            raise TypeError("nothing can be planned from a state in which it is not known what runs")
+        missing = await self._missing(moe)
+        if missing:
+            return Outcome(Effect.REFUSED, missing)
+        live = await self._live(moe)
+        if _is_stale(planned, live):
+            return Outcome(Effect.STALE, Finding(Reason.KUBERAY_REFUSED, f"{self.where} is another one by now"))
+        if desired is None or (live and goes(live)):
+            try:
+                if self._is_woken(moe) or self._all.objects.activation(moe) or (live and _sleeps(moe)):
+                    await self._lead(moe, None)  # first, so that what comes meanwhile is held
+            except NameConflictError as error:
+                return Outcome(Effect.IN_THE_WAY, Finding(error.reason, str(error)), self._foreign_writer())
+            if live and not goes(live) and _sleeps(moe) and not await self._is_empty(moe, live, planned.clusters):
+                return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
+            return await self._delete(live)
+        self._switched = None
+        config = serve_config(desired, without)
+        if live and planned.clusters.being_replaced:
+            # KubeRay would tell it to the new cluster alone.
+            config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
+        try:
+            token = await self._all.secrets.cluster_token(moe, token_secret_name(moe.metadata.name), TOKEN_KEY)
+            whereabouts = self._all.whereabouts
+            led_to = self._led_to(moe, planned.clusters, basis.report)
+            await self._tell_of_the_former(moe, led_to, live, basis.report)
+            await self._lead(moe, led_to)
+            empty = self._evictable(basis.report)
+            pods = self._all.objects.pods_of(moe, planned.clusters.answering)
+            serving = pods.serving(basis.report, planned.is_away)
+            for resource, manifest in _children(
+                moe, desired, planned.clusters, basis.report, empty, serving, whereabouts
+            ):
+                await apply_child(self._all.api, moe, resource, manifest)
+            shards = max(moe.spec.experts.shards, len(desired.directory.shards))
+            wanted = build_ray_service(moe, config, shards, token)
+            if self._repeats.wait(wanted, self._all.clock()) > 0.0:
+                return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
+            applied = await apply_child(self._all.api, moe, RAY_SERVICES, wanted)
+        except NameConflictError as error:
+            return Outcome(Effect.IN_THE_WAY, Finding(error.reason, str(error)), self._foreign_writer())
+        except NotFoundError:
+            return Outcome(Effect.REFUSED, _NOT_INSTALLED)
+        self._written, self._absent = config, False
+        if not planned.clusters.being_replaced:
+            await self._keep_pods(moe, planned.clusters.newest, shards)
+        await self._remove_pods(moe, desired, planned.clusters, basis.report)
+        equal = live is not None and _version(live) == _version(applied)
+        if equal:
+            self._repeats.kept()
+        else:
+            self._repeats.written(wanted, self._all.clock())
+        return Outcome(Effect.EQUAL if equal else Effect.WRITTEN, None, self._foreign_writer())
+
+    def _led_to(self, moe: MoEDeployment, clusters: Clusters, report: DirectoryReport | None) -> str | None:
+        """The Ray cluster that requests are led to; None: to the activator, which holds them until it serves."""
+        leads_already = selected_cluster(self._all.objects.service(moe)) is not None
+        return clusters.answering if leads_already or serves(report) or not self._is_woken(moe) else None
+
+    async def _tell_of_the_former(
+        self, moe: MoEDeployment, new: str | None, live: Json | None, report: DirectoryReport | None
+    ) -> None:
+        """Statistics of the traffic, while the former cluster still has them and the new one has none. Requests do not
+        wait for them long: the former one may go any moment."""
+        former = selected_cluster(self._all.objects.service(moe))
+        if former is None or new is None or new == former or self._told == (former, new):
+            return
+        self._told = former, new  # also where the Service is then not written: they would count twice
+        try:
+            async with asyncio.timeout(TOLD_SECONDS):
+                heard = await self._report(moe, former, self._all.objects.pods(moe), _route(moe, configs_of(live)))
+                if (why := begins_anew(heard, report)) is None:
+                    await self._hand_over(moe, former, new)
+        except TimeoutError:
+            why = f"they did not come within {TOLD_SECONDS:g} s"
+        except RayError as error:
+            why = str(error)
+        if why:
+            logger.warning("%s: statistics of the traffic begin anew in Ray cluster %s: %s", self.where, new, why)
+
+    async def _hand_over(self, moe: MoEDeployment, former: str, new: str) -> None:
+        statistics = self._all.directories.statistics
+        async with statistics.read(*await self._directory(moe, former)) as packed:
+            if packed:
+                url, route, key, named = await self._directory(moe, new)
+                await statistics.hand_over(url, route, key, packed, named)
+                logger.info("%s: Ray cluster %s has the statistics of %s", self.where, new, former)
+
+    def _is_woken(self, moe: MoEDeployment) -> bool:
+        """Whether the activator wakes it."""
+        return self._all.activators is not None and moe.spec.sleep is not None
+
+    async def _lead(self, moe: MoEDeployment, cluster: str | None) -> None:
+        """Have the Service lead requests there. At no moment are they led nowhere."""
+        service = SERVICES, build_service(moe, cluster)
+        there = self._all.objects.activation(moe)
+        if there is None and not self._is_woken(moe):
+            steps = [service]
+        else:
+            held, family = cluster is None and self._is_woken(moe), (there or {}).get("addressType")
+            activators = self._all.activators
+            # Of an activator that was removed no address may stay beside those of pods.
+            endpoints = activators.endpoints(family) if activators else Endpoints(family or "IPv4")
+            told = announcement_of(moe, await self._known_keys(moe) if activators else (), held)
+            activation = ENDPOINT_SLICES, build_activation(moe, told, endpoints)
+            steps = [activation, service] if held else [service, activation]
+        for resource, manifest in steps:
+            try:
+                await apply_child(self._all.api, moe, resource, manifest)
+            except KubeError as error:
+                if resource != ENDPOINT_SLICES or error.status not in _NOT_TAKEN:
+                    raise
+                said = f"requests are not held while it sleeps, nor while it wakes: {error}"
+                self._slice_refused = Finding(Reason.KUBERNETES_REFUSED, said)
+            else:
+                self._slice_refused = None if resource == ENDPOINT_SLICES else self._slice_refused
+
+    async def _known_keys(self, moe: MoEDeployment) -> tuple[str, ...]:
+        """Digests of its API keys; none where they cannot be read, or all be told."""
+        try:
+            keys = await self._all.secrets.api_key_hashes(moe)
+        except SecretError:
+            return ()
+        return keys if len(keys) <= MOST_KEYS else ()
+
+    async def _not_woken(self, moe: MoEDeployment) -> Finding | None:
+        """Why no request could wake it. Of a Secret that cannot be used is told elsewhere."""
+        ref = moe.spec.serving.api_keys_secret_ref
+        if not self._is_woken(moe):
+            return None
+        try:
+            count = len(await self._all.secrets.api_key_hashes(moe))
+        except SecretError:
+            count = 0
+        if ref is None or count <= MOST_KEYS:
+            return self._slice_refused
+        return Finding(
+            Reason.TOO_MANY_KEYS,
+            f"Secret {ref.name!r} (spec.serving.apiKeysSecretRef) has {count} API keys, and the activator can be told "
+            f"of {MOST_KEYS} at most: nobody could wake it, so it is not put to sleep; take some out, or spec.sleep",
+        )
+
+    def _evictable(self, report: DirectoryReport | None) -> int:
+        """Shards that hold nothing, whose pods others may evict. Of nodes that are watched such pods are deleted here,
+        and a budget that lets one go may be used for another that holds experts."""
+        if report is None or self._all.objects.nodes.missing("") is None:
+            return 0
+        return sum(shard.wanted == 0 and shard.held == 0 for shard in report.shards)
+
+    async def _remove_pods(
+        self, moe: MoEDeployment, desired: Desired, clusters: Clusters, report: DirectoryReport | None
+    ) -> None:
+        """Those whose nodes go away, once nothing is lost by it, and those that are dead."""
+        silent = self._silence.lasting(self._all.clock())
+        pods = self._all.objects.pods_of(moe, clusters.answering)
+        for removal in pods.removals(report, desired.directory.revision, silent):
+            metadata, grace = removal.pod["metadata"], 0 if removal.by_force else None
+            namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
+            try:
+                await self._all.api.delete(PODS, namespace, name, uid, grace_seconds=grace)
+            except (NotFoundError, ConflictError):
+                continue  # it is gone, or another one by now
+            logger.info("%s: pod %s is deleted: %s", self.where, name, removal.why)
+
+    async def _keep_pods(self, moe: MoEDeployment, cluster: str | None, shards: int) -> None:
+        """Ray's autoscaler reads the bounds from the RayCluster, to which KubeRay does not pass them on."""
+        live = self._all.objects.ray_cluster(moe, cluster) if cluster else None
+        steps = fewest_steps(moe, live, shards) if live else []
+        if live and steps:
+            metadata = live["metadata"]
+            try:
+                await self._all.api.json_patch(RAY_CLUSTERS, metadata["namespace"], metadata["name"], steps)
+            except NotFoundError:
+                return
+
+    async def _is_empty(self, moe: MoEDeployment, live: Json, clusters: Clusters) -> bool:
+        """Whether nobody's request is cut when it is taken away: it came between the look by which the deployment was
+        found idle, or was scaled to 0, and the switch of its Service."""
+        self._switched = self._all.clock() if self._switched is None else self._switched
+        pods, seconds = self._all.objects.pods(moe), self._all.clock() - self._switched
+        if clusters.answering is None or head_url(clusters.answering, pods) is None:
+            return True
+        heard = await self._report(moe, clusters.answering, pods, _route(moe, configs_of(live)))
+        return may_go(heard.report, seconds)
+
+    async def _delete(self, live: Json | None) -> Outcome:
+        self._written = self._switched = None
+        if live is None or goes(live):
+            return Outcome(Effect.EQUAL)
+        await self._ask_to_delete(live)
+        return Outcome(Effect.WRITTEN)
+
+    async def remove(self, moe: MoEDeployment) -> Finding | None:
+        missing = await self._missing(moe)
+        if missing:
+            return None if missing is _NOT_INSTALLED else missing
+        self._absent, self._written = False, None
+        live = await self._live(moe)
+        if live is None:
+            return None
+        if not goes(live) and not await self._ask_to_delete(live):
+            return None
+        return Finding(Reason.DELETING, f"{self.where} is being deleted: KubeRay removes its pods")
+
+    async def _ask_to_delete(self, live: Json) -> bool:
+        """Whether it was there."""
+        metadata = live["metadata"]
+        try:
+            await self._all.api.delete(RAY_SERVICES, metadata["namespace"], metadata["name"], metadata["uid"])
+        except NotFoundError:
+            return False
+        logger.info("%s is deleted", self.where)
+        return True
+
+    async def _missing(self, moe: MoEDeployment) -> Finding | None:
+        """Why it is not known what there is."""
+        namespace = moe.metadata.namespace
+        await self._all.objects.answered(namespace, ANSWERED_SECONDS)
+        if self._all.objects.ray_services.absent:
+            return _NOT_INSTALLED
+        for kind in self._all.objects.kinds.values():
+            if why := kind.missing(namespace):
+                return Finding(Reason.KUBERNETES_REFUSED, f"{kind.resource.plural} cannot be watched: {why}")
+        return None
+
+    async def _live(self, moe: MoEDeployment) -> Json | None:
+        """The RayService; None if there is none, or it is somebody else's.
+
+        One that the watch does not know is asked for once: whoever takes its labels off hides it from the watch.
+        """
+        if self._all.objects.ray_services.objects.get(moe.key) is None and self._absent:
+            return None
+        try:
+            live = await find_child(self._all.api, moe, RAY_SERVICES, moe.metadata.name)
+        except NameConflictError:
+            return None  # told by the apply
+        self._absent = live is None
+        return live
+
+    def _overwritten(self, live: Json | None) -> Mapping[str, Config] | None:
+        """What was written last, where it is not there any more."""
+        if self._written is None or (live and live["spec"].get(SERVE_CONFIG) == self._written):
+            return None
+        if live is None:
+            self._foreign.note([self.where], {}, self._all.clock())
+        elif not goes(live):
+            self._foreign.note([], {self.where: f"spec.{SERVE_CONFIG}"}, self._all.clock())
+        return read_configs(self._written)
+
+    def _foreign_writer(self) -> Finding | None:
+        return self._foreign.told("the API server", self._all.clock(), self._repeats.often)
+
+
+def _children(
+    moe: MoEDeployment,
+    desired: Desired,
+    clusters: Clusters,
+    report: DirectoryReport | None,
+    empty: int,
+    serving: int | None,
+    whereabouts: Whereabouts,
+) -> Iterator[tuple[Resource, Json]]:
+    """Those beside the RayService, and the Service."""
+    shards = len(desired.directory.shards)
+    for budget in build_budgets(moe, shards, min(empty, shards), clusters.answering, _is_whole(report), serving):
+        yield POD_DISRUPTION_BUDGETS, budget
+    for policy in build_policies(moe, whereabouts):
+        yield NETWORK_POLICIES, policy
+
+
+def _is_whole(report: DirectoryReport | None) -> bool:
+    """Whether it is known that every copy is in place."""
+    if report is None or report.model is None or report.progress.copied < report.progress.total:
+        return False
+    return all(shard.held >= shard.wanted for shard in report.shards)
+
+
+def _is_stale(planned: Basis, live: Json | None) -> bool:
+    """Whether there is another RayService by now, or KubeRay has begun to replace its cluster."""
+    if live is None:
+        return bool(planned.uid)
+    status = live.get("status") or {}
+    now = clusters_of(status, None, ())
+    then = planned.clusters
+    return live["metadata"]["uid"] != planned.uid or (now.active, now.pending) != (then.active, then.pending)
+
+
+def _has_a_directory(moe: MoEDeployment, live: Json | None) -> bool:
+    """Whether there is one to ask: a deployment that goes to sleep has none any more."""
+    return live is not None and not goes(live) and (not _sleeps(moe) or moe.spec.suspend)
+
+
+def _sleeps(moe: MoEDeployment) -> bool:
+    """Whether nothing of it shall run."""
+    return moe.spec.experts.shards == 0
+
+
+def _route(moe: MoEDeployment, configs: Mapping[str, Config]) -> str:
+    """Of what runs."""
+    core = next((each for each in configs.values() if each.get("import_path") == CORE_IMPORT_PATH), None)
+    return route_of(core) or moe.route_prefix
+
+
+def _version(live: Json) -> str:
+    return str(live["metadata"]["resourceVersion"])
+
+
+def _named(cluster: str, url: str) -> str:
+    return f"the head of Ray cluster {cluster} is at {url}"
