@@ -4,31 +4,51 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 # What the demo runs on; the tests also see to it that children go with their owners.
 CLUSTER := kubectl etcd kube-apiserver
+# What nodes run on, beside a control plane: see hack/node/README.md.
+NODE := kube-controller-manager kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr runc \
+	loopback ptp host-local portmap coredns ray-operator kuberay-manifests
 SETUP = sh hack/check-tools.sh "$(PYTHON)" $(1) && PYTHONPATH=hack "$(PYTHON)" -m moe_dev.setup --binaries $(1)
 
 # A recipe's exported variables reach the programs: DEMO_EXIT, DEMO_PARTS, KUBECONFIG and KUBEBUILDER_ASSETS need no mention here.
 .DEFAULT_GOAL := help
 ROUNDS ?= 5
 export ROUNDS
-.PHONY: help environment setup demo demo-stop check check-pythons test exactness chaos endurance lint crds model bench lock clean
+NODES ?= 2
+export NODES
+IMAGES ?= operator
+.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons test exactness chaos endurance lint crds manifests images images-check release model bench lock clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 environment: ## make .venv (its packages are cached outside the clone)
 	@$(call SETUP,)
 
 setup: ## make .venv and build the embedded control plane (cached outside the clone)
-	@$(call SETUP,$(CLUSTER) kube-controller-manager)
+	@$(call SETUP,$(CLUSTER) kube-controller-manager kuberay-manifests gateway-api-manifests keda-manifests helm)
 
-demo: ## kubectl apply to streamed tokens and a killed shard; DEMO_PARTS=3 DEMO_EXIT=1 KUBECONFIG=
+demo: ## kubectl apply to streamed tokens, a placement that follows the traffic, a killed shard; DEMO_PARTS=3 DEMO_EXIT=1 KUBECONFIG=
 	@$(call SETUP,$(if $(KUBECONFIG),kubectl,$(CLUSTER)))
 	@$(RUN) -m moe_dev.demo
 
 demo-stop: ## end the demo of this clone, and nothing else
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.demo_state
 
-check: lint ## lint and the fast tests, without Ray, control plane and torch: two to three minutes, for while you work
+cluster: ## start NODES=2 Kubernetes nodes with KubeRay on this machine, as root; prints KUBECONFIG
+	@$(call SETUP,$(CLUSTER) $(NODE))
+	@$(RUN) -m moe_dev.node up $(NODES)
+
+cluster-down: ## end them; nothing is left
+	@$(RUN) -m moe_dev.node down
+
+e2e: ## the tests on nodes with pods: on NODES=2 of our own, as root, or on the cluster that KUBECONFIG names
+	@$(call SETUP,$(if $(KUBECONFIG),kubectl,$(CLUSTER) $(NODE) helm))
+	@$(RUN) -m pytest -s -m whole tests/cluster
+
+e2e-sample: setup ## the part of it that CI runs, on one node of our own; where it cannot run, one line says so and why
+	@$(RUN) -m moe_dev.node.sample $(CLUSTER) $(NODE) helm
+
+check: lint ## lint and the fast tests, without Ray, control plane and torch: about four minutes, for while you work
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first
@@ -43,7 +63,7 @@ exactness: setup ## the whole proof of exactness, of which `make test` runs a sa
 chaos: setup ## processes of each kind killed and frozen, and a node, ROUNDS=5 times each under load: half an hour; prints a table
 	@$(RUN) -m pytest -s -m whole tests/serving/chaos
 
-endurance: setup ## ten minutes beside Rays that answer far too much, of which `make test` runs one: see docs/operations.md
+endurance: setup ## ten minutes beside Rays that answer far too much, of which `make test` runs one; a thousand deployments
 	@$(RUN) -m pytest -s -m whole tests/operator
 
 lint: environment ## ruff, mypy, import arrows, CRDs and references as generated
@@ -57,6 +77,21 @@ lint: environment ## ruff, mypy, import arrows, CRDs and references as generated
 crds: environment ## generate crds/, docs/api.md and docs/serving-api.md from the types
 	@$(RUN) -m moe_operator.api.generate
 	@$(RUN) -m moe_serving.api.reference
+
+manifests: environment ## generate operator/manifests from the Helm chart
+	@$(call SETUP,helm)
+	@$(RUN) -m moe_dev.manifests
+
+images: environment ## build the operator's image as root, with buildah and mmdebstrap; IMAGES=serving the pods' of a Ray, which was never tried
+	@$(RUN) -m moe_dev.images $(IMAGES)
+
+images-check: IMAGES = operator serving
+images-check: environment ## build both images and start each once on a root that cannot be written; serving's takes 25 GB of disk, and was never tried
+	@$(RUN) -m moe_dev.images --check $(IMAGES)
+
+release: environment ## build images and chart and push them: REGISTRY=ghcr.io/somebody TAG=v0.1.0, as root and logged in
+	@$(call SETUP,helm)
+	@$(RUN) -m moe_dev.release "$(REGISTRY)" "$(TAG)"
 
 model: environment ## train models/tiny anew: 30 minutes on 2 cores, same seeds
 	@$(RUN) models/train_tiny.py

@@ -1,4 +1,4 @@
-"""Builds etcd, kube-apiserver, kube-controller-manager and kubectl from the Go module that pins them.
+"""Builds the programs that tests and the demo run on, from the Go modules that pin them: see `moe_dev.modules`.
 
 The binaries go to a cache outside the clone, keyed by everything that decides what they are, and are built once: a
 file lock keeps two builders apart and a binary appears under its final name only when it is complete.
@@ -7,85 +7,83 @@ the kube-controller-manager, which setup-envtest does not ship. Standard library
 """
 
 import argparse
-import hashlib
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from moe_dev import commands
 from moe_dev.locks import exclusive
-from moe_dev.paths import CLONE, cache_root
+from moe_dev.modules import CONTROL_PLANE, MODULES, Module, ModuleError
 from moe_dev.progress import say, step
-
-MODULE = CLONE / "hack" / "controlplane"
 
 ETCD = "etcd"
 APISERVER = "kube-apiserver"
 CONTROLLER_MANAGER = "kube-controller-manager"
 KUBECTL = "kubectl"
+SCHEDULER = "kube-scheduler"
+HELM = "helm"
+# A folder: CRDs, RBAC and the Deployment of the KubeRay operator.
+KUBERAY_MANIFESTS = "kuberay-manifests"
+# A folder: CRDs of Gateways and their routes.
+GATEWAY_API_MANIFESTS = "gateway-api-manifests"
+# A folder: CRDs of KEDA.
+KEDA_MANIFESTS = "keda-manifests"
 
-PACKAGES: Mapping[str, str] = {
-    KUBECTL: "k8s.io/kubernetes/cmd/kubectl",
-    ETCD: "go.etcd.io/etcd/server/v3",
-    APISERVER: "k8s.io/kubernetes/cmd/kube-apiserver",
-    CONTROLLER_MANAGER: "k8s.io/kubernetes/cmd/kube-controller-manager",
-}
+# A control plane without nodes, which is what most tests need.
+EMBEDDED = (KUBECTL, ETCD, APISERVER, CONTROLLER_MANAGER)
+ALL = tuple(name for module in MODULES for name in module.names())
 # `go build` calls the binary of a module's main package by the module's name.
 BUILT_AS = {ETCD: "server"}
-# What the three of the demo take together, on fast cores and on slow ones.
-MINUTES = "4 to 10"
-# A change of what comes out of the build.
-RECIPE = "1"
 
 
 class BinariesError(Exception):
-    """The binaries of the embedded control plane are not to be had; the message says what to do."""
+    """A program is not to be had; the message says what to do."""
 
 
 def kubernetes_version() -> str:
     """The release that go.mod pins, such as v1.37.2."""
-    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (MODULE / "go.mod").read_text(), re.MULTILINE)
-    if found is None:
-        raise BinariesError(f"{MODULE / 'go.mod'} requires no k8s.io/kubernetes: restore it from git")
-    return found.group(1)
-
-
-def cache_directory() -> Path:
-    digest = hashlib.sha256()
-    for part in (MODULE / "go.mod", MODULE / "go.sum"):
-        digest.update(part.read_bytes())
-    digest.update(f"{RECIPE} {platform.system()} {platform.machine()}".encode())
-    return cache_root() / "controlplane" / f"{kubernetes_version()}-{digest.hexdigest()[:12]}"
+    return CONTROL_PLANE.version()
 
 
 def binary(name: str) -> Path:
-    """The path of one binary, which exists; otherwise BinariesError with the cure."""
+    """The path of one binary or folder, which exists; otherwise BinariesError with the cure."""
     path = _place(name)
     if os.access(path, os.X_OK):
         return path
-    raise BinariesError(f"{path} is missing: run `make setup`")
+    cure = (
+        "make setup"
+        if name in (*EMBEDDED, KUBERAY_MANIFESTS, GATEWAY_API_MANIFESTS, KEDA_MANIFESTS)
+        else f"PYTHONPATH=hack python3 -m moe_dev.setup --binaries {name}"
+    )
+    raise BinariesError(f"{path} is missing: run `{cure}`")
 
 
-def build(names: Collection[str] = tuple(PACKAGES)) -> Path:
-    """Build those of `names` that are nowhere yet; the directory of what was built."""
-    target = cache_directory()
-    if missing(names):
-        with exclusive(target / ".lock", "the control plane's binaries"):
-            if wanted := missing(names):
-                with step(f"building {', '.join(wanted)} (first time only: about {MINUTES} min on 2 cores)"):
-                    _go_build(wanted, target)
-    return target
+def build(names: Collection[str] = EMBEDDED) -> None:
+    """Build those of `names` that are nowhere yet."""
+    if not missing(names):
+        return
+    for module in MODULES:
+        if not _missing_of(module, names):
+            continue
+        target = module.directory()
+        with exclusive(target / ".lock", f"the binaries of {target.parent.name}"):
+            if wanted := _missing_of(module, names):
+                _make(module, wanted)
 
 
-def missing(names: Collection[str] = tuple(PACKAGES)) -> list[str]:
-    """Those of `names` that must be built; BinariesError where they would not fit what is there."""
+def missing(names: Collection[str] = EMBEDDED) -> list[str]:
+    """Those of `names` that must be built; BinariesError where nothing builds one, or it would not fit the rest."""
+    for name in names:
+        _module_of(name)
     _check_fit(names)
-    return [name for name in PACKAGES if name in names and not os.access(_place(name), os.X_OK)]
+    return [name for module in MODULES for name in _missing_of(module, names)]
+
+
+def _missing_of(module: Module, names: Collection[str]) -> list[str]:
+    return [name for name in module.names() if name in names and not os.access(_place(name), os.X_OK)]
 
 
 def _assets() -> Path | None:
@@ -98,13 +96,20 @@ def _place(name: str) -> Path:
     assets = _assets()
     if assets is not None and os.access(assets / name, os.X_OK):
         return assets / name
-    return cache_directory() / name
+    return _module_of(name).directory() / name
+
+
+def _module_of(name: str) -> Module:
+    for module in MODULES:
+        if name in module.names():
+            return module
+    raise BinariesError(f"nothing here builds {name}: take of {', '.join(ALL)}")
 
 
 def _check_fit(names: Collection[str]) -> None:
     """A kube-controller-manager may not be newer than its kube-apiserver: one given and one built are of one minor."""
-    if _assets() is not None and all(_place(name).parent != _assets() for name in PACKAGES):
-        raise BinariesError(f"KUBEBUILDER_ASSETS={_assets()} holds none of {', '.join(PACKAGES)}: correct or unset it")
+    if _assets() is not None and all(_place(name).parent != _assets() for name in EMBEDDED):
+        raise BinariesError(f"KUBEBUILDER_ASSETS={_assets()} holds none of {', '.join(EMBEDDED)}: correct or unset it")
     pair = {APISERVER, CONTROLLER_MANAGER} & set(names)
     given = [name for name in pair if _place(name).parent == _assets()]
     if len(given) != 1 or len(pair) != 2:
@@ -121,42 +126,85 @@ def _check_fit(names: Collection[str]) -> None:
         )
 
 
+def has_library(name: str) -> bool:
+    """Whether a C library's headers are there, as pkg-config knows it; without that nothing is."""
+    if shutil.which("pkg-config") is None:
+        return False
+    return subprocess.run(["pkg-config", "--exists", name], check=False).returncode == 0
+
+
 def _version(program: Path) -> str:
     """Such as v1.37.2; empty where the program does not say."""
     ended = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
     return ended.stdout.strip().rpartition(" ")[2]
 
 
-def _go_build(names: Sequence[str], target: Path) -> None:
+def _make(module: Module, names: Collection[str]) -> None:
+    if programs := [name for name in module.programs if name in names]:
+        with step(f"building {', '.join(programs)} (first time only: about {module.minutes} min on 2 cores)"):
+            _go_build(module, programs)
+    for name in module.folders:
+        if name in names:
+            _copy(module, name)
+
+
+def _copy(module: Module, name: str) -> None:
+    """A folder of the release's source, which Go downloads and checks against go.sum."""
+    commands.run(["go", "mod", "download", module.release], environment=_environment(), directory=module.folder)
+    where = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module.release]
+    source = subprocess.check_output(where, env=_environment(), cwd=module.folder, text=True).strip()
+    unfinished = module.directory() / ".unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(Path(source) / module.folders[name], unfinished, copy_function=shutil.copyfile)
+    for folder, _, _ in os.walk(unfinished):
+        os.chmod(folder, 0o755)  # those of Go's cache may not be written
+    unfinished.rename(module.directory() / name)
+
+
+def _environment(cgo: bool = False) -> dict[str, str]:
+    """A user's GOFLAGS or go.work must not change what the cache key promises."""
+    return {**os.environ, "CGO_ENABLED": str(int(cgo)), "GOFLAGS": "", "GOWORK": "off"}
+
+
+def _go_build(module: Module, names: Sequence[str]) -> None:
     """In one run, which compiles what they share once and keeps all cores busy while one of them is linked."""
-    version = kubernetes_version()
-    major, minor, _ = version.removeprefix("v").split(".", 2)
-    stamp = "k8s.io/component-base/version"
-    flags = f"-s -w -X {stamp}.gitVersion={version} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
-    command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", flags]
+    if module.library is not None:
+        _check_library(*module.library)
+    command = ["go", "build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", module.link_flags()]
     # The linker drops what debuggers read; that the compiler does not write it first saves a tenth of the time.
     command += ["-gcflags=all=-dwarf=false"]
-    # A user's GOFLAGS or go.work must not change what the cache key promises.
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    if module.tags:
+        command += ["-tags", ",".join(module.tags)]
+    environment = _environment(cgo=module.library is not None)
+    target = module.directory()
     unfinished = target / ".unfinished"
-    packages = [PACKAGES[name] for name in names]
-    commands.run([*command, "-o", f"{unfinished}/", *packages], environment=environment, directory=MODULE)
+    packages = [module.programs[name] for name in names]
+    commands.run([*command, "-o", f"{unfinished}/", *packages], environment=environment, directory=module.folder)
     for name in names:
         (unfinished / BUILT_AS.get(name, name)).replace(target / name)
     shutil.rmtree(unfinished)
 
 
+def _check_library(name: str, headers: str) -> None:
+    """BinariesError where a C library's headers are missing, before the compiler says it at length."""
+    if shutil.which("gcc") is None or not has_library(name):
+        raise BinariesError(f"{name}'s headers are missing: e.g. apt-get install gcc pkg-config {headers}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m moe_dev.binaries", description=__doc__)
     parser.add_argument("--missing", action="store_true", help="build nothing: print the names of what must be built")
-    parser.add_argument("names", nargs="*", default=tuple(PACKAGES), metavar="NAME", help="default: all")
+    parser.add_argument(
+        "names", nargs="*", default=EMBEDDED, metavar="NAME", help="default: those of a control plane without nodes"
+    )
     options = parser.parse_args()
     try:
         if options.missing:
             print(*missing(options.names))
         else:
-            say(f"control plane binaries: {build(options.names)}")
-    except BinariesError as error:
+            build(options.names)
+            say("all binaries are there")
+    except (BinariesError, ModuleError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -1,5 +1,5 @@
-"""`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, and to a shard that is
-killed while a stream runs, on real parts; then it stays up.
+"""`make demo`: from `kubectl apply` of examples/01-tiny.yaml to streamed tokens, to a placement that follows the
+traffic, and a shard that is killed, on real parts; then it stays up.
 
 DEMO_PARTS=3 does that part alone. DEMO_EXIT=1 ends it after the job; otherwise Ctrl-C or `make demo-stop` does. Its
 exit code is 0 where the job was done, whatever signal ended it then, 128 + signal where one came before, and 1 where
@@ -29,6 +29,7 @@ from moe_dev.demo_loss import lose_a_shard
 from moe_dev.demo_parts import PARTS, PartsError, chosen_parts
 from moe_dev.demo_paste import paste_lines
 from moe_dev.demo_run import EXAMPLE, Demo, DemoError
+from moe_dev.demo_shift import follow_the_traffic
 from moe_dev.demo_state import DemoRunsError, DemoState
 from moe_dev.kube import KubectlError
 from moe_dev.own_cluster import ClusterRefusedError
@@ -154,7 +155,7 @@ def _apply(demo: Demo) -> None:
 
 def _job(demo: Demo, parts: Sequence[int]) -> None:
     """Wait for Ready, then do the parts that were asked for."""
-    todo = {1: _first_tokens, 3: lose_a_shard}
+    todo = {1: _first_tokens, 2: follow_the_traffic, 3: lose_a_shard}
     _wait_ready(demo)
     for number in parts:
         say(f"part {number}: {PARTS[number]}")

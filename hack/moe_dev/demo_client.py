@@ -9,7 +9,8 @@ from typing import Any
 
 import openai
 
-from moe_contract.report import INTERNAL_REPORT_PATH, DirectoryReport
+from moe_contract.base import CONTRACT
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, DirectoryReport
 from moe_dev.kube import Kubectl
 from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
 
@@ -52,7 +53,9 @@ def directory_report(kubectl: Kubectl, namespace: str, name: str, url: str) -> D
         raise LookupError(f"no Secret {internal_key_name(name)} in namespace {namespace}")
     key = base64.b64decode(secret["data"][INTERNAL_KEY]).decode()
     address = url.removesuffix("/v1") + INTERNAL_REPORT_PATH
-    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {key}"})
+    request = urllib.request.Request(
+        address, headers={"Authorization": f"Bearer {key}", CONTRACT_HEADER: str(CONTRACT)}
+    )
     with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
         return DirectoryReport.model_validate(json.load(answer))
 

@@ -1,4 +1,4 @@
-"""The last part of `make demo`: a shard is killed with SIGKILL while a stream runs, and the stream goes on."""
+"""The third part of `make demo`: a shard is killed with SIGKILL while a stream runs, and the stream goes on."""
 
 import os
 import signal

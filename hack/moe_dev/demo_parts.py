@@ -4,6 +4,7 @@ import re
 
 PARTS = {
     1: "from kubectl apply to streamed tokens",
+    2: "the placement follows the traffic",
     3: "a shard is killed while a stream runs",
 }
 

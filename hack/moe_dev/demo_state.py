@@ -4,7 +4,6 @@ The running demo holds a lock on a file that names its process, so that a stale 
 Standard library only: `python -m moe_dev.demo_state` is `make demo-stop`.
 """
 
-import fcntl
 import os
 import signal
 import sys
@@ -13,11 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+from moe_dev.locks import open_private, take
 from moe_dev.paths import CLONE
 
 DIRECTORY = CLONE / ".demo"
 # It removes its applications from Ray, then ends Ray, the operator and the control plane.
 STOP_SECONDS = 120.0
+LOCK = "lock"
 KEPT = (".log",)
 
 
@@ -37,8 +38,8 @@ class DemoState:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(mode=0o700, exist_ok=True)
-        self._lock = _open_lock(self.directory)
-        if not _try_lock(self._lock):
+        self._lock = open_private(self.directory / LOCK)
+        if not take(self._lock):
             self._lock.close()
             raise DemoRunsError("a demo of this clone runs already: use it, or end it with `make demo-stop`")
         # At once: until then the number in it is that of the demo before.
@@ -61,8 +62,8 @@ def stop(directory: Path = DIRECTORY) -> int:
     if not directory.exists():
         print("no demo of this clone runs")
         return 0
-    with _open_lock(directory) as lock:
-        if _try_lock(lock):
+    with open_private(directory / LOCK) as lock:
+        if take(lock):
             _clear(directory, keep=KEPT)  # what one that was killed left
             print("no demo of this clone runs")
             return 0
@@ -71,7 +72,7 @@ def stop(directory: Path = DIRECTORY) -> int:
         print(f"stopping the demo (process {pid})", flush=True)
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while not _try_lock(lock):
+        while not take(lock):
             if time.monotonic() > deadline:
                 print(f"process {pid} still runs after {STOP_SECONDS:.0f} s: see {directory}/*.log", file=sys.stderr)
                 return 1
@@ -84,22 +85,10 @@ def _clear(directory: Path, keep: tuple[str, ...]) -> None:
     """Remove all files but the lock and those that end with one of ``keep``, and the folders that this empties."""
     for folder, _, names in os.walk(directory, topdown=False):
         for name in names:
-            if name != "lock" and not name.endswith(keep):
+            if name != LOCK and not name.endswith(keep):
                 (Path(folder) / name).unlink(missing_ok=True)
         if folder != str(directory) and not os.listdir(folder):
             os.rmdir(folder)
-
-
-def _open_lock(directory: Path) -> TextIO:
-    return open(os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+")
-
-
-def _try_lock(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the demo shows of a deployment's inside: which shard holds which experts, and where the tokens went. Pure."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,3 +80,10 @@ def shard_lines(report: DirectoryReport) -> list[str]:
         f"  shard {shard.index}: process {shard.pid} now, {shard.held} expert copies, {shard.pairs} pairs"
         for shard in report.shards
     ]
+
+
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as what is in them, as kubectl shows them."""
+    lines = (head, *rows)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

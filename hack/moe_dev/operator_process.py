@@ -4,14 +4,16 @@ Used by the demo and the tests. `own_cluster` confines the same identity to one 
 """
 
 import http.client
+import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -22,7 +24,7 @@ from moe_serving.standalone.ports import free_ports
 
 CRDS = CLONE / "crds"
 MANIFESTS = CLONE / "operator" / "manifests"
-READY_SECONDS = 60.0
+READY_SECONDS, ESTABLISHED_SECONDS = 60.0, 30.0
 # It hands its Lease back and finishes the keys in hand.
 GRACE_SECONDS = 10.0
 
@@ -37,9 +39,31 @@ def install(kubectl: Kubectl) -> None:
 def install_crds(kubectl: Kubectl, path: Path) -> None:
     """Apply the CRDs of a file or folder and wait until the API serves them."""
     kubectl.apply(path)
-    # First for there to be conditions: `kubectl wait` fails on a CRD so new that it has none.
-    for wanted in ("--for=jsonpath={.status.conditions}", "--for=condition=Established"):
-        kubectl.run("wait", wanted, "--timeout=30s", "-f", str(path))
+    wait_established(kubectl, path)
+
+
+def wait_established(kubectl: Kubectl, path: Path) -> None:
+    """Until the API serves the CRDs of a file or folder, which were applied; `kubectl wait` fails on a CRD so new that
+    its conditions are not there, or null.
+
+    Raises:
+        TimeoutError: some are not served after 30 s.
+    """
+    deadline = time.monotonic() + ESTABLISHED_SECONDS
+    while missing := _not_established(json.loads(kubectl.run("get", "-f", str(path), "-o", "json"))):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {ESTABLISHED_SECONDS:.0f} s for the API to serve {', '.join(missing)}")
+        time.sleep(0.1)
+
+
+def _not_established(found: dict[str, Any]) -> list[str]:
+    crds = found["items"] if found["kind"] == "List" else [found]
+    return [crd["metadata"]["name"] for crd in crds if not _is_established(crd)]
+
+
+def _is_established(crd: dict[str, Any]) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or ()
+    return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
 def service_account() -> tuple[str, str]:
@@ -66,16 +90,17 @@ class OperatorProcess:
         directory: Path,
         *arguments: str,
         namespace: str | None = None,
+        account: str | None = None,
         beside: Sequence[Guarded] = (),
     ) -> Self:
         """Start it as its ServiceAccount and wait until it is healthy; log and kubeconfig go to `directory`.
 
         It also works there, so that a model's path which is relative to where Ray runs leads it nowhere. `namespace`:
-        where its ServiceAccount is, if not where the manifests put it. `beside`: processes that it cannot be healthy
-        without.
+        where its ServiceAccount is, if not where the manifests put it, and `account` its name, if not theirs. `beside`:
+        processes that it cannot be healthy without.
         """
         usual, name = service_account()
-        namespace = namespace or usual
+        namespace, name = namespace or usual, account or name
         port = free_ports(1)[0]
         kubeconfig = kubectl.service_account_kubeconfig(namespace, name, directory / f"operator-{port}.kubeconfig")
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}

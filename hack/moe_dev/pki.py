@@ -37,12 +37,15 @@ class Authority:
         signed = self._builder(self._name, self._key.public_key(), authority=True).sign(self._key, hashes.SHA256())
         self.certificate = self._write("ca.crt", signed.public_bytes(serialization.Encoding.PEM))
 
-    def server(self) -> KeyPair:
-        """The certificate of a server on loopback."""
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+    def server(self, names: Sequence[str] = (), addresses: Sequence[str] = ()) -> KeyPair:
+        """The certificate of a server on loopback, and of those names and IPv4 addresses."""
+        alternatives = x509.SubjectAlternativeName(
+            [
+                *(x509.DNSName(name) for name in ("localhost", *names)),
+                *(x509.IPAddress(ipaddress.IPv4Address(address)) for address in ("127.0.0.1", *addresses)),
+            ]
         )
-        return self._issue("server", _name("localhost"), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._issue("server", _name("localhost"), ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
 
     def user(self, name: str, groups: Sequence[str]) -> KeyPair:
         """A client certificate: Kubernetes takes the user from its common name and groups from its organizations."""

@@ -43,11 +43,12 @@ class LocalRay:
     def __init__(
         self,
         cpus: int = 8,
+        gpus: int = 0,
         dashboard_port: int | None = None,
         serve_port: int | None = None,
         log: Path | None = None,
     ) -> None:
-        """`cpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones.
+        """`cpus`, `gpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones.
 
         `log`: where its output goes, if that is to be there when its files are gone.
         """
@@ -57,7 +58,7 @@ class LocalRay:
         self.log = log or self.directory / "ray.log"
         self.nodes: list[Guarded] = []
         """Those of ``add_node``, the dead ones too."""
-        self._cpus = cpus
+        self._cpus, self._gpus = cpus, gpus
         self._token_file = write_private(self.directory / "token", self.token)
         self._gcs_port, self._client_port, free_dashboard, free_serve = free_ports(4)
         self._dashboard_port = dashboard_port or free_dashboard
@@ -66,9 +67,9 @@ class LocalRay:
         self.process: Guarded | None = None
 
     @classmethod
-    def start(cls, cpus: int = 8) -> Self:
+    def start(cls, cpus: int = 8, gpus: int = 0) -> Self:
         """Start one on free ports and wait until Serve answers; ProcessError says what did not."""
-        ray = cls(cpus)
+        ray = cls(cpus, gpus)
         try:
             ray.up()
         except BaseException:
@@ -141,7 +142,7 @@ class LocalRay:
 
     def _start_node(self) -> Guarded:
         ports = HeadPorts(self._gcs_port, self._dashboard_port, self._client_port)
-        command = head_command(self.directory, ports, f"--num-cpus={self._cpus}")
+        command = head_command(self.directory, ports, f"--num-cpus={self._cpus}", f"--num-gpus={self._gpus}")
         # Its working directory becomes that of the replicas: a model's path may be relative to the clone.
         self.process = Guarded.start(
             "ray",

@@ -16,7 +16,7 @@ from moe_dev.environment import make_environment
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m moe_dev.setup", description=__doc__)
-    parser.add_argument("--binaries", nargs="*", default=(), metavar="NAME", help=f"of {', '.join(binaries.PACKAGES)}")
+    parser.add_argument("--binaries", nargs="*", default=(), metavar="NAME", help=f"of {', '.join(binaries.ALL)}")
     options = parser.parse_args()
     build = [functools.partial(binaries.build, options.binaries)] if options.binaries else []
     try:

@@ -7,19 +7,21 @@ lane that does not say so fails (`forbidden`).
 
 import functools
 import signal
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 
 import pytest
 
 from moe_dev.lanes import forbidden
 from moe_dev.lanes.imports import Imports
+from moe_dev.lanes.uses import Uses
 from moe_dev.paths import CLONE
 
-CHECK, ALONE, RAY, CLUSTER, REST = "check", "alone", "ray", "cluster", "rest"
-LANES = (CHECK, ALONE, RAY, CLUSTER, REST)
-"""Each test is in one: what `make check` runs; what judges figures, and so runs beside nothing; what runs on a local
-Ray; what else is end-to-end, which is on a control plane; and the rest of `make test`, which computes.
+CHECK, ALONE, RAY, CLUSTER, WAITS, REST = "check", "alone", "ray", "cluster", "waits", "rest"
+LANES = (CHECK, ALONE, RAY, CLUSTER, WAITS, REST)
+"""Each test is in one: what `make check` runs; what judges figures, and so runs beside nothing; what runs on the Ray
+that is for all; what else is on a control plane; what waits most of its time for operators, Rays and demos of its own;
+and the rest of `make test`, which computes.
 """
 
 TESTS = CLONE / "tests"
@@ -27,13 +29,20 @@ TESTS = CLONE / "tests"
 LIGHT = frozenset({"transformers", "transformers.PreTrainedTokenizerFast"})
 # Fixtures that mark the tests which use them, directly or by other fixtures.
 FIXTURES = {"controlplane": ("e2e",), "ray_cluster": ("e2e", "ray"), "checkpoint_of": ("torch",)}
+SHARED_RAY = "ray_cluster"
+# By lane: markers in a file, and fixtures asked for there; without any of them it has nothing for the lane.
+SIGNS: dict[str, tuple[Collection[str], Collection[str]]] = {
+    ALONE: (["alone"], []),
+    RAY: ([], [SHARED_RAY]),
+    CLUSTER: (["e2e"], ["controlplane"]),
+    WAITS: (["waits", "ray"], []),
+    REST: (["torch", "slow", "whole"], ["checkpoint_of"]),
+}
 
-_imports = Imports(
-    [
-        CLONE / root
-        for root in ("placement", "contract", "serving", "operator", "hack", "tests/serving", "tests/operator", ".")
-    ]
-)
+ROOTS = ("placement", "contract", "serving", "operator", "hack")
+HELPERS = ("tests/serving", "tests/operator", "tests/cluster", ".")
+
+_imports = Imports([CLONE / root for root in (*ROOTS, *HELPERS)])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,12 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The fast lane leaves files alone that would import torch."""
-    if config.getoption("lane") != CHECK or collection_path == TESTS or TESTS not in collection_path.parents:
+    """A lane leaves files alone that have nothing for it, and the fast one those that would import torch."""
+    if TESTS not in collection_path.parents:
         return None
-    conftest = collection_path / "conftest.py"
-    python = conftest if collection_path.is_dir() else collection_path
-    return (python.suffix == ".py" and python.exists() and needs_torch(python)) or None
+    return not may_need(collection_path, config.getoption("lane")) or None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,6 +70,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for name in _marks(item):
             item.add_marker(name)
+        if TESTS in item.path.parents and not may_need(item.path, lane_of(item)):
+            raise pytest.UsageError(f"{item.nodeid} is of the lane {lane_of(item)}, which did not see it")
     lane = config.getoption("lane")
     if lane:
         config.hook.pytest_deselected(items=[item for item in items if lane_of(item) != lane])
@@ -83,10 +92,32 @@ def lane_of(item: pytest.Item) -> str:
     if "alone" in marks:
         return ALONE
     if "ray" in marks:
-        return RAY
+        return RAY if SHARED_RAY in getattr(item, "fixturenames", ()) else WAITS
     if "e2e" in marks:
-        return CLUSTER
+        return WAITS if "waits" in marks else CLUSTER
     return REST if marks & {"torch", "slow", "whole"} else CHECK
+
+
+def may_need(path: Path, lane: str | None) -> bool:
+    """Whether a file or folder of the tests may have some of a lane: of all lanes with None, as far as it is seen."""
+    if lane == CHECK:
+        python = path / "conftest.py" if path.is_dir() else path
+        return not (python.suffix == ".py" and python.exists() and needs_torch(python))
+    if lane not in SIGNS:
+        return True
+    files = path.rglob("test_*.py") if path.is_dir() else [path] if path.name.startswith("test_") else []
+    return any(_may_need(file, lane) for file in files)
+
+
+def _may_need(file: Path, lane: str) -> bool:
+    if lane == CLUSTER and needs_torch(file):
+        return False  # what needs torch and a control plane needs a Ray
+    return _uses(lane).may_be_in(file) or (lane == REST and needs_torch(file))
+
+
+@functools.cache
+def _uses(lane: str) -> Uses:
+    return Uses(TESTS, *SIGNS[lane])
 
 
 @functools.cache

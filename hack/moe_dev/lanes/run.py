@@ -1,9 +1,9 @@
 """Runs lanes side by side; each line says of which it is, the last one is the sum in pytest's own words.
 
 With `check` as first argument: the fast lane, in three parts. Else what it leaves of all tests, side by
-side since those on a Ray or a control plane mostly wait. Only one of these has a Ray: three that share two cores exceed
-bounds of tens of seconds. What computes runs in the pauses of the others. Before them, alone, comes what judges
-figures.
+side since those on a Ray or a control plane mostly wait. Two of these start Rays: three that share two cores exceed
+bounds of tens of seconds. A control plane each costs a hundredth of a core. What computes runs in the pauses of the
+others. Before them, alone, comes what judges figures.
 """
 
 import collections
@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST
+from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST, WAITS
 from moe_dev.paths import CLONE
 
 
@@ -42,9 +42,14 @@ FAST: Turns = [
     ]
 ]
 # End-to-end tests have promises in seconds to judge.
-SLOW: Turns = [[Part("alone", ALONE)], [Part("ray", RAY), Part("cluster", CLUSTER), Part("rest", REST, 10)]]
+SLOW: Turns = [
+    [Part("alone", ALONE)],
+    [Part("ray", RAY), Part("cluster", CLUSTER), Part("waits", WAITS), Part("rest", REST, 10)],
+]
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
 COUNT = re.compile(r"(\d+) (\w+)")
+# pytest's with -ra: how many, where, and why. What failed in one lane is far above the last line of the last one.
+ODD = re.compile(r"^(?:SKIPPED \[\d+\]|FAILED|ERROR) \S.*$")
 # pytest's, of lanes with nothing to run.
 NO_TESTS = 5
 # After Ctrl-C: a session's fixtures end a Ray and a control plane.
@@ -52,10 +57,11 @@ END_SECONDS = 60.0
 
 
 class Lane:
-    """One pytest process. Its lines go to our output, and its closing line is remembered."""
+    """One pytest process. Its lines go to our output; remembered are its closing line and what it skipped or failed."""
 
     def __init__(self, part: Part, arguments: Sequence[str] = ()) -> None:
         self.counts: Mapping[str, int] = {}
+        self.odd: list[str] = []
         self._title = part.title
         command = [sys.executable, "-m", "pytest", f"--lane={part.lane}", "-o", f"cache_dir=.pytest_cache/{part.title}"]
         self._process = subprocess.Popen(
@@ -93,6 +99,8 @@ class Lane:
             print(f"{self._title:9} | {line}", end="", flush=True)
             if closing := CLOSING.match(line):
                 self.counts = {what: int(count) for count, what in COUNT.findall(closing[1])}
+            elif ODD.match(line):
+                self.odd.append(line.rstrip())
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,6 +120,8 @@ def main(arguments: Sequence[str]) -> int:
         _end(lanes)
         return 128 + signal.SIGINT
     total = sum((collections.Counter(lane.counts) for lane in lanes), collections.Counter[str]())
+    for line in sorted({line for lane in lanes for line in lane.odd}, reverse=True):  # skips first
+        print(line)
     print(closing_line(total, time.monotonic() - started))
     return max(codes)
 

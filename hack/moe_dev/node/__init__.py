@@ -1,0 +1,1 @@
+"""A Kubernetes cluster of real nodes on one machine: see hack/node/README.md."""
