@@ -20,9 +20,11 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,9 @@ sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "tests" / "operator")]
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from aiohttp import web  # noqa: E402
-from fake_ray import FakeDirectory, FakeRay, running  # noqa: E402
+from fake_ray import FakeDirectory, FakeRay, running, told_directory  # noqa: E402
 
-from moe_contract.applications import DIRECTORY  # noqa: E402
+from benchmarks.brain.report import Row, conclude, print_rows  # noqa: E402
 from moe_contract.model import ModelFacts  # noqa: E402
 from moe_contract.report import INTERNAL_STATISTICS_PATH, DirectoryReport  # noqa: E402
 from moe_dev.controlplane import ControlPlane  # noqa: E402
@@ -55,19 +57,6 @@ ROWS = {SMALL: 2000, LARGE: 1000}
 NAMESPACE = "default"
 
 Shape = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A figure; ``aim``: at most so much, None where there is none."""
-
-    what: str
-    value: float
-    aim: float | None = None
-
-    @property
-    def missed(self) -> bool:
-        return self.aim is not None and self.value > self.aim
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +83,7 @@ class Cluster:
             digest="sha256:" + "a" * 64, architecture="Mixtral", layers=layers, experts=experts, top_k=top_k,
             bytes_per_expert=393216, dtype="float32", max_context=1024,
         )  # fmt: skip
-        self.fake = FakeRay(report=OnNodes(FakeDirectory(facts)), override=self._answer)
+        self.fake = FakeRay(report=Busy(facts, nodes=("node-0", "node-1")), override=self._answer)
         self._rate = self.random.normal(size=(8, layers, experts))
         self._statistics = RoutingStatistics(layers, experts, top_k, seed=1, window_tokens=None)
 
@@ -102,8 +91,7 @@ class Cluster:
         route = request.path.removesuffix(INTERNAL_STATISTICS_PATH)
         if route != request.path:
             core = next(each for each in self.fake.configs.values() if each.get("route_prefix") == route)
-            told = next(each["user_config"] for each in core["deployments"] if each["name"] == DIRECTORY)
-            self.looks.append(Look(route, time.monotonic(), told["revision"]))
+            self.looks.append(Look(route, time.monotonic(), told_directory(core).revision))
         return await self.fake.answer(request)
 
     def spec(self, mode: str, interval: float) -> dict[str, Any]:
@@ -122,19 +110,15 @@ class Cluster:
         self.fake.statistics = encode_statistics(self._statistics)
 
 
-@dataclass
-class OnNodes:
-    """What a directory reports, with shards on two nodes and requests that run."""
-
-    directory: FakeDirectory
+class Busy(FakeDirectory):
+    """It has requests that run."""
 
     def __call__(self, config: dict[str, Any]) -> DirectoryReport | None:
-        report = self.directory(config)
+        report = super().__call__(config)
         if report is None:
             return None
-        shards = tuple(each.model_copy(update={"node": f"node-{each.index % 2}"}) for each in report.shards)
         attention = tuple(each.model_copy(update={"running": 8}) for each in report.attention)
-        return report.model_copy(update={"shards": shards, "attention": attention})
+        return report.model_copy(update={"attention": attention})
 
 
 @dataclass
@@ -276,6 +260,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=240.0, help="of each of the three parts")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args(arguments)
+    rows = measure(options.deployments, options.interval, options.seconds)
+    print_rows(rows)
+    return conclude(rows, options.json)
+
+
+def measure(deployments: int, interval: float, seconds: float) -> list[Row]:
+    """The three parts, each for so many seconds; ``interval``: of ``spec.rebalance``."""
     random = np.random.default_rng(3)
     small, large = Cluster(SMALL, random), Cluster(LARGE, random)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -288,21 +279,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stack.callback(operator.stop)
         watcher = Watcher(plane.kubectl, operator)
         stack.enter_context(watcher.watching())
-        names = [f"small-{number}" for number in range(options.deployments)]
-        _apply(plane.kubectl, names, small.spec("Off", options.interval))
-        rows = _part(f"{options.deployments} small, Off", watcher, [small], options, None)
-        _apply(plane.kubectl, names, small.spec("Auto", options.interval))
-        rows += _part(f"{options.deployments} small", watcher, [small], options, MOST_MEMORY_MB)
-        _apply(plane.kubectl, ["large"], large.spec("Auto", options.interval))
-        rows += _part("and a large one", watcher, [small, large], options, None)
-    for row in rows:
-        aim = "" if row.aim is None else f"   (at most {row.aim:g}{', missed' if row.missed else ''})"
-        print(f"{row.what:<60}{row.value:>10.2f}{aim}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
-    below = sum(row.missed for row in rows)
-    print(f"{below} figures below their aim")
-    return 1 if below else 0
+        names = [f"small-{number}" for number in range(deployments)]
+        measured = partial(_part, watcher=watcher, interval=interval, seconds=seconds)
+        _apply(plane.kubectl, names, small.spec("Off", interval))
+        rows = measured(1, f"{deployments} small, Off", clusters=[small], looked_at=0)
+        _apply(plane.kubectl, names, small.spec("Auto", interval))
+        rows += measured(2, f"{deployments} small", clusters=[small], looked_at=len(names), most_memory=MOST_MEMORY_MB)
+        _apply(plane.kubectl, ["large"], large.spec("Auto", interval))
+        rows += measured(3, "and a large one", clusters=[small, large], looked_at=len(names) + 1)
+    return rows
 
 
 def _apply(kubectl: Kubectl, names: Sequence[str], spec: dict[str, Any]) -> None:
@@ -312,30 +297,44 @@ def _apply(kubectl: Kubectl, names: Sequence[str], spec: dict[str, Any]) -> None
 
 
 def _part(
-    what: str, watcher: Watcher, clusters: Sequence[Cluster], options: argparse.Namespace, most_memory: float | None
+    part: int,
+    what: str,
+    watcher: Watcher,
+    clusters: Sequence[Cluster],
+    interval: float,
+    seconds: float,
+    looked_at: int,
+    most_memory: float | None = None,
 ) -> list[Row]:
-    """Traffic for so long; what was seen meanwhile."""
+    """Traffic for so long; what was seen meanwhile. ``looked_at``: deployments whose traffic is to be looked at."""
     watcher.restart()
     for cluster in clusters:
         cluster.looks.clear()
-    until = time.monotonic() + options.seconds
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         begun = time.monotonic()
         for cluster in clusters:
             cluster.pass_window()
         time.sleep(max(0.0, WINDOW_S - (time.monotonic() - begun)))
+        watcher.operator.process.check()  # of one that has ended nothing is large, late or failed
     for failure in sorted(watcher.failed):
         print(failure)
     return [
-        Row(f"{what}: memory, MB", watcher.memory, most_memory),
-        Row(f"{what}: memory, each process by itself, MB", watcher.summed),
-        Row(f"{what}: looks", sum(len(cluster.looks) for cluster in clusters)),
-        Row(f"{what}: of them accepted", watcher.accepted),
-        Row(f"{what}: of them failed, by deployment", len(watcher.failed), 0),
-        Row(f"{what}: longest from look to look, s", max(map(_longest, clusters)), 2 * options.interval),
-        Row(f"{what}: slowest answer of /healthz, s", watcher.healthz, MOST_LAG_S),
-        Row(f"{what}: latest renewal of the Lease, s", watcher.lease, MOST_LAG_S),
+        Row(part, f"{what}: memory, MB", watcher.memory, most_memory),
+        Row(part, f"{what}: memory, each process by itself, MB", watcher.summed),
+        Row(part, f"{what}: looks", sum(len(cluster.looks) for cluster in clusters)),
+        Row(part, f"{what}: looked at twice or more", sum(map(_twice, clusters)), looked_at, at_most=looked_at == 0),
+        Row(part, f"{what}: of them accepted", watcher.accepted),
+        Row(part, f"{what}: of them failed, by deployment", len(watcher.failed), 0),
+        Row(part, f"{what}: longest from look to look, s", max(map(_longest, clusters)), 2 * interval),
+        Row(part, f"{what}: slowest answer of /healthz, s", watcher.healthz, MOST_LAG_S),
+        Row(part, f"{what}: latest renewal of the Lease, s", watcher.lease, MOST_LAG_S),
     ]
+
+
+def _twice(cluster: Cluster) -> int:
+    """Deployments that were looked at more than once: of others no time from look to look is known."""
+    return sum(times > 1 for times in Counter(look.route for look in cluster.looks).values())
 
 
 def _longest(cluster: Cluster) -> float:

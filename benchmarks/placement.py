@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from benchmarks.brain import (
     figure_worst,
     original_eplb,
 )
-from benchmarks.brain.report import Row, print_rows, write_rows
+from benchmarks.brain.report import Row, conclude, measured, print_rows
 from moe_placement.cli.outputs import check_outputs
 from moe_placement.errors import PlacementError
 
@@ -63,20 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for numbers, measure in FIGURES:
         if wanted.isdisjoint(numbers):
             continue
-        begin = time.monotonic()
-        found = measure()
-        print_rows(found)
-        print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
-        rows += found
+        rows += measured(measure)
     if original is not None:
         found = original_eplb.rows(original)
         print_rows(found)
         rows += found
-    if options.json is not None:
-        write_rows(options.json, rows)
-    below = sum(not row.reached for row in rows)
-    print(f"{below} figures below their aim")
-    return 1 if below else 0
+    return conclude(rows, options.json)
 
 
 if __name__ == "__main__":

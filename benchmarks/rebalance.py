@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.brain.report import Row, print_rows, write_rows
+from benchmarks.brain.report import Row, conclude, measured
 from benchmarks.rebalancing.sizes import FULL, SHORT, Sizes
 from moe_placement.cli.outputs import check_outputs
 from moe_placement.errors import PlacementError
 
-FIGURES = {1: "exactness", 2: "throughput", 3: "prediction", 4: "links", 5: "shift"}
+FIGURES = {
+    1: "exactness", 2: "throughput", 3: "prediction", 4: "links", 5: "shift", 6: "operator", 7: "crashes",
+}  # fmt: skip
 """Modules of ``benchmarks.rebalancing``; imported when they are asked for, since they import torch."""
 REPETITIONS = {
     "migrations": "of figures 1 and 2, for each model",
@@ -46,17 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     rows: list[Row] = []
     for number in wanted:
-        begin = time.monotonic()
         module = import_module(f"benchmarks.rebalancing.figure_{FIGURES[number]}")
-        found = module.rows(_sizes(options))
-        print_rows(found)
-        print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
-        rows += found
-    if options.json is not None:
-        write_rows(options.json, rows)
-    below = sum(not row.reached for row in rows)
-    print(f"{below} figures below their aim")
-    return 1 if below else 0
+        rows += measured(partial(module.rows, _sizes(options)))
+    return conclude(rows, options.json)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,9 +3,10 @@
 python -m benchmarks.recorder [--model models/tiny] [--steps 1000] [--json build/recorder.json]
 
 A real engine decodes 8 sequences with its experts in 2 shard processes, and reports to a directory as on Ray. Counted
-are the engine thread's part of each layer, counting windows, gathering and packing statistics; beside them what this
-process took, but for the thread of the directory and of all reports. Exit 1 where the recorder takes more than 1% of
-it.
+are the engine thread's part of each layer, counting windows, gathering and packing statistics, and files of traffic as
+``spec.rebalance.record`` asks for them, of which one is written at the end of however short a run; beside them what
+this process took, but for the thread of the directory and of all reports. Exit 1 where the recorder takes more than 1%
+of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -29,7 +31,7 @@ import driver  # noqa: E402
 from cluster import LocalCluster  # noqa: E402
 from driver import complete, greedy, running_engine  # noqa: E402
 
-from moe_contract.applications import AttentionConfig  # noqa: E402
+from moe_contract.applications import AttentionConfig, RecordConfig  # noqa: E402
 from moe_serving.routing.client import RemoteExperts  # noqa: E402
 
 BATCH, SHARDS = 8, 2
@@ -89,28 +91,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(model: Path, steps: int) -> tuple[list[Row], float]:
     """What recording took, and the process in all steps but the first ones, which load and compile."""
     clock = Clock()
-    with LocalCluster.start(model, SHARDS) as cluster:
+    with LocalCluster.start(model, SHARDS) as cluster, tempfile.TemporaryDirectory() as folder:
         cluster.place(SHARDS, copies=1)
         experts = cluster.client()
-        with running_engine(model, experts=experts, limits=AttentionConfig(max_running=BATCH)) as engine:
+        with running_engine(model, AttentionConfig(max_running=BATCH), experts, experts.note_step) as engine:
             prompts = [tuple(range(5 + 10 * row, 13 + 10 * row)) for row in range(BATCH)]
             complete(engine, prompts, greedy(8), BATCH)
             instrument(clock, experts)
+            experts.traces.configure(RecordConfig(path=folder))
             before = attention_seconds(cluster)
             complete(engine, prompts, greedy(steps), BATCH)
             taken = attention_seconds(cluster) - before
-            # The last window of statistics, which would end a little later.
+            # The last window of statistics and the last file, which would end a little later.
             experts.take_windows()
             experts.take_statistics()
+            experts.traces.close()
     return [Row(what, clock.seconds[what], clock.calls[what]) for what in clock.seconds], taken
 
 
 def instrument(clock: Clock, experts: RemoteExperts[Any]) -> None:
-    recorder, gatherer = experts._recorder, experts._gatherer
+    recorder, gatherer = experts._recorder, experts.gatherer
     for method in ("record", "record_again"):
         clock.time(recorder, method, "in the step: ids, gates, shards")
+    clock.time(recorder, "note_step", "in the step: how long it took")
     clock.time(recorder, "take", "off the step: windows and sets")
     clock.time(gatherer, "take", "off the step: statistics")
+    clock.time(experts.traces, "_try", "off the step: files of traffic")
 
 
 def attention_seconds(cluster: LocalCluster) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,8 +46,16 @@ def rows() -> list[Row]:
         *_both(1, f"{name}: incremental after drift, load only", again, 0.5),
         *_both(1, f"{name}: incremental, load and affinity", affine, 0.5),
         Row(1, "spare buffers of all GPUs together, beyond the slots", spare / 1e9, unit=" GB"),
+        Row(1, "import moe_placement, beyond NumPy", _import_ms(), 60.0, unit=" ms"),
         *_scale(),
     ]
+
+
+def _import_ms() -> float:
+    """Processor time of a fresh Python, the median of some."""
+    code = "import numpy, time; t = time.process_time(); import moe_placement; print(time.process_time() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True) for _ in range(7)]
+    return 1000 * float(np.median([float(run.stdout) for run in runs]))
 
 
 def _scale() -> list[Row]:

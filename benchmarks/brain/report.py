@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,3 +52,21 @@ def print_rows(rows: Iterable[Row]) -> None:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """The same as JSON."""
     path.write_text(json.dumps([{**asdict(row), "reached": row.reached} for row in rows], indent=1) + "\n")
+
+
+def measured(measure: Callable[[], list[Row]]) -> list[Row]:
+    """What ``measure`` finds, printed, and how long it took."""
+    begin = time.monotonic()
+    rows = measure()
+    print_rows(rows)
+    print(f"   ({time.monotonic() - begin:.0f} s)", flush=True)
+    return rows
+
+
+def conclude(rows: Sequence[Row], path: Path | None) -> int:
+    """Write the rows where that is asked for, and say how many are below their aim; returns the exit status."""
+    if path is not None:
+        write_rows(path, rows)
+    below = sum(not row.reached for row in rows)
+    print(f"{below} figures below their aim")
+    return 1 if below else 0

@@ -28,8 +28,10 @@ FIGURE = 4
 GAIN = 1.10
 LIMITED = 0.5
 """Links are the limit where load-only is at most so fast as without one."""
-PROMPT, ANSWER, LEARNT = 32, 32, 4000
-"""Tokens of each, and rows whose routing the placements are made of."""
+PROMPT, ANSWER = 32, 32
+"""Tokens of each."""
+TEXTS, LEARNT = 256, 16000
+"""What the placements are made of: prompts, and rows whose routing the data plane gathered of them."""
 PLANNED_FOR = 1.0
 """Gb/s of the links in the cost model, whatever they are."""
 RANDOM, LOADS, AFFINITY = "round robin", "load-only", "affinity"
@@ -90,10 +92,12 @@ def _on_nodes(model: Model, nodes: int, sizes: Sizes) -> list[Row]:
     except PermissionError as error:
         print(f"{name}: not measured: {error}", flush=True)
         return [Row(FIGURE, f"{name}: measured", 0, 1, at_most=False)]
+    limited = [rate for rate in sizes.rates if curve.is_limited(rate)]
     found = _counted(name, curve, model)
     for rate in (*sizes.rates, None):
-        found += _speeds(name, curve, rate, GAIN if rate is not None and curve.is_limited(rate) else None)
-    return found
+        found += _speeds(name, curve, rate, GAIN if rate in limited else None)
+    # Where links were the limit at no rate nothing was judged.
+    return [*found, Row(FIGURE, f"{name}: rates at which links are the limit", len(limited), 1, at_most=False)]
 
 
 @contextmanager
@@ -121,7 +125,8 @@ def _topology(here: Stage, nodes: int, sizes: Sizes) -> Topology:
 
 
 def _measure(here: Stage, topology: Topology, links: Links | None, sizes: Sizes) -> Curve:
-    learnt, judged = prompts(64, PROMPT, seed=1), prompts(sizes.answers + 64, PROMPT, seed=1)[64:]
+    texts = prompts(TEXTS + sizes.answers, PROMPT, seed=1)
+    learnt, judged = texts[:TEXTS], texts[TEXTS:]
     placements = _placements(_learn(here, learnt), topology)
     rates = (None,) if links is None else (*sizes.rates, None)
     curve = Curve()

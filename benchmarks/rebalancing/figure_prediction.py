@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.brain.report import Row
-from benchmarks.rebalancing.plans import Case, cases
+from benchmarks.rebalancing.plans import Case, cases, counted
 from benchmarks.rebalancing.replay import Replay, replay, stand_in
 from benchmarks.rebalancing.sizes import Sizes
 from benchmarks.rebalancing.stage import be_patient
-from moe_placement import Figures, Observed, one_host, verify
+from moe_placement import Decision, Figures, Observed, one_host, verify
 from moe_placement.traces import Trace, read_trace
 
 FIGURE = 3
@@ -51,11 +51,13 @@ def rows(sizes: Sizes) -> list[Row]:
     """For each model a trace of its kind."""
     be_patient()
     found: list[Row] = []
+    decisions: list[Decision] = []
     for model in sizes.models:
         name, shards, slots = RECORDED[model]
-        trace = read_trace(TRACES / name)
-        found += _rows(f"{name}, {shards} shards", _measure(trace, shards, slots, sizes))
-    return found
+        measured = _measure(read_trace(TRACES / name), shards, slots, sizes)
+        found += _rows(f"{name}, {shards} shards", measured)
+        decisions += [each.case.decision for each in measured]
+    return [*found, *counted(FIGURE, decisions, sizes)]
 
 
 def _measure(trace: Trace, shards: int, slots: int, sizes: Sizes) -> list[Measured]:

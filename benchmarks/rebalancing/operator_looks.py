@@ -26,9 +26,12 @@ class Looks:
     """
 
     def __init__(self, through: Replay, slots: int, rows_per_step: float) -> None:
-        facts, shards = through.cluster.facts, len(through.cluster.shards)
-        self._nodes = ("node",) * shards
-        self.topology = topology_of(self._nodes, (slots,) * shards, facts.bytes_per_expert, facts.dtype, rows_per_step)
+        facts = through.cluster.facts
+        told = sorted(through.cluster.report().shards, key=lambda shard: shard.index)
+        self._nodes = tuple(shard.node for shard in told)
+        self.topology = topology_of(
+            self._nodes, (slots,) * len(told), facts.bytes_per_expert, facts.dtype, rows_per_step
+        )
         self.proposals: list[Proposal] = []
         self._through = through
         self._rows_per_step = rows_per_step

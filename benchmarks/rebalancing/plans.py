@@ -6,12 +6,14 @@ foretold by, and one is unseen until it is measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.brain.report import Row
+from benchmarks.rebalancing.sizes import Sizes
 from moe_placement import (
     Decision,
     Figures,
@@ -75,6 +77,16 @@ def cases(trace: Trace, topology: Topology, seeds: int) -> Iterator[Case]:
             current = _first(trace.of_domain(before), topology, seed)
             for after in trace.domains:
                 yield _case(f"{before} to {after}, {seed}", current, trace.of_domain(after), topology, seed)
+
+
+def counted(figure: int, decisions: Sequence[Decision], sizes: Sizes) -> list[Row]:
+    """Of how many plans, of all models, the figure is."""
+    accepted = sum(each.accepted for each in decisions)
+    refused = len(decisions) - accepted
+    return [
+        Row(figure, "together: plans accepted, and carried out", accepted, sizes.plans, at_most=False),
+        Row(figure, "together: plans refused, and carried out all the same", refused, sizes.refused, at_most=False),
+    ]
 
 
 def _first(trace: Trace, topology: Topology, seed: int) -> Placement:

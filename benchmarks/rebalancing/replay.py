@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.rebalancing.models import TINY
-from benchmarks.rebalancing.stage import LocalCluster, counted
+from benchmarks.rebalancing.stage import LocalCluster, Site, counted
 from benchmarks.serving.judge import use_tests
 from moe_placement import Observed, Placement, balanced_placement
 from moe_serving.routing.client import RemoteExperts
+from moe_serving.routing.window import Window
 
 BATCH = 256
 """Rows of a step, as of a prompt."""
@@ -39,6 +40,19 @@ class Replay:
     width: int
     start: Placement
     placement: Placement
+    _told: list[Window] = field(default_factory=list)
+    _measured: int = -1
+
+    def __post_init__(self) -> None:
+        """Keep what is told to the directory: its report has no visits by shard."""
+        take = self.experts.take_windows
+
+        def taken() -> tuple[Window, ...]:
+            windows = take()
+            self._told += windows
+            return windows
+
+        self.experts.take_windows = taken  # type: ignore[method-assign]
 
     def migrate(self, placement: Placement) -> None:
         """Returns once it is in force."""
@@ -55,7 +69,15 @@ class Replay:
         figures = counted(self.cluster, len(ids))
         if figures.rows != len(ids):
             raise RuntimeError(f"epoch {figures.epoch} has had {figures.rows} rows, and {len(ids)} were sent")
+        self._measured = figures.epoch
         return Observed(figures.rows, figures.fan_out, figures.node_fan_out, figures.shard_balance)
+
+    def busiest(self) -> float:
+        """Of what was measured last: visits per row and layer, had every shard as many as the busiest one has."""
+        windows = [window for window in self._told if window.version.epoch == self._measured]
+        visits = np.sum([window.visits for window in windows], axis=0)
+        rows = np.sum([window.rows for window in windows], axis=0)
+        return float(np.mean(visits.max(axis=1) * visits.shape[1] / rows))
 
     def send(self, ids: NDArray[np.integer]) -> None:
         """Every row through all layers, ``BATCH`` at a time."""
@@ -68,15 +90,18 @@ class Replay:
 
 
 @contextmanager
-def replay(model: Path, shards: int, slots: int, width: int) -> Iterator[Replay]:
-    """``shards`` shards of ``model`` with ``slots`` slots each, whose rows have ``width`` values."""
+def replay(model: Path, shards: int, slots: int, width: int, sites: Sequence[Site] = ()) -> Iterator[Replay]:
+    """``shards`` shards of ``model`` with ``slots`` slots each, whose rows have ``width`` values; in turn on ``sites``
+    where these are given."""
     # Room for both placements: how they are exchanged is not what is measured.
-    with LocalCluster.start(model, shards, spare_slots=SPARE) as cluster:
+    with LocalCluster.start(model, shards, spare_slots=SPARE, sites=sites) as cluster:
         cluster.look_seconds = 0.25
         start = balanced_placement(cluster.facts.layers, cluster.facts.experts, [slots] * shards, 1)
         cluster.apply(start, min_copies=1)
         cluster.wait_settled()
-        yield Replay(cluster, cluster.client(), width, start, start)
+        # Beside all shards where they are on one node, and where they are not on none of theirs.
+        client = cluster.client(node="attention") if sites else cluster.client()
+        yield Replay(cluster, client, width, start, start)
 
 
 @contextmanager

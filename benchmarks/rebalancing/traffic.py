@@ -1,10 +1,12 @@
-"""Recorded traffic as it would come: some documents at a time, a token of each in a step, at a steady rate."""
+"""Recorded traffic as it would come: some documents at a time, a token of each in a step, at a steady rate, and another
+document in the place of each that ends."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,23 +15,31 @@ from benchmarks.rebalancing.replay import Replay
 from moe_placement.traces import Trace
 
 Ids = NDArray[np.integer]
-PROMPTS = 32
+PROMPTS = 64
 """Side by side."""
 
 
 def steps(trace: Trace, seed: int) -> Iterator[Ids]:
-    """``[PROMPTS, layers, k]`` for ever: as many prompts side by side, all of them in an order that changes each time.
+    """``[PROMPTS, layers, k]`` for ever: so many prompts side by side, each at another of its tokens.
 
     Prompts are as long as the shortest.
     """
     starts = np.flatnonzero(np.diff(trace.prompt, prepend=-1))
     length = int(np.diff(starts, append=len(trace)).min())
     random = np.random.default_rng(seed)
+    coming = _again_and_again(starts, random)
+    begin, at = np.array(list(islice(coming, PROMPTS))), random.integers(length, size=PROMPTS)
     while True:
-        order = random.permutation(starts)
-        for begin in range(0, len(order) - PROMPTS + 1, PROMPTS):
-            for token in range(length):
-                yield trace.ids[order[begin : begin + PROMPTS] + token]
+        yield trace.ids[begin + at]
+        at += 1
+        for ended in np.flatnonzero(at == length):
+            begin[ended], at[ended] = next(coming), 0
+
+
+def _again_and_again(starts: Ids, random: np.random.Generator) -> Iterator[int]:
+    """All of them, in an order that changes each time."""
+    while True:
+        yield from random.permutation(starts).tolist()
 
 
 class Sender:
