@@ -3,12 +3,12 @@
 Each is started once for the session, when the first test asks, and ends with it, whatever becomes of pytest.
 """
 
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from kube_rest import fresh_namespace
 
 from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl
@@ -46,15 +46,14 @@ def installed(kube: Kubectl) -> Kubectl:
 @pytest.fixture
 def namespace(kube: Kubectl) -> Iterator[str]:
     """A fresh namespace; its deletion is asked for at the end and not waited for."""
-    name = f"test-{secrets.token_hex(4)}"
-    kube.run("create", "namespace", name)
-    yield name
-    kube.run("delete", "namespace", name, "--wait=false")
+    with fresh_namespace(kube.kubeconfig) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[LocalRay]:
-    with LocalRay.start() as ray:
+    """Its GPUs are only declared: Ray hands them out, and nobody computes on them."""
+    with LocalRay.start(gpus=8) as ray:
         yield ray
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moe_facts import FACTS
 
-from moe_contract.applications import DIRECTORY, ModelArgs, key_digest, key_digests
+from moe_contract.applications import DIRECTORY, ModelArgs, RecordConfig, key_digest, key_digests
+from moe_contract.base import CONTRACT
 from moe_contract.report import DirectoryReport, Progress, ShardReport
 from moe_contract.serve.merge import Change, body
 from moe_contract.serve.state import ServeState
@@ -42,20 +43,26 @@ def wishes(draw: st.DrawFn) -> Wanted:
         allowed_origins=draw(st.sampled_from([(), ("http://localhost:3000",), ("https://a.test", "https://b.test")])),
         queue_requests=draw(st.integers(1, 100)),
         queue_tokens=draw(st.integers(2, 5000)),
-        record=None,  # only moe-serve is told to record so far
+        record=draw(
+            st.none()
+            | st.builds(RecordConfig, path=st.just("/r"), sample_rows=st.integers(1, 99), max_bytes=st.just(1 << 21))
+        ),
         api_keys=tuple(draw(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4))),
         internal_key=INTERNAL_KEY,
     )
 
 
-def by_moe_serve(wish: Wanted) -> Any:
-    applications = desired_applications(wish, FACTS, gpus=0)
+def by_moe_serve(wish: Wanted, gpus: int) -> Any:
+    applications = desired_applications(wish, FACTS, gpus)
     change = Change(wish.application, applications, {"host": "127.0.0.1", "port": 8000}, "HeadOnly")
     return without_own(json.loads(body(ServeState(), applications, [change])), wish.application)
 
 
-def by_operator(wish: Wanted) -> Any:
-    """What it writes once the directory has told what the model is, and on which nodes shards are."""
+def by_operator(wish: Wanted, resources: Any) -> Any:
+    """What it writes once the directory has told what the model is, and on which nodes shards are.
+
+    ``resources``: that shards and attention replicas ask for.
+    """
     moe = MoEDeployment.parse(
         {
             "apiVersion": "moe-operator.io/v1alpha1",
@@ -67,9 +74,13 @@ def by_operator(wish: Wanted) -> Any:
                     "servedName": wish.served_name,
                     "dtype": wish.model.dtype,
                 },
-                "experts": {"shards": wish.shards, "copies": {"min": wish.copies}},
+                "experts": {"shards": wish.shards, "copies": {"min": wish.copies}, "resources": resources},
                 "api": {"minReplicas": wish.api_replicas, "maxReplicas": wish.api_replicas},
-                "attention": {"minReplicas": wish.attention_replicas, "maxReplicas": wish.attention_replicas},
+                "attention": {
+                    "minReplicas": wish.attention_replicas,
+                    "maxReplicas": wish.attention_replicas,
+                    "resources": resources,
+                },
                 "serving": {
                     "routePrefix": wish.route_prefix,
                     "generationDefaults": wish.generation_defaults,
@@ -77,6 +88,7 @@ def by_operator(wish: Wanted) -> Any:
                     "queue": {"maxRequests": wish.queue_requests, "maxTokens": wish.queue_tokens},
                     **({} if wish.max_context is None else {"maxContext": wish.max_context}),
                 },
+                "rebalance": {"record": asked(wish.record)} if wish.record else {},
                 "runtime": {"rayCluster": {"dashboardURL": "http://ray:8265", "serveURL": "http://127.0.0.1:8000"}},
             },
         }
@@ -93,12 +105,17 @@ def by_operator(wish: Wanted) -> Any:
                 model=FACTS,
                 shards=tuple(ShardReport(index=index, phase="Ready") for index in range(wish.shards)),
                 progress=Progress(copied=0, total=0, settled=True),
+                contract=CONTRACT,
             ),
         ),
         keys=KeyHashes(key_digest(INTERNAL_KEY), key_digests(wish.api_keys)),
     )
     change = change_of(moe, next_plan(world).desired)
     return without_own(json.loads(body(ServeState(), change.applications, [change])), world.core_name)
+
+
+def asked(record: RecordConfig) -> Any:
+    return {"path": record.path, "sampleRows": record.sample_rows, "maxBytes": str(record.max_bytes)}
 
 
 def without_own(config: Any, core: str) -> Any:
@@ -113,9 +130,12 @@ def without_own(config: Any, core: str) -> Any:
     return config
 
 
-@given(wishes())
-def test_the_same_wish_is_the_same_configuration(wish: Wanted) -> None:
-    mine, theirs = by_moe_serve(wish), by_operator(wish)
+@given(wishes(), st.integers(0, 4))
+def test_the_same_wish_is_the_same_configuration(wish: Wanted, gpus: int) -> None:
+    """``gpus``: of the machine, of which ``moe-serve`` gives each process an equal part."""
+    each = -(-(wish.shards + wish.attention_replicas) // gpus) if gpus else 0
+    asked = {"gpus": int(10_000 / each) / 10_000} if gpus else None
+    mine, theirs = by_moe_serve(wish, gpus), by_operator(wish, asked)
     # On a Ray of its own there is one node; on somebody's cluster every node answers, as Serve has it by default.
     assert mine.pop("proxy_location") == "HeadOnly"
     assert mine == theirs

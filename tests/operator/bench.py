@@ -17,12 +17,16 @@ from moe_operator.kube.secrets import Secrets
 from moe_operator.placements.keeper import PlacementKeeper
 from moe_operator.placements.store import PlacementStore
 from moe_operator.rebalance.looks import Looks
+from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.observe import Observer
+from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler, Result
+from moe_operator.reconcile.sleep import Sleep
 from moe_operator.runtimes.directory import Directories
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.port import Runtimes
 from moe_operator.runtimes.ray_cluster.runtime import RayClusters
 from moe_operator.runtimes.ray_cluster.serve_rest.cluster import ServeClusters
 from moe_operator.telemetry.metrics import Metrics
@@ -56,19 +60,28 @@ class Bench:
     def restart(self) -> None:
         """Another operator process takes over."""
         secrets = Secrets(self.kube, lambda: self.now)
-        self.runtimes = RayClusters(
-            secrets, Directories(self.http), ServeClusters(self.http, lambda: None), lambda: self.now
-        )
+        self.runtimes = self.open_runtimes(secrets)
         observer = Observer(secrets, self.runtimes, lambda: self.now, lambda: self.today)
         events = EventRecorder(self.kube, "test")
         cleanup = Cleanup(self.kube, observer, events, self.metrics, deadline=300.0)
         self.placements = PlacementStore(lambda: self.now)
         keeper = PlacementKeeper(
-            self.kube, events, self.placements, lambda: self.now, rolled_back=self.metrics.rolled_back
+            self.kube,
+            events,
+            self.placements,
+            secrets.internal_key,
+            lambda: self.now,
+            rolled_back=self.metrics.rolled_back,
         )
         self.looks = Looks(self.worker, clock=lambda: self.now)  # type: ignore[arg-type]
         rebalancing = Rebalancing(keeper, events, self.looks, self.metrics)
-        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing)
+        sleep = Sleep(self.kube, events)
+        planner = Planner()
+        scaling = Autoscaling(self.kube, events, self.metrics, planner, lambda: self.now)
+        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing, scaling, sleep, planner)
+
+    def open_runtimes(self, secrets: Secrets) -> Runtimes:
+        return RayClusters(secrets, Directories(self.http), ServeClusters(self.http, lambda: None), lambda: self.now)
 
     def apply(self, **spec: Any) -> None:
         self.kube.put(
@@ -86,6 +99,15 @@ class Bench:
         changed = {**live["spec"], **spec}
         metadata = {**live["metadata"], "generation": live["metadata"]["generation"] + (changed != live["spec"])}
         self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": metadata, "spec": changed})
+
+    def pause_rebalance(self, paused: bool = True) -> None:
+        """Somebody sets the annotation, or takes it away."""
+        self.annotate({"moe-operator.io/pause-rebalance": "true"} if paused else {})
+
+    def annotate(self, annotations: dict[str, str]) -> None:
+        """Somebody sets these annotations, and takes all others away."""
+        live = self.kube.moe()
+        self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], "annotations": annotations}})
 
     def delete(self) -> None:
         live = self.kube.moe()
@@ -107,8 +129,16 @@ class Bench:
         assert self.condition("Ready") == "True Available"
 
     def condition(self, kind: str) -> str:
-        found = next(c for c in self.kube.moe()["status"]["conditions"] if c["type"] == kind)
+        found = self._condition(kind)
         return f"{found['status']} {found['reason']}"
+
+    def message(self, kind: str) -> str:
+        """Of a condition."""
+        return str(self._condition(kind)["message"])
+
+    def _condition(self, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(c for c in self.kube.moe()["status"]["conditions"] if c["type"] == kind)
+        return found
 
     def placement(self, revision: int) -> dict[str, Any]:
         """An ExpertPlacement of ``tiny``."""

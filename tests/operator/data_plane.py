@@ -8,7 +8,7 @@ from typing import Any
 from moe_facts import FACTS
 from placement_objects import content, stored
 
-from moe_contract.applications import DirectoryConfig, shard_application_name
+from moe_contract.applications import ATTENTION, EXPERTS, DirectoryConfig, shard_application_name
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import (
     AttentionReport,
@@ -61,10 +61,13 @@ def told_by(plan: Plan) -> dict[str, Told]:
     desired = plan.desired
     if desired is None:
         return {}
-    told = {desired.core: Told(desired.model, desired.api.served_name, desired.directory)}
+    attention, experts = (desired.actor_options.get(name, {}) for name in (ATTENTION, EXPERTS))
+    told = {desired.core: Told(desired.model, desired.api.served_name, desired.directory, actor_options=attention)}
     for ref in desired.directory.shards:
         slots = desired.slots.get(ref.index, desired.directory.slots_per_shard)
-        told[shard_application_name(desired.core, ref.index)] = Told(desired.model, slots_per_shard=slots)
+        told[shard_application_name(desired.core, ref.index)] = Told(
+            desired.model, slots_per_shard=slots, actor_options=desired.shard_options.get(ref.index, experts)
+        )
     return {name: each for name, each in told.items() if name not in plan.without}
 
 
@@ -94,6 +97,7 @@ class DataPlane:
     nodes: str = ""
     recorded: bool = False
     refused: str | None = None
+    attention_problem: str | None = None
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
     now: datetime = NOW
@@ -149,7 +153,11 @@ class DataPlane:
                 )
                 for ref in target.shards
             ),
-            attention=(AttentionReport(replica="a", ready=self.ready, epoch=0, running=0, waiting=0),),
+            attention=(
+                AttentionReport(
+                    replica="a", ready=self.ready, problem=self.attention_problem, epoch=0, running=0, waiting=0
+                ),
+            ),
             progress=Progress(copied=0, total=0, settled=self.settled),
             placement=self.placement,
             traffic=self.traffic,

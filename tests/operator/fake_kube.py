@@ -5,7 +5,7 @@ Of managed fields it knows who made an ExpertPlacement, and so who set its decis
 import base64
 import copy
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merge_patch import merged
@@ -27,11 +27,13 @@ class FakeKube:
 
     Attributes:
         reads: how often each object was asked for, by kind and name.
+        scaled: by whom, and to how many, by the subresource scale.
     """
 
     def __init__(self) -> None:
         self.objects: dict[Key, Json] = {}
         self.reads: Counter[tuple[str, str]] = Counter()
+        self.scaled: list[tuple[str, int]] = []
         self._writes = 0
 
     def put(self, resource: Resource, body: Mapping[str, Any]) -> Json:
@@ -45,9 +47,13 @@ class FakeKube:
     def exists(self, resource: Resource, name: str, namespace: str = "team") -> bool:
         return (resource.plural, namespace, name) in self.objects
 
+    def events(self) -> list[Json]:
+        """All of them, in the order in which they were told."""
+        return [body for (plural, _, _), body in self.objects.items() if plural == EVENTS.plural]
+
     def reasons(self) -> list[str]:
-        """Of all Events, in the order in which they were told."""
-        return [body["reason"] for (plural, _, _), body in self.objects.items() if plural == EVENTS.plural]
+        """Of all Events, in that order."""
+        return [event["reason"] for event in self.events()]
 
     def secret(self, name: str, use: str | None = None, addresses: str | None = None, **values: str) -> None:
         """A Secret of the user's, in namespace ``team``."""
@@ -98,18 +104,54 @@ class FakeKube:
         self._check(live, patch.get("metadata", {}))
         return self.put(resource, merged(live, patch))
 
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, steps: Sequence[Mapping[str, Any]]
+    ) -> Json:
+        live = await self.get(resource, namespace, name)
+        for step in steps:
+            *parents, last = (int(part) if part.isdecimal() else part for part in step["path"].split("/")[1:])
+            at: Any = live
+            for parent in parents:
+                at = at[parent]
+            if step["op"] == "test":
+                assert at[last] == step["value"], step
+            else:
+                at[last] = step["value"]
+        return self.put(resource, live)
+
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         live = await self.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
         return self.put(resource, merged(live, body))
 
-    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
-        self._check(await self.get(resource, namespace, name), {"uid": uid})
+    async def scale(
+        self, resource: Resource, namespace: str, name: str, replicas: int, version: str, manager: str
+    ) -> None:
+        live = await self.get(resource, namespace, name)
+        self._check(live, {"resourceVersion": version})
+        self.scaled.append((manager, replicas))
+        experts = {**live["spec"]["experts"], "shards": replicas}
+        metadata = {**live["metadata"], "generation": live["metadata"].get("generation", 1) + 1}
+        self.put(resource, {**live, "metadata": metadata, "spec": {**live["spec"], "experts": experts}})
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        uid: str,
+        version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> None:
+        wanted = {"uid": uid} | ({"resourceVersion": version} if version else {})
+        self._check(await self.get(resource, namespace, name), wanted)
         self.drop(resource, name, namespace)
 
     def _store(self, key: Key, body: Json) -> Json:
         self._writes += 1
         body = copy.deepcopy(body)
         uid = "u-1" if key[0] == MOE_DEPLOYMENTS.plural else f"u-{key[0]}-{key[2]}"
+        if body.get("endpoints") == []:
+            body["endpoints"] = None  # as the API server gives it back
         body["metadata"] |= {"resourceVersion": str(self._writes), "uid": body["metadata"].get("uid", uid)}
         self.objects[key] = body
         if body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers"):

@@ -10,7 +10,9 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -42,6 +44,7 @@ class FakeRay:
         status: that each new application takes; ``message`` goes with it.
         report: what every directory answers, given the core application's configuration; None is a 503.
         statistics: of the traffic, as every directory tells them; nothing is a 204.
+        nodes: resources of each, as Ray's state API tells them.
         override: takes every request instead, when set; may leave some to ``answer``.
         puts: bodies of the PUTs taken.
         deleting_reads: GETs that still show a removed application.
@@ -57,6 +60,7 @@ class FakeRay:
     imperative: dict[str, str] = field(default_factory=dict)
     report: Callable[[JsonObject], DirectoryReport | None] = lambda config: None
     statistics: bytes = b""
+    nodes: list[dict[str, float]] = field(default_factory=lambda: [{"CPU": 8.0}])
     override: Handler | None = None
     puts: list[JsonObject] = field(default_factory=list)
     gets: int = 0
@@ -122,6 +126,10 @@ class FakeRay:
             "deployments": {},
         }
 
+    def _nodes(self) -> JsonObject:
+        found = [{"state": "ALIVE", "resources_total": resources, "labels": {}} for resources in self.nodes]
+        return {"result": True, "msg": "", "data": {"result": {"total": len(found), "result": found}}}
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         return await (self.override or self.answer)(request)
 
@@ -130,11 +138,16 @@ class FakeRay:
         if request.path.endswith("/internal/report"):
             return self._report(request)
         if request.path.endswith("/internal/statistics"):
+            if request.method == "PUT":
+                self.statistics = await request.read()
+                return web.Response(status=204)
             return web.Response(status=200 if self.statistics else 204, body=self.statistics or None)
-        if request.path != "/api/serve/applications/":
+        if request.path not in ("/api/serve/applications/", "/api/v0/nodes"):
             return web.Response(status=404, text="404: Not Found")
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=403 if "Authorization" in request.headers else 401, text="Unauthorized")
+        if request.path == "/api/v0/nodes":
+            return web.json_response(self._nodes())
         if request.method == "GET":
             self.gets += 1
             return web.json_response(self.state())
@@ -164,14 +177,14 @@ class FakeRay:
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    """``handler`` behind a free port of loopback; yields the URL."""
+async def serving(handler: Handler, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """``handler`` behind a port of loopback, a free one unless given; yields the URL."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, address, port)
     await site.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http://{address}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 
@@ -179,28 +192,25 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 @contextlib.contextmanager
 def running_handler(handler: Handler) -> Iterator[str]:
     """``handler`` served from a thread, for tests that drive the operator from outside; yields the URL."""
-    loop = asyncio.new_event_loop()
-    stop, started = asyncio.Event(), threading.Event()
-    urls: list[str] = []
+    up: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def serve() -> None:
+        stop = asyncio.Event()
         async with serving(handler) as url:
-            urls.append(url)
-            started.set()
+            up.set_result((url, partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)))
             await stop.wait()
 
-    def run() -> None:
-        with contextlib.closing(loop):
-            loop.run_until_complete(serve())
-
-    thread = threading.Thread(target=run)
+    # It ends what still answers before the loop is closed.
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
     thread.start()
     try:
-        if not started.wait(10):
-            raise TimeoutError("the fake did not come up within 10 s")
-        yield urls[0]
+        url, end = up.result(10)
+    except TimeoutError:
+        raise TimeoutError("the fake did not come up within 10 s") from None
+    try:
+        yield url
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        end()
         thread.join(10)
 
 
@@ -231,8 +241,11 @@ class FakeDirectory:
         problem: reported instead of the facts.
         candidate_problem: of any model that they are asked to look at.
         answers: whether they report at all.
-        nodes: of the shards, in turn.
+        nodes: of the shards, in turn; hosts: addresses of these, by index.
+        lost: shards that do not answer any more.
         epochs: what was counted by routing table.
+        running: requests under way.
+        layer_rows, load: what was counted since they started, and by expert (``encoding.encode_counts``).
     """
 
     facts: ModelFacts
@@ -240,7 +253,12 @@ class FakeDirectory:
     candidate_problem: ModelProblem | None = None
     answers: bool = True
     nodes: tuple[str, ...] = ("",)
+    hosts: dict[int, str] = field(default_factory=dict)
+    lost: frozenset[int] = frozenset()
     epochs: tuple[EpochFigures, ...] = ()
+    running: int = 2
+    layer_rows: int = 0
+    load: str | None = None
 
     def _look_at_candidate(self, target: DirectoryConfig) -> CandidateReport | None:
         if target.candidate is None:
@@ -248,12 +266,24 @@ class FakeDirectory:
         bad = self.candidate_problem
         return CandidateReport(args=target.candidate, model=None if bad else self.facts, model_problem=bad)
 
+    def _replica(self, epoch: int) -> AttentionReport:
+        return AttentionReport(
+            replica="a",
+            ready=True,
+            epoch=epoch,
+            running=self.running,
+            waiting=0,
+            node=self.nodes[-1],
+            host=self.hosts.get(-1, ""),
+        )
+
     def __call__(self, config: JsonObject) -> DirectoryReport | None:
         if not self.answers:
             return None
         target = told_directory(config)
         placement = decode_placement(target.placement) if target.placement else None
-        held = [len(placement.holdings(ref.index)) if placement else 0 for ref in target.shards]
+        wanted = [len(placement.holdings(ref.index)) if placement else 0 for ref in target.shards]
+        held = [0 if ref.index in self.lost else count for ref, count in zip(target.shards, wanted, strict=True)]
         return DirectoryReport(
             term=target.term,
             revision=target.revision,
@@ -264,15 +294,16 @@ class FakeDirectory:
             shards=tuple(
                 ShardReport(
                     index=ref.index,
-                    phase="Ready",
+                    phase="Lost" if ref.index in self.lost else "Ready",
                     node=self.nodes[ref.index % len(self.nodes)],
-                    held=count,
+                    host=self.hosts.get(ref.index, ""),
+                    held=here,
                     wanted=count,
                 )
-                for ref, count in zip(target.shards, held, strict=True)
+                for ref, here, count in zip(target.shards, held, wanted, strict=True)
             ),
-            attention=(AttentionReport(replica="a", ready=True, epoch=target.revision, running=0, waiting=0),),
-            progress=Progress(copied=sum(held), total=sum(held), settled=True),
+            attention=(self._replica(target.revision),),
+            progress=Progress(copied=sum(held), total=sum(wanted), settled=held == wanted),
             placement=target.placement,
-            traffic=Traffic(epochs=self.epochs),
+            traffic=Traffic(epochs=self.epochs, layer_rows=self.layer_rows, load=self.load),
         )

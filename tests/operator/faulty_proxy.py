@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +31,6 @@ class FaultyProxy:
     refuses: bool = False
     url: str = ""
     watches: int = 0
-    over: bool = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if self.refuses:
@@ -40,7 +38,7 @@ class FaultyProxy:
         watching = "watch" in request.query
         self.watches += watching
         if watching and self.silent_watches:
-            await self._silence()
+            await _silence()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_ONE_HOP}
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
@@ -61,19 +59,18 @@ class FaultyProxy:
                 await response.write(chunk)
             return response
 
-    async def _silence(self) -> None:
-        """Not a word, until the test is over: then all must have ended before their loop does."""
-        while not self.over:  # noqa: ASYNC110 # set from another thread
-            await asyncio.sleep(0.05)
-        raise ConnectionResetError
-
     async def _chunks(self, answer: aiohttp.ClientResponse, watching: bool) -> AsyncIterator[bytes]:
         async for chunk in answer.content.iter_any():
             if watching and self.silent_watches:
-                await self._silence()
+                await _silence()
             yield chunk
         if watching and self.silent_watches:
-            await self._silence()
+            await _silence()
+
+
+async def _silence() -> None:
+    """Not a word, until the proxy ends."""
+    await asyncio.Event().wait()
 
 
 def _anybody() -> ssl.SSLContext:
@@ -92,11 +89,7 @@ def proxied(kubeconfig: Path) -> Iterator[FaultyProxy]:
     with running_handler(proxy.handle) as proxy.url:
         config["clusters"][0]["cluster"] = {"server": proxy.url}
         kubeconfig.write_text(json.dumps(config))
-        try:
-            yield proxy
-        finally:
-            proxy.over = True
-            time.sleep(0.5)
+        yield proxy
 
 
 def probe(url: str) -> tuple[int, str]:

@@ -29,6 +29,7 @@ def question(running: Placement | None = None, **more: object) -> Question:
     base = Question(
         now=0.0, ground=GROUND, revision=8, running=encode_placement(running), nodes=("a", "a", "b", "b"),
         bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, least_gain=0.01, horizon=3600.0,
+        attention=("b", "elsewhere"),
     )  # fmt: skip
     return replace(base, **more)  # type: ignore[arg-type]  # names are the test's
 

@@ -1,22 +1,24 @@
 """MoEDeployments as a user makes and reads them, with bounded waits that say what they waited for."""
 
 import base64
-import json
 import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kube_rest import rest
 
-from moe_dev.kube import Kubectl, KubectlError
+from moe_dev.kube import Kubectl
 from moe_dev.operator_process import OperatorProcess
 
 JsonObject = dict[str, Any]
+OURS, EVENTS = "/apis/moe-operator.io/v1alpha1", "/apis/events.k8s.io/v1"
 # For a loaded machine; what is asked for is seconds.
 SOON = 90.0
-# A kubectl costs a tenth of a second of processor time, which what is waited for may need itself.
-POLL = 0.5
+# Looks take processor time, which what is waited for may need itself: a quarter of the time at most.
+POLL = 0.1
+PAUSES_PER_LOOK = 3.0
 # Promised: what is wrong is a condition, and what is deleted is gone, within so many seconds.
 TOLD = 10.0
 REMOVED = 30.0
@@ -41,7 +43,7 @@ class Objects:
         }
 
     def get(self, name: str) -> JsonObject | None:
-        return self.kube.get("moedeployments", name, self.namespace)
+        return self._read(OURS, f"moedeployments/{name}")
 
     def status(self, name: str) -> JsonObject:
         return (self.get(name) or {}).get("status", {})
@@ -49,12 +51,8 @@ class Objects:
     def condition(self, name: str, kind: str) -> JsonObject:
         return condition(self.get(name) or {}, kind)
 
-    def patch(self, name: str, patch: str, missing_ok: bool = False) -> None:
-        try:
-            self.kube.run("patch", "moe", name, "-n", self.namespace, "--type=merge", "-p", patch)
-        except KubectlError as error:
-            if not (missing_ok and "NotFound" in str(error)):
-                raise
+    def patch(self, name: str, patch: str) -> None:
+        self.kube.run("patch", "moe", name, "-n", self.namespace, "--type=merge", "-p", patch)
 
     def annotate(self, name: str, annotation: str) -> None:
         """``key=value``; ``key-`` takes it away."""
@@ -62,7 +60,14 @@ class Objects:
 
     def placement(self, name: str) -> JsonObject:
         """An ExpertPlacement; empty where there is none."""
-        return self.kube.get("expertplacements", name, self.namespace) or {}
+        return self._read(OURS, f"expertplacements/{name}") or {}
+
+    def placements(self) -> list[JsonObject]:
+        return self._list(OURS, "expertplacements")
+
+    def phase(self, name: str) -> str | None:
+        """Of an ExpertPlacement; None where there is none, or nobody has looked at it."""
+        return self.placement(name).get("status", {}).get("phase")
 
     def approve(self, name: str) -> None:
         """An ExpertPlacement is decided for, as an administrator does it."""
@@ -87,18 +92,16 @@ class Objects:
         self.secret(name, "ray-token", addresses=",".join(dashboard_urls), token=token)
 
     def secret_value(self, name: str, key: str) -> str:
-        found = self.kube.get("secret", name, self.namespace)
+        found = self._read("/api/v1", f"secrets/{name}")
         assert found is not None, f"no Secret {name}"
         return base64.b64decode(found["data"][key]).decode()
 
     def events(self, reason: str) -> list[JsonObject]:
-        selector = f"--field-selector=reason={reason}"
-        return json_list(self.kube, "events.events.k8s.io", "-n", self.namespace, selector)
+        return self._list(EVENTS, "events", fieldSelector=f"reason={reason}")
 
     def events_of(self, name: str) -> list[JsonObject]:
         """All Events about one object."""
-        found = json_list(self.kube, "events.events.k8s.io", "-n", self.namespace)
-        return [event for event in found if event["regarding"]["name"] == name]
+        return [event for event in self._list(EVENTS, "events") if event["regarding"]["name"] == name]
 
     @staticmethod
     def metrics(operator: OperatorProcess) -> str:
@@ -113,12 +116,13 @@ class Objects:
 
     def wait(self, what: str, check: Callable[[], bool], timeout: float = SOON) -> float:
         """Seconds until ``check``; fails with the state of all objects after ``timeout``."""
-        started = time.monotonic()
+        started = looked = time.monotonic()
         while not check():
             if time.monotonic() - started > timeout:
-                shown = self.kube.run("get", "moe", "-n", self.namespace, "-o", "yaml")
+                shown = self.kube.run("get", "moe,xp", "-n", self.namespace, "-o", "yaml")
                 pytest.fail(f"waited {timeout:.0f} s for {what}; there is:\n{shown}")
-            time.sleep(POLL)
+            time.sleep(max(POLL, PAUSES_PER_LOOK * (time.monotonic() - looked)))
+            looked = time.monotonic()
         return time.monotonic() - started
 
     def wait_condition(self, name: str, kind: str, status: str, reason: str, timeout: float = SOON) -> float:
@@ -148,22 +152,32 @@ class Objects:
         self.kube.run("delete", "moe", name, "-n", self.namespace, "--wait=false", "--ignore-not-found")
 
     def names(self) -> list[str]:
-        return [moe["metadata"]["name"] for moe in json_list(self.kube, "moe", "-n", self.namespace)]
+        return [moe["metadata"]["name"] for moe in self.all()]
+
+    def all(self) -> list[JsonObject]:
+        return self._list(OURS, "moedeployments")
 
     def let_go(self) -> None:
         """Take the finalizers off: the Ray of the test ends with it, and nobody must wait for it."""
+        api = rest(self.kube.kubeconfig)
         for name in self.names():
-            self.delete(name)
-            self.patch(name, '{"metadata": {"finalizers": null}}', missing_ok=True)
+            path = f"{OURS}/namespaces/{self.namespace}/moedeployments/{name}"
+            api.delete(path, missing_ok=True)
+            api.merge(path, {"metadata": {"finalizers": None}}, missing_ok=True)
 
     def scale(self, name: str, shards: int) -> None:
         self.kube.run("scale", "moe", name, "-n", self.namespace, f"--replicas={shards}")
+
+    def _read(self, group: str, path: str, **query: str) -> JsonObject | None:
+        return rest(self.kube.kubeconfig).get(f"{group}/namespaces/{self.namespace}/{path}", **query)
+
+    def _list(self, group: str, resource: str, **query: str) -> list[JsonObject]:
+        found = self._read(group, resource, **query)
+        assert found is not None
+        items: list[JsonObject] = found["items"]
+        return items
 
 
 def condition(moe: JsonObject, kind: str) -> JsonObject:
     conditions = moe.get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == kind), {})
-
-
-def json_list(kube: Kubectl, *arguments: str) -> list[JsonObject]:
-    return json.loads(kube.run("get", *arguments, "-o", "json"))["items"]

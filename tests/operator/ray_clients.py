@@ -1,7 +1,9 @@
 """Deployments on a real Ray as their clients see them: specs, tokens, streams; for end-to-end tests."""
 
+import json
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +13,8 @@ from moe_objects import Objects
 from reference import reference_greedy
 from transformers import AutoTokenizer
 
+from moe_contract.base import CONTRACT
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, DirectoryReport
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 
@@ -42,6 +46,15 @@ def client(objects: Objects, name: str, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=objects.status(name)["url"], api_key=key, max_retries=0, timeout=60)
 
 
+def report(objects: Objects, name: str) -> DirectoryReport:
+    """What the directory tells the operator."""
+    key = objects.secret_value(f"{name}-moe-internal", "key")
+    with client(objects, name, key) as api:
+        url = objects.status(name)["url"].removesuffix("/v1") + INTERNAL_REPORT_PATH
+        headers = {CONTRACT_HEADER: str(CONTRACT)}
+        return DirectoryReport.model_validate_json(api.get(url, cast_to=str, options={"headers": headers}))
+
+
 def tokens(objects: Objects, name: str, model: str | None = None, key: str = "none") -> str:
     """What the model says, streamed."""
     with client(objects, name, key) as api:
@@ -56,6 +69,27 @@ def reference() -> str:
     tokenizer = AutoTokenizer.from_pretrained(TINY, local_files_only=True)
     (answer,) = reference_greedy(TINY, [tokenizer(PROMPT).input_ids], LENGTH)
     return str(tokenizer.decode(answer, skip_special_tokens=True))
+
+
+def replicas(ray: LocalRay, role: str) -> list[tuple[int, dict[str, float]]]:
+    """Process and resources of each replica of a deployment, such as ``experts``, that Ray runs."""
+    request = urllib.request.Request(
+        f"{ray.dashboard_url}/api/v0/actors?detail=1&filter_keys=state&filter_predicates=%3D&filter_values=ALIVE",
+        headers={"Authorization": f"Bearer {ray.token}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        actors = json.loads(answer.read())["data"]["result"]["result"]
+    ours = [actor for actor in actors if actor["class_name"].startswith("ServeReplica:moe.")]
+    return [
+        (actor["pid"], actor["required_resources"] or {})
+        for actor in ours
+        if actor["class_name"].rpartition(":")[2] == role
+    ]
+
+
+def gpus_asked(ray: LocalRay, role: str) -> list[float]:
+    """What each of them asked for."""
+    return [resources.get("GPU", 0.0) for _, resources in replicas(ray, role)]
 
 
 class Streams:

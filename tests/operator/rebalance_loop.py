@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import Bench
+from epochs import epoch_figures
 from fake_ray import FakeDirectory, JsonObject, told_directory
 from moe_facts import FACTS
 from written_placements import OTHER
 
-from moe_contract.report import DirectoryReport, EpochFigures
+from moe_contract.report import DirectoryReport, Pace
 from moe_operator.api import RebalanceReason
 from moe_operator.placements.content import content_of
 from moe_operator.rebalance.proposal import Predicted, Price, Proposal, Question
@@ -60,21 +61,30 @@ def better(of: Placement = OTHER, balance: float = 0.95) -> Callable[[Question],
 
 @dataclass
 class CountingDirectory(FakeDirectory):
-    """Tells figures of the tables that were in force, by revision; ``balances`` are what each revision brings."""
+    """Tells figures of the tables that were in force, by revision; ``balances`` are what each revision brings,
+    ``milliseconds`` what a token takes, in steps of 8 rows."""
 
     balances: dict[int, float] = field(default_factory=dict)
     rows: int = 5000
+    milliseconds: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, config: JsonObject) -> DirectoryReport | None:
         counted = [number for number in sorted(self.balances) if number <= told_directory(config).revision]
         self.epochs = tuple(
-            EpochFigures(
-                term=1, revision=number, epoch=number, rows=self.rows, pairs=2 * self.rows, failovers=0, fan_out=1.5,
-                node_fan_out=0.0, shard_balance=self.balances[number], node_balance=1.0,
+            epoch_figures(number, revision=number, rows=self.rows, balance=self.balances[number]).model_copy(
+                update=self._timed(number)
             )
             for number in counted[-8:]
-        )  # fmt: skip
+        )
         return super().__call__(config)
+
+    def _timed(self, number: int) -> dict[str, Any]:
+        took = self.milliseconds.get(number)
+        if took is None:
+            return {}
+        lower, median, upper = (took * part / 1000 for part in (0.95, 1, 1.05))
+        pace = Pace(rows=8, tokens=900, lower=lower, median=median, upper=upper)
+        return {"paces": (pace,), "rows_per_step": 7.5, "rows_per_second": 100.0}
 
 
 @dataclass

@@ -4,7 +4,8 @@ from typing import Any
 
 from moe_operator.api import ConditionType
 
-READY, PROGRESSING, DEGRADED, MODEL, RUNTIME, RECONCILING, STALLED, DRAINED, PAUSED = ConditionType
+READY, PROGRESSING, DEGRADED, MODEL, RUNTIME, RECONCILING, STALLED, *_OTHERS = ConditionType
+DRAINED, PAUSED, BEHIND, RECORDING, *_ = _OTHERS
 
 
 def told(status: Any) -> dict[str, str]:

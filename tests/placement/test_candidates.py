@@ -30,6 +30,7 @@ from moe_placement.solver.problem import (
     seen_shares,
     sets_of_part,
     slowest_of,
+    starts_in,
 )
 from moe_placement.solver.split import Search
 from moe_placement.topology import Costs
@@ -135,10 +136,10 @@ def test_risk_is_what_the_slowest_of_the_shards_is_expected_to_be_at() -> None:
 
 def test_copies_are_not_taken_to_share_evenly_where_dispatch_does_not() -> None:
     """Expert 0 is on both nodes, but all its tokens go to expert 1, which is on the first: so its load is there."""
-    topology, masks = h100_nodes(2, 1, 2), np.array([0b11, 0b01, 0b10])
+    topology, masks = replace(h100_nodes(2, 1, 2), resident_tokens=False), np.array([0b11, 0b01, 0b10])
     sets = np.array([[0, 1]] * 500)
     split = parts_of(topology, 0, 2)
-    served = seen_shares(sets, dispatched(sets, masks, split, resident=False), masks, 2)
+    served = seen_shares(sets, dispatched(sets, masks, split, topology), masks, 2)
     assert served[0] == pytest.approx([1, 0], abs=0.02)
     assert served[1:].tolist() == [[1, 0], [0, 1]]
     assert served.sum(axis=1) == pytest.approx(1)
@@ -146,19 +147,35 @@ def test_copies_are_not_taken_to_share_evenly_where_dispatch_does_not() -> None:
 
 def test_tokens_of_one_expert_count_in_what_a_part_of_a_part_carries() -> None:
     """Half of expert 0's tokens want expert 1 as well, which is beside one of its copies: the other gets the rest."""
-    topology, sets = h100_nodes(8, 1, 2), np.array([[0, 1], [0, 2]] * 500)
+    topology = replace(h100_nodes(8, 1, 2), resident_tokens=False)
+    sets = np.array([[0, 1], [0, 2]] * 500)
     first, second = parts_of(topology, 0, 8), parts_of(topology, 0, 2)
-    inside = sets_of_part(sets, dispatched(sets, np.array([0b01, 0b01, 0b10]), first, resident=False), 0)
+    inside = sets_of_part(sets, dispatched(sets, np.array([0b01, 0b01, 0b10]), first, topology), 0)
     masks = np.array([0b11, 0b01, 0])
-    served = seen_shares(inside, dispatched(inside, masks, second, resident=False), masks, 2)
+    served = seen_shares(inside, dispatched(inside, masks, second, topology), masks, 2)
     assert served[0] == pytest.approx([0.5, 0.5], abs=0.02)
 
 
 def test_below_the_first_level_tokens_start_elsewhere() -> None:
     """So those of expert 0, which is in both parts, visit the one that they go to for expert 1, and no other."""
-    sets, masks = np.array([[0, 1]] * 500), np.array([0b11, 0b01])
-    found = dispatched(sets, masks, parts_of(h100_nodes(8, 1, 2), 0, 2), resident=True)
+    topology, sets, masks = h100_nodes(8, 1, 2), np.array([[0, 1]] * 500), np.array([0b11, 0b01])
+    found = dispatched(sets, masks, parts_of(topology, 0, 2), topology)
     assert (found == 0).all()
+
+
+def test_tokens_start_in_the_parts_of_the_nodes_that_are_named() -> None:
+    """Two processes on node 2, one on node 7 and one beside no shard; parts are two nodes each, then one each."""
+    topology = replace(h100_nodes(8, 2, 2), resident_tokens=False, token_nodes=(2, 2, 7, -1))
+    assert starts_in(topology, parts_of(topology, 0, 8)).tolist() == [0, 0.5, 0, 0.25]
+    assert starts_in(topology, parts_of(topology, 2, 4)).tolist() == [0.5, 0]
+    assert starts_in(replace(topology, token_nodes=()), parts_of(topology, 0, 8)).tolist() == [0] * 4
+    one = replace(h100_nodes(1, 4, 2), resident_tokens=False, token_nodes=(0,))
+    assert starts_in(one, parts_of(one, 0, 4)).tolist() == [0] * 4, "shards of one node: none of them is at home"
+    # Expert 0 is in both parts: where a token starts, it stays.
+    sets, masks = np.array([[0]] * 400), np.array([0b11])
+    two = replace(h100_nodes(2, 1, 2), resident_tokens=False, token_nodes=(1, 1, 1, -1))
+    found = dispatched(sets, masks, parts_of(two, 0, 2), two).ravel()
+    assert (found.reshape(100, 4)[:, :3] == 1).all()
 
 
 def test_a_search_among_some_of_all_parts_leaves_out_what_cannot_be_torn_apart() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from moe_placement import Costs, Limits, encoding, h100_nodes, one_host
-from moe_placement.cli import main, sizes
+from moe_placement.cli import inputs, main, sizes
 from moe_placement.cli.options import flag, limits, parser, topology
 from moe_placement.cli.outputs import write_all
-from moe_placement.traces import Trace, Traffic, generate_trace, write_trace
+from moe_placement.traces import Trace, Traffic, generate_trace, read_trace, write_trace
 
 CLUSTER = ["--nodes", "2", "--shards", "2", "--slots", "5"]
 PLAN = ["plan", "{trace}", *CLUSTER]
@@ -47,6 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(file, np.zeros(3))
     (folder / "binary").write_bytes(b"\xff\xfe\x00")
     (folder / "text").write_text("p9.AAAA")
+    (folder / "folder").mkdir()
     assert main(["plan", str(folder / "trace.npz"), *CLUSTER, "--out", str(folder / "placement")]) == 0
     return folder
 
@@ -54,6 +55,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trace(files: Path) -> str:
     return str(files / "trace.npz")
+
+
+def test_all_traces_of_a_folder_are_one(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_trace(files / "trace.npz")
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for number, prompts in enumerate((range(15), range(15, 30))):
+        write_trace(parts / f"trace-{number}.npz", whole.take(np.isin(whole.prompt, prompts)))
+    (parts / "trace-2.npz.part").write_bytes(b"not yet")
+    said = []
+    for path in (files / "trace.npz", parts):
+        assert main(["compare", str(path), *CLUSTER]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    monkeypatch.setattr(inputs, "MOST_IN_FOLDER", 1000)
+    assert main(["compare", str(parts), *CLUSTER]) == 1
+    assert "are read at once: copy some to another" in capsys.readouterr().err
 
 
 def test_plan_improve_and_simulate(trace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +154,8 @@ def test_compare_shows_all_contestants(trace: str, capsys: pytest.CaptureFixture
         ([*SIMULATE, "{files}/text"], "text: unknown placement format 'p9'; this release reads 'p1'; name a file that"),
         ([*SIMULATE, "{trace}"], "trace.npz: "),
         ([*SIMULATE, "{files}"], "Is a directory"),
+        (["compare", "{files}", *CLUSTER], "flipped.npz: "),
+        (["compare", "{files}/folder", *CLUSTER], "folder has no trace (*.npz)"),
         # a placement and a cluster, or a trace, that are not of one another
         ([*SIMULATE, "{files}/placement", "--slots", "6"], "has 5 slots per shard, --slots is 6"),
         ([*SIMULATE, "{files}/placement", "--shards", "3"], "has 4 shards, --nodes 1 of 3 shards each are 3"),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moe_placement import (
     InvalidPolicyError,
@@ -30,6 +32,7 @@ from moe_placement.decision import Decision
 from moe_placement.drift import DriftDetector
 from moe_placement.heatmap import draw
 from moe_placement.solver import Plan
+from moe_placement.verification import Pace
 
 TOPOLOGY = h100_nodes(2, 2, 9)
 ACCEPTED = Decision(True, 0.1, 1.0, 0.1, 0.0, ("",))
@@ -256,14 +259,81 @@ def test_a_move_is_given_the_reason_that_holds() -> None:
     [
         (Observed(5000, 3.0, 1.5, 0.95), True),
         (Observed(5000, 3.0, 2.0, 0.80), False),
-        (Observed(5000, 3.0, 1.5, 0.95, latency=0.05), False),
-        (Observed(5000, 3.0, 2.0, 0.95, latency=0.031), True),
+        # All nodes are visited as often: what shards are visited decides.
+        (Observed(5000, 2.5, 2.0, 0.95), True),
+        (Observed(5000, 3.5, 2.0, 0.95), False),
+        (Observed(5000, 3.5, 1.5, 0.95), True),
     ],
 )
 def test_verification(after: Observed, keep: bool) -> None:
-    verdict = verify(Observed(5000, 3.0, 2.0, 0.95, latency=0.03), after)
+    verdict = verify(Observed(5000, 3.0, 2.0, 0.95), after)
     assert verdict.keep is keep
     assert verdict.reasons
+
+
+def paced(
+    *paces: tuple[int, float, float], spread: float = 0.05, rate: float = 100.0, fan_out: float = 3.0
+) -> Observed:
+    """Rows of a step, tokens and median milliseconds; quartiles are ``spread`` away."""
+    told = tuple(
+        Pace(rows, tokens, *(took * factor / 1000 for factor in (1 - spread, 1, 1 + spread)))
+        for rows, tokens, took in paces
+    )
+    return Observed(5000, fan_out, 0.0, 0.95, told, rate)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "slower", "said"),
+    [
+        (paced((8, 900, 30)), paced((8, 900, 45)), True, "a token took 30 -> 45 ms (+50.0%) in steps of as many rows,"),
+        (paced((8, 900, 30)), paced((8, 900, 31)), False, "30 -> 31 ms (+3.3%)"),
+        (paced((8, 900, 30)), paced((8, 900, 20)), False, "30 -> 20 ms (-33.3%)"),
+        # What noise does: times of either side are spread, and overlap.
+        (paced((8, 900, 30), spread=0.4), paced((8, 900, 45), spread=0.4), False, "30 -> 45 ms (+50.0%)"),
+        (paced((8, 900, 30), spread=0.05), paced((8, 900, 45), spread=0.4), False, "+50.0%"),
+        # Twice the load: larger steps take longer, and steps of as many rows do not.
+        (paced((8, 900, 30), (16, 500, 50)), paced((16, 900, 51)), False, "50 -> 51 ms"),
+        (paced((8, 900, 30)), paced((16, 900, 50)), None, "0 tokens came in steps of as many rows on either side"),
+        (
+            paced((8, 900, 30)),
+            paced((8, 499, 60)),
+            None,
+            "499 tokens came in steps of as many rows on either side, 500",
+        ),
+        # As many rows in a step, and more processes that ask.
+        (paced((8, 900, 30)), paced((8, 900, 60), rate=200), None, "200 rows a second came, and 100 before"),
+        (paced((8, 900, 30), rate=0), paced((8, 900, 60), rate=200), True, "+100.0%"),
+        # One size of step may be slower: all that are known decide, by their tokens.
+        (paced((1, 100, 10), (8, 900, 30)), paced((1, 100, 20), (8, 900, 30)), False, "a token took"),
+        (paced((1, 900, 10), (8, 900, 30)), paced((1, 900, 20), (8, 900, 60)), True, "17.3 -> 34.6 ms (+100.0%)"),
+        (Observed(5000, 3.0, 0.0, 0.95), paced((8, 900, 60)), None, ""),
+    ],
+)
+def test_latency_guards_against_harm_at_equal_load(
+    before: Observed, after: Observed, slower: bool | None, said: str
+) -> None:
+    verdict = verify(before, after)
+    assert (verdict.slower, verdict.latency is None) == (bool(slower), slower is None)
+    assert verdict.keep is not bool(slower)
+    assert said in "; ".join(verdict.reasons)
+
+
+def test_latency_alone_never_speaks_for_a_move() -> None:
+    faster = paced((8, 900, 10), fan_out=3.1)
+    assert not verify(paced((8, 900, 30)), faster).keep
+    assert verify(paced((8, 900, 30)), paced((8, 900, 10))).score == 0
+
+
+@given(st.floats(0.01, 0.6), st.integers(0, 2**32))
+def test_noise_is_no_worsening(spread: float, seed: int) -> None:
+    """Steps of one machine, however spread, with spells of other work on it that last for some of them."""
+    random = np.random.default_rng(seed)
+
+    def side() -> Observed:
+        took = 0.03 * np.exp(spread * random.normal(size=900)) * np.repeat(1 + spread * random.random(9), 100)
+        return Observed(5000, 3, 0, 0.9, (Pace(8, 900, *np.quantile(took, (0.25, 0.5, 0.75)).tolist()),), 100)
+
+    assert not verify(side(), side()).slower
 
 
 def test_verification_on_one_node_goes_by_fan_out() -> None:
@@ -282,6 +352,8 @@ def test_verification_needs_traffic_and_finite_figures() -> None:
         Observed(float("nan"), 1, 1, 1)
     with pytest.raises(InvalidStatisticsError, match="balance is 2"):
         Observed(5000, 1, 1, 2)
+    with pytest.raises(InvalidStatisticsError, match="pace median is inf"):
+        Pace(1, 1, 1.0, float("inf"), 1.0)
     fine = Observed(5000, 1, 1, 1)
     for name, value in (("harm", float("nan")), ("tolerance", -1), ("least_tokens", float("inf"))):
         with pytest.raises(InvalidPolicyError, match=f"{name} is {value}"):

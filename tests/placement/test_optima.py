@@ -25,7 +25,7 @@ def visits(masks: tuple[int, ...], parts: int, home: int | None) -> int:
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])
 def test_the_table_holds_exact_minimum_covers(parts: int) -> None:
     hits = cover.hits(parts)
-    outside, inside = (cover.visit_costs(np.ones(parts), part) for part in (0.0, 1.0))
+    outside, inside = (cover.visit_costs(np.ones(parts), part) for part in (0.0, 1 / parts))
     random = np.random.default_rng(parts)
     for _ in range(60):
         masks = tuple(int(m) for m in random.integers(1, 1 << parts, size=4))

@@ -167,7 +167,7 @@ def test_a_shift_is_followed_from_a_current_placement_on_any_number_of_nodes(siz
     assert some.after.seconds < 0.95 * some.before.seconds
     for layer, figures in enumerate(free.after.by_layer):
         assert figures.seconds < free.before.by_layer[layer].seconds
-    assert free.before.seconds - free.after.seconds > 0.5 * (free.before.seconds - anew)
+    assert free.before.seconds - free.after.seconds > 0.95 * (free.before.seconds - anew), "as far as from scratch"
 
 
 def on_nodes(placement: Placement, topology: Topology) -> NDArray[np.int64]:

@@ -57,6 +57,14 @@ def test_a_drained_shard_has_no_share() -> None:
         ({"shard_slots": "11"}, "shard_slots is '11'; it must be a list"),
         ({"costs": None}, "costs is None; it must be of type Costs"),
         ({"spare_slots": -1}, "spare_slots is -1"),
+        (
+            {"token_nodes": (0,)},
+            "token_nodes says where tokens start, and resident_tokens that",
+        ),
+        (
+            {"token_nodes": (1,), "resident_tokens": False},
+            r"token_nodes\[0\] is 1; .* from -1 to 0",
+        ),
         ({"resident_tokens": "no"}, "resident_tokens is 'no'; it must be True or False"),
     ],
 )

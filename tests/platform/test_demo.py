@@ -105,6 +105,10 @@ def test_a_fresh_clone_does_the_job_shows_how_to_go_on_and_ends_with_ctrl_c(clon
         first_token = re.search(r"first token .*, ([0-9.]+) s after the start of the demo", said)
         assert first_token is not None
         assert float(first_token[1]) < FIRST_TOKEN_SECONDS * max(loads)
+        assert re.search(r"^traffic +placement +balance +fan-out +tokens/s +price +verified", said, re.MULTILINE)
+        rows = re.findall(r"^(?:Python|German) +r\d+ .*$", said, re.MULTILINE)
+        assert [row.split()[0] for row in rows] == ["Python", "Python", "German", "German"]
+        assert all(re.search(r"\d+ moves, [0-9.]+ MB, .* (True|Unknown|False): \w+$", row) for row in rows[1::2])
         assert "the stream went on to its end, token for token as before" in said
         assert re.search(r"shard \d is back as process \d+ with 48 expert copies", said)
         refuse_a_second(clone)

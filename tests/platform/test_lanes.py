@@ -14,6 +14,7 @@ import pytest
 from moe_dev.lanes.imports import Imports
 from moe_dev.lanes.plugin import LANES
 from moe_dev.lanes.run import closing_line
+from moe_dev.lanes.uses import Uses
 from moe_dev.paths import CLONE
 
 RUN_SECONDS = 250.0
@@ -136,6 +137,9 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
 
             @pytest.mark.ray
             def test_own_ray(): pass
+
+            @pytest.mark.waits
+            def test_minutes(controlplane): pass
         """,
         test_heavy="""
             import pytest, torch
@@ -147,17 +151,51 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
         """,
         torch="",
     )
-    found = {}
-    for lane in LANES:
-        shown = run(tmp_path, f"--lane={lane}", "--collect-only").stdout
-        found[lane] = {line.partition("::")[2] for line in shown.splitlines() if "::" in line}
+    # One process for all, since each would import pytest and its plugins anew; the fast lane forbids from then on.
+    options = ["-c", str(CLONE / "pyproject.toml"), "-p", "no:cacheprovider", "-q", "--collect-only", str(tmp_path)]
+    script = (
+        f"import pytest\nfor lane in {LANES[::-1]}: print('lane', lane), pytest.main([f'--lane={{lane}}', *{options}])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True, timeout=RUN_SECONDS)
+    found: dict[str, set[str]] = {}
+    for part in shown.split("lane ")[1:]:
+        lane, *lines = part.splitlines()
+        found[lane] = {line.partition("::")[2] for line in lines if "::" in line}
     assert found == {
         "check": {"test_fast"},
         "alone": {"test_figures"},
-        "ray": {"test_plane", "test_own_ray"},
+        "ray": {"test_plane"},
         "cluster": {"test_controlplane"},
+        "waits": {"test_minutes", "test_own_ray"},
         "rest": {"test_checkpoint", "test_slow", "test_torch"},
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "may"),
+    [
+        ("def test(x): pass", False),
+        ("import pytest\npytestmark = [pytest.mark.slow, pytest.mark.e2e]", True),
+        ("import pytest\nROWS = [pytest.param(1, marks=pytest.mark.e2e)]", True),
+        ("async def test(cluster): pass", True),
+        ("class TestIt:\n    def test(self, kube): pass", True),
+        ("def test(shared): pass", True),
+        ("def test(below): pass", False),
+        ("import pytest\n@pytest.fixture\ndef own(kube): pass\ndef test(own): pass", True),
+        ("import pytest\n@pytest.mark.usefixtures('kube')\ndef test(): pass", True),
+        ("def test():\n    cluster = kube = 'e2e'", False),
+        ("def helper(kube): pass", False),
+    ],
+)
+def test_what_a_file_may_have_for_a_lane_is_read_from_it(tmp_path: Path, source: str, may: bool) -> None:
+    fixture = "import pytest\n@pytest.fixture\n"
+    write(tmp_path, conftest=f"{fixture}def cluster(): pass\n@pytest.fixture()\ndef kube(cluster): pass")
+    write(tmp_path, shared=f"{fixture}def shared(kube): pass", below__conftest=f"{fixture}def below(kube): pass")
+    write(tmp_path, below__test_there="def test(below): pass", beside__test_asked=source)
+    uses = Uses(tmp_path, ["e2e"], ["cluster"])
+    assert uses.may_be_in(tmp_path / "below" / "test_there.py")
+    assert uses.may_be_in(tmp_path / "beside" / "test_asked.py") is may
 
 
 def test_what_tests_start_can_be_interrupted_though_they_are_run_in_the_background(tmp_path: Path) -> None:
@@ -200,16 +238,21 @@ def lanes(folder: Path, ray: str, slow: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ray", "slow", "code", "closing"),
-    [("pass", "pass", 0, " 2 passed in "), ("pass", "assert not 'this'", 1, " 1 failed, 1 passed in ")],
+    ("slow", "code", "odd", "closing"),
+    [
+        ("pytest.skip('it rains')", 0, ": it rains", " 1 passed, 1 skipped in "),
+        ("assert not 'this'", 1, "test_slow - AssertionError: assert not 'this'", " 1 failed, 1 passed in "),
+    ],
 )
-def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, ray: str, slow: str, code: int, closing: str) -> None:
-    with lanes(tmp_path, ray, slow) as running:
+def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, slow: str, code: int, odd: str, closing: str) -> None:
+    with lanes(tmp_path, "pass", slow) as running:
         output = running.communicate(timeout=RUN_SECONDS)[0]
     assert running.returncode == code, output
-    *before, last = output.splitlines()
+    *before, told, last = output.splitlines()
     assert closing in last
-    assert all(line[:12] in ("alone     | ", "ray       | ", "cluster   | ", "rest      | ") for line in before)
+    assert told.endswith(odd)
+    titles = {line[:12].rstrip(" |") for line in before}
+    assert titles == {"alone", "ray", "cluster", "waits", "rest"}
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ MAY_IMPORT = {
 IMPORT_NAMES = {"pyyaml": "yaml"}
 # Parts of these, not choices of ours: URLs, web server, validator, tokenizers.
 COMES_WITH = {
-    "aiohttp": {"yarl"},
+    "aiohttp": {"multidict", "yarl"},
     "fastapi": {"starlette"},
     "pydantic": {"pydantic_core"},
     "transformers": {"tokenizers"},
@@ -87,7 +87,9 @@ def test_the_brain_takes_optional_packages_only_lazily() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-operator.lock", "hack/uv.lock"])
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-operator.lock", "requirements-serving.lock", "hack/uv.lock"]
+)
 def test_locks_hold_names_versions_and_hashes_only(lock: str) -> None:
     text = (CLONE / lock).read_text()
     requirements = re.findall(r"^(\S+)==\S+.*\\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.MULTILINE)
@@ -97,7 +99,11 @@ def test_locks_hold_names_versions_and_hashes_only(lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("requirements.lock", PROJECT["optional-dependencies"]), ("requirements-operator.lock", ["operator"])],
+    [
+        ("requirements.lock", PROJECT["optional-dependencies"]),
+        ("requirements-operator.lock", ["operator"]),
+        ("requirements-serving.lock", ["serving"]),
+    ],
 )
 def test_locks_hold_what_the_project_pins(lock: str, extras: Iterable[str]) -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (CLONE / lock).read_text(), re.MULTILINE))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from moe_dev import binaries, uv
+from moe_dev.modules import CONTROL_PLANE, MODULES, Module
 from moe_dev.paths import CLONE
 
 CHECK_TOOLS = CLONE / "hack" / "check-tools.sh"
@@ -109,22 +110,24 @@ moe_operator.cli.main(["--version"])
 def test_two_builds_at_once_build_each_binary_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
-    def go_build(names: Sequence[str], target: Path) -> None:
+    def go_build(module: Module, names: Sequence[str]) -> None:
         calls.extend(names)
         for name in names:
-            (target / name).touch(mode=0o755)
+            (module.directory() / name).touch(mode=0o755)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     monkeypatch.setattr(binaries, "_go_build", go_build)
-    builders = [threading.Thread(target=binaries.build) for _ in range(4)]
+    wanted = (*binaries.EMBEDDED, binaries.HELM)
+    builders = [threading.Thread(target=binaries.build, args=[wanted]) for _ in range(4)]
     for builder in builders:
         builder.start()
     for builder in builders:
         builder.join()
-    assert sorted(calls) == sorted(binaries.PACKAGES)
-    assert binaries.build() == binaries.cache_directory()
-    assert len(calls) == len(binaries.PACKAGES)
+    assert sorted(calls) == sorted(wanted)
+    binaries.build(wanted)
+    assert len(calls) == len(wanted)
+    assert binaries.binary(binaries.HELM).parent.parent.name == "helm"
 
 
 def test_a_missing_binary_is_told_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +135,20 @@ def test_a_missing_binary_is_told_with_its_cure(tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     with pytest.raises(binaries.BinariesError, match="etcd is missing: run `make setup`"):
         binaries.binary(binaries.ETCD)
+    with pytest.raises(binaries.BinariesError, match=r"helm is missing: run `.*--binaries helm`"):
+        binaries.binary(binaries.HELM)
+    with pytest.raises(binaries.BinariesError, match="nothing here builds hlem: take of kubectl, etcd"):
+        binaries.missing(["hlem"])
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.folder.name)
+def test_what_is_built_is_what_its_module_pins(module: Module) -> None:
+    """Each program's main package is a tool of the go.mod, or the module's own."""
+    pinned = (module.folder / "go.mod").read_text()
+    assert module.version() in module.directory().name
+    for package in module.programs.values():
+        tool = re.search(rf"^(tool)?\s*{re.escape(package)}$", pinned, re.MULTILINE)
+        assert tool or (module.folder / "main.go").exists()
 
 
 def assets(directory: Path, monkeypatch: pytest.MonkeyPatch, version: str, *names: str) -> Path:
@@ -157,18 +174,19 @@ def test_only_what_the_users_assets_lack_is_built(tmp_path: Path, monkeypatch: p
     assert binaries.missing([binaries.KUBECTL]) == []
     with pytest.raises(binaries.BinariesError, match="kube-controller-manager is missing: run `make setup`"):
         binaries.binary(binaries.CONTROLLER_MANAGER)
+    cache = CONTROL_PLANE.directory()
     monkeypatch.setattr(
-        binaries, "_go_build", lambda names, target: [(target / name).touch(mode=0o755) for name in names]
+        binaries, "_go_build", lambda module, names: [(cache / name).touch(mode=0o755) for name in names]
     )
     binaries.build()
-    assert binaries.binary(binaries.CONTROLLER_MANAGER) == binaries.cache_directory() / "kube-controller-manager"
-    assert [path.name for path in binaries.cache_directory().glob("[!.]*")] == ["kube-controller-manager"]
+    assert binaries.binary(binaries.CONTROLLER_MANAGER) == cache / "kube-controller-manager"
+    assert [path.name for path in cache.glob("[!.]*")] == ["kube-controller-manager"]
 
 
 def test_assets_of_another_release_need_no_build_or_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assets(tmp_path / "whole", monkeypatch, "v1.30.1", *binaries.PACKAGES)
+    assets(tmp_path / "whole", monkeypatch, "v1.30.1", *binaries.EMBEDDED)
     assert binaries.missing() == []
     assets(tmp_path / "envtest", monkeypatch, "v1.30.1", *ENVTEST)
     with pytest.raises(

@@ -12,6 +12,7 @@ from moe_contract.applications import AttentionConfig
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.engine.pace import StepListener, nobody
 from moe_serving.engine.request import GenerationRequest, Origin, Sampling, TokenEvent
 
 WAIT_S = 120.0
@@ -91,11 +92,14 @@ def complete(engine: Engine, prompts: Sequence[Sequence[int]], sampling: Samplin
 
 @contextmanager
 def running_engine(
-    path: Path, limits: AttentionConfig | None = None, experts: ExpertsClient | None = None
+    path: Path,
+    limits: AttentionConfig | None = None,
+    experts: ExpertsClient | None = None,
+    on_step: StepListener = nobody,
 ) -> Iterator[Engine]:
     """An engine in float32 on the CPU; the experts are local unless given."""
     client = experts or LocalExperts(path, "float32", "cpu")
-    engine = Engine.load(path, "float32", "cpu", client, limits or AttentionConfig())
+    engine = Engine.load(path, "float32", "cpu", client, limits or AttentionConfig(), on_step=on_step)
     engine.start()
     try:
         yield engine

@@ -25,13 +25,14 @@ from moe_contract.applications import (
     key_digests,
     shard_application_name,
 )
+from moe_contract.base import CONTRACT
 from moe_contract.rendering import Desired, render
-from moe_contract.report import INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH, DirectoryReport
+from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH, DirectoryReport
 from moe_contract.serve.merge import Change
 from moe_dev.raylocal import LocalRay
 from moe_placement import Placement, balanced_placement
 from moe_placement.encoding import encode_placement
-from moe_placement.statistics import RoutingStatistics, decode_statistics
+from moe_placement.statistics import RoutingStatistics, decode_statistics, encode_statistics
 from moe_serving.checkpoint import inspect_model
 from moe_serving.standalone.serve_rest import ServeRest
 
@@ -136,6 +137,13 @@ class Plane:
             packed = answer.read()
         return decode_statistics(packed) if answer.status == 200 else None
 
+    def hand_over(self, statistics: RoutingStatistics) -> None:
+        """As the operator hands over those of a former cluster."""
+        headers = {"Authorization": f"Bearer {self._internal_key}", "Content-Type": "application/octet-stream"}
+        packed, url = encode_statistics(statistics), self.url + INTERNAL_STATISTICS_PATH
+        with urllib.request.urlopen(urllib.request.Request(url, packed, headers, method="PUT"), timeout=30) as answer:
+            assert answer.status == 204
+
     def wait_statistics(self) -> RoutingStatistics:
         """Until there are some: a window takes seconds."""
         end = time.monotonic() + WAIT_S
@@ -146,7 +154,7 @@ class Plane:
 
     def get(self, path: str, key: str | None = None) -> tuple[int, str]:
         """Status and body of a GET; 0 where nobody answers."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}", CONTRACT_HEADER: str(CONTRACT)} if key else {}
         try:
             with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=10) as answer:
                 return answer.status, answer.read().decode()

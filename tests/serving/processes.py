@@ -185,10 +185,12 @@ class AttentionRole:
         facts = inspect_model(model.path, model.dtype)
         fabric = SocketFabric(facts.digest, name, NODE, model.network, MAX_REPLY_BYTES)
         self._client = _Observed(facts.layers, facts.experts, fabric, NODE)
-        self._engine = Engine.load(Path(model.path), model.dtype, "cpu", self._client, AttentionConfig())
+        self._engine = Engine.load(
+            Path(model.path), model.dtype, "cpu", self._client, AttentionConfig(), on_step=self._client.note_step
+        )
         self._engine.start()
         self._tell = tell
-        status = AttentionStatus(ready=True, digest=facts.digest, pid=os.getpid())
+        status = AttentionStatus(ready=True, digest=facts.digest, pid=os.getpid(), node=NODE)
         directory, statistics = setting.caller(name, DIRECTORY), setting.caller(name, DIRECTORY)
 
         async def sync(request: SyncRequest) -> SyncReply:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from types import ModuleType
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from benchmarks import rebalance
 from benchmarks.brain.report import Row
 from benchmarks.rebalancing.exchange import exchanged, new_copies
+from benchmarks.rebalancing.plans import counted
 from benchmarks.rebalancing.sizes import FULL, SHORT
 from benchmarks.rebalancing.spans import Span, Tick, gaps_in, of_those_beside, tokens_a_cpu_second, tokens_a_second
 from hypothesis import given
@@ -59,6 +61,20 @@ def figure(monkeypatch) -> list:
     module.rows = rows
     monkeypatch.setitem(sys.modules, "benchmarks.rebalancing.figure_exactness", module)
     return asked
+
+
+def test_every_figure_has_its_module() -> None:
+    for name in rebalance.FIGURES.values():
+        assert find_spec(f"benchmarks.rebalancing.figure_{name}"), name
+
+
+@pytest.mark.parametrize(
+    ("accepted", "refused", "reached"),
+    [(100, 20, [True, True]), (99, 20, [False, True]), (150, 19, [True, False]), (0, 0, [False, False])],
+)
+def test_of_fewer_plans_than_asked_for_a_figure_is_below_its_aim(accepted, refused, reached) -> None:
+    decisions = [SimpleNamespace(accepted=True)] * accepted + [SimpleNamespace(accepted=False)] * refused
+    assert [row.reached for row in counted(3, decisions, FULL)] == reached
 
 
 def test_as_a_command(figure, tmp_path, capsys) -> None:

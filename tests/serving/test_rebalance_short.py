@@ -46,3 +46,4 @@ def test_a_replayed_trace_is_counted_as_it_is_simulated() -> None:
             assert measured.tokens == len(ids)
             assert measured.fan_out == pytest.approx(foretold.fan_out)
             assert measured.balance == pytest.approx(foretold.shard_balance)
+            assert measured.fan_out < through.busiest() < measured.fan_out / min(foretold.shard_balance, 0.5)

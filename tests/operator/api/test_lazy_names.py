@@ -12,7 +12,7 @@ from moe_operator import api
 
 
 def test_names_and_phases_take_no_types() -> None:
-    code = "import sys, moe_operator.api.names, moe_operator.api.phase; print(*sys.modules)"
+    code = "import sys, moe_operator.api.names, moe_operator.api.phase, moe_operator.api.reasons; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=100)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not {"pydantic", "numpy", "moe_contract"} & loaded

@@ -5,7 +5,8 @@ from typing import get_args
 
 from moe_contract.model import ModelProblemReason
 from moe_operator.api.deployment import MAX_NAME
-from moe_operator.api.names import CLEANUP_FINALIZER, GROUP, ConditionType, Reason, child_labels, shard_selector
+from moe_operator.api.names import CLEANUP_FINALIZER, GROUP, child_labels, shard_selector
+from moe_operator.api.reasons import ConditionType, Reason
 from moe_operator.kube.secrets import internal_key_name
 
 CONDITION_REASON = re.compile(r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")  # metav1.Condition

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from placement_objects import content, manifest, moved
 
+from moe_contract.report import MOST_PACES
 from moe_dev.kube import Kubectl, KubectlError
-from moe_operator.api import ExpertPlacement
+from moe_operator.api import ExpertPlacement, Phase, PlacementConditionType
 
 pytestmark = pytest.mark.e2e
 
@@ -103,6 +104,27 @@ def test_a_decision_is_made_once(installed: Kubectl, namespace: str, decision: s
         decide(installed, namespace, "Perhaps")
 
 
+def tell_phase(kube: Kubectl, namespace: str, phase: str) -> None:
+    patch = json.dumps({"status": {"phase": phase}})
+    kube.run("patch", "xp", "tiny-r2", "-n", namespace, "--type=merge", "--subresource=status", "-p", patch)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_what_is_over_is_approved_no_more(installed: Kubectl, namespace: str, phase: Phase) -> None:
+    installed.apply(of(namespace))
+    tell_phase(installed, namespace, phase)
+    if not phase.is_end:
+        decide(installed, namespace, "Approved")
+    else:
+        said = f"spec.decision cannot become Approved any more: 'tiny-r2' is {phase}, its conditions say why; approve"
+        with pytest.raises(KubectlError, match=said):
+            decide(installed, namespace, "Approved")
+        decide(installed, namespace, "Rejected")
+    # Of what was decided on, whatever is told.
+    for each in (Phase.ACTIVE, Phase.SUPERSEDED):
+        tell_phase(installed, namespace, each)
+
+
 def test_content_and_deployment_do_not_change(installed: Kubectl, namespace: str) -> None:
     installed.apply(of(namespace))
     assert "spec.content is immutable: its revision 2 stays as it is" in refusal(
@@ -115,10 +137,32 @@ def test_content_and_deployment_do_not_change(installed: Kubectl, namespace: str
     )
 
 
+def full_status() -> dict[str, Any]:
+    """With all that is ever told, in many words."""
+    token = dict.fromkeys(("rows", "tokens", "lowerMicroseconds", "medianMicroseconds", "upperMicroseconds"), 10**6)
+    figures = {
+        "balance": "0.9876", "fanOut": "12.3456", "nodeFanOut": "3.4567", "besideAttention": True, "rows": 10**9,
+        "rowsPerSecond": "1.234e+05", "latency": [token] * MOST_PACES, "context": "1.234e+04",
+    }  # fmt: skip
+    conditions = [
+        {"type": kind, "status": "True", "reason": "Some", "message": "figures " * 80, "observedGeneration": 2}
+        | {"lastTransitionTime": "2026-01-02T03:04:05Z"}
+        for kind in PlacementConditionType
+    ]
+    return {
+        "observedGeneration": 2, "phase": "Active", "origin": "Operator", "approvedBy": "Operator",
+        "why": "figures " * 80, "price": {"moves": 16704, "bytes": 10**12, "seconds": "1234.5"},
+        "balance": "0.9876", "fanOut": "12.3456", "progress": {"copied": 16704, "total": 16704, "epoch": 10**6},
+        "conditions": conditions, **dict.fromkeys(("predicted", "before", "measured"), figures),
+    }  # fmt: skip
+
+
 def test_a_large_one_takes_less_than_100_kb_and_a_largest_one_is_taken(installed: Kubectl, namespace: str) -> None:
     body = manifest(content(moved(58, 256, 32, 9)), namespace=namespace)
     installed.run("apply", "--server-side", "-f", "-", text=json.dumps(body))
-    installed.run("patch", "xp", "tiny-r2", "-n", namespace, "--type=merge", "-p", '{"spec":{"decision":"Approved"}}')
+    decide(installed, namespace, "Approved")
+    patch = json.dumps({"status": full_status()})
+    installed.run("patch", "xp", "tiny-r2", "-n", namespace, "--type=merge", "--subresource=status", "-p", patch)
     live = installed.run(
         "get", "--raw", f"/apis/moe-operator.io/v1alpha1/namespaces/{namespace}/expertplacements/tiny-r2"
     )

@@ -10,6 +10,7 @@ from moe_operator.api import DeletionPolicy, MoEDeployment, MoEDeploymentStatus
 from moe_operator.api.names import ANNOTATION_PAUSE, CLEANUP_FINALIZER
 from moe_operator.errors import InvalidObjectError
 
+DOWNLOAD = {"url": "s3://bucket/tiny", "sha256": "0" * 64}
 RAY = {"dashboardURL": "http://127.0.0.1:8265", "serveURL": "http://127.0.0.1:8000/"}
 STORED: dict[str, Any] = {
     "apiVersion": "moe-operator.io/v1alpha1",
@@ -39,6 +40,18 @@ def test_defaults_are_those_of_the_design() -> None:
     assert moe.served_name == "tiny"
     assert moe.model_path == "models/tiny"
     assert moe.status == MoEDeploymentStatus()
+
+
+def test_what_an_existing_ray_cluster_cannot_follow_is_told_with_its_field() -> None:
+    hub = {"repo": "a/b", "revision": "0" * 40}
+    assert MoEDeployment.parse(stored(model={"source": {"huggingFace": hub}})).model_path == f"hf://a/b@{'0' * 40}"
+    named = {"source": {"huggingFace": {**hub, "tokenSecretRef": {"name": "hub"}}}}
+    with pytest.raises(
+        InvalidObjectError, match=r"spec\.model\.source\.huggingFace\.tokenSecretRef needs runtime\.kube"
+    ):
+        assert MoEDeployment.parse(stored(model=named)).model_path
+    kube_ray = {"kubeRay": {"image": "x"}}
+    assert MoEDeployment.parse(stored(model=named, runtime=kube_ray)).model_path == f"hf://a/b@{'0' * 40}"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +115,10 @@ def test_a_status_is_written_in_camel_case_without_nulls() -> None:
         ({"runtime": {"rayCluster": {**RAY, "dashboardURL": "http://ray:99999"}}}, "dashboardURL.*from 1 to 65535"),
         ({"runtime": {"rayCluster": {**RAY, "serveURL": "http://①②⑦.0.0.1"}}}, "serveURL.*a host in ASCII"),
         ({"runtime": {"rayCluster": {**RAY, "serveURL": "http://127.1"}}}, "serveURL.*four decimal numbers"),
+        (
+            {"model": {"source": {"download": {**DOWNLOAD, "endpoint": "http://127.1"}}}},
+            "spec.model.source.download.endpoint.*four decimal numbers",
+        ),
     ],
 )
 def test_what_was_stored_before_there_was_a_rule_against_it_is_told(spec: dict[str, Any], says: str) -> None:
@@ -109,6 +126,13 @@ def test_what_was_stored_before_there_was_a_rule_against_it_is_told(spec: dict[s
         MoEDeployment.parse(stored(**spec))
     assert str(caught.value).isprintable()
     assert "Value error" not in str(caught.value)
+
+
+def test_an_object_store_may_have_no_address() -> None:
+    source = {"download": {**DOWNLOAD, "endpoint": None}}
+    download = MoEDeployment.parse(stored(model={"source": source})).spec.model.source.download
+    assert download is not None
+    assert download.endpoint is None
 
 
 def test_other_alphabets_in_a_path_are_fine() -> None:

@@ -1,10 +1,10 @@
 """What the operator's end-to-end tests share."""
 
-import secrets
 from collections.abc import Iterator
 
 import pytest
 from fake_ray import FakeDirectory, FakeRay, running
+from kube_rest import fresh_namespace
 from moe_objects import Objects
 
 from moe_contract.model import ModelFacts
@@ -21,10 +21,8 @@ def objects(installed: Kubectl, namespace: str) -> Iterator[Objects]:
 
 @pytest.fixture
 def second_namespace(kube: Kubectl) -> Iterator[str]:
-    name = f"test-{secrets.token_hex(4)}"
-    kube.run("create", "namespace", name)
-    yield name
-    kube.run("delete", "namespace", name, "--wait=false")
+    with fresh_namespace(kube.kubeconfig) as name:
+        yield name
 
 
 @pytest.fixture

@@ -230,8 +230,7 @@ def stand(
 
 def newly_told(objects: Objects, culprits: dict[str, tuple[JsonObject, str]], told: dict[str, float]) -> Iterator[str]:
     """Those that have got a condition, which must be the right one."""
-    listed = json.loads(objects.kube.run("get", "moe", "-n", objects.namespace, "-o", "json"))["items"]
-    for moe in listed:
+    for moe in objects.all():
         name = moe["metadata"]["name"]
         if name in culprits and name not in told:
             given = {c["reason"]: c["message"] for c in moe.get("status", {}).get("conditions", [])}

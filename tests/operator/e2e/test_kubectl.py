@@ -253,7 +253,7 @@ def test_a_placement_is_approved_and_rolled_back_and_top_tells_the_load(
     assert moe(objects.kube, "approve", "tiny", "2", *where).code == Exit.DONE
     objects.wait_active("tiny-r2")
     # Which is told before what it replaced is told to be over.
-    objects.wait("r1 to be over", lambda: objects.placement("tiny-r1")["status"]["phase"] == "Superseded")
+    objects.wait("r1 to be over", lambda: objects.phase("tiny-r1") == "Superseded")
     objects.wait("it to be told", lambda: objects.status("tiny")["placement"]["revision"] == 2)
     ended = moe(objects.kube, "rollback", "tiny", *where)
     assert (ended.code, ended.err) == (Exit.DONE, "")
@@ -263,7 +263,7 @@ def test_a_placement_is_approved_and_rolled_back_and_top_tells_the_load(
     assert objects.placement("tiny-r3")["status"]["origin"] == "Person"
     # What was written from a revision that is not in force any more is refused, with the operator's reason.
     objects.kube.apply(manifest(content(OTHER, 9, 2, directory.facts.digest), namespace=objects.namespace))
-    objects.wait("it to fail", lambda: objects.placement("tiny-r9").get("status", {}).get("phase") == "Failed")
+    objects.wait("it to fail", lambda: objects.phase("tiny-r9") == "Failed")
     ended = moe(objects.kube, "approve", "tiny", "9", *where)
     assert ended.code == Exit.REFUSED
     assert "revision 3 is in force by now" in ended.err

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -15,7 +16,8 @@ import pytest
 from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay, JsonObject
 from kstatus import kstatus
-from moe_objects import REMOVED, TOLD
+from kube_rest import rest
+from moe_objects import REMOVED, TOLD, Objects
 
 from moe_contract.model import ModelProblem
 from moe_dev.kube import Kubectl, KubectlError
@@ -243,6 +245,7 @@ def test_a_foreign_writer_is_put_right_and_told_of(operator, objects, ray: FakeR
     assert ray.configs[name] == before
     where = f"changed {name} (deployments.experts.user_config.slots_per_shard)"
     assert (where if edited else f"removed {name};") in objects.condition("tiny", "Degraded")["message"]
+    objects.wait("that to be an Event, too", lambda: bool(objects.events("ForeignWriter")))
     assert len(objects.events("ForeignWriter")) == 1
     assert ray.configs["shop"] == ray.shop
 
@@ -289,6 +292,19 @@ def test_a_name_that_somebody_else_has(operator, objects, ray: FakeRay) -> None:
     objects.wait_condition("tiny", "Ready", "False", "NameConflict")
     objects.kube.run("delete", "secret", "tiny-moe-internal", "-n", objects.namespace)
     objects.wait_ready("tiny")
+
+
+def test_a_namespace_that_is_deleted_is_gone_with_what_runs(operator, installed: Kubectl, ray: FakeRay) -> None:
+    """Nothing can be made in it any more, neither Events nor Secrets; what is there goes in no order."""
+    api, name = rest(installed.kubeconfig), f"test-{secrets.token_hex(4)}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    objects = Objects(installed, name)
+    objects.apply("tiny", ray.spec())
+    objects.wait_ready("tiny")
+    objects.wait_active("tiny-r1")
+    api.delete(f"/api/v1/namespaces/{name}")
+    objects.wait("its applications to be removed", lambda: ray.runs(name) == [])
+    objects.wait("the namespace to be gone", lambda: api.get(f"/api/v1/namespaces/{name}") is None)
 
 
 def test_never_reached_never_waited_for(operator, objects, ray: FakeRay) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from epochs import epoch_figures
 from fake_ray import FakeDirectory, FakeRay, told_placement
 from gathered_traffic import EXPERTS, LAYERS, Gathered, domains
-from moe_objects import Objects, json_list
+from moe_objects import Objects
 from placement_objects import content, manifest, moved
 
-from moe_contract.report import DirectoryReport, EpochFigures
+from moe_contract.report import DirectoryReport
 from moe_dev.kube import KubectlError
 from moe_placement import Placement
 
@@ -32,10 +33,6 @@ def by_hand(objects: Objects, revision: int, base: int, digest: str, **fields: A
     return manifest(content(OTHER, revision, base, digest) | fields, namespace=objects.namespace)
 
 
-def phase(objects: Objects, revision: int) -> str:
-    return str(objects.placement(f"tiny-r{revision}").get("status", {}).get("phase"))
-
-
 def test_written_by_hand_migrated_to_outlived_and_pruned(
     operator, objects: Objects, ray: FakeRay, directory: FakeDirectory
 ) -> None:
@@ -46,7 +43,7 @@ def test_written_by_hand_migrated_to_outlived_and_pruned(
 
     objects.kube.apply(by_hand(objects, 2, 1, directory.facts.digest))
     objects.wait("the price", lambda: "price" in objects.placement("tiny-r2").get("status", {}))
-    assert (phase(objects, 2), runs(ray, objects.namespace)[0]) == ("Proposed", 1)
+    assert (objects.phase("tiny-r2"), runs(ray, objects.namespace)[0]) == ("Proposed", 1)
     objects.approve("tiny-r2")
     objects.wait_active("tiny-r2")
     assert runs(ray, objects.namespace) == (2, OTHER)
@@ -65,19 +62,23 @@ def test_written_by_hand_migrated_to_outlived_and_pruned(
 
     # What comes too late is refused.
     objects.kube.apply(by_hand(objects, 9, 1, directory.facts.digest))
-    objects.wait("it to fail", lambda: phase(objects, 9) == "Failed")
+    objects.wait("it to fail", lambda: objects.phase("tiny-r9") == "Failed")
     for shards in (3, 4, 3):
         objects.scale("tiny", shards)
         objects.wait_settled("tiny", objects.get("tiny")["metadata"]["generation"])
-    objects.wait("the history to be pruned", lambda: not objects.placement("tiny-r1"))
-    kept = json_list(objects.kube, "xp", "-n", objects.namespace)
-    assert "tiny-r9" in [each["metadata"]["name"] for each in kept]
-    assert len([each for each in kept if each["status"]["origin"] == "Operator"]) <= 4
+
+    def by_operator() -> list[Any]:
+        return [each for each in objects.placements() if each.get("status", {}).get("origin") == "Operator"]
+
+    # One is deleted after the other.
+    objects.wait("the history to be pruned", lambda: not objects.placement("tiny-r1") and len(by_operator()) <= 4)
+    assert "tiny-r9" in [each["metadata"]["name"] for each in objects.placements()]
 
 
 def flow(ray: FakeRay, stop: threading.Event) -> None:
-    """Statistics of traffic that comes, told anew each second."""
-    gathered, tokens = Gathered(), domains(60_000)[0]
+    """Statistics of traffic that comes, told anew each second, which fade as where they are looked at each ten."""
+    # Twice as many in a window as are needed to compare: on a busy machine they come late.
+    gathered, tokens = Gathered(half_life=20.0), domains(120_000)[0]
     for ids in np.array_split(tokens, 600):
         gathered.answer(ids, seconds=1.0)
         ray.statistics = bytes(gathered.told())
@@ -99,18 +100,14 @@ class Judging(FakeDirectory):
         self.first = self.first or report.placement
         self.balances[report.revision] = 0.9 if report.placement == self.first else 0.4
         self.epochs = tuple(
-            EpochFigures(
-                term=1, revision=revision, epoch=revision, rows=9000, pairs=18000, failovers=0, fan_out=1.9,
-                node_fan_out=0.9, shard_balance=balance, node_balance=1.0,
-            )
+            epoch_figures(revision, revision=revision, fan_out=1.9, node_fan_out=0.9, balance=balance)
             for revision, balance in sorted(self.balances.items())[-8:]
-        )  # fmt: skip
+        )
         return super().__call__(config)
 
 
 def rolled_back(objects: Objects) -> list[int]:
-    found = json_list(objects.kube, "xp", "-n", objects.namespace)
-    over = [each for each in found if each.get("status", {}).get("phase") == "RolledBack"]
+    over = [each for each in objects.placements() if each.get("status", {}).get("phase") == "RolledBack"]
     return [each["spec"]["content"]["revision"] for each in over]
 
 

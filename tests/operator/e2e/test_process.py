@@ -12,21 +12,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from fake_ray import running_handler
+from kubeconfigs import kubeconfig
 
-pytestmark = pytest.mark.e2e
-
-
-def kubeconfig(path: Path, server: str) -> Path:
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": server}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-    }
-    path.write_text(json.dumps(config))
-    return path
+pytestmark = [pytest.mark.e2e, pytest.mark.waits]
 
 
 class Operator:

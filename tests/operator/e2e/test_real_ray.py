@@ -13,7 +13,8 @@ import openai
 import pytest
 import yaml
 from moe_objects import REMOVED, TOLD, Objects
-from ray_clients import CHANGE, START, TINY, Streams, client, reference, spec, tokens
+from placement_objects import manifest
+from ray_clients import CHANGE, START, TINY, Streams, gpus_asked, reference, report, spec, tokens
 
 from moe_contract.serve.state import parse_state
 from moe_dev.operator_process import OperatorProcess
@@ -26,6 +27,8 @@ from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import core_name
 from moe_operator.runtimes.ray_cluster.state import runtime_state
+from moe_placement.cli import main
+from moe_placement.traces import read_trace
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -50,49 +53,40 @@ def serve_rest(ray: LocalRay, config: dict[str, Any] | None = None) -> dict[str,
 
 def pids(objects: Objects, name: str) -> dict[int, int]:
     """Process of each shard, as the directory reports it."""
-    return {shard["index"]: shard["pid"] for shard in shards_of(objects, name)}
-
-
-def shards_of(objects: Objects, name: str) -> list[dict[str, Any]]:
-    """As the directory reports them."""
-    key = objects.secret_value(f"{name}-moe-internal", "key")
-    with client(objects, name, key) as api:
-        url = objects.status(name)["url"].removesuffix("/v1") + "/internal/report"
-        found: list[dict[str, Any]] = json.loads(api.get(url, cast_to=str))["shards"]
-    return found
+    return {shard.index: shard.pid for shard in report(objects, name).shards}
 
 
 def held(objects: Objects, name: str) -> dict[int, int]:
     """Copies of experts that each shard holds, as the directory reports it."""
-    return {shard["index"]: shard["held"] for shard in shards_of(objects, name)}
+    return {shard.index: shard.held for shard in report(objects, name).shards}
 
 
 def swap_shards(objects: Objects, name: str) -> dict[str, Any]:
     """An ExpertPlacement as a person writes one from that which runs, with the two halves of each line exchanged."""
-    spec = objects.placement(name)["spec"]
-    content, slots = spec["content"], spec["content"]["slotsPerShard"]
+    content = objects.placement(name)["spec"]["content"]
+    slots = content["slotsPerShard"]
     words = [line.split() for line in content["layers"]]
     layers = [" ".join(line[slots:] + line[:slots]) for line in words]
     revision = content["revision"]
-    return {
-        "apiVersion": "moe-operator.io/v1alpha1",
-        "kind": "ExpertPlacement",
-        "metadata": {"name": f"tiny-r{revision + 1}", "namespace": objects.namespace},
-        "spec": {
-            "deploymentRef": spec["deploymentRef"],
-            "content": content | {"revision": revision + 1, "baseRevision": revision, "layers": layers},
-        },
-    }
+    fields = {"revision": revision + 1, "baseRevision": revision, "layers": layers}
+    return manifest(content | fields, namespace=objects.namespace)
 
 
-def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
+def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay, tmp_path: Path, capsys) -> None:
     # Ray runs in the clone, the operator elsewhere: it cannot see the model, and must not want to.
     assert not (operator.process.log.parent / "models").exists()
     in_float32 = {"dtype": "float32"}
-    on_ray.apply("tiny", spec(ray_cluster, "models/tiny", model=in_float32, experts={"slotsPerShard": 16}))
+    experts = {"slotsPerShard": 16, "resources": {"gpus": 0.5}}
+    record = {"record": {"path": str(tmp_path / "traces"), "sampleRows": 500}}
+    on_ray.apply("tiny", spec(ray_cluster, "models/tiny", model=in_float32, experts=experts, rebalance=record))
     said = reference()
     on_ray.wait_ready("tiny", START)
     assert tokens(on_ray, "tiny") == said
+    assert gpus_asked(ray_cluster, "experts") == [0.5, 0.5]
+    room = on_ray.status("tiny")["memory"]
+    # Of two spare buffers and 6 layers of 16 slots; the machine's memory is shared by two shards.
+    assert room["needed"] > (6 * 16 + 2) * on_ray.status("tiny")["model"]["bytesPerExpert"]
+    assert room["slots"] >= 16
     # Serve echoes what was submitted, so that nothing is submitted again.
     written, looks = writes_to_serve(on_ray, operator), 'moe_operator_reconciles_total{result="done"}'
     looked = on_ray.metric(operator, looks)
@@ -111,7 +105,7 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
         # Every expert of both shards has gone to the other one.
         assert became["price"] == {"moves": 6 * 16, "bytes": 6 * 16 * on_ray.status("tiny")["model"]["bytesPerExpert"]}
         assert became["progress"]["copied"] == became["progress"]["total"] == 6 * 16
-        assert on_ray.placement("tiny-r1")["status"]["phase"] == "Superseded"
+        assert on_ray.phase("tiny-r1") == "Superseded"
         assert on_ray.status("tiny")["placement"]["revision"] == 2
         assert pids(on_ray, "tiny") == before
         on_ray.scale("tiny", 4)
@@ -146,6 +140,8 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
     # Settings arrive without a restart.
     on_ray.secret("keys", "api-keys", mine=API_KEY)
     settings = {"model": {"servedName": "renamed"}, "serving": {"apiKeysSecretRef": {"name": "keys"}}}
+    assert on_ray.condition("tiny", "Recording")["status"] == "True"
+    settings |= {"rebalance": {"record": None}}
     on_ray.patch("tiny", json.dumps({"spec": settings}))
 
     def renamed() -> bool:
@@ -158,6 +154,12 @@ def test_the_main_job(operator, on_ray: Objects, ray_cluster: LocalRay) -> None:
     with pytest.raises(openai.AuthenticationError):
         tokens(on_ray, "tiny", "renamed", "wrong")
     assert pids(on_ray, "tiny") == before
+    # What was recorded until then is replayed.
+    on_ray.wait("no condition Recording", lambda: not on_ray.condition("tiny", "Recording"), CHANGE)
+    on_ray.wait("a file of traffic", lambda: list((tmp_path / "traces").glob("*.npz")), CHANGE)
+    assert all(len(read_trace(file)) <= 500 for file in (tmp_path / "traces").glob("*.npz"))
+    assert main(["compare", str(tmp_path / "traces"), "--shards", "2", "--slots", "9"]) == 0
+    assert "moe-placement" in capsys.readouterr().out
 
     on_ray.patch("tiny", '{"spec": {"suspend": true}}')
     on_ray.wait_condition("tiny", "Progressing", "False", "Suspended", CHANGE)

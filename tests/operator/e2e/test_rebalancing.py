@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from moe_objects import Objects
-from ray_clients import CHANGE, START, Streams, client, reference, spec, tokens
+from placement_objects import manifest
+from ray_clients import CHANGE, START, Streams, client, reference, report, spec, tokens
 
-from moe_contract.report import DirectoryReport
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 from moe_placement.encoding import decode_counts
@@ -53,17 +53,6 @@ class Traffic:
         self._failed = False
 
 
-def report(objects: Objects) -> DirectoryReport:
-    key = objects.secret_value("tiny-moe-internal", "key")
-    with client(objects, "tiny", key) as api:
-        url = objects.status("tiny")["url"].removesuffix("/v1") + "/internal/report"
-        return DirectoryReport.model_validate_json(api.get(url, cast_to=str))
-
-
-def phase(objects: Objects, revision: int) -> str:
-    return str(objects.placement(f"tiny-r{revision}").get("status", {}).get("phase"))
-
-
 def verified(objects: Objects, revision: int) -> dict[str, Any]:
     conditions = objects.placement(f"tiny-r{revision}")["status"]["conditions"]
     return next(each for each in conditions if each["type"] == "Verified")
@@ -73,33 +62,24 @@ def wait_counted(objects: Objects, revision: int) -> None:
     """Until enough was counted of what runs for it to be compared with."""
 
     def enough() -> bool:
-        figures = report(objects).figures
+        figures = report(objects, "tiny").figures
         return bool(figures and figures.revision == revision and figures.rows >= ENOUGH)
 
     objects.wait(f"{ENOUGH} tokens of revision {revision}", enough, 240)
 
 
 def wait_phase(objects: Objects, revision: int, *phases: str, timeout: float = CHANGE) -> None:
-    objects.wait(f"revision {revision} to be {phases}", lambda: phase(objects, revision) in phases, timeout)
+    objects.wait(f"revision {revision} to be {phases}", lambda: objects.phase(f"tiny-r{revision}") in phases, timeout)
 
 
 def lopsided(objects: Objects, revision: int, base: int) -> dict[str, Any]:
     """An ExpertPlacement that does harm: the experts that are asked for most are all on shard 0."""
-    spec = objects.placement(f"tiny-r{base}")["spec"]
-    content = spec["content"]
-    load = report(objects).traffic.load
+    content = objects.placement(f"tiny-r{base}")["spec"]["content"]
+    load = report(objects, "tiny").traffic.load
     assert load is not None
     ranked = np.argsort(-decode_counts(load, len(content["layers"]), content["experts"]), axis=1)
-    return {
-        "apiVersion": "moe-operator.io/v1alpha1",
-        "kind": "ExpertPlacement",
-        "metadata": {"name": f"tiny-r{revision}", "namespace": objects.namespace},
-        "spec": {
-            "deploymentRef": spec["deploymentRef"],
-            "content": content
-            | {"revision": revision, "baseRevision": base, "layers": [" ".join(map(str, layer)) for layer in ranked]},
-        },
-    }
+    fields = {"revision": revision, "baseRevision": base, "layers": [" ".join(map(str, layer)) for layer in ranked]}
+    return manifest(content | fields, namespace=objects.namespace)
 
 
 @contextmanager
@@ -127,7 +107,7 @@ def test_what_does_harm_is_taken_back_by_measurement_though_the_operator_dies(
         wait_counted(on_ray, 1)
         on_ray.kube.apply(lopsided(on_ray, 2, 1))
         on_ray.approve("tiny-r2")
-        on_ray.wait("the directory to be told", lambda: report(on_ray).revision == 2, CHANGE)
+        on_ray.wait("the directory to be told", lambda: report(on_ray, "tiny").revision == 2, CHANGE)
         operator.kill()
         start_operator()
         wait_phase(on_ray, 2, "Verifying", "RolledBack", timeout=START)
@@ -139,6 +119,7 @@ def test_what_does_harm_is_taken_back_by_measurement_though_the_operator_dies(
     harm = on_ray.placement("tiny-r2")["status"]
     assert float(harm["measured"]["balance"]) < float(harm["before"]["balance"]) - 0.05
     assert verified(on_ray, 2)["reason"] == "GainMissing"
+    assert all(harm[part]["latency"][0]["medianMicroseconds"] > 0 for part in ("before", "measured"))
     (event,) = on_ray.events("RolledBack")
     assert (event["regarding"]["kind"], event["regarding"]["name"]) == ("MoEDeployment", "tiny")
     assert event["note"].startswith("tiny-r2: ")
@@ -179,7 +160,7 @@ def test_a_person_approves_a_proposal_and_then_the_operator_follows_a_shift_by_i
 
         def followed() -> bool:
             revision = on_ray.status("tiny")["placement"]["revision"]
-            return revision > latest and phase(on_ray, revision) == "Active"
+            return revision > latest and on_ray.phase(f"tiny-r{revision}") == "Active"
 
         on_ray.wait("a placement for the other text", followed, 400)
         revision = on_ray.status("tiny")["placement"]["revision"]

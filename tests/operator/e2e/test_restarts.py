@@ -5,7 +5,7 @@ from aiohttp import web
 from fake_ray import FakeDirectory, FakeRay
 from moe_objects import REMOVED, TOLD
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.waits]
 
 
 async def broken(request: web.Request) -> web.StreamResponse:

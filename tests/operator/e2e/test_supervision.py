@@ -20,7 +20,7 @@ from moe_dev.controlplane import ControlPlane
 from moe_dev.kube import Kubectl
 from moe_dev.operator_process import CRDS, OperatorProcess, install, install_crds, service_account
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.waits]
 
 MAIN = "import sys; from moe_operator.cli import main; sys.exit(main(sys.argv[1:]))"
 SHORT_STREAMS = (

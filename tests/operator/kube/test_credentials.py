@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from clock import Clock
 from fake_ray import serving
+from kubeconfigs import kubeconfig
 from kubernetes.aio.config import incluster_config
 
 from moe_dev.pki import Authority
@@ -62,17 +63,6 @@ async def connected(kubeconfig: Path, clock: Clock) -> AsyncIterator[KubeClient]
     await connection.open()
     async with KubeClient(connection) as client:
         yield client
-
-
-def kubeconfig(path: Path, server: str, user: dict[str, Any]) -> Path:
-    config = {
-        "current-context": "x",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": user}],
-    }
-    path.write_text(json.dumps(config))
-    return path
 
 
 class Plugin:

@@ -1,6 +1,7 @@
 """Status and finalizer of a MoEDeployment on a real API server."""
 
 import pytest
+from placement_objects import content, manifest, moved
 
 from moe_dev.kube import Kubectl
 from moe_operator.api import Condition, ConditionType, MoEDeployment, MoEDeploymentStatus, Reason
@@ -8,7 +9,7 @@ from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.kube.client import KubeClient
 from moe_operator.kube.errors import ConflictError, NotFoundError
 from moe_operator.kube.objects import set_cleanup_finalizer, write_status
-from moe_operator.kube.resources import MOE_DEPLOYMENTS
+from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 
 pytestmark = pytest.mark.e2e
 
@@ -50,6 +51,18 @@ async def test_a_status_decided_on_an_old_object_is_refused(
     kube.run("scale", "moe", "tiny", "-n", namespace, "--replicas=3")
     with pytest.raises(ConflictError, match="moedeployments/tiny/status"):
         await write_status(client, stale, STATUS)
+
+
+async def test_what_was_decided_on_since_is_not_deleted(client: KubeClient, kube: Kubectl, namespace: str) -> None:
+    kube.apply(manifest(content(moved()), namespace=namespace))
+    before = (await client.get(EXPERT_PLACEMENTS, namespace, "tiny-r2"))["metadata"]
+    kube.run("patch", "xp", "tiny-r2", "-n", namespace, "--type=merge", '-p={"spec":{"decision":"Approved"}}')
+    with pytest.raises(ConflictError):
+        await client.delete(EXPERT_PLACEMENTS, namespace, "tiny-r2", before["uid"], before["resourceVersion"])
+    now = (await client.get(EXPERT_PLACEMENTS, namespace, "tiny-r2"))["metadata"]
+    await client.delete(EXPERT_PLACEMENTS, namespace, "tiny-r2", now["uid"], now["resourceVersion"])
+    with pytest.raises(NotFoundError):
+        await client.get(EXPERT_PLACEMENTS, namespace, "tiny-r2")
 
 
 async def test_the_finalizer_comes_and_goes_beside_those_of_others(

@@ -144,6 +144,23 @@ def test_what_nobody_reads_is_not_kept(store: ObjectStore) -> None:
     assert live["metadata"].keys() == {"name", "namespace", "uid", "resourceVersion", "finalizers"}
 
 
+def test_who_wrote_the_number_of_shards_is_kept(store: ObjectStore) -> None:
+    fields = {"f:spec": {"f:experts": {".": {}, "f:shards": {}, "f:copies": {}}, "f:model": {"f:source": {}}}}
+    managed = [
+        {"manager": "kubectl", "operation": "Apply", "time": "2026-01-02T03:04:05Z", "fieldsV1": fields},
+        {"manager": "other", "operation": "Update", "fieldsV1": {"f:spec": {"f:experts": {"f:copies": {}}}}},
+        {},
+    ]
+    store.put({**moe(8, managedFields=managed), "spec": {"experts": {"shards": 2}}})
+    live = store.get("team/a")
+    assert live is not None
+    (kept,) = live["metadata"]["managedFields"]
+    assert kept["fieldsV1"] == {"f:spec": {"f:experts": {"f:shards": {}}}}
+    assert (kept["manager"], kept["time"]) == ("kubectl", "2026-01-02T03:04:05Z")
+    # What was trimmed once, as by a listing, stays as it is.
+    assert trimmed(live) == live
+
+
 @pytest.mark.parametrize("name", ["moe-operator.io/pause-rebalance", "moe-operator.io/drain-shards"])
 def test_annotations_that_are_read_are_kept(store: ObjectStore, name: str) -> None:
     store.put(moe(8, annotations={"mine": "x", name: "0,2" * 200_000}))

@@ -40,6 +40,41 @@ def test_an_answer_is_for_people_or_for_scripts(cluster: FakeCluster, capsys: py
     assert json.loads(capsys.readouterr().out)["decision"] == "Approved"
 
 
+JSON = {
+    # command, what follows it, what its answer tells
+    "status": ("tiny", {"name": "tiny", "pending": [4]}),
+    "placement": ("tiny", {"revision": 3, "runs": True}),
+    "top": ("tiny", {"name": "tiny", "load": None}),
+    "proposals": ("tiny", [2, 3, 4]),
+    "explain": ("tiny 3", {"revision": 3, "decision": "Approved"}),
+    "diff": ("tiny 2 3", {"from": 2, "to": 3}),
+    "approve": ("tiny 4", {"revision": 4, "decision": "Approved"}),
+    "reject": ("tiny 4", {"revision": 4, "decision": "Rejected"}),
+    "rollback": ("tiny 2", {"revision": 5, "decision": "Approved", "contentOf": 2}),
+    "pause": ("tiny", {"name": "tiny", "paused": True}),
+    "resume": ("tiny", {"name": "tiny", "paused": False}),
+    "drain": ("tiny 1", {"name": "tiny", "draining": "1"}),
+}
+
+
+@pytest.mark.parametrize("command", module._COMMANDS)
+def test_every_command_answers_scripts(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = xp(2, layers=["3 2 1 0 - -", "0 1 2 3 - -"])
+    fake = FakeCluster(moe(3), former, xp(3, "Active"), xp(4, "Proposed", "Pending"))
+    monkeypatch.setattr(module, "Cluster", lambda options: fake)
+    arguments, tells = JSON[command]
+    assert main([command, *arguments.split(), "-o", "json"]) == Exit.DONE
+    told = capsys.readouterr()
+    assert (told.err, told.out.isascii()) == ("", True)
+    answer = json.loads(told.out)
+    if isinstance(tells, list):
+        assert [each["revision"] for each in answer] == tells
+    else:
+        assert {name: answer[name] for name in tells} == tells
+
+
 def test_an_error_is_on_one_line_and_its_code_says_which(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from placement_objects import content, moved, stored
 
 from moe_operator.api import ExpertPlacement, PlacementReason, RollbackPolicy
+from moe_operator.api.placement import Price
 from moe_operator.placements.book import MOST_AHEAD, Book
 from moe_operator.placements.choice import Choice, Standing, choose, unlooked_at
 from moe_operator.placements.trial import Terms
@@ -104,9 +105,10 @@ def test_nothing_is_begun_while_nothing_can_be_judged() -> None:
         ([xp(1, 0, of=RUNNING)], Standing.EXPRESSED),
         ([], Standing.ABSENT),
         ([xp(2, 1, "Approved")], Standing.ABSENT),
-        # Backups put back, objects made anew by hand: other content, decided otherwise, or over.
+        # Backups put back, objects made anew by hand: other content or model, decided otherwise, or over.
         ([xp(1, 0, "Approved", "Active", OTHER)], Standing.CONTRADICTED),
         ([xp(1, 0, "Approved", None, OTHER)], Standing.CONTRADICTED),
+        ([xp(1, 0, "Approved", "Active", RUNNING, modelDigest="sha256:1")], Standing.CONTRADICTED),
         ([xp(1, 0, "Rejected", "Active", RUNNING)], Standing.CONTRADICTED),
         ([xp(1, 0, "Approved", "Superseded", RUNNING)], Standing.CONTRADICTED),
         ([xp(1, 0, "Approved", "Active", RUNNING, layers=["0 1 2 3 4 5 6 6"] * 2)], Standing.CONTRADICTED),
@@ -213,6 +215,45 @@ def test_what_is_condemned_has_a_way_back() -> None:
     choice = chosen(WENT, condemned(), xp(3, 2, "Approved", of=RUNNING), revision=2, running=OTHER)
     assert choice.next is not None
     assert choice.next.revision == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "running", "reverted"),
+    [([WENT], RUNNING, {2: True}), ([WENT], OTHER, {2: False}), ([WENT], None, {})],
+)
+def test_whether_what_runs_took_it_back(
+    before: list[ExpertPlacement], running: Placement | None, reverted: dict[int, bool]
+) -> None:
+    choice = chosen(*before, condemned(), revision=3, running=running)
+    assert (choice.reverted, choice.back) == (reverted, None)
+    assert chosen(WENT, condemned(), revision=2, running=OTHER).reverted == {}, "it runs"
+
+
+LOADED = {"moves": int((OTHER.held & ~RUNNING.held).sum()), "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("price", "own", "running", "reverted"),
+    [
+        (LOADED, None, RUNNING, True),
+        (LOADED, {"origin": "Operator"}, RUNNING, True),
+        # What a person wrote, or was proposed for what it brings, took nothing back.
+        (LOADED, {"origin": "Person"}, RUNNING, False),
+        (LOADED, {"origin": "Operator", "predicted": {"balance": "1", "fanOut": "1"}}, RUNNING, False),
+        # A scale, or a copy that was mended, went on from it.
+        (LOADED, None, balanced_placement(LAYERS, EXPERTS, (SLOTS,) * 3), False),
+        (LOADED, None, OTHER, False),
+        (None, None, RUNNING, False),
+    ],
+)
+def test_nor_is_that_unknown_once_the_object_of_what_was_before_is_gone(
+    price: dict[str, Any] | None, own: dict[str, Any] | None, running: Placement, reverted: bool
+) -> None:
+    """Somebody deleted it, or it left with the history, before the way back was told."""
+    went = condemned()
+    went = went.model_copy(update={"status": went.status.model_copy(update={"price": price and Price(**price)})})
+    made = [stored(content(running, 3, 2), {"phase": "Verifying", **own}, decision="Approved")] if own else []
+    assert chosen(went, *made, revision=3, running=running).reverted == {2: reverted}
 
 
 @pytest.mark.parametrize(

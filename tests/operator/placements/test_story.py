@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from epochs import epoch_figures
 from placement_objects import content, moved, stored
 
-from moe_contract.report import EpochFigures
+from moe_contract.report import EpochFigures, Pace
 from moe_operator.api import (
     ExpertPlacement,
     ExpertPlacementStatus,
@@ -35,7 +36,14 @@ def scene(revision: int = 1, judgement: Judgement | None = None, now: str = NOW,
     moves = {2: 3} if judgement is FITS else {}
     known = {"settled": True, "progress": MigrationProgress(copied=4, total=16, epoch=9), "bytes_per_expert": 100}
     return Scene(
-        Choice(standing, following, more.pop("back", None), judgements=judgements, moves=moves),
+        Choice(
+            standing,
+            following,
+            more.pop("back", None),
+            judgements=judgements,
+            moves=moves,
+            reverted=more.pop("reverted", {}),
+        ),
         revision,
         **{**known, "balance": "0.90", "fan_out": "1.50", "now": now, **more},
     )
@@ -122,10 +130,7 @@ def proposal(revision: int = 2, base: int = 1, decision: str = "Pending", **stat
 
 
 def observed(revision: int, balance: float, epoch: int = 9, rows: int = 5000) -> EpochFigures:
-    return EpochFigures(
-        term=1, revision=revision, epoch=epoch, rows=rows, pairs=2 * rows, failovers=0,
-        fan_out=1.5, node_fan_out=0.0, shard_balance=balance, node_balance=1.0,
-    )  # fmt: skip
+    return epoch_figures(epoch, revision=revision, rows=rows, balance=balance)
 
 
 TERMS = Terms(timedelta(seconds=60), RollbackPolicy.AUTO)
@@ -158,6 +163,23 @@ def test_one_that_arrived_is_observed_first(approved_by: str, balance: float, ph
     assert judged.measured.balance == f"{balance:.4f}"
 
 
+def test_what_its_base_took_for_a_token_is_counted_when_it_begins() -> None:
+    """What was reckoned of it when it was proposed tells no latency."""
+    pace = Pace(rows=8, tokens=900, lower=0.0095, median=0.01, upper=0.0105)
+    timed = BEFORE.model_copy(update={"paces": (pace,), "rows_per_second": 50.0, "context": 300.0})
+    placement = proposal(decision="Approved", before={"balance": "0.7", "fanOut": "1.7", "rows": 4000})
+    waiting = told(placement, scene(1, FITS, terms=TERMS, epochs=(timed,), in_force=8))
+    assert waiting.before == placement.status.before, "it has not begun"
+    starts = scene(1, FITS, terms=TERMS, epochs=(timed,), in_force=8, next=2)
+    later = scene(2, settled=False, terms=TERMS, epochs=(BEFORE,), in_force=9)
+    before = told(placement, starts, later).before
+    assert before is not None and before.latency is not None
+    assert (before.balance, before.rows, before.rows_per_second, before.context) == ("0.7", 4000, "50", "300")
+    assert [each.median_microseconds for each in before.latency] == [10_000]
+    # A data plane that measures none.
+    assert told(placement, scene(1, FITS, epochs=(BEFORE,), in_force=8, next=2)).before == placement.status.before
+
+
 def test_one_that_is_condemned_goes_when_what_was_before_comes_back() -> None:
     figures = {"terms": TERMS, "epochs": (BEFORE, observed(2, 0.5)), "in_force": 9}
     placement = proposal(decision="Approved", approvedBy="Operator")
@@ -166,9 +188,17 @@ def test_one_that_is_condemned_goes_when_what_was_before_comes_back() -> None:
     )
     assert (condemned.phase, conditions(condemned)["Verified"]) == ("Verifying", "False GainMissing")
     condemned_one = placement.model_copy(update={"status": condemned})
-    back = told(condemned_one, scene(3))
+    assert told(condemned_one, scene(3)).phase == "Verifying", "what runs cannot be read"
+    back = told(condemned_one, scene(3, reverted={2: True}))
     assert (back.phase, conditions(back)["Active"]) == ("RolledBack", "False RolledBack")
     assert back.condition(PlacementConditionType.VERIFIED) == condemned.condition(PlacementConditionType.VERIFIED)
+    # A scale may come first, while somebody paused it: then nothing was rolled back.
+    overtaken = told(condemned_one, scene(3, reverted={2: False}))
+    assert (overtaken.phase, conditions(overtaken)["Verified"]) == ("Superseded", "False Superseded")
+    (said,) = [each.message for each in overtaken.conditions if each.type == "Verified"]
+    assert "balance 0.800 -> 0.500" in said
+    assert said.endswith("; a later placement took its place before it was taken back")
+    assert told(placement.model_copy(update={"status": overtaken}), scene(3, reverted={})) == overtaken
     # Where there is no way back, it stays.
     stuck = told(condemned_one, scene(2, back=WayBack(None, "revision 1 is gone"), **figures))
     assert (stuck.phase, conditions(stuck)["Verified"]) == ("Active", "False KeptThoughWorse")
@@ -230,3 +260,10 @@ def test_one_that_the_operator_made_goes_on_to_be_active() -> None:
     assert (made.origin, made.price) == (Origin.OPERATOR, Price(moves=5, bytes=500))
     status = told(stored(BODY, decision="Approved").model_copy(update={"status": made}), scene(2))
     assert (status.phase, status.origin, status.price) == ("Active", Origin.OPERATOR, made.price)
+
+
+def test_the_command_that_approves_is_of_this_object_and_not_of_a_later_one_of_its_name() -> None:
+    made = proposal()
+    found = told(made, scene(1, FITS)).condition(PlacementConditionType.APPROVED)
+    assert found is not None
+    assert f'\'{{"metadata":{{"uid":"{made.metadata.uid}"}},"spec":{{"decision":"Approved"}}}}\'' in found.message

@@ -5,6 +5,7 @@ import argparse
 import pytest
 
 from moe_operator.process.options import Options, add_run_options, read_run_options
+from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts
 
 
 def options(*arguments: str) -> Options:
@@ -23,8 +24,11 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options().lease_name == "moe-operator"
     assert options("--lease-name", "team-a.operator").lease_name == "team-a.operator"
     assert not options().addresses.refuse_local
+    assert options().whereabouts == Whereabouts()
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert options().addresses.refuse_local
+    found = options("--kuberay-namespace", "ray-system", "--kuberay-namespace", "default").whereabouts
+    assert found == Whereabouts(("ray-system", "default"), ("moe-system",))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,7 @@ def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
         ["--bind", "8080"],
         ["--bind", "host:99999"],
         ["--allowed-ray-address", "http://ray"],
+        ["--kuberay-namespace", "a.b"],
         ["--log-format", "xml"],
         ["--lease-name", ""],
         ["--lease-name", "Team"],

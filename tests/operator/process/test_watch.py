@@ -3,13 +3,17 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import kopf
 import pytest
 from aiohttp import web
 from fake_ray import serving
+from kubeconfigs import kubeconfig
 
 from moe_operator.errors import OperatorError
 from moe_operator.kube.connection import Connection
@@ -161,24 +165,15 @@ class Server:
         return response
 
 
-async def test_each_stream_that_the_api_server_accepts_is_a_sign_of_life(tmp_path: Any) -> None:
-    server, signs = Server(200, 200, 200), []
-
-    class Signs(Liveness):
-        def beat(self, name: str, doing: str = "") -> None:
-            signs.append(name)
-
+@asynccontextmanager
+async def watched(server: Server, folder: Path, liveness: Liveness) -> AsyncIterator[asyncio.Task[None]]:
+    """A watch of ``server``, which ends with the block."""
     async with serving(server.handle) as url:
-        config = tmp_path / "k"
-        config.write_text(_kubeconfig(f"{url}/proxy"))
-        connection = Connection(Credentials(config))
-        watching = asyncio.create_task(Watch(connection, (), {MOE_DEPLOYMENTS: lambda kind, live: None}, Signs()).run())
+        connection = Connection(Credentials(kubeconfig(folder / "k", f"{url}/proxy")))
+        watch = Watch(connection, (), {MOE_DEPLOYMENTS: lambda kind, live: None}, liveness)
+        watching = asyncio.create_task(watch.run())
         try:
-            async with asyncio.timeout(20):
-                while server.watches < 4 and not watching.done():  # noqa: ASYNC110 # counted by the server's handler
-                    await asyncio.sleep(0.05)
-            await asyncio.sleep(0.3)
-            assert signs == ["watch"] * 3  # not of the fourth, which got no answer
+            yield watching
         finally:
             server.stop.set()
             watching.cancel()
@@ -186,10 +181,29 @@ async def test_each_stream_that_the_api_server_accepts_is_a_sign_of_life(tmp_pat
             await connection.close()
 
 
-def _kubeconfig(server: str) -> str:
-    return f"""
-current-context: x
-clusters: [{{name: c, cluster: {{server: "{server}"}}}}]
-contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
-users: [{{name: u, user: {{token: t}}}}]
-"""
+async def until_watched(server: Server, times: int, watching: asyncio.Task[None]) -> None:
+    """Until it was asked for as many streams, or nobody asks any more."""
+    async with asyncio.timeout(20):
+        while server.watches < times and not watching.done():  # noqa: ASYNC110 # counted by the server's handler
+            await asyncio.sleep(0.05)
+
+
+async def test_each_stream_that_the_api_server_accepts_is_a_sign_of_life(tmp_path: Path) -> None:
+    server, signs = Server(200, 200, 200), []
+
+    class Signs(Liveness):
+        def beat(self, name: str, doing: str = "") -> None:
+            signs.append(name)
+
+    async with watched(server, tmp_path, Signs()) as watching:
+        await until_watched(server, 4, watching)
+        await asyncio.sleep(0.3)
+        assert signs == ["watch"] * 3  # not of the fourth, which got no answer
+
+
+async def test_a_process_watches_whose_user_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=KeyError("getpwuid(): uid not found: 65532")))
+    server = Server(200)
+    async with watched(server, tmp_path, Liveness()) as watching:
+        await until_watched(server, 1, watching)
+        assert server.watches

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 from gathered_traffic import GROUND, question
 
 from moe_operator.api import RebalanceReason
 from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.rebalance.looks import ASIDE_CAP_SECONDS, ASIDE_SECONDS, Looks
 from moe_operator.rebalance.proposal import Proposal, Question
+from moe_operator.rebalance.recent import Mark
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DONE_SECONDS = 60.0
@@ -25,13 +27,14 @@ class Worker:
     """In place of the worker process; ``too_heavy`` is every plan while it is set."""
 
     too_heavy: bool = False
+    marks: tuple[Mark, ...] = ()
     asked: list[Question] = field(default_factory=list)
 
     async def run(self, owner: str, bounds: Any, job: Any, statistics: bytearray, asked: Question) -> Proposal:
         self.asked.append(asked)
         if self.too_heavy:
             raise JobTooHeavyError("took more than 45 s of processor time")
-        return Proposal(False, RebalanceReason.GAIN_TOO_SMALL, "")
+        return Proposal(False, RebalanceReason.GAIN_TOO_SMALL, "", self.marks)
 
 
 @dataclass
@@ -56,9 +59,9 @@ class Bench:
 
         return reading()
 
-    async def look(self, asked: Question | None = None) -> Proposal:
+    async def look(self, asked: Question | None = None, every: timedelta = timedelta(minutes=5)) -> Proposal:
         self.ended.clear()
-        self.looks.begin("team/tiny", "u", "ray", AT, asked or question(), self.read)
+        self.looks.begin("team/tiny", "u", "ray", AT, every, asked or question(), self.read)
         async with asyncio.timeout(DONE_SECONDS):
             await self.ended.wait()
         look = self.looks.take("team/tiny", "u")
@@ -71,6 +74,25 @@ async def test_what_is_read_came_until_it_was_read() -> None:
     bench = Bench(reading=150.0)
     await bench.look(question(now=-1.0))
     assert bench.worker.asked[0].now == 5150.0
+
+
+async def test_a_look_after_another_interval_is_told_so_once() -> None:
+    bench, minute = Bench(), timedelta(minutes=1)
+    for every in (minute, minute, 2 * minute, 2 * minute, minute):
+        await bench.look(every=every)
+    assert [asked.other_interval for asked in bench.worker.asked] == [False, False, True, False, True]
+
+
+async def test_a_look_that_fails_after_another_interval_leaves_nothing_to_compare_with() -> None:
+    bench, minute = Bench(Worker(marks=(Mark(0.0, 1.0, np.ones((1, 2)), np.zeros(1)),))), timedelta(minutes=1)
+    await bench.look(every=minute)
+    bench.worker.too_heavy = True
+    await bench.look(every=2 * minute)
+    bench.worker.too_heavy, bench.now = False, bench.now + ASIDE_SECONDS
+    await bench.look(every=2 * minute)
+    assert [bool(asked.marks) for asked in bench.worker.asked] == [False, False, False]
+    await bench.look(every=2 * minute)
+    assert bench.worker.asked[-1].marks == bench.worker.marks
 
 
 async def test_what_is_too_heavy_is_left_alone_for_longer_each_time() -> None:

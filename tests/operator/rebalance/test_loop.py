@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -100,9 +101,45 @@ def test_a_proposal_stands_for_an_hour_beside_one_that_foretells_the_same(minute
     assert (last.decision.revision, last.proposed) == ((2, None) if stands else (3, found(3)))
 
 
+@pytest.mark.parametrize(
+    ("met", "moves", "now", "stands"),
+    [
+        ({}, 10, {}, True),
+        ({}, 10, {"price": Price(8, 1, 1.0)}, True),
+        ({}, 10, {"price": Price(7, 1, 1.0)}, False),
+        ({}, 10, {"price": Price(30, 1, 1.0)}, True),
+        ({}, 10, {"after": Predicted(0.53, 1.9, 0.0)}, False),
+        ({}, 10, {"after": Predicted(0.5, 1.9, None)}, False),
+        # What runs meets other traffic by now: another gain, though the same is foretold.
+        ({}, 10, {"met": Predicted(0.46, 2.14, 0.0)}, True),
+        ({}, 10, {"met": Predicted(0.4, 2.2, 0.0)}, False),
+        ({"balance": "0.4000", "fanOut": "2.2000"}, 10, {"met": Predicted(0.4, 2.2, None)}, True),
+        ({"balance": "0.4000", "fanOut": "much"}, 10, {"met": Predicted(0.4, 2.2, None)}, False),
+    ],
+)
+def test_a_proposal_that_brings_the_same_stands_by_what_it_meets_and_costs(
+    met: dict[str, str], moves: int, now: dict[str, Any], stands: bool
+) -> None:
+    status = {
+        "predicted": {"balance": "0.5000", "fanOut": "1.9000", "nodeFanOut": "0.0000"},
+        "before": met or {"balance": "0.4500", "fanOut": "2.1000", "nodeFanOut": "0.0000"},
+        "price": {"moves": moves, "bytes": 1},
+    }
+    another = replace(found(3), **{"met": Predicted(0.45, 2.1, 0.0), "price": Price(moves, 1, 1.0), **now})
+    last = conclude(Look(NOW, 1, another), deployment(), Book.of([proposal(2, **status)]))
+    assert last.decision.revision == (2 if stands else 3)
+
+
 def test_as_many_proposals_are_made_of_one_base_as_can_be_numbered() -> None:
     last = conclude(Look(NOW, 1, found(1001)), deployment(), Book.of([proposal(1000)]))
     assert (last.decision.result, last.decision.revision, last.proposed) == ("Accepted", 1001, found(1001))
-    more = conclude(Look(NOW, 1, found(1002)), deployment(), Book.of([proposal(1001)]))
-    assert (more.decision.result, more.proposed) == ("Failed", None)
-    assert "decide on the last proposal" in more.decision.message
+    # Then those that are over and gone give theirs; what nobody decided on leaves first.
+    book = Book.of([proposal(1000), proposal(1001)], taken=(2, 3, 5))
+    again = conclude(Look(NOW, 1, found(1002)), deployment(), book)
+    assert (again.decision.result, again.decision.revision, again.proposed) == ("Accepted", 4, found(4))
+    assert [each.revision for each in again.instead] == [1000, 1001]
+    assert last.instead == ()
+    # Who writes as many is told.
+    more = conclude(Look(NOW, 1, found(1002)), deployment(), Book.of([proposal(1001)], taken=range(2, 1002)))
+    assert (more.decision.result, more.proposed, more.instead) == ("Failed", None, ())
+    assert "all 1000 revisions above 1, which runs, and a higher one cannot be written" in more.decision.message

@@ -61,3 +61,16 @@ def test_nodes_are_numbered_as_they_are_met() -> None:
     there = topology("baab")
     assert there.node_of_shard == (0, 1, 1, 0)
     assert there.costs.network_bandwidth * 4 == pytest.approx(1.25e9)
+
+
+@pytest.mark.parametrize(
+    ("attention", "homes", "reached"),
+    [((), (), 2), (("b",), (1,), 1), (("c",), (-1,), 2), (("a", "c"), (0, -1), 1.5), (("a", "b"), (0, 1), 1)],
+)
+def test_where_attention_runs_is_a_node_less_to_be_reached(
+    attention: tuple[str, ...], homes: tuple[int, ...], reached: float
+) -> None:
+    """Whatever nodes its link leads to, as many vectors go over it in a second."""
+    there = topology_of(list("aabb"), (2,) * 4, SIZE, "float32", 8.0, attention)
+    assert there.token_nodes == homes
+    assert there.costs.network_bandwidth * 4 * reached / 2 == pytest.approx(1.25e9)

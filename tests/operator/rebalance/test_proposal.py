@@ -13,9 +13,19 @@ from hypothesis import strategies as st
 
 from moe_operator.api import RebalanceReason as Reason
 from moe_operator.placements.validity import Outlook, judge
-from moe_operator.rebalance.proposal import LEAST_SETS, Proposal, Question, _looked_at, _Refused, _what_runs, propose
+from moe_operator.rebalance.proposal import (
+    LEAST_SETS,
+    Proposal,
+    Question,
+    _looked_at,
+    _predicted,
+    _Refused,
+    _what_runs,
+    propose,
+)
 from moe_placement import RoutingStatistics, balanced_placement
 from moe_placement.encoding import encode_placement
+from moe_placement.expected import figures_on
 from moe_placement.simulation import simulate
 from moe_placement.statistics import encode_statistics
 
@@ -64,6 +74,22 @@ def test_traffic_is_followed_once_two_looks_agree() -> None:
     assert third.price is not None
     assert third.price.moves > 0 and third.price.bytes == third.price.moves * 393216 and third.price.seconds > 0
     assert f"pays for {third.price.moves} moves" in third.message
+
+
+@pytest.mark.parametrize(
+    ("nodes", "attention", "known"),
+    [("aabb", ("b",), True), ("aabb", ("x",), True), ("aabb", (), False), ("aaaa", ("x",), True), ("aaaa", (), False)],
+)
+def test_nodes_are_foretold_as_the_data_plane_counts_them(nodes: str, attention: tuple[str, ...], known: bool) -> None:
+    asked = question(nodes=tuple(nodes), attention=attention)
+    running, topology = _what_runs(asked)
+    found = figures_on(RoutingStatistics.of_ids(windows(1)[0], EXPERTS), running, topology)
+    foretold = _predicted(found, topology).node_fan_out
+    assert (foretold is not None) is known
+    if known:
+        assert foretold == (0 if nodes == "aaaa" else found.node_fan_out)
+    if nodes == "aabb" and attention:
+        assert 0 < found.node_fan_out < 1 if attention == ("b",) else found.node_fan_out > 1
 
 
 def test_nothing_moves_once_it_is_where_the_traffic_wants_it() -> None:
@@ -180,6 +206,18 @@ def test_silence_and_a_trickle_lose_no_look() -> None:
     assert few.reason is Reason.TOO_LITTLE_TRAFFIC and f"{LEAST_SETS // 2} are in the sample" in few.message
     assert operator.asked.marks is marks
     assert operator.looks(third[LEAST_SETS // 2 :])[-1].content is not None
+
+
+def test_a_look_after_another_interval_compares_nothing() -> None:
+    """One replica has heard of it, and the other has not: what both told then looks as if much had come."""
+    operator = Operator()
+    operator.looks(*windows(2))
+    operator.asked = replace(operator.asked, other_interval=True)
+    found = operator.looks(windows(3)[2])[-1]
+    assert (found.reason, found.marks) == (Reason.TOO_LITTLE_TRAFFIC, ())
+    assert "spec.rebalance.interval is another one" in found.message
+    operator.asked = replace(operator.asked, other_interval=False)
+    assert "first look" in operator.looks(windows(4)[3])[-1].message
 
 
 def test_statistics_that_began_anew_count_as_first_look() -> None:

@@ -8,6 +8,7 @@ from gathered_traffic import EXPERTS, LAYERS, Gathered, Ids, domains
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_operator.rebalance.proposal import MARKS
 from moe_operator.rebalance.recent import Mark, since, to_plan_from
 from moe_placement import RoutingStatistics
 
@@ -107,18 +108,55 @@ def test_a_plan_is_made_of_the_newest_alone_once_traffic_changed() -> None:
     """Of the evidence its loads say that, not its sets: nothing is planned from them."""
     first, second = domains(1200)
     lately = looked_at(first[:600], first[600:], second[:300], second[300:600])
-    assert np.array_equal(lately.windows, [loads(second[:300]), loads(second[300:600])])
+    assert not len(lately.windows), "those of before the change would be taken for surges"
     assert np.array_equal(loads(lately.sample.ids), loads(second[300:600]))
     assert np.allclose(np.diagonal(lately.pairs, axis1=1, axis2=2).sum(), lately.load.sum(), rtol=0.01)
 
 
-def looked_at(*windows: Ids) -> RoutingStatistics:
-    """What a plan is made of after these windows; the last but one is the evidence."""
+@pytest.mark.parametrize("pause", [0.0, 200.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_and_however_little_what_came_before_weighs_by_now(pause: float, seed: int) -> None:
+    """Where hardly anything comes between two bursts, the one before is a thousandth, and says no less for that."""
+    first, second = domains(600, seed)
+    lately = looked_at(first[:300], first[300:], second[:300], second[300:], half_life=20.0, pause=pause)
+    assert np.array_equal(loads(lately.sample.ids), loads(second[300:]))
+
+
+def test_a_plan_goes_back_to_where_traffic_changed() -> None:
+    first, second = domains(1200)
+    lately = looked_at(first[:600], first[600:], second[:600], second[600:900], second[900:])
+    assert np.array_equal(loads(lately.sample.ids), loads(second[:600]) + loads(second[900:]))
+
+
+def test_a_plan_follows_the_newest_though_the_evidence_is_of_both() -> None:
+    """The first look after a change comes in the midst of it."""
+    first, second = domains(1200)
+    mixed = np.concatenate([first[900:], second[:300]])
+    lately = looked_at(first[:300], first[300:900], mixed, second[300:900])
+    assert np.array_equal(loads(lately.sample.ids), loads(second[300:900]))
+
+
+def test_an_old_mark_of_which_nothing_is_left_is_left_out() -> None:
     gathered = Gathered()
+    other = Gathered(statistics=RoutingStatistics(LAYERS, EXPERTS, 2, seed=9, window_tokens=None))
+    other.answer(domains(900)[0][:300])
+    lost = Mark.of(other.seen(), other.now)
+    gathered.answer(domains(900)[0][300:600])
+    mark = Mark.of(gathered.seen(), gathered.now)
+    gathered.answer(domains(900)[0][600:])
+    parts = since(gathered.seen(), (lost, mark), gathered.now)
+    assert parts is not None and len(parts) == 2
+    assert since(gathered.seen(), (mark, lost), gathered.now) is None
+
+
+def looked_at(*windows: Ids, half_life: float = 3600.0, pause: float = 0.0) -> RoutingStatistics:
+    """What a plan is made of after these windows, each after a pause; the last but one is the evidence."""
+    gathered = Gathered(half_life=half_life)
     marks = []
     for ids in windows:
+        gathered.wait(pause)
         gathered.answer(ids)
         marks.append(Mark.of(gathered.seen(), gathered.now))
-    parts = since(gathered.seen(), marks[-3:-1], gathered.now)
+    parts = since(gathered.seen(), marks[-1 - MARKS : -1], gathered.now)
     assert parts is not None
     return to_plan_from(parts, gathered.seen())

@@ -1,23 +1,35 @@
 """Whether a placement stays, by what was counted before and since."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_operator.api import RollbackPolicy
 from moe_operator.rebalance.verification import LEAST_ROWS, MODEL_ERROR, MOST_WINDOWS, Verdict, judge
-from moe_placement.verification import Observed
+from moe_placement.verification import Observed, Pace
 
 AUTO, ALWAYS, NEVER = RollbackPolicy.AUTO, RollbackPolicy.ALWAYS, RollbackPolicy.NEVER
 KEEP, WAIT, BACK = Verdict.KEEP, Verdict.WAIT, Verdict.ROLL_BACK
 UNVERIFIED, KEPT = Verdict.NOT_VERIFIED, Verdict.HARMFUL_BUT_KEPT
+SLOW = "rolled back for its latency"
 
 
-def seen(fan_out: float, balance: float = 0.9, rows: int = 10_000, nodes: float = 0, latency: float | None = None):
-    return Observed(rows, fan_out, nodes, balance, latency)
+def seen(
+    fan_out: float,
+    balance: float = 0.9,
+    rows: int = 10_000,
+    nodes: float = 0,
+    token: float | None = None,
+    rate: float = 100.0,
+    context: float = 0.0,
+) -> Observed:
+    """``token``: milliseconds of a token in steps of 8 rows, as the median of 900."""
+    paces = (Pace(8, 900, 0.95e-3 * token, 1e-3 * token, 1.05e-3 * token),) if token else ()
+    return Observed(rows, fan_out, nodes, balance, paces, rate, context)
 
 
-BASE = seen(2.0)
+BASE, PACED, LONG = seen(2.0), seen(2.0, token=10), seen(2.0, token=10, context=1000)
 
 CASES = [
     # before, after, windows waited, by a person, policy, verdict, what is said
@@ -44,9 +56,33 @@ CASES = [
     (BASE, seen(2.02), 3, False, AUTO, BACK, "no gain was measured"),
     # With nodes, what travels between them counts.
     (seen(2.0, nodes=1.0), seen(2.5, nodes=0.5), 1, False, AUTO, KEEP, "node fan-out 1.000 -> 0.500"),
-    # A gain by counts that costs time is none.
-    (seen(2.0, latency=0.01), seen(1.5, latency=0.0105), 1, False, AUTO, KEEP, "fan-out 2.000 -> 1.500"),
-    (seen(2.0, latency=0.01), seen(1.5, latency=0.02), 1, False, AUTO, BACK, "latency rose by 100%"),
+    # Where as many nodes are visited, what travels between shards counts.
+    (seen(2.0, nodes=1.0), seen(1.5, nodes=1.0), 1, False, AUTO, KEEP, "fan-out 2.000 -> 1.500"),
+    # A gain by counts that costs time is none, where the time does not come down again.
+    (PACED, seen(1.5, token=10.5), 1, False, AUTO, KEEP, "a token took 10 -> 10.5 ms (+5.0%)"),
+    (PACED, seen(1.5, token=20), 1, False, AUTO, WAIT, "10 -> 20 ms (+100.0%) in steps of as many rows, clearly more"),
+    (PACED, seen(1.5, token=20), 2, False, AUTO, WAIT, "clearly more than the 10% that is borne"),
+    (PACED, seen(1.5, token=20), 3, False, AUTO, SLOW, "clearly more than the 10% that is borne"),
+    (PACED, seen(1.5, token=20), 3, True, AUTO, KEPT, "since a person wanted it"),
+    (PACED, seen(1.5, token=20), 3, True, ALWAYS, SLOW, "clearly more"),
+    (PACED, seen(1.5, token=20), 3, False, NEVER, KEPT, "since spec.rebalance.rollback is Never"),
+    (PACED, seen(2.0, token=20), 3, False, AUTO, SLOW, "clearly more"),
+    (PACED, seen(2.3, token=20), 1, False, AUTO, BACK, "loss of 15.0%"),
+    # It never speaks for a placement.
+    (PACED, seen(2.0, token=5), 3, False, AUTO, BACK, "no gain was measured"),
+    (PACED, seen(2.3, token=5), 1, False, AUTO, BACK, "loss of 15.0%"),
+    # Much more traffic, or none in steps of as many rows: it may come to be compared, and is no reason in the end.
+    (PACED, seen(1.5, token=20, rate=200), 1, False, AUTO, WAIT, "200 rows a second came, and 100 before"),
+    (PACED, seen(1.5, token=20, rate=200), 3, False, AUTO, KEEP, "latency was not compared: 200 rows a second"),
+    # Or much longer contexts: steps of as many rows take longer by themselves.
+    (LONG, seen(1.5, token=20, context=1300), 1, False, AUTO, WAIT, "contexts had 1.3e+03 tokens, and 1e+03 before"),
+    (LONG, seen(1.5, token=20, context=1300), 3, False, AUTO, KEEP, "latency was not compared: contexts had"),
+    (LONG, seen(1.5, token=20, context=1100), 3, False, AUTO, SLOW, "clearly more"),
+    (LONG, seen(1.5, token=20, context=500), 3, False, AUTO, SLOW, "clearly more"),
+    (PACED, seen(1.5), 1, False, AUTO, WAIT, "0 tokens came in steps of as many rows on either side"),
+    (PACED, seen(1.5), 3, False, AUTO, KEEP, "latency was not compared"),
+    # A data plane that did not measure it.
+    (BASE, seen(1.5, token=20), 1, False, AUTO, KEEP, "fan-out 2.000 -> 1.500"),
 ]
 
 
@@ -57,12 +93,23 @@ def test_judge(
     waited: int,
     person: bool,
     policy: RollbackPolicy,
-    verdict: Verdict,
+    verdict: Verdict | str,
     said: str,
 ) -> None:
     outcome = judge(before, after, waited, person, policy)
-    assert outcome.verdict is verdict, outcome.message
+    found = SLOW if outcome.verdict is BACK and outcome.slower else outcome.verdict
+    assert found == verdict, outcome.message
     assert said in outcome.message
+
+
+def test_tokens_that_are_slower_decide_nothing_before_they_were_so_for_long() -> None:
+    slow = seen(1.5, token=20)
+    for waited in (1, MOST_WINDOWS, 10 * MOST_WINDOWS):
+        early = judge(PACED, slow, waited, False, AUTO, for_long=False)
+        assert (early.verdict, early.slower) == (WAIT, True)
+    assert judge(PACED, slow, MOST_WINDOWS, False, AUTO, for_long=True).verdict is BACK
+    # What is worse by counts is taken back at once, slower or not.
+    assert judge(PACED, seen(2.3, token=20), 1, False, AUTO, for_long=False).verdict is BACK
 
 
 @pytest.mark.parametrize(
@@ -109,13 +156,47 @@ def test_a_gain_that_was_promised_elsewhere_is_not_missed_here(
     assert found.verdict is verdict, found.message
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (Observed(3000, 2.0, 0.0, 0.8), Observed(20_000, 1.6, 0.0002, 0.9), KEEP),
+        (Observed(20_000, 1.6, 0.0002, 0.9), Observed(3000, 2.4, 0.0, 0.7), BACK),
+        (Observed(20_000, 1.6, 0.0, 0.9), Observed(20_000, 1.5, 0.5, 0.9), BACK),
+        (Observed(20_000, 1.6, 0.5, 0.9), Observed(20_000, 1.7, 0.0, 0.9), KEEP),
+    ],
+)
+def test_some_pairs_asked_for_at_another_node_decide_nothing(
+    before: Observed, after: Observed, verdict: Verdict
+) -> None:
+    found = judge(before, after, 1, False, AUTO, MODEL_ERROR)
+    assert found.verdict is verdict, found.message
+
+
+@pytest.mark.parametrize("nodes", [0.003, 0.05, 0.12, 0.5, 1.0])
+@pytest.mark.parametrize("rows", [1000, 20_000])
+def test_the_same_placement_under_the_same_traffic_is_hardly_ever_judged_in_the_first_window(
+    nodes: float, rows: int
+) -> None:
+    draw = np.random.default_rng(1)
+    counted = draw.poisson(nodes * rows, (1000, 2)) / rows
+    found = [judge(*(seen(2.0, rows=rows, nodes=each) for each in pair), 1, False, AUTO).verdict for pair in counted]
+    assert max(found.count(BACK), found.count(KEEP)) <= 0.05 * len(found)
+
+
+paces = st.builds(
+    lambda tokens, took, spread: (Pace(8, tokens, took / (1 + spread), took, took * (1 + spread)),),
+    st.integers(0, 2000),
+    st.floats(0, 10),
+    st.floats(0, 2),
+)
 observed = st.builds(
     Observed,
     tokens=st.integers(0, 10**9),
     fan_out=st.floats(0, 100),
     node_fan_out=st.floats(0, 100),
     balance=st.floats(0, 1),
-    latency=st.none() | st.floats(0, 100),
+    paces=st.just(()) | paces,
+    rate=st.floats(0, 1000),
 )
 
 

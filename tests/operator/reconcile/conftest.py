@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from bench import Bench
 from data_plane import DataPlane, deployment
+from fake_kube_ray import KubeRayBench, several_rays
 from fake_ray import FakeRay
 from rebalance_loop import begin
 
 from moe_operator.runtimes.http.client import HttpClient
+from moe_operator.runtimes.kube_ray import clusters
 from moe_operator.runtimes.ray_cluster.serve_rest import cluster
 
 
@@ -46,3 +48,17 @@ async def ready(bench: Bench) -> Bench:
 def start(bench: Bench) -> Callable[..., Any]:
     """Begin to rebalance its deployment."""
     return partial(begin, bench)
+
+
+@pytest.fixture
+async def kube_ray_bench(http: HttpClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeRayBench]:
+    async with several_rays() as (rays, port):
+        monkeypatch.setattr(clusters, "SERVE_PORT", port)
+        yield KubeRayBench(http, rays[0], rays=rays)
+
+
+@pytest.fixture
+async def running(kube_ray_bench: KubeRayBench) -> KubeRayBench:
+    kube_ray_bench.apply()
+    await kube_ray_bench.ready()
+    return kube_ray_bench

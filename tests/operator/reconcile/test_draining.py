@@ -280,6 +280,65 @@ def test_shards_that_ray_moves_off_a_node_are_emptied_first(make_plane) -> None:
     assert said(plane) == ""
 
 
+def test_of_shards_that_are_moved_as_many_are_emptied_as_there_is_room_for_and_the_rest_once_they_run_elsewhere(
+    make_plane,
+) -> None:
+    plane = make_plane(shards=4, slotsPerShard=4)
+    plane.settle()
+    move(plane, 0, 1, 2, 3)
+    assert [shard for shard, copies in enumerate(held(plane.run())) if not copies] == [0, 1]
+    move(plane, 0, 1, 2, 3)
+    assert said(plane) == "False Draining"
+    assert message(plane).startswith("of those that must leave a node that goes away, shards 0, 1 first")
+    assert "shards 2, 3 once there is room" in message(plane)
+    plane.recorded = True
+    move(plane, 2, 3)
+    assert [shard for shard, copies in enumerate(held(plane.run())) if not copies] == [2, 3]
+    move(plane, 2, 3)
+    assert said(plane) == "True Drained"
+
+
+def empty_ones(plan: Plan) -> list[int]:
+    return [shard for shard, copies in enumerate(held(plan)) if not copies]
+
+
+def test_a_node_that_goes_away_later_does_not_fill_again_what_is_being_emptied(make_plane) -> None:
+    plane = make_plane(shards=4, slotsPerShard=4)
+    plane.settle()
+    plane.settled = False
+    move(plane, 2, 3)
+    assert empty_ones(plane.run()) == [2, 3]
+    move(plane, 0, 1, 2, 3)
+    assert empty_ones(plane.plan()) == [2, 3]
+
+
+@pytest.mark.parametrize("phase", ["Starting", "Ready"])
+def test_nor_does_one_that_holds_nothing_for_a_look(make_plane, phase: str) -> None:
+    """As one that does not tell yet where it listens."""
+    plane = make_plane(shards=4, slotsPerShard=4)
+    plane.settle()
+    plane.settled = False
+    move(plane, 2, 3)
+    plane.run()
+    report = plane.report()
+    other = report.shards[0].model_copy(update={"phase": phase, "held": 0})
+    plane.more = {"report": report.model_copy(update={"shards": (other, *report.shards[1:])})}
+    move(plane, 0, 2, 3)
+    assert empty_ones(plane.plan()) == [2, 3]
+
+
+def test_those_of_them_that_are_lost_come_first(make_plane) -> None:
+    """One whose pod was evicted: copies that are made of the others' must not wait for it."""
+    plane = make_plane(shards=4, slotsPerShard=4)
+    plane.settle()
+    plane.run()
+    report = plane.report()
+    lost = report.shards[3].model_copy(update={"phase": "Lost", "held": 0})
+    plane.more = {"report": report.model_copy(update={"shards": (*report.shards[:3], lost)})}
+    move(plane, 0, 1, 2, 3)
+    assert [shard for shard, copies in enumerate(held(plane.plan())) if not copies] == [0, 3]
+
+
 def test_where_there_is_no_room_for_what_ray_moves_it_is_told(make_plane) -> None:
     plane = make_plane(shards=3, slotsPerShard=4)
     plane.settle()
@@ -289,7 +348,7 @@ def test_where_there_is_no_room_for_what_ray_moves_it_is_told(make_plane) -> Non
     move(plane, 1)
     assert plane.plan().target == before
     assert said(plane) == "False DrainRefused"
-    assert message(plane).startswith("Ray moves shard 1 off a node that is being drained, and the other shards")
+    assert message(plane).startswith("shard 1 must leave a node that goes away, and the other shards")
 
 
 def test_a_placement_on_a_drained_shard_does_not_fit(make_plane) -> None:

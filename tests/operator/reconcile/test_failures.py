@@ -225,7 +225,7 @@ async def test_what_a_directory_says_makes_no_line_either(bench: Bench) -> None:
 
 def tells_nothing_invisible(bench: Bench, says: str) -> None:
     told = [each["message"] for each in bench.kube.moe()["status"]["conditions"]]
-    told += [event["note"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+    told += [event["note"] for event in bench.kube.events()]
     assert sum(says in each for each in told) >= 2, told
     assert not [each for each in told if INVISIBLE.search(each)]
 

@@ -1,6 +1,7 @@
 """Which figures of the data plane are told, and when anew."""
 
 import pytest
+from epochs import epoch_figures
 from moe_facts import FACTS
 
 from moe_contract.report import DirectoryReport, EpochFigures, Progress, ShardReport, Traffic
@@ -10,10 +11,7 @@ ENOUGH = LEAST_PAIRS * FACTS.layers * 2
 
 
 def figures(epoch: int, pairs: int) -> EpochFigures:
-    return EpochFigures(
-        term=1, revision=1, epoch=epoch, rows=9, pairs=pairs, failovers=0, fan_out=1.5, node_fan_out=0.5,
-        shard_balance=0.9, node_balance=1.0,
-    )  # fmt: skip
+    return epoch_figures(epoch, rows=9, pairs=pairs, node_fan_out=0.5)
 
 
 @pytest.mark.parametrize(

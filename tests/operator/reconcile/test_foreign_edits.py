@@ -18,10 +18,6 @@ def edit(bench: Bench, **fields: Any) -> str:
     return name
 
 
-def said(bench: Bench) -> str:
-    return next(c["message"] for c in bench.kube.moe()["status"]["conditions"] if c["type"] == "Degraded")
-
-
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_an_edit_is_put_right_and_told(bench: Bench, restarted: bool) -> None:
     bench.apply()
@@ -34,7 +30,7 @@ async def test_an_edit_is_put_right_and_told(bench: Bench, restarted: bool) -> N
     await bench.work(seconds=5.0)
     assert bench.ray.configs == before
     assert (bench.condition("Degraded"), bench.condition("Ready")) == ("True ForeignWriter", "True Available")
-    assert f"changed {name} (deployments.attention.autoscaling_config.max_replicas)" in said(bench)
+    assert f"changed {name} (deployments.attention.autoscaling_config.max_replicas)" in bench.message("Degraded")
     assert bench.kube.reasons().count("ForeignWriter") == 1
     await bench.work(seconds=290.0)
     assert bench.condition("Degraded") == "True ForeignWriter"
@@ -56,7 +52,7 @@ async def test_a_ray_that_keeps_nothing_is_written_to_ever_seldomer_and_told_so(
     assert 5 <= len(puts) <= 9
     assert puts[-1] - puts[-2] > 20.0
     assert bench.condition("Degraded") == "True ForeignWriter"
-    assert "again and again, or this Ray does not keep what it is given" in said(bench)
+    assert "again and again, or this Ray does not keep what it is given" in bench.message("Degraded")
     bench.ray.override = None
     await bench.work(20, seconds=5.0)
     assert bench.condition("Ready") == "True Available"
@@ -141,5 +137,5 @@ async def test_what_is_removed_and_what_is_changed(bench: Bench) -> None:
     name = edit(bench, max_replicas=4)
     bench.ray.drop(*[each for each in bench.ray.configs if each != name])
     await bench.work(seconds=5.0)
-    assert "experts-4 and 3 more and changed moe." in said(bench)
+    assert "experts-4 and 3 more and changed moe." in bench.message("Degraded")
     assert len(bench.ray.configs) == 9

@@ -7,8 +7,6 @@ from moe_facts import FACTS
 from placement_objects import content
 from written_placements import OTHER, SlowDirectory, migrate, write
 
-from moe_operator.kube.resources import EVENTS
-
 
 async def test_the_first_placement_becomes_an_object(ready: Bench) -> None:
     first = ready.placement(1)
@@ -70,7 +68,7 @@ async def test_one_that_does_not_fit_is_refused_and_moves_nothing(ready: Bench) 
     assert ready.phases() == {1: "Active", 2: "Failed", 3: "Failed", 4: "Failed"}
     assert ready.judged(3, "Approved") == "False Failed"
     assert ready.runs() == before
-    warned = [e for (plural, *_), e in ready.kube.objects.items() if plural == EVENTS.plural and e["type"] == "Warning"]
+    warned = [each for each in ready.kube.events() if each["type"] == "Warning"]
     about = sorted((e["regarding"]["name"], e["reason"]) for e in warned if e["regarding"]["kind"] == "ExpertPlacement")
     assert about == [("tiny-r2", "ExpertMissing"), ("tiny-r3", "StaleBase"), ("tiny-r4", "OtherModel")]
 

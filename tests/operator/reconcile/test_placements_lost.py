@@ -79,6 +79,16 @@ async def test_the_one_that_is_restored_is_not_taken_from_a_former_deployment_of
     assert ready.phases() == {1: "Superseded", 2: "Superseded", 3: "Active"}
 
 
+async def test_another_model_of_the_same_shape_under_the_same_path_gets_an_object_of_its_own(ready: Bench) -> None:
+    """Somebody put another checkpoint there, and Ray was started anew: what runs goes on, as that of the new model."""
+    await migrate(ready, 2, 1)
+    ready.directory.facts = FACTS.model_copy(update={"digest": "sha256:2"})
+    await ready.work(4, seconds=5.0)
+    assert ready.runs() == (3, OTHER)
+    assert ready.placement(3)["spec"]["content"]["modelDigest"] == "sha256:2"
+    assert ready.phases() == {1: "Superseded", 2: "Superseded", 3: "Active"}
+
+
 async def test_an_operator_that_dies_on_the_way(ready: Bench) -> None:
     slow = SlowDirectory(looks=8)
     ready.ray.report = slow

@@ -27,14 +27,18 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
         spec={
             "model": {"source": {"path": "models/tiny"}, "servedName": "other"},
             "api": {"minReplicas": 3, "maxReplicas": 5, "targetOngoingRequests": 7},
-            "attention": {"minReplicas": 2, "maxReplicas": 3},
+            "attention": {
+                "minReplicas": 2,
+                "maxReplicas": 3,
+                "limits": {"maxBatchTokens": 64, "maxRunning": 5, "kvCacheTokens": 4096},
+            },
             "serving": {
                 "maxContext": 128,
                 "generationDefaults": "None",
                 "allowedOrigins": ["https://a.b"],
                 "queue": {"maxRequests": 7, "maxTokens": 900},
             },
-            "rebalance": {"maxBytesPerSecond": "100Mi"},
+            "rebalance": {"maxBytesPerSecond": "100Mi", "interval": "10s"},
         },
     )
     plane.more = {"keys": KeyHashes("i" * 64, ("a" * 64,))}
@@ -51,11 +55,22 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
                 "api_key_sha256": ("a" * 64,),
             }
         ),
-        attention=was.attention.model_copy(update={"queue_requests": 7, "queue_tokens": 900}),
+        attention=was.attention.model_copy(
+            update={
+                "max_batch_tokens": 64,
+                "max_running": 5,
+                "kv_cache_tokens": 4096,
+                "queue_requests": 7,
+                "queue_tokens": 900,
+                "statistics_seconds": 10.0,
+            }
+        ),
         api_scale=ReplicaScale(min_replicas=3, max_replicas=5, target_ongoing_requests=7),
         attention_scale=ReplicaScale(min_replicas=2, max_replicas=3, target_ongoing_requests=8),
         max_bytes_per_second=100 << 20,
     )
+    # No request may exceed the cache of a replica, so each api is told of it.
+    assert render(now)[0]["deployments"][0]["user_config"]["kv_cache_tokens"] == 4096
     assert was.max_bytes_per_second == 0
     for shard in render(now)[1:]:
         (experts,) = shard["deployments"]

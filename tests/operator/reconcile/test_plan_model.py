@@ -8,6 +8,7 @@ from moe_facts import FACTS
 from plans import desired, told
 
 from moe_contract.applications import application_name
+from moe_contract.base import CONTRACT
 from moe_contract.model import ModelProblem
 from moe_operator.api import Reason
 from moe_operator.kube.secrets import KeyHashes
@@ -152,3 +153,12 @@ def test_another_model_waits_for_nobody_where_nothing_is_served(make_plane) -> N
     fresh.run(), fresh.tell()
     fresh.change(shards=2, spec=OTHER_MODEL)
     assert fresh.run().step is Step.REPLACE
+
+
+def test_the_directory_is_told_of_which_model_a_placement_is(make_plane) -> None:
+    plane = make_plane(shards=2, slotsPerShard=8)
+    plane.settle()
+    before = plane.run().target
+    assert before.model_digest == "", "the first release does not know of it"
+    plane.more = {"report": plane.report().model_copy(update={"contract": CONTRACT})}
+    assert plane.plan().target == before.model_copy(update={"model_digest": FACTS.digest})

@@ -8,8 +8,6 @@ from fake_kube import FakeKube
 from rebalance_loop import Loop, better, nothing
 from written_placements import OTHER
 
-from moe_operator.kube.resources import MOE_DEPLOYMENTS as MOE
-
 
 async def test_without_a_wish_nothing_is_looked_at(start) -> None:
     loop = await start("Off", better())
@@ -33,17 +31,31 @@ async def test_a_pause_stops_decisions_and_nothing_else(start) -> None:
     loop = await start("Auto", better())
     loop.directory.balances = {1: 0.8, 2: 0.4, 3: 0.8}
     await loop.until_phases(r1="Superseded", r2="Verifying")
-    live = loop.bench.kube.moe()
-    pause = {**live["metadata"], "annotations": {"moe-operator.io/pause-rebalance": "true"}}
-    loop.bench.kube.put(MOE, {**live, "metadata": pause})
+    loop.bench.pause_rebalance()
     await loop.bench.work(20, seconds=15.0)
     assert loop.bench.condition("RebalancePaused") == "True Paused"
     assert (loop.bench.phases(), len(loop.brain.asked)) == ({1: "Superseded", 2: "Verifying"}, 1)
     assert "nextEvaluation" not in loop.status
-    live = loop.bench.kube.moe()
-    loop.bench.kube.put(MOE, {**live, "metadata": {**live["metadata"], "annotations": {}}})
+    loop.bench.pause_rebalance(False)
     await loop.until(lambda: loop.bench.phases().get(2) == "RolledBack")
     assert loop.bench.condition("RebalancePaused") == "False AsExpected"
+
+
+async def test_a_scale_that_overtakes_what_was_to_be_taken_back_rolls_nothing_back(start) -> None:
+    """It was condemned, then somebody paused it, then the deployment was scaled."""
+    loop = await start("Auto", better(), nothing)
+    loop.directory.balances = {1: 0.8, 2: 0.4}
+    await loop.until_phases(r1="Superseded", r2="Verifying")
+    await loop.until(lambda: loop.verified(2) == "False GainMissing")
+    loop.bench.pause_rebalance()
+    await loop.bench.work(3, seconds=5.0)
+    assert loop.bench.phases() == {1: "Superseded", 2: "Verifying"}
+    loop.bench.change(experts={"shards": 3})
+    await loop.until(lambda: loop.bench.phases().get(2) != "Verifying")
+    assert loop.bench.phases()[2] == "Superseded"
+    assert loop.verified(2) == "False Superseded"
+    assert "RolledBack" not in loop.bench.kube.reasons()
+    assert loop.counted("moe_operator_rebalance_rollbacks_total", origin="Operator") in (None, 0.0)
 
 
 async def test_a_death_after_any_write_changes_nothing_in_the_end(start, bench: Bench) -> None:

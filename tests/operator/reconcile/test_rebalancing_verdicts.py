@@ -32,14 +32,39 @@ async def test_what_did_harm_is_taken_back_under_a_revision_of_its_own(start) ->
     assert back["spec"]["content"]["layers"] == content(first, 3, 2, FACTS.digest)["layers"]
     assert (back["spec"]["content"]["baseRevision"], back["status"]["origin"]) == (2, "Operator")
     assert (loop.verified(2), loop.verified(3)) == ("False GainMissing", "Unknown NotVerified")
-    events = [
-        e for (plural, *_), e in loop.bench.kube.objects.items() if plural == "events" and e["reason"] == "RolledBack"
-    ]
-    (event,) = events
+    (event,) = [each for each in loop.bench.kube.events() if each["reason"] == "RolledBack"]
     assert (event["regarding"]["kind"], event["type"]) == ("MoEDeployment", "Warning")
     assert event["note"].startswith("tiny-r2: ")
     assert "balance 0.800 -> 0.400" in event["note"]
     assert loop.counted("moe_operator_rebalance_rollbacks_total", origin="Operator") == 1.0
+
+
+async def test_what_makes_tokens_slower_is_taken_back_whatever_else_it_brings(start) -> None:
+    loop = await start("Auto", better(), nothing)
+    loop.directory.balances = {1: 0.8, 2: 0.95, 3: 0.8}
+    loop.directory.milliseconds = {1: 10, 2: 20, 3: 10}
+    await loop.until_phases(r1="Superseded", r2="Verifying")
+    await loop.bench.work(15, seconds=1.0)
+    assert loop.verified(2) == "Unknown Observing", "other work on the machine may make tokens slow for a while"
+    await loop.bench.work(26, seconds=10.0)
+    assert loop.verified(2) == "Unknown Observing", "also for minutes, of which windows of 10 s know nothing"
+    await loop.until_phases(r1="Superseded", r2="RolledBack", r3="Active")
+    assert loop.verified(2) == "False TokensSlower"
+    status = loop.bench.placement(2)["status"]
+    took = [status[part]["latency"][0]["medianMicroseconds"] for part in ("before", "measured")]
+    assert took == [10_000, 20_000]
+    (event,) = [each for each in loop.bench.kube.events() if each["reason"] == "RolledBack"]
+    assert "a token took 10 -> 20 ms (+100.0%) in steps of as many rows" in event["note"]
+
+
+async def test_what_makes_tokens_no_slower_stays(start) -> None:
+    loop = await start("Auto", better(), nothing)
+    loop.directory.balances = {1: 0.8, 2: 0.95}
+    loop.directory.milliseconds = {1: 10, 2: 10.5}
+    await loop.until_phases(r1="Superseded", r2="Active")
+    assert loop.verified(2) == "True Verified"
+    (verified,) = [each for each in loop.bench.placement(2)["status"]["conditions"] if each["type"] == "Verified"]
+    assert "a token took 10 -> 10.5 ms (+5.0%) in steps of as many rows" in verified["message"]
 
 
 async def test_repeated_rollbacks_back_off(start) -> None:

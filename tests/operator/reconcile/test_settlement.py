@@ -146,6 +146,19 @@ def test_what_should_pass_and_does_not_has_failed_after_ten_minutes(make_plane) 
     assert seen(plane) == "Current"
 
 
+def test_a_pod_without_room_stalls_nothing_that_serves(make_plane) -> None:
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.more = {"pods_problem": Finding(Reason.UNSCHEDULABLE, "a spare pod has no node")}
+    for _ in range(3):
+        assert (seen(plane), told(plane.tell())["Degraded"]) == ("InProgress", "True Unschedulable")
+        plane.now += timedelta(minutes=10)
+    plane.more |= GONE | {"report_failing_seconds": 60.0}
+    plane.tell()
+    plane.now += timedelta(minutes=10)
+    assert (seen(plane), told(plane.tell())["Ready"].partition(" ")[0]) == ("Failed", "False")
+
+
 def test_a_ray_that_does_not_keep_what_it_is_given_is_stalled_after_a_while(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.more = {"foreign_writer": FOREIGN_WRITER}

@@ -1,17 +1,98 @@
 """What is told of the world: conditions with their reasons, through whole lives."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Annotated
 
 import pytest
+from data_plane import deployment
+from epochs import epoch_figures
+from plans import desired
 from told import DEGRADED, PROGRESSING, READY, message, told
 
+from moe_contract.applications import AttentionConfig, RecordConfig
+from moe_contract.base import CONTRACT, Since
 from moe_contract.model import ModelProblem
-from moe_contract.report import EpochFigures, Progress, Traffic
+from moe_contract.report import NOT_RECORDED, Progress, Traffic
 from moe_operator.api import Reason
 from moe_operator.finding import Finding
+from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.status import next_status
 from moe_operator.runtimes.port import ApplicationPhase
 
 UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refused")
+
+
+def test_recording_is_told_where_it_was_asked_for(make_plane) -> None:
+    record = {"path": "/traces", "sampleRows": 7, "maxBytes": "2Mi"}
+    plane = make_plane(spec={"rebalance": {"record": record}})
+    assert desired(plane.plan()).attention.record == RecordConfig(path="/traces", sample_rows=7, max_bytes=2 << 20)
+    assert told(plane.tell())["Recording"] == "Unknown StartingAttention"
+    plane.run()
+    plane.run()
+    status = plane.tell()
+    assert told(status)["Recording"] == "True Recording"
+    assert message(status, "Recording") == "attention replicas write files of live traffic to /traces"
+    plane.attention_problem = f"{NOT_RECORDED}: [Errno 28] No space left on device"
+    status = plane.tell()
+    assert told(status)["Recording"] == "False NotRecorded"
+    assert "attention replica a: traffic cannot be recorded: [Errno 28]" in message(status, "Recording")
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "False AsExpected")
+    plane.attention_problem = "its configuration was refused"
+    assert told(plane.tell())["Recording"] == "Unknown ConfigurationRefused"
+    plane.attention_problem = f"{NOT_RECORDED}: [Errno 28] No space left on device"
+    plane.moe = plane.moe.model_copy(update={"spec": deployment().spec})
+    status = plane.tell()
+    assert "Recording" not in told(status)
+    assert told(status)["Degraded"] == "False AsExpected", "it stops in a moment"
+    assert desired(plane.plan()).attention.record is None
+
+
+class LaterConfig(AttentionConfig):
+    """Of a release after this one."""
+
+    colour: Annotated[str, Since(CONTRACT + 1)] = ""
+
+
+@pytest.mark.parametrize(("colour", "contract", "said"), [("", 0, None), ("red", 9, None), ("red", CONTRACT, "colour")])
+def test_what_an_older_data_plane_is_not_told(make_plane, colour: str, contract: int, said: str | None) -> None:
+    plane = make_plane()
+    plane.run()
+    world, plan = plane.world(), plane.plan()
+    wanted = replace(desired(plan), attention=LaterConfig(colour=colour), contract=contract)
+    status = next_status(world, replace(plan, desired=wanted), None)
+    assert told(status).get("DataPlaneBehind") == (said and "True OlderRelease")
+    if said:
+        assert f"is not told attention.{said}: install" in message(status, "DataPlaneBehind")
+    assert told(status)["Degraded"] == "False AsExpected"
+
+
+def test_a_core_that_cannot_start_and_be_read_tells_the_cure(make_plane) -> None:
+    plane = make_plane(shards=4)
+    plane.settle()
+    plane.change(shards=2)
+    plane.told[plane.name] = replace(plane.told[plane.name], directory=None)
+    plane.more = {"report": None}
+    plane.set_phase(plane.name, ApplicationPhase.FAILED, Finding(Reason.DEPLOY_FAILED, "no such module"))
+    status = plane.tell()
+    assert told(status)["Degraded"] == "True DeployFailed"
+    assert "no such module; what Serve has as user_config" in message(status, "Degraded")
+    assert "kubectl scale moe/tiny --replicas=0" in message(status, "Degraded")
+    # Which it is.
+    plane.change(shards=0)
+    assert plane.plan().step is Step.SLEEP
+    plane.run()
+    assert plane.applications == {}
+
+
+def test_a_configuration_that_a_replica_refuses_is_told(make_plane) -> None:
+    plane = make_plane()
+    plane.run()
+    plane.run()
+    plane.attention_problem = "user_config of attention is refused, the old one stays: record.path: too short"
+    status = plane.tell()
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "True ConfigurationRefused")
+    assert "the old one stays: record.path" in message(status, "Degraded")
 
 
 def test_a_life(make_plane) -> None:
@@ -306,11 +387,7 @@ def test_from_one_bad_model_to_another(make_plane) -> None:
 
 def test_figures_are_told_anew_only_when_they_have_moved(make_plane) -> None:
     def traffic(balance: float, fan_out: float, epoch: int) -> Traffic:
-        figures = EpochFigures(
-            term=1, revision=1, epoch=epoch, rows=900, pairs=1800, failovers=0, fan_out=fan_out, node_fan_out=0.0,
-            shard_balance=balance, node_balance=1.0,
-        )  # fmt: skip
-        return Traffic(epochs=(figures,))
+        return Traffic(epochs=(epoch_figures(epoch, rows=900, fan_out=fan_out, balance=balance),))
 
     plane = make_plane(shards=2)
     plane.settle()

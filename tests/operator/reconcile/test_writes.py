@@ -142,13 +142,11 @@ async def test_what_is_held_back_is_told_in_time(bench: Bench, counted: Counting
     await bench.work(seconds=5.0)
     bench.ray.set_status(bench.core, "UNHEALTHY", "second")
     result = await bench.work(seconds=5.0)
-    message = next(c["message"] for c in bench.kube.moe()["status"]["conditions"] if c["type"] == "Degraded")
-    assert message.endswith("first")
+    assert bench.message("Degraded").endswith("first")
     assert result.again is not None
     assert result.again <= 6.0
     await bench.work(6, seconds=5.0)
-    message = next(c["message"] for c in bench.kube.moe()["status"]["conditions"] if c["type"] == "Degraded")
-    assert message.endswith("second")
+    assert bench.message("Degraded").endswith("second")
 
 
 async def test_after_a_restart_the_first_look_may_write(bench: Bench, counted: CountingKube) -> None:
@@ -159,8 +157,7 @@ async def test_after_a_restart_the_first_look_may_write(bench: Bench, counted: C
     bench.ray.set_status(bench.core, "UNHEALTHY", "second")
     bench.restart()
     await bench.work(seconds=1.0)
-    message = next(c["message"] for c in bench.kube.moe()["status"]["conditions"] if c["type"] == "Degraded")
-    assert message.endswith("second")
+    assert bench.message("Degraded").endswith("second")
 
 
 @pytest.mark.parametrize("field", ["slotsPerShard", "shards", "readyShards"])

@@ -56,6 +56,45 @@ async def test_anything_else_is_told(http, fake_ray, status: int, error: type[Ex
         await read(http, fake_ray.url)
 
 
+async def test_those_of_a_former_cluster_are_handed_over_as_they_are(http, fake_ray) -> None:
+    taken = []
+
+    async def take(request: web.Request) -> web.StreamResponse:
+        headers = (request.headers["Authorization"], request.headers["Content-Type"])
+        taken.append((request.method, request.path, *headers, await request.read()))
+        return web.Response(status=204)
+
+    fake_ray.override = take
+    packed = bytearray(b"packed" * 100_000)
+    await TrafficStatistics(http).hand_over(fake_ray.url + "/", "/tiny", "secret", packed)
+    assert taken == [("PUT", "/tiny/internal/statistics", "Bearer secret", "application/octet-stream", bytes(packed))]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "says"),
+    [
+        (401, KeyRefusedError, "does not take the operator's key"),
+        (400, DirectoryError, "does not take statistics"),
+        (405, DirectoryError, "does not take statistics"),
+        (200, DirectoryError, "does not take statistics"),
+    ],
+)
+async def test_whoever_does_not_take_them_is_told(
+    http, fake_ray, status: int, error: type[Exception], says: str
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    fake_ray.override = answer
+    with pytest.raises(error, match=says):
+        await TrafficStatistics(http).hand_over(fake_ray.url, "/tiny", "secret", bytearray(b"packed"))
+
+
+async def test_they_cannot_be_handed_to_nobody(http, closed_address: str) -> None:
+    with pytest.raises(DirectoryError, match=r"Serve is at http://127.0.0.1"):
+        await TrafficStatistics(http).hand_over(closed_address, "/tiny", "secret", bytearray(b"packed"))
+
+
 async def test_too_much_is_refused_and_not_asked_for_again_at_once(http, fake_ray, monkeypatch) -> None:
     """The report of the same directory is another matter."""
     monkeypatch.setattr(statistics, "MOST_BYTES", 300_000)
@@ -115,5 +154,5 @@ async def nothing(all_of_them: TrafficStatistics, url: str, route: str) -> None:
 
 
 async def test_where_nobody_is(http, closed_address: str) -> None:
-    with pytest.raises(DirectoryError, match=r"spec.runtime.rayCluster.serveURL is http://127.0.0.1"):
+    with pytest.raises(DirectoryError, match=r"Serve is at http://127.0.0.1"):
         await read(http, closed_address)

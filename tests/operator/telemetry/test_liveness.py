@@ -68,7 +68,7 @@ async def fetch(url: str) -> tuple[int, str]:
 async def test_the_probe_tells_life_and_its_end_with_the_reason(clock: Clock, liveness: Liveness) -> None:
     metrics = Metrics()
     metrics.queue_depth(3)
-    async with telemetry_server("127.0.0.1", 0, metrics, liveness) as port:
+    async with telemetry_server(("127.0.0.1", 0), metrics.exposition, {"/healthz": liveness.problem}) as port:
         base = f"http://127.0.0.1:{port}"
         assert await fetch(f"{base}/healthz") == (200, "ok\n")
         status, text = await fetch(f"{base}/metrics")
@@ -81,7 +81,7 @@ async def test_the_probe_tells_life_and_its_end_with_the_reason(clock: Clock, li
 
 
 async def test_a_port_that_is_taken_is_an_error(liveness: Liveness) -> None:
-    async with telemetry_server("127.0.0.1", 0, Metrics(), liveness) as port:
+    async with telemetry_server(("127.0.0.1", 0), Metrics().exposition, {}) as port:
         with pytest.raises(OSError, match="in use"):
-            async with telemetry_server("127.0.0.1", port, Metrics(), liveness):
+            async with telemetry_server(("127.0.0.1", port), Metrics().exposition, {}):
                 pytest.fail("two servers on one port")

@@ -48,7 +48,7 @@ READY = DirectoryReport(
     model=FACTS,
     shards=(
         ShardReport(index=0, phase="Ready", pairs=40),
-        ShardReport(index=1, phase="Lost", pairs=60, from_peers=8, refused=1, damaged=2),
+        ShardReport(index=1, phase="Lost", pairs=60, from_peers=8, refused=1, damaged=2, busy_us=1_500_000),
     ),
     attention=(AttentionReport(replica="a", ready=True, epoch=7, running=0, waiting=2),),
     progress=Progress(copied=8, total=8, settled=True),
@@ -135,7 +135,7 @@ class Api:
         self.ahead = LEASE_SECONDS
         if directory is None:
             self.directory.take(ApiSync(api="a former one", ready=False, created=int(time.time())), time.monotonic())
-        self.service = Service(str(checkpoint), self._call, self._fetch_statistics)
+        self.service = Service(str(checkpoint), self._call, self._fetch_statistics, self._adopt_statistics)
         self.source = ScriptedSource()
         self.service.source = self.source
         self.service.configure({"served_name": "model"})
@@ -165,6 +165,10 @@ class Api:
 
     async def _fetch_statistics(self) -> bytes | None:
         return self.statistics
+
+    async def _adopt_statistics(self, packed: bytes) -> str | None:
+        self.statistics = packed
+        return None if packed else "these are no statistics"
 
     def answer_with(self, text: str, finish: str = "stop") -> None:
         """Let every request be answered with the tokens of ``text``, one a step."""

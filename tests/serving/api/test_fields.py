@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[3]
 COMPLETION = {"model": "model", "prompt": "the fox"}
 CHAT = {"model": "model", "messages": [{"role": "user", "content": "the fox"}]}
 VLLM_BENCH = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0, "min_tokens": 0, "length_penalty": 1.0}
-CONTINUE = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "//", "\n\n", "/src/", "```", "\nclass", "\nfunction"]
+CONTINUE = [
+    *("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>", "//", "\n\n", "\r\n\r\n", "/src/", "```"),
+    *("\nclass", "\nfunction", "\n#- coding: utf-8"),
+]
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from moe_contract.applications import ApiConfig
+from moe_contract.base import CONTRACT
 from moe_contract.model import ModelProblem
-from moe_contract.report import AttentionReport, DirectoryReport, Traffic
+from moe_contract.report import CONTRACT_HEADER, AttentionReport, DirectoryReport, Traffic
 from moe_placement.encoding import encode_counts
 from moe_serving.api import service
 
@@ -104,6 +105,31 @@ async def test_without_a_key_nothing_else_is_looked_at(api, client, path) -> Non
     assert read == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("POST", "/healthz", 405),
+        ("GET", "/metrics", 200),
+        ("POST", "/metrics", 405),
+        ("GET", "/v1/models", 200),
+        ("GET", "/nowhere", 404),
+    ],
+)
+async def test_a_body_that_nobody_wants_is_not_gathered(client, method, path, status) -> None:
+    read = 0
+
+    async def body():
+        nonlocal read
+        for _ in range(15):
+            read += 1
+            yield bytes(2**20)
+
+    assert (await client.request(method, path, content=body())).status_code == status
+    # Whoever watches for the client's leaving may take a part, and keeps none.
+    assert read <= 1
+
+
 async def test_no_schema_is_served(client) -> None:
     for path in ("/openapi.json", "/docs", "/redoc"):
         assert (await client.get(path)).status_code == 404
@@ -144,8 +170,16 @@ async def test_the_operators_report(api, client) -> None:
     api.service.config = ApiConfig(served_name="model", internal_key_sha256=digest("internal"))
     assert (await client.get("/internal/report")).status_code == 401
     assert (await client.get("/internal/report", headers=bearer("wrong"))).status_code == 401
-    answer = await client.get("/internal/report", headers=bearer("internal"))
+    answer = await client.get("/internal/report", headers=bearer("internal") | {CONTRACT_HEADER: str(CONTRACT)})
     assert DirectoryReport.model_validate_json(answer.text) == api.report
+
+
+@pytest.mark.parametrize(("said", "told"), [({}, 0), ({CONTRACT_HEADER: "1"}, 1), ({CONTRACT_HEADER: "1e9"}, 0)])
+async def test_an_operator_is_told_what_it_knows(api, client, said: dict[str, str], told: int) -> None:
+    api.service.config = ApiConfig(served_name="model", internal_key_sha256=digest("internal"))
+    api.report = api.report.model_copy(update={"contract": 1})
+    answer = (await client.get("/internal/report", headers=bearer("internal") | said)).json()
+    assert answer.get("contract", 0) == told
 
 
 @pytest.mark.parametrize(
@@ -343,6 +377,19 @@ async def test_statistics_are_for_the_operator(api, client) -> None:
     assert (answer.content, answer.headers["content-type"]) == (b"packed", "application/octet-stream")
 
 
+async def test_those_of_a_former_cluster_are_taken_from_the_operator(api, client) -> None:
+    path = "/internal/statistics"
+    assert (await client.put(path, content=b"former")).status_code == 404
+    api.service.config = ApiConfig(served_name="model", internal_key_sha256=digest("i"), api_key_sha256=(digest("k"),))
+    for headers in ({}, bearer("k")):
+        assert (await client.put(path, content=b"former", headers=headers)).status_code == 401
+    assert api.statistics is None
+    assert (await client.put(path, content=b"former", headers=bearer("i"))).status_code == 204
+    assert api.statistics == b"former"
+    refused = await client.put(path, content=b"", headers=bearer("i"))
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "these are no statistics")
+
+
 async def test_metrics(api, client) -> None:
     api.answer_with(" dog")
     await client.post("/v1/completions", json=COMPLETION)
@@ -363,5 +410,6 @@ async def test_metrics(api, client) -> None:
         'moe_shard_loaded_bytes_total{shard="1",source="peer"} 8.0',
         'moe_shard_transfers_refused_total{shard="1"} 1.0',
         'moe_shard_copies_damaged_total{shard="1"} 2.0',
+        'moe_shard_busy_seconds_total{shard="1"} 1.5',
     ):
         assert line in text

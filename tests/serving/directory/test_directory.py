@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -12,19 +13,23 @@ from scene import EXPERTS, FACTS, LAYERS, MODEL, FakeShard, Scene
 
 from moe_contract.applications import ModelArgs
 from moe_contract.model import ModelFacts
+from moe_contract.report import Fetched
 from moe_placement import balanced_placement
 from moe_placement.encoding import decode_counts, decode_placement, encode_placement
 from moe_serving.checkpoint import ModelError
+from moe_serving.directory import directory
 from moe_serving.directory.directory import HEARING_SECONDS, Directory
 from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncRequest
 from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
-from moe_serving.experts.description import CHECKPOINT, ShardDescription
+from moe_serving.experts.description import CHECKPOINT, Loading, ShardDescription
 from moe_serving.routing.exchange import StatisticsKnown, StatisticsTold
 from moe_serving.routing.gatherer import Gathered
 from moe_serving.routing.table import TableVersion
 from moe_serving.routing.window import Window
+
+WORKED = {"busy_us": 7, "served_us": 9}
 
 
 async def test_a_placement_is_carried_out(scene: Scene) -> None:
@@ -53,10 +58,11 @@ async def test_a_move_comes_from_a_neighbour_and_what_came_is_reported(scene: Sc
         assert not order.urgent
         (holder,) = (said for said in before if said.held is not None and said.held[order.key])
         assert order.sources == (holder.address, CHECKPOINT)
-    scene.shards[2].counts = {"from_peers": 32, "from_checkpoint": 8, "refused": 1, "damaged": 2}
+    scene.shards[2].counts = {"from_peers": 32, "from_checkpoint": 8, "refused": 1, "damaged": 2} | WORKED
     await scene.turns(1)
     (shard,) = scene.directory.report().shards[2:]
     assert (shard.from_peers, shard.from_checkpoint, shard.refused, shard.damaged) == (32, 8, 1, 2)
+    assert {"busy_us": shard.busy_us, "served_us": shard.served_us} == WORKED
 
 
 async def test_old_copies_wait_for_the_acknowledgement(scene: Scene) -> None:
@@ -113,7 +119,7 @@ async def test_a_shard_that_comes_back_with_a_model_of_another_shape(scene: Scen
     describe = shard.describe
 
     async def loading(known: str | None, hold: float) -> ShardDescription:
-        return dataclasses.replace(await describe(known, hold), loading=((7, 99),))
+        return dataclasses.replace(await describe(known, hold), loading=Loading(((7, 99),)))
 
     shard.describe = loading  # type: ignore[method-assign]
     await scene.turns(3)
@@ -210,6 +216,31 @@ async def test_what_is_refused_is_told_and_the_old_target_stays(scene: Scene) ->
     assert scene.directory.report().refused is None
 
 
+async def test_a_placement_of_another_model_of_the_same_shape_is_refused(scene: Scene) -> None:
+    scene.directory.configure({**scene.config, "revision": 2, "model_digest": "sha256:another"})
+    refused = scene.directory.report().refused or ""
+    assert "model_digest: revision 2 is for the experts of sha256:another, the model is sha256:d" in refused
+    assert scene.directory.report().revision == 1
+    scene.directory.configure({**scene.config, "revision": 2, "model_digest": FACTS.digest})
+    assert (scene.directory.report().refused, scene.directory.report().revision) == (None, 2)
+
+
+@pytest.mark.parametrize("inspected_first", [False, True])
+async def test_what_was_told_before_another_checkpoint_came_under_the_path_goes_on(
+    scene: Scene, inspected_first: bool
+) -> None:
+    """As in a second cluster of an upgrade, which is told nothing new until it serves."""
+    before = {**scene.config, "model_digest": "sha256:before"}
+    scene.directory = scene.new_directory()
+    if inspected_first:
+        await scene.directory.inspect_model()
+    scene.directory.configure(before)
+    await scene.directory.inspect_model()
+    await scene.turns(4)
+    assert scene.directory.report().refused is None
+    assert scene.directory.report().progress.settled
+
+
 async def test_a_shard_that_is_not_wanted_any_more_leaves_the_table(scene: Scene) -> None:
     scene.place(balanced_placement(LAYERS, EXPERTS, [4], 1))
     await scene.turns(3)
@@ -255,12 +286,14 @@ async def test_windows_that_come_before_the_model_is_known_are_asked_for_again(s
 
 
 async def test_statistics_are_taken_once_the_model_is_known(scene: Scene) -> None:
-    report = StatisticsReport("a", FACTS.digest, StatisticsTold(Gathered(1, 0.0, b"packed")))
+    report = StatisticsReport("a", FACTS.digest, StatisticsTold(Gathered(1, 0.0, b"packed", 900.0)))
     request = SyncRequest("a", scene.version, 0, (), AttentionStatus(ready=True, digest=FACTS.digest))
     scene.directory = scene.new_directory()
     assert (await scene.directory.sync(request)).statistics is None
     assert scene.directory.take_statistics(report).known is None
+    assert await scene.directory.adopt_statistics(b"packed") == "the model is not known here yet"
     await scene.restart_directory()
+    assert "no statistics" in (await scene.directory.adopt_statistics(b"packed") or "")
     assert (await scene.directory.sync(request)).statistics == StatisticsKnown(FACTS.digest, number=0)
     assert scene.directory.take_statistics(report).known == StatisticsKnown(FACTS.digest, number=1)
     assert (await scene.directory.sync(request)).statistics == StatisticsKnown(FACTS.digest, number=1)
@@ -330,3 +363,35 @@ async def test_an_answer_from_before_an_order_is_not_believed() -> None:
     answer.set()
     await poll
     assert not monitor.held(FACTS)[0, 0]
+
+
+async def test_a_cache_that_stands_still_holds_no_report_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much is there is read from a file of the node."""
+    goes_on, told, inspects = threading.Event(), Fetched(done=1, total=4), threading.Event()
+
+    def read(path: str) -> Fetched:
+        assert goes_on.wait(20)
+        return told
+
+    def inspect(model: ModelArgs) -> ModelFacts:
+        inspects.wait(20)
+        return FACTS
+
+    monkeypatch.setattr(directory, "report_fetched", read)
+    monkeypatch.setattr(directory, "FETCHED_SECONDS", 0.01)
+    loading = Directory(ModelArgs(path="hf://some/model@1"), inspect, lambda ref: FakeShard(ref.index))
+    running = asyncio.create_task(loading.run())
+    try:
+        await asyncio.sleep(0.05)
+        assert loading.report().fetched is None
+        goes_on.set()
+        for _ in range(2000):
+            if loading.report().fetched == told:
+                break
+            await asyncio.sleep(0.01)
+        assert loading.report().fetched == told
+    finally:
+        goes_on.set()
+        inspects.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -14,7 +14,7 @@ from scene import FakeShard as _FakeShard
 
 from moe_placement import Placement
 from moe_serving.directory.leases import LEASE_SECONDS
-from moe_serving.experts.description import CHECKPOINT, ExpertKey, LoadOrder, ShardDescription, Source
+from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, LoadOrder, ShardDescription, Source
 
 
 class SlowShard(_FakeShard):
@@ -36,9 +36,10 @@ class SlowShard(_FakeShard):
     async def describe(self, known: str | None, hold: float) -> ShardDescription:
         said = await super().describe(known, hold)
         first = [self.current[0]] if self.current else []
-        loading = (*first, *(key for key in self.queue if key not in first))
+        queue = (*first, *(key for key in self.queue if key not in first))
+        loading = Loading(queue, begun=bool(self.current))
         version = f"{said.version} {loading} {self.current} {self.problem}"
-        return replace(said, loading=loading, begun=bool(self.current), problem=self.problem, version=version)
+        return replace(said, loading=loading, problem=self.problem, version=version)
 
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         self.told += 1

@@ -8,7 +8,7 @@ import pytest
 from scene import FakeShard
 
 from moe_serving.directory.monitor import ShardMonitor
-from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.experts.description import ExpertKey, Loading, LoadOrder, ShardDescription
 
 A, B, C = (0, 1), (0, 2), (1, 3)
 
@@ -18,10 +18,10 @@ class Shard(FakeShard):
 
     def __init__(self, loading: tuple[ExpertKey, ...], begun: bool) -> None:
         super().__init__(0)
-        self.loading, self.begun = loading, begun
+        self.loading = Loading(loading, begun)
 
     async def describe(self, known: str | None, hold: float) -> ShardDescription:
-        return replace(await super().describe(known, hold), loading=self.loading, begun=self.begun)
+        return replace(await super().describe(known, hold), loading=self.loading)
 
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         pass

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_placement import Placement, balanced_placement
-from moe_serving.directory.planner import Copies, Loading, Situation, is_settled, plan
+from moe_serving.directory.planner import Copies, Situation, is_settled, plan
 from moe_serving.directory.publication import Publication
+from moe_serving.experts.description import Loading
 from moe_serving.routing.table import RoutingTable, ShardAddress
 from moe_serving.wire.endpoint import Address
 

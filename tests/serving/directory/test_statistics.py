@@ -13,7 +13,7 @@ from moe_serving.directory import statistics as module
 from moe_serving.directory.messages import StatisticsReport
 from moe_serving.directory.statistics import ASK_SECONDS, GONE_SECONDS, StatisticsStore
 from moe_serving.routing.exchange import Legacy, StatisticsExchange, StatisticsKnown, StatisticsTold
-from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, Gathered, Gatherer
+from moe_serving.routing.gatherer import Gathered, Gatherer
 
 TOP_K = 2
 
@@ -125,6 +125,46 @@ async def test_what_a_dead_replica_told_outlives_it_and_the_directory(world: Wor
     assert await world.tokens() == pytest.approx(15, rel=0.1), "it is inherited once"
 
 
+async def test_those_of_a_former_cluster_count_as_what_a_dead_replica_left(world: World) -> None:
+    former = World()
+    before = Replica("before", former)
+    before.route(10)
+    before.report()
+    packed = await former.store.merged()
+    assert packed is not None
+    for _ in range(2):  # whoever hands them over may not know that they have arrived
+        assert await world.store.adopt(packed) is None
+    assert await world.tokens() == 10
+    lives = Replica("lives", world)
+    lives.route(5)
+    for _ in range(2):
+        world.now += GONE_SECONDS / 2
+        lives.report()
+        await world.store.inherit()
+    lives.report()
+    assert lives.exchange.legacy_version == 1, "they outlive this directory, too"
+    world.restart_directory()
+    for _ in range(2):
+        lives.report()
+    assert await world.tokens() == pytest.approx(15, rel=0.1)
+
+
+ONE_LAYER_MORE = RoutingStatistics.of_ids(np.zeros((3, LAYERS + 1, 1), dtype=np.int16), EXPERTS, windows=1)
+
+
+@pytest.mark.parametrize(
+    ("packed", "refused"),
+    [
+        (b"", "these are no statistics: "),
+        (b"nor these", "these are no statistics: "),
+        (encode_statistics(ONE_LAYER_MORE), "these are statistics of another model: "),
+    ],
+)
+async def test_what_is_no_use_is_not_taken_from_a_former_cluster(world: World, packed: bytes, refused: str) -> None:
+    assert (await world.store.adopt(packed) or "").startswith(refused)
+    assert await world.merged() is None
+
+
 async def test_one_that_was_silent_for_a_while_counts_once(world: World) -> None:
     frozen = Replica("frozen", world)
     frozen.route(10)
@@ -142,11 +182,36 @@ async def test_the_older_weighs_less_until_all_is_old(world: World) -> None:
     idle, busy = Replica("idle", world), Replica("busy", world)
     idle.route(8)
     idle.report()
-    world.now += HALF_LIFE_SECONDS
+    world.now += idle.gatherer.half_life
     assert await world.tokens() == 8, "nothing came since"
     busy.route(8)
     busy.report()
     idle.report()
+    assert await world.tokens() == pytest.approx(12)
+
+
+async def test_what_is_nothing_beside_the_newest_leaves_the_sample(world: World) -> None:
+    idle, busy = Replica("idle", world), Replica("busy", world)
+    idle.route(8)
+    idle.report()
+    world.now += 200 * idle.gatherer.half_life
+    busy.route(5)
+    busy.report()
+    merged = await world.merged()
+    assert merged is not None
+    assert (merged.tokens, len(merged.sample)) == (5, 5)
+
+
+async def test_all_fade_by_the_half_life_of_the_newest(world: World) -> None:
+    """While a new one is on its way to the replicas; keys that moved differently would not be known again."""
+    slow, quick = Replica("slow", world), Replica("quick", world)
+    quick.gatherer.configure(10.0)
+    slow.route(8)
+    slow.report()
+    world.now += quick.gatherer.half_life
+    quick.route(8)
+    quick.report()
+    assert quick.gatherer.half_life < slow.gatherer.half_life
     assert await world.tokens() == pytest.approx(12)
 
 
@@ -169,7 +234,7 @@ async def test_what_is_of_another_model_or_damaged_is_left_out(world: World, cap
     strange.report()
     assert await world.tokens() == 4
     damaged = Replica("damaged", world)
-    damaged.exchange.keep(Gathered(1, world.now, b"no statistics"))
+    damaged.exchange.keep(Gathered(1, world.now, b"no statistics", 900.0))
     damaged.report()
     assert await world.tokens() == 4
     assert "left out" in caplog.text
@@ -195,7 +260,7 @@ async def test_one_replica_at_a_time_is_asked_for_the_legacy(world: World) -> No
 
 async def test_a_legacy_of_another_model_is_not_kept(world: World) -> None:
     mine = Replica("mine", world)
-    mine.exchange.hear(StatisticsKnown("other", 0, 3), Legacy("other", Gathered(3, 0.0, b"")))
+    mine.exchange.hear(StatisticsKnown("other", 0, 3), Legacy("other", Gathered(3, 0.0, b"", 900.0)))
     assert mine.exchange.legacy_version == 3
     assert mine.report() is None
     assert mine.exchange.legacy_version == 0
@@ -207,7 +272,7 @@ async def test_what_does_not_fit_the_others_is_left_out(world: World, caplog: py
     mine.report()
     ids = np.zeros((3, LAYERS, 1), dtype=np.int16)
     packed = encode_statistics(RoutingStatistics.of_ids(ids, EXPERTS, windows=1))
-    other.exchange.keep(Gathered(1, world.now, packed))
+    other.exchange.keep(Gathered(1, world.now, packed, 900.0))
     other.report()
     assert await world.tokens() == 4
     assert "do not fit the others" in caplog.text

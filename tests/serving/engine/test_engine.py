@@ -4,10 +4,12 @@ import threading
 import time
 
 import pytest
-from driver import WAIT_S, ask, complete, greedy, running_engine
-from reference import END, prompts
+import torch
+from driver import WAIT_S, Answer, ask, complete, greedy, running_engine
+from reference import END, prompts, reference_greedy
 
 from moe_contract.applications import AttentionConfig
+from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.errors import EngineStoppedError, ExpertsUnavailableError, RequestRefusedError
 from moe_serving.engine.local_experts import LocalExperts
@@ -212,7 +214,7 @@ def test_new_limits_hold_from_the_next_step(engine, experts):
     waiting = ask(engine, PROMPT, greedy(100))
     engine.reconfigure(AttentionConfig(kv_cache_tokens=64))
     experts.open.set()
-    assert "kv_cache_tokens was lowered to 64" in waiting.wait().error
+    assert "kv_cache_tokens is 64 now" in waiting.wait().error
     assert running.wait().finish_reason == "length"
     assert complete(engine, prompts(8, longest=20), greedy(20)) == complete(engine, prompts(8, longest=20), greedy(20))
     engine.reconfigure(AttentionConfig(kv_cache_tokens=300))
@@ -226,6 +228,52 @@ def test_growing_the_cache_keeps_what_runs(engine, experts):
     answer.wait(tokens=5)
     engine.reconfigure(AttentionConfig(kv_cache_tokens=400))
     assert answer.wait().token_ids == whole
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Rows of cache that there is memory for, changed by the test."""
+    rows, allocate = [10**6], KeyValueCache._allocate
+
+    def bounded(cache, count):
+        if count > rows[0]:
+            raise torch.OutOfMemoryError(f"no memory for {count} rows")
+        return allocate(cache, count)
+
+    monkeypatch.setattr(KeyValueCache, "_allocate", bounded)
+    return rows
+
+
+def test_a_cache_that_there_is_no_memory_for_costs_no_answer(path, engine, memory):
+    memory[0] = 300
+    asked = prompts(4, longest=20)
+    answers = [ask(engine, prompt, greedy(40)) for prompt in asked]
+    answers[0].wait(tokens=5)
+    engine.reconfigure(AttentionConfig(kv_cache_tokens=400))
+    late = Answer(GenerationRequest("late", PROMPT, greedy(200)))
+    try:
+        engine.submit(late.request, late.take)
+    except RequestRefusedError:
+        pass  # the engine was faster than this thread
+    else:
+        assert "kv_cache_tokens is 128 now" in late.wait().error
+    assert [answer.wait().token_ids for answer in answers] == reference_greedy(path, asked, 40)
+    assert complete(engine, asked, greedy(40)) == reference_greedy(path, asked, 40)
+    assert engine.problem == "kv_cache_tokens stays 128: the device has no memory for 400 beside them"
+    assert engine.stats().kv_tokens_limit == 128
+    with pytest.raises(RequestRefusedError, match="cache holds 128"):
+        ask(engine, PROMPT, greedy(200))
+    engine.reconfigure(AttentionConfig(kv_cache_tokens=250))
+    assert ask(engine, PROMPT, greedy(200)).wait().finish_reason == "length"
+    assert engine.problem is None
+
+
+def test_a_cache_that_there_is_no_memory_for_to_shrink_stays_larger(path, engine, memory):
+    whole = ask(engine, PROMPT, greedy(60)).wait().token_ids
+    memory[0] = 10
+    engine.reconfigure(AttentionConfig(kv_cache_tokens=64))
+    assert ask(engine, PROMPT, greedy(60)).wait().token_ids == whole
+    assert (engine.problem, engine.stats().kv_tokens_limit) == (None, 64)
 
 
 def test_stop_ends_running_and_waiting_requests_with_an_error(path, experts):

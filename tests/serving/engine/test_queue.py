@@ -1,7 +1,9 @@
 """Whose turn it is: exact orders, and what must hold for any requests of any clients."""
 
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moe_contract.applications import AttentionConfig
@@ -52,6 +54,14 @@ class Desk:
             taken.append(self.queue.offer(sequence))
             self.queue.admit(self.batch)
         return taken
+
+    def reconfigure(self, places: int, cache: int) -> list[Sequence]:
+        """Returns those that are refused."""
+        self.limits = self.limits.model_copy(update={"max_running": places, "kv_cache_tokens": cache})
+        self.batch.reconfigure(self.limits)
+        refused = self.queue.reconfigure(self.limits)
+        self.queue.admit(self.batch)
+        return refused
 
     def end(self, *sequences: Sequence) -> None:
         for sequence in sequences:
@@ -176,9 +186,22 @@ def test_lower_limits_return_what_can_never_fit():
     desk = Desk(places=1)
     large, small = answer("large", tokens=30), answer("small")
     desk.offer(answer("running"), large, small)
-    lower = AttentionConfig(max_running=1, kv_cache_tokens=20)
-    assert desk.queue.reconfigure(lower) == [large]
+    assert desk.reconfigure(places=1, cache=20) == [large]
     assert desk.queue.waiting == 1
+
+
+def test_what_runs_and_a_smaller_cache_could_not_take_again_does_not_go_back():
+    desk = Desk(places=4, cache=1000)
+    old, large, other = answer("old", "a"), answer("large", "a", 300, 300), answer("other", "b", 100, 150)
+    desk.offer(old, large)
+    assert desk.reconfigure(places=4, cache=300) == []
+    desk.offer(other)
+    assert (desk.running, desk.queue.preempted) == (["large", "old"], 0)
+    desk.end(old, large)
+    desk.offer(*(answer(name, "c", tokens=198) for name in "xyz"))
+    assert desk.running == ["other"], "and nothing that never fits keeps the others out"
+    desk.end(other)
+    assert desk.running == ["x"]
 
 
 CLIENTS = st.sampled_from(["", "a", "b", "c"])
@@ -200,17 +223,44 @@ REQUESTS = st.lists(
 )
 def test_any_requests_of_any_clients(wanted, places, cache, requests, tokens, cancelled):
     desk = Desk(places, cache, requests, tokens)
+
+    def between_steps(number: int, under_way: list[Sequence]) -> None:
+        if number in cancelled and under_way:
+            desk.end(under_way.pop(number % len(under_way)))
+        check(desk, under_way)
+
+    run_to_the_end(desk, wanted, between_steps)
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 6), st.integers(2, 80)), max_size=4)
+"""The step before which the limits change, to so many places and so much cache."""
+
+
+@settings(max_examples=40)
+@given(REQUESTS, CHANGES)
+@example([("a", 1, 2, 3, 0), ("a", 1, 20, 9, 0), ("b", 1, 2, 9, 2)], [(1, 2, 20)])
+def test_whatever_the_limits_change_to_every_request_ends_or_is_refused(wanted, changes):
+    desk = Desk(places=6, cache=80)
+
+    def between_steps(number: int, under_way: list[Sequence]) -> None:
+        for _, places, cache in (change for change in changes if change[0] == number):
+            for refused in desk.reconfigure(places, cache):
+                under_way.remove(refused)
+
+    run_to_the_end(desk, wanted, between_steps)
+
+
+def run_to_the_end(desk: Desk, wanted, between_steps: Callable[[int, list[Sequence]], None]) -> None:
+    """As an engine does; it refuses at once what can never fit."""
     to_come: dict[int, list[Sequence]] = {}
     for number, (client, count, prompt, length, when) in enumerate(wanted):
         to_come.setdefault(when, []).extend(answers(f"r{number}", count, client=client, prompt=prompt, tokens=length))
     under_way: list[Sequence] = []
     for number in range(3000):
         for each in to_come.pop(number, []):
-            if desk.offer(each)[0]:
+            if each.reservation <= desk.limits.kv_cache_tokens and desk.offer(each)[0]:
                 under_way.append(each)
-        if number in cancelled and under_way:
-            desk.end(under_way.pop(number % len(under_way)))
-        check(desk, under_way)
+        between_steps(number, under_way)
         chunks = desk.batch.next_step()
         for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
             if done.finish_reason(frozenset()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +13,7 @@ import waiting
 
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
 from moe_serving.experts import loader as loader_module
-from moe_serving.experts.description import CHECKPOINT, LoadOrder
+from moe_serving.experts.description import CHECKPOINT, Loading, LoadOrder
 from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PeerRestsError
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.pool import ExpertPool, digest_of
@@ -115,10 +116,10 @@ def test_experts_are_loaded_in_order(reader: Reader, loading: tuple[ExpertLoader
     loader, target = loading
     loader.replace_queue(orders((1, 1), (0, 0)))
     reader.allowed.release(1)
-    wait_until(lambda: loader.queue == ((0, 0),), "the first expert")
+    wait_until(lambda: loader.loading.queue == ((0, 0),), "the first expert")
     assert (1, 1) in target
     reader.allowed.release(1)
-    wait_until(lambda: not loader.queue, "the second expert")
+    wait_until(lambda: not loader.loading.queue, "the second expert")
     assert reader.reads == [(1, 1), (0, 0)]
 
 
@@ -138,27 +139,55 @@ def test_what_is_on_its_way_is_told_first_and_what_failed_is_not(
     loader, _ = loading
     reader.unreadable = {(0, 0)}
     loader.replace_queue(orders((0, 0), (0, 1), (0, 2)))
-    assert loader.queue == ((0, 0), (0, 1), (0, 2))
+    assert loader.loading.queue == ((0, 0), (0, 1), (0, 2))
     reader.allowed.release(1)
-    wait_until(lambda: loader.queue[0] == (0, 1), "the next one to be on its way")
-    assert loader.queue == ((0, 1), (0, 0), (0, 2))
-    assert loader.begun
+    wait_until(lambda: loader.loading.queue[0] == (0, 1), "the next one to be on its way")
+    assert loader.loading.queue == ((0, 1), (0, 0), (0, 2))
+    assert loader.loading.begun
     loader.replace_queue(())
-    assert not loader.begun
+    assert not loader.loading.begun
+
+
+class Layer(int):
+    """A layer's number; ``looked_up`` is called, in the main thread, where something is looked up by it."""
+
+    looked_up: Callable[[], object] | None = None
+
+    def __hash__(self) -> int:
+        if self.looked_up is not None and threading.current_thread() is threading.main_thread():
+            self.looked_up()
+        return super().__hash__()
+
+
+def test_what_is_told_is_of_one_moment(reader: Reader, loading: tuple[ExpertLoader, ExpertPool]) -> None:
+    """Also where what is on its way arrives meanwhile."""
+    loader, target = loading
+    loader.replace_queue([LoadOrder(layer := Layer(0), 0)])
+    wait_until(lambda: loader.loading.begun, "it to be on its way")
+
+    def arrives() -> None:
+        layer.looked_up = None
+        reader.allowed.release(1)
+        wait_until(lambda: (0, 0) in target, "the expert")
+        time.sleep(0.1)  # by then it would be on its way no more, and still in the queue
+
+    layer.looked_up = arrives
+    assert loader.loading == Loading(((0, 0),), begun=True)
+    assert reader.reads == [(0, 0)]
 
 
 def test_that_something_is_on_its_way_is_told(reader: Reader, peers: Peers) -> None:
     """Whoever waits for news hears of it."""
-    told: list[tuple[bool, tuple[tuple[int, int], ...]]] = []
+    told: list[Loading] = []
     target = ExpertPool(2, 3, FORM, torch.device("cpu"))
     target.capacity = 3
-    loader = ExpertLoader(reader, target, peers, lambda: told.append((loader.begun, loader.queue)))  # type: ignore[arg-type]
+    loader = ExpertLoader(reader, target, peers, lambda: told.append(loader.loading))  # type: ignore[arg-type]
     loader.replace_queue(orders((0, 0), (0, 1)))
-    assert told == [(False, ((0, 0), (0, 1)))]
+    assert told == [Loading(((0, 0), (0, 1)))]
     loader.start()
     try:
         wait_until(lambda: told[1:], "the first one to be told of")
-        assert told[1] == (True, ((0, 0), (0, 1)))
+        assert told[1] == Loading(((0, 0), (0, 1)), begun=True)
     finally:
         reader.allowed.release(100)
         loader.stop(10)
@@ -169,7 +198,7 @@ def test_what_is_held_is_not_read_again(reader: Reader, loading: tuple[ExpertLoa
     with target.reserve(0, 0) as slot:
         slot.publish()
     loader.replace_queue(orders((0, 0)))
-    wait_until(lambda: not loader.queue, "an empty queue")
+    wait_until(lambda: not loader.loading.queue, "an empty queue")
     assert reader.reads == []
 
 
@@ -197,7 +226,7 @@ def test_an_expert_that_cannot_be_read_lets_the_others_pass(
     reader.unreadable = {(0, 0)}
     reader.allowed.release(10_000)
     loader.replace_queue(orders((0, 0), (0, 1), (1, 1)))
-    wait_until(lambda: loader.queue == ((0, 0),), "the others to be loaded")
+    wait_until(lambda: loader.loading.queue == ((0, 0),), "the others to be loaded")
     wait_until(lambda: loader.problem == "expert 0 of layer 0 cannot be loaded: bad block", "the failure")
     loader.replace_queue([])
     wait_until(lambda: loader.problem is None, "what is not wanted any more to be no problem")
@@ -228,7 +257,7 @@ def test_the_nearest_source_is_asked_and_nobody_else(
 ) -> None:
     loader, target = loading
     loader.replace_queue([LoadOrder(0, 0, (NEAR, FAR, CHECKPOINT))])
-    wait_until(lambda: not loader.queue, "the expert")
+    wait_until(lambda: not loader.loading.queue, "the expert")
     assert (peers.asked, reader.reads, value_of(target, 0, 0)) == ([NEAR], [], 2.0)
     assert loader.counts == {"from_peers": FORM.nbytes}
     wait_until(lambda: peers.closed > 0, "idle connections to be closed")
@@ -261,7 +290,7 @@ def test_who_cannot_give_it_is_passed_over(
         wait_until(lambda: (loader.problem or "").endswith(told), "the problem")
     assert (1, 1) not in target, "what a peer sent last is in its slot, and held by nobody"
     reader.allowed.release(1)
-    wait_until(lambda: not loader.queue, "the expert")
+    wait_until(lambda: not loader.loading.queue, "the expert")
     assert (peers.asked, reader.reads, value_of(target, 1, 1)) == ([NEAR, FAR], [(1, 1)], 1.0)
     assert loader.counts["refused"] == 2 * refused
     assert peers.doubted == ([(NEAR, 1, 1), (FAR, 1, 1)] if isinstance(fault, DamagedExpertError) else [])
@@ -277,7 +306,7 @@ def test_a_checkpoint_that_fails_lets_peers_behind_it_try(
     reader.fault = OSError("stale file handle")
     reader.allowed.release(1)
     loader.replace_queue([LoadOrder(0, 2, (CHECKPOINT, FAR))])
-    wait_until(lambda: not loader.queue, "the expert")
+    wait_until(lambda: not loader.loading.queue, "the expert")
     assert value_of(target, 0, 2) == 2.0
 
 
@@ -289,7 +318,7 @@ def test_what_is_wanted_no_more_is_given_up_on_its_way(peers: Peers, loading: tu
     wait_until(lambda: peers.asked == [NEAR], "the transfer")
     peers.pieces = []
     loader.replace_queue([LoadOrder(0, 1, (NEAR, CHECKPOINT), urgent=True)])
-    wait_until(lambda: not loader.queue, "the other expert")
+    wait_until(lambda: not loader.loading.queue, "the other expert")
     assert (target.held().sum(), peers.asked) == (1, [NEAR, NEAR])
 
 
@@ -303,7 +332,7 @@ def test_another_rate_holds_at_once(peers: Peers, loading: tuple[ExpertLoader, E
     loader.set_rate(1)
     assert (0, 0) not in target
     loader.set_rate(1_000_000)
-    wait_until(lambda: not loader.queue, "the expert")
+    wait_until(lambda: not loader.loading.queue, "the expert")
     assert (0, 0) in target
 
 
@@ -317,7 +346,7 @@ def test_something_urgent_does_not_wait_behind_a_slow_transfer(
     loader.replace_queue([slow])
     wait_until(lambda: peers.asked == [NEAR], "the transfer")
     loader.replace_queue([LoadOrder(0, 1, (NEAR, CHECKPOINT), urgent=True), slow])
-    wait_until(lambda: not loader.queue, "both")
+    wait_until(lambda: not loader.loading.queue, "both")
     assert target.held().sum() == 2
     assert peers.asked == [NEAR, NEAR], "what was on its way has come to its end"
 

@@ -145,6 +145,48 @@ def test_requests_in_the_background_give_way_but_not_for_ever(
     server.stop(WAIT_S)
 
 
+def test_time_in_which_somebody_is_answered_is_told_apart(endpoint: Endpoint) -> None:
+    def slow(message: Message) -> Message:
+        time.sleep(0.2)
+        return message
+
+    server = ExpertServer(endpoint, "subject", slow, 1 << 20)
+    server.start()
+    peer = connect(endpoint)
+    for _ in range(2):
+        assert ask(peer, 1).kind == 1
+    waiting.wait_until(lambda: server.worked["busy_us"] >= 400_000, "the time of two answers", WAIT_S)
+    before = server.worked
+    idle = before["served_us"] - before["busy_us"] + 200_000
+    waiting.wait_until(lambda: server.worked["served_us"] - server.worked["busy_us"] >= idle, "idle time", WAIT_S)
+    # Nobody asks: it is woken now and then to look at its peers, which takes next to nothing.
+    assert server.worked["busy_us"] - before["busy_us"] < 100_000
+    peer.close()
+    server.stop(WAIT_S)
+
+
+def test_what_is_answered_in_the_background_makes_no_shard_busy(endpoint: Endpoint) -> None:
+    """Copies travel where shards are added: that must not look like work for which still more are wanted."""
+
+    def slow(message: Message) -> Message:
+        time.sleep(0.1)
+        return message
+
+    server = ExpertServer(endpoint, "subject", slow, 1 << 20, {BACKGROUND})
+    server.start()
+    attention, shard = connect(endpoint), connect(endpoint)
+    assert ask(attention, 1).kind == 1
+    waiting.wait_until(lambda: server.worked["busy_us"] >= 100_000, "the time of an answer", WAIT_S)
+    before = server.worked
+    for _ in range(5):
+        assert ask(shard, BACKGROUND).kind == BACKGROUND
+    waiting.wait_until(lambda: server.worked["served_us"] >= before["served_us"] + 500_000, "five answers", WAIT_S)
+    assert server.worked["busy_us"] - before["busy_us"] < 100_000
+    attention.close()
+    shard.close()
+    server.stop(WAIT_S)
+
+
 def test_a_peer_that_goes_while_its_request_is_put_off_costs_nobody(endpoint: Endpoint) -> None:
     begun, go = threading.Event(), threading.Event()
 

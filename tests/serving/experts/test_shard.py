@@ -42,7 +42,7 @@ def start(path: Path, network: Network = "auto") -> ShardProcess:
 
 def load(shard: ShardProcess, experts: list[tuple[int, int]], free: tuple[tuple[int, int], ...] = ()) -> None:
     shard.call("assign", shard.call("describe").incarnation, [LoadOrder(*key) for key in experts], free)
-    wait_until(lambda: not shard.call("describe").loading, "the experts to be loaded")
+    wait_until(lambda: not shard.call("describe").loading.queue, "the experts to be loaded")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def test_an_expert_that_fails_as_nobody_foresaw_lets_the_others_pass(shard, monk
     monkeypatch.setattr(ExpertReader, "read_into", read_into)
     opened(shard)
     assign(shard, (0, 3), (0, 1), (0, 2))
-    wait_until(lambda: shard.describe().loading == ((0, 3),), "the others to be loaded")
+    wait_until(lambda: shard.describe().loading.queue == ((0, 3),), "the others to be loaded")
     assert "expert 3 of layer 0 cannot be loaded: KeyError: 'nobody foresaw this'" in shard.describe().problem
     shard.probe(10)
 

@@ -11,7 +11,9 @@ from routed import EXPERTS, LAYERS, sets
 
 from moe_placement.statistics import RoutingStatistics, decode_statistics
 from moe_serving.routing import gatherer
-from moe_serving.routing.gatherer import HALF_LIFE_SECONDS, WINDOW_SECONDS, Gathered, Gatherer
+from moe_serving.routing.gatherer import WINDOW_SECONDS, Gathered, Gatherer
+
+LOOKS = 20
 
 
 def taken(gathered: Gathered | None) -> RoutingStatistics:
@@ -58,6 +60,33 @@ def test_a_window_ends_after_a_time_if_it_had_traffic() -> None:
     assert len(taken(second).windows) == 2
 
 
+def test_windows_are_shorter_where_looks_are_near() -> None:
+    clock = Clock(1000.0)
+    mine = Gatherer(LAYERS, EXPERTS, clock)
+    mine.configure(10.0)
+    mine.add(sets(4))
+    clock.now += 1.9
+    assert not mine.has_window
+    clock.now += 0.1
+    assert mine.has_window
+
+
+def test_looks_that_follow_upon_each_other_each_find_enough_new_sets() -> None:
+    """However long steady traffic has gone on; the first expert of a row tells by which look it came."""
+    clock = Clock(1000.0)
+    mine = Gatherer(LAYERS, LOOKS, clock)
+    mine.configure(10.0)
+    for look in range(LOOKS):
+        for _ in range(10):
+            clock.now += 1.0
+            ids = np.full((400, LAYERS, 1), look, dtype=np.int16)
+            mine.add((ids, np.ones(ids.shape, dtype=np.float32)))
+        sample = taken(mine.take()).sample
+    came = np.bincount(sample.ids[:, 0, 0], minlength=LOOKS)
+    assert len(sample) == sample.capacity
+    assert came[-1] == pytest.approx(1200, rel=0.15) and came[-2] == pytest.approx(848, rel=0.15)
+
+
 def test_what_takes_long_to_pack_is_packed_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(1000.0)
     times = iter([0.0, 1.0, 5.0, 5.0])
@@ -77,7 +106,7 @@ def test_the_older_weighs_less() -> None:
     mine = Gatherer(LAYERS, EXPERTS, clock)
     mine.add(sets(8))
     mine.take()
-    clock.now += HALF_LIFE_SECONDS
+    clock.now += mine.half_life
     mine.add(sets(8))
     assert taken(mine.take()).tokens == pytest.approx(12)
     clock.now += 1e9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,26 +19,41 @@ from moe_serving.routing.client import RemoteExperts
 TRACE = Path(__file__).parents[3] / "traces" / "tiny-16x2.npz"
 
 
-@pytest.mark.parametrize("nodes", [("a", "a", "a", "a"), ("a", "a", "b", "b"), ("a", "b", "a", "c")])
+@pytest.mark.parametrize(
+    ("nodes", "homes"),
+    [
+        ("aaaa", "x"),  # all shards on one node, attention on another
+        ("aaaa", "a"),
+        ("aabb", "x"),
+        ("aabb", "b"),
+        ("abac", "a"),
+        ("abac", "bxb"),  # three attention replicas, two of them beside a shard
+    ],
+)
 @pytest.mark.parametrize(("step", "tokens"), [(1, 100), (64, WINDOW + 500)])
-def test_figures_are_those_of_the_simulator(nodes: Sequence[str], step: int, tokens: int) -> None:
-    trace = read_trace(TRACE)
+def test_figures_are_those_of_the_simulator(nodes: str, homes: str, step: int, tokens: int) -> None:
+    trace, names = read_trace(TRACE), sorted(set(nodes))
     ids = trace.ids[:: len(trace.ids) // tokens][:tokens]
-    topology = Topology(tuple(sorted(set(nodes)).index(node) for node in nodes), (8,) * 4, resident_tokens=False)
+    topology = Topology(
+        tuple(map(names.index, nodes)), (8,) * 4, resident_tokens=False, token_nodes=tuple(map("abc".find, homes))
+    )
     placement = balanced_placement(ids.shape[1], trace.experts, topology.shard_slots, 2)
-    shards = [FakeShard(set(range(trace.experts))) for _ in nodes]
-    experts = RemoteExperts(placement.layers, placement.experts, FakeFabric(shards), "elsewhere")
-    experts.update(table_of(placement.held, nodes=nodes))
-    wait_linked(experts)
-    asked = torch.from_numpy(ids.astype(np.int64))
+    table = table_of(placement.held, nodes=nodes)
     counts = TrafficCounts(placement.layers, placement.experts)
-    for number, begin in enumerate(range(0, tokens, step)):
-        of_step = asked[begin : begin + step]
-        for layer in range(placement.layers):
-            experts.forward(layer, torch.ones(len(of_step), 2), of_step[:, layer], torch.ones(of_step[:, layer].shape))
-        if number % 20 == 0:
-            counts.add("a", number, experts.take_windows(), now=0.0)
-    counts.add("a", tokens, experts.take_windows(), now=0.0)
+    for replica, home in enumerate(homes):
+        shards = [FakeShard(set(range(trace.experts))) for _ in nodes]
+        experts = RemoteExperts(placement.layers, placement.experts, FakeFabric(shards), home)
+        experts.update(table)
+        wait_linked(experts)
+        asked = torch.from_numpy(ids[replica :: len(homes)].astype(np.int64))
+        for number, begin in enumerate(range(0, len(asked), step)):
+            of_step = asked[begin : begin + step]
+            gates = torch.ones(len(of_step), trace.ids.shape[2])
+            for layer in range(placement.layers):
+                experts.forward(layer, torch.ones(len(of_step), 2), of_step[:, layer], gates)
+            if number % 20 == 0:
+                counts.add(str(replica), number, experts.take_windows(), now=0.0)
+        counts.add(str(replica), tokens, experts.take_windows(), now=0.0)
     (measured,) = counts.report("directory").epochs
     predicted = simulate(ids, placement, topology)
     assert (measured.rows, measured.pairs) == (tokens, ids.size)

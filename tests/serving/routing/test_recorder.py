@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from clock import Clock
 from fake_shards import table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from moe_placement.dispatch import NOBODY
 from moe_serving.routing import block, recorder
 from moe_serving.routing.gatherer import Sets
 from moe_serving.routing.recorder import Recorder
+from moe_serving.routing.steps import PAUSE_SECONDS, StepCounts
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window
 
@@ -214,3 +216,37 @@ def test_statistics_that_fail_cost_neither_a_step_nor_its_count(
     (window,) = counted.take()
     assert window.rows.tolist() == [steps] * LAYERS
     assert "ValueError: no room" in caplog.text
+
+
+def test_windows_tell_in_what_time_their_steps_came() -> None:
+    clock = Clock(100.0)
+    counted = Recorder("a", clock=clock)
+    for pause in (0.5, 0.25, 60.0):
+        one_step(counted, TABLES[0])
+        clock.now += pause
+        counted.note_step(1, 1, pause, 9)
+    (window,) = counted.take()
+    assert window.steps.seconds == 0.5 + 0.25 + PAUSE_SECONDS, "a minute of it was without traffic"
+    assert window.steps.context == 27
+    two, one = StepCounts(seconds=2.0, context=5), StepCounts(seconds=1.0, context=1)
+    two.add(one)
+    assert (two.seconds, two.context) == (3.0, 6)
+
+
+def test_a_step_is_told_with_the_table_that_its_last_layer_was_routed_by() -> None:
+    counted = Recorder("a")
+    counted.note_step(1, 0, 0.0)  # before there was a table
+    one_step(counted, TABLES[0])
+    counted.note_step(8, 7, 0.25)
+    one_step(counted, TABLES[1])
+    counted.note_step(8, 8, 0.5)
+    first, second = counted.take()
+    assert (first.version, first.steps.steps, first.steps.rows) == (TABLES[0].version, 2, 9)
+    assert first.rows.tolist() == [1] * LAYERS
+    assert second.steps.tokens == {(8, 491520): 8}
+    # A step whose end is told after its rows were taken goes with the next ones.
+    counted.note_step(8, 8, 0.5)
+    assert not counted.has_windows
+    one_step(counted, TABLES[1])
+    (window,) = counted.take()
+    assert (window.steps.steps, window.rows.tolist()) == (1, [1] * LAYERS)

@@ -135,7 +135,7 @@ async def test_what_was_not_counted_is_told_again() -> None:
 async def test_statistics_are_told_until_the_directory_has_them_and_not_before_it_takes_any() -> None:
     client, directory = Client(), DirectoryStub()
     tell = StatisticsSync(client, "a", lambda: "d", directory.take_statistics)
-    client.gathered = Gathered(1, 0.0, b"first")
+    client.gathered = Gathered(1, 0.0, b"first", 900.0)
     await tell.turn()
     assert directory.statistics == [], "nobody knows the model"
     tell.hear(StatisticsKnown("d"))
@@ -143,7 +143,7 @@ async def test_statistics_are_told_until_the_directory_has_them_and_not_before_i
     with pytest.raises(ConnectionError):
         await tell.turn()
     directory.statistics_fault = None
-    client.gathered = Gathered(2, 0.0, b"second")
+    client.gathered = Gathered(2, 0.0, b"second", 900.0)
     await tell.turn()
     assert client.gathered is not None, "not taken before the first has arrived"
     await tell.turn()
@@ -164,7 +164,7 @@ async def test_statistics_that_do_not_arrive_hold_no_report_up(
     monkeypatch.setattr(statistics, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(statistics, "ANSWER_SECONDS", 0.05)
     client, directory = Client(), DirectoryStub()
-    client.gathered, directory.known = Gathered(1, 0.0, b"first"), StatisticsKnown("d")
+    client.gathered, directory.known = Gathered(1, 0.0, b"first", 900.0), StatisticsKnown("d")
     directory.takes.clear()
     task = asyncio.create_task(make(client, directory).run())
     async with asyncio.timeout(20):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import waiting
 from clock import Clock
 from routed import EXPERTS, sets
 
@@ -49,7 +51,7 @@ def test_a_file_has_all_rows_in_order_where_there_is_room(tmp_path: Path) -> Non
         files.add(part)
     clock.now += FILE_SECONDS - 1
     write_due(files)
-    assert not (tmp_path / "made").exists()
+    assert files_of(tmp_path / "made" / "here") == []
     clock.now += 1
     write_due(files)
     (file,) = files_of(tmp_path / "made" / "here")
@@ -101,6 +103,57 @@ def test_a_file_beyond_the_bound_is_not_kept(tmp_path: Path) -> None:
     write_due(files)
     assert files_of(tmp_path) == []
     assert "bytes, of 1048576 allowed" in (files.problem or "")
+
+
+def test_files_of_two_replicas_are_told_apart_and_share_the_bound(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    replicas = [recording(folder, rows=10_000) for _ in range(2)]
+    for number in range(6):
+        for files, clock in replicas:
+            files.add(sets(10_000, seed=number))
+            clock.now += FILE_SECONDS
+            write_due(files)
+            assert files.problem is None
+    kept = files_of(folder)
+    assert sum(file.stat().st_size for file in kept) <= 1 << 20 < 2 * sum(file.stat().st_size for file in kept)
+    owners = [file.name.split("-")[2] for file in kept]
+    assert len(set(owners)) == 2
+    assert [file.name[-10:-4] for file in kept if file.name.split("-")[2] == owners[-1]][-1] == "000006"
+
+
+@pytest.mark.parametrize(("bad", "says"), [("file/folder", "Not a directory"), ("file", "File exists")])
+def test_a_folder_that_takes_no_file_is_told_at_once(tmp_path: Path, bad: str, says: str) -> None:
+    (tmp_path / "file").write_text("")
+    files, _ = recording(tmp_path / bad)
+    assert files.wait(20)
+    assert re.fullmatch(rf"traffic cannot be recorded: \[Errno \d+\] {says}: '{tmp_path / bad}'", files.problem or "")
+    files.configure(RecordConfig(path=str(tmp_path / "good")))
+    assert files.wait(20)
+    assert files.problem is None
+    assert files_of(tmp_path / "good") == [], "a look leaves nothing"
+
+
+def test_whatever_goes_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, trace: Trace) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(trace_files, "write_trace", fail)
+    files, clock = recording(tmp_path)
+    files.add(sets(5))
+    clock.now += FILE_SECONDS
+    write_due(files)
+    assert files.problem == "traffic cannot be recorded: MemoryError"
+
+
+def test_every_row_is_as_likely_to_stay(tmp_path: Path) -> None:
+    files, _ = recording(tmp_path, rows=200)
+    for number in range(100):
+        files.add(sets(100, seed=number))
+    files.close()
+    windows = read_trace(files_of(tmp_path)[0]).prompt
+    assert len(windows) == 200
+    # Of 200 in ten tenths of the time 20 each; less than 5 is 4 standard deviations away.
+    assert min(np.bincount(windows // 10, minlength=10)) >= 5
 
 
 def test_what_cannot_be_written_is_told_and_costs_nothing_else(tmp_path: Path) -> None:
@@ -181,8 +234,49 @@ def test_a_file_system_that_stands_still_holds_nobody_up(tmp_path: Path, monkeyp
     assert files.wait(20)
     (file,) = files_of(folders[0])
     assert len(read_trace(file)) == 5, "what was recorded meanwhile is dropped"
+    assert not files_of(folders[1]), "a look leaves nothing"
     files.configure(other)
     files.add(sets(2))
     files.configure(None)
     assert files.wait(20)
     assert len(read_trace(files_of(folders[1])[0])) == 2, "and it goes on after"
+
+
+def test_a_folder_that_hangs_is_told_and_others_are_recorded_to_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a server that is away: whatever is asked of its folder waits, in a thread of its own."""
+    goes_on, begin = threading.Event(), trace_files._begin
+
+    def hang(folder: Path, name: str) -> Path:
+        assert "hangs" not in folder.name or goes_on.wait(60)
+        return begin(folder, name)
+
+    monkeypatch.setattr(trace_files, "_begin", hang)
+    monkeypatch.setattr(trace_files, "STILL_SECONDS", 0.05)
+    files, clock = recording(tmp_path / "hangs")
+    waiting.wait_until(lambda: files.problem is not None, "word of a folder that stands still", 20)
+    told = f"traffic cannot be recorded: {tmp_path / 'hangs'} has not answered for more"
+    assert (files.problem or "").startswith(told)
+    monkeypatch.setattr(trace_files, "STILL_SECONDS", 60.0)
+    files.configure(RecordConfig(path=str(tmp_path / "good")))
+    assert files.problem is None
+    files.add(sets(5))
+    clock.now += FILE_SECONDS
+    files.write_due()
+    waiting.wait_until(lambda: bool(list((tmp_path / "good").glob("*.npz"))), "the file of the next recording", 20)
+
+    before = threading.active_count()
+    for number in range(2 * trace_files.MOST_LEFT):
+        files.configure(RecordConfig(path=str(tmp_path / f"hangs-{number}")))
+    assert threading.active_count() - before <= trace_files.MOST_LEFT
+    assert "what was recorded before is still being written, to" in (files.problem or "")
+    files.add(sets(3))
+    goes_on.set()
+    assert files.wait(20)
+    files.write_due()
+    assert files.problem is None, "it goes on by itself"
+    files.add(sets(2))
+    files.close()
+    (file,) = files_of(tmp_path / f"hangs-{number}")
+    assert len(read_trace(file)) == 2

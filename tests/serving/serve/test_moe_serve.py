@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from openai import AuthenticationError, InternalServerError, OpenAI
+from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
 
 from moe_serving.checkpoint import Checkpoint
 from moe_serving.serve.proxy import HEAD_BYTES
@@ -82,12 +83,20 @@ def short_tmp() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_from_start_to_end(tiny, tmp_path, short_tmp) -> None:
+@pytest.fixture
+def hub(tiny: Path) -> Iterator[StubHub]:
+    with running(StubHub(files_of(tiny))) as stub:
+        yield stub
+
+
+def test_from_start_to_end(hub, tmp_path, short_tmp) -> None:
+    """With a model from a hub, which all its processes have from one fetch."""
     keys = tmp_path / "keys"
     keys.write_text("sk-first\nsk-second\n")
     port = free_ports(1)[0]
-    arguments = ["--model", str(tiny), "--shards", "4", "--copies", "2", "--port", str(port)]
-    serving = MoeServe([*arguments, "--api-key-file", str(keys), "--max-context", "200"], short_tmp)
+    arguments = ["--model", f"hf://{REPOSITORY}@{REVISION}", "--shards", "4", "--copies", "2", "--port", str(port)]
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "MOE_MODEL_CACHE": str(tmp_path / "cache")}
+    serving = MoeServe([*arguments, "--api-key-file", str(keys), "--max-context", "200"], short_tmp, environment)
     try:
         serving.wait_for("Ctrl-C ends it.")
         print(serving.printed)
@@ -101,6 +110,7 @@ def test_from_start_to_end(tiny, tmp_path, short_tmp) -> None:
             assert "".join(chunk.choices[0].text for chunk in stream)
             with pytest.raises(AuthenticationError):
                 client.with_options(api_key="none").models.list()
+        assert set(hub.gets.values()) == {1}
         family = serving.family()
         assert len(family) > 6
         assert_within_bounds(family, port)

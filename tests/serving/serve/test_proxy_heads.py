@@ -113,3 +113,15 @@ def test_the_callback_chooses_it_for_the_process(monkeypatch) -> None:
     config = uvicorn.Config(answer_slowly, lifespan="off")
     config.load()
     assert config.http_protocol_class is BoundedHeads
+
+
+async def test_a_connection_ends_with_the_first_answer_that_begins_when_it_is_old(address, monkeypatch) -> None:
+    monkeypatch.setattr(proxy, "CONNECTION_SECONDS", 0.2)
+    monkeypatch.setattr(proxy, "HEAD_SECONDS", 30.0)
+    get = b"GET / HTTP/1.1\r\nHost: api\r\n\r\n"
+    slow = get.replace(b"/ ", b"/slow ")
+    got = await exchange(address, slow, get, pause=1.5)
+    assert got.count(b"abcd") == 2
+    first, second = got.split(b"abcd")[:2]
+    assert b"connection: close" not in first.lower()
+    assert b"connection: close" in second.lower()

@@ -7,6 +7,7 @@ import pytest
 from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, RecordConfig, ShardArgs
 from moe_contract.model import ModelFacts
 from moe_placement.encoding import decode_placement
+from moe_serving import cli
 from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import UsageError
 
@@ -130,3 +131,21 @@ def test_gpus_are_shared_evenly(shards, replicas, gpus, device, share) -> None:
 def test_what_cannot_work(fields, gpus, message) -> None:
     with pytest.raises(UsageError, match=message):
         desired_applications(wanted(**fields), FACTS, gpus)
+
+
+@pytest.mark.parametrize(
+    ("flags", "replicas", "defaults"),
+    [
+        ([], (2, 1), "Model"),
+        (["--api-replicas", "3", "--attention-replicas", "2", "--generation-config", "none"], (3, 2), "None"),
+        (["--generation-config", "model"], (2, 1), "Model"),
+    ],
+)
+def test_flags_of_moe_serve_and_what_they_are_without(
+    flags: list[str], replicas: tuple[int, int], defaults: str
+) -> None:
+    asked = cli._wanted(cli._parser().parse_args(["--model", "models/tiny", *flags]))
+    core, *_ = desired_applications(asked, FACTS, gpus=0)
+    scales = [deployment(core, name)["autoscaling_config"] for name in ("api", "attention")]
+    assert tuple(scale["min_replicas"] for scale in scales) == replicas
+    assert deployment(core, "api")["user_config"]["generation_defaults"] == defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from contextlib import suppress
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 
 from moe_serving.wire.channel import Channel
 from moe_serving.wire.errors import HandshakeError, ProtocolError, RefusalReason, WireError
-from moe_serving.wire.frames import encode
-from moe_serving.wire.handshake import MAX_HANDSHAKE_BODY
+from moe_serving.wire.frames import Buffer, Frame, FrameDecoder, encode
+from moe_serving.wire.handshake import MAX_HANDSHAKE_BODY, Initiator, Listener
 from moe_serving.wire.kinds import HandshakeKind
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -23,6 +24,16 @@ def initiator(key: bytes = KEY, subject: str = "sha256:a", max_body: int = 10_00
 
 def listener(key: bytes = KEY, subject: str = "sha256:a") -> Channel:
     return Channel.listener(key, subject, 10_000)
+
+
+def decoded(buffers: list[Buffer]) -> Frame:
+    """The one frame that they are."""
+    (frame,) = FrameDecoder(MAX_HANDSHAKE_BODY).feed(b"".join(bytes(buffer) for buffer in buffers))
+    return frame
+
+
+def framed(kind: HandshakeKind, body: bytes) -> Frame:
+    return Frame(kind, 0, 0, memoryview(body))
 
 
 def drain(channel: Channel) -> bytes:
@@ -100,11 +111,37 @@ def test_another_version_is_refused_in_so_many_words() -> None:
     hello = bytearray(drain(initiator()))
     hello[4] = 9
     theirs, ours = listener(), initiator()
-    with pytest.raises(ProtocolError, match="version 9"):
+    with pytest.raises(ProtocolError, match=r"speaks version 9 of the protocol, this process \(release .*\) version 2"):
         theirs.feed(hello)
     with pytest.raises(HandshakeError, match="refused by the listener") as caught:
         ours.feed(drain(theirs))
     assert caught.value.reason is RefusalReason.OTHER_VERSION
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("0.2.0", "0.3.0"), ("0.3.0", "0.2.0")])
+def test_both_sides_tell_their_releases(mine: str, theirs: str) -> None:
+    ours, listening = Initiator(KEY, "sha256:a", "attention-1", mine), Listener(KEY, "sha256:b", theirs)
+    with pytest.raises(HandshakeError, match=rf"here release {theirs}, there {mine}"):
+        shake(Channel(ours, 10_000), Channel(listening, 10_000))
+    assert (ours.peer_release, listening.peer_release) == (theirs, mine)
+
+
+def test_what_a_later_release_adds_is_left_alone() -> None:
+    later = b"what a later release has to say"
+    theirs = Listener(KEY, "sha256:a")
+    hello = bytes(32) + b"\x08\x00sha256:a" + b"\x01\x00a" + b"\x05\x000.9.0" + later
+    challenge = bytes(decoded(theirs.receive(framed(HandshakeKind.HELLO, hello))).body)
+    proof = hmac.digest(KEY, b"initiator\0" + hello + challenge[:-32], "sha256")
+    theirs.receive(framed(HandshakeKind.PROOF, proof + later))
+    assert (theirs.established, theirs.peer_name, theirs.peer_release) == (True, "a", "0.9.0")
+
+    ours = Initiator(KEY, "sha256:a", "attention-1")
+    hello = bytes(decoded(ours.open()).body)
+    challenge = bytes(32) + b"\x08\x00sha256:a" + b"\x05\x000.9.0" + later
+    seal = hmac.digest(KEY, b"listener\0" + hello + challenge, "sha256")
+    ours.receive(framed(HandshakeKind.CHALLENGE, challenge + seal))
+    ours.receive(framed(HandshakeKind.WELCOME, later))
+    assert (ours.established, ours.peer_release) == (True, "0.9.0")
 
 
 def test_application_frames_before_the_handshake_are_refused() -> None:

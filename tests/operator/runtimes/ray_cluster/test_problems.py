@@ -7,7 +7,9 @@ from moe_contract.applications import application_name
 from moe_contract.serve.merge import Conflict
 from moe_contract.serve.state import Application
 from moe_operator.api import Reason
-from moe_operator.runtimes.ray_cluster.problems import failure, in_the_way, unhealth
+from moe_operator.runtimes.ray_cluster.problems import in_the_way
+from moe_operator.runtimes.ray_cluster.state import whereabouts
+from moe_operator.runtimes.serve.problems import failure, unhealth
 
 PYTHON_TRACE = (
     "RayTaskError: \x1b[36mray::build()\x1b[39m (pid=77, ip=127.0.0.1)\nModuleNotFoundError: No module named '{}'\n"
@@ -24,7 +26,7 @@ PYTHON_TRACE = (
     ],
 )
 def test_an_application_that_serve_cannot_start(text: str, reason: Reason, says: str) -> None:
-    problem = failure(Application("core", "DEPLOY_FAILED", text), "http://ray:8265")
+    problem = failure(Application("core", "DEPLOY_FAILED", text), whereabouts("http://ray:8265"))
     assert problem.reason == reason
     assert says in problem.message
 

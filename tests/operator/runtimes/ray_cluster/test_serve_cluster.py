@@ -271,7 +271,7 @@ async def test_what_nobody_asks_for_is_forgotten(http, fake_ray, monkeypatch: py
     clusters.at("http://elsewhere:8265")
     await ray.observe(Credential("other"))
     assert (len(clusters._clusters), len(ray._seen), len(ray._written)) == (1, 1, 0)
-    assert not clusters._gate._locks
+    assert not clusters._writes._locks
 
 
 async def test_two_addresses_of_one_ray_do_not_lose_each_others_changes(http, fake_ray) -> None:

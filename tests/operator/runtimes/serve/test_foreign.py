@@ -1,7 +1,7 @@
 """What is told of somebody else's writes, and for how long."""
 
 from moe_operator.api import Reason
-from moe_operator.runtimes.ray_cluster.foreign import LOSS_SECONDS, ForeignWrites
+from moe_operator.runtimes.serve.foreign import LOSS_SECONDS, ForeignWrites
 
 RAY = "http://ray:8265"
 

@@ -1,0 +1,39 @@
+"""A loaded model takes new limits as it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+import waiting
+
+from moe_contract.applications import AttentionConfig, ModelArgs
+from moe_serving.engine.cache import KeyValueCache
+from moe_serving.routing.gatherer import half_life_of
+from moe_serving.serve.loaded import LoadedEngine
+
+
+def test_statistics_fade_as_fast_as_the_newest_limits_look_at_them(tiny: Path) -> None:
+    model = ModelArgs(path=str(tiny), device="cpu")
+    loaded = LoadedEngine.load(model, AttentionConfig(statistics_seconds=60.0), "attention", "node", 0)
+    try:
+        engine, half_life = loaded.engine, loaded.experts.gatherer.half_life
+        loaded.reconfigure(AttentionConfig(statistics_seconds=10.0))
+        assert (half_life, loaded.experts.gatherer.half_life) == (half_life_of(60.0), half_life_of(10.0))
+        assert engine.alive
+    finally:
+        loaded.stop(10.0)
+
+
+def test_limits_that_are_not_taken_are_a_problem_of_the_replica(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = LoadedEngine.load(ModelArgs(path=str(tiny), device="cpu"), AttentionConfig(), "attention", "node", 0)
+    try:
+        assert loaded.problem is None
+        monkeypatch.setattr(KeyValueCache, "_allocate", Mock(side_effect=torch.OutOfMemoryError))
+        loaded.reconfigure(AttentionConfig(kv_cache_tokens=100_000))
+        waiting.wait_until(lambda: loaded.problem is not None, "word of a cache that cannot be had", 60.0)
+        assert (loaded.problem or "").startswith("kv_cache_tokens stays 65536: ")
+    finally:
+        loaded.stop(10.0)

@@ -1,0 +1,53 @@
+"""HTTP servers on loopback that stand for those that models are fetched from."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from moe_dev.pki import KeyPair
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET and HEAD alike by ``answer``, and logs nothing."""
+
+    def answer(self) -> None:
+        raise NotImplementedError
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    @property
+    def first(self) -> int:
+        """The byte that a request for a range, or for all, begins with."""
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+
+
+@contextmanager
+def serving(handler: type[Handler], pair: KeyPair | None = None) -> Iterator[int]:
+    """The port; ``pair``: of https."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if pair:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def spoilt(content: bytes) -> bytes:
+    """As many bytes, of which one is another."""
+    return bytes([content[0] ^ 1]) + content[1:]
