@@ -51,8 +51,8 @@ e2e-sample: setup ## the part of it that CI runs, on one node of our own; where 
 check: lint ## lint and the fast tests, without Ray, control plane and torch: about four minutes, for while you work
 	@$(RUN) -m moe_dev.lanes.run check
 
-check-pythons: ## the same under each supported Python that is there, oldest and newest first
-	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check
+check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself
+	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check $(if $(OTHERS),--others)
 
 test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in lanes side by side; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)

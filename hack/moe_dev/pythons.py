@@ -1,8 +1,9 @@
 """Runs a target of the Makefile under each Python of this machine that the project supports: oldest and newest first.
 
 `python -m moe_dev.pythons TARGET` looks for python3.11, python3.12 and so on in PATH and among pyenv's, says which it
-found and which not, and ends with 1 where the target failed under any. Standard library only: it runs before there is
-an environment.
+found and which not, and ends with 1 where the target failed under any. With `--others` it leaves out the version that
+it runs under itself, for who makes the target under that anyway. Standard library only: it runs before there is an
+environment.
 """
 
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from moe_dev.paths import CLONE
 from moe_dev.progress import say
+
+OTHERS = "--others"
 
 
 def supported() -> list[str]:
@@ -61,9 +64,11 @@ def _number(version: str) -> int:
     return int(version.partition(".")[2])
 
 
-def main(target: str) -> int:
-    found = installed(supported())
-    absent = [version for version in supported() if version not in found]
+def main(target: str, *options: str) -> int:
+    own = "{}.{}".format(*sys.version_info)
+    versions = [version for version in supported() if options != (OTHERS,) or version != own]
+    found = installed(versions)
+    absent = [version for version in versions if version not in found]
     order = oldest_and_newest_first(list(found))
     say(f"Pythons here: {', '.join(order) or 'none'}; not found: {', '.join(absent) or 'none'}")
     failed = []
@@ -73,7 +78,7 @@ def main(target: str) -> int:
             failed.append(version)
     for version in order:
         say(f"Python {version}: make {target} {'failed' if version in failed else 'passed'}")
-    return 1 if failed or not order else 0
+    return 1 if failed or not (order or options) else 0
 
 
 if __name__ == "__main__":

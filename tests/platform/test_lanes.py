@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from textwrap import dedent
 
+import httpx2
 import psutil
 import pytest
 
 from moe_dev.lanes.imports import Imports
+from moe_dev.lanes.late import is_late
 from moe_dev.lanes.plugin import LANES
 from moe_dev.lanes.run import closing_line
 from moe_dev.lanes.uses import Uses
@@ -253,6 +255,58 @@ def test_the_lanes_end_as_one_run_of_all(tmp_path: Path, slow: str, code: int, o
     assert told.endswith(odd)
     titles = {line[:12].rstrip(" |") for line in before}
     assert titles == {"alone", "ray", "cluster", "waits", "rest"}
+
+
+LATE_ONCE = """
+    import pathlib, pytest
+
+    @pytest.mark.slow
+    def test_slow():
+        seen = pathlib.Path(__file__ + '.seen')
+        if not seen.exists():
+            seen.touch()
+            {error}
+
+    @pytest.mark.slow
+    def test_other():
+        {other}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "other", "code", "closing"),
+    [
+        ("pytest.fail('waited 30 s for a token')", "pass", 0, " 1 late, 1 passed in "),
+        ("pytest.fail('waited 30 s for a token')", "assert False", 1, " 2 failed in "),
+    ],
+)
+def test_what_was_late_runs_again_alone_and_nothing_else_does(
+    tmp_path: Path, error: str, other: str, code: int, closing: str
+) -> None:
+    write(tmp_path, test_it=LATE_ONCE.format(error=error, other=other))
+    command = [sys.executable, "-m", "moe_dev.lanes.run", "-c", str(CLONE / "pyproject.toml"), "-q", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
+    assert ended.returncode == code, ended.stdout
+    *_, told, last = ended.stdout.splitlines()
+    assert closing in last
+    assert (told.startswith("LATE, passed when run alone: ") and told.endswith("::test_slow")) == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "late"),
+    [
+        (TimeoutError(), True),
+        (subprocess.TimeoutExpired("kubectl", 5), True),
+        (httpx2.ReadTimeout("read"), True),
+        (AssertionError("waited 4.5 s for a pod\nassert 3 < 2"), True),
+        (AssertionError("assert [3, 4] == [3, 5]"), False),
+        (AssertionError("wrong: waited 4 s for a pod"), False),
+        (ValueError("timeout"), False),
+    ],
+)
+def test_only_a_bounded_wait_is_late(error: BaseException, late: bool) -> None:
+    assert is_late(error) is late
 
 
 @pytest.mark.slow

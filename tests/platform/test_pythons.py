@@ -53,6 +53,11 @@ def test_each_python_there_is_runs_the_target_or_is_told(
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     assert pythons.main("check") == status
     assert re.findall(r"check PYTHON=.*/python(\S+)", (tmp_path / "calls").read_text()) == ["3.11", "3.14", "3.13"]
+    (tmp_path / "calls").unlink()
+    own = "{}.{}".format(*sys.version_info)
+    assert pythons.main("check", "--others") == (1 if broken not in ("", own) else 0)
+    others = [version for version in ("3.11", "3.14", "3.13") if version != own]
+    assert sorted(re.findall(r"check PYTHON=.*/python(\S+)", (tmp_path / "calls").read_text())) == sorted(others)
     said = capsys.readouterr().out
     assert "python3.12 does not run as Python 3.12: no such version" in said
     assert "Pythons here: 3.11, 3.14, 3.13; not found: 3.12" in said

@@ -3,7 +3,8 @@
 With `check` as first argument: the fast lane, in three parts. Else what it leaves of all tests, side by
 side since those on a Ray or a control plane mostly wait. Two of these start Rays: three that share two cores exceed
 bounds of tens of seconds. A control plane each costs a hundredth of a core. What computes runs in the pauses of the
-others. Before them, alone, comes what judges figures.
+others. Before them, alone, comes what judges figures. After them, alone, come tests that failed since a bounded wait
+came to its end, if there are few and nothing else failed; the last lines name those that then passed.
 """
 
 import collections
@@ -15,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from moe_dev.lanes import late
 from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST, WAITS
 from moe_dev.paths import CLONE
 
@@ -25,7 +28,7 @@ class Part(NamedTuple):
     """Tests of one lane that one pytest process runs: those that `arguments` leave."""
 
     title: str
-    lane: str
+    lane: str | None
     niceness: int = 0
     arguments: tuple[str, ...] = ()
 
@@ -52,6 +55,10 @@ COUNT = re.compile(r"(\d+) (\w+)")
 ODD = re.compile(r"^(?:SKIPPED \[\d+\]|FAILED|ERROR) \S.*$")
 # pytest's, of lanes with nothing to run.
 NO_TESTS = 5
+FAILED = 1
+FAILURES = ("failed", "error", "errors")
+# More have a cause in common, that is not found by running them again.
+MOST_AGAIN = 5
 # After Ctrl-C: a session's fixtures end a Ray and a control plane.
 END_SECONDS = 60.0
 
@@ -62,8 +69,10 @@ class Lane:
     def __init__(self, part: Part, arguments: Sequence[str] = ()) -> None:
         self.counts: Mapping[str, int] = {}
         self.odd: list[str] = []
+        self.late: list[str] = []
         self._title = part.title
-        command = [sys.executable, "-m", "pytest", f"--lane={part.lane}", "-o", f"cache_dir=.pytest_cache/{part.title}"]
+        lane = [f"--lane={part.lane}"] if part.lane else []
+        command = [sys.executable, "-m", "pytest", *lane, "-o", f"cache_dir=.pytest_cache/{part.title}"]
         self._process = subprocess.Popen(
             ["nice", f"-n{part.niceness}", *command, *part.arguments, *arguments],
             stdout=subprocess.PIPE,
@@ -101,6 +110,8 @@ class Lane:
                 self.counts = {what: int(count) for count, what in COUNT.findall(closing[1])}
             elif ODD.match(line):
                 self.odd.append(line.rstrip())
+            elif named := late.LINE.match(line):
+                self.late.append(named[1])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,19 +127,36 @@ def main(arguments: Sequence[str]) -> int:
         for turn in FAST if fast else SLOW:
             lanes += [Lane(part, arguments[fast:]) for part in turn]
             codes += [lane.wait() for lane in lanes[len(codes) :]]
+        first, names = list(lanes), may_run_again(lanes, codes)
+        if names:
+            options = [each for each in arguments[fast:] if not Path(each).is_dir()]  # the names are all to be run
+            lanes.append(Lane(Part("again", None, 0, names), options))
+            codes = [lanes[-1].wait()]
     except KeyboardInterrupt:
         _end(lanes)
         return 128 + signal.SIGINT
-    total = sum((collections.Counter(lane.counts) for lane in lanes), collections.Counter[str]())
+    total = sum((collections.Counter(lane.counts) for lane in first), collections.Counter[str]())
     for line in sorted({line for lane in lanes for line in lane.odd}, reverse=True):  # skips first
         print(line)
+    if names and not max(codes):
+        total = collections.Counter({what: count for what, count in total.items() if what not in FAILURES})
+        total["late"] = len(names)
+        print(*(f"LATE, passed when run alone: {name}" for name in names), sep="\n")
     print(closing_line(total, time.monotonic() - started))
     return max(codes)
 
 
+def may_run_again(lanes: Sequence[Lane], codes: Sequence[int]) -> tuple[str, ...]:
+    """Tests that were late, where nothing else failed; none where they are many."""
+    names = tuple(name for lane in lanes for name in lane.late)
+    failures = sum(lane.counts.get(what, 0) for lane in lanes for what in FAILURES)
+    few = 0 < len(names) <= MOST_AGAIN
+    return names if few and failures == len(names) and max(codes) == FAILED else ()
+
+
 def closing_line(counts: Mapping[str, int], seconds: float) -> str:
     """As pytest would close one run of all: what was deselected is in another lane, or in none."""
-    order = ("failed", "passed", "skipped", "xfailed", "xpassed", "warnings", "warning", "errors", "error")
+    order = ("failed", "late", "passed", "skipped", "xfailed", "xpassed", "warnings", "warning", "errors", "error")
     told = ", ".join(f"{counts[what]} {what}" for what in order if counts.get(what)) or "no tests ran"
     minutes, rest = divmod(int(seconds), 60)
     return f" {told} in {seconds:.2f}s ({minutes // 60}:{minutes % 60:02}:{rest:02}) ".center(80, "=")
