@@ -41,7 +41,7 @@ from moe_dev.raylocal import LocalRay
 # Where the example looks for Ray: taken if they are free, so that it can be applied as it is.
 DASHBOARD_PORT, SERVE_PORT = 8265, 8000
 READY_SECONDS = 300.0
-DELETE_SECONDS = 45.0
+DELETE_SECONDS = 90.0
 POLL_SECONDS = 1.0
 PROMPT = "def read_lines(path):\n"
 TOKENS = 96

@@ -17,8 +17,9 @@ FEWER_COPIES = {"slotsPerShard": 5, "copies": {"min": 1}}
 # Short, to be watched.
 AUTO = {"mode": "Auto", "interval": "10s", "cooldown": "10s", "minGainPercent": 1, "maxBytesPerSecond": "100Mi"}
 HEAD = ("traffic", "placement", "balance", "fan-out", "tokens/s", "price", "verified")
-FOLLOW_SECONDS = 150.0
-SETTLE_SECONDS = 60.0
+# Tokens come slowly beside other lanes of the tests, and a plan takes some hundred of them at each of two looks.
+FOLLOW_SECONDS = 300.0
+SETTLE_SECONDS = 120.0
 RATE_SECONDS = 5.0
 POLL_SECONDS = 0.5
 

@@ -20,9 +20,9 @@ from moe_dev.demo import STAYS_UP
 from moe_dev.paths import CLONE
 from moe_dev.raylocal import LocalRay
 
-pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.ray, pytest.mark.timeout(1200)]
 
-JOB_SECONDS = 600.0
+JOB_SECONDS = 800.0
 # From the command to the first token, on 2 cores that have nothing else to do: it is 26 to 44 s, by their speed.
 FIRST_TOKEN_SECONDS = 60.0
 STOP_SECONDS = 120.0
