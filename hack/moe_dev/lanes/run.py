@@ -3,8 +3,8 @@
 With `check` as first argument: the fast lane, in three parts. Else what it leaves of all tests, side by
 side since those on a Ray or a control plane mostly wait. Two of these start Rays: three that share two cores exceed
 bounds of tens of seconds. A control plane each costs a hundredth of a core. What computes runs in the pauses of the
-others. Before them, alone, comes what judges figures. After them, alone, come tests that failed since a bounded wait
-came to its end, if there are few and nothing else failed; the last lines name those that then passed.
+others. Before them, alone, comes what judges figures. After them, alone, come tests whose failure says little,
+if there are few and nothing else failed; the last lines name those that then passed.
 """
 
 import collections
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from moe_dev.lanes import late
+from moe_dev.lanes import rerun
 from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST, WAITS
 from moe_dev.paths import CLONE
 
@@ -69,7 +69,7 @@ class Lane:
     def __init__(self, part: Part, arguments: Sequence[str] = ()) -> None:
         self.counts: Mapping[str, int] = {}
         self.odd: list[str] = []
-        self.late: list[str] = []
+        self.rerun: list[str] = []
         self._title = part.title
         lane = [f"--lane={part.lane}"] if part.lane else []
         command = [sys.executable, "-m", "pytest", *lane, "-o", f"cache_dir=.pytest_cache/{part.title}"]
@@ -110,8 +110,8 @@ class Lane:
                 self.counts = {what: int(count) for count, what in COUNT.findall(closing[1])}
             elif ODD.match(line):
                 self.odd.append(line.rstrip())
-            elif named := late.LINE.match(line):
-                self.late.append(named[1])
+            elif named := rerun.LINE.match(line):
+                self.rerun.append(named[1])
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         first, names = list(lanes), may_run_again(lanes, codes)
         if names:
             options = [each for each in arguments[fast:] if not Path(each).is_dir()]  # the names are all to be run
-            lanes.append(Lane(Part("again", None, 0, names), options))
+            lanes.append(Lane(Part("rerun", None, 0, names), options))
             codes = [lanes[-1].wait()]
     except KeyboardInterrupt:
         _end(lanes)
@@ -140,23 +140,24 @@ def main(arguments: Sequence[str]) -> int:
         print(line)
     if names and not max(codes):
         total = collections.Counter({what: count for what, count in total.items() if what not in FAILURES})
-        total["late"] = len(names)
-        print(*(f"LATE, passed when run alone: {name}" for name in names), sep="\n")
+        total["rerun"] = len(names)
+        print(*(f"RERUN, passed alone: {name}" for name in names), sep="\n")
     print(closing_line(total, time.monotonic() - started))
     return max(codes)
 
 
 def may_run_again(lanes: Sequence[Lane], codes: Sequence[int]) -> tuple[str, ...]:
-    """Tests that were late, where nothing else failed; none where they are many."""
-    names = tuple(name for lane in lanes for name in lane.late)
-    failures = sum(lane.counts.get(what, 0) for lane in lanes for what in FAILURES)
-    few = 0 < len(names) <= MOST_AGAIN
-    return names if few and failures == len(names) and max(codes) == FAILED else ()
+    """Tests whose failure says little, where nothing else failed; none where they are many."""
+    names = tuple(name for lane in lanes for name in lane.rerun)
+    failures = [sum(lane.counts.get(what, 0) for what in FAILURES) for lane in lanes]
+    # A lane that died has no count of its own.
+    told = all(code == (FAILED if count else 0) for code, count in zip(codes, failures, strict=True))
+    return names if told and sum(failures) == len(names) <= MOST_AGAIN else ()
 
 
 def closing_line(counts: Mapping[str, int], seconds: float) -> str:
     """As pytest would close one run of all: what was deselected is in another lane, or in none."""
-    order = ("failed", "late", "passed", "skipped", "xfailed", "xpassed", "warnings", "warning", "errors", "error")
+    order = ("failed", "rerun", "passed", "skipped", "xfailed", "xpassed", "warnings", "warning", "errors", "error")
     told = ", ".join(f"{counts[what]} {what}" for what in order if counts.get(what)) or "no tests ran"
     minutes, rest = divmod(int(seconds), 60)
     return f" {told} in {seconds:.2f}s ({minutes // 60}:{minutes % 60:02}:{rest:02}) ".center(80, "=")
