@@ -29,6 +29,11 @@ INTERNAL_STATISTICS_PATH = "/internal/statistics"
 """Likewise: all that attention replicas gathered of the traffic, as the brain's ``encode_statistics`` packs it; 204
 before they did. For whoever plans: 58 layers of 256 experts take up to 16 MB. A PUT, since contract 1, hands over those
 of a former cluster of the same model: 204, or 400 and why not."""
+STATISTICS_OF_HEADER = "Moe-Statistics-Of"
+"""Of such a PUT: the name of the former cluster, ``NAME_OF_CLUSTER``. What is told again under a name that was told
+before counts once, however much later; without it only the very same bytes do."""
+NAME_OF_CLUSTER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
+"""As a pattern for all of it."""
 NOT_RECORDED = "traffic cannot be recorded"
 """Begins the problem of an attention replica that serves, and cannot write files of live traffic."""
 PARTS = 10_000

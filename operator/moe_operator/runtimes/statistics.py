@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from moe_contract.report import INTERNAL_STATISTICS_PATH
+from moe_contract.report import INTERNAL_STATISTICS_PATH, STATISTICS_OF_HEADER
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Credential
@@ -61,9 +61,11 @@ class TrafficStatistics:
                 raise DirectoryError(f"{url} answers HTTP {answer.status} instead of statistics")
             yield answer.body if answer.status == 200 else bytearray()
 
-    async def hand_over(self, serve_url: str, route_prefix: str, key: str, packed: bytearray, named: str = "") -> None:
-        """Have a directory of contract 1 plan from what another one gathered of the same model, too; otherwise as
-        ``read``.
+    async def hand_over(
+        self, serve_url: str, route_prefix: str, key: str, packed: bytearray, former: str, named: str = ""
+    ) -> None:
+        """Have a directory of contract 1 plan from what that of the Ray cluster ``former`` gathered of the same model,
+        too, which it counts once, however often it is told; otherwise as ``read``.
 
         Raises:
             KeyRefusedError, RayAddressRefusedError: as from ``read``.
@@ -73,7 +75,7 @@ class TrafficStatistics:
         try:
             answer = await self._http.call(
                 "PUT", serve_url, path, seconds=TAKE_SECONDS, credential=Credential(key),
-                body=packed, content_type="application/octet-stream",
+                body=packed, headers={"Content-Type": "application/octet-stream", STATISTICS_OF_HEADER: former},
             )  # fmt: skip
         except RayUnreachableError as error:
             raise DirectoryError(f"{named or f'Serve is at {serve_url}'}, but {error}") from error

@@ -15,7 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, INTERNAL_STATISTICS_PATH
+from moe_contract.report import (
+    CONTRACT_HEADER,
+    INTERNAL_REPORT_PATH,
+    INTERNAL_STATISTICS_PATH,
+    NAME_OF_CLUSTER,
+    STATISTICS_OF_HEADER,
+)
 from moe_serving.api.access import Access, refusal
 from moe_serving.api.cors import AllowOrigins
 from moe_serving.api.errors import ApiError, InvalidRequestError, MethodError, NotFoundError
@@ -73,7 +79,7 @@ def _add_own_routes(app: FastAPI, service: Service) -> None:
     @app.put(INTERNAL_STATISTICS_PATH, include_in_schema=False)
     async def adopt_statistics(request: Request) -> Response:
         _check_open(service)
-        refused = await service.adopt_statistics(await request.body())
+        refused = await service.adopt_statistics(await request.body(), _former_cluster(request))
         if refused is not None:
             raise InvalidRequestError(refused)
         return Response(status_code=204)
@@ -83,6 +89,16 @@ def _contract_of(request: Request) -> int:
     """Of who asks for a report; who does not say it has the first."""
     said = request.headers.get(CONTRACT_HEADER, "")
     return int(said) if re.fullmatch("[0-9]{1,9}", said) else 0
+
+
+def _former_cluster(request: Request) -> str:
+    """Whose statistics are handed over; empty where nothing is said of that."""
+    said = request.headers.get(STATISTICS_OF_HEADER, "")
+    if said and not re.fullmatch(NAME_OF_CLUSTER, said):
+        raise InvalidRequestError(
+            f"{STATISTICS_OF_HEADER} is {said[:64]!r}: write the name of a Ray cluster, or nothing"
+        )
+    return said
 
 
 def _check_open(service: Service) -> None:

@@ -46,7 +46,7 @@ class Service:
         refused: why the last ``user_config`` was not taken, if so.
         source: of tokens; set by who builds this service, since a source may count its failovers in ``metrics``.
         fetch_statistics: asks the directory for all that was gathered of the traffic, packed.
-        adopt_statistics: hands the directory those of a former cluster; why they are not taken, if so.
+        adopt_statistics: hands the directory those of a former cluster, and its name; why they are not taken, if so.
     """
 
     source: TokenSource
@@ -56,7 +56,7 @@ class Service:
         model_path: str,
         call: Callable[[ApiSync], Awaitable[ApiReply]],
         fetch_statistics: Callable[[], Awaitable[bytes | None]],
-        adopt_statistics: Callable[[bytes], Awaitable[str | None]],
+        adopt_statistics: Callable[[bytes, str], Awaitable[str | None]],
     ) -> None:
         """``call`` sends to the directory."""
         self.fetch_statistics = fetch_statistics

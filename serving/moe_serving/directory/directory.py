@@ -262,11 +262,11 @@ class Directory:
         """An attention replica hands over what it gathered; before the model is known nothing is taken."""
         return self._model.statistics.take(report) if self._model is not None else StatisticsHeard()
 
-    async def adopt_statistics(self, packed: bytes) -> str | None:
-        """Plan from what the directory of a former cluster gathered, too; why not, if so."""
+    async def adopt_statistics(self, packed: bytes, source: str = "") -> str | None:
+        """Plan from what the directory of a former cluster, ``source``, gathered, too; why not, if so."""
         if self._model is None:
             return "the model is not known here yet"
-        return await self._model.statistics.adopt(packed)
+        return await self._model.statistics.adopt(packed, source)
 
     async def statistics(self) -> bytes | None:
         """All that attention replicas gathered, as ``encode_statistics`` packs it; None before they did."""

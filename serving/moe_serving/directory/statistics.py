@@ -7,6 +7,7 @@ Packed they are kept, and unpacked only to be merged, in a thread: when somebody
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -23,8 +24,10 @@ from moe_serving.routing.gatherer import LEAST_WEIGHT, Gathered, half_life_of, w
 GONE_SECONDS = 45.0
 """A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
 statistics could come to be counted twice; a directory that dies in between takes them with it."""
-FORMER = "former directory"
-"""In place of the name of a replica."""
+FORMER = "former cluster "
+"""In place of the name of a replica; who it was follows."""
+MOST_ADOPTED = 16
+"""Former clusters that are remembered, the last of them: whoever hands over tells the last but one no more."""
 ASK_SECONDS = 30.0
 """So long one replica is asked for its copy of the legacy before another is: all have the same."""
 
@@ -73,13 +76,19 @@ class StatisticsStore:
         left = told.legacy
         if left is not None and left.digest == self._facts.digest and left.version > self._legacy_version:
             self._legacy = left
+            for name in left.adopted:  # told again before it was known that they are part of it
+                self._of.pop(name, None)
         news = self._legacy if self._legacy_version > told.legacy_version else None
         return StatisticsHeard(self._known(replica, wants_legacy=False), news)
 
-    async def adopt(self, packed: bytes) -> str | None:
+    async def adopt(self, packed: bytes, source: str = "") -> str | None:
         """Take what the directory of a former cluster had merged, which nobody there can tell any more; why not, if so.
 
-        It counts as that of a replica that dies now does. Told again before it is part of the legacy, it counts once.
+        It counts as that of a replica that dies now does. Told again it counts once: what is told last, until it is
+        part of the legacy, and what is part of that from then on, also in a directory that was restarted.
+
+        Args:
+            source: the name of the former cluster; empty where it is not told: then the same bytes are the same.
         """
         try:
             shape = (await asyncio.to_thread(decode_statistics, packed)).shape
@@ -87,10 +96,12 @@ class StatisticsStore:
             return f"these are no statistics: {error}"
         if (shape.layers, shape.experts) != (self._facts.layers, self._facts.experts):
             return f"these are statistics of another model: {shape}"
-        now = self._clock()
+        now, name = self._clock(), FORMER + (source or hashlib.sha256(packed).hexdigest())
+        if name in self._adopted:
+            return None
         # All fade by the half-life of the newest; this is that of who comes first only until there is traffic.
-        self._of[FORMER] = Gathered(1, now, packed, half_life_of(STATISTICS_SECONDS))
-        self._heard_of[FORMER] = now
+        self._of[name] = Gathered(1, now, packed, half_life_of(STATISTICS_SECONDS))
+        self._heard_of[name] = now
         return None
 
     async def merged(self) -> bytes | None:
@@ -113,7 +124,8 @@ class StatisticsStore:
                 if packed is not None:
                     newest = _newest(parts)
                     gathered = replace(newest, number=self._legacy_version + 1, packed=packed)
-                    self._legacy = Legacy(self._facts.digest, gathered)
+                    adopted = (*self._adopted, *(name for name in left if name.startswith(FORMER)))
+                    self._legacy = Legacy(self._facts.digest, gathered, adopted[-MOST_ADOPTED:])
             for replica in gone:
                 del self._heard_of[replica]
                 self._of.pop(replica, None)
@@ -128,6 +140,10 @@ class StatisticsStore:
         if not 0 <= now - self._asked_at < ASK_SECONDS:
             self._asked, self._asked_at = replica, now
         return replica == self._asked
+
+    @property
+    def _adopted(self) -> tuple[str, ...]:
+        return self._legacy.adopted if self._legacy else ()
 
     @property
     def _legacy_version(self) -> int:

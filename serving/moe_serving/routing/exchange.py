@@ -19,10 +19,13 @@ class Legacy:
     Attributes:
         digest: of the model.
         gathered: all of it together.
+        adopted: what is in it of former clusters, by the names under which the directory took it: not to be added
+            again.
     """
 
     digest: str
     gathered: Gathered
+    adopted: tuple[str, ...] = ()
 
     @property
     def version(self) -> int:

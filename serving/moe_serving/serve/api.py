@@ -108,9 +108,9 @@ class Api:
             packed: bytes | None = await self._directory.call("statistics")
         return packed
 
-    async def _adopt_statistics(self, packed: bytes) -> str | None:
+    async def _adopt_statistics(self, packed: bytes, source: str) -> str | None:
         async with asyncio.timeout(_STATISTICS_S):
-            refused: str | None = await self._directory.call("adopt_statistics", packed)
+            refused: str | None = await self._directory.call("adopt_statistics", packed, source)
         return refused
 
     def _has_several_replicas(self) -> bool:

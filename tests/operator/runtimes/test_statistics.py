@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from moe_contract.report import STATISTICS_OF_HEADER
 from moe_operator.runtimes import statistics
 from moe_operator.runtimes.directory import Directories
 from moe_operator.runtimes.errors import (
@@ -60,14 +61,15 @@ async def test_those_of_a_former_cluster_are_handed_over_as_they_are(http, fake_
     taken = []
 
     async def take(request: web.Request) -> web.StreamResponse:
-        headers = (request.headers["Authorization"], request.headers["Content-Type"])
+        headers = [request.headers[name] for name in ("Authorization", "Content-Type", STATISTICS_OF_HEADER)]
         taken.append((request.method, request.path, *headers, await request.read()))
         return web.Response(status=204)
 
     fake_ray.override = take
     packed = bytearray(b"packed" * 100_000)
-    await TrafficStatistics(http).hand_over(fake_ray.url + "/", "/tiny", "secret", packed)
-    assert taken == [("PUT", "/tiny/internal/statistics", "Bearer secret", "application/octet-stream", bytes(packed))]
+    await TrafficStatistics(http).hand_over(fake_ray.url + "/", "/tiny", "secret", packed, "tiny-1")
+    said = ("Bearer secret", "application/octet-stream", "tiny-1")
+    assert taken == [("PUT", "/tiny/internal/statistics", *said, bytes(packed))]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +89,12 @@ async def test_whoever_does_not_take_them_is_told(
 
     fake_ray.override = answer
     with pytest.raises(error, match=says):
-        await TrafficStatistics(http).hand_over(fake_ray.url, "/tiny", "secret", bytearray(b"packed"))
+        await TrafficStatistics(http).hand_over(fake_ray.url, "/tiny", "secret", bytearray(b"packed"), "tiny-1")
 
 
 async def test_they_cannot_be_handed_to_nobody(http, closed_address: str) -> None:
     with pytest.raises(DirectoryError, match=r"Serve is at http://127.0.0.1"):
-        await TrafficStatistics(http).hand_over(closed_address, "/tiny", "secret", bytearray(b"packed"))
+        await TrafficStatistics(http).hand_over(closed_address, "/tiny", "secret", bytearray(b"packed"), "tiny-1")
 
 
 async def test_too_much_is_refused_and_not_asked_for_again_at_once(http, fake_ray, monkeypatch) -> None:

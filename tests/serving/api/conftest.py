@@ -131,6 +131,7 @@ class Api:
         self.report: DirectoryReport | None = READY
         self.reports_asked = 0
         self.statistics: bytes | None = None
+        self.former_cluster: str | None = None
         self.directory = directory or Apis()
         self.ahead = LEASE_SECONDS
         if directory is None:
@@ -166,8 +167,8 @@ class Api:
     async def _fetch_statistics(self) -> bytes | None:
         return self.statistics
 
-    async def _adopt_statistics(self, packed: bytes) -> str | None:
-        self.statistics = packed
+    async def _adopt_statistics(self, packed: bytes, source: str) -> str | None:
+        self.statistics, self.former_cluster = packed, source
         return None if packed else "these are no statistics"
 
     def answer_with(self, text: str, finish: str = "stop") -> None:

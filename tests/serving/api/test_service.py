@@ -385,7 +385,13 @@ async def test_those_of_a_former_cluster_are_taken_from_the_operator(api, client
         assert (await client.put(path, content=b"former", headers=headers)).status_code == 401
     assert api.statistics is None
     assert (await client.put(path, content=b"former", headers=bearer("i"))).status_code == 204
-    assert api.statistics == b"former"
+    assert (api.statistics, api.former_cluster) == (b"former", "")
+    named = bearer("i") | {"Moe-Statistics-Of": "tiny-abcde"}
+    assert (await client.put(path, content=b"former", headers=named)).status_code == 204
+    assert api.former_cluster == "tiny-abcde"
+    refused = await client.put(path, content=b"former", headers=bearer("i") | {"Moe-Statistics-Of": "a b"})
+    assert (refused.status_code, api.former_cluster) == (400, "tiny-abcde")
+    assert "Moe-Statistics-Of is 'a b': write the name of a Ray cluster" in refused.json()["error"]["message"]
     refused = await client.put(path, content=b"", headers=bearer("i"))
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, "these are no statistics")
 

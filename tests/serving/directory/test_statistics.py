@@ -149,6 +149,63 @@ async def test_those_of_a_former_cluster_count_as_what_a_dead_replica_left(world
     assert await world.tokens() == pytest.approx(15, rel=0.1)
 
 
+def packed_of(rows: int) -> bytes:
+    """What a former cluster had merged."""
+    ids = np.argsort(np.random.default_rng(rows).random((rows, LAYERS, EXPERTS)), axis=2)[:, :, :TOP_K]
+    statistics = RoutingStatistics.of_ids(ids.astype(np.int16), EXPERTS, windows=1)
+    return encode_statistics(statistics)
+
+
+@pytest.mark.parametrize(
+    ("told", "tokens"),
+    [
+        # what is told when, as (seconds, rows, of which cluster), and how many tokens are known in the end
+        ([(0, 10, "a"), (0, 10, "a")], 10),
+        ([(0, 10, "a"), (0, 12, "a")], 12),  # it went on: all of it is told anew
+        ([(0, 10, "a"), (GONE_SECONDS, 10, "a")], 10),
+        ([(0, 10, "a"), (GONE_SECONDS, 12, "a")], 10),
+        ([(0, 10, ""), (GONE_SECONDS, 10, "")], 10),
+        ([(0, 10, ""), (GONE_SECONDS, 12, "")], 22),  # by nothing is it known that these are the same
+        ([(0, 10, "a"), (0, 5, "b")], 15),
+        ([(0, 10, "a"), (GONE_SECONDS, 5, "b"), (2 * GONE_SECONDS, 10, "a"), (3 * GONE_SECONDS, 5, "b")], 15),
+    ],
+)
+async def test_those_of_a_former_cluster_count_once_however_often_and_late_they_are_told(
+    world: World, told: list[tuple[float, int, str]], tokens: int
+) -> None:
+    begun = world.now
+    for seconds, rows, source in told:
+        world.now = begun + seconds
+        await world.store.inherit()
+        assert await world.store.adopt(packed_of(rows), source) is None
+    assert await world.tokens() == pytest.approx(tokens, rel=0.2)
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    assert await world.tokens() == pytest.approx(tokens, rel=0.2)
+
+
+async def test_a_directory_that_restarts_does_not_take_those_of_a_former_cluster_again(world: World) -> None:
+    keeps, packed = Replica("keeps", world), packed_of(10)
+    assert await world.store.adopt(packed, "a") is None
+    for _ in range(2):
+        world.now += GONE_SECONDS / 2
+        keeps.report()
+        await world.store.inherit()
+    keeps.report()
+    for told_first in (True, False):
+        world.restart_directory()
+        if told_first:  # before the replica that knows has reported
+            assert await world.store.adopt(packed, "a") is None
+        for _ in range(2):
+            keeps.report()
+        assert await world.store.adopt(packed, "a") is None
+        assert await world.tokens() == pytest.approx(10, rel=0.2)
+        world.now += GONE_SECONDS
+        keeps.report()
+        await world.store.inherit()
+        assert await world.tokens() == pytest.approx(10, rel=0.2)
+
+
 ONE_LAYER_MORE = RoutingStatistics.of_ids(np.zeros((3, LAYERS + 1, 1), dtype=np.int16), EXPERTS, windows=1)
 
 

@@ -141,12 +141,12 @@ class HttpClient:
         seconds: float,
         credential: Credential | None = None,
         body: bytes | bytearray | None = None,
-        content_type: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Answer:
         """Send one request for ``path`` below the URL ``base`` and read its answer within ``seconds``.
 
         The token of ``credential`` goes as a bearer token, and its check is asked before a connection is made for it.
-        ``body`` is of ``content_type``. Of the answer the first ``TOLD_BYTES`` are kept.
+        ``body`` is JSON, unless ``headers`` say otherwise. Of the answer the first ``TOLD_BYTES`` are kept.
 
         Raises:
             RayAddressRefusedError: the address is not allowed, or none that can be judged.
@@ -155,7 +155,7 @@ class HttpClient:
         """
         request = self._request(method, base, path, seconds, TOLD_BYTES)
         if body is not None:
-            request = replace(request, headers={"Content-Type": content_type})
+            request = replace(request, headers={"Content-Type": "application/json", **headers})
         async with self._answering(request, credential, body) as answer:
             return answer
 

@@ -289,7 +289,7 @@ class KubeRayRuntime:
         async with statistics.read(*await self._directory(moe, former)) as packed:
             if packed:
                 url, route, key, named = await self._directory(moe, new)
-                await statistics.hand_over(url, route, key, packed, named)
+                await statistics.hand_over(url, route, key, packed, former, named)
                 logger.info("%s: Ray cluster %s has the statistics of %s", self.where, new, former)
 
     def _is_woken(self, moe: MoEDeployment) -> bool:
