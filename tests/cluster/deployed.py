@@ -28,7 +28,7 @@ from moe_operator.api.names import (
 from moe_operator.kube.secrets import INTERNAL_KEY, internal_key_name
 from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER
 from moe_operator.runtimes.kube_ray.manifests.service import selected_cluster
-from moe_placement.statistics import decode_statistics
+from moe_placement.statistics import RoutingStatistics, decode_statistics
 
 Json = dict[str, Any]
 
@@ -135,10 +135,10 @@ class Deployed:
         """The Ray cluster that the Service of its API leads to."""
         return str(selected_cluster(self.service()))
 
-    def tokens_known(self) -> float:
-        """As many as the statistics of the traffic are of, by the directory that answers; 0 before there are any."""
+    def statistics(self) -> RoutingStatistics | None:
+        """Of the traffic, by the directory that answers; None before there are any."""
         with urllib.request.urlopen(self._internal(INTERNAL_STATISTICS_PATH), timeout=30) as answer:
-            return decode_statistics(answer.read()).tokens if answer.status == 200 else 0.0
+            return decode_statistics(answer.read()) if answer.status == 200 else None
 
     def placement(self) -> Json:
         """Content of the placement in force; empty where there is none."""
