@@ -10,6 +10,7 @@ from typing import Any
 
 from merge_patch import merged
 
+from moe_operator.api.names import ANNOTATION_APPLIED, GROUP
 from moe_operator.kube.api import Json, Listing
 from moe_operator.kube.errors import AlreadyExistsError, ConflictError, NotFoundError
 from moe_operator.kube.resources import EVENTS, EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, SECRETS, Resource
@@ -121,7 +122,12 @@ class FakeKube:
 
     async def apply(self, resource: Resource, body: Mapping[str, Any]) -> Json:
         live = await self.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
-        return self.put(resource, merged(live, body))
+        whole, told = merged(live, body), body["metadata"].get("annotations", {})
+        if ANNOTATION_APPLIED in told:  # an annotation of a child that is applied no more goes
+            gone = {key for key in whole["metadata"]["annotations"] if key.startswith(f"{GROUP}/")} - told.keys()
+            annotations = {key: value for key, value in whole["metadata"]["annotations"].items() if key not in gone}
+            whole = {**whole, "metadata": {**whole["metadata"], "annotations": annotations}}
+        return self.put(resource, whole)
 
     async def scale(
         self, resource: Resource, namespace: str, name: str, replicas: int, version: str, manager: str

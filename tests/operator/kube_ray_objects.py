@@ -11,6 +11,7 @@ from moe_operator.api import MoEDeployment
 from moe_operator.api.names import COMPONENT_RAY_TOKEN
 from moe_operator.kube.api import Json
 from moe_operator.kube.secrets import build_own
+from moe_operator.runtimes.kube_ray.evictions import staying
 from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
 from moe_operator.runtimes.kube_ray.manifests.names import TOKEN_KEY, token_secret_name
 from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts, build_policies
@@ -47,7 +48,7 @@ def all_manifests(moe: MoEDeployment) -> list[Json]:
         build_own(moe, token_secret_name(moe.metadata.name), COMPONENT_RAY_TOKEN, TOKEN_KEY, TOKEN),
         build_ray_service(moe, settled_config(moe), shards, TOKEN),
         build_service(moe, f"{moe.metadata.name}-abcde"),
-        *build_budgets(moe, shards),
+        *build_budgets(moe, staying(moe, shards)),
         *build_policies(moe, Whereabouts(("kuberay",), ("moe-system",))),
     ]
 

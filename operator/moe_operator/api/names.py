@@ -76,6 +76,9 @@ LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 """On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
 
+ANNOTATION_UNTOLD_SINCE = f"{GROUP}/untold-since"
+"""On a PodDisruptionBudget: since when the directory of which Ray cluster has not told which shards hold what."""
+
 ANNOTATION_ACTIVATION = f"{GROUP}/activation"
 """On the EndpointSlice that leads requests to the activator: what that must know of the deployment."""
 

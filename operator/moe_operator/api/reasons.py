@@ -72,6 +72,11 @@ class ConditionType(_Told):
         "Somebody else writes the number of shards, and spec.experts.autoscaling has stepped back: the message names "
         "who, and the cure. Absent without spec.experts.autoscaling.",
     )
+    EVICTIONS_ALLOWED = (
+        "EvictionsAllowed",
+        "With runtime.kubeRay, and a directory that has not told for 5 min which shards hold what: whether pods may be "
+        "evicted all the same, as by kubectl drain. Absent else.",
+    )
     SLEEPS = (
         "SleepsWhenIdle",
         "What spec.sleep asks for happens; False: the message says why it cannot. Absent without spec.sleep.",
@@ -232,6 +237,16 @@ class Reason(_Told):
         "Upgrading",
         "A second Ray cluster is being started, to which requests go once it serves; shards and placements stay as "
         "they are until then.",
+    )
+
+    EVICTIONS_OPENED = (
+        "EvictionsOpened",
+        "A drain waits for the directory no more: pods may be evicted one at a time, but the last ones that answer.",
+    )
+    LAST_COPIES_KEPT = (
+        "LastCopiesKept",
+        "Without the directory a further shard may be the last that holds some expert: none may be evicted. Bring the "
+        "directory back, or do without answers.",
     )
 
     UPGRADE_HELD = (

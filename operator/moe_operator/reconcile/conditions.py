@@ -94,6 +94,7 @@ def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[
         _rebalance_paused(world),
         _data_plane_behind(world, plan),
         _recording(world),
+        _evictions(world),
         scaling_conditions(world, _history(world)),
         sleeps(world.moe, _history(world), world.runtime.holds_requests, world.runtime.not_woken),
     )
@@ -140,6 +141,13 @@ def _recording(world: World) -> Iterator[Condition]:
     else:
         where = Finding(Reason.RECORDING, f"attention replicas write files of live traffic to {record.path}")
         yield _condition(world, kind, "True", where)
+
+
+def _evictions(world: World) -> Iterator[Condition]:
+    """Nothing while the directory tells what must not be evicted."""
+    if (told := world.runtime.evictions) is not None:
+        opened: ConditionStatus = "True" if told.reason == Reason.EVICTIONS_OPENED else "False"
+        yield _condition(world, ConditionType.EVICTIONS_ALLOWED, opened, told)
 
 
 def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:

@@ -34,4 +34,6 @@ def _is_wrong(condition: Condition) -> bool:
         return condition.reason in (Reason.DRAIN_REFUSED, Reason.NO_SUCH_SHARD)
     if condition.type == ConditionType.AUTOSCALING_ACTIVE:
         return condition.reason in (Reason.SCHEDULE_INVALID, Reason.TOO_MANY_SHARDS)
+    if condition.type == ConditionType.EVICTIONS_ALLOWED:
+        return True
     return condition.type in (ConditionType.DEGRADED, ConditionType.AUTOSCALER_CONFLICT) and condition.status == "True"

@@ -9,6 +9,7 @@ from fake_kube_ray import KubeRayBench
 
 from moe_contract.report import DirectoryReport, Progress, ShardReport
 from moe_operator.api.names import ANNOTATION_DRAIN, child_labels
+from moe_operator.api.status import TIME_FORMAT
 from moe_operator.kube.api import Json
 from moe_operator.kube.resources import (
     MOE_DEPLOYMENTS,
@@ -55,8 +56,17 @@ class OnNodes:
     def put_pod(self, name: str, component: str, node: str, address: str) -> None:
         labels = {**child_labels("tiny", component), "ray.io/cluster": "tiny-1"}
         metadata = {"name": name, "namespace": "team", "labels": labels}
-        body = {"metadata": metadata, "spec": {"nodeName": node}, "status": {"podIP": address, "phase": "Running"}}
-        self.bench.kube.put(PODS, body)
+        running = {"startedAt": self.bench.today.strftime(TIME_FORMAT)}
+        status = {
+            "podIP": address,
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "ray-worker", "state": {"running": running}}],
+        }
+        self.bench.kube.put(PODS, {"metadata": metadata, "spec": {"nodeName": node}, "status": status})
+
+    def evict(self, name: str) -> None:
+        self.bench.kube.drop(PODS, name)
 
     def start(self, index: int, pod: str, node: str) -> None:
         """A shard runs in a new pod."""
@@ -288,6 +298,49 @@ async def test_a_report_that_is_not_to_be_had_keeps_no_pod_of_attention_for_ever
     bench.rays[0].override = answer
     await bench.work(3, seconds=1.0)
     assert on_nodes.budget_of("attention") == budget
+
+
+async def away(request: web.Request) -> web.StreamResponse:
+    return web.Response(status=503, text="no report")
+
+
+async def test_a_drain_does_not_wait_for_ever_for_a_directory_that_is_away(on_nodes: OnNodes) -> None:
+    """Not even where the operator, which waits, is restarted."""
+    bench = on_nodes.bench
+    bench.change(
+        experts={"shards": 4, "slotsPerShard": 8, "copies": {"min": 2}},
+        attention={"minReplicas": 2, "maxReplicas": 2},
+    )
+    on_nodes.put_pod("a2", "attention", "n1", "10.0.0.101")
+    await bench.work(3, seconds=1.0)
+    budgets = [on_nodes.budget_of(role) for role in ("attention", "experts")]
+    assert budgets[1] == 3
+    bench.rays[0].override = away
+    await bench.work(2, seconds=1.0)
+    bench.restart()
+    await bench.work(4, seconds=70.0)
+    assert [on_nodes.budget_of(role) for role in ("attention", "experts")] == [2, 4]
+    assert "EvictionsAllowed" not in on_nodes.conditions
+    await bench.work(2, seconds=30.0)
+    assert [on_nodes.budget_of(role) for role in ("attention", "experts")] == [1, 3]
+    assert bench.condition("EvictionsAllowed") == "True EvictionsOpened"
+    assert "EvictionsOpened" in bench.kube.reasons()
+    # Each has a successor that is ready, and that nobody has told anything: the others are the last that answer.
+    on_nodes.evict("p0")
+    on_nodes.evict("a")
+    on_nodes.put_pod("p9", "expert-shard", "n2", "10.0.0.9")
+    on_nodes.put_pod("a3", "attention", "n2", "10.0.0.102")
+    bench.restart()
+    await bench.work(2, seconds=30.0)
+    assert [on_nodes.budget_of(role) for role in ("attention", "experts")] == [2, 4]
+    assert bench.condition("EvictionsAllowed") == "False LastCopiesKept"
+    bench.rays[0].override = None
+    await bench.work(2, seconds=30.0)
+    assert "EvictionsAllowed" not in on_nodes.conditions
+    assert (
+        "moe-operator.io/untold-since"
+        not in bench.child(POD_DISRUPTION_BUDGETS, "tiny-moe-experts")["metadata"]["annotations"]
+    )
 
 
 async def test_a_directory_that_looks_at_its_model_for_long_costs_no_pod(on_nodes: OnNodes) -> None:

@@ -21,14 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import ip_address
 
 from moe_contract.report import DirectoryReport, ShardReport
 from moe_operator.api.names import COMPONENT_ATTENTION, COMPONENT_HEAD, COMPONENT_SHARD
+from moe_operator.api.status import time_told
 from moe_operator.kube.api import Json
 from moe_operator.kube.store import goes, uid_of
+from moe_operator.runtimes.kube_ray.evictions import Pods
 from moe_operator.runtimes.kube_ray.nodes import NodeState
-from moe_operator.runtimes.kube_ray.pods import component_of, node_of
+from moe_operator.runtimes.kube_ray.pods import component_of, is_ready, node_of
 
 SILENT_SECONDS, SILENT_LOOKS = 10.0, 3
 """For which, and how often in that time, nothing in a pod must have answered: a directory that was restarted hears of
@@ -94,6 +97,12 @@ class PodsOnNodes:
         if "" in ready:
             return None
         return sum(_is(pod, COMPONENT_ATTENTION) and not goes(pod) and _address(pod) in ready for pod in self.pods)
+
+    def since(self, component: str, then: datetime) -> Pods:
+        """Those of a component by whether they have run since before ``then``."""
+        there = [pod for pod in self.pods if _is(pod, component) and not goes(pod)]
+        before = [pod for pod in there if _ran_at(pod, then)]
+        return Pods(len(before), sum(is_ready(pod) for pod in there if pod not in before))
 
     def removals(self, report: DirectoryReport | None, revision: int, silent: Collection[str]) -> list[Removal]:
         """Pods that go now. ``revision``: of the placement wanted; ``silent``: uids of those that are for long."""
@@ -188,6 +197,14 @@ def _answers(pod: Json, report: DirectoryReport) -> bool:
 
 def _is(pod: Json, component: str) -> bool:
     return component_of(pod) == component
+
+
+def _ran_at(pod: Json, then: datetime) -> bool:
+    """Whether its containers have run since before a time, of which Kubernetes tells whole seconds."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    begun = [((each.get("state") or {}).get("running") or {}).get("startedAt") for each in containers]
+    times = [time_told(str(each)) for each in begun]
+    return bool(times) and all(time is not None and time <= then for time in times)
 
 
 def _is_kept(pod: Json) -> bool:

@@ -25,6 +25,7 @@ from moe_operator.kube.resources import (
 from moe_operator.kube.store import ObjectStore
 from moe_operator.runtimes.kube_ray.clusters import has_ended
 from moe_operator.runtimes.kube_ray.leaving import PodsOnNodes
+from moe_operator.runtimes.kube_ray.manifests.budgets import experts_budget_name
 from moe_operator.runtimes.kube_ray.nodes import NodeState
 from moe_operator.runtimes.kube_ray.pods import cluster_of
 from moe_operator.runtimes.kube_ray.stores import NodeStore, PodStore
@@ -77,6 +78,11 @@ class KubeRayObjects:
     def ray_cluster(self, moe: MoEDeployment, name: str) -> Json | None:
         """A RayCluster that KubeRay made for its RayService, whose labels it has."""
         return self.kinds[RAY_CLUSTERS].objects.get(f"{moe.metadata.namespace}/{name}")
+
+    def experts_budget(self, moe: MoEDeployment) -> Json | None:
+        """The budget of its pods for shards."""
+        key = f"{moe.metadata.namespace}/{experts_budget_name(moe.metadata.name)}"
+        return self.kinds[POD_DISRUPTION_BUDGETS].objects.get(key)
 
     def pods(self, moe: MoEDeployment) -> list[Json]:
         """Its pods, those that ended or are on their way out included."""

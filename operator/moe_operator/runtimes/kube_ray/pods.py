@@ -113,6 +113,12 @@ def trimmed_pod(pod: Json) -> Json:
     }
 
 
+def is_ready(pod: Json) -> bool:
+    """Whether Kubernetes calls it that."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any((each.get("type"), each.get("status")) == ("Ready", "True") for each in conditions)
+
+
 def node_of(pod: Json) -> str:
     """The name of its node; empty while it has none."""
     return (pod.get("spec") or {}).get("nodeName") or ""

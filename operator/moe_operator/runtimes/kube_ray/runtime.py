@@ -17,6 +17,7 @@ from moe_contract.serve.merge import Config
 from moe_contract.serve.state import route_of
 from moe_operator.activator.announcement import MOST_KEYS
 from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.names import COMPONENT_ATTENTION, COMPONENT_SHARD
 from moe_operator.finding import Finding
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import apply_child, find_child
@@ -38,7 +39,8 @@ from moe_operator.runtimes.errors import DirectoryError, RayError
 from moe_operator.runtimes.kube_ray.activators import Activators, Endpoints
 from moe_operator.runtimes.kube_ray.clusters import Clusters, clusters_of, head_url, serves
 from moe_operator.runtimes.kube_ray.emptying import may_go
-from moe_operator.runtimes.kube_ray.leaving import Silence
+from moe_operator.runtimes.kube_ray.evictions import Staying, Untold, noted, staying, tells_what_is_held, untold_since
+from moe_operator.runtimes.kube_ray.leaving import PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.manifests.activation import announcement_of, build_activation
 from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
 from moe_operator.runtimes.kube_ray.manifests.names import SERVE_CONFIG, TOKEN_KEY, token_secret_name
@@ -135,8 +137,9 @@ class KubeRayRuntime:
             heard, clusters = await self._reported(moe, clusters, pods, _route(moe, configs))
         running = self._all.objects.ray_cluster(moe, clusters.answering) if clusters.answering else None
         waiting = self._waiting(moe, clusters, pods)
-        seen = runtime_state(moe, live, clusters, waiting, configs, running, heard.is_away, now=self._all.now())
         there = self._all.objects.pods_of(moe, clusters.answering)
+        untold = self._untold(moe, clusters.answering, heard, there)
+        seen = runtime_state(moe, live, clusters, waiting, configs, running, untold, now=self._all.now())
         is_known = heard.report is not None or heard.is_silent
         self._silence.look(there.silent(heard.report) if is_known else (), self._all.clock())
         return replace(
@@ -156,6 +159,15 @@ class KubeRayRuntime:
         known = [pod for pod in pods if named is None or cluster_of(pod) in (clusters.pending, clusters.active, None)]
         found = pods_problem(moe, known, objects.ray_cluster(moe, named) if named else None)
         return found or objects.end_of_a_pod(moe, named)
+
+    def _untold(self, moe: MoEDeployment, cluster: str | None, heard: Heard, there: PodsOnNodes) -> Untold | None:
+        if cluster is None or tells_what_is_held(heard.report):
+            return None
+        now = self._all.now()
+        since = untold_since(self._all.objects.experts_budget(moe), cluster, now)
+        is_away = heard.is_away or heard.report is not None
+        of_each = (there.since(component, since) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
+        return Untold(since, (now - since).total_seconds(), is_away, *of_each)
 
     def _with_nodes(self, answers: Finding | None) -> Finding | None:
         unseen = self._all.objects.nodes.missing("")
@@ -233,10 +245,10 @@ class KubeRayRuntime:
             await self._lead(moe, led_to)
             empty = self._evictable(basis.report)
             pods = self._all.objects.pods_of(moe, planned.clusters.answering)
-            serving = pods.serving(basis.report, planned.is_away)
-            for resource, manifest in _children(
-                moe, desired, planned.clusters, basis.report, empty, serving, whereabouts
-            ):
+            serving = pods.serving(basis.report, planned.untold is not None and planned.untold.is_away)
+            count, whole = len(desired.directory.shards), _is_whole(basis.report)
+            stay = staying(moe, count, min(empty, count), whole, serving, planned.untold)
+            for resource, manifest in _children(moe, stay, planned, whereabouts):
                 await apply_child(self._all.api, moe, resource, manifest)
             shards = max(moe.spec.experts.shards, len(desired.directory.shards))
             wanted = build_ray_service(moe, config, shards, token)
@@ -458,17 +470,12 @@ class KubeRayRuntime:
 
 
 def _children(
-    moe: MoEDeployment,
-    desired: Desired,
-    clusters: Clusters,
-    report: DirectoryReport | None,
-    empty: int,
-    serving: int | None,
-    whereabouts: Whereabouts,
+    moe: MoEDeployment, stay: Staying, planned: Basis, whereabouts: Whereabouts
 ) -> Iterator[tuple[Resource, Json]]:
     """Those beside the RayService, and the Service."""
-    shards = len(desired.directory.shards)
-    for budget in build_budgets(moe, shards, min(empty, shards), clusters.answering, _is_whole(report), serving):
+    cluster, untold = planned.clusters.answering, planned.untold
+    since = noted(untold.since, cluster) if untold and cluster else None
+    for budget in build_budgets(moe, stay, cluster, since):
         yield POD_DISRUPTION_BUDGETS, budget
     for policy in build_policies(moe, whereabouts):
         yield NETWORK_POLICIES, policy

@@ -19,6 +19,7 @@ from moe_operator.kube.api import Json
 from moe_operator.kube.store import goes
 from moe_operator.release import serving_requirement
 from moe_operator.runtimes.kube_ray.clusters import Clusters, of_pods
+from moe_operator.runtimes.kube_ray.evictions import Untold, told_of
 from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER, SERVE_CONFIG
 from moe_operator.runtimes.port import Application, ApplicationPhase, RuntimeState, core_name
 from moe_operator.runtimes.serve.applications import application
@@ -31,11 +32,11 @@ UNSEEN_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """A RayService and its clusters; ``is_away``: of the directory there, see ``Heard``."""
+    """A RayService and its clusters; ``untold``: None while the directory tells which shards hold what."""
 
     uid: str = ""
     clusters: Clusters = field(default_factory=Clusters)
-    is_away: bool = False
+    untold: Untold | None = None
 
 
 def configs_of(live: Json | None) -> dict[str, Config]:
@@ -60,13 +61,13 @@ def runtime_state(
     waiting: Finding | None,
     configs: Mapping[str, Config],
     running: Json | None = None,
-    is_away: bool = False,
+    untold: Untold | None = None,
     *,
     now: datetime,
 ) -> RuntimeState:
     """What ``live`` tells. ``waiting``: why pods do not come up, of the new cluster in an upgrade. ``configs``: what it
     has for Serve, and where somebody else has changed or removed that since, what this process wrote last.
-    ``running``: the RayCluster that answers; ``is_away``: of its directory, see ``Heard``."""
+    ``running``: the RayCluster that answers; ``untold``: see ``Basis``."""
     where = f"RayService {moe.key}"
     if live is None:
         remembered = {name: read_told(config) for name, config in configs.items()}
@@ -88,7 +89,8 @@ def runtime_state(
         upgrading=_upgrading(clusters, waiting),
         held=_held(live, running),
         pod_labels={LABEL_CLUSTER: clusters.answering} if clusters.answering else {},
-        basis=Basis(live["metadata"]["uid"], clusters, is_away),
+        evictions=told_of(moe, sum(name != core_name(moe) for name in configs), untold),
+        basis=Basis(live["metadata"]["uid"], clusters, untold),
     )
 
 

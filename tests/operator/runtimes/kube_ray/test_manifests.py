@@ -16,7 +16,6 @@ from moe_contract.pods import LEAVING_FILE_VARIABLE
 from moe_operator.kube.api import Json
 from moe_operator.release import RAY_VERSION
 from moe_operator.runtimes.kube_ray.clusters import of_pods
-from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
 from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts, build_policies
 from moe_operator.runtimes.kube_ray.manifests.pods import ANSWERS_SECONDS, GRACE_SECONDS, UNNOTICED_SECONDS
 from moe_operator.runtimes.kube_ray.manifests.ray_service import build_ray_service, fewest_steps
@@ -438,47 +437,6 @@ def test_clients_reach_pods_with_an_api_and_no_others() -> None:
     assert selected_cluster(service) == "tiny-abcde"
     assert selected_cluster(build_service(moe, None)) is None
     assert rendered()["excludeHeadPodFromServeSvc"] is True
-
-
-@pytest.mark.parametrize(
-    ("shards", "copies", "drained", "at_least"), [(4, 1, 0, 4), (4, 2, 0, 3), (4, 1, 1, 3), (4, 2, 1, 3), (2, 3, 0, 0)]
-)
-def test_how_many_shards_stay_when_nodes_are_drained(shards: int, copies: int, drained: int, at_least: int) -> None:
-    attention = {"minReplicas": 3, "maxReplicas": 3}
-    moe = kube_ray_deployment(shards=shards, copies={"min": copies}, spec={"attention": attention})
-    of_attention, of_experts = (each["spec"] for each in build_budgets(moe, shards, drained))
-    assert (of_attention["minAvailable"], of_experts["minAvailable"]) == (2, at_least)
-    assert of_attention["unhealthyPodEvictionPolicy"] == of_experts["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-
-
-def test_while_copies_are_loaded_no_pod_of_a_shard_may_go() -> None:
-    moe = kube_ray_deployment(shards=4, copies={"min": 2})
-    _, of_experts = (each["spec"] for each in build_budgets(moe, 4, drained=1, whole=False))
-    assert of_experts["minAvailable"] == 4
-
-
-@pytest.mark.parametrize(
-    ("replicas", "serving", "at_least"),
-    [(3, 3, 2), (3, 2, 3), (3, 0, 3), (3, 4, 2), (3, None, 2), (1, 0, 0), (1, 1, 0)],
-)
-def test_while_an_attention_replica_is_loading_no_pod_of_another_may_go(
-    replicas: int, serving: int | None, at_least: int
-) -> None:
-    moe = kube_ray_deployment(spec={"attention": {"minReplicas": replicas, "maxReplicas": replicas}})
-    of_attention, _ = (each["spec"] for each in build_budgets(moe, 2, serving=serving))
-    assert of_attention["minAvailable"] == at_least
-
-
-def test_a_spare_pod_which_is_never_ready_keeps_no_shard_from_going() -> None:
-    """On a node, two copies on two shards with a spare: no pod of a shard could be evicted."""
-    moe = kube_ray_deployment({"expertWorkers": {"spares": 1}}, shards=2, copies={"min": 2})
-    _, of_experts = (each["spec"] for each in build_budgets(moe, 2))
-    assert of_experts["minAvailable"] == 1
-
-
-def test_pods_of_a_cluster_that_comes_up_beside_the_one_that_answers_are_not_counted() -> None:
-    for budget in build_budgets(kube_ray_deployment(shards=2), 2, cluster="tiny-abcde"):
-        assert budget["spec"]["selector"]["matchLabels"]["ray.io/cluster"] == "tiny-abcde"
 
 
 def test_who_may_connect() -> None:

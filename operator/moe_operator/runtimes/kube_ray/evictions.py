@@ -1,0 +1,165 @@
+"""How many pods must stay when others evict some, as ``kubectl drain`` does, also while nobody tells what is in
+them. Pure.
+
+While the directory tells which shards hold what:
+
+| role | may go |
+|---|---|
+| attention | one of ``attention.minReplicas``; none while fewer of these answer |
+| experts | as many as copies are beyond the first, or as shards hold nothing; none while copies are being made |
+
+Which pod is evicted nobody can say, so the two of the second line are not added. While it does not tell, any pod may be
+the last of its kind, so that none goes: it is back within seconds, as a rule. Where it is not, a node must not wait for
+ever. After ``UNTOLD_SECONDS`` those count that have run since before it fell silent; what came later has been told
+nothing, and answers nobody without it:
+
+| role | may go |
+|---|---|
+| attention | one at a time, but the last of them |
+| experts | one at a time, of so many as copies are beyond the first |
+| both | one at a time, once none of attention is left, or as many shards are lost as there are copies |
+
+By what is left in the last line nobody is answered. A directory that is there, and whose report is not to be had, as
+when it does not take the operator's key, tells those that come what they need. So one of ``attention.minReplicas`` may
+go, and what is lost nobody can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from moe_contract.report import DirectoryReport
+from moe_operator.api import MoEDeployment, Reason
+from moe_operator.api.names import ANNOTATION_UNTOLD_SINCE
+from moe_operator.api.status import TIME_FORMAT, time_told
+from moe_operator.finding import Finding
+
+UNTOLD_SECONDS = 300.0
+"""Serve ends a directory that does not answer, and has another one up, within a minute or two, and that one reads the
+headers of a large checkpoint in about as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """Of one role, those that are not on their way out.
+
+    Attributes:
+        before: that have run since before the directory fell silent.
+        later: that have come since, and that Kubernetes calls ready: a budget counts them, too.
+    """
+
+    before: int
+    later: int = 0
+
+    def but_one(self, least: int = 0) -> int:
+        """How many must stay so that one of them may go now, but of those from before at least so many stay."""
+        return self.later + max(self.before - 1, least) if self.before else max(self.later - 1, least)
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """What is known while nobody tells which shards hold what.
+
+    Attributes:
+        since: when that was told last, as far as is known; UTC.
+        seconds: since then.
+        is_away: whether it may be that nobody tells processes that start what they need.
+    """
+
+    since: datetime
+    seconds: float
+    is_away: bool
+    attention: Pods
+    shards: Pods
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a drain is not to wait for it any more."""
+        return self.seconds >= UNTOLD_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """Pods of each role that must stay."""
+
+    attention: int
+    experts: int
+
+
+def staying(
+    moe: MoEDeployment,
+    shards: int,
+    drained: int = 0,
+    whole: bool = True,
+    serving: int | None = None,
+    untold: Untold | None = None,
+) -> Staying:
+    """``shards``: that run; ``drained``: of these, that hold nothing; ``whole``: whether every copy is in place;
+    ``serving``: pods of attention whose replica is ready, None where that is not known.
+
+    A spare pod does not count: it is not ready before a shard runs on it, since Serve has no proxy there, and a number
+    that asks for it would let no shard's pod go.
+    """
+    if untold is not None and untold.is_long:
+        return _without_the_directory(moe, shards, untold)
+    attention = moe.spec.attention.min_replicas
+    is_short = attention > 1 and serving is not None and serving < attention
+    may_go = max(moe.spec.experts.copies.min - 1, drained) if whole else 0
+    return Staying(attention if is_short else max(attention - 1, 0), max(shards - may_go, 0))
+
+
+def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:
+    wanted = max(moe.spec.attention.min_replicas - 1, 0)
+    if _answers_nobody(moe, shards, untold):
+        return Staying(min(untold.attention.but_one(), wanted), untold.shards.but_one())
+    attention = untold.attention.but_one(least=1) if untold.is_away and wanted else wanted
+    return Staying(attention, untold.shards.but_one() if _spare_copies(moe, shards, untold) > 0 else shards)
+
+
+def _spare_copies(moe: MoEDeployment, shards: int, untold: Untold) -> int:
+    """Shards that may be lost before some expert has no copy; below zero where one has none already."""
+    return moe.spec.experts.copies.min - 1 - max(shards - untold.shards.before, 0)
+
+
+def _answers_nobody(moe: MoEDeployment, shards: int, untold: Untold) -> bool:
+    return untold.is_away and (untold.attention.before == 0 or _spare_copies(moe, shards, untold) < 0)
+
+
+def told_of(moe: MoEDeployment, shards: int, untold: Untold | None) -> Finding | None:
+    """What is to be said of evictions; None where a drain does not wait for long."""
+    if untold is None or not untold.is_long:
+        return None
+    why = f"the directory has not told since {untold.since.strftime(TIME_FORMAT)} which shards hold what"
+    if _answers_nobody(moe, shards, untold):
+        said = f"{why}, and by what is left nobody is answered: pods may be evicted, one at a time"
+        return Finding(Reason.EVICTIONS_OPENED, said)
+    if _spare_copies(moe, shards, untold) > 0:
+        said = f"{why}: pods may be evicted again, one at a time, but the last of attention and last copies of experts"
+        return Finding(Reason.EVICTIONS_OPENED, said)
+    return Finding(
+        Reason.LAST_COPIES_KEPT,
+        f"{why}, and with any further shard the last copy of some expert may go: no pod of a shard may be evicted; "
+        "Degraded says what the directory lacks, and kubectl drain --disable-eviction does without answers",
+    )
+
+
+def tells_what_is_held(report: DirectoryReport | None) -> bool:
+    """A directory that was restarted does not before it knows its model."""
+    return report is not None and report.model is not None
+
+
+def noted(since: datetime, cluster: str) -> str:
+    """For an annotation of a budget: since when the directory of a Ray cluster has not told."""
+    return f"{since.strftime(TIME_FORMAT)} {cluster}"
+
+
+def untold_since(budget: Mapping[str, Any] | None, cluster: str, now: datetime) -> datetime:
+    """As it was noted on a budget, so that an operator that is restarted goes on from there. Whoever may write that may
+    as well write how many are to stay."""
+    annotations = (budget or {}).get("metadata", {}).get("annotations") or {}
+    time, _, of = str(annotations.get(ANNOTATION_UNTOLD_SINCE) or "").partition(" ")
+    since = time_told(time)
+    return min(since, now) if since and of == cluster else now
