@@ -52,10 +52,9 @@ class TrafficStatistics:
             RayAddressRefusedError: the operator may not connect there.
             RayAnswerRefusedError: they are more than can be taken, now or lately.
         """
-        path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
-        url = f"{serve_url.rstrip('/')}{path}"
+        path, url = _where(serve_url, route_prefix)
         async with AsyncExitStack() as held:
-            answer = await self._answer(held, serve_url, path, key, named or f"Serve is at {serve_url}")
+            answer = await self._answer(held, serve_url, path, key, _called(named, serve_url))
             KeyRefusedError.check(answer.status, url)
             if answer.status not in (200, 204):
                 raise DirectoryError(f"{url} answers HTTP {answer.status} instead of statistics")
@@ -71,15 +70,14 @@ class TrafficStatistics:
             KeyRefusedError, RayAddressRefusedError: as from ``read``.
             DirectoryError: they are not taken.
         """
-        path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
+        path, url = _where(serve_url, route_prefix)
         try:
             answer = await self._http.call(
                 "PUT", serve_url, path, seconds=TAKE_SECONDS, credential=Credential(key),
                 body=packed, headers={"Content-Type": "application/octet-stream", STATISTICS_OF_HEADER: former},
             )  # fmt: skip
         except RayUnreachableError as error:
-            raise DirectoryError(f"{named or f'Serve is at {serve_url}'}, but {error}") from error
-        url = f"{serve_url.rstrip('/')}{path}"
+            raise DirectoryError(f"{_called(named, serve_url)}, but {error}") from error
         KeyRefusedError.check(answer.status, url)
         if answer.status != 204:
             raise DirectoryError(f"{url} does not take statistics (HTTP {answer.status})")
@@ -95,3 +93,14 @@ class TrafficStatistics:
                 return await held.enter_async_context(asking)
         except RayUnreachableError as error:
             raise DirectoryError(f"{named}, but {error}") from error
+
+
+def _where(serve_url: str, route_prefix: str) -> tuple[str, str]:
+    """The path of the statistics below an address of Serve's, and all of the URL, by which messages name it."""
+    path = f"{route_prefix.rstrip('/')}{INTERNAL_STATISTICS_PATH}"
+    return path, f"{serve_url.rstrip('/')}{path}"
+
+
+def _called(named: str, serve_url: str) -> str:
+    """How messages call an address."""
+    return named or f"Serve is at {serve_url}"
