@@ -19,9 +19,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-CONTRACT = 1
+CONTRACT = 2
 """Of this release. It is counted up by the first field that is added after a release. Release 0.1.0 has 0: it tells no
-contract, and takes no field that it does not know."""
+contract, and takes no field that it does not know; 0.2.0 has 1."""
 
 MOST_COUNTED = 2**52
 """Beyond any count there is, and exact in every reader of JSON, also after one is added."""

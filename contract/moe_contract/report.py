@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from moe_contract.applications import ModelArgs
 from moe_contract.base import CONTRACT, MOST_COUNTED, Count, Name, Since, WireModel, Words
 from moe_contract.model import ModelFacts, ModelProblem
-from moe_contract.sizes import MOST_REPLICAS, MOST_SHARDS
+from moe_contract.sizes import MOST_APIS, MOST_REPLICAS, MOST_SHARDS
 
 ShardPhase = Literal["Starting", "Ready", "Lost"]
 
@@ -98,6 +98,13 @@ class AttentionReport(WireModel):
     pid: Count = 0
     node: Annotated[Name, Since(1)] = ""
     host: Annotated[Name, Since(1)] = ""
+
+
+class ApiReport(WireModel):
+    """One api process that lives: whether it answers requests, and the address of the node that it runs on."""
+
+    ready: bool
+    host: Name
 
 
 class Progress(WireModel):
@@ -228,6 +235,7 @@ class DirectoryReport(WireModel):
         placement: ``encoding.encode_placement`` of the routing table in force, by shard index, if it is complete.
         contract: of the release that the data plane runs: which fields of its configuration it knows.
         fetched: of a model that is being fetched, before it can be inspected.
+        apis: api processes; none where the data plane does not tell of them.
     """
 
     term: Count
@@ -244,6 +252,7 @@ class DirectoryReport(WireModel):
     traffic: Traffic = Traffic()
     contract: Annotated[Count, Since(1)] = 0
     fetched: Annotated[Fetched | None, Since(1)] = None
+    apis: Annotated[tuple[ApiReport, ...], Field(max_length=2 * MOST_APIS), Since(2)] = ()
 
     def told(self, contract: int = CONTRACT) -> dict[str, Any]:
         """As JSON data for a process of ``contract``, with reasons that it knows."""

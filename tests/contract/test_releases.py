@@ -99,7 +99,7 @@ def test_while_the_directory_is_away_processes_are_told_the_same() -> None:
     for known, contract in (
         (RuntimeState(), 0),
         (RuntimeState(told=told), 7),
-        (RuntimeState(told=told, report=REPORT), 1),
+        (RuntimeState(told=told, report=REPORT), CONTRACT),
     ):
         world = World(deployment(WISHES["with all defaults"]), datetime(2026, 1, 2, tzinfo=UTC), known)
         assert world.contract == contract

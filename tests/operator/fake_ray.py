@@ -20,6 +20,7 @@ from aiohttp import web
 from moe_contract.applications import DIRECTORY, DirectoryConfig
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import (
+    ApiReport,
     AttentionReport,
     CandidateReport,
     DirectoryReport,
@@ -31,6 +32,8 @@ from moe_contract.report import (
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
 
+ANSWERS_AT = -1
+"""Of the addresses of ``FakeDirectory``: that of its first attention replica."""
 JsonObject = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -245,6 +248,7 @@ class FakeDirectory:
         lost: shards that do not answer any more.
         epochs: what was counted by routing table.
         running: requests under way.
+        more: addresses of the nodes of further attention replicas; apis: those of apis that answer.
         layer_rows, load: what was counted since they started, and by expert (``encoding.encode_counts``).
     """
 
@@ -257,6 +261,8 @@ class FakeDirectory:
     lost: frozenset[int] = frozenset()
     epochs: tuple[EpochFigures, ...] = ()
     running: int = 2
+    more: tuple[str, ...] = ()
+    apis: tuple[str, ...] = ()
     layer_rows: int = 0
     load: str | None = None
 
@@ -266,15 +272,15 @@ class FakeDirectory:
         bad = self.candidate_problem
         return CandidateReport(args=target.candidate, model=None if bad else self.facts, model_problem=bad)
 
-    def _replica(self, epoch: int) -> AttentionReport:
+    def _replica(self, epoch: int, host: str) -> AttentionReport:
         return AttentionReport(
-            replica="a",
+            replica=f"a{host}",
             ready=True,
             epoch=epoch,
             running=self.running,
             waiting=0,
             node=self.nodes[-1],
-            host=self.hosts.get(-1, ""),
+            host=host,
         )
 
     def __call__(self, config: JsonObject) -> DirectoryReport | None:
@@ -283,6 +289,7 @@ class FakeDirectory:
         target = told_directory(config)
         placement = decode_placement(target.placement) if target.placement else None
         wanted = [len(placement.holdings(ref.index)) if placement else 0 for ref in target.shards]
+        attention_at = (self.hosts.get(ANSWERS_AT, ""), *self.more)
         held = [0 if ref.index in self.lost else count for ref, count in zip(target.shards, wanted, strict=True)]
         return DirectoryReport(
             term=target.term,
@@ -302,7 +309,8 @@ class FakeDirectory:
                 )
                 for ref, here, count in zip(target.shards, held, wanted, strict=True)
             ),
-            attention=(self._replica(target.revision),),
+            attention=tuple(self._replica(target.revision, host) for host in attention_at),
+            apis=tuple(ApiReport(ready=True, host=host) for host in self.apis),
             progress=Progress(copied=sum(held), total=sum(wanted), settled=held == wanted),
             placement=target.placement,
             traffic=Traffic(epochs=self.epochs, layer_rows=self.layer_rows, load=self.load),

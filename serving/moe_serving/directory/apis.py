@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from moe_contract.report import DirectoryReport
+from moe_contract.base import MOST_NAME
+from moe_contract.report import ApiReport, DirectoryReport
 from moe_contract.sizes import MOST_APIS
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.ledger import Counts, Ledger, add_up, check_counts, check_ledger
@@ -35,6 +36,7 @@ class ApiSync:
         gauges: what is so now, such as answers being written.
         ledger: all that it knows, for a directory that has just started; else None.
         version: of the directory's ledger that it has, 0 for none; None where it wants none.
+        host: the address of the node that it runs on; empty where it does not tell.
     """
 
     api: str
@@ -45,6 +47,7 @@ class ApiSync:
     gauges: Counts = field(default_factory=dict)
     ledger: Ledger | None = None
     version: int | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,11 @@ class Apis:
     def refused(self, now: float) -> str | None:
         """Why one of them did not take its last ``user_config``, if so."""
         return next((heard.refused for _, heard in self._live(now).values() if heard.refused), None)
+
+    def told_of(self, now: float) -> tuple[ApiReport, ...]:
+        """All that live, in no order of importance; of very many the first."""
+        live = [heard for _, (_, heard) in sorted(self._live(now).items())][: 2 * MOST_APIS]
+        return tuple(ApiReport(ready=heard.ready, host=heard.host[:MOST_NAME]) for heard in live)
 
     def _settled(self, now: float) -> bool:
         return self._first is not None and now - self._first >= LEASE_SECONDS

@@ -275,7 +275,7 @@ class Directory:
     def report(self) -> DirectoryReport:
         """What the operator polls."""
         target, model = self._target, self._model
-        refused = self._refused or self._apis.refused(self._clock())
+        refused, apis = self._refused or self._apis.refused(self._clock()), self._apis.told_of(self._clock())
         attention = report_attention(self._leases.live(self._clock()), model.facts if model else None)
         if model is None:
             return DirectoryReport(
@@ -290,6 +290,7 @@ class Directory:
                 progress=Progress(copied=0, total=0, settled=False),
                 contract=CONTRACT,
                 fetched=self._fetched,
+                apis=apis,
             )
         now = self._observe(model)
         wanted, pairs = now.target.sum(axis=(0, 1)), model.traffic.pairs_of_shard
@@ -307,6 +308,7 @@ class Directory:
             placement=model.encoded_table(),
             traffic=model.traffic.report(model.publication.origin),
             contract=CONTRACT,
+            apis=apis,
         )
 
     def _has_heard_enough(self) -> bool:

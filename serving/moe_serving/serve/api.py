@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -45,7 +46,7 @@ class Api:
     def __init__(self, args: CoreArgs, attention: DeploymentHandle[Any], directory: DeploymentHandle[Any]) -> None:
         prepare_replica()
         self._attention = attention
-        self._network = args.model.network
+        self._network, self._host = args.model.network, node_address()
         name, node = serve.get_replica_context().replica_tag, ray.get_runtime_context().get_node_id()
         self._directory = Caller(lambda: address_of(directory), name, node, self._network)
         self._receiver = StreamReceiver()
@@ -64,7 +65,7 @@ class Api:
     async def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by ``serve.ingress`` when the replica starts."""
         node = ray.get_runtime_context().get_node_id()
-        self._address = await self._receiver.start(node, node_address(), self._network)
+        self._address = await self._receiver.start(node, self._host, self._network)
         return signed(build_app(self._service), serve.get_replica_context().replica_tag)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ class Api:
     async def _tell_directory(self, sync: ApiSync) -> ApiReply:
         try:
             async with asyncio.timeout(_REPLY_S):
-                reply: ApiReply = await self._directory.call("exchange", sync)
+                reply: ApiReply = await self._directory.call("exchange", replace(sync, host=self._host))
         except TimeoutError:
             raise TimeoutError(f"the directory did not answer within {_REPLY_S:.0f} s") from None
         return reply

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 from fake_kube_ray import KubeRayBench
+from fake_ray import ANSWERS_AT
 
+from moe_contract.applications import API
 from moe_contract.report import DirectoryReport, Progress, ShardReport
 from moe_operator.api.names import ANNOTATION_DRAIN, child_labels
 from moe_operator.api.status import TIME_FORMAT
@@ -20,9 +22,8 @@ from moe_operator.kube.resources import (
     RAY_SERVICES,
     Resource,
 )
+from moe_operator.runtimes.kube_ray.spread import APART_SECONDS
 
-ANSWERS_AT = -1
-"""Of the addresses of the fake directory: that of the attention replica."""
 OOM = {"containerStatuses": [{"name": "ray-worker", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]}
 
 
@@ -89,6 +90,13 @@ class OnNodes:
         report = self.bench.directory(next(each for each in told if ".experts" not in each["name"]))
         assert report is not None
         return [shard.wanted for shard in report.shards]
+
+    @property
+    def least_apis(self) -> int:
+        told = json.loads(self.bench.child(RAY_SERVICES)["spec"]["serveConfigV2"])["applications"]
+        core = next(each for each in told if ".experts" not in each["name"])
+        api = next(each for each in core["deployments"] if each["name"] == API)
+        return int(api["autoscaling_config"]["min_replicas"])
 
     @property
     def conditions(self) -> set[str]:
@@ -298,6 +306,36 @@ async def test_a_report_that_is_not_to_be_had_keeps_no_pod_of_attention_for_ever
     bench.rays[0].override = answer
     await bench.work(3, seconds=1.0)
     assert on_nodes.budget_of("attention") == budget
+
+
+async def test_of_two_nodes_that_are_drained_in_turn_the_second_takes_not_all_apis_with_it(on_nodes: OnNodes) -> None:
+    bench, directory = on_nodes.bench, on_nodes.bench.directory
+    bench.change(attention={"minReplicas": 2, "maxReplicas": 2})
+    first, second, third = "10.0.0.100", "10.0.0.101", "10.0.0.102"
+    on_nodes.put_pod("a2", "attention", "n1", second)
+    directory.more, directory.apis = (second,), (first, second)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (1, 2)
+    # The first node is drained: Serve starts the api of its pod where there is room.
+    on_nodes.evict("a")
+    directory.hosts[ANSWERS_AT], directory.more, directory.apis = second, (), (second, second)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (2, 2), "there is no other pod"
+    on_nodes.put_pod("a3", "attention", "n0", third)
+    directory.more = (third,)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (2, 3), "an api is awaited in the other one"
+    directory.apis = (second, second, third)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (1, 3)
+    directory.apis = (third, third)
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.budget_of("attention") == 2
+    await bench.work(2, seconds=APART_SECONDS)
+    assert on_nodes.budget_of("attention") == 1, "a drain does not wait for ever"
+    directory.answers = False
+    await bench.work(1, seconds=1.0)
+    assert on_nodes.least_apis == 3, "as it was told last"
 
 
 async def away(request: web.Request) -> web.StreamResponse:

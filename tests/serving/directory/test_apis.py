@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moe_contract.report import DirectoryReport, Progress
+from moe_contract.report import ApiReport, DirectoryReport, Progress
 from moe_serving.directory.apis import MOST_ENTRIES, MOST_GONE, ApiReply, Apis, ApiSync
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.ledger import Counts, Ledger
@@ -36,6 +36,15 @@ def test_whichever_asks_hears_the_sum() -> None:
     again = told(apis, "a", 12, gauges={RUNNING: 1.0})
     assert (total(again), again.gauges) == (7.0, {RUNNING: 6.0})
     assert again.version == reply.version
+
+
+def test_where_each_runs_is_told_while_it_lives() -> None:
+    apis = Apis()
+    told(apis, "a", 10, host="10.0.0.1")
+    told(apis, "b", 10 + LEASE_SECONDS / 2, ready=False, host="10.0.0.2")
+    both = (ApiReport(ready=True, host="10.0.0.1"), ApiReport(ready=False, host="10.0.0.2"))
+    assert apis.told_of(10 + LEASE_SECONDS / 2) == both
+    assert apis.told_of(10 + LEASE_SECONDS) == both[1:]
 
 
 def test_a_ledger_comes_only_where_it_is_news() -> None:

@@ -5,7 +5,7 @@ While the directory tells which shards hold what:
 
 | role | may go |
 |---|---|
-| attention | one of ``attention.minReplicas``; none while fewer of these answer |
+| attention | one of ``attention.minReplicas``; none while fewer of these answer, or all apis are in one (``spread``) |
 | experts | as many as copies are beyond the first, or as shards hold nothing; none while copies are being made |
 
 Which pod is evicted nobody can say, so the two of the second line are not added. While it does not tell, any pod may be
@@ -96,9 +96,11 @@ def staying(
     whole: bool = True,
     serving: int | None = None,
     untold: Untold | None = None,
+    together: bool = False,
 ) -> Staying:
     """``shards``: that run; ``drained``: of these, that hold nothing; ``whole``: whether every copy is in place;
-    ``serving``: pods of attention whose replica is ready, None where that is not known.
+    ``serving``: pods of attention whose replica is ready, None where that is not known; ``together``: whether all apis
+    are in one pod, and another is waited for.
 
     A spare pod does not count: it is not ready before a shard runs on it, since Serve has no proxy there, and a number
     that asks for it would let no shard's pod go.
@@ -106,7 +108,7 @@ def staying(
     if untold is not None and untold.is_long:
         return _without_the_directory(moe, shards, untold)
     attention = moe.spec.attention.min_replicas
-    is_short = attention > 1 and serving is not None and serving < attention
+    is_short = attention > 1 and (together or (serving is not None and serving < attention))
     may_go = max(moe.spec.experts.copies.min - 1, drained) if whole else 0
     return Staying(attention if is_short else max(attention - 1, 0), max(shards - may_go, 0))
 

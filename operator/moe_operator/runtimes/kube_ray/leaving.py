@@ -19,6 +19,7 @@ or the directory alone, of which no report says where they are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +33,7 @@ from moe_operator.kube.store import goes, uid_of
 from moe_operator.runtimes.kube_ray.evictions import Pods
 from moe_operator.runtimes.kube_ray.nodes import NodeState
 from moe_operator.runtimes.kube_ray.pods import component_of, is_ready, node_of
+from moe_operator.runtimes.kube_ray.spread import Apis
 
 SILENT_SECONDS, SILENT_LOOKS = 10.0, 3
 """For which, and how often in that time, nothing in a pod must have answered: a directory that was restarted hears of
@@ -97,6 +99,15 @@ class PodsOnNodes:
         if "" in ready:
             return None
         return sum(_is(pod, COMPONENT_ATTENTION) and not goes(pod) and _address(pod) in ready for pod in self.pods)
+
+    def apis(self, report: DirectoryReport | None) -> Apis | None:
+        """Where api processes answer; None where that is not known, as of a data plane of release 0.2.0."""
+        if report is None or not report.apis or not all(api.host for api in report.apis):
+            return None
+        ready = {_canon(replica.host) for replica in report.attention if replica.ready}
+        rooms = {_address(pod) for pod in self.pods if _is(pod, COMPONENT_ATTENTION) and not goes(pod)} & ready
+        found = Counter(host for host in (_canon(api.host) for api in report.apis if api.ready) if host in rooms)
+        return Apis(len(rooms), len(found), max(found.values(), default=0))
 
     def since(self, component: str, then: datetime) -> Pods:
         """Those of a component by whether they have run since before ``then``."""

@@ -50,6 +50,7 @@ from moe_operator.runtimes.kube_ray.manifests.serve_config import serve_config, 
 from moe_operator.runtimes.kube_ray.manifests.service import build_service, selected_cluster
 from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
 from moe_operator.runtimes.kube_ray.pods import cluster_of, pods_problem
+from moe_operator.runtimes.kube_ray.spread import Apis, Together, least_apis, least_told
 from moe_operator.runtimes.kube_ray.state import (
     Basis,
     configs_of,
@@ -108,6 +109,7 @@ class KubeRayRuntime:
         _switched: since when its Service leads nowhere, or to the activator, because it goes to sleep.
         _told: the former Ray cluster and the new one, once the statistics of the one were to be told to the other.
         _silence: of its pods on dead nodes.
+        _together: of its apis in one pod.
     """
 
     _all: KubeRays
@@ -120,6 +122,7 @@ class KubeRayRuntime:
     _switched: float | None = None
     _told: tuple[str, str] | None = None
     _silence: Silence = field(default_factory=Silence)
+    _together: Together = field(default_factory=Together)
 
     async def observe(self, moe: MoEDeployment) -> RuntimeState:
         missing = await self._missing(moe)
@@ -233,7 +236,9 @@ class KubeRayRuntime:
                 return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
             return await self._delete(live)
         self._switched = None
-        config = serve_config(desired, without)
+        pods = self._all.objects.pods_of(moe, planned.clusters.answering)
+        apis = pods.apis(basis.report)
+        config = serve_config(self._with_apis(moe, desired, apis, live), without)
         if live and planned.clusters.being_replaced:
             # KubeRay would tell it to the new cluster alone.
             config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
@@ -244,10 +249,10 @@ class KubeRayRuntime:
             await self._tell_of_the_former(moe, led_to, live, basis.report)
             await self._lead(moe, led_to)
             empty = self._evictable(basis.report)
-            pods = self._all.objects.pods_of(moe, planned.clusters.answering)
             serving = pods.serving(basis.report, planned.untold is not None and planned.untold.is_away)
             count, whole = len(desired.directory.shards), _is_whole(basis.report)
-            stay = staying(moe, count, min(empty, count), whole, serving, planned.untold)
+            together = self._together.lasts(apis is not None and apis.come_apart(moe), self._all.clock())
+            stay = staying(moe, count, min(empty, count), whole, serving, planned.untold, together)
             for resource, manifest in _children(moe, stay, planned, whereabouts):
                 await apply_child(self._all.api, moe, resource, manifest)
             shards = max(moe.spec.experts.shards, len(desired.directory.shards))
@@ -269,6 +274,10 @@ class KubeRayRuntime:
         else:
             self._repeats.written(wanted, self._all.clock())
         return Outcome(Effect.EQUAL if equal else Effect.WRITTEN, None, self._foreign_writer())
+
+    def _with_apis(self, moe: MoEDeployment, desired: Desired, apis: Apis | None, live: Json | None) -> Desired:
+        least = least_apis(moe, apis, least_told(configs_of(live).get(desired.core)))
+        return replace(desired, api_scale=desired.api_scale.model_copy(update={"min_replicas": least}))
 
     def _led_to(self, moe: MoEDeployment, clusters: Clusters, report: DirectoryReport | None) -> str | None:
         """The Ray cluster that requests are led to; None: to the activator, which holds them until it serves."""

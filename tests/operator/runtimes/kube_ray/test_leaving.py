@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moe_facts import FACTS
 
-from moe_contract.report import AttentionReport, DirectoryReport, Progress, ShardReport
+from moe_contract.report import ApiReport, AttentionReport, DirectoryReport, Progress, ShardReport
 from moe_operator.kube.api import Json, Listing
 from moe_operator.runtimes.kube_ray.leaving import SILENT_LOOKS, SILENT_SECONDS, PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.nodes import NodeState, node_state, trimmed_node
+from moe_operator.runtimes.kube_ray.spread import Apis
 from moe_operator.runtimes.kube_ray.stores import NodeStore
 
 STAYS, LEAVES, SILENT, UNHEARD, OUT = NodeState
@@ -270,6 +271,28 @@ def test_a_pod_of_attention_serves_once_its_replica_is_ready() -> None:
     assert on({}, *pods).serving(None) is None
     untold = ready.model_copy(update={"host": ""})
     assert on({}, *pods).serving(report(shard(0)).model_copy(update={"attention": (untold,)})) is None
+
+
+def apis_in(*pods: Json, hosts: tuple[str, ...], ready: bool = True) -> Apis | None:
+    """``hosts``: of the apis; attention is ready in the pods ``p8`` and ``p9``."""
+    replicas = [
+        AttentionReport(replica=host, ready=True, epoch=1, running=0, waiting=0, host=host)
+        for host in ("10.0.0.8", "10.0.0.9")
+    ]
+    apis = [ApiReport(ready=ready, host=host) for host in hosts]
+    return on({}, *pods).apis(report(shard(0)).model_copy(update={"attention": tuple(replicas), "apis": tuple(apis)}))
+
+
+def test_where_apis_answer() -> None:
+    one, other = pod("p8", "attention"), pod("p9", "attention")
+    assert apis_in(one, other, hosts=("10.0.0.8", "10.0.0.8")) == Apis(2, 1, 2)
+    assert apis_in(one, other, hosts=("10.0.0.8", "10.0.0.9")) == Apis(2, 2, 1)
+    assert apis_in(one, other, hosts=("10.0.0.8",), ready=False) == Apis(2, 0, 0)
+    assert apis_in(one, pod("p9", "attention", goes=True), hosts=("10.0.0.8", "10.0.0.9")) == Apis(1, 1, 1)
+    assert apis_in(one, other, hosts=("10.0.0.8", "10.0.0.77")) == Apis(2, 1, 1), "elsewhere, as on a rayCluster"
+    assert apis_in(one, other, hosts=()) is None, "an older data plane tells nothing of them"
+    assert apis_in(one, other, hosts=("10.0.0.8", "")) is None
+    assert on({}, one).apis(None) is None
 
 
 def test_silence_is_counted_anew_for_another_pod_and_after_an_answer() -> None:

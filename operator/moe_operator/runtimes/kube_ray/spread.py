@@ -1,0 +1,67 @@
+"""That api processes answer in more than one pod, so that no pod takes all of them with it. Pure.
+
+Serve starts them where a pod of attention has room, and moves none when another pod comes: after a node was drained,
+all are in the pod that was left, and when that one goes, requests wait for seconds until others have started. So one
+more is asked for, within ``spec.api``: Ray starts processes in one pod after the other. It stays, since Serve would
+stop the one in the emptier pod first. Until one answers elsewhere, no pod of attention is evicted, for two minutes at
+most.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moe_contract.applications import API
+from moe_contract.serve.merge import Config
+from moe_operator.api import MoEDeployment
+
+APART_SECONDS = 120.0
+"""For which evictions wait for an api in another pod: its start takes ten seconds, on a busy node many times that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apis:
+    """Where api processes answer.
+
+    Attributes:
+        rooms: pods of attention in which a replica is ready, and that are not on their way out.
+        pods: of these, in which an api is.
+        most: apis in the one with most of them.
+    """
+
+    rooms: int
+    pods: int
+    most: int
+
+    def come_apart(self, moe: MoEDeployment) -> bool:
+        """Whether they are in one pod where there are others, or in none, and more of them may run."""
+        return self.pods < 2 <= self.rooms and self.most < moe.spec.api.max_replicas
+
+
+def least_apis(moe: MoEDeployment, apis: Apis | None, told: int | None) -> int:
+    """How many shall run at least. ``told``: what Serve was told last, where it is not known where they run."""
+    bounds = moe.spec.api
+    wanted = (told or 0) if apis is None else apis.most + 1 if apis.rooms >= 2 else 0
+    return min(max(wanted, bounds.min_replicas), bounds.max_replicas)
+
+
+def least_told(core: Config | None) -> int | None:
+    """What Serve was told, by the configuration of the core application; None where that cannot be read."""
+    try:
+        found = next(each for each in (core or {})["deployments"] if each["name"] == API)
+        least = found["autoscaling_config"]["min_replicas"]
+    except (KeyError, TypeError, StopIteration):
+        return None
+    return least if isinstance(least, int) and not isinstance(least, bool) else None
+
+
+@dataclass(slots=True)
+class Together:
+    """Since when apis have been in one pod, and another one was waited for."""
+
+    _since: float | None = None
+
+    def lasts(self, together: bool, now: float) -> bool:
+        """Whether evictions wait for another one; ``now`` is monotonic."""
+        self._since = (now if self._since is None else self._since) if together else None
+        return self._since is not None and now - self._since < APART_SECONDS

@@ -1,0 +1,78 @@
+"""When one more api process is asked for, so that they are in more than one pod, and when evictions wait for it."""
+
+import pytest
+from kube_ray_objects import kube_ray_deployment, settled_config
+
+from moe_contract.applications import API
+from moe_operator.api import MoEDeployment
+from moe_operator.runtimes.kube_ray.spread import APART_SECONDS, Apis, Together, least_apis, least_told
+from moe_operator.runtimes.kube_ray.state import read_configs
+
+
+def deployment(least: int = 2, most: int = 4) -> MoEDeployment:
+    return kube_ray_deployment(spec={"api": {"minReplicas": least, "maxReplicas": most}})
+
+
+PLACES = [
+    # pods that have room, those of them that have an api, apis in the fullest; whether another pod is waited for, and
+    # how many apis run at least, of 2 to 4
+    (Apis(2, 2, 1), False, 2),
+    (Apis(2, 1, 2), True, 3),
+    (Apis(2, 1, 3), True, 4),
+    # What is as many as may be cannot be waited for.
+    (Apis(2, 1, 4), False, 4),
+    # One more stays, or Serve would stop the one that came.
+    (Apis(2, 2, 2), False, 3),
+    (Apis(3, 3, 1), False, 2),
+    # None answers in a pod that stays: the next one will.
+    (Apis(2, 0, 0), True, 2),
+    # There is no other pod.
+    (Apis(1, 1, 2), False, 2),
+    (Apis(0, 0, 0), False, 2),
+]
+
+
+@pytest.mark.parametrize(("apis", "is_waited_for", "least"), PLACES)
+def test_one_more_is_asked_for_while_all_are_in_one_pod(apis: Apis, is_waited_for: bool, least: int) -> None:
+    moe = deployment()
+    assert (apis.come_apart(moe), least_apis(moe, apis, told=4)) == (is_waited_for, least)
+
+
+@pytest.mark.parametrize(("told", "least"), [(None, 2), (1, 2), (3, 3), (9, 4)])
+def test_where_they_are_not_known_as_many_run_as_were_told_last_within_the_bounds(told: int | None, least: int) -> None:
+    assert least_apis(deployment(), None, told) == least
+
+
+def test_the_bounds_of_the_spec_hold() -> None:
+    two = deployment(least=2, most=2)
+    assert not Apis(2, 1, 2).come_apart(two)
+    assert least_apis(two, Apis(2, 1, 2), told=None) == 2
+
+
+def test_what_was_told_last_is_read_from_what_serve_is_told() -> None:
+    configs = read_configs(settled_config(deployment(least=3)))
+    core = next(config for name, config in configs.items() if ".experts" not in name)
+    assert least_told(core) == 3
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        None,
+        {},
+        {"deployments": None},
+        {"deployments": [{"name": API}]},
+        {"deployments": [{"name": API, "autoscaling_config": {"min_replicas": "3"}}]},
+        {"deployments": [{"name": API, "autoscaling_config": {"min_replicas": True}}]},
+    ],
+)
+def test_what_somebody_else_wrote_says_nothing(core: object) -> None:
+    assert least_told(core) is None  # type: ignore[arg-type]
+
+
+def test_evictions_wait_for_a_while() -> None:
+    together = Together()
+    assert [together.lasts(True, now) for now in (10.0, 11.0, 9.0 + APART_SECONDS)] == [True] * 3
+    assert not together.lasts(True, 10.0 + APART_SECONDS)
+    assert not together.lasts(False, 11.0 + APART_SECONDS)
+    assert together.lasts(True, 12.0 + APART_SECONDS), "the next time is another one"
