@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from moe_contract.base import CONTRACT
 from moe_contract.report import CONTRACT_HEADER, INTERNAL_REPORT_PATH, DirectoryReport
@@ -31,19 +32,26 @@ from moe_operator.runtimes.statistics import TrafficStatistics
 READ_SECONDS = 4.0
 
 
+class Absence(Enum):
+    """What is not there, of what a directory is asked through."""
+
+    DIRECTORY = auto()
+    """It alone: Serve, or an api, answers in its place."""
+    NOBODY = auto()
+    """Nothing answers at all; an error, or that a key is not taken, would be a sign of life."""
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
     """Attributes:
     report: None if there is none.
     problem: why not, where that is to be told.
-    is_silent: whether nothing answers there at all; an error, or that a key is not taken, is a sign of life.
-    is_away: whether it is the directory that is not there, or not now: that, or Serve answers in its place.
+    absence: what is not there, or not now; None where the directory may well be.
     """
 
     report: DirectoryReport | None = None
     problem: Finding | None = None
-    is_silent: bool = False
-    is_away: bool = False
+    absence: Absence | None = None
 
 
 class Directories:
@@ -74,9 +82,7 @@ class Directories:
         except (DirectoryError, RayAddressRefusedError, RayAnswerRefusedError) as error:
             if isinstance(error, KeyRefusedError):
                 secrets.internal_key_refused(moe)
-            is_silent = isinstance(error, NobodyThereError)
-            is_away = is_silent or isinstance(error, RouteMissingError | DirectoryAwayError)
-            return Heard(None, Finding(error.reason, str(error)), is_silent, is_away)
+            return Heard(None, Finding(error.reason, str(error)), _absence(error))
 
     async def read(self, serve_url: str, route_prefix: str, key: str, named: str = "") -> DirectoryReport:
         """Ask for the report; ``key`` is the deployment's internal key, ``named`` says what ``serve_url`` is.
@@ -117,3 +123,9 @@ class Directories:
             kind = DirectoryAwayError if answer.status >= 500 else DirectoryError
             raise kind(f"{url} answers HTTP {answer.status} instead of a report")
         return report
+
+
+def _absence(error: Exception) -> Absence | None:
+    if isinstance(error, NobodyThereError):
+        return Absence.NOBODY
+    return Absence.DIRECTORY if isinstance(error, RouteMissingError | DirectoryAwayError) else None

@@ -17,7 +17,7 @@ from moe_operator.errors import StalePlanError
 from moe_operator.kube.api import Json
 from moe_operator.kube.errors import KubeError
 from moe_operator.kube.resources import POD_DISRUPTION_BUDGETS, PODS, RAY_SERVICES, SECRETS, SERVICES, Resource
-from moe_operator.runtimes.kube_ray import runtime
+from moe_operator.runtimes.kube_ray import succession
 
 
 async def test_an_upgrade_moves_requests_once_the_new_cluster_serves(running: KubeRayBench) -> None:
@@ -169,7 +169,7 @@ async def test_requests_go_to_the_new_cluster_without_statistics_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     if prepare is hangs:
-        monkeypatch.setattr(runtime, "TOLD_SECONDS", 0.2)
+        monkeypatch.setattr(succession, "TOLD_SECONDS", 0.2)
     running.rays[0].statistics = b"of the traffic"
     prepare(running)
     running.change(runtime=OTHER_IMAGE)

@@ -92,7 +92,7 @@ class PodsOnNodes:
     def serving(self, report: DirectoryReport | None, is_away: bool = False) -> int | None:
         """Pods of attention that stay and have a replica that is ready, before which Serve's proxy makes them ready;
         None where one does not tell where it is, or why there is no report may last: that its key is not taken says
-        nothing of attention. ``is_away``: see ``Heard``; attention may be away with it."""
+        nothing of attention. ``is_away``: whether the directory may not be there, and attention with it."""
         if report is None:
             return 0 if is_away else None
         ready = {_canon(replica.host) for replica in report.attention if replica.ready}

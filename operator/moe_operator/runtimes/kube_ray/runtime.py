@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
@@ -34,12 +33,12 @@ from moe_operator.kube.resources import (
 )
 from moe_operator.kube.secrets import Secrets
 from moe_operator.kube.store import goes
-from moe_operator.runtimes.directory import Directories, Heard
-from moe_operator.runtimes.errors import DirectoryError, RayError
+from moe_operator.runtimes.directory import Absence, Directories, Heard
 from moe_operator.runtimes.kube_ray.activators import Activators, Endpoints
 from moe_operator.runtimes.kube_ray.clusters import Clusters, clusters_of, head_url, serves
 from moe_operator.runtimes.kube_ray.emptying import may_go
 from moe_operator.runtimes.kube_ray.evictions import Staying, Untold, noted, staying, tells_what_is_held, untold_since
+from moe_operator.runtimes.kube_ray.heads import Heads
 from moe_operator.runtimes.kube_ray.leaving import PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.manifests.activation import announcement_of, build_activation
 from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
@@ -58,7 +57,7 @@ from moe_operator.runtimes.kube_ray.state import (
     runtime_state,
     with_moved,
 )
-from moe_operator.runtimes.kube_ray.succession import TOLD_SECONDS, begins_anew
+from moe_operator.runtimes.kube_ray.succession import Succession
 from moe_operator.runtimes.port import Effect, Outcome, RuntimeState
 from moe_operator.runtimes.serve.foreign import ForeignWrites
 from moe_operator.runtimes.serve.repeats import Repeats
@@ -107,7 +106,6 @@ class KubeRayRuntime:
         _absent: whether the API server said that there is no RayService, and the watch has told of none since.
         _slice_refused: why the API server did not take the EndpointSlice; None if it did.
         _switched: since when its Service leads nowhere, or to the activator, because it goes to sleep.
-        _told: the former Ray cluster and the new one, once the statistics of the one were to be told to the other.
         _silence: of its pods on dead nodes.
         _together: of its apis in one pod.
     """
@@ -120,7 +118,7 @@ class KubeRayRuntime:
     _absent: bool = False
     _slice_refused: Finding | None = None
     _switched: float | None = None
-    _told: tuple[str, str] | None = None
+    _succession: Succession = field(default_factory=Succession)
     _silence: Silence = field(default_factory=Silence)
     _together: Together = field(default_factory=Together)
 
@@ -137,13 +135,13 @@ class KubeRayRuntime:
         configs = configs_of(live) if overwritten is None else overwritten
         heard = Heard()
         if _has_a_directory(moe, live):
-            heard, clusters = await self._reported(moe, clusters, pods, _route(moe, configs))
+            heard, clusters = await self._reported(clusters, self._heads(moe, configs))
         running = self._all.objects.ray_cluster(moe, clusters.answering) if clusters.answering else None
         waiting = self._waiting(moe, clusters, pods)
         there = self._all.objects.pods_of(moe, clusters.answering)
         untold = self._untold(moe, clusters.answering, heard, there)
         seen = runtime_state(moe, live, clusters, waiting, configs, running, untold, now=self._all.now())
-        is_known = heard.report is not None or heard.is_silent
+        is_known = heard.report is not None or heard.absence is Absence.NOBODY
         self._silence.look(there.silent(heard.report) if is_known else (), self._all.clock())
         return replace(
             seen,
@@ -168,7 +166,7 @@ class KubeRayRuntime:
             return None
         now = self._all.now()
         since = untold_since(self._all.objects.experts_budget(moe), cluster, now)
-        is_away = heard.is_away or heard.report is not None
+        is_away = heard.absence is not None or heard.report is not None
         of_each = (there.since(component, since) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
         return Untold(since, (now - since).total_seconds(), is_away, *of_each)
 
@@ -179,40 +177,29 @@ class KubeRayRuntime:
         said = f"{answers.message}; nodes are not watched, so that none is drained by itself: {unseen}"
         return Finding(answers.reason, said)
 
-    async def _reported(
-        self, moe: MoEDeployment, clusters: Clusters, pods: list[Json], route: str
-    ) -> tuple[Heard, Clusters]:
+    async def _reported(self, clusters: Clusters, heads: Heads) -> tuple[Heard, Clusters]:
         """With the report of the cluster that answers; and once a newer one serves, that is the one."""
         newest = clusters.newest
         if newest and clusters.answering not in (None, newest) and clusters.pending is None:
-            newer = await self._report(moe, newest, pods, route)
+            newer = await heads.report(newest)
             if serves(newer.report):
                 logger.info("%s: requests go to Ray cluster %s from now on", self.where, newest)
                 return newer, replace(clusters, answering=newest)
         if clusters.answering is None:
             return Heard(), clusters
-        return await self._report(moe, clusters.answering, pods, route), clusters
-
-    async def _report(self, moe: MoEDeployment, cluster: str, pods: list[Json], route: str) -> Heard:
-        url = head_url(cluster, pods)
-        if url is None:
-            problem = f"the head of Ray cluster {cluster} has no pod with an address"
-            return Heard(problem=Finding(Reason.DIRECTORY_UNREACHABLE, problem), is_silent=True, is_away=True)
-        return await self._all.directories.ask(moe, self._all.secrets, url, route, _named(cluster, url))
+        return await heads.report(clusters.answering), clusters
 
     @asynccontextmanager
     async def statistics(self, moe: MoEDeployment, state: RuntimeState) -> AsyncIterator[bytearray]:
         cluster = state.basis.clusters.answering if isinstance(state.basis, Basis) else None
-        async with self._all.directories.statistics.read(*await self._directory(moe, cluster)) as packed:
+        heads = self._heads(moe, configs_of(await self._live(moe)))
+        async with self._all.directories.statistics.read(*await heads.directory(cluster)) as packed:
             yield packed
 
-    async def _directory(self, moe: MoEDeployment, cluster: str | None) -> tuple[str, str, str, str]:
-        """Where Serve on the head of a cluster answers, its route, the key to it, and how messages call it."""
-        url = head_url(cluster, self._all.objects.pods(moe)) if cluster else None
-        if cluster is None or url is None:
-            raise DirectoryError(f"no head of {self.where} has an address")
-        route = _route(moe, configs_of(await self._live(moe)))
-        return url, route, await self._all.secrets.internal_key(moe), _named(cluster, url)
+    def _heads(self, moe: MoEDeployment, configs: Mapping[str, Config]) -> Heads:
+        """``configs``: what runs."""
+        directories, pods = self._all.directories, self._all.objects.pods(moe)
+        return Heads(directories, self._all.secrets, moe, pods, _route(moe, configs))
 
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
@@ -246,7 +233,8 @@ class KubeRayRuntime:
             token = await self._all.secrets.cluster_token(moe, token_secret_name(moe.metadata.name), TOKEN_KEY)
             whereabouts = self._all.whereabouts
             led_to = self._led_to(moe, planned.clusters, basis.report)
-            await self._tell_of_the_former(moe, led_to, live, basis.report)
+            former = selected_cluster(self._all.objects.service(moe))
+            await self._succession.tell(self._heads(moe, configs_of(live)), former, led_to, basis.report)
             await self._lead(moe, led_to)
             empty = self._evictable(basis.report)
             serving = pods.serving(basis.report, planned.untold is not None and planned.untold.is_away)
@@ -283,35 +271,6 @@ class KubeRayRuntime:
         """The Ray cluster that requests are led to; None: to the activator, which holds them until it serves."""
         leads_already = selected_cluster(self._all.objects.service(moe)) is not None
         return clusters.answering if leads_already or serves(report) or not self._is_woken(moe) else None
-
-    async def _tell_of_the_former(
-        self, moe: MoEDeployment, new: str | None, live: Json | None, report: DirectoryReport | None
-    ) -> None:
-        """Statistics of the traffic, while the former cluster still has them and the new one has none. Requests do not
-        wait for them long: the former one may go any moment."""
-        former = selected_cluster(self._all.objects.service(moe))
-        if former is None or new is None or new == former or self._told == (former, new):
-            return
-        self._told = former, new  # also where the Service is then not written: they would count twice
-        try:
-            async with asyncio.timeout(TOLD_SECONDS):
-                heard = await self._report(moe, former, self._all.objects.pods(moe), _route(moe, configs_of(live)))
-                if (why := begins_anew(heard, report)) is None:
-                    await self._hand_over(moe, former, new)
-        except TimeoutError:
-            why = f"they did not come within {TOLD_SECONDS:g} s"
-        except RayError as error:
-            why = str(error)
-        if why:
-            logger.warning("%s: statistics of the traffic begin anew in Ray cluster %s: %s", self.where, new, why)
-
-    async def _hand_over(self, moe: MoEDeployment, former: str, new: str) -> None:
-        statistics = self._all.directories.statistics
-        async with statistics.read(*await self._directory(moe, former)) as packed:
-            if packed:
-                url, route, key, named = await self._directory(moe, new)
-                await statistics.hand_over(url, route, key, packed, former, named)
-                logger.info("%s: Ray cluster %s has the statistics of %s", self.where, new, former)
 
     def _is_woken(self, moe: MoEDeployment) -> bool:
         """Whether the activator wakes it."""
@@ -407,7 +366,7 @@ class KubeRayRuntime:
         pods, seconds = self._all.objects.pods(moe), self._all.clock() - self._switched
         if clusters.answering is None or head_url(clusters.answering, pods) is None:
             return True
-        heard = await self._report(moe, clusters.answering, pods, _route(moe, configs_of(live)))
+        heard = await self._heads(moe, configs_of(live)).report(clusters.answering)
         return may_go(heard.report, seconds)
 
     async def _delete(self, live: Json | None) -> Outcome:
@@ -525,7 +484,3 @@ def _route(moe: MoEDeployment, configs: Mapping[str, Config]) -> str:
 
 def _version(live: Json) -> str:
     return str(live["metadata"]["resourceVersion"])
-
-
-def _named(cluster: str, url: str) -> str:
-    return f"the head of Ray cluster {cluster} is at {url}"
