@@ -41,6 +41,18 @@ def settled_config(moe: MoEDeployment) -> str:
     return serve_config(desired)
 
 
+def rendered(**kube_ray: Any) -> Json:
+    """The spec of the RayService of two shards, with these fields of spec.runtime.kubeRay."""
+    return build_ray_service(kube_ray_deployment(kube_ray, shards=2), "", 2, TOKEN)["spec"]
+
+
+def pods(spec: Json) -> list[Json]:
+    """Specs of the pods in that: of the head, of attention and of shards."""
+    cluster = spec["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
 def all_manifests(moe: MoEDeployment) -> list[Json]:
     """Of a deployment that is settled."""
     shards = moe.spec.experts.shards
