@@ -48,15 +48,17 @@ class Pods:
 
     Attributes:
         before: that have run since before the directory fell silent.
-        later: that have come since, and that Kubernetes calls ready: a budget counts them, too.
+        answering: of these, that Kubernetes calls ready.
+        ready: all that it does, which are those that a budget counts.
     """
 
     before: int
-    later: int = 0
+    answering: int
+    ready: int
 
-    def but_one(self, least: int = 0) -> int:
-        """How many must stay so that one of them may go now, but of those from before at least so many stay."""
-        return self.later + max(self.before - 1, least) if self.before else max(self.later - 1, least)
+    def but(self, may_go: int) -> int:
+        """How many must stay so that so many may go."""
+        return max(self.ready - may_go, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +118,22 @@ def staying(
 def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:
     wanted = max(moe.spec.attention.min_replicas - 1, 0)
     if _answers_nobody(moe, shards, untold):
-        return Staying(min(untold.attention.but_one(), wanted), untold.shards.but_one())
-    attention = untold.attention.but_one(least=1) if untold.is_away and wanted else wanted
-    return Staying(attention, untold.shards.but_one() if _spare_copies(moe, shards, untold) > 0 else shards)
+        return Staying(min(untold.attention.but(1), wanted), untold.shards.but(1))
+    attention = untold.attention.but(1 if untold.attention.answering > 1 else 0)
+    experts = untold.shards.but(1) if _spares_a_shard(moe, shards, untold) else shards
+    return Staying(attention if untold.is_away and wanted else wanted, experts)
 
 
-def _spare_copies(moe: MoEDeployment, shards: int, untold: Untold) -> int:
-    """Shards that may be lost before some expert has no copy; below zero where one has none already."""
-    return moe.spec.experts.copies.min - 1 - max(shards - untold.shards.before, 0)
+def _spares_a_shard(moe: MoEDeployment, shards: int, untold: Untold) -> bool:
+    """Whether each expert has a copy left when one more is lost. Any pod that is gone may have had a shard, and any
+    that is there be a spare."""
+    gone = max(shards + moe.kube_ray.expert_workers.spares - untold.shards.before, 0)
+    return gone < moe.spec.experts.copies.min - 1
 
 
 def _answers_nobody(moe: MoEDeployment, shards: int, untold: Untold) -> bool:
-    return untold.is_away and (untold.attention.before == 0 or _spare_copies(moe, shards, untold) < 0)
+    lost = max(shards - untold.shards.before, 0)
+    return untold.is_away and (untold.attention.answering == 0 or lost >= moe.spec.experts.copies.min)
 
 
 def told_of(moe: MoEDeployment, shards: int, untold: Untold | None) -> Finding | None:
@@ -138,7 +144,7 @@ def told_of(moe: MoEDeployment, shards: int, untold: Untold | None) -> Finding |
     if _answers_nobody(moe, shards, untold):
         said = f"{why}, and by what is left nobody is answered: pods may be evicted, one at a time"
         return Finding(Reason.EVICTIONS_OPENED, said)
-    if _spare_copies(moe, shards, untold) > 0:
+    if _spares_a_shard(moe, shards, untold):
         said = f"{why}: pods may be evicted again, one at a time, but the last of attention and last copies of experts"
         return Finding(Reason.EVICTIONS_OPENED, said)
     return Finding(

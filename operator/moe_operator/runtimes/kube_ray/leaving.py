@@ -110,10 +110,10 @@ class PodsOnNodes:
         return Apis(len(rooms), len(found), max(found.values(), default=0))
 
     def since(self, component: str, then: datetime) -> Pods:
-        """Those of a component by whether they have run since before ``then``."""
+        """Those of a component, and which of them have run since before ``then``."""
         there = [pod for pod in self.pods if _is(pod, component) and not goes(pod)]
         before = [pod for pod in there if _ran_at(pod, then)]
-        return Pods(len(before), sum(is_ready(pod) for pod in there if pod not in before))
+        return Pods(len(before), sum(map(is_ready, before)), sum(map(is_ready, there)))
 
     def removals(self, report: DirectoryReport | None, revision: int, silent: Collection[str]) -> list[Removal]:
         """Pods that go now. ``revision``: of the placement wanted; ``silent``: uids of those that are for long."""

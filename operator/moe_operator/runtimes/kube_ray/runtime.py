@@ -223,25 +223,19 @@ class KubeRayRuntime:
                 return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
             return await self._delete(live)
         self._switched = None
-        pods = self._all.objects.pods_of(moe, planned.clusters.answering)
-        apis = pods.apis(basis.report)
+        apis = self._all.objects.pods_of(moe, planned.clusters.answering).apis(basis.report)
         config = serve_config(self._with_apis(moe, desired, apis, live), without)
         if live and planned.clusters.being_replaced:
             # KubeRay would tell it to the new cluster alone.
             config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
         try:
             token = await self._all.secrets.cluster_token(moe, token_secret_name(moe.metadata.name), TOKEN_KEY)
-            whereabouts = self._all.whereabouts
             led_to = self._led_to(moe, planned.clusters, basis.report)
             former = selected_cluster(self._all.objects.service(moe))
             await self._succession.tell(self._heads(moe, configs_of(live)), former, led_to, basis.report)
             await self._lead(moe, led_to)
-            empty = self._evictable(basis.report)
-            serving = pods.serving(basis.report, planned.untold is not None and planned.untold.is_away)
-            count, whole = len(desired.directory.shards), _is_whole(basis.report)
-            together = self._together.lasts(apis is not None and apis.come_apart(moe), self._all.clock())
-            stay = staying(moe, count, min(empty, count), whole, serving, planned.untold, together)
-            for resource, manifest in _children(moe, stay, planned, whereabouts):
+            stay = self._staying(moe, len(desired.directory.shards), planned, basis.report, apis)
+            for resource, manifest in _children(moe, stay, planned, self._all.whereabouts):
                 await apply_child(self._all.api, moe, resource, manifest)
             shards = max(moe.spec.experts.shards, len(desired.directory.shards))
             wanted = build_ray_service(moe, config, shards, token)
@@ -325,6 +319,16 @@ class KubeRayRuntime:
             f"Secret {ref.name!r} (spec.serving.apiKeysSecretRef) has {count} API keys, and the activator can be told "
             f"of {MOST_KEYS} at most: nobody could wake it, so it is not put to sleep; take some out, or spec.sleep",
         )
+
+    def _staying(
+        self, moe: MoEDeployment, shards: int, planned: Basis, report: DirectoryReport | None, apis: Apis | None
+    ) -> Staying:
+        """Of the Ray cluster that answers, with so many shards."""
+        pods, untold = self._all.objects.pods_of(moe, planned.clusters.answering), planned.untold
+        serving = pods.serving(report, untold is not None and untold.is_away)
+        together = self._together.lasts(apis is not None and apis.come_apart(moe), self._all.clock())
+        drained = min(self._evictable(report), shards)
+        return staying(moe, shards, drained, _is_whole(report), serving, untold, together)
 
     def _evictable(self, report: DirectoryReport | None) -> int:
         """Shards that hold nothing, whose pods others may evict. Of nodes that are watched such pods are deleted here,

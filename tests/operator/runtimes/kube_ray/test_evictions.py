@@ -57,53 +57,71 @@ def untold(seconds: float, attention: Pods, shards: Pods, is_away: bool = True) 
     return Untold(NOW - timedelta(seconds=seconds), seconds, is_away, attention, shards)
 
 
+def pods(before: int, later: int = 0, unready: int = 0) -> Pods:
+    """``before``: that have run since before, of which ``unready`` are not ready now; ``later``: that came since."""
+    return Pods(before, before - unready, before - unready + later)
+
+
 LONG = UNTOLD_SECONDS
-TWO = Pods(2)
 UNHEARD = [
-    # copies.min, attention.minReplicas, seconds, pods of attention and of four shards; how many of each may go of those
-    # that are ready, and what is told
-    (2, 2, LONG - 1, TWO, Pods(4), (0, 0), None),
-    (2, 2, LONG, TWO, Pods(4), (1, 1), "EvictionsOpened"),
+    # copies.min, attention.minReplicas, spares, seconds, pods of attention and for four shards; how many of each may go
+    # of those that are ready, and what is told
+    (2, 2, 0, LONG - 1, pods(2), pods(4), (0, 0), None),
+    (2, 2, 0, LONG, pods(2), pods(4), (1, 1), "EvictionsOpened"),
     # One is gone: its successor is ready and answers nobody, or is still to come.
-    (2, 2, LONG, Pods(1, 1), Pods(4), (0, 1), "EvictionsOpened"),
-    (2, 2, LONG, Pods(1), Pods(4), (0, 1), "EvictionsOpened"),
-    (2, 2, LONG, TWO, Pods(3, 1), (1, 0), "LastCopiesKept"),
-    (2, 2, LONG, TWO, Pods(3), (1, 0), "LastCopiesKept"),
-    (3, 3, LONG, Pods(2, 1), Pods(3, 1), (1, 1), "EvictionsOpened"),
-    (3, 3, LONG, Pods(2), Pods(3), (1, 1), "EvictionsOpened"),
-    (3, 3, LONG, Pods(1, 2), Pods(2, 2), (0, 0), "LastCopiesKept"),
+    (2, 2, 0, LONG, pods(1, 1), pods(4), (0, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(1), pods(4), (0, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(2), pods(3, 1), (1, 0), "LastCopiesKept"),
+    (2, 2, 0, LONG, pods(2), pods(3), (1, 0), "LastCopiesKept"),
+    (3, 3, 0, LONG, pods(2, 1), pods(3, 1), (1, 1), "EvictionsOpened"),
+    (3, 3, 0, LONG, pods(2), pods(3), (1, 1), "EvictionsOpened"),
+    (3, 3, 0, LONG, pods(1, 2), pods(2, 2), (0, 0), "LastCopiesKept"),
+    # What is not ready may go at any time, and answers nobody.
+    (2, 2, 0, LONG, pods(2, unready=1), pods(4, unready=1), (0, 1), "EvictionsOpened"),
+    # A spare is never ready; where a pod was lost, a shard may be on it that was told nothing there.
+    (2, 2, 1, LONG, pods(2), pods(5, unready=1), (1, 1), "EvictionsOpened"),
+    (2, 2, 1, LONG, pods(2), pods(4), (1, 0), "LastCopiesKept"),
+    (1, 2, 1, LONG, pods(2), pods(4), (1, 0), "LastCopiesKept"),
     # With one copy every pod of a shard is the last; of one attention replica there never was another.
-    (1, 2, LONG, TWO, Pods(4), (1, 0), "LastCopiesKept"),
-    (2, 1, LONG, Pods(1), Pods(4), (1, 1), "EvictionsOpened"),
+    (1, 2, 0, LONG, pods(2), pods(4), (1, 0), "LastCopiesKept"),
+    (2, 1, 0, LONG, pods(1), pods(4), (1, 1), "EvictionsOpened"),
     # Nobody is answered any more: a node need not wait for that.
-    (1, 2, LONG, TWO, Pods(3, 1), (1, 1), "EvictionsOpened"),
-    (2, 2, LONG, TWO, Pods(2), (1, 1), "EvictionsOpened"),
-    (2, 2, LONG, Pods(0, 2), Pods(4), (1, 1), "EvictionsOpened"),
-    (2, 2, LONG, Pods(0), Pods(0), (0, 0), "EvictionsOpened"),
+    (1, 2, 0, LONG, pods(2), pods(3, 1), (1, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(2), pods(2), (1, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(0, 2), pods(4), (1, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(0), pods(0), (0, 0), "EvictionsOpened"),
 ]
 
 
-@pytest.mark.parametrize(("copies", "replicas", "seconds", "attention", "shards", "may_go", "reason"), UNHEARD)
+@pytest.mark.parametrize(
+    ("copies", "replicas", "spares", "seconds", "attention", "shards", "may_go", "reason"), UNHEARD
+)
 def test_a_drain_does_not_wait_for_ever_for_a_directory_that_is_away(
-    copies: int, replicas: int, seconds: float, attention: Pods, shards: Pods, may_go: tuple[int, int], reason: str
+    copies: int,
+    replicas: int,
+    spares: int,
+    seconds: float,
+    attention: Pods,
+    shards: Pods,
+    may_go: tuple[int, int],
+    reason: str | None,
 ) -> None:
-    moe, away = deployment(4, copies, replicas), untold(seconds, attention, shards)
+    moe, away = deployment(4, copies, replicas, spares), untold(seconds, attention, shards)
     stay = staying(moe, 4, whole=False, serving=0, untold=away)
-    ready = [pods.before + pods.later for pods in (attention, shards)]
-    assert tuple(max(n - k, 0) for n, k in zip(ready, (stay.attention, stay.experts), strict=True)) == may_go
+    assert (max(attention.ready - stay.attention, 0), max(shards.ready - stay.experts, 0)) == may_go
     told = told_of(moe, 4, away)
     assert (told and told.reason) == reason
 
 
 @pytest.mark.parametrize(
     ("shards", "experts", "reason"),
-    [(Pods(4), 3, "EvictionsOpened"), (Pods(3, 1), 4, "LastCopiesKept"), (Pods(0, 4), 4, "LastCopiesKept")],
+    [(pods(4), 3, "EvictionsOpened"), (pods(3, 1), 4, "LastCopiesKept"), (pods(0, 4), 4, "LastCopiesKept")],
 )
 def test_of_one_that_is_there_and_does_not_report_none_is_taken_for_lost(
     shards: Pods, experts: int, reason: str
 ) -> None:
     """As when it takes another key: it goes on telling shards what to hold, and attention where they are."""
-    moe, silent = deployment(4, 2, attention=2), untold(LONG, Pods(0, 2), shards, is_away=False)
+    moe, silent = deployment(4, 2, attention=2), untold(LONG, pods(0, 2), shards, is_away=False)
     stay = staying(moe, 4, whole=False, serving=None, untold=silent)
     told = told_of(moe, 4, silent)
     assert (stay.attention, stay.experts, told and told.reason) == (1, experts, reason)

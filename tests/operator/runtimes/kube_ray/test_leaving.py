@@ -1,5 +1,6 @@
 """Nodes that are cordoned, taken away or dead: which shards are emptied, and which pods go."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from moe_facts import FACTS
 
 from moe_contract.report import ApiReport, AttentionReport, DirectoryReport, Progress, ShardReport
 from moe_operator.kube.api import Json, Listing
+from moe_operator.runtimes.kube_ray.evictions import Pods
 from moe_operator.runtimes.kube_ray.leaving import SILENT_LOOKS, SILENT_SECONDS, PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.nodes import NodeState, node_state, trimmed_node
 from moe_operator.runtimes.kube_ray.spread import Apis
@@ -271,6 +273,32 @@ def test_a_pod_of_attention_serves_once_its_replica_is_ready() -> None:
     assert on({}, *pods).serving(None) is None
     untold = ready.model_copy(update={"host": ""})
     assert on({}, *pods).serving(report(shard(0)).model_copy(update={"attention": (untold,)})) is None
+
+
+THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+EARLIER, LATER = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"
+RUNS = [
+    # when the containers of a pod began, whether it is ready; what there is of its kind
+    ([EARLIER], True, Pods(1, 1, 1)),
+    ([EARLIER], False, Pods(1, 0, 0)),
+    ([LATER], True, Pods(0, 0, 1)),
+    ([LATER], False, Pods(0, 0, 0)),
+    ([EARLIER, LATER], True, Pods(0, 0, 1)),
+    ([EARLIER, None], True, Pods(0, 0, 1)),
+    (["yesterday"], True, Pods(0, 0, 1)),
+    ([], True, Pods(0, 0, 1)),
+]
+
+
+@pytest.mark.parametrize(("begun", "ready", "found"), RUNS)
+def test_which_pods_have_run_since_before(begun: list[str | None], ready: bool, found: Pods) -> None:
+    containers = [{"name": "c", "state": {"running": {"startedAt": at}} if at else {"waiting": {}}} for at in begun]
+    told = {"containerStatuses": containers, "conditions": [{"type": "Ready", "status": str(ready)}]}
+    live = pod("p8", "attention")
+    leaves = pod("p9", "attention", goes=True)
+    for each in (live, leaves):
+        each["status"] |= told
+    assert on({}, P0, live, leaves).since("attention", THEN) == found
 
 
 def apis_in(*pods: Json, hosts: tuple[str, ...], ready: bool = True) -> Apis | None:
