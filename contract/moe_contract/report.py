@@ -217,7 +217,7 @@ class CandidateReport(WireModel):
 
 
 class Fetched(WireModel):
-    """How much of a model's files there is on the directory's node, in bytes."""
+    """How much of a model's files there is where they are being fetched, in bytes, of all that is to be there."""
 
     done: Count
     total: Count
@@ -234,7 +234,8 @@ class DirectoryReport(WireModel):
         candidate: the model that ``DirectoryConfig.candidate`` asked to look at, if any.
         placement: ``encoding.encode_placement`` of the routing table in force, by shard index, if it is complete.
         contract: of the release that the data plane runs: which fields of its configuration it knows.
-        fetched: of a model that is being fetched, before it can be inspected.
+        fetched: of a model that is being fetched: to the directory's node before it can be inspected, then by shards
+            and attention replicas, summed over their nodes.
         apis: api processes; none where the data plane does not tell of them.
     """
 

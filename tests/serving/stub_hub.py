@@ -22,7 +22,8 @@ class StubHub:
     token: asked for when set; without it the repository is gated.
     wrong: files of which other bytes come than were told, once each.
     cut: files whose connection breaks in the middle, once each.
-    gets: how often each file was sent.
+    gets: how often each file was sent, whole or from somewhere on; parts: how often some bytes from its middle.
+    spoilt: files of which other parts come than of the whole. whole: no parts can be had here.
     """
 
     files: dict[str, bytes]
@@ -30,6 +31,9 @@ class StubHub:
     wrong: set[str] = field(default_factory=set)
     cut: set[str] = field(default_factory=set)
     gets: Counter[str] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
+    spoilt: set[str] = field(default_factory=set)
+    whole: bool = False
     url: str = ""
 
     def told(self) -> dict[str, Any]:
@@ -83,6 +87,10 @@ def _handler(hub: StubHub) -> type[Handler]:
             etag = hashlib.sha256(content).hexdigest()
             if self.command == "HEAD":
                 return self._send(content, etag)
+            if self.end is not None and not hub.whole:
+                return self._send_part(name, content, self.end)
+            if self.end is not None:
+                return self._send(content, etag)
             hub.gets[name] += 1
             if name in hub.wrong:
                 hub.wrong.remove(name)
@@ -91,6 +99,16 @@ def _handler(hub: StubHub) -> type[Handler]:
                 hub.cut.remove(name)
                 return self._send(content, etag, self.first, end=len(content) // 2)
             return self._send(content, etag, self.first)
+
+        def _send_part(self, name: str, content: bytes, end: int) -> None:
+            hub.parts[name] += 1
+            part = content[self.first : end]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Content-Range", f"bytes {self.first}-{end - 1}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(part[:-1] + bytes([part[-1] ^ 1]) if name in hub.spoilt else part)
+            self.close_connection = True
 
         def _send(self, content: bytes, etag: str = "e", first: int = 0, end: int | None = None) -> None:
             self.send_response(206 if first else 200)

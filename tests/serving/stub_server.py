@@ -27,7 +27,17 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def first(self) -> int:
         """The byte that a request for a range, or for all, begins with."""
-        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        return int(self._range[0])
+
+    @property
+    def end(self) -> int | None:
+        """The byte after the last one of a request for a range that has an end."""
+        return int(self._range[1]) + 1 if self._range[1] else None
+
+    @property
+    def _range(self) -> tuple[str, str]:
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        return first, last
 
 
 @contextmanager

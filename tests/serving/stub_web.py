@@ -23,7 +23,7 @@ class StubWeb:
     token: asked for when set. signed: whether signatures of ``ACCESS`` are asked for, as S3 does.
     wrong: files of which other bytes come, once each. cut: whose connection breaks in the middle, so many times each.
     moved: where files are, of which the answer is a redirection. whole: whether ranges are not known here.
-    gets: how often each file was sent; sent: bytes of each.
+    gets: how often each file was sent; sent: bytes of each; parts: how often some bytes from its middle were sent.
     """
 
     files: dict[str, bytes]
@@ -35,6 +35,7 @@ class StubWeb:
     whole: bool = False
     gets: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
+    parts: Counter[str] = field(default_factory=Counter)
     authorizations: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -88,7 +89,7 @@ def _handler(web: StubWeb) -> type[Handler]:
             self.end_headers()
 
         def _send(self, name: str, content: bytes) -> None:
-            begin, end = 0 if web.whole else self.first, len(content)
+            begin, end = (0, len(content)) if web.whole else (self.first, self.end or len(content))
             partial = "Range" in self.headers and not web.whole
             self.send_response(206 if partial else 200)
             self.send_header("Content-Length", str(end - begin))
@@ -96,6 +97,10 @@ def _handler(web: StubWeb) -> type[Handler]:
                 self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(content)}")
             self.end_headers()
             if self.command == "HEAD":
+                return
+            if self.end is not None:
+                web.parts[name] += 1
+                self.wfile.write(content[begin:end])
                 return
             web.gets[name] += 1
             if name in web.wrong:

@@ -21,7 +21,7 @@ from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.api.watch import DirectoryWatch, Said, nobody_answers
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.directory.apis import ApiReply, ApiSync
-from moe_serving.fetching.fetch import local_model
+from moe_serving.fetching.fetch import local_text
 from moe_serving.unknown import tell_unknown
 
 _LOAD_AGAIN_S = 2.0
@@ -214,7 +214,7 @@ class Service:
         await self.watch.known.wait()
         while self._tokenizer is None:
             try:
-                path = await asyncio.to_thread(local_model, self._model_path)
+                path = await asyncio.to_thread(local_text, self._model_path)
                 self._defaults = await asyncio.to_thread(read_defaults, path)
                 self._tokenizer = await asyncio.to_thread(ModelTokenizer.load, path)
             except Exception as error:  # transformers and tokenizers raise whatever they like on a bad file

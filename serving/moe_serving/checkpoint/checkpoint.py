@@ -14,7 +14,8 @@ from moe_contract.model import ModelFacts
 from moe_serving.checkpoint.config import MoEConfig, read_config
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.layout import ExpertTensors, Layout
-from moe_serving.checkpoint.tensors import TensorEntry, TensorIndex
+from moe_serving.checkpoint.samples import read_samples
+from moe_serving.checkpoint.tensors import TensorIndex
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -22,9 +23,6 @@ _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _TOKENIZER = "tokenizer.json"
 """The one form that every process can read without torch; transformers' ``save_pretrained`` writes it."""
 _ADAPTER = "adapter_config.json"
-
-_SAMPLES, _SAMPLE_BYTES = 128, 1024
-"""Tensors looked into for the digest, and how much of each: well under a second on a network file system too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +63,26 @@ class Checkpoint:
         tensors = TensorIndex(directory)
         layout = Layout(directory, config, tensors)
         _check_tokenizer(directory)
-        return cls(directory, config, tensors, layout, _digest(raw, tensors))
+        return cls(directory, config, tensors, layout, _digest(directory, raw, tensors))
 
     def expert_tensors(self, layer: int, expert: int) -> ExpertTensors:
         """Where one expert is stored; ``layer`` counts MoE layers only."""
         return self.layout.expert(layer, expert)
+
+    def expert_files(self, layer: int, expert: int) -> frozenset[Path]:
+        """The files with one expert."""
+        stored = self.expert_tensors(layer, expert)
+        return frozenset(self.tensors[part.name].file for part in (*stored.gate_up, stored.down))
+
+    @property
+    def other_files(self) -> frozenset[Path]:
+        """The files with parameters that belong to no expert."""
+        return frozenset(self.tensors[stored].file for stored in self.layout.others.values())
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """All files with weights."""
+        return frozenset(entry.file for entry in self.tensors.values())
 
     def served_dtype(self, wanted: str) -> str:
         """The dtype to serve in: ``wanted``, or for ``auto`` the one the checkpoint was made in.
@@ -125,25 +138,16 @@ def _check_tokenizer(path: Path) -> None:
         )
 
 
-def _digest(config: bytes, tensors: TensorIndex) -> str:
+def _digest(path: Path, config: bytes, tensors: TensorIndex) -> str:
     """Of the configuration, all tensors' names and shapes, and samples of the weights.
 
     To read all weights would take minutes. The samples tell trained models of one shape apart, whatever files they are
-    split into; a change of a few single weights may escape them.
+    split into, and whether these are all on this node; a change of a few single weights may escape them.
     """
     digest = hashlib.sha256(config)
-    names = sorted(tensors)
-    for name in names:
+    for name in sorted(tensors):
         entry = tensors[name]
         digest.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-    count = min(_SAMPLES, len(names))
-    for number in range(count):
-        digest.update(_sample(tensors[names[number * len(names) // count]]))
+    for sample in read_samples(path, tensors):
+        digest.update(sample)
     return f"sha256:{digest.hexdigest()}"
-
-
-def _sample(entry: TensorEntry) -> bytes:
-    """Bytes from the middle of a tensor."""
-    with entry.file.open("rb") as file:
-        file.seek(max(entry.begin, (entry.begin + entry.end - _SAMPLE_BYTES) // 2))
-        return file.read(min(_SAMPLE_BYTES, entry.end - entry.begin))

@@ -1,7 +1,8 @@
 """Where each tensor of a checkpoint lies, from the headers of its safetensors files; no tensor is read.
 
 Format: https://github.com/huggingface/safetensors#format (8 bytes of length, a JSON header, the tensors' bytes). A
-file that is shorter than its header promises is found here, before any process tries to load it. Which files are read
+file that is shorter than its header promises is found here, before any process tries to load it. Beside a file that is
+still to be fetched lies its outline, which is its header (``moe_serving.fetching.outline``). Which files are read
 is what ``from_pretrained`` of transformers decides (``_get_resolved_checkpoint_files``): a single file before an index,
 all tensors of the files that an index names, and of one that lies in two of them the one in the last file.
 """
@@ -12,10 +13,11 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from moe_serving.checkpoint.errors import ModelError
 
@@ -57,9 +59,7 @@ class TensorIndex(Mapping[str, TensorEntry]):
         self._entries: dict[str, TensorEntry] = {}
         listed = self._choose(path)
         for file in sorted(set(listed.values())) or [SINGLE_FILE]:
-            stream, entries = open_file(path / file)
-            stream.close()
-            self._entries.update(entries)
+            self._entries.update(_entries_of(path / file))
         for name, file in listed.items():
             if name not in self._entries:
                 raise ModelError(
@@ -147,6 +147,22 @@ def _read_index(path: Path, index: Path) -> dict[str, str]:
     return listed
 
 
+def outline_of(file: Path) -> Path:
+    """Where the header of a file lies that is still to be fetched."""
+    return file.with_name(f"{file.name}.outline")
+
+
+def _entries_of(file: Path) -> dict[str, TensorEntry]:
+    """The tensors of a file that is there, or of one that is still to be fetched."""
+    outline = outline_of(file)
+    if not file.exists() and outline.is_file():
+        with outline.open("rb") as head:
+            return read_header(file, head)
+    stream, entries = open_file(file)
+    stream.close()
+    return entries
+
+
 def open_file(file: Path) -> tuple[BinaryIO, dict[str, TensorEntry]]:
     """The file, opened to be read in pieces, and its tensors by name.
 
@@ -160,20 +176,42 @@ def open_file(file: Path) -> tuple[BinaryIO, dict[str, TensorEntry]]:
     except OSError as error:
         raise ModelError("WeightsMissing", f"{file} cannot be read: {error.strerror}") from error
     try:
-        return stream, _read_header(file, stream)
+        return stream, read_header(file, stream, os.fstat(stream.fileno()).st_size)
     except BaseException:
         stream.close()
         raise
 
 
-def _read_header(file: Path, stream: BinaryIO) -> dict[str, TensorEntry]:
+def header_length(file: Path, first: bytes, size: int) -> int:
+    """Bytes of the header of a file, the eight that say it among them.
+
+    Args:
+        first: what it begins with, eight bytes or more where it has them.
+        size: of the whole file in bytes.
+
+    Raises:
+        ModelError: WeightsTruncated.
+    """
+    length = 8 + int.from_bytes(first[:8], "little")
+    if size < 8 or length > size:
+        raise _truncated(file, size, length if size >= 8 else 8)
+    if length - 8 > _MAX_HEADER_BYTES:
+        raise ModelError("WeightsTruncated", f"{file} does not begin with a safetensors header")
+    return length
+
+
+def read_header(file: Path, stream: IO[bytes], size: int = sys.maxsize) -> dict[str, TensorEntry]:
+    """The tensors of ``file`` by name, from a stream that begins as it does.
+
+    Args:
+        size: of the whole file in bytes; by default as many as its header promises.
+
+    Raises:
+        ModelError: WeightsMissing or WeightsTruncated.
+    """
     try:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or 8 + length > size:
-            raise _truncated(file, size, 8 + length if size >= 8 else 8)
-        if length > _MAX_HEADER_BYTES:
-            raise ModelError("WeightsTruncated", f"{file} does not begin with a safetensors header")
+        first = stream.read(8)
+        length = header_length(file, first, size) - 8
         header = json.loads(stream.read(length))
         entries = {name: _entry(file, 8 + length, item) for name, item in header.items() if name != "__metadata__"}
     except OSError as error:

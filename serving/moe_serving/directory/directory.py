@@ -33,6 +33,7 @@ from moe_serving.directory.reporting import (
     report_fetched,
     report_progress,
     report_shard,
+    sum_fetched,
 )
 from moe_serving.directory.sources import are_outdated, hold_back, order_loads
 from moe_serving.directory.statistics import StatisticsStore
@@ -308,8 +309,15 @@ class Directory:
             placement=model.encoded_table(),
             traffic=model.traffic.report(model.publication.origin),
             contract=CONTRACT,
+            fetched=self._fetched_by_others(),
             apis=apis,
         )
+
+    def _fetched_by_others(self) -> Fetched | None:
+        """By shards and attention replicas, once the model is known."""
+        shards = [monitor.description for monitor in self._monitors if monitor.phase != "Lost"]
+        leases = [lease.status for lease in self._leases.live(self._clock()).values()]
+        return sum_fetched((each.node, each.fetched) for each in (*shards, *leases) if each is not None)
 
     def _has_heard_enough(self) -> bool:
         """Whether a first table would say what is there, as far as anybody can tell."""

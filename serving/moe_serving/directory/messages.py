@@ -22,6 +22,7 @@ class AttentionStatus:
         kv_tokens: tokens whose keys and values are held for them.
         pid: of its process.
         node: that it runs on, and that its rows start on; host: the address of that.
+        fetched: see ``ShardDescription``.
     """
 
     ready: bool
@@ -33,6 +34,7 @@ class AttentionStatus:
     pid: int = 0
     node: str = ""
     host: str = ""
+    fetched: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

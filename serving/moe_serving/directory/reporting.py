@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -57,6 +57,21 @@ def report_fetched(path: str) -> Fetched | None:
     """How much of the model at ``path`` is on this node, while it is being fetched."""
     known = fetched(path)
     return Fetched(done=known[0], total=known[1]) if known else None
+
+
+def sum_fetched(nodes: Iterable[tuple[str, tuple[int, int] | None]]) -> Fetched | None:
+    """Of what processes of some nodes wait for; those of one node share its files, so that one of them counts.
+
+    Args:
+        nodes: of each process, and bytes that are there and that are to be; None where it waits for none.
+    """
+    by_node: dict[str, tuple[int, int]] = {}
+    for node, known in nodes:
+        if known is not None:
+            by_node[node] = max(known, by_node.get(node, known))
+    if not by_node:
+        return None
+    return Fetched(done=sum(done for done, _ in by_node.values()), total=sum(total for _, total in by_node.values()))
 
 
 def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> tuple[AttentionReport, ...]:

@@ -96,7 +96,7 @@ class ShardDescription:
         pid: of its process.
         address: where it listens; None until it has opened the checkpoint.
         digest: of the checkpoint it reads; None until then.
-        near_checkpoint: its node reads the checkpoint from itself, and not over the network.
+        near_checkpoint: its node reads the checkpoint from itself, and not over the network: all of its files.
         capacity: experts it may hold over all layers, spare buffers included.
         held: bool ``[layers, experts]``; None until the checkpoint is open.
         loading: see ``Loading``.
@@ -104,6 +104,8 @@ class ShardDescription:
         counts: see ``ExpertServer.counts`` and ``worked``, ``ExpertLoader.counts`` and ``Examiner.counts``.
         device: on which it computes, as torch calls its kind; empty until the checkpoint is open.
         memory: bytes of that device in all.
+        fetched: bytes on its node of the files that processes there have asked for, and bytes of all of these; None
+            while it waits for none.
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 
@@ -121,4 +123,5 @@ class ShardDescription:
     counts: dict[str, int] = field(default_factory=dict)
     device: str = ""
     memory: int = 0
+    fetched: tuple[int, int] | None = None
     version: str | None = None

@@ -3,6 +3,9 @@
 An expert is in its slot out of sight until all of it is there and fits its digest. Whatever fails on the way, a peer
 that dies, sends something else or nothing, this process too, leaves a slot that is vacant again and a copy that is not
 held: the next source is asked, or the directory sees what is missing and orders it anew.
+
+Of a model whose files are fetched as they are needed (``files``) what needs none of them comes first: a file may take
+minutes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, LoadOrder, Source
@@ -21,6 +24,7 @@ from moe_serving.experts.errors import (
     PoolFullError,
     TransferAbandonedError,
 )
+from moe_serving.experts.files import ExpertFiles
 from moe_serving.experts.peers import Peers
 from moe_serving.experts.pool import ExpertPool, Reservation
 from moe_serving.experts.throttle import TokenBucket
@@ -39,23 +43,32 @@ class ExpertLoader:
 
     Args:
         peers: reaches other shards.
-        changed: called, on any thread, after every change of the queue, of what is held, or of ``problem``.
+        files: of the reader's checkpoint.
+        changed: called, on any thread, after every change of the queue, of what is held, of ``problem`` or ``fetched``.
     """
 
     def __init__(
-        self, reader: ExpertReader, pool: ExpertPool, peers: Peers, changed: Callable[[], None] = lambda: None
+        self,
+        reader: ExpertReader,
+        pool: ExpertPool,
+        peers: Peers,
+        files: ExpertFiles,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         """``from_peers`` and ``from_checkpoint`` in bytes, and transfers ``refused`` because of what a peer sent."""
         self._reader = reader
         self._pool = pool
         self._peers = peers
+        self._files = files
         self._tell = changed
         self._budget = TokenBucket()
         self._queue: dict[ExpertKey, LoadOrder] = {}
         # Of what is in the queue: what went wrong with it last, and how often it was tried.
         self._failures: dict[ExpertKey, str] = {}
         self._tries: Counter[ExpertKey] = Counter()
+        # What comes after the rest; None where that is not known any more.
+        self._later: Collection[ExpertKey] | None = None
         self._full: str | None = None
         self._on_its_way: ExpertKey | None = None
         self._changed = threading.Condition()
@@ -77,6 +90,7 @@ class ExpertLoader:
         """Load ``wanted`` and nothing else; what is on its way and not among it is given up."""
         with self._changed:
             self._queue = {order.key: order for order in wanted}
+            self._later = None
             for gone in self._failures.keys() - self._queue.keys():
                 del self._failures[gone], self._tries[gone]
             if not wanted:
@@ -89,6 +103,16 @@ class ExpertLoader:
         """What is still to be loaded, of one moment."""
         with self._changed:
             return Loading.of(self._queue, self._on_its_way)
+
+    @property
+    def fetched(self) -> tuple[int, int] | None:
+        """Bytes of files on this node, of those that are to be; None while none is fetched for this shard."""
+        return self._files.fetched
+
+    @property
+    def has_all_files(self) -> bool:
+        """Whether the checkpoint is all on this node."""
+        return self._files.all_there
 
     @property
     def problem(self) -> str | None:
@@ -121,8 +145,15 @@ class ExpertLoader:
             return None if self._stopping else self._next()
 
     def _next(self) -> LoadOrder:
-        """The first of those tried least."""
-        return self._queue[min(self._queue, key=self._tries.__getitem__)]
+        """The first of those tried least, and of these of one that needs no file to be fetched."""
+        if self._later is None:
+            self._later = self._files.lacking(self._read_first())
+        later = self._later
+        return self._queue[min(self._queue, key=lambda key: (self._tries[key], key in later))]
+
+    def _read_first(self) -> tuple[ExpertKey, ...]:
+        """What is to come from the checkpoint before any shard is asked."""
+        return tuple(key for key, order in self._queue.items() if order.sources[0] is CHECKPOINT)
 
     def _load(self, order: LoadOrder) -> None:
         key, what = order.key, f"expert {order.expert} of layer {order.layer} cannot be loaded"
@@ -180,6 +211,7 @@ class ExpertLoader:
         size = self._pool.form.nbytes
         digest: bytes | None = None
         if source is CHECKPOINT:
+            self._fetch_files(order)
             proceed(size)
             self._reader.read_into(slot.weights, *order.key)
         else:
@@ -188,6 +220,29 @@ class ExpertLoader:
         slot.publish(digest)
         reached(FaultPoint.SHARD_PUBLISHED)
         self.counts["from_checkpoint" if source is CHECKPOINT else "from_peers"] += size
+
+    def _fetch_files(self, order: LoadOrder) -> None:
+        """Have the files that an expert is read from.
+
+        Raises:
+            TransferAbandonedError: it is wanted no more.
+            ModelError: one of them cannot be had.
+        """
+        if not self._files.lacking([order.key]):
+            return
+        with self._changed:
+            expected = self._read_first()
+
+        def heard(done: int, total: int) -> None:
+            self._tell()
+            self._proceed(order, 0)
+
+        try:
+            self._files.bring(order.key, expected, heard)
+        finally:
+            with self._changed:
+                self._later = None
+            self._tell()
 
     def _doubt(self, source: Source, order: LoadOrder) -> None:
         """Have a peer look again at a copy that came damaged; whoever holds it would go on computing with it."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,6 +25,7 @@ from moe_serving.experts.compute import compute
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.examiner import Examiner
+from moe_serving.experts.files import Bring, ExpertFiles
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.messages import ComputeRequest
 from moe_serving.experts.peers import Peers
@@ -31,7 +33,7 @@ from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
 from moe_serving.faults import FaultPoint, reached
-from moe_serving.fetching.fetch import local_args
+from moe_serving.fetching.fetch import bring, local_args
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
@@ -101,7 +103,7 @@ class Shard:
             pid=os.getpid(),
             address=shard.endpoint.address,
             digest=shard.reader.checkpoint.digest,
-            near_checkpoint=shard.near_checkpoint,
+            near_checkpoint=shard.near_checkpoint and shard.loader.has_all_files,
             capacity=shard.pool.capacity,
             held=shard.pool.held(),
             loading=shard.loader.loading,
@@ -109,6 +111,7 @@ class Shard:
             counts={**shard.server.counts, **shard.server.worked, **shard.loader.counts, **shard.examiner.counts},
             device=shard.device.type,
             memory=shard.memory,
+            fetched=shard.loader.fetched,
         )
 
     def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
@@ -175,7 +178,9 @@ class Shard:
         while not self._stopping.is_set():
             try:
                 model = local_args(self._model)
-                self._open = _OpenShard.open(self._identity, model, self._config, self._changed)
+                self._open = _OpenShard.open(
+                    self._identity, model, self._config, self._changed, partial(bring, self._model.path)
+                )
             except Exception as error:
                 foreseen = isinstance(error, OSError | MoEServingError)
                 self._problem = said(error)
@@ -210,8 +215,9 @@ class _OpenShard:
 
     @classmethod
     def open(
-        cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig, changed: Callable[[], None]
+        cls, identity: ShardIdentity, model: ModelArgs, config: ShardConfig, changed: Callable[[], None], have: Bring
     ) -> _OpenShard:
+        """``have``: fetches files of the model, which is open already in the directory that ``model`` names."""
         device = resolve_device(model.device, identity.index)
         reader = ExpertReader(model.path, model.dtype, str(device))
         checkpoint = reader.checkpoint
@@ -231,7 +237,7 @@ class _OpenShard:
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND)
         peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
-        loader = ExpertLoader(reader, pool, peers, changed)
+        loader = ExpertLoader(reader, pool, peers, ExpertFiles(checkpoint, have), changed)
         opened = cls(reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device))
         opened.configure(config)
         opened.loader.start()

@@ -2,8 +2,8 @@
 
 Each checkpoint has a directory, and beside it two files that processes lock: ``.lock`` by who fetches it, ``.used`` by
 all that use it, for as long as they live, so that what is used is never removed. A directory with ``.complete`` beside
-it has all its files; without, a fetch that was cut short goes on from what is there. ``.size`` says how many bytes it
-is to have.
+it has all its files; without, what is there under its own name is whole, and more comes as it is needed, or as a fetch
+that was cut short goes on. ``.listing`` in it says what there is (``listing``), ``.size`` how many bytes it is to have.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from moe_serving.checkpoint.errors import ModelError
+from moe_serving.checkpoint.samples import SAMPLES_FILE
+from moe_serving.fetching.listing import Listing
+
+_LISTING = ".listing"
 
 _used: dict[Path, IO[bytes]] = {}
 """Locks of what this process uses; let go when it ends."""
@@ -62,17 +66,51 @@ class Cache:
         """All its files are there."""
         (self.path / f"{name}.complete").touch()
 
+    def listing(self, name: str) -> Listing | None:
+        """What it consists of; None where nobody has asked yet."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # there is none, or another release's
+            return Listing.load((self.path / name / _LISTING).read_text())
+        return None
+
+    def keep_listing(self, name: str, listing: Listing) -> None:
+        """What it consists of."""
+        with self._room():
+            self._write_listing(name, listing)
+
+    def change_listing(self, name: str, change: Callable[[Listing], Listing]) -> None:
+        """Alone among all who do."""
+        with self._room():
+            if (listing := self.listing(name)) is not None:
+                self._write_listing(name, change(listing))
+
+    def is_outlined(self, name: str) -> bool:
+        """Whether there is what ``Checkpoint.open`` reads of weights that are not there."""
+        return (self.path / name / SAMPLES_FILE).exists()
+
+    def want(self, name: str, weights: Collection[str]) -> None:
+        """Keep room for these files too, as ``make_room`` does, of one that is listed.
+
+        Raises:
+            ModelError: DownloadFailed, the bound leaves no room.
+        """
+        with self._room():
+            listing = self.listing(name)
+            if listing is not None and not listing.wanted.issuperset(weights):
+                more = listing.wanting(weights)
+                self._make_room(name, more.size)
+                self._write_listing(name, more)
+
     def note_progress(self, name: str, done: int, total: int) -> None:
         """``done`` of ``total`` bytes are there; for other processes to read."""
         (self.path / f"{name}.progress").write_text(f"{done} {total}")
 
     def progress(self, name: str) -> tuple[int, int] | None:
-        """What was noted; None before that, and once all is there."""
+        """What was noted; None before that, and once all is there that is wanted so far."""
         if self.is_complete(name):
             return None
         with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is being written
             done, total = (self.path / f"{name}.progress").read_text().split()
-            return int(done), int(total)
+            return (int(done), int(total)) if int(done) < int(total) else None
         return None
 
     def use(self, name: str) -> None:
@@ -102,11 +140,20 @@ class Cache:
         Raises:
             ModelError: DownloadFailed, the bound leaves no room.
         """
-        with (self.path / "room").open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # of two at once each would take the same room
+        with self._room():
             self._make_room(name, size)
-            self.directory(name).mkdir(exist_ok=True)
-            (self.path / f"{name}.size").write_text(str(size))
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Alone for a moment: of two at once each would take the same room."""
+        with (self.path / "room").open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def _write_listing(self, name: str, listing: Listing) -> None:
+        part = self.path / name / f"{_LISTING}.part"
+        part.write_text(listing.dump())
+        part.rename(self.path / name / _LISTING)
 
     def _make_room(self, name: str, size: int) -> None:
         kept = {each: self._bytes_of(each) for each in self._names() if each != name}
@@ -127,6 +174,8 @@ class Cache:
                 )
             for each in going:
                 self._remove(each)
+        self.directory(name).mkdir(exist_ok=True)
+        (self.path / f"{name}.size").write_text(str(size))
 
     def _names(self) -> list[str]:
         return [entry.name for entry in os.scandir(self.path) if entry.is_dir()]

@@ -1,72 +1,44 @@
-"""The directory of a model, wherever it is kept: fetched by the first process of a node that asks; others wait."""
+"""The directory of a model, wherever it is kept: fetched by the first process of a node that asks; others wait.
+
+Of weights in several files, at a source that gives parts of them, ``local_model`` has what a checkpoint is opened with,
+and ``bring`` the files that a process needs, when it needs them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from moe_contract.applications import ModelArgs
 from moe_serving.checkpoint.errors import ModelError
-from moe_serving.checkpoint.tensors import INDEX_FILE, weight_map
 from moe_serving.fetching.cache import Cache, unusable
-from moe_serving.fetching.files import first_files, has_index, weight_files
+from moe_serving.fetching.keeper import Heard, Keeper
 from moe_serving.fetching.source import Source, source_of
-from moe_serving.fetching.store import store_of
 
 AGAIN_SECONDS = 15.0
 """Before a process asks again for what it could not have: whoever needs a model asks every few seconds."""
 
-NOTE_SECONDS = 1.0
-"""Between two notes of how much of a file is there."""
-
-_failed: dict[Source, tuple[float, ModelError]] = {}
+_failed: dict[tuple[Source, str], tuple[float, ModelError]] = {}
+"""By source and file, or what else was asked for."""
 
 
 def local_model(path: str) -> str:
-    """A directory as it is; of what is kept elsewhere (``source``) the one in this node's cache, fetched if need be.
+    """A directory as it is; of what is kept elsewhere (``source``) the one in this node's cache, which
+    ``Checkpoint.open`` can read: with all its files, or without weights that ``bring`` has.
 
     Waits for as long as the fetch takes. What it returns stays for as long as this process lives.
 
     Raises:
-        ModelError: PathNotFound, WeightsMissing, DownloadFailed or AccessDenied.
+        ModelError: PathNotFound, WeightsMissing, WeightsTruncated, DownloadFailed or AccessDenied.
     """
-    try:
-        source = source_of(path)
-    except ValueError as error:
-        raise ModelError("PathNotFound", str(error)) from error
-    if source is None:
-        return path
-    cache = Cache.of_environment()
-    cache.use(source.directory)
-    if not cache.is_complete(source.directory):
-        with cache.fetching(source.directory):
-            _fetch_once(source, cache)
-    return str(cache.directory(source.directory))
+    return _local(path, _outline)
 
 
-def fetched(path: str) -> tuple[int, int] | None:
-    """Bytes of a model that are on this node, and all; None where it is not being fetched."""
-    try:
-        source = source_of(path)
-        return Cache.of_environment().progress(source.directory) if source else None
-    except (ValueError, ModelError):
-        return None  # told by ``local_model``
-
-
-def _fetch_once(source: Source, cache: Cache) -> None:
-    """Unless it is there by now; what failed is not tried again at once, however often it is asked for."""
-    failed_at, why = _failed.get(source, (float("-inf"), None))
-    if why is not None and time.monotonic() - failed_at < AGAIN_SECONDS:
-        raise ModelError(why.reason, str(why))
-    if cache.is_complete(source.directory):
-        return
-    try:
-        _fetch(source, cache)
-    except (ModelError, OSError) as error:
-        told = error if isinstance(error, ModelError) else unusable(cache.path, error)
-        _failed[source] = (time.monotonic(), told)
-        raise told from error
+def local_text(path: str) -> str:
+    """As ``local_model``, of which only configuration and tokenizer are needed."""
+    return _local(path, lambda source, keeper, cache: None)
 
 
 def local_args(model: ModelArgs) -> ModelArgs:
@@ -75,52 +47,90 @@ def local_args(model: ModelArgs) -> ModelArgs:
     return model if path == model.path else model.model_copy(update={"path": path})
 
 
-def _fetch(source: Source, cache: Cache) -> None:
-    store = store_of(source)
-    names = store.names()
+def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), heard: Heard = lambda *_: None) -> None:
+    """Have files with weights of the model at ``path`` in the directory that ``local_model`` gave.
+
+    Waits for as long as that takes. A file that has come stays, whatever becomes of the others.
+
+    Args:
+        files: in that directory.
+        expected: others that will be asked for next: room is made for them, and they count in what is told.
+        heard: is told how much of all that processes of this node have asked for is there; what it raises ends it.
+
+    Raises:
+        ModelError: WeightsMissing, DownloadFailed or AccessDenied, with the name of the file.
+    """
+    source = _source(path)
+    if source is None:
+        return
+    cache = Cache.of_environment()
+    if cache.is_complete(source.directory):
+        return
     directory = cache.directory(source.directory)
-    first = [store.file(name) for name in first_files(names)]
-    done = sum(file.size for file in first)
-    cache.make_room(source.directory, done)
-    for file in first:  # the index among them
-        store.fetch(file, directory, lambda count: None)
-    index = _read_index(source, directory) if has_index(names) else {}
-    wanted = weight_files(names, index)
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise ModelError(
-            "WeightsMissing",
-            f"{source} has no {missing[0]:.200}, which its {INDEX_FILE} names: take another one",
-        )
-    weights = [store.file(name) for name in wanted]
-    total = done + sum(file.size for file in weights)
-    cache.make_room(source.directory, total)
-    cache.note_progress(source.directory, done, total)
-    for file in weights:
-        store.fetch(file, directory, _noting(cache, source, done, total))
-        done += file.size
-        cache.note_progress(source.directory, done, total)
-    cache.complete(source.directory)
+    names, later = ({str(file.relative_to(directory)) for file in each} for each in (files, expected))
+    keeper = Keeper(source, cache)
+    if keeper.lacking(names):
+        with _once_in_a_while(source, cache, "room"):
+            cache.want(source.directory, names | later)
+        _fetch(source, keeper, cache, names, heard)
 
 
-def _noting(cache: Cache, source: Source, before: int, total: int) -> Callable[[int], None]:
-    """Notes progress within a file, once in ``NOTE_SECONDS`` at most."""
-    noted_at = float("-inf")
-
-    def note(count: int) -> None:
-        nonlocal noted_at
-        now = time.monotonic()
-        if now - noted_at >= NOTE_SECONDS:
-            noted_at = now
-            cache.note_progress(source.directory, before + count, total)
-
-    return note
-
-
-def _read_index(source: Source, directory: Path) -> dict[str, str]:
+def fetched(path: str) -> tuple[int, int] | None:
+    """Bytes of a model that are on this node, and all that it is to have; None where it is not being fetched."""
     try:
-        return weight_map(directory / INDEX_FILE)
+        source = source_of(path)
+        return Cache.of_environment().progress(source.directory) if source else None
+    except (ValueError, ModelError):
+        return None  # told by ``local_model``
+
+
+def _source(path: str) -> Source | None:
+    try:
+        return source_of(path)
     except ValueError as error:
-        raise ModelError(
-            "WeightsMissing", f"{source}: {INDEX_FILE} there is damaged ({error}): take another one"
-        ) from error
+        raise ModelError("PathNotFound", str(error)) from error
+
+
+def _local(path: str, have: Callable[[Source, Keeper, Cache], None]) -> str:
+    """``have`` what is needed beyond configuration and tokenizer."""
+    source = _source(path)
+    if source is None:
+        return path
+    cache = Cache.of_environment()
+    cache.use(source.directory)
+    if not cache.is_complete(source.directory):
+        keeper = Keeper(source, cache)
+        with _once_in_a_while(source, cache, "listing"):
+            keeper.listing()
+        have(source, keeper, cache)
+    return str(cache.directory(source.directory))
+
+
+def _outline(source: Source, keeper: Keeper, cache: Cache) -> None:
+    with _once_in_a_while(source, cache, "outline"):
+        if keeper.outline():
+            return
+        names = {file.name for file in keeper.listing().weights}
+        cache.want(source.directory, names)
+    _fetch(source, keeper, cache, names, lambda *_: None)
+
+
+def _fetch(source: Source, keeper: Keeper, cache: Cache, names: Collection[str], heard: Heard) -> None:
+    for name in keeper.lacking(names):
+        with _once_in_a_while(source, cache, name):
+            keeper.fetch(name, heard)
+    keeper.finish()
+
+
+@contextmanager
+def _once_in_a_while(source: Source, cache: Cache, what: str) -> Iterator[None]:
+    """What failed is not tried again at once, however often it is asked for."""
+    failed_at, why = _failed.get((source, what), (float("-inf"), None))
+    if why is not None and time.monotonic() - failed_at < AGAIN_SECONDS:
+        raise ModelError(why.reason, str(why))
+    try:
+        yield
+    except (ModelError, OSError) as error:
+        told = error if isinstance(error, ModelError) else unusable(cache.path, error)
+        _failed[source, what] = (time.monotonic(), told)
+        raise told from error

@@ -50,6 +50,10 @@ class FolderStore:
         with self._told(name):
             return RemoteFile(name, self._web.size(self._request(name)), self._sums[name])
 
+    def read(self, file: RemoteFile, begin: int, end: int) -> bytes | None:
+        with self._told(file.name):
+            return self._web.read_range(self._request(file.name), begin, end)
+
     def fetch(self, file: RemoteFile, directory: Path, heard: Callable[[int], None]) -> None:
         target = directory / file.name
         if target.exists():

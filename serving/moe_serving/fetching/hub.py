@@ -14,18 +14,21 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token, hf_hub_download
+from huggingface_hub import HfApi, get_session, get_token, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
 
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.tensors import is_inside
 from moe_serving.fetching.files import RemoteFile
 from moe_serving.fetching.source import Repository
 from moe_serving.fetching.store import sha256_of
-from moe_serving.fetching.web import without_query
+from moe_serving.fetching.web import range_of, without_query
 
 _ARRIVING = ".arriving"
 """Folder of a checkpoint for what is not whole yet."""
+_READ_SECONDS = 60.0
+"""Without a byte of what was asked for."""
 
 
 class Hub:
@@ -51,6 +54,17 @@ class Hub:
             for each in found.siblings or ()
             if is_inside(each.rfilename)
         }
+
+    def read(self, file: RemoteFile, begin: int, end: int) -> bytes | None:
+        repository = self._repository
+        address = hf_hub_url(repository.name, file.name, revision=repository.revision, endpoint=_endpoint())
+        headers = {**build_hf_headers(), "Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
+        with (
+            _told(repository),
+            get_session().stream("GET", address, headers=headers, timeout=_READ_SECONDS) as answer,
+        ):
+            hf_raise_for_status(answer)
+            return range_of(answer, begin, end)
 
     def fetch(self, file: RemoteFile, directory: Path, heard: Callable[[int], None]) -> None:
         repository, target = self._repository, directory / file.name

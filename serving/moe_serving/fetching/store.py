@@ -20,6 +20,9 @@ class Store(Protocol):
     def file(self, name: str) -> RemoteFile:
         """One of them."""
 
+    def read(self, file: RemoteFile, begin: int, end: int) -> bytes | None:
+        """Bytes ``[begin, end)`` of a file; None where no parts can be had. Called by several threads at once."""
+
     def fetch(self, file: RemoteFile, directory: Path, heard: Callable[[int], None]) -> None:
         """One file into a directory, unless it is there; what came is compared with what was told.
 

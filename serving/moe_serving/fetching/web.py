@@ -72,6 +72,11 @@ class Web:
                     raise WebError(f"is larger than {most} bytes")
             return content
 
+    def read_range(self, request: Request, begin: int, end: int) -> bytes | None:
+        """Bytes ``[begin, end)`` of a file that has so many; None of a server that knows no ranges."""
+        with self._answer(request, "GET", {"Range": f"bytes={begin}-{end - 1}"}) as answer:
+            return range_of(answer, begin, end)
+
     def fetch(self, request: Request, part: Path, size: int, heard: Callable[[int], None]) -> None:
         """Into ``part``, going on after what is there, until it has ``size`` bytes; what is longer is another file."""
         part.touch()
@@ -138,6 +143,26 @@ class Web:
         _judge_host(request.url, loopback)
         request.extensions = {**request.extensions, "trace": _judge_connection(request.url, loopback)}
         return self._client.send(request, stream=True)
+
+
+def range_of(answer: httpx2.Response, begin: int, end: int) -> bytes | None:
+    """What came of a request for bytes ``[begin, end)``; None where it was not heeded.
+
+    Raises:
+        WebError: other bytes than were asked for, or another number of them.
+    """
+    if answer.status_code != httpx2.codes.PARTIAL_CONTENT:
+        return None
+    if not answer.headers.get("Content-Range", "").startswith(f"bytes {begin}-{end - 1}/"):
+        raise WebError(f"came with another range than was asked for, {begin}-{end - 1}")
+    content = b""
+    for chunk in answer.iter_raw():
+        content += chunk
+        if len(content) > end - begin:
+            break
+    if len(content) != end - begin:
+        raise WebError(f"came with another number of bytes than were asked for, {begin}-{end - 1}")
+    return content
 
 
 def without_query(error: Exception) -> str:

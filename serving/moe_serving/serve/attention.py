@@ -14,11 +14,11 @@ from ray.serve.handle import DeploymentHandle
 
 from moe_contract.applications import AttentionConfig, CoreArgs
 from moe_contract.base import in_words
-from moe_serving.checkpoint import ModelError, inspect_model
+from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest, other_model
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
-from moe_serving.fetching.fetch import local_args
+from moe_serving.fetching.fetch import bring, local_args
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.direct import address_of
@@ -70,6 +70,7 @@ class Attention:
             Caller(lambda: address_of(directory), self._name, self._node, args.model.network) for _ in range(2)
         )
         self._directorys_digest: str | None = None
+        self._fetched: tuple[int, int] | None = None
         sync = DirectorySync(self._tables, self._name, self._status, self._sync, self._tell_statistics)
         self._syncing = asyncio.create_task(sync.run())
 
@@ -167,7 +168,9 @@ class Attention:
     def _status(self) -> AttentionStatus:
         if self._loaded is None:
             problem = self._problem or self._refused
-            return AttentionStatus(False, problem, pid=os.getpid(), node=self._node, host=self._host)
+            return AttentionStatus(
+                False, problem, pid=os.getpid(), node=self._node, host=self._host, fetched=self._fetched
+            )
         stats = self._loaded.engine.stats()
         return AttentionStatus(
             ready=True,
@@ -184,13 +187,22 @@ class Attention:
     def _load(self, limits: AttentionConfig) -> LoadedEngine:
         # First without torch: while a bad model is told of, nobody should wait for the processor because of it.
         model = local_args(self._args.model)
-        facts = inspect_model(model.path, model.dtype)
+        checkpoint = Checkpoint.open(model.path)
+        facts = checkpoint.facts(model.dtype)
         from moe_serving.serve.loaded import LoadedEngine  # noqa: PLC0415 - imports torch, which takes seconds
 
         strange = other_model(facts.digest, self._directorys_digest)
         if strange is not None:
             raise ModelError("ConfigInvalid", strange)
+        files = checkpoint.files if model.verify else checkpoint.other_files
+        try:
+            bring(self._args.model.path, files, heard=self._note_fetched)
+        finally:
+            self._fetched = None
         return LoadedEngine.load(model, limits, f"attention {self._name}", self._node, self._number)
+
+    def _note_fetched(self, done: int, total: int) -> None:
+        self._fetched = done, total
 
 
 class _Answer:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
 from moe_serving.experts import loader as loader_module
 from moe_serving.experts.description import CHECKPOINT, Loading, LoadOrder
 from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PeerRestsError
+from moe_serving.experts.files import ExpertFiles
 from moe_serving.experts.loader import ExpertLoader
 from moe_serving.experts.pool import ExpertPool, digest_of
 from moe_serving.wire.endpoint import Address
@@ -60,6 +62,8 @@ class Peers:
         self.closed += 1
 
 
+ALL_THERE = ExpertFiles(SimpleNamespace(files=()), lambda *_: None)  # type: ignore[arg-type]
+"""Nothing has to be fetched."""
 NEAR, FAR = Address("node", b"", unix_name="near"), Address("other", b"", unix_name="far")
 
 
@@ -101,7 +105,7 @@ def peers() -> Peers:
 def loading(reader: Reader, peers: Peers, request: pytest.FixtureRequest) -> tuple[ExpertLoader, ExpertPool]:
     target = ExpertPool(2, 3, FORM, torch.device("cpu"))
     target.capacity = 3
-    loader = ExpertLoader(reader, target, peers)  # type: ignore[arg-type]  # all that it needs of them
+    loader = ExpertLoader(reader, target, peers, ALL_THERE)  # type: ignore[arg-type]  # all that it needs of them
     loader.start()
 
     def stop() -> None:
@@ -181,7 +185,7 @@ def test_that_something_is_on_its_way_is_told(reader: Reader, peers: Peers) -> N
     told: list[Loading] = []
     target = ExpertPool(2, 3, FORM, torch.device("cpu"))
     target.capacity = 3
-    loader = ExpertLoader(reader, target, peers, lambda: told.append(loader.loading))  # type: ignore[arg-type]
+    loader = ExpertLoader(reader, target, peers, ALL_THERE, lambda: told.append(loader.loading))  # type: ignore[arg-type]
     loader.replace_queue(orders((0, 0), (0, 1)))
     assert told == [Loading(((0, 0), (0, 1)))]
     loader.start()

@@ -89,6 +89,7 @@ def test_what_is_whole_is_read_once_however_often_the_rest_fails(hub: StubHub, m
     """Of large models each look would take minutes."""
     other, index = "other.safetensors", "model.safetensors.index.json"
     del hub.files[WEIGHTS]
+    hub.whole = True
     hub.files |= {"first.safetensors": b"first", other: b"other"}
     hub.files[index] = b'{"weight_map": {"a": "first.safetensors", "b": "other.safetensors"}}'
     read: list[str] = []

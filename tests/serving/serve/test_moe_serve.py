@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from openai import AuthenticationError, InternalServerError, OpenAI
+from parted import FILES, UNUSED, part
 from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
 
 from moe_serving.checkpoint import Checkpoint
@@ -84,17 +85,20 @@ def short_tmp() -> Iterator[Path]:
 
 
 @pytest.fixture
-def hub(tiny: Path) -> Iterator[StubHub]:
-    with running(StubHub(files_of(tiny))) as stub:
+def hub(tiny: Path, tmp_path: Path) -> Iterator[StubHub]:
+    """The tiny model in several files, of which nobody needs one."""
+    with running(StubHub(files_of(part(tiny, tmp_path / "parted", unused=True)))) as stub:
         yield stub
 
 
-def test_from_start_to_end(hub, tmp_path, short_tmp) -> None:
-    """With a model from a hub, which all its processes have from one fetch."""
+def test_from_start_to_end(hub, tiny, tmp_path, short_tmp) -> None:
+    """With a model from a hub, of which its processes have what they need from one fetch of each file."""
+    prompt = (5, 77, 1234, 9, 300)
     keys = tmp_path / "keys"
     keys.write_text("sk-first\nsk-second\n")
     port = free_ports(1)[0]
     arguments = ["--model", f"hf://{REPOSITORY}@{REVISION}", "--shards", "4", "--copies", "2", "--port", str(port)]
+    arguments += ["--dtype", "float32"]
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "MOE_MODEL_CACHE": str(tmp_path / "cache")}
     serving = MoeServe([*arguments, "--api-key-file", str(keys), "--max-context", "200"], short_tmp, environment)
     try:
@@ -110,7 +114,18 @@ def test_from_start_to_end(hub, tmp_path, short_tmp) -> None:
             assert "".join(chunk.choices[0].text for chunk in stream)
             with pytest.raises(AuthenticationError):
                 client.with_options(api_key="none").models.list()
+            answer = client.completions.create(
+                model="tiny", prompt=list(prompt), max_tokens=16, temperature=0, extra_body={"return_token_ids": True}
+            )
+        # Imports torch, which takes seconds.
+        from reference import reference_greedy  # noqa: PLC0415
+
+        got = tuple(answer.choices[0].token_ids)
+        assert got
+        assert got == reference_greedy(tiny, [prompt], 16)[0][: len(got)]
         assert set(hub.gets.values()) == {1}
+        assert {*FILES, "config.json", "tokenizer.json"} <= hub.gets.keys()
+        assert UNUSED not in hub.gets
         family = serving.family()
         assert len(family) > 6
         assert_within_bounds(family, port)

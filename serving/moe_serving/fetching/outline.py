@@ -1,0 +1,89 @@
+"""Outlines of files that are still to be fetched: their headers, and the samples that the digest is made of.
+
+With them ``checkpoint.Checkpoint`` opens a directory whose weights are not there, and finds the same digest. They are
+parts of files and so have no checksum: a file that has come is compared with its outline, and a digest with those of
+other processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+from moe_serving.checkpoint.samples import SAMPLES_FILE, Place, places
+from moe_serving.checkpoint.tensors import TensorIndex, header_length, outline_of, read_header
+from moe_serving.fetching.files import RemoteFile
+
+Read = Callable[[RemoteFile, int, int], bytes | None]
+"""Bytes ``[begin, end)`` of a file; None where no parts can be had of it."""
+
+_AT_ONCE = 8
+"""Requests under way: each takes a while, and brings little."""
+_HEAD_BYTES = 1 << 16
+"""Asked for first: most headers are smaller."""
+
+
+def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -> bool:
+    """Into ``directory``, of those of its weights that are not there; False where parts of files cannot be had.
+
+    Raises:
+        ModelError: WeightsMissing or WeightsTruncated, by the files' own names; what ``read`` raises.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        if not all(list(pool.map(lambda file: _fetch_head(read, file, directory), weights))):
+            return False
+        by_path = {directory / file.name: file for file in weights}
+
+        def sample(place: Place) -> bytes | None:
+            size = place.end - place.begin
+            return read(by_path[place.file], place.begin, place.end) if size else b""
+
+        samples = list(pool.map(sample, places(TensorIndex(directory))))
+    whole = [each for each in samples if each is not None]
+    if len(whole) != len(samples):
+        return False
+    _write(directory / SAMPLES_FILE, b"".join(whole))
+    return True
+
+
+def fits_outline(file: Path) -> bool:
+    """Whether a file that is there has the header that was told before, if one was."""
+    outline = outline_of(file)
+    if not outline.exists():
+        return True
+    told = outline.read_bytes()
+    with file.open("rb") as stream:
+        return stream.read(len(told)) == told
+
+
+def remove_outlines(directory: Path, weights: Sequence[RemoteFile]) -> None:
+    """All of them."""
+    for file in weights:
+        outline_of(directory / file.name).unlink(missing_ok=True)
+    (directory / SAMPLES_FILE).unlink(missing_ok=True)
+
+
+def _fetch_head(read: Read, file: RemoteFile, directory: Path) -> bool:
+    outline = outline_of(directory / file.name)
+    if (directory / file.name).exists() or outline.exists():
+        return True
+    first = read(file, 0, min(_HEAD_BYTES, file.size)) if file.size else b""
+    if first is None:
+        return False
+    length = header_length(Path(file.name), first, file.size)
+    rest = read(file, len(first), length) if length > len(first) else b""
+    if rest is None:
+        return False
+    head = (first + rest)[:length]
+    read_header(Path(file.name), BytesIO(head), file.size)
+    _write(outline, head)
+    return True
+
+
+def _write(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(content)
+    part.rename(target)

@@ -1,0 +1,284 @@
+"""A checkpoint in several files, kept elsewhere: opened without its weights, of which processes have what they need."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from parted import EVEN, FILES, ODD, OTHERS, part
+from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
+from stub_web import StubWeb
+from stub_web import running as serving
+
+from moe_serving.checkpoint import Checkpoint, ModelError
+from moe_serving.checkpoint.tensors import outline_of
+from moe_serving.fetching import cache as caches
+from moe_serving.fetching import fetch
+from moe_serving.fetching.cache import Cache
+from moe_serving.fetching.fetch import bring, fetched, local_model, local_text
+
+MODEL = f"hf://{REPOSITORY}@{REVISION}"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+
+
+@pytest.fixture(scope="session")
+def parted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return part(tiny, tmp_path_factory.mktemp("parted") / "model")
+
+
+@pytest.fixture
+def hub(parted: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubHub]:
+    with running(StubHub(files_of(parted))) as stub:
+        monkeypatch.setenv("HF_ENDPOINT", stub.url)
+        yield stub
+
+
+def weights(gets: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in gets.items() if name.endswith(".safetensors")}
+
+
+def files_at(path: str) -> set[str]:
+    return {file.name for file in Path(path).iterdir() if file.name.endswith(".safetensors")}
+
+
+def test_it_is_opened_without_a_weight(hub: StubHub, parted: Path) -> None:
+    path = local_model(MODEL)
+    assert weights(hub.gets) == {}
+    assert files_at(path) == set()
+    found, whole = Checkpoint.open(path), Checkpoint.open(parted)
+    assert found.digest == whole.digest
+    assert found.facts("auto") == whole.facts("auto")
+    assert {file.name for file in found.files} == set(FILES)
+    assert {file.name for file in found.other_files} == {OTHERS}
+    assert {file.name for file in found.expert_files(1, 3)} == {ODD}
+    before = hub.parts.copy()
+    assert local_model(MODEL) == path
+    assert hub.parts == before
+    assert fetched(MODEL) is None
+
+
+def test_whoever_needs_no_weights_asks_for_none(hub: StubHub, parted: Path) -> None:
+    path = Path(local_text(MODEL))
+    assert (path / "tokenizer.json").read_bytes() == (parted / "tokenizer.json").read_bytes()
+    assert weights(hub.gets) == weights(hub.parts) == {}
+
+
+def test_files_come_as_they_are_needed_and_the_digest_stays(hub: StubHub, parted: Path) -> None:
+    path = Path(local_model(MODEL))
+    digest = Checkpoint.open(path).digest
+    for number, name in enumerate(FILES, start=1):
+        bring(MODEL, [path / name])
+        bring(MODEL, [path / name])
+        assert weights(hub.gets) == dict.fromkeys(FILES[:number], 1)
+        assert (path / name).read_bytes() == (parted / name).read_bytes()
+        assert Checkpoint.open(path).digest == digest
+        assert Cache.of_environment().is_complete(path.name) == (number == len(FILES))
+    assert not (path / ".arriving").exists()
+
+
+def test_attention_needs_what_belongs_to_no_expert(hub: StubHub, parted: Path) -> None:
+    import torch  # noqa: PLC0415 - takes seconds
+
+    from moe_serving.engine.model import load_attention_model  # noqa: PLC0415 - imports torch
+
+    class NoExperts:
+        def forward(self, layer: int, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(hidden)
+
+    path = Path(local_model(MODEL))
+    bring(MODEL, Checkpoint.open(path).other_files)
+    assert weights(hub.gets) == {OTHERS: 1}
+    found, whole = (
+        load_attention_model(each, "float32", "cpu", NoExperts()).module.state_dict() for each in (path, parted)
+    )
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_progress_is_over_what_is_wanted(hub: StubHub) -> None:
+    path = Path(local_model(MODEL))
+    small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
+    even, others = len(hub.files[EVEN]), len(hub.files[OTHERS])
+    heard: list[tuple[int, int]] = []
+    bring(MODEL, [path / EVEN], [path / OTHERS], lambda *told: heard.append(told))
+    assert list(dict.fromkeys(heard)) == [(small, small + even + others), (small + even, small + even + others)]
+    assert fetched(MODEL) == heard[-1]
+    assert int((path.parent / f"{path.name}.size").read_text()) == small + even + others
+    bring(MODEL, [path / OTHERS])
+    assert fetched(MODEL) is None, "all that is wanted is there"
+
+
+def test_what_hears_may_end_it_and_it_goes_on_later(web_model: tuple[StubWeb, str]) -> None:
+    _, model = web_model
+    path = Path(local_model(model))
+
+    def give_up(done: int, total: int) -> None:
+        raise InterruptedByTestError
+
+    with pytest.raises(InterruptedByTestError):
+        bring(model, [path / EVEN], heard=give_up)
+    assert files_at(str(path)) == set()
+    bring(model, [path / EVEN])
+    assert files_at(str(path)) == {EVEN}
+
+
+class InterruptedByTestError(Exception):
+    pass
+
+
+@pytest.fixture
+def web_model(parted: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StubWeb, str]]:
+    monkeypatch.setenv("MOE_MODEL_LOOPBACK", "1")
+    with serving(StubWeb(files_of(parted))) as web:
+        yield web, web.s3
+
+
+def test_a_store_gives_parts_too(web_model: tuple[StubWeb, str], parted: Path) -> None:
+    web, model = web_model
+    path = Path(local_model(model))
+    assert weights(web.gets) == {}
+    assert set(weights(web.parts)) == set(FILES)
+    assert Checkpoint.open(path).digest == Checkpoint.open(parted).digest
+    bring(model, [path / ODD])
+    assert weights(web.gets) == {ODD: 1}
+    assert (path / ODD).read_bytes() == (parted / ODD).read_bytes()
+
+
+def test_where_parts_cannot_be_had_all_files_come(web_model: tuple[StubWeb, str], hub: StubHub, parted: Path) -> None:
+    web, model = web_model
+    web.whole = hub.whole = True
+    for each, gets in ((model, web.gets), (MODEL, hub.gets)):
+        path = local_model(each)
+        assert weights(gets).keys() == set(FILES)
+        assert files_at(path) == set(FILES)
+        assert Checkpoint.open(path).digest == Checkpoint.open(parted).digest
+        bring(each, [Path(path) / EVEN])
+
+
+def test_a_file_that_is_not_what_was_told_is_refused_by_name_and_tried_again(hub: StubHub) -> None:
+    path = Path(local_model(MODEL))
+    hub.wrong.add(ODD)
+    with pytest.raises(ModelError, match=f"huggingFace.repo {REPOSITORY}: {ODD} came with checksum") as caught:
+        bring(MODEL, [path / EVEN, path / ODD])
+    assert caught.value.reason == "DownloadFailed"
+    assert files_at(str(path)) == {EVEN}
+    bring(MODEL, [path / EVEN, path / ODD])
+    assert weights(hub.gets) == {EVEN: 1, ODD: 2}
+
+
+def test_what_failed_keeps_nobody_from_other_files(hub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "AGAIN_SECONDS", 60.0)
+    path = Path(local_model(MODEL))
+    hub.wrong.add(ODD)
+    for _ in range(3):
+        with pytest.raises(ModelError, match=f"{ODD} came with checksum"):
+            bring(MODEL, [path / ODD])
+    bring(MODEL, [path / EVEN])
+    assert weights(hub.gets) == {EVEN: 1, ODD: 1}
+
+
+def test_a_file_that_is_gone_is_named(hub: StubHub) -> None:
+    path = Path(local_model(MODEL))
+    del hub.files[ODD]
+    with pytest.raises(ModelError, match=f"(?s)huggingFace.repo {REPOSITORY} cannot be fetched: .*{ODD}"):
+        bring(MODEL, [path / ODD])
+
+
+def test_an_outline_that_was_wrong_is_made_anew(hub: StubHub, parted: Path) -> None:
+    """Parts have no checksum: what shows it is the file itself."""
+    path = Path(local_model(MODEL))
+    outline = outline_of(path / EVEN)
+    outline.write_bytes(outline.read_bytes().replace(b"BF16", b"BF17", 1))
+    with pytest.raises(ModelError, match=f"the header of {EVEN} was another one when it was asked for alone"):
+        bring(MODEL, [path / EVEN])
+    local_model(MODEL)
+    assert Checkpoint.open(path).digest == Checkpoint.open(parted).digest
+    assert weights(hub.gets) == {EVEN: 1}
+
+
+def test_other_parts_than_were_meant_make_another_digest(hub: StubHub, parted: Path) -> None:
+    """So that whoever has the right ones is not asked by, and does not ask, who has them."""
+    hub.spoilt.add(EVEN)
+    assert Checkpoint.open(local_model(MODEL)).digest != Checkpoint.open(parted).digest
+
+
+def test_a_header_that_promises_more_than_there_is(hub: StubHub) -> None:
+    hub.files[EVEN] = hub.files[EVEN][:-4]
+    with pytest.raises(ModelError, match=f"huggingFace.repo {REPOSITORY}: {EVEN} has .* bytes, its header") as caught:
+        local_model(MODEL)
+    assert caught.value.reason == "WeightsTruncated"
+
+
+def test_long_headers_take_a_second_request(hub: StubHub, parted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moe_serving.fetching.outline._HEAD_BYTES", 20)
+    assert Checkpoint.open(local_model(MODEL)).digest == Checkpoint.open(parted).digest
+
+
+def test_a_model_is_one_entry_when_room_is_made(hub: StubHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is to have counts, files not asked for do not; and it goes as a whole."""
+    path = Path(local_model(MODEL))
+    small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
+    monkeypatch.setenv("MOE_MODEL_CACHE_BYTES", str(small + len(hub.files[OTHERS]) + (4 << 10)))
+    bring(MODEL, [path / OTHERS])
+    with pytest.raises(ModelError, match=rf"{path.name} takes \d+ bytes, and the cache .* may hold"):
+        bring(MODEL, [path / EVEN])
+    assert weights(hub.gets) == {OTHERS: 1}
+    for stream in caches._used.values():  # as if its process had ended
+        stream.close()
+    caches._used.clear()
+    Cache(cache, 100_000_000).make_room("other", 99_999_999)
+    assert not path.exists()
+    monkeypatch.delenv("MOE_MODEL_CACHE_BYTES")
+    assert Checkpoint.open(local_model(MODEL)).digest
+
+
+_PROCESS = """
+import sys
+from pathlib import Path
+from moe_serving.fetching.fetch import bring, local_model
+path = Path(local_model(sys.argv[1]))
+bring(sys.argv[1], [path / name for name in sys.argv[2:]])
+print(sorted(file.name for file in path.glob("*.safetensors")))
+"""
+
+
+def test_processes_of_a_node_share_what_they_fetch(hub: StubHub) -> None:
+    wanted = ([OTHERS, EVEN], [OTHERS, ODD])
+    started = [
+        subprocess.Popen([sys.executable, "-c", _PROCESS, MODEL, *each], stdout=subprocess.PIPE, text=True)
+        for each in wanted
+    ]
+    for process, each in zip(started, wanted, strict=True):
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert set(each) <= set(re.findall(r"[a-z]+\.safetensors", said))
+    assert set(hub.gets.values()) == {1}
+    assert Cache.of_environment().is_complete(Path(local_model(MODEL)).name)
+
+
+def test_what_a_fetch_of_the_first_release_left_is_removed(hub: StubHub, cache: Path) -> None:
+    """It fetched into the model's own directory, in a folder that nothing goes on from."""
+    name = f"{REPOSITORY.replace('/', '--')}--{REVISION}"
+    left = cache / name / ".cache" / "huggingface" / "download"
+    left.mkdir(parents=True)
+    (left / f"{ODD}.incomplete").write_bytes(b"x" * 1000)
+    (cache / name / CONFIG).write_bytes(hub.files[CONFIG])
+    path = local_model(MODEL)
+    assert Path(path) == cache / name
+    assert not (cache / name / ".cache").exists()
+    assert hub.gets[CONFIG] == 0, "what was whole stays"
+
+
+def test_a_checkpoint_that_an_earlier_release_fetched_is_used(hub: StubHub, parted: Path, cache: Path) -> None:
+    name = f"{REPOSITORY.replace('/', '--')}--{REVISION}"
+    cache.mkdir()
+    os.symlink(parted, cache / name)
+    (cache / f"{name}.complete").touch()
+    path = local_model(MODEL)
+    bring(MODEL, [Path(path) / EVEN])
+    assert not hub.gets
+    assert not hub.parts
