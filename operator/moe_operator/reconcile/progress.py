@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moe_contract.report import DirectoryReport, ShardReport
+from moe_contract.report import DirectoryReport, Fetched, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.model_change import believed_to_serve
@@ -74,9 +74,18 @@ def next_stage(world: World, plan: Plan) -> Finding | None:
 def _inspecting(report: DirectoryReport) -> str:
     if report.fetched is None:
         return "the directory is reading the model's config and tensor headers"
-    done, total = report.fetched.done, report.fetched.total
-    tenths = 10 * done // max(1, total)
-    return f"the model is being fetched to the directory's node: {tenths * 10}% of {total / 2**30:.2f} GiB are there"
+    return f"the model is being fetched to the directory's node: {_share(report.fetched)}"
+
+
+def _share(fetched: Fetched) -> str:
+    """In tenths, so that the status does not change all the time."""
+    tenths = 10 * fetched.done // max(1, fetched.total)
+    return f"{tenths * 10}% of {fetched.total / 2**30:.2f} GiB are there"
+
+
+def _files(report: DirectoryReport) -> str:
+    """Goes on after what is told; nothing where no files are being fetched."""
+    return f"; files of the model are being fetched: {_share(report.fetched)}" if report.fetched else ""
 
 
 def settled(world: World) -> Finding:
@@ -145,7 +154,7 @@ def _on_the_way(report: DirectoryReport, arrived: bool) -> str:
     if not arrived:
         return "the directory is being told of the placement wanted"
     if progress.copied < progress.total:
-        return f"{progress.copied} of {progress.total} expert copies are in place"
+        return f"{progress.copied} of {progress.total} expert copies are in place{_files(report)}"
     return f"all {progress.total} expert copies are in place; they come into use, and what they replace is freed"
 
 
@@ -175,4 +184,4 @@ def _attention(world: World) -> Finding | None:
         return None
     said = {replica.problem for replica in world.report.attention if replica.problem}
     why = "; ".join(sorted(said)) or "they are starting"
-    return Finding(Reason.STARTING_ATTENTION, f"no attention replica is ready: {why}")
+    return Finding(Reason.STARTING_ATTENTION, f"no attention replica is ready: {why}{_files(world.report)}")

@@ -29,6 +29,19 @@ def test_how_much_of_it_is_there_is_told_in_tenths() -> None:
     assert told.message == "the model is being fetched to the directory's node: 50% of 5.00 GiB are there"
 
 
+def test_how_much_of_the_files_is_there_is_told_while_experts_come() -> None:
+    plane = DataPlane(deployment(spec=HUGGING_FACE))
+    plane.settle()
+    report = plane.report()
+    assert report is not None
+    progress = report.progress.model_copy(update={"copied": 3, "total": 8, "settled": False})
+    fetched = Fetched(done=1 << 29, total=5 << 29)
+    plane.more = {"report": report.model_copy(update={"progress": progress, "fetched": fetched})}
+    told = plane.tell().condition(ConditionType.PROGRESSING)
+    assert told is not None
+    assert told.message.endswith("; files of the model are being fetched: 20% of 2.50 GiB are there"), told.message
+
+
 def test_what_is_in_the_way_is_told_with_the_field() -> None:
     plane = DataPlane(deployment(spec=HUGGING_FACE), facts=None)
     plane.problem = ModelProblem(reason="AccessDenied", message="huggingFace.repo team/tiny is gated, and so on")
