@@ -133,6 +133,8 @@ async def test_the_directory_is_killed(plane, load, check) -> None:
         )
         await load.flow()
     assert sum(shard.held for shard in back.shards) == back.progress.total
+    report = await asyncio.to_thread(plane.report)
+    assert {api.host for api in report.apis if api.ready} == {replica.host for replica in report.attention}, "one node"
     told_again = await asyncio.to_thread(plane.wait_statistics)
     pairs = told_again.tokens * told_again.shape.layers * told_again.shape.top_k
     assert told_again.load.sum() == pytest.approx(pairs), "all of it of whole rows"
