@@ -1,6 +1,6 @@
 """Expert placement for Mixture-of-Experts models: statistics in, a placement and a safe migration out.
 
-Pure NumPy and SciPy: no Kubernetes, no torch, no I/O but the command line's. Called by ``moe_operator`` to plan and by
+Pure NumPy: no Kubernetes, no torch, no I/O but the command line's. Called by ``moe_operator`` to plan and by
 ``moe_serving`` to route; useful alone to anybody who serves a Mixture-of-Experts model.
 
 Modules and packages bear nouns (``solver``, ``decision``), functions verbs (``solve``, ``decide``): a function exported

@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_placement.migration.assignment import best_assignment
 from moe_placement.migration.schedule import CHECKPOINT, Free, Transfer
 from moe_placement.topology import Topology
 
@@ -118,12 +119,9 @@ class Work:
             if source != CHECKPOINT:
                 urgent_out = 2.0 * (demand[source] == busiest) + demand[source] / busiest
             value[source, target] = 4 + urgent_in + urgent_out + best[source, target]
-        # Imported here, since every process of the data plane imports this package, and that takes a third of a second.
-        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
-
         transfers = []
-        for source, target in zip(*linear_sum_assignment(value, maximize=True), strict=True):
-            key = (int(source) if source < shards else CHECKPOINT, int(target))
+        for row, target in best_assignment(value):
+            key = (row if row < shards else CHECKPOINT, target)
             if key in options:
                 layer, expert = options[key]
                 transfers.append(Transfer(layer, expert, *key))
