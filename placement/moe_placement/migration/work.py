@@ -148,7 +148,7 @@ class Work:
     def _options(self, open_in: NDArray[np.bool_]) -> tuple[dict[tuple[int, int], Pair], dict[tuple[int, int], float]]:
         """For each (source, target) the pair best copied between them, and how good that is (0 .. 2)."""
         options: dict[tuple[int, int], Pair] = {}
-        best: dict[tuple[int, int], float] = {}
+        orders: dict[tuple[int, int], tuple[bool, float, float]] = {}
         node = self._topology.node_of_shard
         for target in np.flatnonzero(open_in):
             waiting = self._incoming[target]
@@ -157,18 +157,15 @@ class Work:
                 live = self._live[pair]
                 # A copy after which its expert can leave a shard without a free buffer keeps the rest going.
                 tight = max((1.0 / (1.0 + self._free[g]) for g in self._surplus.get(pair, ())), default=0.0)
+                turn = self._turn(pair)
                 for source in live or (CHECKPOINT,):
                     near = source != CHECKPOINT and node[source] == node[target]
-                    score = tight + 0.25 * near
+                    # By gain per byte, then by how good it is.
+                    order = (*turn, -(tight + 0.25 * near))
                     key = (source, int(target))
-                    if key not in options or self._before(pair, score, options[key], best[key]):
-                        options[key], best[key] = pair, score
-        return options, best
-
-    def _before(self, pair: Pair, score: float, other: Pair, best: float) -> bool:
-        """Whether a copy goes before another: by gain per byte, then by score."""
-        turns = self._turn(pair), self._turn(other)
-        return turns[0] < turns[1] or (turns[0] == turns[1] and score > best)
+                    if key not in options or order < orders[key]:
+                        options[key], orders[key] = pair, order
+        return options, {key: -order[-1] for key, order in orders.items()}
 
     def _turn(self, pair: Pair) -> tuple[bool, float]:
         """Copies go in ascending order of this: those that nothing serves, then those of the most gain per byte."""
