@@ -80,6 +80,7 @@ def test_files_come_as_they_are_needed_and_the_digest_stays(hub: StubHub, parted
     assert not (path / ".arriving").exists()
 
 
+@pytest.mark.torch
 def test_attention_needs_what_belongs_to_no_expert(hub: StubHub, parted: Path) -> None:
     import torch  # noqa: PLC0415 - takes seconds
 
