@@ -91,7 +91,10 @@ def main() -> int:
 
 def _start(directory: Path, running: ExitStack) -> Demo:
     """Bring everything up; the stack ends it in reverse."""
-    ports = _port("Ray's dashboard", DASHBOARD_PORT), _port("Ray Serve", SERVE_PORT)
+    ports = [
+        _told(what, wanted, running.enter_context(port_or_free(wanted)))
+        for what, wanted in (("Ray's dashboard", DASHBOARD_PORT), ("Ray Serve", SERVE_PORT))
+    ]
     ray = LocalRay(dashboard_port=ports[0], serve_port=ports[1], log=directory / "ray.log")
     running.callback(ray.stop)
     with ThreadPoolExecutor(max_workers=1) as pool, step("starting Kubernetes, Ray and the operator"):
@@ -114,8 +117,7 @@ def _start(directory: Path, running: ExitStack) -> Demo:
     return demo
 
 
-def _port(what: str, wanted: int) -> int:
-    port = port_or_free(wanted)
+def _told(what: str, wanted: int, port: int) -> int:
     if port != wanted:
         say(f"port {wanted} is in use: {what} gets {port}, and the example is applied with that address")
     return port

@@ -4,11 +4,12 @@ Used by `controlplane`, `raylocal`, the demo and the tests. Each command runs be
 `moe_serving.standalone.guard`.
 """
 
+import contextlib
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,12 +129,18 @@ class Guarded:
         return f"the end of {self.log}:\n{self.log_tail()}"
 
 
-def port_or_free(wanted: int) -> int:
-    """`wanted` where nothing listens on it, else a free port."""
-    with socket.socket() as probe:
+@contextlib.contextmanager
+def port_or_free(wanted: int) -> Iterator[int]:
+    """`wanted` where nothing listens on it and nobody else has it from here, else a free port; others ask in vain until
+    the end of the context, since a Ray needs many seconds until it listens.
+    """
+    with socket.socket(socket.AF_UNIX) as claim, socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            claim.bind(f"\0moe-operator-port-{wanted}")  # of the network namespace, as a port is
             probe.bind(("127.0.0.1", wanted))
+            port = wanted
         except OSError:
-            return free_ports(1)[0]
-    return wanted
+            port = free_ports(1)[0]
+        probe.close()
+        yield port

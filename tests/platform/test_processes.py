@@ -129,7 +129,15 @@ def test_free_ports_are_distinct_and_out_of_the_kernels_range() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_that_is_in_use_is_left_alone(address: str) -> None:
     (wanted,) = free_ports(1)
-    assert port_or_free(wanted) == wanted
-    with socket.create_server((address, wanted)):
-        assert port_or_free(wanted) != wanted
-    assert port_or_free(wanted) == wanted
+    with port_or_free(wanted) as port:
+        assert port == wanted
+    with socket.create_server((address, wanted)), port_or_free(wanted) as port:
+        assert port != wanted
+
+
+def test_a_port_that_somebody_will_listen_on_is_given_to_nobody_else() -> None:
+    (wanted,) = free_ports(1)
+    with port_or_free(wanted) as port, port_or_free(wanted) as second:
+        assert port == wanted != second
+    with port_or_free(wanted) as port:
+        assert port == wanted

@@ -19,7 +19,7 @@ from moe_dev.paths import CLONE
 
 CHECK, ALONE, RAY, CLUSTER, WAITS, REST = "check", "alone", "ray", "cluster", "waits", "rest"
 LANES = (CHECK, ALONE, RAY, CLUSTER, WAITS, REST)
-"""Each test is in one: what `make check` runs; what judges figures, and so runs beside nothing; what runs on the Ray
+"""Each test is in one: what `make check` runs; what judges figures, and the demo, beside nothing; what runs on the Ray
 that is for all; what else is on a control plane; what waits most of its time for operators, Rays and demos of its own;
 and the rest of `make test`, which computes.
 """
