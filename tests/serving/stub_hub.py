@@ -24,6 +24,7 @@ class StubHub:
     cut: files whose connection breaks in the middle, once each.
     gets: how often each file was sent, whole or from somewhere on; parts: how often some bytes from its middle.
     spoilt: files of which other parts come than of the whole. whole: no parts can be had here.
+    partless: the status that requests for parts are answered with, if set. failing: as many of them, with 503.
     """
 
     files: dict[str, bytes]
@@ -34,6 +35,8 @@ class StubHub:
     parts: Counter[str] = field(default_factory=Counter)
     spoilt: set[str] = field(default_factory=set)
     whole: bool = False
+    partless: int = 0
+    failing: int = 0
     url: str = ""
 
     def told(self) -> dict[str, Any]:
@@ -87,6 +90,11 @@ def _handler(hub: StubHub) -> type[Handler]:
             etag = hashlib.sha256(content).hexdigest()
             if self.command == "HEAD":
                 return self._send(content, etag)
+            if self.end is not None and hub.partless:
+                return self._refuse(hub.partless, "")
+            if self.end is not None and hub.failing:
+                hub.failing -= 1
+                return self._refuse(503, "")
             if self.end is not None and not hub.whole:
                 return self._send_part(name, content, self.end)
             if self.end is not None:

@@ -24,6 +24,7 @@ class StubWeb:
     wrong: files of which other bytes come, once each. cut: whose connection breaks in the middle, so many times each.
     moved: where files are, of which the answer is a redirection. whole: whether ranges are not known here.
     gets: how often each file was sent; sent: bytes of each; parts: how often some bytes from its middle were sent.
+    partless: the status that requests for parts are answered with, if set. failing: as many of them, with 503.
     """
 
     files: dict[str, bytes]
@@ -33,6 +34,8 @@ class StubWeb:
     cut: Counter[str] = field(default_factory=Counter)
     moved: dict[str, str] = field(default_factory=dict)
     whole: bool = False
+    partless: int = 0
+    failing: int = 0
     gets: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
     parts: Counter[str] = field(default_factory=Counter)
@@ -79,6 +82,11 @@ def _handler(web: StubWeb) -> type[Handler]:
                 return self._say(403)
             if name not in web.files:
                 return self._say(404)
+            if self.end is not None and web.partless:
+                return self._say(web.partless)
+            if self.end is not None and web.failing:
+                web.failing -= 1
+                return self._say(503)
             return self._send(name, web.files[name])
 
         def _say(self, status: int, **headers: str) -> None:

@@ -204,9 +204,11 @@ class Cache:
         return True
 
     def _remove(self, name: str) -> None:
-        """One that is free."""
+        """One that is free. First what says that files are there, in case this is cut short."""
         for kind in ("complete", "size", "progress"):
             (self.path / f"{name}.{kind}").unlink(missing_ok=True)
+        for file in (_LISTING, SAMPLES_FILE):
+            (self.path / name / file).unlink(missing_ok=True)
         shutil.rmtree(self.path / name)
 
 

@@ -72,7 +72,7 @@ def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), h
     if keeper.lacking(names):
         with _once_in_a_while(source, cache, "room"):
             cache.want(source.directory, names | later)
-        _fetch(source, keeper, cache, names, heard)
+    _fetch(source, keeper, cache, names, heard)
 
 
 def fetched(path: str) -> tuple[int, int] | None:
@@ -116,10 +116,12 @@ def _outline(source: Source, keeper: Keeper, cache: Cache) -> None:
 
 
 def _fetch(source: Source, keeper: Keeper, cache: Cache, names: Collection[str], heard: Heard) -> None:
-    for name in keeper.lacking(names):
-        with _once_in_a_while(source, cache, name):
-            keeper.fetch(name, heard)
-    keeper.finish()
+    try:
+        for name in keeper.lacking(names):
+            with _once_in_a_while(source, cache, name):
+                keeper.fetch(name, heard)
+    finally:  # whatever ended it, and whoever brought the last file
+        keeper.finish()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from moe_serving.checkpoint.tensors import is_inside
 from moe_serving.fetching.files import RemoteFile
 from moe_serving.fetching.source import Repository
 from moe_serving.fetching.store import sha256_of
-from moe_serving.fetching.web import range_of, without_query
+from moe_serving.fetching.web import NO_RANGES, range_of, without_query
 
 _ARRIVING = ".arriving"
 """Folder of a checkpoint for what is not whole yet."""
@@ -48,7 +48,7 @@ class Hub:
         """By name; those in LFS have a checksum, small ones are kept in git."""
         name, revision = self._repository.name, self._repository.revision
         with _told(self._repository):
-            found = HfApi(_endpoint()).model_info(name, revision=revision, files_metadata=True)
+            found = HfApi(_endpoint()).model_info(name, revision=revision, timeout=_READ_SECONDS, files_metadata=True)
         return {
             each.rfilename: RemoteFile(each.rfilename, each.size or 0, each.lfs.sha256 if each.lfs else None)
             for each in found.siblings or ()
@@ -63,6 +63,8 @@ class Hub:
             _told(repository),
             get_session().stream("GET", address, headers=headers, timeout=_READ_SECONDS) as answer,
         ):
+            if answer.status_code in NO_RANGES:
+                return None
             hf_raise_for_status(answer)
             return range_of(answer, begin, end)
 

@@ -27,8 +27,8 @@ NOTE_SECONDS = 1.0
 Heard = Callable[[int, int], None]
 """Is told how many bytes are on this node, and how many are to be; may raise what ends the fetch."""
 
-_ARRIVING, _FORMERLY = ".arriving", ".cache"
-"""Folders of the hub's library for what is not whole: of this release, and of the first, from which nothing goes on."""
+_ARRIVING = ".arriving"
+"""Folder of the hub's library for what is not whole."""
 
 
 class Keeper:
@@ -42,9 +42,9 @@ class Keeper:
         self._store = store_of(source)
 
     def listing(self) -> Listing:
-        """Once it is there all but weights is, too."""
+        """Once it is there all but weights is, too. What is doubted of it are weights, which ``fetch`` asks about."""
         known = self._cache.listing(self._name)
-        if known is not None and not known.doubted:
+        if known is not None:
             return known
         with self._cache.fetching(self._name):
             return self._listing()
@@ -52,7 +52,7 @@ class Keeper:
     def outline(self) -> bool:
         """Have what ``Checkpoint.open`` reads of weights that are not there; False where all files must be."""
         known = self._cache.listing(self._name)
-        if known is not None and not known.doubted and (not known.in_parts or self._cache.is_outlined(self._name)):
+        if known is not None and (not known.in_parts or self._cache.is_outlined(self._name)):
             return known.in_parts  # without the lock: a file may be on its way for minutes
         with self._cache.fetching(self._name), self._doubting():
             listing = self._listing()
@@ -116,7 +116,6 @@ class Keeper:
 
     def _list(self, before: Listing | None) -> Listing:
         """Ask who keeps it."""
-        shutil.rmtree(self._directory / _FORMERLY, ignore_errors=True)
         store = self._store
         names = store.names()
         first = [store.file(name) for name in first_files(names)]
@@ -149,13 +148,13 @@ class Keeper:
             ) from error
 
     def _compare(self, file: RemoteFile, listing: Listing) -> None:
-        """What came has its checksum: where it does not fit, the outline is wrong."""
-        if not fits_outline(self._directory / file.name):
+        """What came has its checksum: where it does not fit, the outline is wrong, and the next start asks anew."""
+        if not fits_outline(self._directory, file.name):
             remove_outlines(self._directory, listing.weights)
             raise ModelError(
                 "DownloadFailed",
-                f"{self._source}: the header of {file.name} was another one when it was asked for alone; it is tried "
-                "again",
+                f"{self._source}: the header or a sample of {file.name} was another one when it was asked for alone; "
+                "it is tried again",
             )
 
     def _noting(self, listing: Listing, heard: Heard) -> Callable[[int], None]:

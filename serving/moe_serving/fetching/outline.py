@@ -1,18 +1,20 @@
 """Outlines of files that are still to be fetched: their headers, and the samples that the digest is made of.
 
 With them ``checkpoint.Checkpoint`` opens a directory whose weights are not there, and finds the same digest. They are
-parts of files and so have no checksum: a file that has come is compared with its outline, and a digest with those of
-other processes.
+parts of files and so have no checksum: a file that has come is compared with what was told of it, and a digest with
+those of other processes.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
-from moe_serving.checkpoint.samples import SAMPLES_FILE, Place, places
+from moe_serving.checkpoint.errors import ModelError
+from moe_serving.checkpoint.samples import SAMPLES_FILE, Place, places, read_place
 from moe_serving.checkpoint.tensors import TensorIndex, header_length, outline_of, read_header
 from moe_serving.fetching.files import RemoteFile
 
@@ -23,6 +25,10 @@ _AT_ONCE = 8
 """Requests under way: each takes a while, and brings little."""
 _HEAD_BYTES = 1 << 16
 """Asked for first: most headers are smaller."""
+_PAUSES = (0.5, 1.0)
+"""Seconds between tries of one request: of some hundred, one that fails must not end them all."""
+
+again_after = time.sleep
 
 
 def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -> bool:
@@ -31,6 +37,7 @@ def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -
     Raises:
         ModelError: WeightsMissing or WeightsTruncated, by the files' own names; what ``read`` raises.
     """
+    read = _persistent(read)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         if not all(list(pool.map(lambda file: _fetch_head(read, file, directory), weights))):
             return False
@@ -48,21 +55,52 @@ def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -
     return True
 
 
-def fits_outline(file: Path) -> bool:
-    """Whether a file that is there has the header that was told before, if one was."""
+def fits_outline(directory: Path, name: str) -> bool:
+    """Whether a file that is there has the header and the samples that were told before, if they were."""
+    file = directory / name
     outline = outline_of(file)
     if not outline.exists():
         return True
     told = outline.read_bytes()
     with file.open("rb") as stream:
-        return stream.read(len(told)) == told
+        return stream.read(len(told)) == told and _has_samples(directory, file)
 
 
 def remove_outlines(directory: Path, weights: Sequence[RemoteFile]) -> None:
-    """All of them."""
+    """All of them; first what says that they are there, in case this is cut short."""
+    (directory / SAMPLES_FILE).unlink(missing_ok=True)
     for file in weights:
         outline_of(directory / file.name).unlink(missing_ok=True)
-    (directory / SAMPLES_FILE).unlink(missing_ok=True)
+
+
+def _has_samples(directory: Path, file: Path) -> bool:
+    """Whether the samples that were told of a file lie in it."""
+    samples = directory / SAMPLES_FILE
+    if not samples.exists():
+        return True
+    told, begin = samples.read_bytes(), 0
+    for place in places(TensorIndex(directory)):
+        size = place.end - place.begin
+        if place.file == file and read_place(place) != told[begin : begin + size]:
+            return False
+        begin += size
+    return True
+
+
+def _persistent(read: Read) -> Read:
+    """Tries what fails again, unless who asks is not let in."""
+
+    def again(file: RemoteFile, begin: int, end: int) -> bytes | None:
+        for pause in _PAUSES:
+            try:
+                return read(file, begin, end)
+            except ModelError as error:
+                if error.reason != "DownloadFailed":
+                    raise
+                again_after(pause)
+        return read(file, begin, end)
+
+    return again
 
 
 def _fetch_head(read: Read, file: RemoteFile, directory: Path) -> bool:

@@ -33,6 +33,9 @@ _FRUITLESS, _TRIES = 4, 100
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "fd00:ec2::254", "168.63.129.16")))
 """Services of clouds that tell a machine its credentials, beside those at link-local addresses."""
 
+NO_RANGES = frozenset({400, 405, 416, 501})
+"""Statuses of answers to a request for a part, by servers that give none, beside 200 with the whole."""
+
 LOOPBACK = "MOE_MODEL_LOOPBACK"
 """Set to 1 by who runs the node: models may be kept on it."""
 
@@ -74,8 +77,13 @@ class Web:
 
     def read_range(self, request: Request, begin: int, end: int) -> bytes | None:
         """Bytes ``[begin, end)`` of a file that has so many; None of a server that knows no ranges."""
-        with self._answer(request, "GET", {"Range": f"bytes={begin}-{end - 1}"}) as answer:
-            return range_of(answer, begin, end)
+        try:
+            with self._answer(request, "GET", {"Range": f"bytes={begin}-{end - 1}"}) as answer:
+                return range_of(answer, begin, end)
+        except WebError as error:
+            if error.status in NO_RANGES:
+                return None
+            raise
 
     def fetch(self, request: Request, part: Path, size: int, heard: Callable[[int], None]) -> None:
         """Into ``part``, going on after what is there, until it has ``size`` bytes; what is longer is another file."""

@@ -1,6 +1,7 @@
 """A checkpoint from a hub on loopback: the same as on disk, fetched once, and told of where that fails."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -176,6 +177,27 @@ def test_a_hub_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ModelError, match=f"huggingFace.repo {REPOSITORY} cannot be fetched") as caught:
         local_model(MODEL)
     assert caught.value.reason == "DownloadFailed"
+
+
+def test_a_hub_that_says_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for who asks it, so that nobody waits for ever."""
+    monkeypatch.setattr("moe_serving.fetching.hub._READ_SECONDS", 0.2)
+    found: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(ModelError, match=f"huggingFace.repo {REPOSITORY} cannot be fetched: ReadTimeout") as caught:
+            local_model(MODEL)
+        found.append(caught.value.reason)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join(5)
+        in_time = not asking.is_alive()
+    asking.join(30)
+    assert in_time
+    assert found == ["DownloadFailed"]
 
 
 def test_an_index_that_names_what_is_not_there(hub: StubHub) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +161,45 @@ def test_where_parts_cannot_be_had_all_files_come(web_model: tuple[StubWeb, str]
         bring(each, [Path(path) / EVEN])
 
 
+@pytest.mark.parametrize("status", [400, 405, 416, 501])
+def test_who_refuses_to_give_parts_gives_all_files(
+    web_model: tuple[StubWeb, str], hub: StubHub, parted: Path, status: int
+) -> None:
+    web, model = web_model
+    web.partless = hub.partless = status
+    for each in (model, MODEL):
+        path = local_model(each)
+        assert files_at(path) == set(FILES)
+        assert Checkpoint.open(path).digest == Checkpoint.open(parted).digest
+
+
+def test_a_part_that_does_not_come_is_asked_for_three_times(
+    web_model: tuple[StubWeb, str], hub: StubHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("moe_serving.fetching.outline.again_after", pauses.append)
+    web, model = web_model
+    stubs: tuple[tuple[StubWeb | StubHub, str], ...] = ((web, model), (hub, MODEL))
+    for each, source in stubs:
+        each.failing = 2
+        assert files_at(local_model(source)) == set()
+        assert len(pauses) == 2
+        pauses.clear()
+
+
+def test_a_part_that_never_comes_is_told(
+    web_model: tuple[StubWeb, str], hub: StubHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_serving.fetching.outline.again_after", lambda seconds: None)
+    web, model = web_model
+    stubs: tuple[tuple[StubWeb | StubHub, str], ...] = ((web, model), (hub, MODEL))
+    for each, source in stubs:
+        each.failing = 10_000
+        with pytest.raises(ModelError, match="503") as caught:
+            local_model(source)
+        assert caught.value.reason == "DownloadFailed"
+
+
 def test_a_file_that_is_not_what_was_told_is_refused_by_name_and_tried_again(hub: StubHub) -> None:
     path = Path(local_model(MODEL))
     hub.wrong.add(ODD)
@@ -182,6 +222,72 @@ def test_what_failed_keeps_nobody_from_other_files(hub: StubHub, monkeypatch: py
     assert weights(hub.gets) == {EVEN: 1, ODD: 1}
 
 
+def test_what_failed_keeps_nobody_from_starting(hub: StubHub) -> None:
+    """What a start needs is there: it does not wait for a file that another process fetches meanwhile."""
+    path = Path(local_model(MODEL))
+    cache = Cache.of_environment()
+    hub.wrong.add(ODD)
+    with pytest.raises(ModelError, match=f"{ODD} came with checksum"):
+        bring(MODEL, [path / ODD])
+    listing = cache.listing(path.name)
+    assert listing is not None
+    assert listing.doubted
+    for start in (local_text, local_model):
+        started = threading.Thread(target=start, args=[MODEL])
+        with cache.fetching(path.name):
+            started.start()
+            started.join(10)
+            waits = started.is_alive()
+        started.join(10)
+        assert not waits, start.__name__
+    bring(MODEL, [path / EVEN])
+    listing = cache.listing(path.name)
+    assert listing is not None
+    assert not listing.doubted, "who fetches has asked again"
+
+
+def test_all_is_there_whatever_ended_the_fetch_of_the_last_file(
+    web_model: tuple[StubWeb, str],
+) -> None:
+    _, model = web_model
+    path = Path(local_model(model))
+    bring(model, [path / OTHERS, path / EVEN])
+
+    def give_up(done: int, total: int) -> None:
+        if (path / ODD).exists():
+            raise InterruptedByTestError
+
+    with pytest.raises(InterruptedByTestError):
+        bring(model, [path / ODD], heard=give_up)
+    assert files_at(str(path)) == set(FILES)
+    cache = Cache.of_environment()
+    assert cache.is_complete(path.name)
+    (path.parent / f"{path.name}.complete").unlink()  # as if who fetched the last one had been killed
+    bring(model, [path / ODD])
+    assert cache.is_complete(path.name)
+
+
+def test_a_removal_cut_short_leaves_nothing_that_tells_of_files(
+    hub: StubHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(local_model(MODEL))
+    for stream in caches._used.values():  # as if its process had ended
+        stream.close()
+    caches._used.clear()
+
+    def cut_short(directory: Path) -> None:
+        (directory / CONFIG).unlink()
+        outline_of(directory / EVEN).unlink()
+        raise InterruptedByTestError
+
+    with monkeypatch.context() as once:
+        once.setattr("moe_serving.fetching.cache.shutil.rmtree", cut_short)
+        with pytest.raises(InterruptedByTestError):
+            Cache(cache, 100_000_000).make_room("other", 99_999_999)
+    assert not (path / CONFIG).exists()
+    assert Checkpoint.open(local_model(MODEL)).digest
+
+
 def test_a_file_that_is_gone_is_named(hub: StubHub) -> None:
     path = Path(local_model(MODEL))
     del hub.files[ODD]
@@ -194,7 +300,7 @@ def test_an_outline_that_was_wrong_is_made_anew(hub: StubHub, parted: Path) -> N
     path = Path(local_model(MODEL))
     outline = outline_of(path / EVEN)
     outline.write_bytes(outline.read_bytes().replace(b"BF16", b"BF17", 1))
-    with pytest.raises(ModelError, match=f"the header of {EVEN} was another one when it was asked for alone"):
+    with pytest.raises(ModelError, match=f"the header or a sample of {EVEN} was another one when it was asked for"):
         bring(MODEL, [path / EVEN])
     local_model(MODEL)
     assert Checkpoint.open(path).digest == Checkpoint.open(parted).digest
@@ -204,7 +310,15 @@ def test_an_outline_that_was_wrong_is_made_anew(hub: StubHub, parted: Path) -> N
 def test_other_parts_than_were_meant_make_another_digest(hub: StubHub, parted: Path) -> None:
     """So that whoever has the right ones is not asked by, and does not ask, who has them."""
     hub.spoilt.add(EVEN)
-    assert Checkpoint.open(local_model(MODEL)).digest != Checkpoint.open(parted).digest
+    path = Path(local_model(MODEL))
+    assert Checkpoint.open(path).digest != Checkpoint.open(parted).digest
+    hub.spoilt.clear()
+    bring(MODEL, [path / ODD])
+    with pytest.raises(ModelError, match=f"the header or a sample of {EVEN} was another one when it was asked for"):
+        bring(MODEL, [path / EVEN])
+    assert not Cache.of_environment().is_outlined(path.name)
+    assert Checkpoint.open(local_model(MODEL)).digest == Checkpoint.open(parted).digest
+    assert weights(hub.gets) == {EVEN: 1, ODD: 1}
 
 
 def test_a_header_that_promises_more_than_there_is(hub: StubHub) -> None:
@@ -259,19 +373,6 @@ def test_processes_of_a_node_share_what_they_fetch(hub: StubHub) -> None:
         assert set(each) <= set(re.findall(r"[a-z]+\.safetensors", said))
     assert set(hub.gets.values()) == {1}
     assert Cache.of_environment().is_complete(Path(local_model(MODEL)).name)
-
-
-def test_what_a_fetch_of_the_first_release_left_is_removed(hub: StubHub, cache: Path) -> None:
-    """It fetched into the model's own directory, in a folder that nothing goes on from."""
-    name = f"{REPOSITORY.replace('/', '--')}--{REVISION}"
-    left = cache / name / ".cache" / "huggingface" / "download"
-    left.mkdir(parents=True)
-    (left / f"{ODD}.incomplete").write_bytes(b"x" * 1000)
-    (cache / name / CONFIG).write_bytes(hub.files[CONFIG])
-    path = local_model(MODEL)
-    assert Path(path) == cache / name
-    assert not (cache / name / ".cache").exists()
-    assert hub.gets[CONFIG] == 0, "what was whole stays"
 
 
 def test_a_checkpoint_that_an_earlier_release_fetched_is_used(hub: StubHub, parted: Path, cache: Path) -> None:
