@@ -104,9 +104,9 @@ class ShardDescription:
         counts: see ``ExpertServer.counts`` and ``worked``, ``ExpertLoader.counts`` and ``Examiner.counts``.
         device: on which it computes, as torch calls its kind; empty until the checkpoint is open.
         memory: bytes of that device in all.
+        version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
         fetched: bytes on its node of the files that processes there have asked for, and bytes of all of these; None
             while it waits for none.
-        version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
     """
 
     index: int
@@ -123,5 +123,5 @@ class ShardDescription:
     counts: dict[str, int] = field(default_factory=dict)
     device: str = ""
     memory: int = 0
-    fetched: tuple[int, int] | None = None
     version: str | None = None
+    fetched: tuple[int, int] | None = None

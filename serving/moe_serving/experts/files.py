@@ -1,6 +1,6 @@
 """The files of a checkpoint that hold a shard's experts: those that are not on this node are fetched when one is read.
 
-For one thread, the loader's.
+Files are brought by one thread, the loader's; all else may be asked from any.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ExpertFiles:
     """See the module.
 
     Attributes:
-        fetched: bytes on this node of those that are to be; None while nothing is fetched for this process.
+        fetched: bytes on this node of those that are to be, as last told; None before that.
     """
 
     def __init__(self, checkpoint: Checkpoint, bring: Bring) -> None:
@@ -68,7 +68,6 @@ class ExpertFiles:
             self._bring(wanted, frozenset().union(*later), hear)
         finally:
             self._away = _away(self._away)
-            self.fetched = None
 
 
 def _away(files: Iterable[Path]) -> frozenset[Path]:

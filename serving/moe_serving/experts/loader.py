@@ -67,8 +67,8 @@ class ExpertLoader:
         # Of what is in the queue: what went wrong with it last, and how often it was tried.
         self._failures: dict[ExpertKey, str] = {}
         self._tries: Counter[ExpertKey] = Counter()
-        # What comes after the rest; None where that is not known any more.
-        self._later: Collection[ExpertKey] | None = None
+        # What needs files that are not there, and so comes after the rest.
+        self._later: Collection[ExpertKey] = ()
         self._full: str | None = None
         self._on_its_way: ExpertKey | None = None
         self._changed = threading.Condition()
@@ -90,7 +90,7 @@ class ExpertLoader:
         """Load ``wanted`` and nothing else; what is on its way and not among it is given up."""
         with self._changed:
             self._queue = {order.key: order for order in wanted}
-            self._later = None
+            self._look_for_files(self._read_first())
             for gone in self._failures.keys() - self._queue.keys():
                 del self._failures[gone], self._tries[gone]
             if not wanted:
@@ -106,8 +106,9 @@ class ExpertLoader:
 
     @property
     def fetched(self) -> tuple[int, int] | None:
-        """Bytes of files on this node, of those that are to be; None while none is fetched for this shard."""
-        return self._files.fetched
+        """Bytes of files on this node, of those that are to be; None while nothing in the queue needs one."""
+        with self._changed:
+            return self._files.fetched if any(key in self._queue for key in self._later) else None
 
     @property
     def has_all_files(self) -> bool:
@@ -146,10 +147,13 @@ class ExpertLoader:
 
     def _next(self) -> LoadOrder:
         """The first of those tried least, and of these of one that needs no file to be fetched."""
-        if self._later is None:
-            self._later = self._files.lacking(self._read_first())
-        later = self._later
-        return self._queue[min(self._queue, key=lambda key: (self._tries[key], key in later))]
+        return self._queue[min(self._queue, key=lambda key: (self._tries[key], key in self._later))]
+
+    def _look_for_files(self, keys: Collection[ExpertKey]) -> None:
+        """Which of ``keys`` need some."""
+        self._later = self._files.lacking(keys)
+        if not self._later:
+            self._files.fetched = None
 
     def _read_first(self) -> tuple[ExpertKey, ...]:
         """What is to come from the checkpoint before any shard is asked."""
@@ -232,6 +236,7 @@ class ExpertLoader:
             return
         with self._changed:
             expected = self._read_first()
+            self._look_for_files((*expected, order.key))
 
         def heard(done: int, total: int) -> None:
             self._tell()
@@ -241,7 +246,7 @@ class ExpertLoader:
             self._files.bring(order.key, expected, heard)
         finally:
             with self._changed:
-                self._later = None
+                self._look_for_files(self._read_first())
             self._tell()
 
     def _doubt(self, source: Source, order: LoadOrder) -> None:

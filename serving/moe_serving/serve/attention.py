@@ -195,10 +195,8 @@ class Attention:
         if strange is not None:
             raise ModelError("ConfigInvalid", strange)
         files = checkpoint.files if model.verify else checkpoint.other_files
-        try:
-            bring(self._args.model.path, files, heard=self._note_fetched)
-        finally:
-            self._fetched = None
+        bring(self._args.model.path, files, heard=self._note_fetched)
+        self._fetched = None
         return LoadedEngine.load(model, limits, f"attention {self._name}", self._node, self._number)
 
     def _note_fetched(self, done: int, total: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -191,11 +193,25 @@ def test_how_much_is_there_is_told_while_it_comes(
     wait_loaded(shard)
     small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
     all_wanted = small + len(hub.files[EVEN]) + len(hub.files[ODD])
-    assert [each for each in dict.fromkeys(told) if each] == [
+    assert [each for each, _ in groupby(told)] == [
+        None,
         (small, all_wanted),
         (small + len(hub.files[EVEN]), all_wanted),
         (all_wanted, all_wanted),
-    ]
+        None,
+    ], "it does not go and come between two files"
+    assert shard.describe().fetched is None
+
+
+def test_how_much_is_there_is_told_until_nothing_needs_a_file(start: Callable[[int], Shard], hub: StubHub) -> None:
+    shard = start(0)
+    del hub.files[ODD]
+    assign(shard, *from_checkpoint(0), *from_checkpoint(1))
+    wait_until(lambda: len(shard.describe().loading.queue) == 4, "what can be had to be loaded", 60)
+    for _ in range(20):
+        assert shard.describe().fetched is not None, "files are still waited for"
+        time.sleep(0.1)
+    assign(shard)
     assert shard.describe().fetched is None
     assert OTHERS not in hub.gets
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from moe_serving.experts.description import ShardDescription
 from moe_serving.wire.values import unpacked
 
 MODULE = "moe_serving.of_two_releases"
@@ -53,6 +54,16 @@ def test_what_only_a_newer_release_tells_is_left_out(thing, kind: dict[str, bool
     told = pickle.dumps(thing(NEW, **kind)("a", 3, "blue", [1]))
     thing(NEW, **kind)
     assert unpacked(told).colour == "blue"
+
+
+def test_fields_of_a_shard_are_only_added_at_the_end() -> None:
+    """As the releases so far told them."""
+    names = [field.name for field in fields(ShardDescription)]
+    assert names[:14] == [
+        *("index", "node", "incarnation", "pid", "address", "digest", "near_checkpoint", "capacity", "held", "loading"),
+        *("problem", "counts", "device", "memory"),
+    ]
+    assert names[14:] == ["version", "fetched"]
 
 
 def test_what_must_be_told_and_is_not_is_an_error(thing) -> None:
