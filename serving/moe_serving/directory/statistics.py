@@ -26,10 +26,16 @@ GONE_SECONDS = 45.0
 statistics could come to be counted twice; a directory that dies in between takes them with it."""
 FORMER = "former cluster "
 """In place of the name of a replica; who it was follows."""
+_UNNAMED = f"{FORMER}without a name "
+"""Likewise, where it is not told who it was: no name of a cluster has a space. A digest of the bytes follows."""
+MOST_PENDING = 2
+"""Former clusters whose statistics are kept beside the legacy, since each may tell megabytes."""
 MOST_ADOPTED = 16
 """Former clusters that are remembered, the last of them: whoever hands over tells the last but one no more."""
 ASK_SECONDS = 30.0
 """So long one replica is asked for its copy of the legacy before another is: all have the same."""
+
+_NO_ROOM = "statistics of others are being merged: tell again in a minute"
 
 logger = logging.getLogger(__name__)
 
@@ -88,17 +94,28 @@ class StatisticsStore:
         part of the legacy, and what is part of that from then on, also in a directory that was restarted.
 
         Args:
-            source: the name of the former cluster; empty where it is not told: then the same bytes are the same.
+            source: the name of the former cluster; empty where it is not told: then the same bytes are the same, and
+                others take the place of those that are not yet part of the legacy.
         """
+        name = f"{FORMER}{source}" if source else _UNNAMED + hashlib.sha256(packed).hexdigest()
+        if name in self._adopted:
+            return None
+        if not self._has_room(name):
+            return _NO_ROOM
         try:
             shape = (await asyncio.to_thread(decode_statistics, packed)).shape
         except InvalidStatisticsError as error:
             return f"these are no statistics: {error}"
         if (shape.layers, shape.experts) != (self._facts.layers, self._facts.experts):
             return f"these are statistics of another model: {shape}"
-        now, name = self._clock(), FORMER + (source or hashlib.sha256(packed).hexdigest())
+        # Others may have come meanwhile.
         if name in self._adopted:
             return None
+        if not self._has_room(name):
+            return _NO_ROOM
+        now = self._clock()
+        for former in [each for each in self._of if _takes_place_of(name, each)]:
+            del self._of[former], self._heard_of[former]
         # All fade by the half-life of the newest; this is that of who comes first only until there is traffic.
         self._of[name] = Gathered(1, now, packed, half_life_of(STATISTICS_SECONDS))
         self._heard_of[name] = now
@@ -118,17 +135,25 @@ class StatisticsStore:
             now = self._clock()
             gone = [replica for replica, heard in self._heard_of.items() if now - heard >= GONE_SECONDS]
             left = [replica for replica in gone if replica in self._of]
+            before = self._legacy
             if left:
                 parts = self._parts(left)
                 packed = await asyncio.to_thread(_merge, parts, self._facts)
+                if self._legacy is not before:
+                    return  # a replica has handed over another one meanwhile: the next look adds to that
                 if packed is not None:
                     newest = _newest(parts)
                     gathered = replace(newest, number=self._legacy_version + 1, packed=packed)
                     adopted = (*self._adopted, *(name for name in left if name.startswith(FORMER)))
                     self._legacy = Legacy(self._facts.digest, gathered, adopted[-MOST_ADOPTED:])
             for replica in gone:
-                del self._heard_of[replica]
+                self._heard_of.pop(replica, None)
                 self._of.pop(replica, None)
+
+    def _has_room(self, name: str) -> bool:
+        """Whether what a former cluster tells can be kept until it is part of the legacy."""
+        others = [each for each in self._of if each.startswith(FORMER) and each != name]
+        return sum(not _takes_place_of(name, each) for each in others) < MOST_PENDING
 
     def _known(self, replica: str, wants_legacy: bool) -> StatisticsKnown:
         told = self._of.get(replica)
@@ -152,6 +177,11 @@ class StatisticsStore:
     def _parts(self, replicas: Collection[str]) -> tuple[Gathered, ...]:
         left = [self._legacy.gathered] if self._legacy else []
         return (*left, *(self._of[replica] for replica in sorted(replicas)))
+
+
+def _takes_place_of(name: str, other: str) -> bool:
+    """Whether it may be the same former cluster, which has told more since."""
+    return name != other and name.startswith(_UNNAMED) and other.startswith(_UNNAMED)
 
 
 def _not_of_the_future(gathered: Gathered, now: float) -> Gathered:

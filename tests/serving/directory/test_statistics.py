@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +169,7 @@ def packed_of(rows: int) -> bytes:
         ([(0, 10, "a"), (GONE_SECONDS, 12, "a")], 10),
         ([(0, 10, ""), (GONE_SECONDS, 10, "")], 10),
         ([(0, 10, ""), (GONE_SECONDS, 12, "")], 22),  # by nothing is it known that these are the same
+        ([(0, 10, ""), (0, 12, "")], 12),  # it may be the same: only the last is kept until it is part of the legacy
         ([(0, 10, "a"), (0, 5, "b")], 15),
         ([(0, 10, "a"), (GONE_SECONDS, 5, "b"), (2 * GONE_SECONDS, 10, "a"), (3 * GONE_SECONDS, 5, "b")], 15),
     ],
@@ -204,6 +208,73 @@ async def test_a_directory_that_restarts_does_not_take_those_of_a_former_cluster
         keeps.report()
         await world.store.inherit()
         assert await world.tokens() == pytest.approx(10, rel=0.2)
+
+
+async def test_of_few_former_clusters_statistics_are_kept_beside_the_legacy(world: World) -> None:
+    told_by = [await world.store.adopt(packed_of(10 + at), name) for at, name in enumerate(("a", "b", "c", ""))]
+    refused = "statistics of others are being merged: tell again in a minute"
+    assert told_by == [None, None, refused, refused]
+    together = await asyncio.gather(*(world.store.adopt(packed_of(10), name) for name in ("a", "d", "b")))
+    assert together == [None, refused, None], "what is kept is told anew"
+    assert await world.tokens() == 20
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    assert await world.store.adopt(packed_of(5), "c") is None
+    assert await world.tokens() == pytest.approx(25, rel=0.2)
+
+
+async def test_of_those_that_come_at_once_no_more_are_kept(world: World) -> None:
+    told_by = await asyncio.gather(*(world.store.adopt(packed_of(10), name) for name in "abcd"))
+    assert (told_by.count(None), await world.tokens()) == (2, 20)
+
+
+async def test_what_is_part_of_the_legacy_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await world.store.adopt(packed_of(10), "a") is None
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    monkeypatch.setattr(module, "decode_statistics", None)
+    assert await world.store.adopt(packed_of(12), "a") is None
+
+
+async def test_a_legacy_that_is_handed_over_during_a_merge_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeps, dead = Replica("keeps", world), Replica("dead", world)
+    assert await world.store.adopt(packed_of(10), "a") is None
+    world.now += GONE_SECONDS
+    await world.store.inherit()
+    keeps.report()
+    assert keeps.exchange.legacy_version == 1
+    world.restart_directory()
+    dead.route(5)
+    dead.report()
+    world.now += GONE_SECONDS
+    merge = module._merge
+
+    def merged_meanwhile(*arguments: Any) -> bytes | None:
+        monkeypatch.setattr(module, "_merge", merge)
+        keeps.report()
+        return merge(*arguments)
+
+    monkeypatch.setattr(module, "_merge", merged_meanwhile)
+    for _ in range(2):
+        await world.store.inherit()
+    assert await world.tokens() == pytest.approx(15, rel=0.2)
+
+
+async def test_during_a_merge_one_without_a_name_may_take_the_place_of_what_is_merged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await world.store.adopt(packed_of(10)) is None
+    world.now += GONE_SECONDS
+    merge, taken = module._merge, threading.Event()
+    monkeypatch.setattr(module, "_merge", lambda *arguments: taken.wait(60) and merge(*arguments))
+    merging = asyncio.create_task(world.store.inherit())
+    await asyncio.sleep(0)
+    assert await world.store.adopt(packed_of(5)) is None
+    taken.set()
+    await merging
+    assert await world.tokens() == pytest.approx(15, rel=0.2)
 
 
 ONE_LAYER_MORE = RoutingStatistics.of_ids(np.zeros((3, LAYERS + 1, 1), dtype=np.int16), EXPERTS, windows=1)
