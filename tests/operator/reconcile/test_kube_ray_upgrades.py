@@ -179,6 +179,26 @@ async def test_requests_go_to_the_new_cluster_without_statistics_too(
     assert why in caplog.text
 
 
+async def test_an_error_while_statistics_are_handed_over_leaves_them_to_the_next_pass(
+    running: KubeRayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand_over, failures = succession._hand_over, [KubeError("the API server is away")]
+
+    async def fails_once(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await hand_over(*arguments)
+
+    monkeypatch.setattr(succession, "_hand_over", fails_once)
+    running.rays[0].statistics = b"of the traffic"
+    tells(running, 2)
+    running.change(runtime=OTHER_IMAGE)
+    for _ in range(6):
+        with contextlib.suppress(KubeError):
+            await running.work(1, seconds=1.0)
+    assert (failures, running.selected, running.rays[1].statistics) == ([], "tiny-2", b"of the traffic")
+
+
 async def test_where_the_former_cluster_has_gone_requests_go_to_the_new_one(running: KubeRayBench) -> None:
     running.rays[1].report = lambda config: None
     running.change(runtime=OTHER_IMAGE)

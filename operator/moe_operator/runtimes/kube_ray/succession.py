@@ -38,8 +38,9 @@ class Succession:
         """
         if former is None or new is None or new == former or self._told == (former, new):
             return
+        why = await self._tell(heads, former, new, report)
         self._told = former, new  # also where requests are then not led there: once is enough
-        if why := await self._tell(heads, former, new, report):
+        if why:
             where = f"RayService {heads.moe.key}"
             logger.warning("%s: statistics of the traffic begin anew in Ray cluster %s: %s", where, new, why)
 
