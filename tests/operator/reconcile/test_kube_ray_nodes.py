@@ -338,6 +338,44 @@ async def test_of_two_nodes_that_are_drained_in_turn_the_second_takes_not_all_ap
     assert on_nodes.least_apis == 3, "as it was told last"
 
 
+@pytest.mark.parametrize("heard", [True, False])
+async def test_of_a_data_plane_that_does_not_tell_where_apis_run_the_spec_alone_counts(
+    on_nodes: OnNodes, heard: bool
+) -> None:
+    bench = on_nodes.bench
+    bench.change(api={"minReplicas": 3, "maxReplicas": 4})
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.least_apis == 3
+    bench.change(api={"minReplicas": 2, "maxReplicas": 4})
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.least_apis == 2
+    # What others write is put back: in view of a report, or of what was written last, also while there is no report.
+    bench.directory.answers = heard
+    live = bench.child(RAY_SERVICES)["spec"]["serveConfigV2"]
+    assert '"min_replicas":2' in live
+    bench.edit(RAY_SERVICES, "tiny", serveConfigV2=live.replace('"min_replicas":2', '"min_replicas":4'))
+    await bench.work(3, seconds=1.0)
+    assert on_nodes.least_apis == 2
+
+
+async def test_what_others_wrote_of_apis_is_put_back_while_a_directory_begins_to_tell_of_them(
+    on_nodes: OnNodes,
+) -> None:
+    bench = on_nodes.bench
+    tell = bench.directory.__call__
+
+    def of_today(config: Json) -> DirectoryReport | None:
+        told = tell(config)
+        return told and told.model_copy(update={"contract": 2})
+
+    bench.rays[0].report = of_today
+    await bench.work(2, seconds=1.0)
+    live = bench.child(RAY_SERVICES)["spec"]["serveConfigV2"]
+    bench.edit(RAY_SERVICES, "tiny", serveConfigV2=live.replace('"min_replicas":2', '"min_replicas":4'))
+    await bench.work(3, seconds=1.0)
+    assert on_nodes.least_apis == 2
+
+
 async def away(request: web.Request) -> web.StreamResponse:
     return web.Response(status=503, text="no report")
 

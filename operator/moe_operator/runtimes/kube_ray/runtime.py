@@ -49,7 +49,7 @@ from moe_operator.runtimes.kube_ray.manifests.serve_config import serve_config, 
 from moe_operator.runtimes.kube_ray.manifests.service import build_service, selected_cluster
 from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
 from moe_operator.runtimes.kube_ray.pods import cluster_of, pods_problem
-from moe_operator.runtimes.kube_ray.spread import Apis, Together, least_apis, least_told
+from moe_operator.runtimes.kube_ray.spread import TELLS_APIS, Apis, Together, least_apis, least_told
 from moe_operator.runtimes.kube_ray.state import (
     Basis,
     configs_of,
@@ -224,7 +224,7 @@ class KubeRayRuntime:
             return await self._delete(live)
         self._switched = None
         apis = self._all.objects.pods_of(moe, planned.clusters.answering).apis(basis.report)
-        config = serve_config(self._with_apis(moe, desired, apis, live), without)
+        config = serve_config(self._with_apis(moe, desired, apis, basis.report, live), without)
         if live and planned.clusters.being_replaced:
             # KubeRay would tell it to the new cluster alone.
             config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
@@ -257,8 +257,14 @@ class KubeRayRuntime:
             self._repeats.written(wanted, self._all.clock())
         return Outcome(Effect.EQUAL if equal else Effect.WRITTEN, None, self._foreign_writer())
 
-    def _with_apis(self, moe: MoEDeployment, desired: Desired, apis: Apis | None, live: Json | None) -> Desired:
-        least = least_apis(moe, apis, least_told(configs_of(live).get(desired.core)))
+    def _with_apis(
+        self, moe: MoEDeployment, desired: Desired, apis: Apis | None, report: DirectoryReport | None, live: Json | None
+    ) -> Desired:
+        """Where it is not known where apis run, as many stay as were told last: by this process, where it told any, for
+        others may have written there since. A data plane that never tells keeps to the spec."""
+        configs = read_configs(self._written) if self._written or report is None else configs_of(live)
+        may_tell = report is None or report.contract >= TELLS_APIS
+        least = least_apis(moe, apis, least_told(configs.get(desired.core)) if may_tell else None)
         return replace(desired, api_scale=desired.api_scale.model_copy(update={"min_replicas": least}))
 
     def _led_to(self, moe: MoEDeployment, clusters: Clusters, report: DirectoryReport | None) -> str | None:
@@ -326,7 +332,7 @@ class KubeRayRuntime:
         """Of the Ray cluster that answers, with so many shards."""
         pods, untold = self._all.objects.pods_of(moe, planned.clusters.answering), planned.untold
         serving = pods.serving(report, untold is not None and untold.is_away)
-        together = self._together.lasts(apis is not None and apis.come_apart(moe), self._all.clock())
+        together = self._together.lasts(None if apis is None else apis.come_apart(moe), self._all.clock())
         drained = min(self._evictable(report), shards)
         return staying(moe, shards, drained, _is_whole(report), serving, untold, together)
 

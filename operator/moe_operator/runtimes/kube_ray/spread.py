@@ -2,9 +2,10 @@
 
 Serve starts them where a pod of attention has room, and moves none when another pod comes: after a node was drained,
 all are in the pod that was left, and when that one goes, requests wait for seconds until others have started. So one
-more is asked for, within ``spec.api``: Ray starts processes in one pod after the other. It stays, since Serve would
-stop the one in the emptier pod first. Until one answers elsewhere, no pod of attention is evicted, for two minutes at
-most.
+more is asked for, within ``spec.api``: Ray starts processes in one pod after the other. It stays where the pod with
+most has no more than ``minReplicas``, since Serve would stop the one in the emptier pod first. Where it has more, as
+after several drains or a peak, Serve may stop what nobody needs, and the next one comes from there: it settles at one
+more than ``minReplicas``. Until one answers elsewhere, no pod of attention is evicted, for two minutes at most.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from moe_contract.applications import API
 from moe_contract.serve.merge import Config
 from moe_operator.api import MoEDeployment
 
+TELLS_APIS = 2
+"""The contract since which a directory tells where apis run."""
 APART_SECONDS = 120.0
 """For which evictions wait for an api in another pod: its start takes ten seconds, on a busy node many times that."""
 
@@ -41,7 +44,14 @@ class Apis:
 def least_apis(moe: MoEDeployment, apis: Apis | None, told: int | None) -> int:
     """How many shall run at least. ``told``: what Serve was told last, where it is not known where they run."""
     bounds = moe.spec.api
-    wanted = (told or 0) if apis is None else apis.most + 1 if apis.rooms >= 2 else 0
+    if apis is None:
+        wanted = told or 0
+    elif apis.rooms < 2:
+        wanted = 0
+    elif apis.pods < 2:
+        wanted = apis.most + 1 if apis.most < bounds.max_replicas else 0
+    else:
+        wanted = apis.most + 1 if apis.most <= bounds.min_replicas else 0
     return min(max(wanted, bounds.min_replicas), bounds.max_replicas)
 
 
@@ -61,7 +71,9 @@ class Together:
 
     _since: float | None = None
 
-    def lasts(self, together: bool, now: float) -> bool:
-        """Whether evictions wait for another one; ``now`` is monotonic."""
-        self._since = (now if self._since is None else self._since) if together else None
+    def lasts(self, together: bool | None, now: float) -> bool:
+        """Whether evictions wait for another one. ``together``: None where it is not known, by which no wait begins or
+        ends; ``now`` is monotonic."""
+        if together is not None:
+            self._since = (now if self._since is None else self._since) if together else None
         return self._since is not None and now - self._since < APART_SECONDS

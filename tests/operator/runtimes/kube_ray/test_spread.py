@@ -19,10 +19,13 @@ PLACES = [
     (Apis(2, 2, 1), False, 2),
     (Apis(2, 1, 2), True, 3),
     (Apis(2, 1, 3), True, 4),
-    # What is as many as may be cannot be waited for.
-    (Apis(2, 1, 4), False, 4),
+    # What is as many as may be cannot be waited for: Serve may stop one, and the next one comes elsewhere.
+    (Apis(2, 1, 4), False, 2),
     # One more stays, or Serve would stop the one that came.
     (Apis(2, 2, 2), False, 3),
+    # More than that are nobody's need, as after several drains, after a peak, or where fewer are asked for by now.
+    (Apis(2, 2, 3), False, 2),
+    (Apis(2, 2, 8), False, 2),
     (Apis(3, 3, 1), False, 2),
     # None answers in a pod that stays: the next one will.
     (Apis(2, 0, 0), True, 2),
@@ -36,6 +39,22 @@ PLACES = [
 def test_one_more_is_asked_for_while_all_are_in_one_pod(apis: Apis, is_waited_for: bool, least: int) -> None:
     moe = deployment()
     assert (apis.come_apart(moe), least_apis(moe, apis, told=4)) == (is_waited_for, least)
+
+
+def test_drain_after_drain_they_settle_at_one_more_than_the_least() -> None:
+    """Each time all come to be in the pod that was left; idle, Serve stops at once what is beyond the least, and
+    first what is in the emptier pod."""
+    moe, fuller, emptier = deployment(), 1, 1
+    for _ in range(4):
+        fuller, emptier = fuller + emptier, 0  # a drain; then another pod comes
+        for _ in range(8):
+            least = least_apis(moe, Apis(2, 1 + (emptier > 0), fuller), told=None)
+            assert fuller + emptier <= 4
+            if fuller + emptier < least:
+                emptier += 1
+            else:
+                fuller, emptier = min(fuller, least), max(least - fuller, 0) if emptier else 0
+        assert (fuller, emptier, least) == (2, 1, 3)
 
 
 @pytest.mark.parametrize(("told", "least"), [(None, 2), (1, 2), (3, 3), (9, 4)])
@@ -76,3 +95,12 @@ def test_evictions_wait_for_a_while() -> None:
     assert not together.lasts(True, 10.0 + APART_SECONDS)
     assert not together.lasts(False, 11.0 + APART_SECONDS)
     assert together.lasts(True, 12.0 + APART_SECONDS), "the next time is another one"
+
+
+def test_a_look_that_finds_nothing_out_prolongs_no_wait_and_ends_none() -> None:
+    together = Together()
+    assert not together.lasts(None, 9.0)
+    assert together.lasts(True, 10.0)
+    assert together.lasts(None, 11.0)
+    assert together.lasts(True, 9.0 + APART_SECONDS)
+    assert not together.lasts(True, 10.0 + APART_SECONDS)
