@@ -77,7 +77,8 @@ ANNOTATION_APPLIED = f"{GROUP}/applied"
 """On every child: digest of what was applied last. Equal, and nothing drifted: no write is needed."""
 
 ANNOTATION_UNTOLD_SINCE = f"{GROUP}/untold-since"
-"""On a PodDisruptionBudget: since when the directory of which Ray cluster has not told which shards hold what."""
+"""On a PodDisruptionBudget: since when the directory of which Ray cluster has not told which shards hold what, and of
+the pods for shards how many ran then, and how many had to stay."""
 
 ANNOTATION_ACTIVATION = f"{GROUP}/activation"
 """On the EndpointSlice that leads requests to the activator: what that must know of the deployment."""

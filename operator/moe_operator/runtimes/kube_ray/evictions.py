@@ -16,8 +16,8 @@ nothing, and answers nobody without it:
 | role | may go |
 |---|---|
 | attention | one at a time, but the last of them |
-| experts | one at a time, of so many as copies are beyond the first |
-| both | one at a time, once none of attention is left, or as many shards are lost as there are copies |
+| experts | one at a time, of so many as copies are beyond the first, if all were in place when that was told last |
+| both | one at a time, once none of attention is left, or as many shards are lost that ran as there are copies |
 
 By what is left in the last line nobody is answered. A directory that is there, and whose report is not to be had, as
 when it does not take the operator's key, tells those that come what they need. So one of ``attention.minReplicas`` may
@@ -26,6 +26,7 @@ go, and what is lost nobody can say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,10 +37,12 @@ from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.names import ANNOTATION_UNTOLD_SINCE
 from moe_operator.api.status import TIME_FORMAT, time_told
 from moe_operator.finding import Finding
+from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER
 
 UNTOLD_SECONDS = 300.0
 """Serve ends a directory that does not answer, and has another one up, within a minute or two, and that one reads the
 headers of a large checkpoint in about as long."""
+_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +53,32 @@ class Pods:
         before: that have run since before the directory fell silent.
         answering: of these, that Kubernetes calls ready.
         ready: all that it does, which are those that a budget counts.
+        there: all.
     """
 
     before: int
     answering: int
     ready: int
+    there: int
 
     def but(self, may_go: int) -> int:
-        """How many must stay so that so many may go."""
-        return max(self.ready - may_go, 0)
+        """How many must stay so that so many may go; that none may also when further ones turn ready."""
+        return max(self.ready - may_go, 0) if may_go else self.there
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is kept of the time when the directory told last which shards hold what.
+
+    Attributes:
+        since: that time, as far as is known; UTC.
+        ran: pods for shards that ran then.
+        stay: of these, how many had to stay; None where that is not known.
+    """
+
+    since: datetime
+    ran: int = 0
+    stay: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +86,12 @@ class Untold:
     """What is known while nobody tells which shards hold what.
 
     Attributes:
-        since: when that was told last, as far as is known; UTC.
+        last: what was known when that was told last.
         seconds: since then.
         is_away: whether it may be that nobody tells processes that start what they need.
     """
 
-    since: datetime
+    last: Told
     seconds: float
     is_away: bool
     attention: Pods
@@ -111,8 +131,9 @@ def staying(
         return _without_the_directory(moe, shards, untold)
     attention = moe.spec.attention.min_replicas
     is_short = attention > 1 and (together or (serving is not None and serving < attention))
+    none_goes = max(attention, serving or 0) if together else attention
     may_go = max(moe.spec.experts.copies.min - 1, drained) if whole else 0
-    return Staying(attention if is_short else max(attention - 1, 0), max(shards - may_go, 0))
+    return Staying(none_goes if is_short else max(attention - 1, 0), max(shards - may_go, 0))
 
 
 def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:
@@ -126,21 +147,24 @@ def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> S
 
 def _spares_a_shard(moe: MoEDeployment, shards: int, untold: Untold) -> bool:
     """Whether each expert has a copy left when one more is lost. Any pod that is gone may have had a shard, and any
-    that is there be a spare."""
+    that is there be a spare. Where none was to go when it was told last, copies were missing then."""
+    if untold.last.stay is None or untold.last.stay >= shards:
+        return False
     gone = max(shards + moe.kube_ray.expert_workers.spares - untold.shards.before, 0)
     return gone < moe.spec.experts.copies.min - 1
 
 
 def _answers_nobody(moe: MoEDeployment, shards: int, untold: Untold) -> bool:
-    lost = max(shards - untold.shards.before, 0)
+    """A shard that did not run when it was told last held nothing, and is missed by nobody."""
+    lost = max(min(shards, untold.last.ran) - untold.shards.before, 0)
     return untold.is_away and (untold.attention.answering == 0 or lost >= moe.spec.experts.copies.min)
 
 
 def told_of(moe: MoEDeployment, shards: int, untold: Untold | None) -> Finding | None:
-    """What is to be said of evictions; None where a drain does not wait for long."""
-    if untold is None or not untold.is_long:
+    """What is to be said of evictions; None where a drain does not wait for long, or no shard is there yet."""
+    if untold is None or not untold.is_long or not shards:
         return None
-    why = f"the directory has not told since {untold.since.strftime(TIME_FORMAT)} which shards hold what"
+    why = f"the directory has not told since {untold.last.since.strftime(TIME_FORMAT)} which shards hold what"
     if _answers_nobody(moe, shards, untold):
         said = f"{why}, and by what is left nobody is answered: pods may be evicted, one at a time"
         return Finding(Reason.EVICTIONS_OPENED, said)
@@ -159,15 +183,31 @@ def tells_what_is_held(report: DirectoryReport | None) -> bool:
     return report is not None and report.model is not None
 
 
-def noted(since: datetime, cluster: str) -> str:
-    """For an annotation of a budget: since when the directory of a Ray cluster has not told."""
-    return f"{since.strftime(TIME_FORMAT)} {cluster}"
+def noted(told: Told, cluster: str) -> str:
+    """For an annotation of a budget, of the directory of a Ray cluster: ``TIME CLUSTER RAN [STAY]``."""
+    numbers = (told.ran,) if told.stay is None else (told.ran, told.stay)
+    return " ".join([told.since.strftime(TIME_FORMAT), cluster, *map(str, numbers)])
 
 
-def untold_since(budget: Mapping[str, Any] | None, cluster: str, now: datetime) -> datetime:
-    """As it was noted on a budget, so that an operator that is restarted goes on from there. Whoever may write that may
-    as well write how many are to stay."""
+def told_last(budget: Mapping[str, Any] | None, cluster: str, now: datetime) -> Told | None:
+    """As it was noted on a budget, so that an operator that is restarted goes on from there; None where nothing was.
+    Whoever may write that may as well write how many are to stay."""
     annotations = (budget or {}).get("metadata", {}).get("annotations") or {}
-    time, _, of = str(annotations.get(ANNOTATION_UNTOLD_SINCE) or "").partition(" ")
+    time, of, ran, stay = f"{annotations.get(ANNOTATION_UNTOLD_SINCE) or ''}   ".split(" ")[:4]
     since = time_told(time)
-    return min(since, now) if since and of == cluster else now
+    if since is None or of != cluster:
+        return None
+    return Told(min(since, now), _number(ran) or 0, _number(stay))
+
+
+def told_until(budget: Mapping[str, Any] | None, cluster: str, now: datetime, ran: int) -> Told:
+    """What is to be noted when the directory of a Ray cluster falls silent. ``budget``: of pods for shards, as it was
+    written while it told, unless it is of another cluster; ``ran``: such pods that run."""
+    spec = (budget or {}).get("spec") or {}
+    labels, stay = (spec.get("selector") or {}).get("matchLabels") or {}, spec.get("minAvailable")
+    is_told = labels.get(LABEL_CLUSTER) == cluster and isinstance(stay, int)
+    return Told(now, ran, stay if is_told else None)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if _NUMBER.fullmatch(text) else None

@@ -113,7 +113,7 @@ class PodsOnNodes:
         """Those of a component, and which of them have run since before ``then``."""
         there = [pod for pod in self.pods if _is(pod, component) and not goes(pod)]
         before = [pod for pod in there if _ran_at(pod, then)]
-        return Pods(len(before), sum(map(is_ready, before)), sum(map(is_ready, there)))
+        return Pods(len(before), sum(map(is_ready, before)), sum(map(is_ready, there)), len(there))
 
     def removals(self, report: DirectoryReport | None, revision: int, silent: Collection[str]) -> list[Removal]:
         """Pods that go now. ``revision``: of the placement wanted; ``silent``: uids of those that are for long."""

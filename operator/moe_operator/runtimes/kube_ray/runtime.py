@@ -37,7 +37,15 @@ from moe_operator.runtimes.directory import Absence, Directories, Heard
 from moe_operator.runtimes.kube_ray.activators import Activators, Endpoints
 from moe_operator.runtimes.kube_ray.clusters import Clusters, clusters_of, head_url, serves
 from moe_operator.runtimes.kube_ray.emptying import may_go
-from moe_operator.runtimes.kube_ray.evictions import Staying, Untold, noted, staying, tells_what_is_held, untold_since
+from moe_operator.runtimes.kube_ray.evictions import (
+    Staying,
+    Untold,
+    noted,
+    staying,
+    tells_what_is_held,
+    told_last,
+    told_until,
+)
 from moe_operator.runtimes.kube_ray.heads import Heads
 from moe_operator.runtimes.kube_ray.leaving import PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.manifests.activation import announcement_of, build_activation
@@ -165,10 +173,13 @@ class KubeRayRuntime:
         if cluster is None or tells_what_is_held(heard.report):
             return None
         now = self._all.now()
-        since = untold_since(self._all.objects.experts_budget(moe), cluster, now)
+        budget = self._all.objects.experts_budget(moe)
+        last = told_last(budget, cluster, now)
+        if last is None:
+            last = told_until(budget, cluster, now, there.since(COMPONENT_SHARD, now).before)
         is_away = heard.absence is not None or heard.report is not None
-        of_each = (there.since(component, since) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
-        return Untold(since, (now - since).total_seconds(), is_away, *of_each)
+        of_each = (there.since(component, last.since) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
+        return Untold(last, (now - last.since).total_seconds(), is_away, *of_each)
 
     def _with_nodes(self, answers: Finding | None) -> Finding | None:
         unseen = self._all.objects.nodes.missing("")
@@ -452,8 +463,8 @@ def _children(
 ) -> Iterator[tuple[Resource, Json]]:
     """Those beside the RayService, and the Service."""
     cluster, untold = planned.clusters.answering, planned.untold
-    since = noted(untold.since, cluster) if untold and cluster else None
-    for budget in build_budgets(moe, stay, cluster, since):
+    last = noted(untold.last, cluster) if untold and cluster else None
+    for budget in build_budgets(moe, stay, cluster, last):
         yield POD_DISRUPTION_BUDGETS, budget
     for policy in build_policies(moe, whereabouts):
         yield NETWORK_POLICIES, policy

@@ -9,11 +9,13 @@ from moe_operator.api import MoEDeployment
 from moe_operator.runtimes.kube_ray.evictions import (
     UNTOLD_SECONDS,
     Pods,
+    Told,
     Untold,
     noted,
     staying,
+    told_last,
     told_of,
-    untold_since,
+    told_until,
 )
 from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
 
@@ -48,18 +50,27 @@ def test_while_an_attention_replica_is_loading_no_pod_of_another_may_go(
     assert staying(deployment(2, 1, attention=replicas), 2, serving=serving).attention == at_least
 
 
+@pytest.mark.parametrize(("serving", "at_least"), [(2, 2), (3, 3), (1, 2), (None, 2)])
+def test_while_all_apis_are_in_one_pod_of_attention_none_may_go_of_however_many(
+    serving: int | None, at_least: int
+) -> None:
+    assert staying(deployment(2, 1, attention=2), 2, serving=serving, together=True).attention == at_least
+
+
 def test_a_spare_pod_which_is_never_ready_keeps_no_shard_from_going() -> None:
     """On a node, two copies on two shards with a spare: no pod of a shard could be evicted."""
     assert staying(deployment(2, 2, spares=1), 2).experts == 1
 
 
-def untold(seconds: float, attention: Pods, shards: Pods, is_away: bool = True) -> Untold:
-    return Untold(NOW - timedelta(seconds=seconds), seconds, is_away, attention, shards)
+def untold(
+    seconds: float, attention: Pods, shards: Pods, is_away: bool = True, ran: int = 4, stay: int | None = 3
+) -> Untold:
+    return Untold(Told(NOW - timedelta(seconds=seconds), ran, stay), seconds, is_away, attention, shards)
 
 
 def pods(before: int, later: int = 0, unready: int = 0) -> Pods:
     """``before``: that have run since before, of which ``unready`` are not ready now; ``later``: that came since."""
-    return Pods(before, before - unready, before - unready + later)
+    return Pods(before, before - unready, before - unready + later, before + later)
 
 
 LONG = UNTOLD_SECONDS
@@ -113,6 +124,42 @@ def test_a_drain_does_not_wait_for_ever_for_a_directory_that_is_away(
     assert (told and told.reason) == reason
 
 
+LAST_TOLD = [
+    # shards, copies.min, how many ran and had to stay when it was told last, pods for shards; how many stay now, and
+    # what is told
+    (4, 2, 4, 3, pods(4), 3, "EvictionsOpened"),
+    # Copies were being made then: any may be the last.
+    (4, 2, 4, 4, pods(4), 4, "LastCopiesKept"),
+    (4, 2, 4, None, pods(4), 4, "LastCopiesKept"),
+    # What never ran is not lost: the others answer everything.
+    (5, 1, 4, 5, pods(4), 5, "LastCopiesKept"),
+    (6, 2, 4, 6, pods(4), 6, "LastCopiesKept"),
+    (5, 1, 4, 5, pods(3), 2, "EvictionsOpened"),
+    (5, 1, 0, None, pods(4), 5, "LastCopiesKept"),
+    # A spare is none either.
+    (4, 1, 5, 4, pods(4), 4, "LastCopiesKept"),
+]
+
+
+@pytest.mark.parametrize(("shards", "copies", "ran", "stay", "there", "experts", "reason"), LAST_TOLD)
+def test_what_was_known_when_it_was_told_last_counts(
+    shards: int, copies: int, ran: int, stay: int | None, there: Pods, experts: int, reason: str
+) -> None:
+    moe, away = deployment(shards, copies, attention=2), untold(LONG, pods(2), there, ran=ran, stay=stay)
+    told = told_of(moe, shards, away)
+    assert (staying(moe, shards, untold=away).experts, told and told.reason) == (experts, reason)
+
+
+def test_where_none_of_attention_may_go_none_may_when_a_further_pod_turns_ready() -> None:
+    moe = deployment(4, 2, attention=3)
+    for attention in (pods(2, unready=1), Pods(before=1, answering=1, ready=1, there=2)):
+        assert staying(moe, 4, untold=untold(LONG, attention, pods(4))).attention == attention.there == 2
+
+
+def test_a_first_start_that_takes_long_is_no_reason_to_say_anything() -> None:
+    assert told_of(deployment(4, 2), 0, untold(2 * LONG, pods(0), pods(0), ran=0, stay=None)) is None
+
+
 @pytest.mark.parametrize(
     ("shards", "experts", "reason"),
     [(pods(4), 3, "EvictionsOpened"), (pods(3, 1), 4, "LastCopiesKept"), (pods(0, 4), 4, "LastCopiesKept")],
@@ -127,21 +174,39 @@ def test_of_one_that_is_there_and_does_not_report_none_is_taken_for_lost(
     assert (stay.attention, stay.experts, told and told.reason) == (1, experts, reason)
 
 
-def test_since_when_is_kept_on_the_budgets() -> None:
-    moe, since = deployment(4, 2), NOW - timedelta(seconds=90)
-    _, of_experts = build_budgets(moe, staying(moe, 4), "tiny-abcde", noted(since, "tiny-abcde"))
-    assert untold_since(of_experts, "tiny-abcde", NOW) == since
-    assert untold_since(of_experts, "tiny-other", NOW) == NOW, "of another cluster"
-    assert untold_since(of_experts, "tiny-abcde", since - timedelta(seconds=1)) == since - timedelta(seconds=1)
+@pytest.mark.parametrize("last", [Told(NOW - timedelta(seconds=90), 5, 3), Told(NOW - timedelta(seconds=90), 5)])
+def test_what_was_told_last_is_kept_on_the_budgets(last: Told) -> None:
+    moe = deployment(4, 2)
+    _, of_experts = build_budgets(moe, staying(moe, 4), "tiny-abcde", noted(last, "tiny-abcde"))
+    assert told_last(of_experts, "tiny-abcde", NOW) == last
+    assert told_last(of_experts, "tiny-other", NOW) is None, "of another cluster"
+    earlier = last.since - timedelta(seconds=1)
+    assert told_last(of_experts, "tiny-abcde", earlier) == Told(earlier, last.ran, last.stay)
     _, of_experts = build_budgets(moe, staying(moe, 4), "tiny-abcde")
-    assert untold_since(of_experts, "tiny-abcde", NOW) == NOW
+    assert told_last(of_experts, "tiny-abcde", NOW) is None
+
+
+def test_when_it_falls_silent_it_counts_how_many_ran_and_had_to_stay() -> None:
+    moe = deployment(4, 2)
+    _, of_experts = build_budgets(moe, staying(moe, 4), "tiny-abcde")
+    assert told_until(of_experts, "tiny-abcde", NOW, 5) == Told(NOW, 5, 3)
+    assert told_until(of_experts, "tiny-other", NOW, 5) == Told(NOW, 5), "of another cluster"
+    assert told_until(None, "tiny-abcde", NOW, 0) == Told(NOW)
+
+
+def annotated(text: object) -> dict[str, object]:
+    return {"metadata": {"annotations": {"moe-operator.io/untold-since": text}}}
 
 
 @pytest.mark.parametrize("text", ["", "tiny-abcde", "yesterday tiny-abcde", "2026-01-02T03:04:05 tiny-abcde", None, 7])
 def test_what_somebody_else_wrote_there_counts_for_nothing(text: object) -> None:
-    budget = {"metadata": {"annotations": {"moe-operator.io/untold-since": text}}}
-    assert untold_since(budget, "tiny-abcde", NOW) == NOW
-    assert untold_since(None, "tiny-abcde", NOW) == NOW
+    assert told_last(annotated(text), "tiny-abcde", NOW) is None
+    assert told_last(None, "tiny-abcde", NOW) is None
+
+
+@pytest.mark.parametrize("numbers", ["", " ", " x", " -4 -3", " 4444444", " ٤ ٣"])
+def test_numbers_that_are_none_let_nothing_go(numbers: str) -> None:
+    assert told_last(annotated(f"2026-01-02T03:04:05Z tiny-abcde{numbers}"), "tiny-abcde", NOW) == Told(NOW)
 
 
 def test_budgets_say_how_many_pods_of_which_cluster_stay() -> None:

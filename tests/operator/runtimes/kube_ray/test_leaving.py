@@ -279,14 +279,14 @@ THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EARLIER, LATER = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"
 RUNS = [
     # when the containers of a pod began, whether it is ready; what there is of its kind
-    ([EARLIER], True, Pods(1, 1, 1)),
-    ([EARLIER], False, Pods(1, 0, 0)),
-    ([LATER], True, Pods(0, 0, 1)),
-    ([LATER], False, Pods(0, 0, 0)),
-    ([EARLIER, LATER], True, Pods(0, 0, 1)),
-    ([EARLIER, None], True, Pods(0, 0, 1)),
-    (["yesterday"], True, Pods(0, 0, 1)),
-    ([], True, Pods(0, 0, 1)),
+    ([EARLIER], True, Pods(1, 1, 1, 1)),
+    ([EARLIER], False, Pods(1, 0, 0, 1)),
+    ([LATER], True, Pods(0, 0, 1, 1)),
+    ([LATER], False, Pods(0, 0, 0, 1)),
+    ([EARLIER, LATER], True, Pods(0, 0, 1, 1)),
+    ([EARLIER, None], True, Pods(0, 0, 1, 1)),
+    (["yesterday"], True, Pods(0, 0, 1, 1)),
+    ([], True, Pods(0, 0, 1, 1)),
 ]
 
 
