@@ -47,7 +47,7 @@ def check(windows: Sequence[Window], now: datetime, path: str = "spec.rebalance.
         field = f"{path}[{number}]"
         zone = _zone(window, field)
         try:
-            begins = next(_begins(window, zone, now, backwards=False), None)
+            begins = next(_begins(window, zone, now), None)
         except (CronSimError, ValueError, AssertionError) as error:
             raise BadWindowError(
                 f"{field}.cron is {window.cron!a}: {str(error) or 'it cannot be read'}; write minute, hour, day of the "
@@ -74,22 +74,22 @@ def next_open(windows: Sequence[Window], at: datetime) -> datetime:
 
 def is_open(window: Window, at: datetime) -> bool:
     """Whether it has begun and is not over; ``check`` takes it."""
-    last = next(_begins(window, ZoneInfo(window.time_zone), at, backwards=True), None)
-    return last is not None and at < last + window.length
+    # Looked for as `_opens` does: cron's way back misses times of the last day of a month on which the clocks change.
+    last = next(_begins(window, ZoneInfo(window.time_zone), at - window.length), None)
+    return last is not None and last <= at
 
 
 def _opens(window: Window, at: datetime) -> datetime:
-    return next(_begins(window, ZoneInfo(window.time_zone), at, backwards=False))
+    return next(_begins(window, ZoneInfo(window.time_zone), at))
 
 
-def _begins(window: Window, zone: ZoneInfo, at: datetime, backwards: bool) -> Iterator[datetime]:
-    """When it begins, in UTC: after ``at``, or at or before it and ever earlier."""
+def _begins(window: Window, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """When it begins, in UTC."""
     if len(window.cron.split()) != _FIELDS:
         raise CronSimError(f"it has {len(window.cron.split())} fields and not {_FIELDS}")
-    away = _CLOCKS_CHANGE_BY if backwards else -_CLOCKS_CHANGE_BY
-    local = (at.astimezone(UTC) + away).astimezone(zone)
-    times = (each.astimezone(UTC) for each in CronSim(window.cron, local, reverse=backwards))
-    return dropwhile(lambda begin: begin > at if backwards else begin <= at, times)
+    local = (after.astimezone(UTC) - _CLOCKS_CHANGE_BY).astimezone(zone)
+    times = (each.astimezone(UTC) for each in CronSim(window.cron, local))
+    return dropwhile(lambda begin: begin <= after, times)
 
 
 def _zone(window: Window, field: str) -> ZoneInfo:

@@ -4,7 +4,7 @@ import zoneinfo
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from moe_operator.api.rebalance import Window
@@ -120,6 +120,7 @@ crons = st.builds(
 )
 
 
+@example("* 2 L * *", 1, "Pacific/Chatham", datetime(2029, 9, 1, tzinfo=UTC))
 @given(crons, st.integers(1, 600), st.sampled_from(ZONES), moments)
 def test_it_is_open_when_it_says_and_closed_until_then(cron: str, minutes: int, zone: str, at: datetime) -> None:
     windows = [window(cron, f"{minutes}m", zone)]
