@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from driver import complete, greedy, running_engine
+from own_cache import own_cache
 from parted import EVEN, FILES, ODD, OTHERS, part
 from reference import prompts, reference_greedy
 from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
@@ -21,7 +22,6 @@ from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardIdentity
 from moe_serving.experts.shard import Shard
-from moe_serving.fetching import cache as caches
 from moe_serving.fetching import fetch
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
@@ -38,17 +38,9 @@ def parted(checkpoint_of: Callable[[str], Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def hub(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubHub]:
-    monkeypatch.setenv("MOE_MODEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(caches, "_used", used := {})
-    monkeypatch.setattr(fetch, "_failed", {})
-    monkeypatch.setattr(fetch, "AGAIN_SECONDS", 0.0)
-    with running(StubHub(files_of(parted))) as stub:
+    with own_cache(tmp_path, monkeypatch), running(StubHub(files_of(parted))) as stub:
         monkeypatch.setenv("HF_ENDPOINT", stub.url)
         yield stub
-    for stream in used.values():
-        stream.close()
 
 
 @pytest.fixture
