@@ -75,8 +75,8 @@ def next_open(windows: Sequence[Window], at: datetime) -> datetime:
 def is_open(window: Window, at: datetime) -> bool:
     """Whether it has begun and is not over; ``check`` takes it."""
     # Looked for as `_opens` does: cron's way back misses times of the last day of a month on which the clocks change.
-    last = next(_begins(window, ZoneInfo(window.time_zone), at - window.length), None)
-    return last is not None and last <= at
+    begin = next(_begins(window, ZoneInfo(window.time_zone), at - window.length), None)
+    return begin is not None and begin <= at
 
 
 def _opens(window: Window, at: datetime) -> datetime:
@@ -84,7 +84,7 @@ def _opens(window: Window, at: datetime) -> datetime:
 
 
 def _begins(window: Window, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """When it begins, in UTC."""
+    """When it begins after ``after``, in UTC, ever later."""
     if len(window.cron.split()) != _FIELDS:
         raise CronSimError(f"it has {len(window.cron.split())} fields and not {_FIELDS}")
     local = (after.astimezone(UTC) - _CLOCKS_CHANGE_BY).astimezone(zone)
