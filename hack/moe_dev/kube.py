@@ -33,7 +33,7 @@ class Kubectl:
                 command, env=environment, input=text, capture_output=True, text=True, timeout=timeout
             )
         except subprocess.TimeoutExpired:
-            raise KubectlError(f"kubectl {' '.join(arguments)}: no answer within {timeout:.0f} s") from None
+            raise KubectlError(f"waited {timeout:.0f} s for kubectl {' '.join(arguments)}") from None
         if ended.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {ended.stderr.strip() or ended.stdout.strip()}")
         return ended.stdout

@@ -58,7 +58,7 @@ class Traffic:
         enough = len(self.outcomes) + 2 * STREAMS
         deadline = time.monotonic() + seconds
         while len(self.outcomes) < enough:
-            assert time.monotonic() < deadline, f"{len(self.outcomes)} answers, and {enough} not within {seconds:.0f} s"
+            assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {enough} answers: {len(self.outcomes)}"
             time.sleep(0.1)
 
     @property
@@ -86,7 +86,7 @@ class Traffic:
     def _stop(self) -> None:
         self._end.set()
         self._thread.join(END_SECONDS)
-        assert not self._thread.is_alive(), f"requests under way did not end within {END_SECONDS:.0f} s"
+        assert not self._thread.is_alive(), f"waited {END_SECONDS:.0f} s for requests under way to end"
 
     async def _ask(self) -> None:
         asks, places = MIX.endless(), asyncio.Semaphore(STREAMS)

@@ -120,7 +120,7 @@ class Streams:
             for ended in self._clients:
                 if ended.done():
                     ended.result()
-            assert time.monotonic() < deadline, f"no {wanted} answers within {CHANGE:.0f} s, but {self.answers}"
+            assert time.monotonic() < deadline, f"waited {CHANGE:.0f} s for {wanted} answers: {self.answers}"
             time.sleep(0.05)
 
     def _keep_asking(self, objects: Objects, name: str, right: str) -> None:

@@ -75,7 +75,7 @@ commands.together(wait, wait)
         pids = tmp_path / "pids"
         deadline = time.monotonic() + SECONDS
         while not pids.exists() or len(pids.read_text().split()) < 2:
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, f"waited {SECONDS} s for both to start"
             time.sleep(0.05)
         running.send_signal(2)
         _, said = running.communicate(timeout=SECONDS)

@@ -61,7 +61,7 @@ def test_children_go_with_their_owner(kube: Kubectl, namespace: str) -> None:
     kube.run("delete", "configmap", "owner", "--namespace", namespace)
     deadline = time.monotonic() + COLLECTED_SECONDS
     while kube.get("configmap", "child", namespace) is not None:
-        assert time.monotonic() < deadline, f"the child is still there {COLLECTED_SECONDS:.0f} s after its owner"
+        assert time.monotonic() < deadline, f"waited {COLLECTED_SECONDS:.0f} s for the child to go after its owner"
         time.sleep(0.2)
 
 

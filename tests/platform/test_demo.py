@@ -81,7 +81,7 @@ def running_demo(
         deadline = time.monotonic() + JOB_SECONDS
         while until not in log.read_text():
             assert demo.poll() is None, f"make demo ended with {demo.returncode}:\n{log.read_text()}"
-            assert time.monotonic() < deadline, f"not up after {JOB_SECONDS:.0f} s:\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"waited {JOB_SECONDS:.0f} s for {until!r}:\n{log.read_text()}"
             if loads is not None:
                 loads.append(slowdown())
             time.sleep(0.5)

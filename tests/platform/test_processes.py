@@ -36,7 +36,7 @@ def alive(pids: list[int]) -> list[str]:
 def wait_gone(pids: list[int]) -> None:
     deadline = time.monotonic() + GONE_SECONDS
     while rest := alive(pids):
-        assert time.monotonic() < deadline, f"still there {GONE_SECONDS:.0f} s after their owner: {rest}"
+        assert time.monotonic() < deadline, f"waited {GONE_SECONDS:.0f} s for them to go after their owner: {rest}"
         time.sleep(0.1)
 
 

@@ -177,7 +177,7 @@ class Plane:
         """Until the api says that it can answer."""
         end = time.monotonic() + WAIT_S
         while (answer := self.get("/healthz"))[0] != 200:
-            assert time.monotonic() < end, f"not ready after {WAIT_S} s: {answer}\n{self.statuses()}"
+            assert time.monotonic() < end, f"waited {WAIT_S} s for it to be ready: {answer}\n{self.statuses()}"
             time.sleep(0.2)
 
     def pids(self) -> dict[str, set[int]]:
@@ -211,7 +211,7 @@ class Plane:
             states = {(replica.get("pid"), replica["state"]) for replica in seen}
             if [state for pid, state in states if pid != victim] == ["RUNNING"] * replicas == [s for _, s in states]:
                 return
-            assert time.monotonic() < end, f"{deployment} is {states} after {WAIT_S} s"
+            assert time.monotonic() < end, f"waited {WAIT_S} s for another {deployment}: {states}"
             time.sleep(0.2)
 
     def statuses(self) -> dict[str, str]:

@@ -109,7 +109,7 @@ def users_with(controlplane: ControlPlane, stage: Stage) -> Callable[[Bindings],
         user, (_, _, (verb, resource)) = list(bindings.items())[-1]
         deadline = time.monotonic() + SEEN_SECONDS
         while not can(stage.kube, names[user], verb, "moe-operator.io", resource, stage.namespace):
-            assert time.monotonic() < deadline, f"{user} may not {verb} {resource} after {SEEN_SECONDS} s"
+            assert time.monotonic() < deadline, f"waited {SEEN_SECONDS} s for {user} to be allowed to {verb} {resource}"
             time.sleep(0.2)
         return {user: controlplane.user(name) for user, name in names.items()}
 

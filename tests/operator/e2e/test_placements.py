@@ -165,7 +165,7 @@ def test_an_editor_writes_and_an_administrator_decides(operator, objects: Object
             break
         except KubectlError as error:
             assert "forbidden" in str(error)
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, "waited 30 s for the right to write a placement"
             time.sleep(0.5)
     with pytest.raises(KubectlError, match="cannot patch resource"):
         objects.kube.run(*decide, approved, "--as=jane")

@@ -29,7 +29,7 @@ class Operator:
     def wait_for(self, pattern: str, timeout: float = 90.0) -> None:
         deadline = time.monotonic() + timeout
         while not re.search(pattern, self.log.read_text()):
-            assert time.monotonic() < deadline, f"no {pattern!r} in {timeout} s in:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"waited {timeout} s for {pattern!r} in:\n{self.log.read_text()}"
             time.sleep(0.1)
 
     def exit_code(self, timeout: float = 90.0) -> int:

@@ -45,7 +45,7 @@ def test_gpus_are_asked_for_and_changed_while_answers_stream(operator, on_ray: O
         fewest, deadline = 2, time.monotonic() + CHANGE
         while gpus_asked(ray_cluster, "experts") != [0.5, 0.5]:
             fewest = min(fewest, len(pids(ray_cluster, "experts")))
-            assert time.monotonic() < deadline, replicas(ray_cluster, "experts")
+            assert time.monotonic() < deadline, f"waited {CHANGE:.0f} s for GPUs: {replicas(ray_cluster, 'experts')}"
             time.sleep(0.5)
         on_ray.wait_settled("tiny", 3, CHANGE)
         streams.flowing()

@@ -57,7 +57,7 @@ class Operator:
     def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:
         deadline = time.monotonic() + timeout
         while not (found := re.search(pattern, self.log.read_text())):
-            assert time.monotonic() < deadline, f"no {pattern!r} in {timeout} s in:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"waited {timeout} s for {pattern!r} in:\n{self.log.read_text()}"
             time.sleep(0.1)
         return found
 
@@ -65,7 +65,7 @@ class Operator:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"still there after {timeout} s:\n{self.log.read_text()}")
+            pytest.fail(f"waited {timeout} s for its end:\n{self.log.read_text()}")
 
     def said_by_the_probe(self, pattern: str, timeout: float = 60.0) -> None:
         """Until /healthz is 503 with such a text; the process may end right after."""
@@ -215,15 +215,16 @@ def test_a_kind_that_is_deleted_and_installed_again_is_worked_within_a_minute(
                 assert any(each in said for each in why), said[-4000:]
                 operator.stop()
                 operator = OperatorProcess.start(kube, tmp_path)
-            assert time.monotonic() < deadline, operator.process.log.read_text()[-4000:]
+            said = operator.process.log.read_text()[-4000:]
+            assert time.monotonic() < deadline, f"waited {seconds:.0f} s for a look at the object: {said}"
             time.sleep(0.5)
 
     operator = OperatorProcess.start(kube, tmp_path)
     try:
         kube.apply(manifest)
         wait_told(60)
-        # First the object, which the operator releases while it can still watch all kinds: an operator that ended at the
-        # first kind that went would leave its finalizer behind, and the kind could not go.
+        # First the object, which the operator lets go while it can still watch all kinds: one that ended at the first
+        # kind that went would leave its finalizer behind, and the other kind could not go.
         kube.run("delete", "moe", "tiny", "-n", "team", f"--timeout={RELEASE_SECONDS}s", timeout=RELEASE_SECONDS + 10)
         for crd in sorted(CRDS.glob("*.yaml")):
             kube.run("delete", "-f", str(crd), f"--timeout={RELEASE_SECONDS}s", timeout=RELEASE_SECONDS + 10)

@@ -64,7 +64,7 @@ async def found_again(client: KubeClient, namespace: str) -> dict[str, Any]:
             return await client.get(LEASES, namespace, "lease")
         except NotFoundError:
             await asyncio.sleep(0.1)
-    pytest.fail(f"the Lease was not made anew within {WAIT_SECONDS} s")
+    pytest.fail(f"waited {WAIT_SECONDS} s for the Lease to be made anew")
 
 
 async def test_of_two_contenders_one_leads_and_the_other_follows_when_it_leaves(

@@ -83,5 +83,5 @@ async def _flow(load: ClosedLoop) -> None:
     enough = len(load.outcomes) + STREAMS
     end = time.monotonic() + FLOW_S
     while len(load.outcomes) < enough:
-        assert time.monotonic() < end, f"{len(load.outcomes)} of {enough} answers after {FLOW_S:.0f} s"
+        assert time.monotonic() < end, f"waited {FLOW_S:.0f} s for {enough} answers: {len(load.outcomes)}"
         await asyncio.sleep(0.1)

@@ -65,7 +65,7 @@ def settled(engine):
     """The stats once the engine has nothing more to do."""
     deadline = time.monotonic() + WAIT_S
     while (stats := engine.stats()).running or stats.waiting:
-        assert time.monotonic() < deadline, f"the engine did not become idle: {stats}"
+        assert time.monotonic() < deadline, f"waited {WAIT_S} s for the engine to be idle: {stats}"
         time.sleep(0.01)
     return stats
 

@@ -76,7 +76,7 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join(WAIT_S)
-        assert not self._thread.is_alive(), f"a layer did not end within {WAIT_S} s"
+        assert not self._thread.is_alive(), f"waited {WAIT_S} s for a layer to end"
         if self._error is not None:
             raise self._error
 
@@ -84,7 +84,7 @@ class Stream:
         """Wait for that many more rounds."""
         goal, deadline = self.rounds + rounds, time.monotonic() + WAIT_S
         while self.rounds < goal and self._error is None:
-            assert time.monotonic() < deadline, f"{rounds} rounds did not pass within {WAIT_S} s"
+            assert time.monotonic() < deadline, f"waited {WAIT_S} s for {rounds} rounds"
             time.sleep(0.005)
 
     def _run(self) -> None:

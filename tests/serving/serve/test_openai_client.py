@@ -140,7 +140,7 @@ def test_who_has_an_api_key_may_ask_where_it_is_busy(plane, openai, tmp_path) ->
     # What was counted comes with the next reports, of attention to the directory and of that to the api.
     deadline = time.monotonic() + TOLD_S
     while (told := load()) is None:
-        assert time.monotonic() < deadline, f"no load is told {TOLD_S} s after a request"
+        assert time.monotonic() < deadline, f"waited {TOLD_S} s for the load of a request"
         time.sleep(0.5)
     assert sum(told["shards"]) == pytest.approx(1.0, abs=0.001)
     assert [band["layers"] for band in told["bands"]] == ["0-1", "2-3", "4-5"]

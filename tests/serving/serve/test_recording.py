@@ -46,7 +46,7 @@ def traces_in(folder: Path, rows: int) -> list[tuple[str, Trace]]:
         written = sum(len(trace) for _, trace in found)
         if written >= rows:
             return found
-        assert time.monotonic() < end, f"{written} of {rows} rows are written after {WRITTEN_S:g} s"
+        assert time.monotonic() < end, f"waited {WRITTEN_S:g} s for {rows} rows to be written: {written}"
         time.sleep(0.2)
 
 

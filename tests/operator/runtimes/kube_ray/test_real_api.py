@@ -238,7 +238,7 @@ async def test_the_kinds_may_go_and_come_while_the_operator_runs(live: Live) -> 
     await live.until("the kind to be found", lambda: not live.objects.ray_services.absent)
     end = time.monotonic() + SOON
     while (problem := (await live.runtime.observe(moe)).unreachable) is not None:  # RayClusters come a moment later
-        assert time.monotonic() < end, problem.message
+        assert time.monotonic() < end, f"waited {SOON:.0f} s for no problem: {problem.message}"
         await asyncio.sleep(0.1)
     assert (await live.apply(moe)).effect is Effect.WRITTEN
 
