@@ -210,7 +210,7 @@ def choose_from(
     for first, home in enumerate(homes):
         mine = slice(first, None, len(homes))
         chosen[mine] = CopyChooser(copies, home).choose(ids[mine])
-    return chosen, np.resize(np.array(homes, dtype=np.int64), len(ids))
+    return chosen, np.array(homes, dtype=np.int64)[np.arange(len(ids)) % len(homes)]
 
 
 def prepare() -> None:

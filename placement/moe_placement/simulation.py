@@ -100,25 +100,25 @@ def replay(
     served = np.bincount(flat[chosen >= 0], minlength=experts * shards)
     busy = np.flatnonzero(served)
     copy_load, copy_shard = served[busy].astype(np.float64), busy % shards
-    at_shard = np.zeros((tokens, shards + 1), dtype=bool)
-    at_shard[rows[:, None], chosen] = True
-    at_node = np.zeros((tokens, nodes + 1), dtype=bool)
-    at_node[rows[:, None], copies.node_of_shard[chosen]] = True
-    fan_out = at_shard[:, :shards].sum() / max(tokens, 1)
+    # A row of each shard and node, since tokens are many; the last rows are of ``NOBODY``.
+    at_shard = np.zeros((shards + 1, tokens), dtype=bool)
+    at_shard[chosen, rows[:, None]] = True
+    at_node = np.zeros((nodes + 1, tokens), dtype=bool)
+    at_node[copies.node_of_shard[chosen], rows[:, None]] = True
+    fan_out = np.count_nonzero(at_shard[:shards]) / max(tokens, 1)
     out = np.zeros(nodes)
     if start is not None:  # what leaves their nodes is a matter of attention's own links
-        at_node[rows[start >= 0], start[start >= 0]] = False
+        at_node[start[start >= 0], rows[start >= 0]] = False
     if home is not None:
-        at_shard[rows, home] = False
+        at_shard[home, rows] = False
         home_node = copies.node_of_shard[home]
-        at_node[rows, home_node] = False
-        remote = at_node[:, :nodes].sum(axis=1)
+        at_node[home_node, rows] = False
+        remote = at_node[:nodes].sum(axis=0)
         out = np.bincount(home_node, weights=remote, minlength=nodes).astype(np.float64)
-    at_node = at_node[:, :nodes]
-    came = at_node.sum(axis=0).astype(np.float64) if nodes > 1 else np.zeros(1)
-    visits = at_shard[:, :shards].sum(axis=0).astype(np.float64)
+    came = at_node[:nodes].sum(axis=1).astype(np.float64) if nodes > 1 else np.zeros(1)
+    visits = at_shard[:shards].sum(axis=1).astype(np.float64)
     traffic = LayerTraffic(float(tokens), copy_load, copy_shard, visits, came, out)
-    return traffic, float(fan_out), float(at_node.sum() / max(tokens, 1))
+    return traffic, float(fan_out), float(np.count_nonzero(at_node[:nodes]) / max(tokens, 1))
 
 
 def balance(load: NDArray[np.float64], share: NDArray[np.float64]) -> float:

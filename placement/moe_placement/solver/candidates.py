@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from moe_placement.baselines import eplb_global
 from moe_placement.compiled import COMPILED
+from moe_placement.cost import layer_seconds
 from moe_placement.dispatch import copies_of
 from moe_placement.expected import expected_figures
 from moe_placement.initial import balanced_placement
 from moe_placement.placement import Placement
-from moe_placement.simulation import Figures, judge
+from moe_placement.simulation import Figures, judge, replay
 from moe_placement.solver.constants import (
     CAP,
     ERRORS,
@@ -202,7 +203,7 @@ class Job:
         """Few experts: what single changes make of ``starts``, as long as modelled seconds fall."""
         found = descend(
             starts,
-            lambda held: self._judge(layer, held, REPLAYED).seconds,
+            lambda held: self._seconds(layer, held),
             lambda held: self._fits(held, layer) and not self._late(),
             self.topology.slots,
             self.limits.seed + layer,
@@ -282,15 +283,21 @@ class Job:
         enough = (held.sum(axis=1) >= self.limits.min_copies).all() and (held.sum(axis=0) <= self.topology.slots).all()
         if self.before is None or self.fallback is None:
             return bool(enough)
-        apart, was_apart = (
-            (copies_by_node(copies, self.topology) > 0).sum(axis=1) for copies in (held, self.fallback[layer])
-        )
-        enough = enough and (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
+        if enough and self.limits.min_copies > 1:
+            apart, was_apart = (
+                (copies_by_node(copies, self.topology) > 0).sum(axis=1) for copies in (held, self.fallback[layer])
+            )
+            enough = (apart >= np.minimum(was_apart, self.limits.min_copies)).all()
         return bool(enough) and self._made(held, layer) <= int(self.budgets[layer])
 
-    def _judge(self, layer: int, held: Bools, most: int | None = None) -> Figures:
-        """Of at most ``most`` sampled sets, all unless said."""
+    def _seconds(self, layer: int, held: Bools) -> float:
+        """Modelled, of ``REPLAYED`` sampled sets at most: single changes are judged by nothing else."""
+        copies, experts = copies_of(held, self.topology), self.statistics.shape.experts
+        traffic, _, _ = replay(self.sample[:REPLAYED, layer], copies, self.topology, experts)
+        return layer_seconds(traffic, self.topology)
+
+    def _judge(self, layer: int, held: Bools) -> Figures:
         if len(self.sample):
             copies, experts = copies_of(held, self.topology), self.statistics.shape.experts
-            return judge(self.sample[:most, layer], copies, self.topology, experts)
+            return judge(self.sample[:, layer], copies, self.topology, experts)
         return expected_figures(self.load[layer], held, self.topology, self.statistics.shape.top_k)
