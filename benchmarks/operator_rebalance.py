@@ -2,11 +2,12 @@
 
 python -m benchmarks.operator_rebalance [--deployments 20] [--interval 30] [--seconds 240] [--json build/operator.json]
 
-One operator process works on a real API server. The Ray clusters are simulated over HTTP, at the edge: each directory
-tells statistics of traffic that goes on. First there are small deployments (6 layers of 16 experts on 4 shards), with
-mode Off for comparison, then with Auto; then, beside them, one of 58 layers of 256 experts on 64 shards, whose plans
-take seconds. Memory is what is resident of the operator and its processes, unchanged pages of a file that several have
-counted once; the sum that counts them for each stands beside it. The aim for it is of the small ones with Auto.
+One operator process, in an environment with the packages of its image, works on a real API server. The Ray clusters are
+simulated over HTTP, at the edge: each directory tells statistics of traffic that goes on. First there are small
+deployments (6 layers of 16 experts, 4 shards), with mode Off for comparison, then with Auto; then, beside them, one of
+58 layers of 256 experts on 64 shards, whose plans take seconds. Memory is what is resident of the operator and its
+processes, unchanged pages of a file that several have counted once; the sum that counts them for each stands beside it.
+The aim for it is of the small ones with Auto.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from benchmarks.brain.report import Row, conclude, print_rows  # noqa: E402
 from moe_contract.model import ModelFacts  # noqa: E402
 from moe_contract.report import INTERNAL_STATISTICS_PATH, DirectoryReport  # noqa: E402
 from moe_dev.controlplane import ControlPlane  # noqa: E402
+from moe_dev.environment import make_operator_environment  # noqa: E402
 from moe_dev.kube import Kubectl  # noqa: E402
 from moe_dev.operator_process import OperatorProcess, install  # noqa: E402
 from moe_operator.leader.lease import LeaseSettings  # noqa: E402
@@ -275,7 +277,8 @@ def measure(deployments: int, interval: float, seconds: float) -> list[Row]:
         for cluster in (small, large):
             cluster.pass_window()
             stack.enter_context(running(cluster.fake))
-        operator = OperatorProcess.start(plane.kubectl, Path(folder))
+        python = make_operator_environment(Path(folder) / "environment")
+        operator = OperatorProcess.start(plane.kubectl, Path(folder), python=python)
         stack.callback(operator.stop)
         watcher = Watcher(plane.kubectl, operator)
         stack.enter_context(watcher.watching())

@@ -10,6 +10,7 @@ python -m benchmarks.rebalance --figures 2 --migrations 20 --models tiny    fewe
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=FULL.models, help="default both")
     for name, words in REPETITIONS.items():
         parser.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{words}; default {getattr(FULL, name)}")
+    rates = " ".join(f"{rate:g}" for rate in FULL.rates)
+    parser.add_argument(
+        "--rates", type=_speed, nargs="+", metavar="GBPS", help=f"of links in figure 4, Gb/s; default {rates}"
+    )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser
 
@@ -71,10 +76,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not 0.001 <= speed <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed from 0.001 to 100 Gb/s")
+    return speed
+
+
 def _sizes(options: argparse.Namespace) -> Sizes:
     sizes = SHORT if options.short else FULL
     given = {name: getattr(options, name) for name in REPETITIONS}
-    given["models"] = tuple(options.models) if options.models else None
+    for name in ("models", "rates"):
+        values = getattr(options, name)
+        given[name] = tuple(values) if values else None
     return replace(sizes, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -32,9 +32,9 @@ PROMPT, ANSWER = 32, 32
 """Tokens of each."""
 TEXTS, LEARNT = 256, 16000
 """What the placements are made of: prompts, and rows whose routing the data plane gathered of them."""
-PLANNED_FOR = 1.0
+PLANNED_FOR, PLANNED_FOR_SLOW = 1.0, 0.02
 """Gb/s of the links in the cost model, whatever they are."""
-RANDOM, LOADS, AFFINITY = "round robin", "load-only", "affinity"
+RANDOM, LOADS, AFFINITY, SLOW = "round robin", "load-only", "affinity", "affinity for slow links"
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ def rows(sizes: Sizes) -> list[Row]:
 
 def _on_one_machine(model: Model, sizes: Sizes) -> list[Row]:
     with stage(model, streams=sizes.streams) as here:
-        curve = _measure(here, _topology(here, 1, sizes), None, sizes)
+        curve = _measure(here, {AFFINITY: _one_machine(here, sizes)}, None, sizes)
     name = f"{model.name}, {model.shards} shards, unix sockets"
     return [*_counted(name, curve, model), *_speeds(name, curve, None, None)]
 
@@ -88,7 +88,9 @@ def _on_nodes(model: Model, nodes: int, sizes: Sizes) -> list[Row]:
     name = f"{model.name}, {model.shards} shards on {nodes} nodes"
     try:
         with linked_nodes(nodes) as links, _stage_on(links, model, sizes) as here:
-            curve = _measure(here, _topology(here, nodes, sizes), links, sizes)
+            planned_for = {AFFINITY: PLANNED_FOR, SLOW: PLANNED_FOR_SLOW}
+            topologies = {each: _linked(here, nodes, speed, sizes) for each, speed in planned_for.items()}
+            curve = _measure(here, topologies, links, sizes)
     except PermissionError as error:
         print(f"{name}: not measured: {error}", flush=True)
         return [Row(FIGURE, f"{name}: measured", 0, 1, at_most=False)]
@@ -109,25 +111,27 @@ def _stage_on(links: Links, model: Model, sizes: Sizes) -> Iterator[Stage]:
         yield here
 
 
-def _topology(here: Stage, nodes: int, sizes: Sizes) -> Topology:
-    """Attention is on no node of theirs: what visits a shard goes over its node's link."""
+def _one_machine(here: Stage, sizes: Sizes) -> Topology:
     model, facts = here.model, here.cluster.facts
     slots = -(-facts.experts * 9 // (8 * model.shards))
     plain = one_host(model.shards, slots, facts.bytes_per_expert, model.width)
-    costs = replace(plain.costs, tokens_per_step=sizes.streams)
-    if nodes == 1:
-        return replace(plain, costs=costs)
-    per_node = model.shards // nodes
+    return replace(plain, costs=replace(plain.costs, tokens_per_step=sizes.streams))
+
+
+def _linked(here: Stage, nodes: int, speed: float, sizes: Sizes) -> Topology:
+    """Links of ``speed`` Gb/s. Attention is on no node of theirs: what visits a shard goes over its node's link."""
+    plain, per_node = _one_machine(here, sizes), here.model.shards // nodes
     # A vector goes to each shard by itself, and the shards of a node share its link.
-    share = PLANNED_FOR * 1e9 / 8 / per_node
-    costs = replace(costs, link_bandwidth=share, network_bandwidth=share, latency=DELAY_S)
-    return replace(plain, node_of_shard=tuple(shard // per_node for shard in range(model.shards)), costs=costs)
+    share = speed * 1e9 / 8 / per_node
+    costs = replace(plain.costs, link_bandwidth=share, network_bandwidth=share, latency=DELAY_S)
+    return replace(plain, node_of_shard=tuple(shard // per_node for shard in range(here.model.shards)), costs=costs)
 
 
-def _measure(here: Stage, topology: Topology, links: Links | None, sizes: Sizes) -> Curve:
+def _measure(here: Stage, topologies: Mapping[str, Topology], links: Links | None, sizes: Sizes) -> Curve:
+    """``topologies``: what each placement that goes by affinity is planned for."""
     texts = prompts(TEXTS + sizes.answers, PROMPT, seed=1)
     learnt, judged = texts[:TEXTS], texts[TEXTS:]
-    placements = _placements(_learn(here, learnt), topology)
+    placements = _placements(_learn(here, learnt), topologies)
     rates = (None,) if links is None else (*sizes.rates, None)
     curve = Curve()
     for number in range(sizes.rounds):
@@ -142,12 +146,10 @@ def _measure(here: Stage, topology: Topology, links: Links | None, sizes: Sizes)
     return curve
 
 
-def _placements(statistics: RoutingStatistics, topology: Topology) -> dict[str, Placement]:
-    return {
-        RANDOM: round_robin(statistics.load, topology),
-        LOADS: eplb_global(statistics.load, topology),
-        AFFINITY: solve(statistics, topology).placement,
-    }
+def _placements(statistics: RoutingStatistics, topologies: Mapping[str, Topology]) -> dict[str, Placement]:
+    plain = topologies[AFFINITY]
+    blind = {RANDOM: round_robin(statistics.load, plain), LOADS: eplb_global(statistics.load, plain)}
+    return blind | {name: solve(statistics, topology).placement for name, topology in topologies.items()}
 
 
 def _learn(here: Stage, texts: Sequence[tuple[int, ...]]) -> RoutingStatistics:
@@ -187,9 +189,9 @@ def _counted(name: str, curve: Curve, model: Model) -> list[Row]:
 
 def _speeds(name: str, curve: Curve, rate: float | None, aim: float | None) -> list[Row]:
     where = name if rate is None else f"{name}, {rate:g} Gb/s"
-    loads = float(np.median(curve.points[LOADS, rate].speed))
-    return [
-        Row(FIGURE, f"{where}: {LOADS}, tokens/s", loads),
-        Row(FIGURE, f"{where}: {AFFINITY} against {LOADS}, tokens/s", curve.ratio(AFFINITY, rate), aim, at_most=False),
-        Row(FIGURE, f"{where}: {RANDOM} against {LOADS}, tokens/s", curve.ratio(RANDOM, rate)),
-    ]
+    found = [Row(FIGURE, f"{where}: {LOADS}, tokens/s", float(np.median(curve.points[LOADS, rate].speed)))]
+    for each in curve.figures:
+        if each != LOADS:
+            text = f"{where}: {each} against {LOADS}, tokens/s"
+            found.append(Row(FIGURE, text, curve.ratio(each, rate), aim if each == SLOW else None, at_most=False))
+    return found

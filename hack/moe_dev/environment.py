@@ -19,6 +19,7 @@ from moe_dev.progress import step
 from moe_dev.uv import uv
 
 LOCK = CLONE / "requirements.lock"
+OPERATOR_LOCK = CLONE / "requirements-operator.lock"
 ENVIRONMENT = CLONE / ".venv"
 # A change of the way of making is a change of what comes out of it.
 RECIPE = b"1"
@@ -42,6 +43,20 @@ def make_environment() -> None:
         stamp.write_text(wanted)
 
 
+def make_operator_environment(target: Path) -> Path:
+    """The Python of a new environment in ``target`` with the packages of the operator's image, no others, and the code
+    of this clone."""
+    python = target / "bin" / "python"
+    with step("making an environment with the packages of requirements-operator.lock"):
+        uv("venv", "--quiet", "--clear", "--python", sys.executable, str(target))
+        _install(python, OPERATOR_LOCK)
+    project = tomllib.loads((CLONE / "pyproject.toml").read_text())
+    folders = {str((CLONE / each).parent) for each in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]}
+    packages = target / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (packages / "moe_operator.pth").write_text("\n".join(sorted(folders)) + "\n")
+    return python
+
+
 def _cached_packages() -> Path:
     """A relocatable environment with the locked packages and their bytecode."""
     target = cache_root() / "environments" / _key(LOCK.read_bytes())[:12]
@@ -52,14 +67,14 @@ def _cached_packages() -> Path:
             unfinished = target.with_suffix(".unfinished")
             with step("installing the packages of requirements.lock (first time only: 6 GB to download)"):
                 uv("venv", "--quiet", "--clear", "--relocatable", "--python", sys.executable, str(unfinished))
-                _install(unfinished / "bin" / "python")
+                _install(unfinished / "bin" / "python", LOCK)
             unfinished.rename(target)
     return target
 
 
-def _install(python: Path) -> None:
+def _install(python: Path, lock: Path) -> None:
     install = ["pip", "install", "--quiet", "--python", str(python), "--compile-bytecode"]
-    locked = ["--require-hashes", "--requirement", str(LOCK)]
+    locked = ["--require-hashes", "--requirement", str(lock)]
     try:
         # Offline first: where uv's cache has everything, not even an index is asked.
         uv(*install, "--offline", *locked)

@@ -92,12 +92,13 @@ class OperatorProcess:
         namespace: str | None = None,
         account: str | None = None,
         beside: Sequence[Guarded] = (),
+        python: Path = Path(sys.executable),
     ) -> Self:
         """Start it as its ServiceAccount and wait until it is healthy; log and kubeconfig go to `directory`.
 
         It also works there, so that a model's path which is relative to where Ray runs leads it nowhere. `namespace`:
         where its ServiceAccount is, if not where the manifests put it, and `account` its name, if not theirs. `beside`:
-        processes that it cannot be healthy without.
+        processes that it cannot be healthy without. `python`: of which environment.
         """
         usual, name = service_account()
         namespace, name = namespace or usual, account or name
@@ -105,7 +106,7 @@ class OperatorProcess:
         kubeconfig = kubectl.service_account_kubeconfig(namespace, name, directory / f"operator-{port}.kubeconfig")
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         address = f"127.0.0.1:{port}"
-        command = [sys.executable, "-m", "moe_operator", "run", f"--bind={address}", *arguments]
+        command = [str(python), "-m", "moe_operator", "run", f"--bind={address}", *arguments]
         log = directory / f"operator-{port}.log"
         process = Guarded.start(
             "moe-operator", command, log, environment=environment, directory=directory, grace=GRACE_SECONDS
