@@ -133,14 +133,16 @@ class StatisticsStore:
         """Make those of replicas that are gone part of the legacy."""
         async with self._merging:
             now = self._clock()
-            gone = [replica for replica, heard in self._heard_of.items() if now - heard >= GONE_SECONDS]
+            gone = {replica: heard for replica, heard in self._heard_of.items() if now - heard >= GONE_SECONDS}
             left = [replica for replica in gone if replica in self._of]
             before = self._legacy
             if left:
                 parts = self._parts(left)
                 packed = await asyncio.to_thread(_merge, parts, self._facts)
-                if self._legacy is not before:
-                    return  # a replica has handed over another one meanwhile: the next look adds to that
+                # Meanwhile a replica may have handed over another legacy, or one of these may have been heard of, which
+                # would count in the legacy and by itself, too: the next look begins with what there is then.
+                if self._legacy is not before or any(self._heard_of.get(each) != gone[each] for each in gone):
+                    return
                 if packed is not None:
                     newest = _newest(parts)
                     gathered = replace(newest, number=self._legacy_version + 1, packed=packed)

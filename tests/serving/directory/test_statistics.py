@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,19 +264,52 @@ async def test_a_legacy_that_is_handed_over_during_a_merge_is_kept(
     assert await world.tokens() == pytest.approx(15, rel=0.2)
 
 
+@asynccontextmanager
+async def merging(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """What is done meanwhile comes between the beginning and the end of a merge for the legacy."""
+    merge, done = module._merge, threading.Event()
+    with monkeypatch.context() as once:
+        once.setattr(module, "_merge", lambda *arguments: done.wait(60) and merge(*arguments))
+        inheriting = asyncio.create_task(world.store.inherit())
+        await asyncio.sleep(0)
+        try:
+            yield
+        finally:
+            done.set()
+            await inheriting
+
+
 async def test_during_a_merge_one_without_a_name_may_take_the_place_of_what_is_merged(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await world.store.adopt(packed_of(10)) is None
     world.now += GONE_SECONDS
-    merge, taken = module._merge, threading.Event()
-    monkeypatch.setattr(module, "_merge", lambda *arguments: taken.wait(60) and merge(*arguments))
-    merging = asyncio.create_task(world.store.inherit())
-    await asyncio.sleep(0)
-    assert await world.store.adopt(packed_of(5)) is None
-    taken.set()
-    await merging
-    assert await world.tokens() == pytest.approx(15, rel=0.2)
+    async with merging(world, monkeypatch):
+        assert await world.store.adopt(packed_of(5)) is None
+    for _ in range(2):
+        world.now += GONE_SECONDS
+        await world.store.inherit()
+        assert await world.tokens() == pytest.approx(5, rel=0.2)
+
+
+@pytest.mark.parametrize("more", [0, 3])
+async def test_during_a_merge_one_that_was_taken_for_gone_may_report_and_counts_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    dead, frozen = Replica("dead", world), Replica("frozen", world)
+    for replica, rows in ((dead, 5), (frozen, 10)):
+        replica.route(rows)
+        replica.report()
+    world.now += GONE_SECONDS
+    async with merging(world, monkeypatch):
+        if more:
+            frozen.route(more)
+        frozen.report()
+    assert await world.tokens() == pytest.approx(15 + more, rel=0.2)
+    await world.store.inherit()
+    frozen.report()
+    assert await world.tokens() == pytest.approx(15 + more, rel=0.2), "what the other one left is part of the legacy"
+    assert world.store.known("another", FACTS.digest, 0) == StatisticsKnown(FACTS.digest, 0, 1, wants_legacy=False)
 
 
 ONE_LAYER_MORE = RoutingStatistics.of_ids(np.zeros((3, LAYERS + 1, 1), dtype=np.int16), EXPERTS, windows=1)
