@@ -1,6 +1,6 @@
 """Checkpoints that are kept elsewhere: fetched once per node, into a cache with a bound.
 
-``source``, ``files`` and ``listing`` are pure; ``cache`` keeps directories; ``hub`` asks Hugging Face, ``folder`` by
-``web`` a web server or an object store, both behind ``store``; ``outline`` has what tells of files before they come;
-``keeper`` puts them together for one checkpoint, and ``fetch`` is what all others call.
+``source``, ``files`` and ``listing`` are pure; ``cache`` keeps directories, behind ``locks``; ``hub`` asks Hugging
+Face, ``folder`` by ``web`` a web server or an object store, both behind ``store``; ``outline`` has what tells of files
+before they come; ``keeper`` puts them together for one checkpoint, and ``fetch`` is what all others call.
 """

@@ -4,6 +4,7 @@ Each checkpoint has a directory, and beside it two files that processes lock: ``
 all that use it, for as long as they live, so that what is used is never removed. A directory with ``.complete`` beside
 it has all its files; without, what is there under its own name is whole, and more comes as it is needed, or as a fetch
 that was cut short goes on. ``.listing`` in it says what there is (``listing``), ``.size`` how many bytes it is to have.
+Locks are waited for as long as whoever has them gets on (``locks``); after that ModelError, DownloadFailed, says so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.samples import SAMPLES_FILE
 from moe_serving.fetching.listing import Listing
+from moe_serving.fetching.locks import locked, note_holder, take, try_to_take
 
 _LISTING = ".listing"
 
@@ -122,15 +124,22 @@ class Cache:
                     stream = file.open("ab")
                 except OSError as error:
                     raise unusable(self.path, error) from error
-                fcntl.flock(stream, fcntl.LOCK_SH)
+                try:
+                    take(stream, fcntl.LOCK_SH)
+                except BaseException:
+                    stream.close()
+                    raise
                 _used[file] = stream
         os.utime(file)
 
     @contextlib.contextmanager
-    def fetching(self, name: str) -> Iterator[None]:
-        """Alone among the processes of this node; others wait until it is there, or was given up."""
-        with (self.path / f"{name}.lock").open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    def fetching(self, name: str, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Alone among the processes of this node; others wait until it is there, or was given up, or comes no more.
+
+        Args:
+            meanwhile: called now and then by who waits; what it raises ends the wait.
+        """
+        with locked(self.path / f"{name}.lock", lambda: _bytes_below(self.path / name), meanwhile):
             yield
 
     def make_room(self, name: str, size: int) -> None:
@@ -146,8 +155,7 @@ class Cache:
     @contextlib.contextmanager
     def _room(self) -> Iterator[None]:
         """Alone for a moment: of two at once each would take the same room."""
-        with (self.path / "room").open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        with locked(self.path / "room"):
             yield
 
     def _write_listing(self, name: str, listing: Listing) -> None:
@@ -196,10 +204,9 @@ class Cache:
         with contextlib.ExitStack() as taken:
             for kind in ("used", "lock"):
                 stream = taken.enter_context((self.path / f"{name}.{kind}").open("ab"))
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not try_to_take(stream, fcntl.LOCK_EX):
                     return False
+            note_holder(stream)  # in ``.lock``: of ``.used`` the time tells when it was used last
             locks.enter_context(taken.pop_all())
         return True
 

@@ -15,6 +15,7 @@ from moe_contract.applications import ModelArgs
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.fetching.cache import Cache, unusable
 from moe_serving.fetching.keeper import Heard, Keeper
+from moe_serving.fetching.locks import TRY_SECONDS
 from moe_serving.fetching.source import Source, source_of
 
 AGAIN_SECONDS = 15.0
@@ -117,7 +118,9 @@ def _outline(source: Source, keeper: Keeper, cache: Cache) -> None:
 
 def _fetch(source: Source, keeper: Keeper, cache: Cache, names: Collection[str], heard: Heard) -> None:
     try:
-        for name in keeper.lacking(names):
+        for number, name in enumerate(keeper.lacking(names)):
+            if number:
+                time.sleep(2 * TRY_SECONDS)  # who waits for the lock has it in between
             with _once_in_a_while(source, cache, name):
                 keeper.fetch(name, heard)
     finally:  # whatever ended it, and whoever brought the last file

@@ -74,7 +74,7 @@ class Keeper:
 
     def fetch(self, name: str, heard: Heard) -> None:
         """One file with weights, unless it has come meanwhile; room was made for it."""
-        with self._cache.fetching(self._name), self._doubting():
+        with self._cache.fetching(self._name, lambda: self._hear(heard)), self._doubting():
             listing = self._listing()
             file = next((each for each in listing.weights if each.name == name), None)
             if file is None:
@@ -157,14 +157,21 @@ class Keeper:
                 "it is tried again",
             )
 
+    def _hear(self, heard: Heard) -> None:
+        """While another process has the lock: what it has noted."""
+        listing = self._cache.listing(self._name)
+        if listing is not None:
+            heard(*(self._cache.progress(self._name) or (self._there(listing), listing.size)))
+
+    def _there(self, listing: Listing) -> int:
+        """Bytes on this node, of files that are whole and wanted."""
+        wanted = (file for file in listing.weights if file.name in listing.wanted)
+        return listing.small + sum(file.size for file in wanted if (self._directory / file.name).exists())
+
     def _noting(self, listing: Listing, heard: Heard) -> Callable[[int], None]:
         """Notes progress within a file, once in ``NOTE_SECONDS`` at most."""
         noted_at = float("-inf")
-        before = listing.small + sum(
-            file.size
-            for file in listing.weights
-            if file.name in listing.wanted and (self._directory / file.name).exists()
-        )
+        before = self._there(listing)
 
         def note(count: int) -> None:
             nonlocal noted_at

@@ -23,6 +23,7 @@ from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardIdentity
 from moe_serving.experts.shard import Shard
 from moe_serving.fetching import fetch
+from moe_serving.fetching.cache import Cache
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
 from moe_serving.wire.transport import SocketFabric
@@ -132,6 +133,22 @@ def test_where_the_peer_is_gone_the_file_is_fetched(start: Callable[[int], Shard
     first.stop(10.0)
     assign(second, LoadOrder(0, 1, (peer, CHECKPOINT)))
     wait_loaded(second)
+    assert weights(hub) == {ODD: 1}
+    assert second.describe().problem is None
+
+
+def test_while_another_process_fetches_a_shard_may_be_told_to_load_something_else(
+    start: Callable[[int], Shard], hub: StubHub, parted: Path
+) -> None:
+    first, second = start(0), start(1)
+    assign(first, LoadOrder(0, 1))
+    wait_loaded(first)
+    cache = Cache.of_environment()
+    with cache.fetching(Path(fetch.local_model(MODEL)).name):
+        assign(second, LoadOrder(0, 0))
+        wait_until(lambda: second.describe().fetched is not None, "the shard to wait for the file")
+        assign(second, LoadOrder(0, 1, (first.describe().address, CHECKPOINT)))
+        wait_loaded(second)
     assert weights(hub) == {ODD: 1}
     assert second.describe().problem is None
 

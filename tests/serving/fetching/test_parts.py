@@ -5,14 +5,12 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parted import EVEN, FILES, ODD, OTHERS, part
-from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
+from parted import EVEN, FILES, ODD, OTHERS
+from stub_hub import REPOSITORY, REVISION, StubHub
 from stub_web import StubWeb
-from stub_web import running as serving
 
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.tensors import outline_of
@@ -24,18 +22,6 @@ from moe_serving.fetching.fetch import bring, fetched, local_model, local_text
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-
-
-@pytest.fixture(scope="session")
-def parted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return part(tiny, tmp_path_factory.mktemp("parted") / "model")
-
-
-@pytest.fixture
-def hub(parted: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubHub]:
-    with running(StubHub(files_of(parted))) as stub:
-        monkeypatch.setenv("HF_ENDPOINT", stub.url)
-        yield stub
 
 
 def weights(gets: dict[str, int]) -> dict[str, int]:
@@ -130,13 +116,6 @@ def test_what_hears_may_end_it_and_it_goes_on_later(web_model: tuple[StubWeb, st
 
 class InterruptedByTestError(Exception):
     pass
-
-
-@pytest.fixture
-def web_model(parted: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[StubWeb, str]]:
-    monkeypatch.setenv("MOE_MODEL_LOOPBACK", "1")
-    with serving(StubWeb(files_of(parted))) as web:
-        yield web, web.s3
 
 
 def test_a_store_gives_parts_too(web_model: tuple[StubWeb, str], parted: Path) -> None:
