@@ -74,10 +74,20 @@ class Cache:
             return Listing.load((self.path / name / _LISTING).read_text())
         return None
 
-    def keep_listing(self, name: str, listing: Listing) -> None:
-        """What it consists of."""
+    def keep_listing(self, name: str, listing: Listing) -> Listing:
+        """What it consists of, as it was told now; with the files that are wanted. Where it is not the first that was
+        told, room is made for these anew, since they may have other sizes.
+
+        Raises:
+            ModelError: DownloadFailed, the bound leaves no room.
+        """
         with self._room():
+            before = self.listing(name)
+            if before is not None:
+                listing = listing.wanting(before.wanted)
+                self._make_room(name, listing.size)
             self._write_listing(name, listing)
+        return listing
 
     def change_listing(self, name: str, change: Callable[[Listing], Listing]) -> None:
         """Alone among all who do."""

@@ -72,7 +72,7 @@ def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), h
     keeper = Keeper(source, cache)
     if keeper.lacking(names):
         with _once_in_a_while(source, cache, "room"):
-            cache.want(source.directory, names | later)
+            keeper.want(names | later)
     _fetch(source, keeper, cache, names, heard)
 
 
@@ -112,7 +112,7 @@ def _outline(source: Source, keeper: Keeper, cache: Cache) -> None:
         if keeper.outline():
             return
         names = {file.name for file in keeper.listing().weights}
-        cache.want(source.directory, names)
+        keeper.want(names)
     _fetch(source, keeper, cache, names, lambda *_: None)
 
 

@@ -72,6 +72,15 @@ class Keeper:
         """Those of ``names``, weights, that are not on this node."""
         return tuple(name for name in sorted(names) if not (self._directory / name).exists())
 
+    def want(self, names: Collection[str]) -> None:
+        """Have room for these files with weights, beside those that are wanted already."""
+        listing = self._cache.listing(self._name)
+        with self._doubting():
+            if listing is not None and listing.doubted:
+                with self._cache.fetching(self._name):
+                    self._listing()  # by a size that was told wrongly there may be no room
+            self._cache.want(self._name, names)
+
     def fetch(self, name: str, heard: Heard) -> None:
         """One file with weights, unless it has come meanwhile; room was made for it."""
         with self._cache.fetching(self._name, lambda: self._hear(heard)), self._doubting():
@@ -105,14 +114,15 @@ class Keeper:
     def _listing(self) -> Listing:
         """As ``listing``, of who has the lock."""
         before = self._cache.listing(self._name)
-        if before is None:
-            return self._list(None)
-        if not before.doubted:
+        if before is not None and not before.doubted:
             return before
         try:
-            return self._list(before)
+            told = self._list(before)
         except ModelError:
+            if before is None:
+                raise
             return before  # what can be had as it says need not wait for the rest
+        return self._cache.keep_listing(self._name, told)
 
     def _list(self, before: Listing | None) -> Listing:
         """Ask who keeps it."""
@@ -120,14 +130,11 @@ class Keeper:
         names = store.names()
         first = [store.file(name) for name in first_files(names)]
         small = sum(file.size for file in first)
-        self._cache.make_room(self._name, before.size if before else small)
+        self._cache.make_room(self._name, small + (before.size - before.small if before else 0))
         for file in first:  # the index among them
             store.fetch(file, self._directory, lambda count: None)
         index = self._read_index() if has_index(names) else {}
-        wanted = before.wanted if before else frozenset[str]()
-        listing = Listing(small, self._weights(names, index), in_parts=len(set(index.values())) > 1, wanted=wanted)
-        self._cache.keep_listing(self._name, listing)
-        return listing
+        return Listing(small, self._weights(names, index), in_parts=len(set(index.values())) > 1)
 
     def _weights(self, names: Collection[str], index: Mapping[str, str]) -> tuple[RemoteFile, ...]:
         wanted = weight_files(names, index)

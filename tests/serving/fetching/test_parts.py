@@ -363,3 +363,68 @@ def test_a_checkpoint_that_an_earlier_release_fetched_is_used(hub: StubHub, part
     bring(MODEL, [Path(path) / EVEN])
     assert not hub.gets
     assert not hub.parts
+
+
+def test_room_is_made_by_the_sizes_that_are_told_now(
+    hub: StubHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as after one of a page of errors was told in place of a file's."""
+    small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
+    even = hub.files[EVEN]
+    monkeypatch.setenv("MOE_MODEL_CACHE_BYTES", str(small + len(even) + 500))
+    (cache / "old").mkdir(parents=True)
+    (cache / "old" / "weights").write_bytes(bytes(900))
+    hub.files[EVEN] = even[:-1000]
+    path = Path(local_text(MODEL))
+    hub.files[EVEN] = even
+    with pytest.raises(ModelError, match=f"{EVEN} came with {len(even)} bytes, the hub tells of {len(even) - 1000}"):
+        bring(MODEL, [path / EVEN])
+    assert (cache / "old").exists()
+    bring(MODEL, [path / EVEN])
+    assert (path / EVEN).read_bytes() == even
+    assert int((cache / f"{path.name}.size").read_text()) == small + len(even)
+    assert not (cache / "old").exists()
+
+
+def test_where_the_sizes_that_are_told_now_find_no_room_it_is_said(
+    hub: StubHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
+    even = hub.files[EVEN]
+    monkeypatch.setenv("MOE_MODEL_CACHE_BYTES", str(small + len(even) - 500))
+    hub.files[EVEN] = even[:-1000]
+    path = Path(local_text(MODEL))
+    hub.files[EVEN] = even
+    for said in (f"{EVEN} came with", f"{path.name} takes {small + len(even)} bytes"):
+        with pytest.raises(ModelError, match=said):
+            bring(MODEL, [path / EVEN])
+    gets = hub.gets[EVEN]
+    with pytest.raises(ModelError, match=f"{path.name} takes"):
+        bring(MODEL, [path / EVEN])
+    assert hub.gets[EVEN] == gets, "what has no room is not fetched"
+
+
+def test_a_size_that_was_told_too_large_is_asked_for_again(
+    hub: StubHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = sum(len(content) for name, content in hub.files.items() if name not in FILES)
+    even = hub.files[EVEN]
+    monkeypatch.setenv("MOE_MODEL_CACHE_BYTES", str(small + len(even) + 500))
+    hub.files[EVEN] = even + bytes(10_000)
+    path = Path(local_text(MODEL))
+    hub.files[EVEN] = even
+    with pytest.raises(ModelError, match=f"{path.name} takes {small + len(even) + 10_000} bytes"):
+        bring(MODEL, [path / EVEN])
+    bring(MODEL, [path / EVEN])
+    assert (path / EVEN).read_bytes() == even
+
+
+def test_what_others_come_to_want_while_one_asks_anew_stays_wanted(hub: StubHub) -> None:
+    path, cache = Path(local_model(MODEL)), Cache.of_environment()
+    asked = cache.listing(path.name)
+    assert asked is not None
+    cache.want(path.name, [ODD])
+    assert cache.keep_listing(path.name, asked).wanted == {ODD}
+    listing = cache.listing(path.name)
+    assert listing is not None
+    assert listing.wanted == {ODD}
