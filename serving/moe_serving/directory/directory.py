@@ -69,6 +69,7 @@ class Directory:
         inspect: looks at a model; runs in a thread; raises ModelError.
         connect: makes the client of a shard.
         clock: monotonic seconds.
+        inspect_candidate: looks at a model that is to take the place of that one; by default as ``inspect``.
     """
 
     def __init__(
@@ -77,10 +78,11 @@ class Directory:
         inspect: Callable[[ModelArgs], ModelFacts],
         connect: Callable[[ShardRef], ShardClient],
         clock: Callable[[], float] = time.monotonic,
+        inspect_candidate: Callable[[ModelArgs], ModelFacts] | None = None,
     ) -> None:
         self._args = model
         self._inspect = inspect
-        self._candidate = Candidate(inspect)
+        self._candidate = Candidate(inspect_candidate or inspect)
         self._connect = connect
         self._clock = clock
         self._model: _Model | None = None

@@ -76,6 +76,23 @@ def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), h
     _fetch(source, keeper, cache, names, heard)
 
 
+def ask_for_all(path: str) -> None:
+    """Whether the weights of a model that ``local_model`` has given can be had, as far as they are not on this node.
+
+    Waits until who keeps them has been asked for a byte of each file, some minutes at most.
+
+    Raises:
+        ModelError: WeightsMissing, WeightsTruncated, DownloadFailed or AccessDenied, with the name of the file.
+    """
+    source = _source(path)
+    if source is None:
+        return
+    cache = Cache.of_environment()
+    if not cache.is_complete(source.directory):
+        with _once_in_a_while(source, cache, "all"):
+            Keeper(source, cache).ask_for_all()
+
+
 def fetched(path: str) -> tuple[int, int] | None:
     """Bytes of a model that are on this node, and all that it is to have; None where it is not being fetched."""
     try:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.tensors import INDEX_FILE, weight_map
+from moe_serving.fetching.asking import ask_for
 from moe_serving.fetching.cache import Cache
 from moe_serving.fetching.files import RemoteFile, first_files, has_index, weight_files
 from moe_serving.fetching.listing import Listing
@@ -71,6 +72,12 @@ class Keeper:
     def lacking(self, names: Collection[str]) -> tuple[str, ...]:
         """Those of ``names``, weights, that are not on this node."""
         return tuple(name for name in sorted(names) if not (self._directory / name).exists())
+
+    def ask_for_all(self) -> None:
+        """Whether all weights can be had that are not on this node; nothing of them is kept (``asking``)."""
+        listing = self.listing()
+        lacking = set(self.lacking([file.name for file in listing.weights]))
+        ask_for(self._store, self._source, [file for file in listing.weights if file.name in lacking])
 
     def want(self, names: Collection[str]) -> None:
         """Have room for these files with weights, beside those that are wanted already."""

@@ -21,7 +21,7 @@ from moe_serving.fetching.files import RemoteFile
 Read = Callable[[RemoteFile, int, int], bytes | None]
 """Bytes ``[begin, end)`` of a file; None where no parts can be had of it."""
 
-_AT_ONCE = 8
+AT_ONCE = 8
 """Requests under way: each takes a while, and brings little."""
 _HEAD_BYTES = 1 << 16
 """Asked for first: most headers are smaller."""
@@ -37,8 +37,8 @@ def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -
     Raises:
         ModelError: WeightsMissing or WeightsTruncated, by the files' own names; what ``read`` raises.
     """
-    read = _persistent(read)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    read = persistent(read)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         if not all(list(pool.map(lambda file: _fetch_head(read, file, directory), weights))):
             return False
         by_path = {directory / file.name: file for file in weights}
@@ -73,21 +73,7 @@ def remove_outlines(directory: Path, weights: Sequence[RemoteFile]) -> None:
         outline_of(directory / file.name).unlink(missing_ok=True)
 
 
-def _has_samples(directory: Path, file: Path) -> bool:
-    """Whether the samples that were told of a file lie in it."""
-    samples = directory / SAMPLES_FILE
-    if not samples.exists():
-        return True
-    told, begin = samples.read_bytes(), 0
-    for place in places(TensorIndex(directory)):
-        size = place.end - place.begin
-        if place.file == file and read_place(place) != told[begin : begin + size]:
-            return False
-        begin += size
-    return True
-
-
-def _persistent(read: Read) -> Read:
+def persistent(read: Read) -> Read:
     """Tries what fails again, unless who asks is not let in."""
 
     def again(file: RemoteFile, begin: int, end: int) -> bytes | None:
@@ -101,6 +87,20 @@ def _persistent(read: Read) -> Read:
         return read(file, begin, end)
 
     return again
+
+
+def _has_samples(directory: Path, file: Path) -> bool:
+    """Whether the samples that were told of a file lie in it."""
+    samples = directory / SAMPLES_FILE
+    if not samples.exists():
+        return True
+    told, begin = samples.read_bytes(), 0
+    for place in places(TensorIndex(directory)):
+        size = place.end - place.begin
+        if place.file == file and read_place(place) != told[begin : begin + size]:
+            return False
+        begin += size
+    return True
 
 
 def _fetch_head(read: Read, file: RemoteFile, directory: Path) -> bool:

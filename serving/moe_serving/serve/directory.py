@@ -21,7 +21,7 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
-from moe_serving.fetching.fetch import local_model
+from moe_serving.fetching.fetch import ask_for_all, local_model
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.serve.direct import Direct, address_of, open_here
 from moe_serving.serve.replica import prepare_replica
@@ -38,7 +38,7 @@ class Directory:
         self._name = serve.get_replica_context().replica_tag
         self._node = ray.get_runtime_context().get_node_id()
         self._network = args.model.network
-        self._directory = directory.Directory(args.model, _inspect, self._connect)
+        self._directory = directory.Directory(args.model, _inspect, self._connect, inspect_candidate=_inspect_candidate)
         self._direct = Direct(
             open_here(self._network),
             {
@@ -92,6 +92,13 @@ class Directory:
 
 def _inspect(model: ModelArgs) -> ModelFacts:
     return inspect_model(local_model(model.path), model.dtype)
+
+
+def _inspect_candidate(model: ModelArgs) -> ModelFacts:
+    """What runs gives way to it: so all its files must be to be had, which those that need them fetch only then."""
+    facts = _inspect(model)
+    ask_for_all(model.path)
+    return facts
 
 
 class DirectClient:

@@ -62,6 +62,30 @@ async def found(directory: Directory, model: ModelArgs, *, good: bool) -> Candid
             await asyncio.sleep(0.01)
 
 
+async def test_what_is_to_take_the_place_of_another_one_is_looked_at_more_closely() -> None:
+    """All its files must be to be had, which is more than the model that runs is asked about."""
+    disk = Disk()
+
+    def closely(model: ModelArgs) -> ModelFacts:
+        if model == GOOD:
+            raise ModelError("DownloadFailed", "odd.safetensors cannot be had")
+        return disk.inspect(model)
+
+    directory = Directory(
+        GOOD, disk.inspect, lambda shard: pytest.fail("there are no shards"), inspect_candidate=closely
+    )
+    running = asyncio.create_task(directory.run())
+    try:
+        await until_inspected(directory)
+        directory.configure(DirectoryConfig(candidate=GOOD).model_dump(mode="json"))
+        found_bad = await found(directory, GOOD, good=False)
+        assert found_bad.model_problem is not None
+        assert found_bad.model_problem.message == "odd.safetensors cannot be had"
+        assert directory.report().model == facts_of(GOOD)
+    finally:
+        running.cancel()
+
+
 async def test_it_is_reported_whatever_becomes_of_it_and_what_runs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(candidate, "INSPECT_AGAIN_SECONDS", 0.05)
     disk = Disk()
