@@ -24,6 +24,11 @@ AGAIN_SECONDS = 15.0
 _failed: dict[tuple[Source, str], tuple[float, ModelError]] = {}
 """By source and file, or what else was asked for."""
 
+FORGET_SECONDS = 600.0
+"""Before what was told of weights is doubted again: it is some hundred requests, and may be right."""
+
+_forgotten: dict[Source, float] = {}
+
 
 def local_model(path: str) -> str:
     """A directory as it is; of what is kept elsewhere (``source``) the one in this node's cache, which
@@ -91,6 +96,22 @@ def ask_for_all(path: str) -> None:
     if not cache.is_complete(source.directory):
         with _once_in_a_while(source, cache, "all"):
             Keeper(source, cache).ask_for_all()
+
+
+def forget_outline(path: str) -> None:
+    """Have ``local_model`` ask anew for what it gave in place of weights, which may be wrong: parts of files have no
+    checksum. Once in ``FORGET_SECONDS`` only; what has been opened by it stays as it is.
+
+    Raises:
+        ModelError: DownloadFailed, another process stands still that fetches of it.
+    """
+    source = _source(path)
+    if source is None or time.monotonic() - _forgotten.get(source, float("-inf")) < FORGET_SECONDS:
+        return
+    cache = Cache.of_environment()
+    if not cache.is_complete(source.directory):
+        Keeper(source, cache).forget_outline()
+        _forgotten[source] = time.monotonic()
 
 
 def fetched(path: str) -> tuple[int, int] | None:

@@ -69,6 +69,13 @@ class Keeper:
                 self._cache.change_listing(self._name, lambda now: replace(now, in_parts=False))
             return outlined
 
+    def forget_outline(self) -> None:
+        """The next one is asked for anew."""
+        listing = self._cache.listing(self._name)
+        if listing is not None and listing.in_parts:
+            with self._cache.fetching(self._name):
+                remove_outlines(self._directory, listing.weights)
+
     def lacking(self, names: Collection[str]) -> tuple[str, ...]:
         """Those of ``names``, weights, that are not on this node."""
         return tuple(name for name in sorted(names) if not (self._directory / name).exists())
@@ -168,7 +175,8 @@ class Keeper:
             raise ModelError(
                 "DownloadFailed",
                 f"{self._source}: the header or a sample of {file.name} was another one when it was asked for alone; "
-                "it is tried again",
+                "it is tried again, and processes of this node that opened the model by it are to be restarted: they "
+                "go by another digest than those that start from now on",
             )
 
     def _hear(self, heard: Heard) -> None:

@@ -17,7 +17,7 @@ from moe_serving.checkpoint.tensors import outline_of
 from moe_serving.fetching import cache as caches
 from moe_serving.fetching import fetch
 from moe_serving.fetching.cache import Cache
-from moe_serving.fetching.fetch import bring, fetched, local_model, local_text
+from moe_serving.fetching.fetch import bring, fetched, forget_outline, local_model, local_text
 
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
 INDEX = "model.safetensors.index.json"
@@ -298,6 +298,29 @@ def test_other_parts_than_were_meant_make_another_digest(hub: StubHub, parted: P
     assert not Cache.of_environment().is_outlined(path.name)
     assert Checkpoint.open(local_model(MODEL)).digest == Checkpoint.open(parted).digest
     assert weights(hub.gets) == {EVEN: 1, ODD: 1}
+
+
+def test_what_was_told_of_weights_is_asked_for_anew_where_it_is_doubted_and_not_all_the_time(
+    hub: StubHub, parted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a replica whose digest is another one than the directory's."""
+    hub.spoilt.add(EVEN)
+    path = Path(local_model(MODEL))
+    wrong, right = Checkpoint.open(path).digest, Checkpoint.open(parted).digest
+    assert wrong != right
+    forget_outline(MODEL)
+    assert Checkpoint.open(local_model(MODEL)).digest == wrong
+    hub.spoilt.clear()
+    forget_outline(MODEL)
+    assert Checkpoint.open(local_model(MODEL)).digest == wrong
+    monkeypatch.setattr(fetch, "FORGET_SECONDS", 0.0)
+    forget_outline(MODEL)
+    assert Checkpoint.open(local_model(MODEL)).digest == right
+    bring(MODEL, [path / name for name in FILES])
+    forget_outline(MODEL)
+    forget_outline(str(parted))
+    assert weights(hub.gets) == dict.fromkeys(FILES, 1)
+    assert Checkpoint.open(local_model(MODEL)).digest == right
 
 
 def test_a_header_that_promises_more_than_there_is(hub: StubHub) -> None:
