@@ -31,6 +31,7 @@ from moe_operator.api.status import time_told
 from moe_operator.kube.api import Json
 from moe_operator.kube.store import goes, uid_of
 from moe_operator.runtimes.kube_ray.evictions import Pods
+from moe_operator.runtimes.kube_ray.manifests.names import WORKER_CONTAINER
 from moe_operator.runtimes.kube_ray.nodes import NodeState
 from moe_operator.runtimes.kube_ray.pods import component_of, is_ready, node_of
 from moe_operator.runtimes.kube_ray.spread import Apis
@@ -211,11 +212,18 @@ def _is(pod: Json, component: str) -> bool:
 
 
 def _ran_at(pod: Json, then: datetime) -> bool:
-    """Whether its containers have run since before a time, of which Kubernetes tells whole seconds."""
-    containers = (pod.get("status") or {}).get("containerStatuses") or ()
-    begun = [((each.get("state") or {}).get("running") or {}).get("startedAt") for each in containers]
-    times = [time_told(str(each)) for each in begun]
-    return bool(times) and all(time is not None and time <= then for time in times)
+    """Whether Ray has run in it since before a time, of which Kubernetes tells whole seconds."""
+    begun = _begun(pod)
+    return begun is not None and begun <= then
+
+
+def _begun(pod: Json) -> datetime | None:
+    """Since when Ray has run in a worker's pod. What others put beside it, as a service mesh its proxy, may have been
+    restarted since, and nothing of ours is lost by that."""
+    for each in (pod.get("status") or {}).get("containerStatuses") or ():
+        if each.get("name") == WORKER_CONTAINER:
+            return time_told(str(((each.get("state") or {}).get("running") or {}).get("startedAt")))
+    return None
 
 
 def _is_kept(pod: Json) -> bool:

@@ -278,13 +278,17 @@ def test_a_pod_of_attention_serves_once_its_replica_is_ready() -> None:
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EARLIER, LATER = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"
 RUNS = [
-    # when the containers of a pod began, whether it is ready; what there is of its kind
+    # when Ray began in a pod, and what is beside it, whether it is ready; what there is of its kind
     ([EARLIER], True, Pods(1, 1, 1, 1)),
     ([EARLIER], False, Pods(1, 0, 0, 1)),
     ([LATER], True, Pods(0, 0, 1, 1)),
     ([LATER], False, Pods(0, 0, 0, 1)),
-    ([EARLIER, LATER], True, Pods(0, 0, 1, 1)),
-    ([EARLIER, None], True, Pods(0, 0, 1, 1)),
+    # A proxy of a service mesh that was restarted takes nothing of ours with it.
+    ([EARLIER, LATER], True, Pods(1, 1, 1, 1)),
+    ([EARLIER, LATER], False, Pods(1, 0, 0, 1)),
+    ([EARLIER, None], True, Pods(1, 1, 1, 1)),
+    ([LATER, EARLIER], True, Pods(0, 0, 1, 1)),
+    ([None, EARLIER], False, Pods(0, 0, 0, 1)),
     (["yesterday"], True, Pods(0, 0, 1, 1)),
     ([], True, Pods(0, 0, 1, 1)),
 ]
@@ -292,8 +296,11 @@ RUNS = [
 
 @pytest.mark.parametrize(("begun", "ready", "found"), RUNS)
 def test_which_pods_have_run_since_before(begun: list[str | None], ready: bool, found: Pods) -> None:
-    containers = [{"name": "c", "state": {"running": {"startedAt": at}} if at else {"waiting": {}}} for at in begun]
-    told = {"containerStatuses": containers, "conditions": [{"type": "Ready", "status": str(ready)}]}
+    containers = [
+        {"name": name, "state": {"running": {"startedAt": at}} if at else {"waiting": {}}}
+        for name, at in zip(("ray-worker", "proxy"), begun, strict=False)
+    ]
+    told = {"containerStatuses": containers[::-1], "conditions": [{"type": "Ready", "status": str(ready)}]}
     live = pod("p8", "attention")
     leaves = pod("p9", "attention", goes=True)
     for each in (live, leaves):

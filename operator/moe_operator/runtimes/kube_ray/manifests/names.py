@@ -7,6 +7,9 @@ from moe_operator.api.names import API_PORT
 ATTENTION_GROUP, EXPERTS_GROUP = "attention", "experts"
 """Groups of worker pods, as KubeRay's label ``ray.io/group`` tells them."""
 
+WORKER_CONTAINER = "ray-worker"
+"""Of a worker's pod, the one in which Ray runs; others may put more beside it."""
+
 LABEL_CLUSTER, LABEL_GROUP = "ray.io/cluster", "ray.io/group"
 
 PORTS = {"gcs-server": 6379, "dashboard": 8265, "client": 10001, "serve": API_PORT}

@@ -19,7 +19,7 @@ from moe_operator.api.names import (
 )
 from moe_operator.kube.api import Json
 from moe_operator.runtimes.kube_ray.manifests.model import mount_model
-from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER, PORTS
+from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER, PORTS, WORKER_CONTAINER
 from moe_operator.runtimes.kube_ray.manifests.nodes import node_affinity
 
 USER = 1000
@@ -89,7 +89,7 @@ def head_template(moe: MoEDeployment, component: str) -> Json:
 
 def worker_template(moe: MoEDeployment, group: WorkerGroup, component: str, wanted: Resources) -> Json:
     """Those of one group of workers; ``wanted``: what the process asks for that a pod is for."""
-    template = _template(moe, group, component, "ray-worker", {})
+    template = _template(moe, group, component, WORKER_CONTAINER, {})
     if wanted.gpus:
         (container,) = template["spec"]["containers"]
         resources = container.setdefault("resources", {})
