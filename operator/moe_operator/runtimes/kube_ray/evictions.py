@@ -19,6 +19,9 @@ nothing, and answers nobody without it:
 | experts | one at a time, of so many as copies are beyond the first, if all were in place when that was told last |
 | both | one at a time, once none of attention is left, or as many shards are lost that ran as there are copies |
 
+A pod that turns ready counts for its budget at once, before that is written anew, so that another one more might go:
+while one is about to (``COMING_SECONDS``), none goes that answers, unless nobody is answered.
+
 By what is left in the last line nobody is answered. A directory that is there, and whose report is not to be had, as
 when it does not take the operator's key, tells those that come what they need. So one of ``attention.minReplicas`` may
 go, and what is lost nobody can say.
@@ -42,6 +45,8 @@ from moe_operator.runtimes.kube_ray.manifests.names import LABEL_CLUSTER
 UNTOLD_SECONDS = 300.0
 """Serve ends a directory that does not answer, and has another one up, within a minute or two, and that one reads the
 headers of a large checkpoint in about as long."""
+COMING_SECONDS = 120.0
+"""For which a pod that has just begun is waited for; what is not ready then may never be, as a spare."""
 _NUMBER = re.compile(r"[0-9]{1,6}")
 
 
@@ -54,16 +59,19 @@ class Pods:
         answering: of these, that Kubernetes calls ready.
         ready: all that it does, which are those that a budget counts.
         there: all.
+        coming: those that are not ready, and began less than ``COMING_SECONDS`` ago.
     """
 
     before: int
     answering: int
     ready: int
     there: int
+    coming: int = 0
 
     def but(self, may_go: int) -> int:
-        """How many must stay so that so many may go; that none may also when further ones turn ready."""
-        return max(self.ready - may_go, 0) if may_go else self.there
+        """How many must stay so that so many may go, also when those turn ready that are about to; that none may, when
+        any do."""
+        return max(self.ready + self.coming - may_go, 0) if may_go else self.there
 
 
 @dataclass(frozen=True, slots=True)

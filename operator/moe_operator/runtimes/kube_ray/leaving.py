@@ -30,7 +30,7 @@ from moe_operator.api.names import COMPONENT_ATTENTION, COMPONENT_HEAD, COMPONEN
 from moe_operator.api.status import time_told
 from moe_operator.kube.api import Json
 from moe_operator.kube.store import goes, uid_of
-from moe_operator.runtimes.kube_ray.evictions import Pods
+from moe_operator.runtimes.kube_ray.evictions import COMING_SECONDS, Pods
 from moe_operator.runtimes.kube_ray.manifests.names import WORKER_CONTAINER
 from moe_operator.runtimes.kube_ray.nodes import NodeState
 from moe_operator.runtimes.kube_ray.pods import component_of, is_ready, node_of
@@ -110,11 +110,12 @@ class PodsOnNodes:
         found = Counter(host for host in (_canon(api.host) for api in report.apis if api.ready) if host in rooms)
         return Apis(len(rooms), len(found), max(found.values(), default=0))
 
-    def since(self, component: str, then: datetime) -> Pods:
+    def since(self, component: str, then: datetime, now: datetime) -> Pods:
         """Those of a component, and which of them have run since before ``then``."""
         there = [pod for pod in self.pods if _is(pod, component) and not goes(pod)]
         before = [pod for pod in there if _ran_at(pod, then)]
-        return Pods(len(before), sum(map(is_ready, before)), sum(map(is_ready, there)), len(there))
+        coming = sum(not is_ready(pod) and _began_of_late(pod, now) for pod in there)
+        return Pods(len(before), sum(map(is_ready, before)), sum(map(is_ready, there)), len(there), coming)
 
     def removals(self, report: DirectoryReport | None, revision: int, silent: Collection[str]) -> list[Removal]:
         """Pods that go now. ``revision``: of the placement wanted; ``silent``: uids of those that are for long."""
@@ -215,6 +216,12 @@ def _ran_at(pod: Json, then: datetime) -> bool:
     """Whether Ray has run in it since before a time, of which Kubernetes tells whole seconds."""
     begun = _begun(pod)
     return begun is not None and begun <= then
+
+
+def _began_of_late(pod: Json, now: datetime) -> bool:
+    """By its node's clock, which may be ahead."""
+    begun = _begun(pod)
+    return begun is not None and abs((now - begun).total_seconds()) < COMING_SECONDS
 
 
 def _begun(pod: Json) -> datetime | None:

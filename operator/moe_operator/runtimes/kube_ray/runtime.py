@@ -176,9 +176,9 @@ class KubeRayRuntime:
         budget = self._all.objects.experts_budget(moe)
         last = told_last(budget, cluster, now)
         if last is None:
-            last = told_until(budget, cluster, now, there.since(COMPONENT_SHARD, now).before)
+            last = told_until(budget, cluster, now, there.since(COMPONENT_SHARD, now, now).before)
         is_away = heard.absence is not None or heard.report is not None
-        of_each = (there.since(component, last.since) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
+        of_each = (there.since(component, last.since, now) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
         return Untold(last, (now - last.since).total_seconds(), is_away, *of_each)
 
     def _with_nodes(self, answers: Finding | None) -> Finding | None:

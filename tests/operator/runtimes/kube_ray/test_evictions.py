@@ -150,6 +150,18 @@ def test_what_was_known_when_it_was_told_last_counts(
     assert (staying(moe, shards, untold=away).experts, told and told.reason) == (experts, reason)
 
 
+@pytest.mark.parametrize("ready", [2, 3, 4])
+def test_no_two_may_go_when_a_pod_turns_ready_before_the_budget_is_written_anew(ready: int) -> None:
+    moe = deployment(4, 2, attention=3)
+    begins, waits = Pods(2, 2, ready, ready + 1, coming=1), Pods(2, 2, ready, ready + 1)
+    for of_shards in (Pods(4, 4, 4, 5, coming=1), Pods(3, 3, 3, 4, coming=1)):
+        stay = staying(moe, 4, untold=untold(LONG, begins, of_shards, ran=3))
+        assert (ready - stay.attention, ready + 1 - stay.attention) == (0, 1)
+        assert of_shards.ready + 1 - stay.experts <= 1
+    stay = staying(moe, 4, untold=untold(LONG, waits, pods(4)))
+    assert ready - stay.attention == 1, "what has not turned ready in two minutes keeps no node from being drained"
+
+
 def test_where_none_of_attention_may_go_none_may_when_a_further_pod_turns_ready() -> None:
     moe = deployment(4, 2, attention=3)
     for attention in (pods(2, unready=1), Pods(before=1, answering=1, ready=1, there=2)):

@@ -1,6 +1,6 @@
 """Nodes that are cordoned, taken away or dead: which shards are emptied, and which pods go."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from moe_facts import FACTS
 
 from moe_contract.report import ApiReport, AttentionReport, DirectoryReport, Progress, ShardReport
 from moe_operator.kube.api import Json, Listing
-from moe_operator.runtimes.kube_ray.evictions import Pods
+from moe_operator.runtimes.kube_ray.evictions import COMING_SECONDS, Pods
 from moe_operator.runtimes.kube_ray.leaving import SILENT_LOOKS, SILENT_SECONDS, PodsOnNodes, Silence
 from moe_operator.runtimes.kube_ray.nodes import NodeState, node_state, trimmed_node
 from moe_operator.runtimes.kube_ray.spread import Apis
@@ -277,18 +277,22 @@ def test_a_pod_of_attention_serves_once_its_replica_is_ready() -> None:
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 EARLIER, LATER = "2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z"
+NOW = THEN + timedelta(seconds=COMING_SECONDS)
 RUNS = [
     # when Ray began in a pod, and what is beside it, whether it is ready; what there is of its kind
     ([EARLIER], True, Pods(1, 1, 1, 1)),
     ([EARLIER], False, Pods(1, 0, 0, 1)),
     ([LATER], True, Pods(0, 0, 1, 1)),
-    ([LATER], False, Pods(0, 0, 0, 1)),
+    ([LATER], False, Pods(0, 0, 0, 1, coming=1)),
     # A proxy of a service mesh that was restarted takes nothing of ours with it.
     ([EARLIER, LATER], True, Pods(1, 1, 1, 1)),
     ([EARLIER, LATER], False, Pods(1, 0, 0, 1)),
     ([EARLIER, None], True, Pods(1, 1, 1, 1)),
     ([LATER, EARLIER], True, Pods(0, 0, 1, 1)),
     ([None, EARLIER], False, Pods(0, 0, 0, 1)),
+    # By a clock that is ahead.
+    (["2026-01-02T03:07:00Z"], False, Pods(0, 0, 0, 1, coming=1)),
+    (["2026-01-02T05:00:00Z"], False, Pods(0, 0, 0, 1)),
     (["yesterday"], True, Pods(0, 0, 1, 1)),
     ([], True, Pods(0, 0, 1, 1)),
 ]
@@ -305,7 +309,7 @@ def test_which_pods_have_run_since_before(begun: list[str | None], ready: bool, 
     leaves = pod("p9", "attention", goes=True)
     for each in (live, leaves):
         each["status"] |= told
-    assert on({}, P0, live, leaves).since("attention", THEN) == found
+    assert on({}, P0, live, leaves).since("attention", THEN, NOW) == found
 
 
 def apis_in(*pods: Json, hosts: tuple[str, ...], ready: bool = True) -> Apis | None:
