@@ -57,7 +57,7 @@ from moe_operator.runtimes.kube_ray.manifests.serve_config import serve_config, 
 from moe_operator.runtimes.kube_ray.manifests.service import build_service, selected_cluster
 from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
 from moe_operator.runtimes.kube_ray.pods import cluster_of, pods_problem
-from moe_operator.runtimes.kube_ray.spread import TELLS_APIS, Apis, Together, least_apis, least_told
+from moe_operator.runtimes.kube_ray.spread import TELLS_APIS, Apis, Needed, Together, least_apis, least_told
 from moe_operator.runtimes.kube_ray.state import (
     Basis,
     configs_of,
@@ -115,7 +115,7 @@ class KubeRayRuntime:
         _slice_refused: why the API server did not take the EndpointSlice; None if it did.
         _switched: since when its Service leads nowhere, or to the activator, because it goes to sleep.
         _silence: of its pods on dead nodes.
-        _together: of its apis in one pod.
+        _together, _needed: of its apis in one pod.
     """
 
     _all: KubeRays
@@ -129,6 +129,7 @@ class KubeRayRuntime:
     _succession: Succession = field(default_factory=Succession)
     _silence: Silence = field(default_factory=Silence)
     _together: Together = field(default_factory=Together)
+    _needed: Needed = field(default_factory=Needed)
 
     async def observe(self, moe: MoEDeployment) -> RuntimeState:
         missing = await self._missing(moe)
@@ -275,7 +276,8 @@ class KubeRayRuntime:
         others may have written there since. A data plane that never tells keeps to the spec."""
         configs = read_configs(self._written) if self._written or report is None else configs_of(live)
         may_tell = report is None or report.contract >= TELLS_APIS
-        least = least_apis(moe, apis, least_told(configs.get(desired.core)) if may_tell else None)
+        needed = self._needed.look(moe, apis, self._all.clock())
+        least = least_apis(moe, apis, least_told(configs.get(desired.core)) if may_tell else None, needed)
         return replace(desired, api_scale=desired.api_scale.model_copy(update={"min_replicas": least}))
 
     def _led_to(self, moe: MoEDeployment, clusters: Clusters, report: DirectoryReport | None) -> str | None:

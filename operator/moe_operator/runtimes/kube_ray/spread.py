@@ -5,7 +5,9 @@ all are in the pod that was left, and when that one goes, requests wait for seco
 more is asked for, within ``spec.api``: Ray starts processes in one pod after the other. It stays where the pod with
 most has no more than ``minReplicas``, since Serve would stop the one in the emptier pod first. Where it has more, as
 after several drains or a peak, Serve may stop what nobody needs, and the next one comes from there: it settles at one
-more than ``minReplicas``. Until one answers elsewhere, no pod of attention is evicted, for two minutes at most.
+more than ``minReplicas``. Where Serve stops the one in the emptier pod and no other, load needs the rest: one more than
+that stays for an hour before it is tried again (``Needed``). Until one answers elsewhere, no pod of attention is
+evicted, for two minutes at most.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ TELLS_APIS = 2
 """The contract since which a directory tells where apis run."""
 APART_SECONDS = 120.0
 """For which evictions wait for an api in another pod: its start takes ten seconds, on a busy node many times that."""
+KEPT_SECONDS = 3600.0
+"""For which Serve is not left to stop what load was seen to need: it tries ten minutes after it needed more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ class Apis:
         return self.pods < 2 <= self.rooms and self.most < moe.spec.api.max_replicas
 
 
-def least_apis(moe: MoEDeployment, apis: Apis | None, told: int | None) -> int:
-    """How many shall run at least. ``told``: what Serve was told last, where it is not known where they run."""
+def least_apis(moe: MoEDeployment, apis: Apis | None, told: int | None, needed: int = 0) -> int:
+    """How many shall run at least. ``told``: what Serve was told last, where it is not known where they run;
+    ``needed``: in the pod with most of them, as ``Needed`` has it."""
     bounds = moe.spec.api
     if apis is None:
         wanted = told or 0
@@ -51,7 +56,7 @@ def least_apis(moe: MoEDeployment, apis: Apis | None, told: int | None) -> int:
     elif apis.pods < 2:
         wanted = apis.most + 1 if apis.most < bounds.max_replicas else 0
     else:
-        wanted = apis.most + 1 if apis.most <= bounds.min_replicas else 0
+        wanted = apis.most + 1 if apis.most <= max(bounds.min_replicas, needed) else 0
     return min(max(wanted, bounds.min_replicas), bounds.max_replicas)
 
 
@@ -63,6 +68,31 @@ def least_told(core: Config | None) -> int | None:
     except (KeyError, TypeError, StopIteration):
         return None
     return least if isinstance(least, int) and not isinstance(least, bool) else None
+
+
+@dataclass(slots=True)
+class Needed:
+    """How many apis in one pod load was seen to need, so that one in another pod is not stopped and started for ever.
+
+    Attributes:
+        _left: apis in the pod with most of them, when Serve was left to stop some; 0 where it was not.
+    """
+
+    _left: int = 0
+    _needed: int = 0
+    _until: float = float("-inf")
+
+    def look(self, moe: MoEDeployment, apis: Apis | None, now: float) -> int:
+        """0 for no more than ``minReplicas``. ``apis``: None where it is not known, by which nothing is seen; ``now``
+        is monotonic."""
+        if apis is not None and apis.pods >= 2:
+            kept = self._needed if now < self._until else 0
+            self._left = apis.most if apis.most > max(moe.spec.api.min_replicas, kept) else 0
+        elif apis is not None:
+            if 0 < self._left <= apis.most and apis.rooms >= 2:
+                self._needed, self._until = apis.most, now + KEPT_SECONDS
+            self._left = 0
+        return self._needed if now < self._until else 0
 
 
 @dataclass(slots=True)

@@ -5,7 +5,14 @@ from kube_ray_objects import kube_ray_deployment, settled_config
 
 from moe_contract.applications import API
 from moe_operator.api import MoEDeployment
-from moe_operator.runtimes.kube_ray.spread import APART_SECONDS, Apis, Together, least_apis, least_told
+from moe_operator.runtimes.kube_ray.spread import (
+    APART_SECONDS,
+    Apis,
+    Needed,
+    Together,
+    least_apis,
+    least_told,
+)
 from moe_operator.runtimes.kube_ray.state import read_configs
 
 
@@ -55,6 +62,43 @@ def test_drain_after_drain_they_settle_at_one_more_than_the_least() -> None:
             else:
                 fuller, emptier = min(fuller, least), max(least - fuller, 0) if emptier else 0
         assert (fuller, emptier, least) == (2, 1, 3)
+
+
+def passes(moe: MoEDeployment, needed: Needed, apis: tuple[int, int], load: int, hours: range) -> tuple[int, int, int]:
+    """Apis in the fuller and the emptier pod, and how many were started in that, when Serve has had ten minutes between
+    two looks, and stops first what is in the emptier one."""
+    (fuller, emptier), starts = apis, 0
+    for now in range(hours.start * 3600, hours.stop * 3600, 600):
+        there = Apis(2, 1 + (emptier > 0), fuller)
+        beyond = fuller + emptier - max(least_apis(moe, there, None, needed.look(moe, there, now)), load)
+        starts += max(-beyond, 0)
+        stopped = min(max(beyond, 0), emptier)
+        emptier += max(-beyond, 0) - stopped
+        fuller -= max(beyond, 0) - stopped
+    return fuller, emptier, starts
+
+
+def test_what_load_needs_is_not_stopped_and_started_every_ten_minutes() -> None:
+    moe, needed = deployment(), Needed()
+    fuller, emptier, starts = passes(moe, needed, (3, 1), load=3, hours=range(6))
+    assert fuller + emptier >= 3
+    assert 1 <= starts <= 6, "it is tried again each hour"
+    assert passes(moe, needed, (3, 1), load=4, hours=range(6, 9)) == (3, 1, 0)
+    fuller, emptier, _ = passes(moe, needed, (3, 1), load=0, hours=range(9, 12))
+    assert (fuller, emptier) == (2, 1), "what nobody needs any more is stopped"
+
+
+def test_what_a_drain_put_together_is_not_taken_for_needed() -> None:
+    moe, apart, together = deployment(), Apis(2, 2, 3), Apis(2, 1, 3)
+    for seen, needed_now in (([apart, together], 3), ([apart, None, together], 3), ([together], 0)):
+        needed = Needed()
+        assert [needed.look(moe, apis, 0.0) for apis in seen][-1] == needed_now
+    needed = Needed()
+    for apis in (apart, Apis(1, 1, 3), together):
+        assert needed.look(moe, apis, 0.0) == 0
+    # Serve stopped more than the one in the emptier pod.
+    for apis in (apart, Apis(2, 1, 2)):
+        assert needed.look(moe, apis, 0.0) == 0
 
 
 @pytest.mark.parametrize(("told", "least"), [(None, 2), (1, 2), (3, 3), (9, 4)])
