@@ -338,6 +338,24 @@ async def test_of_two_nodes_that_are_drained_in_turn_the_second_takes_not_all_ap
     assert on_nodes.least_apis == 3, "as it was told last"
 
 
+async def test_where_one_replica_of_attention_is_enough_and_load_has_added_another_apis_come_apart_too(
+    on_nodes: OnNodes,
+) -> None:
+    bench, directory = on_nodes.bench, on_nodes.bench.directory
+    bench.change(attention={"minReplicas": 1, "maxReplicas": 2})
+    first, second = "10.0.0.100", "10.0.0.101"
+    directory.apis = (first, first)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (0, 2), "there is no other pod"
+    on_nodes.put_pod("a2", "attention", "n1", second)
+    directory.more = (second,)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (2, 3)
+    directory.apis = (first, first, second)
+    await bench.work(2, seconds=1.0)
+    assert (on_nodes.budget_of("attention"), on_nodes.least_apis) == (0, 3)
+
+
 @pytest.mark.parametrize("heard", [True, False])
 async def test_of_a_data_plane_that_does_not_tell_where_apis_run_the_spec_alone_counts(
     on_nodes: OnNodes, heard: bool

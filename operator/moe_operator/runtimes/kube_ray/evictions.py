@@ -138,10 +138,10 @@ def staying(
     if untold is not None and untold.is_long:
         return _without_the_directory(moe, shards, untold)
     attention = moe.spec.attention.min_replicas
-    is_short = attention > 1 and (together or (serving is not None and serving < attention))
-    none_goes = max(attention, serving or 0) if together else attention
+    is_short = attention > 1 and serving is not None and serving < attention
     may_go = max(moe.spec.experts.copies.min - 1, drained) if whole else 0
-    return Staying(none_goes if is_short else max(attention - 1, 0), max(shards - may_go, 0))
+    stay = attention if is_short else max(attention - 1, 0)
+    return Staying(max(attention, serving or 0) if together else stay, max(shards - may_go, 0))
 
 
 def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:

@@ -50,11 +50,14 @@ def test_while_an_attention_replica_is_loading_no_pod_of_another_may_go(
     assert staying(deployment(2, 1, attention=replicas), 2, serving=serving).attention == at_least
 
 
-@pytest.mark.parametrize(("serving", "at_least"), [(2, 2), (3, 3), (1, 2), (None, 2)])
+@pytest.mark.parametrize(
+    ("replicas", "serving", "at_least"), [(2, 2, 2), (2, 3, 3), (2, 1, 2), (2, None, 2), (1, 2, 2), (1, None, 1)]
+)
 def test_while_all_apis_are_in_one_pod_of_attention_none_may_go_of_however_many(
-    serving: int | None, at_least: int
+    replicas: int, serving: int | None, at_least: int
 ) -> None:
-    assert staying(deployment(2, 1, attention=2), 2, serving=serving, together=True).attention == at_least
+    """Also where one replica is enough, and load has added another."""
+    assert staying(deployment(2, 1, attention=replicas), 2, serving=serving, together=True).attention == at_least
 
 
 def test_a_spare_pod_which_is_never_ready_keeps_no_shard_from_going() -> None:
