@@ -97,7 +97,7 @@ class Checkpoint:
         return dtype
 
     def facts(self, dtype: str) -> ModelFacts:
-        """What a planner must know, for the model served in ``dtype`` (or ``auto``)."""
+        """What the brain must know to place its experts, for the model served in ``dtype`` (or ``auto``)."""
         served = self.served_dtype(dtype)
         return ModelFacts(
             digest=self.digest,

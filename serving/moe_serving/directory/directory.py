@@ -19,13 +19,13 @@ from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import DirectoryReport, Fetched, Progress
 from moe_placement.encoding import encode_placement
 from moe_serving.changes import Changes
+from moe_serving.directory.actions import Actions, Situation, next_actions
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
 from moe_serving.directory.candidate import INSPECT_AGAIN_SECONDS, Candidate, problem_of
 from moe_serving.directory.errors import ConfigRefusedError
 from moe_serving.directory.leases import Leases
 from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient, ShardMonitor
-from moe_serving.directory.planner import Actions, Situation, plan
 from moe_serving.directory.publication import Publication
 from moe_serving.directory.reporting import (
     as_placement,
@@ -45,7 +45,7 @@ from moe_serving.routing.table import RoutingTable
 from moe_serving.unknown import tell_unknown
 
 TURN_SECONDS = 0.25
-"""Between two turns at least: a migration takes a few, and a plan for a large model 64 ms."""
+"""Between two turns at least: a migration takes a few, and actions for a large model take 64 ms to find."""
 LEGACY_SECONDS = 10.0
 """Between two looks at whether replicas are gone that have left statistics."""
 FETCHED_SECONDS = 1.0
@@ -97,7 +97,7 @@ class Directory:
         self._changes = Changes()
         self._configurations = 0
         self._observed: tuple[_Basis, Situation] | None = None
-        self._planned: _Basis | None = None
+        self._acted_on: _Basis | None = None
 
     def configure(self, config: object) -> None:
         """Take a new target (``DirectoryConfig`` as JSON data). Never raises: what is refused is reported.
@@ -198,11 +198,11 @@ class Directory:
         if model is None or not (model.publication.published or self._has_heard_enough()):
             return
         basis = self._basis(model)
-        if basis == self._planned:
+        if basis == self._acted_on:
             return
-        self._planned = basis
+        self._acted_on = basis
         now = self._observe(model)
-        actions = plan(now)
+        actions = next_actions(now)
         addresses = (monitor.address for monitor in self._monitors)
         asked = [address for address in addresses if address and actions.table[:, :, address.index].any()]
         target = self._target
@@ -210,8 +210,8 @@ class Directory:
             logger.info("epoch %d is in force", model.publication.epoch)
             reached(FaultPoint.DIRECTORY_PUBLISHED)
         if target.placement is not None and not await self._give_orders(actions):
-            self._planned = None
-        # Tables and orders are part of what the next plan starts from.
+            self._acted_on = None
+        # Tables and orders are part of what the next actions follow from.
         self._changes.note()
 
     async def _give_orders(self, actions: Actions) -> bool:
@@ -266,7 +266,7 @@ class Directory:
         return self._model.statistics.take(report) if self._model is not None else StatisticsHeard()
 
     async def adopt_statistics(self, packed: bytes, source: str = "") -> str | None:
-        """Plan from what the directory of a former cluster, ``source``, gathered, too; why not, if so."""
+        """Take over what the directory of a former cluster, ``source``, gathered; why not, if it is not taken."""
         if self._model is None:
             return "the model is not known here yet"
         return await self._model.statistics.adopt(packed, source)
@@ -332,7 +332,7 @@ class Directory:
         return ShardMonitor(ref.index, self._connect(ref), self._clock, self._changes.note)
 
     def _time_to_next_look(self) -> float | None:
-        """Seconds until a plan may be due because of time alone; None where it never is."""
+        """Seconds until actions may be due because of time alone; None where it never is."""
         now = self._clock()
         due = [self._leases.next_end(now), *(monitor.next_phase for monitor in self._monitors)]
         if self._model is not None and not self._model.publication.published and self._configured is not None:

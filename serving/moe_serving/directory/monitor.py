@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from moe_contract.model import ModelFacts
 from moe_contract.report import ShardPhase
+from moe_serving.directory.actions import Copies
 from moe_serving.directory.errors import ShardGoneError
-from moe_serving.directory.planner import Copies
 from moe_serving.directory.sources import Site
 from moe_serving.experts.description import ExpertKey, Loading, LoadOrder, ShardDescription
 from moe_serving.faults import FaultPoint, reached
@@ -56,7 +56,7 @@ class ShardMonitor:
     Args:
         client: reaches the shard.
         clock: monotonic seconds.
-        changed: told of everything that a plan or a report may depend on, but of what passes with time alone.
+        changed: told of everything that actions or a report may depend on, but of what passes with time alone.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class ShardMonitor:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._client.assign(said.incarnation, load, free)
-        except Exception as error:  # noqa: BLE001 - as in poll; the planner repeats what was not done
+        except Exception as error:  # noqa: BLE001 - as in poll; the next turn repeats what was not done
             logger.warning("shard %d did not take its orders: %s: %s", self.index, type(error).__name__, error)
             return False
         if self.description is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.actions import Copies
 from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
 
 

@@ -10,10 +10,10 @@ from moe_contract.model import ModelFacts
 from moe_contract.report import AttentionReport, Fetched, Progress, ShardReport
 from moe_placement import Placement
 from moe_placement.placement import EMPTY
+from moe_serving.directory.actions import Copies, Situation, is_settled
 from moe_serving.directory.leases import Lease
 from moe_serving.directory.messages import other_model
 from moe_serving.directory.monitor import ShardMonitor
-from moe_serving.directory.planner import Copies, Situation, is_settled
 from moe_serving.fetching.fetch import fetched
 
 

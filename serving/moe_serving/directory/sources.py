@@ -8,7 +8,7 @@ it is near. A node's second read of a file comes from its own cache, so that the
 Whatever changes, a transfer under way goes on, and is the one that the others wait for.
 
 What is held back is always on its way to another shard of the node, which is live, has room for it, and tells of no
-trouble; and it is ordered as soon as one of these ends. So nothing waits for ever, and ``planner``'s argument holds.
+trouble; and it is ordered as soon as one of these ends. So nothing waits for ever, and what ``actions`` argues holds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.actions import Copies
 from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, LoadOrder, Source
 from moe_serving.wire.endpoint import Address
 

@@ -134,9 +134,9 @@ def _causal_mask(count: int, length: int, window: int | None, device: torch.devi
     return visible if window is None else visible.triu(length - count - window + 1)
 
 
-def exclude_planned_kernels() -> None:
-    """Keep torch from attention kernels that plan anew for each key length: cuDNN's, which it prefers for 16 bits, take
-    42 ms for every length not seen before, and each step brings new ones. For all of the process.
+def exclude_prepared_kernels() -> None:
+    """Keep torch from attention kernels that are prepared anew for each key length, for all of the process: cuDNN's,
+    which it prefers for 16 bits, take 42 ms for every length not seen before, and each step brings new ones.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 

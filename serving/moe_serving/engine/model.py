@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
-from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, Span, exclude_planned_kernels
+from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, Span, exclude_prepared_kernels
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import ExpertsClient
@@ -70,7 +70,7 @@ def load_attention_model(path: str | Path, dtype: str, device: str, experts: Exp
     Raises:
         ModelError: the checkpoint cannot be served.
     """
-    exclude_planned_kernels()
+    exclude_prepared_kernels()
     checkpoint = Checkpoint.open(path)
     torch_dtype: torch.dtype = getattr(torch, checkpoint.served_dtype(dtype))
     torch_device = torch.device(device)

@@ -1,4 +1,4 @@
-"""An idle directory: few calls, no plans; and what changes, also by time alone, is noticed at once."""
+"""An idle directory: few calls, no decisions; and what changes, also by time alone, is noticed at once."""
 
 from __future__ import annotations
 
@@ -30,51 +30,51 @@ HELD = 60.0
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every situation that is planned for."""
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every situation that actions were looked for in."""
     made: list[object] = []
-    plan = loop.plan
+    next_actions = loop.next_actions
 
     def counted(now: loop.Situation) -> object:
         made.append(now)
-        return plan(now)
+        return next_actions(now)
 
-    monkeypatch.setattr(loop, "plan", counted)
+    monkeypatch.setattr(loop, "next_actions", counted)
     return made
 
 
-async def test_nothing_is_planned_while_nothing_changes(scene: Scene, plans: list[object]) -> None:
+async def test_nothing_is_judged_while_nothing_changes(scene: Scene, judged: list[object]) -> None:
     await scene.turns(100)
-    assert plans == []
+    assert judged == []
     scene.directory.report()
     assert scene.directory.report().progress.settled
 
 
-async def test_all_that_a_plan_depends_on_has_it_made_anew(scene: Scene, plans: list[object]) -> None:
-    async def planned() -> int:
-        plans.clear()
+async def test_all_that_actions_depend_on_has_them_looked_for_anew(scene: Scene, judged: list[object]) -> None:
+    async def looks() -> int:
+        judged.clear()
         await scene.turns(5)
-        return len(plans)
+        return len(judged)
 
     scene.directory.configure(scene.config)
-    assert await planned()
+    assert await looks()
     scene.shards[0].capacity += 1
-    assert await planned()
+    assert await looks()
     scene.shards[0].start()
-    assert await planned()
-    assert await planned() == 0
+    assert await looks()
+    assert await looks() == 0
     fault = scene.shards[0].fault = TimeoutError()
     scene.now += LOST_SECONDS
-    assert await planned(), "it is Lost by time alone"
+    assert await looks(), "it is Lost by time alone"
     scene.shards[0].fault = None
-    assert await planned(), f"it is back after {fault!r}"
-    plans.clear()
+    assert await looks(), f"it is back after {fault!r}"
+    judged.clear()
     scene.now += LEASE_SECONDS
     await scene.turns(2, sync=False)
-    assert plans, "the replica's lease has run out"
-    assert await planned(), "it is back"
+    assert judged, "the replica's lease has run out"
+    assert await looks(), "it is back"
     scene.version = TableVersion(scene.version.epoch, "another directory's")
-    assert await planned(), "a replica has a table of another directory"
+    assert await looks(), "a replica has a table of another directory"
 
 
 async def test_orders_that_were_not_taken_are_given_again(scene: Scene) -> None:
@@ -158,15 +158,15 @@ def request(version: TableVersion, hold: float, *windows: Window) -> SyncRequest
 
 
 @pytest.mark.usefixtures("quick")
-async def test_an_idle_shard_is_asked_once_and_changes_travel_at_once(plans: list[object]) -> None:
+async def test_an_idle_shard_is_asked_once_and_changes_travel_at_once(judged: list[object]) -> None:
     shards = [HoldingShard(0), HoldingShard(1)]
     async with running(shards) as directory:
         await asyncio.sleep(0.3)  # the time after which the predecessor's replicas count no more passes
         calls = [shard.calls for shard in shards]
-        plans.clear()
+        judged.clear()
         await asyncio.sleep(0.5)
         assert [shard.calls for shard in shards] == calls
-        assert plans == []
+        assert judged == []
         directory.configure(config(2, [0, EXPERTS]))
         await until(lambda: directory.report().progress.settled, "the second placement")
         assert shards[1].held.all()
@@ -184,7 +184,7 @@ async def test_a_shard_that_stands_still_is_lost_without_another_event(monkeypat
     shards = [HoldingShard(0)]
     async with running(shards) as directory:
         shards[0].frozen = True
-        await until(lambda: directory._observed is not None and not directory._observed[1].live[0], "a plan without it")
+        await until(lambda: directory._observed is not None and not directory._observed[1].live[0], "it to be lost")
         assert directory.report().shards[0].phase == "Lost"
         shards[0].frozen = False
         await until(lambda: directory.report().progress.settled, "its return")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_serving.directory.planner import Copies
+from moe_serving.directory.actions import Copies
 from moe_serving.directory.sources import Site, hold_back, order_loads
 from moe_serving.experts.description import CHECKPOINT, Loading, LoadOrder, Source
 from moe_serving.wire.endpoint import Address

@@ -202,8 +202,8 @@ def test_a_configuration_that_transformers_cannot_build_is_told_in_words(tmp_pat
         load_attention_model(path, "auto", "cpu", LocalExperts(path, "auto", "cpu"))
 
 
-def test_attention_kernels_that_plan_for_each_length_are_excluded(checkpoint_of):
-    """torch's own switch, which it asks on any device; how long plans take can be seen on a GPU only."""
+def test_attention_kernels_that_are_prepared_for_each_length_are_excluded(checkpoint_of):
+    """torch's own switch, which it asks on any device; how long preparing takes can be seen on a GPU only."""
     torch.backends.cuda.enable_cudnn_sdp(True)
     path = checkpoint_of("mixtral")
     load_attention_model(path, "bfloat16", "cpu", LocalExperts(path, "bfloat16", "cpu"))

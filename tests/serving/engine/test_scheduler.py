@@ -23,11 +23,11 @@ def limits(batch: int = 8, running: int = 8, cache: int = 100) -> AttentionConfi
 def step(scheduler: Scheduler) -> list[tuple[str, int]]:
     """Do one step as the engine does; the chunks it had."""
     chunks = scheduler.next_step()
-    plan = [(chunk.sequence.request_id, chunk.count) for chunk in chunks]
+    had = [(chunk.sequence.request_id, chunk.count) for chunk in chunks]
     for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
         if done.finish_reason(frozenset()):
             scheduler.discard(done)
-    return plan
+    return had
 
 
 def steps(scheduler: Scheduler, *sequences: Sequence, count: int) -> list[list[tuple[str, int]]]:

@@ -24,17 +24,17 @@ NODE = "node"
 
 
 class Replicas:
-    """Answers requests with the tokens 0, 1, 2 … of their positions; ``plan`` tells what becomes of each attempt.
+    """Answers requests with the tokens 0, 1, 2 … of their positions; ``fates`` tells what becomes of each attempt.
 
     Attributes:
-        plan: per attempt a function that is called before each token and may raise; the last one stays.
+        fates: per attempt a function that is called before each token and may raise; the last one stays.
     """
 
     def __init__(self) -> None:
         self.well = True
         self.pool = SenderPool("replica", NODE, "auto", lambda: self.well)
         self.address: Address | None = None
-        self.plan: list[Callable[[int], object]] = [lambda position: None]
+        self.fates: list[Callable[[int], object]] = [lambda position: None]
         self.asked: list[GenerationRequest] = []
         self.cancelled: list[str] = []
         self.cancelling = asyncio.Event()
@@ -43,7 +43,7 @@ class Replicas:
 
     async def answer(self, request: GenerationRequest, stream: int) -> None:
         self.asked.append(request)
-        step = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        step = self.fates.pop(0) if len(self.fates) > 1 else self.fates[0]
         sender = await self.pool.get(self.address)
         sender.push(StreamEvent(stream))
         if step is full:
@@ -124,7 +124,7 @@ async def test_many_streams_share_one_connection(source, replicas) -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 7, 9])
 async def test_a_lost_replica_is_followed_by_another(source, replicas, position) -> None:
-    replicas.plan = [lost_at(position), lambda now: None]
+    replicas.fates = [lost_at(position), lambda now: None]
     events = await collect(source, ask("r", 10))
     assert tokens(events) == list(range(10))
     assert replicas.failovers == 1
@@ -135,7 +135,7 @@ async def test_a_lost_replica_is_followed_by_another(source, replicas, position)
 
 
 async def test_losses_may_follow_each_other(source, replicas) -> None:
-    replicas.plan = [lost_at(3), lost_at(3), lost_at(5), lambda now: None]
+    replicas.fates = [lost_at(3), lost_at(3), lost_at(5), lambda now: None]
     assert tokens(await collect(source, ask("r", 10))) == list(range(10))
     assert replicas.failovers == 3
 
@@ -145,7 +145,7 @@ async def test_the_socket_tells_of_a_death_before_the_call_does(source, replicas
         await (await replicas.sender()).close()
         await asyncio.sleep(3600)
 
-    replicas.plan = [lambda now: die_silently() if now == 4 else None, lambda now: None]
+    replicas.fates = [lambda now: die_silently() if now == 4 else None, lambda now: None]
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert replicas.cancelled == ["r.0"]
     assert replicas.lost == ["replica"]
@@ -178,7 +178,7 @@ async def test_nobody_left_is_an_error_after_a_while(source, replicas, monkeypat
 
 
 async def test_an_answer_that_kills_replicas_does_not_go_through_all(source, replicas) -> None:
-    replicas.plan = [lost_at(2)]
+    replicas.fates = [lost_at(2)]
     with pytest.raises(GenerationError, match=r"^3 attention replicas in a row were lost over it$"):
         await collect(source, ask("r", 10))
     assert [len(request.emitted_ids) for request in replicas.asked] == [0, 2, 2]
@@ -200,7 +200,7 @@ async def test_what_no_replica_can_answer_is_not_tried_again(source, replicas) -
     def refuse(now: int) -> None:
         raise InvalidRequestError("too long")
 
-    replicas.plan = [refuse]
+    replicas.fates = [refuse]
     with pytest.raises(InvalidRequestError, match="too long"):
         await collect(source, ask("r", 10))
     assert len(replicas.asked) == 1
@@ -211,15 +211,15 @@ def full(now: int) -> None:
 
 
 async def test_a_replica_that_has_enough_to_do_is_followed_by_one_other(source, replicas) -> None:
-    replicas.plan = [full, lambda now: None]
+    replicas.fates = [full, lambda now: None]
     with pytest.raises(OverloadedError):
         await collect(source, ask("r", 4))
     assert len(replicas.asked) == 1, "there is no other"
     source._has_several = lambda: True
-    replicas.plan = [full, lambda now: None]
+    replicas.fates = [full, lambda now: None]
     assert tokens(await collect(source, ask("r", 4))) == [0, 1, 2, 3]
     assert replicas.failovers == 0
-    replicas.plan = [full, full, lambda now: None]
+    replicas.fates = [full, full, lambda now: None]
     replicas.asked.clear()
     with pytest.raises(OverloadedError):
         await collect(source, ask("r", 4))
@@ -232,23 +232,23 @@ async def full_elsewhere(now: int) -> None:
 
 
 async def test_who_was_told_of_a_place_is_not_turned_away_by_another_replica(source, replicas) -> None:
-    replicas.plan = [full_elsewhere, lambda now: None]
+    replicas.fates = [full_elsewhere, lambda now: None]
     assert tokens(await collect(source, ask("r", 4))) == [0, 1, 2, 3]
     assert [request.resumed for request in replicas.asked] == [False, True]
-    replicas.plan = [full_elsewhere, full]
+    replicas.fates = [full_elsewhere, full]
     with pytest.raises(OverloadedError):
         await collect(source, ask("r", 4))
 
 
 async def test_that_a_request_has_its_place_in_the_queue_is_told_before_its_first_token(source, replicas) -> None:
-    replicas.plan = [lambda now: asyncio.sleep(3600)]
+    replicas.fates = [lambda now: asyncio.sleep(3600)]
     async with asyncio.timeout(20), aclosing(source.stream(ask("r", 6))) as events:
         assert await anext(events) == TokenEvent("r.0")
 
 
 @pytest.mark.parametrize("position", [0, 3])
 async def test_who_was_taken_on_once_is_not_turned_away_later(source, replicas, position) -> None:
-    replicas.plan = [lost_at(position), lambda now: None]
+    replicas.fates = [lost_at(position), lambda now: None]
     assert tokens(await collect(source, ask("r", 6))) == list(range(6))
     assert [request.resumed for request in replicas.asked] == [False, True]
 
@@ -262,7 +262,7 @@ async def test_an_end_from_above_fails_what_is_under_way_and_what_comes(source, 
         raise ReplicaLostError("not ready")
 
     if where == "between tokens":
-        replicas.plan = [lambda now: asyncio.sleep(3600) if now == 2 else None]
+        replicas.fates = [lambda now: asyncio.sleep(3600) if now == 2 else None]
     else:
         source._call = wait if where == "not taken" else turn_away
     answer = asyncio.create_task(collect(source, ask("r", 10)))
@@ -276,7 +276,7 @@ async def test_an_end_from_above_fails_what_is_under_way_and_what_comes(source, 
 
 
 async def test_leaving_early_cancels_the_call(source, replicas) -> None:
-    replicas.plan = [lambda now: asyncio.sleep(0.001)]
+    replicas.fates = [lambda now: asyncio.sleep(0.001)]
     async with aclosing(source.stream(ask("r", 1_000_000))) as events:
         async for event in events:
             if event.token_ids:
@@ -314,7 +314,7 @@ async def test_a_malformed_frame_closes_that_connection_and_streams_go_on(source
         await sender._connection.send(StreamKind.TOKENS, b"nonsense")
         await asyncio.sleep(3600)
 
-    replicas.plan = [lambda now: spoil() if now == 2 else None, lambda now: None]
+    replicas.fates = [lambda now: spoil() if now == 2 else None, lambda now: None]
     assert tokens(await collect(source, ask("r", 6))) == list(range(6))
     assert replicas.failovers == 1
 
@@ -326,7 +326,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch, silence: float = 0.8, pulse: float 
 
 async def test_a_frozen_replica_is_given_up_though_its_connection_stands(source, replicas, monkeypatch) -> None:
     quickly(monkeypatch, pulse=3600)
-    replicas.plan = [lambda now: asyncio.sleep(3600) if now == 3 else None, lambda now: None]
+    replicas.fates = [lambda now: asyncio.sleep(3600) if now == 3 else None, lambda now: None]
     before = asyncio.get_running_loop().time()
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert asyncio.get_running_loop().time() - before >= 0.8
@@ -335,7 +335,7 @@ async def test_a_frozen_replica_is_given_up_though_its_connection_stands(source,
 
 async def test_a_replica_that_computes_for_long_is_waited_for(source, replicas, monkeypatch) -> None:
     quickly(monkeypatch)
-    replicas.plan = [lambda now: asyncio.sleep(2) if now == 3 else None]
+    replicas.fates = [lambda now: asyncio.sleep(2) if now == 3 else None]
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert replicas.failovers == 0
 
@@ -346,7 +346,7 @@ async def test_a_replica_whose_engine_is_stuck_gives_itself_up(source, replicas,
         await asyncio.sleep(3600)
 
     quickly(monkeypatch, silence=3600)
-    replicas.plan = [lambda now: get_stuck() if now == 3 else None, lambda now: None]
+    replicas.fates = [lambda now: get_stuck() if now == 3 else None, lambda now: None]
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert (replicas.failovers, replicas.lost) == (1, ["replica"])
 
@@ -360,7 +360,7 @@ async def test_an_api_that_stood_still_blames_no_replica(source, replicas, monke
         await asyncio.sleep(0.3)
 
     quickly(monkeypatch)
-    replicas.plan = [lambda now: stand_still() if now == 3 else None]
+    replicas.fates = [lambda now: stand_still() if now == 3 else None]
     assert tokens(await collect(source, ask("r", 8))) == list(range(8))
     assert replicas.failovers == 0
 

@@ -76,7 +76,7 @@ class Actions:
     kept: Copies
 
 
-def plan(now: Situation) -> Actions:
+def next_actions(now: Situation) -> Actions:
     """The next actions; none of them waits for another."""
     leaving = _leaving(now)
     free = leaving & ~now.published & now.released

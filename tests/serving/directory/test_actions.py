@@ -1,4 +1,4 @@
-"""The planner: exact next steps in tables, and a random world in which no expert may ever go unserved."""
+"""The next actions: exact ones in tables, and a random world in which no expert may ever go unserved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_placement import Placement, balanced_placement
-from moe_serving.directory.planner import Copies, Situation, is_settled, plan
+from moe_serving.directory.actions import Copies, Situation, is_settled, next_actions
 from moe_serving.directory.publication import Publication
 from moe_serving.experts.description import Loading
 from moe_serving.routing.table import RoutingTable, ShardAddress
@@ -43,36 +43,36 @@ def situation(
 def test_first_load() -> None:
     """Nothing is held: everything is loaded, nothing can be published."""
     nothing = copies("--", "--")
-    actions = plan(situation(copies("x-", "-x"), nothing, nothing, capacity=2))
+    actions = next_actions(situation(copies("x-", "-x"), nothing, nothing, capacity=2))
     assert actions.load == {0: ((0, 0),), 1: ((0, 1),)}
     assert not actions.table.any()
 
 
 def test_a_loaded_copy_is_published() -> None:
     held = copies("x-", "--")
-    actions = plan(situation(copies("x-", "-x"), held, copies("--", "--"), capacity=2))
+    actions = next_actions(situation(copies("x-", "-x"), held, copies("--", "--"), capacity=2))
     assert (actions.table == held).all()
 
 
 def test_make_before_break_step_by_step() -> None:
     """Expert 0 moves from shard 0 to shard 1: load, publish without the old copy, free once that is acknowledged."""
     target, old, both, new = copies("-x"), copies("x-"), copies("xx"), copies("-x")
-    load = plan(situation(target, held=old, published=old, capacity=1))
+    load = next_actions(situation(target, held=old, published=old, capacity=1))
     assert load.load[1] == ((0, 0),)
     assert (load.table == old).all()
-    publish = plan(situation(target, held=both, published=old, capacity=1))
+    publish = next_actions(situation(target, held=both, published=old, capacity=1))
     assert (publish.table == new).all()
     assert publish.free == {0: (), 1: ()}
-    wait = plan(situation(target, held=both, published=new, capacity=1, released=False))
+    wait = next_actions(situation(target, held=both, published=new, capacity=1, released=False))
     assert wait.free == {0: (), 1: ()}
-    free = plan(situation(target, held=both, published=new, capacity=1))
+    free = next_actions(situation(target, held=both, published=new, capacity=1))
     assert free.free == {0: ((0, 0),), 1: ()}
 
 
 def test_an_old_copy_stays_while_too_few_others_live() -> None:
     target = copies("-xx")
     held = copies("xx-")
-    actions = plan(situation(target, held, published=held, capacity=1, min_copies=2))
+    actions = next_actions(situation(target, held, published=held, capacity=1, min_copies=2))
     assert (actions.table == held).all()
     assert actions.load[2] == ((0, 0),)
 
@@ -80,7 +80,7 @@ def test_an_old_copy_stays_while_too_few_others_live() -> None:
 def test_a_full_shard_frees_before_it_loads() -> None:
     """Shards 0 and 1 exchange experts without a spare buffer but the one that both copies of expert 2 leave."""
     target, held = copies("-x", "x-", "x-"), copies("x-", "-x", "xx")
-    actions = plan(situation(target, held, published=copies("x-", "-x", "x-"), capacity=2))
+    actions = next_actions(situation(target, held, published=copies("x-", "-x", "x-"), capacity=2))
     assert actions.free[1] == ((0, 2),)
     assert actions.load == {0: (), 1: ((0, 0),)}
 
@@ -88,7 +88,7 @@ def test_a_full_shard_frees_before_it_loads() -> None:
 def test_experts_without_a_live_copy_come_first() -> None:
     target = copies("xx-", "xx-", "-xx")
     held = copies("x--", "---", "--x")
-    actions = plan(situation(target, held, published=held, capacity=1))
+    actions = next_actions(situation(target, held, published=held, capacity=1))
     assert actions.load[1] == ((0, 1),)
 
 
@@ -96,22 +96,22 @@ def test_among_equally_urgent_copies_those_with_the_most_pairs_come_first() -> N
     nothing = copies("---", "---", "x--", "---")
     now = situation(copies("xx-", "x-x", "xx-", "x--"), nothing, nothing, capacity=4)
     counted = replace(now, pairs=np.array([[1.0, 9.0, 99.0, 5.0]]))
-    assert plan(now).load == {0: ((0, 0), (0, 1), (0, 3)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
-    assert plan(counted).load == {0: ((0, 1), (0, 3), (0, 0)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
+    assert next_actions(now).load == {0: ((0, 0), (0, 1), (0, 3)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
+    assert next_actions(counted).load == {0: ((0, 1), (0, 3), (0, 0)), 1: ((0, 0), (0, 2)), 2: ((0, 1),)}
 
 
 def test_what_is_short_of_copies_comes_before_what_has_many_pairs() -> None:
     """With two copies of each wanted all the time; a third is short of nothing."""
     target, held = copies("xxxx", "xxxx", "xxxx"), copies("xxx-", "x---", "xx--")
     now = situation(target, held, held, capacity=3, min_copies=2)
-    assert plan(replace(now, pairs=np.array([[9.0, 1.0, 99.0]]))).load[3] == ((0, 1), (0, 2), (0, 0))
+    assert next_actions(replace(now, pairs=np.array([[9.0, 1.0, 99.0]]))).load[3] == ((0, 1), (0, 2), (0, 0))
 
 
 def test_what_is_queued_but_not_on_its_way_lets_pass_what_is_short_of_copies() -> None:
     target, held = copies("xx-", "xxx"), copies("x--", "x-x")
     now = situation(target, held, held, capacity=1, min_copies=2)
     for begun, first in ((True, (0, 1)), (False, (0, 0))):
-        assert plan(replace(now, loading={1: Loading(((0, 1), (0, 0)), begun)})).load[1] == (first,)
+        assert next_actions(replace(now, loading={1: Loading(((0, 1), (0, 0)), begun)})).load[1] == (first,)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_what_is_on_its_way_goes_on(
     there = [*held, *["--x"] * 5]
     now = situation(copies("xxx", "xxx", "xxx", *["--x"] * 5), copies(*there), copies(*there), 7, min_copies=2)
     now = replace(now, pairs=np.array([[*pairs, *[0.0] * 5]]), loading={2: Loading(loading, begun=True)})
-    assert plan(now).load[2] == load
+    assert next_actions(now).load[2] == load
 
 
 def test_a_silent_shard_stays_in_the_table_but_nothing_relies_on_it() -> None:
     now = situation(target=copies("-x"), held=copies("x-"), published=copies("xx"), capacity=1)
-    actions = plan(replace(now, silent=copies("-x"), live=np.array([True, False])))
+    actions = next_actions(replace(now, silent=copies("-x"), live=np.array([True, False])))
     assert (actions.table == copies("xx")).all()
     assert actions.free == {0: ()}
 
@@ -145,7 +145,7 @@ def test_a_silent_shard_stays_in_the_table_but_nothing_relies_on_it() -> None:
 def test_the_copy_that_left_the_table_stays_out() -> None:
     """Either surplus copy of the expert could go: the one that nobody routes to any more does, whatever needs room."""
     target, held = copies("--x", "x--"), copies("xxx", "---")
-    actions = plan(situation(target, held, published=copies("x-x", "---"), capacity=1, min_copies=2))
+    actions = next_actions(situation(target, held, published=copies("x-x", "---"), capacity=1, min_copies=2))
     assert (actions.table[0, 0] == [False, False, True]).all()
     assert actions.free[1] == ((0, 0),)
     assert actions.free[0] == ()
@@ -179,7 +179,7 @@ def test_a_target_is_settled_without_an_answer_of_a_shard_that_must_hold_nothing
 
 @dataclass
 class World:
-    """Shards that hold, lose and load; attention replicas that lag behind; the planner in between."""
+    """Shards that hold, lose and load; attention replicas that lag behind; the rule in between."""
 
     target: Placement
     min_copies: int
@@ -225,9 +225,9 @@ class World:
         )
 
     def turn(self, loads: int) -> bool:
-        """Plan and act; every shard finishes at most ``loads`` copies. Returns whether anything was left to do."""
+        """Act; every shard finishes at most ``loads`` copies. Returns whether anything was left to do."""
         before, count = (self.held & self.live).any(axis=2), self.held.sum(axis=(0, 1))
-        actions = plan(self.situation())
+        actions = next_actions(self.situation())
         addresses = [
             ShardAddress(shard, f"{shard}.{self.lives[shard]}", Address("n", b""))
             for shard in range(len(self.live))
