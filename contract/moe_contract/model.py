@@ -21,7 +21,7 @@ _SINCE_ONE = frozenset({"DownloadFailed", "AccessDenied"})
 
 
 class ModelFacts(WireModel):
-    """Enough of a model to plan its placement.
+    """Enough of a model to place its experts.
 
     Attributes:
         digest: ``sha256:…`` over config, tensor headers and samples of the weights; equal digests mean interchangeable

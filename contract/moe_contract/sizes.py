@@ -10,7 +10,7 @@ MOST_APIS = 64
 """Api replicas: each knows the counters of all, so that any of them can tell the sum."""
 MOST_SLOTS = 200_000
 """Layers x slots of all shards: 61 x 512 experts in six copies. A placement of that size is a Kubernetes object of most
-of a megabyte, and is planned within seconds."""
+of a megabyte, and is placed within seconds."""
 MOST_SLOTS_READ = 4 * MOST_SLOTS
 """Of a placement that somebody else tells: on the way from one to another there are copies of both."""
 

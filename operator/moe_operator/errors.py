@@ -14,7 +14,7 @@ OperatorError
 ├── StrayCancellationError  tasks.py
 ├── StuckError              process/supervisor.py
 ├── NoAccessError           process/supervisor.py
-└── StalePlanError          what was planned from is no longer so
+└── StaleBasisError         what was decided from is no longer so
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ class LeadershipLostError(OperatorError):
     """This process may not write (any more): its Lease has run out or was taken."""
 
 
-class StalePlanError(OperatorError):
-    """What runs, or may be sent, is not what was planned from: look and plan again. Nothing was written."""
+class StaleBasisError(OperatorError):
+    """What runs, or may be sent, is not what was decided from: look and decide anew. Nothing was written."""

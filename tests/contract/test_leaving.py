@@ -1,27 +1,27 @@
-"""A shard that leaves though it is dead: what the directory reports of it, and what the operator plans by that."""
+"""A shard that leaves though it is dead: what the directory reports of it, and what the operator makes of it."""
 
 import pytest
 from data_plane import DataPlane, deployment
-from plans import told
+from intents import told
 from scene import FACTS, Scene
 
-from moe_operator.reconcile.plan import Plan
+from moe_operator.reconcile.intent import Intent
 from moe_serving.directory.directory import HEARING_SECONDS
 from moe_serving.directory.leases import LEASE_SECONDS
 from moe_serving.directory.monitor import FORGOTTEN_SECONDS, LOST_SECONDS
 
 
 class Both:
-    """The operator, and a directory that is told what it plans."""
+    """The operator, and a directory that is told what it wants."""
 
     def __init__(self) -> None:
         self.plane = DataPlane(deployment(shards=3), facts=FACTS)
         self.scene = Scene(shards=3)
 
-    def run(self) -> Plan:
-        plan = self.plane.run()
-        self.scene.directory.configure(plan.target.model_dump(mode="json"))
-        return plan
+    def run(self) -> Intent:
+        intent = self.plane.run()
+        self.scene.directory.configure(intent.target.model_dump(mode="json"))
+        return intent
 
     async def report(self, turns: int = 4) -> None:
         await self.scene.turns(turns)

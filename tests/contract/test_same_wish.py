@@ -16,7 +16,7 @@ from moe_contract.serve.merge import Change, body
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment
 from moe_operator.kube.secrets import KeyHashes
-from moe_operator.reconcile.plan import next_plan
+from moe_operator.reconcile.intent import next_intent
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.ray_cluster.render import change_of
 from moe_operator.runtimes.ray_cluster.state import runtime_state
@@ -110,7 +110,7 @@ def by_operator(wish: Wanted, resources: Any) -> Any:
         ),
         keys=KeyHashes(key_digest(INTERNAL_KEY), key_digests(wish.api_keys)),
     )
-    change = change_of(moe, next_plan(world).desired)
+    change = change_of(moe, next_intent(world).desired)
     return without_own(json.loads(body(ServeState(), change.applications, [change])), world.core_name)
 
 

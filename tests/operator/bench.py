@@ -10,7 +10,7 @@ from fake_kube import WRITTEN_BY_THE_OPERATOR, FakeKube
 from fake_ray import FakeDirectory, FakeRay, told_placement
 from moe_facts import FACTS
 
-from moe_operator.errors import StalePlanError
+from moe_operator.errors import StaleBasisError
 from moe_operator.kube.events import EventRecorder
 from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS
 from moe_operator.kube.secrets import Secrets
@@ -19,8 +19,8 @@ from moe_operator.placements.store import PlacementStore
 from moe_operator.rebalance.looks import Looks
 from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
+from moe_operator.reconcile.decider import Decider
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler, Result
 from moe_operator.reconcile.sleep import Sleep
@@ -76,9 +76,9 @@ class Bench:
         self.looks = Looks(self.worker, clock=lambda: self.now)  # type: ignore[arg-type]
         rebalancing = Rebalancing(keeper, events, self.looks, self.metrics)
         sleep = Sleep(self.kube, events)
-        planner = Planner()
-        scaling = Autoscaling(self.kube, events, self.metrics, planner, lambda: self.now)
-        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing, scaling, sleep, planner)
+        decider = Decider()
+        scaling = Autoscaling(self.kube, events, self.metrics, decider, lambda: self.now)
+        self.reconciler = Reconciler(self.kube, observer, events, cleanup, keeper, rebalancing, scaling, sleep, decider)
 
     def open_runtimes(self, secrets: Secrets) -> Runtimes:
         return RayClusters(secrets, Directories(self.http), ServeClusters(self.http, lambda: None), lambda: self.now)
@@ -115,12 +115,12 @@ class Bench:
         self.kube.put(MOE_DEPLOYMENTS, {**live, "metadata": {**live["metadata"], **asked}})
 
     async def work(self, passes: int = 1, seconds: float = 0.0) -> Result:
-        """Some passes, ``seconds`` after one another; a plan that is stale is made again in the next."""
+        """Some passes, ``seconds`` after one another; an intent that is overtaken is made anew in the next."""
         result = Result()
         for _ in range(passes):
             self.now += seconds
             self.placements.replace_all(self.kube.listing(EXPERT_PLACEMENTS))
-            with contextlib.suppress(StalePlanError):
+            with contextlib.suppress(StaleBasisError):
                 result = await self.reconciler.reconcile("team/tiny")
         return result
 

@@ -1,4 +1,4 @@
-"""A simulated data plane for tables: what a runtime and the directory would say after each step of a plan."""
+"""A simulated data plane for tables: what a runtime and the directory would say after each step of the operator's."""
 
 import dataclasses
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from moe_operator.kube.secrets import KeyHashes
 from moe_operator.placements.book import Book
 from moe_operator.placements.errors import NotExpressibleError
 from moe_operator.reconcile.diagnosis import diagnose
-from moe_operator.reconcile.plan import Plan, Step, next_plan
+from moe_operator.reconcile.intent import Intent, Step, next_intent
 from moe_operator.reconcile.status import next_status
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import Application, ApplicationPhase, RuntimeState, Told, core_name
@@ -56,9 +56,9 @@ def deployment(generation: int = 1, status: MoEDeploymentStatus | None = None, *
     return moe.model_copy(update={"status": status}) if status else moe
 
 
-def told_by(plan: Plan) -> dict[str, Told]:
+def told_by(intent: Intent) -> dict[str, Told]:
     """What the applications are told, by name."""
-    desired = plan.desired
+    desired = intent.desired
     if desired is None:
         return {}
     attention, experts = (desired.actor_options.get(name, {}) for name in (ATTENTION, EXPERTS))
@@ -68,12 +68,12 @@ def told_by(plan: Plan) -> dict[str, Told]:
         told[shard_application_name(desired.core, ref.index)] = Told(
             desired.model, slots_per_shard=slots, actor_options=desired.shard_options.get(ref.index, experts)
         )
-    return {name: each for name, each in told.items() if name not in plan.without}
+    return {name: each for name, each in told.items() if name not in intent.without}
 
 
 @dataclass
 class DataPlane:
-    """Runtime and directory as plans find them. ``run`` submits a plan; the rest is set by the test.
+    """Runtime and directory as a pass finds them. ``run`` carries an intent out; the rest is set by the test.
 
     Attributes:
         told: what the applications were told last, those included that somebody else removed.
@@ -190,20 +190,20 @@ class DataPlane:
             return Book()
         return Book.of([stored(told, {"origin": "Operator", "phase": "Active"}, decision="Approved")])
 
-    def plan(self) -> Plan:
-        return next_plan(self.world())
+    def decide(self) -> Intent:
+        return next_intent(self.world())
 
-    def run(self) -> Plan:
-        """Plan and submit; every application runs at once, those removed are gone at once."""
-        plan = self.plan()
-        if plan.step is not Step.NOTHING:
-            self.told = told_by(plan)
-            route = plan.desired.route_prefix if plan.desired else None
+    def run(self) -> Intent:
+        """Decide and submit; every application runs at once, those removed are gone at once."""
+        intent = self.decide()
+        if intent.step is not Step.NOTHING:
+            self.told = told_by(intent)
+            route = intent.desired.route_prefix if intent.desired else None
             self.applications = {
                 name: Application(name, ApplicationPhase.RUNNING, route_prefix=route if name == self.name else None)
                 for name in self.told
             }
-        return plan
+        return intent
 
     def set_phase(self, name: str, phase: ApplicationPhase, problem: Finding | None = None) -> None:
         """How an application is from now on."""
@@ -214,10 +214,10 @@ class DataPlane:
         self.moe = deployment((generation or self.moe.metadata.generation) + 1, self.moe.status, **experts)
 
     def tell(self, **more: Any) -> MoEDeploymentStatus:
-        """Plan, and keep the status as the next one's past."""
+        """Decide, and keep the status as the next one's past."""
         seen = self.world(**more)
-        plan = next_plan(seen)
-        status = next_status(seen, plan, diagnose(seen, plan))
+        intent = next_intent(seen)
+        status = next_status(seen, intent, diagnose(seen, intent))
         self.moe = self.moe.model_copy(update={"status": status})
         return status
 

@@ -36,7 +36,7 @@ def settled_config(moe: MoEDeployment) -> str:
     """What Serve is told of a deployment that is settled."""
     plane = DataPlane(moe)
     plane.settle()
-    desired = plane.plan().desired
+    desired = plane.decide().desired
     assert desired is not None
     return serve_config(desired)
 

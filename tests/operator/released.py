@@ -24,7 +24,7 @@ from moe_contract.report import DirectoryReport, Progress, ShardReport
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment
 from moe_operator.kube.secrets import KeyHashes
-from moe_operator.reconcile.plan import next_plan
+from moe_operator.reconcile.intent import next_intent
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.kube_ray import state as kube_ray
 from moe_operator.runtimes.kube_ray.clusters import Clusters
@@ -158,7 +158,7 @@ def _desired(moe: MoEDeployment, runtime: RuntimeState, told: dict[str, Any]) ->
     there = Progress(copied=0, total=0, settled=True)
     heard = DirectoryReport(term=1, revision=0, epoch=0, model=FACTS, shards=shards, progress=there, **told)
     keys = KeyHashes("0" * 64, ("1" * 64,))
-    desired = next_plan(World(moe=moe, now=_NOW, runtime=replace(runtime, report=heard), keys=keys)).desired
+    desired = next_intent(World(moe=moe, now=_NOW, runtime=replace(runtime, report=heard), keys=keys)).desired
     assert desired is not None
     return desired
 

@@ -7,5 +7,5 @@
 - ``store``: what is known of them. ``keeper``: I/O; makes the objects say how things are, by ``attempts`` that are
   bounded; ``refusals``: pure; when one that was refused is made again.
 
-``reconcile`` asks ``choice`` where it plans, and ``keeper`` at the end of a pass.
+``reconcile`` asks ``choice`` where it decides, and ``keeper`` at the end of a pass.
 """

@@ -39,8 +39,8 @@ from moe_operator.rebalance.looks import Looks
 from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.controller import Controller
+from moe_operator.reconcile.decider import Decider
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.rebalancing import Rebalancing
 from moe_operator.reconcile.reconciler import Reconciler
 from moe_operator.reconcile.sleep import Sleep
@@ -191,11 +191,11 @@ class _Process:
         )
         looks = Looks(planner)
         rebalancing = Rebalancing(placements, events, looks, self.metrics)
-        planned = Planner(worker)
-        autoscaling = Autoscaling(api, events, self.metrics, planned)
+        decider = Decider(worker)
+        autoscaling = Autoscaling(api, events, self.metrics, decider)
         controller = Controller(
             reconciler=Reconciler(
-                api, observer, events, cleanup, placements, rebalancing, autoscaling, Sleep(api, events), planned
+                api, observer, events, cleanup, placements, rebalancing, autoscaling, Sleep(api, events), decider
             ),
             api=api,
             store=self.store,

@@ -39,9 +39,9 @@ from moe_operator.kube.objects import version_as_judged
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.offload.errors import OffloadError
 from moe_operator.recent import Recent
+from moe_operator.reconcile.decider import Decider
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.placing import wanted_shards
-from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.world import World
 from moe_operator.telemetry.metrics import Metrics
 
@@ -91,11 +91,11 @@ class Autoscaling:
     api: KubeApi
     events: EventRecorder
     metrics: Metrics
-    planner: Planner
+    decider: Decider
     clock: Callable[[], float] = time.monotonic
     _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
 
-    async def turn(self, world: World, plan: Plan, owner: str) -> Turn:
+    async def turn(self, world: World, intent: Intent, owner: str) -> Turn:
         """One pass, before its status is told; plans for those of one ``owner`` take turns."""
         moe = world.moe
         policy = moe.spec.experts.autoscaling
@@ -109,10 +109,10 @@ class Autoscaling:
             nothing = {"min_shards": None, "max_shards": None, "schedule": None, "utilization": None}
             return Turn(told.model_copy(update=nothing))
         limits = bounds(policy, world.now, world.facts.experts if world.facts else None)
-        used = self._measured(world, plan, known)
+        used = self._measured(world, intent, known)
         wish, known.unwritten = known.unwritten or self._wish(world, policy, limits, used, known), None
         if wish and wish.after != wish.before:
-            wish = await self._planned(wish, world, plan, policy, owner, known)
+            wish = await self._planned(wish, world, intent, policy, owner, known)
         if wish and not is_news(wish, told):
             wish = None
         figures = {
@@ -171,10 +171,10 @@ class Autoscaling:
             known.steadying = Steadying(up, down)
         return known
 
-    def _measured(self, world: World, plan: Plan, known: _Deployment) -> Usage | None:
+    def _measured(self, world: World, intent: Intent, known: _Deployment) -> Usage | None:
         """How busy shards were since the last look that was long enough ago; None where that is not known."""
-        report, in_vain = world.report, self._waits_in_vain(world, plan, known)
-        if report is None or not (in_vain or _is_whole(world, plan)):
+        report, in_vain = world.report, self._waits_in_vain(world, intent, known)
+        if report is None or not (in_vain or _is_whole(world, intent)):
             known.reading = None
             return None
         reading = Reading.of(report, self.clock())
@@ -187,9 +187,9 @@ class Autoscaling:
             known.reading = reading
         return used
 
-    def _waits_in_vain(self, world: World, plan: Plan, known: _Deployment) -> bool:
+    def _waits_in_vain(self, world: World, intent: Intent, known: _Deployment) -> bool:
         """Whether shards that never came are missed for so long that the others decide alone whether they suffice."""
-        if not _lacks_the_last(world, plan):
+        if not _lacks_the_last(world, intent):
             known.missing_since = None
             return False
         if known.missing_since is None:
@@ -214,7 +214,7 @@ class Autoscaling:
         return not_by_shards(shards, used, policy) if wanted.reason is None else None
 
     async def _planned(
-        self, wish: Wish, world: World, plan: Plan, policy: Policy, owner: str, known: _Deployment
+        self, wish: Wish, world: World, intent: Intent, policy: Policy, owner: str, known: _Deployment
     ) -> Wish | None:
         """The wish as far as the brain's plans bear it; None where it is not the time to ask for one."""
         if self.clock() < known.quiet_until or world.runtime.upgrading:
@@ -222,11 +222,11 @@ class Autoscaling:
         if world.facts is None:
             # Nothing runs yet that could be too much, nor is there anything to take away from.
             return wish if wish.is_more else None
-        if wish.used and not wish.is_more and known.missing_since is None and not _is_settled(world, plan):
+        if wish.used and not wish.is_more and known.missing_since is None and not _is_settled(world, intent):
             return None
         total, target = wish.used.total if wish.used else None, targets_of(policy).utilization
         try:
-            plans = await self.planner.foresee(world, owner, candidates(wish), total, wish.most_busy(target))
+            plans = await self.decider.foresee(world, owner, candidates(wish), total, wish.most_busy(target))
         except OffloadError as error:
             logger.info("%s is not scaled now: %s", world.moe.key, error)
             known.quiet_until = self.clock() + REFUSED_SECONDS
@@ -249,23 +249,23 @@ def _found(moe: MoEDeployment) -> AutoscalingStatus:
     return before.model_copy(update={"shards": shards, "wrote": before.wrote or is_ours(owners)})
 
 
-def _is_whole(world: World, plan: Plan) -> bool:
+def _is_whole(world: World, intent: Intent) -> bool:
     """Whether all shards that shall run answer and hold their experts, so that figures are of as many as share the
     work: while copies travel, those who have them still do it all."""
-    return _is_as_asked(world, plan) and all(_is_there(shard) for shard in _shards(world))
+    return _is_as_asked(world, intent) and all(_is_there(shard) for shard in _shards(world))
 
 
-def _lacks_the_last(world: World, plan: Plan) -> bool:
+def _lacks_the_last(world: World, intent: Intent) -> bool:
     """Whether shards of the highest numbers hold nothing yet, and all others are there."""
     shards = sorted(_shards(world), key=lambda shard: shard.index)
     empty = [shard for shard in shards if shard.wanted and not shard.held]
     there = shards[: len(shards) - len(empty)]
-    return _is_as_asked(world, plan) and bool(there and empty) and all(map(_is_there, there))
+    return _is_as_asked(world, intent) and bool(there and empty) and all(map(_is_there, there))
 
 
-def _is_as_asked(world: World, plan: Plan) -> bool:
+def _is_as_asked(world: World, intent: Intent) -> bool:
     """Whether the directory knows of as many shards as shall run, and nothing is about to change them."""
-    runs = plan.step is Step.RUN and plan.problem is None and plan.change is None
+    runs = intent.step is Step.RUN and intent.problem is None and intent.change is None
     return runs and len(_shards(world)) == wanted_shards(world)
 
 
@@ -281,9 +281,9 @@ def _drained(world: World) -> int:
     return sum(not shard.wanted for shard in _shards(world))
 
 
-def _is_settled(world: World, plan: Plan) -> bool:
+def _is_settled(world: World, intent: Intent) -> bool:
     """Whether nothing is on its way: what leaves must not be counted on."""
-    return _is_whole(world, plan) and world.settled and plan.target.revision == world.target.revision
+    return _is_whole(world, intent) and world.settled and intent.target.revision == world.target.revision
 
 
 def _steadied(before: int | None, used: Usage | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The conditions of a MoEDeployment. Pure: the world, the plan and what is wrong in, its conditions out.
+"""The conditions of a MoEDeployment. Pure: the world, the intent and what is wrong in, its conditions out.
 
 Nothing in them changes while the world does not: no times but those of transitions, no counts but of progress.
 """
@@ -20,9 +20,9 @@ from moe_operator.reconcile.diagnosis import problems_of, runtime_problem
 from moe_operator.reconcile.draining import drained
 from moe_operator.reconcile.history import History
 from moe_operator.reconcile.idleness import sleeps
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.model_change import SERVING_GRACE_SECONDS
 from moe_operator.reconcile.placing import drain_of, wanted_shards
-from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import counted, has_its_experts, next_stage, ready_shards, serves, settled
 from moe_operator.reconcile.scaling import scaling_conditions
 from moe_operator.reconcile.settlement import PASSING, on_the_way, settlement, stuck, tried_again
@@ -79,20 +79,20 @@ def failed_status(history: History, why: Finding, seconds: float) -> MoEDeployme
     return history.status_with(*unknown, degraded, *tried_again(history, told, why))
 
 
-def next_conditions(world: World, plan: Plan, problem: Finding | None) -> tuple[Condition, ...]:
+def next_conditions(world: World, intent: Intent, problem: Finding | None) -> tuple[Condition, ...]:
     """All conditions, in the order in which they are shown."""
     told = (
-        _ready(world, plan, problem),
-        _progressing(world, plan, problem),
+        _ready(world, intent, problem),
+        _progressing(world, intent, problem),
         _degraded(world, problem),
-        _model_valid(world, plan),
+        _model_valid(world, intent),
         _runtime_reachable(world),
     )
     kstatus = settlement(_history(world), world.moe, MoEDeploymentStatus(conditions=told), problem)
     rest = (
         _drained(world),
         _rebalance_paused(world),
-        _data_plane_behind(world, plan),
+        _data_plane_behind(world, intent),
         _recording(world),
         _evictions(world),
         scaling_conditions(world, _history(world)),
@@ -110,9 +110,9 @@ def _rebalance_paused(world: World) -> Iterator[Condition]:
     yield _condition(world, ConditionType.REBALANCE_PAUSED, "True" if why else "False", why or happens)
 
 
-def _data_plane_behind(world: World, plan: Plan) -> Iterator[Condition]:
+def _data_plane_behind(world: World, intent: Intent) -> Iterator[Condition]:
     """Nothing where it knows all that it is to be told, or does not say what it knows."""
-    wanted = plan.desired
+    wanted = intent.desired
     if wanted is None or world.report is None:
         return
     configs = {API: wanted.api, ATTENTION: wanted.attention, DIRECTORY: wanted.directory, "model": wanted.model}
@@ -150,13 +150,13 @@ def _evictions(world: World) -> Iterator[Condition]:
         yield _condition(world, ConditionType.EVICTIONS_ALLOWED, opened, told)
 
 
-def _ready(world: World, plan: Plan, problem: Finding | None) -> Condition:
-    if serves(world, plan):
+def _ready(world: World, intent: Intent, problem: Finding | None) -> Condition:
+    if serves(world, intent):
         return _condition(world, ConditionType.READY, "True", Finding(Reason.AVAILABLE, _capacity(world)))
     rest = _rest(world, problem)
     if rest:
         return _condition(world, ConditionType.READY, "True", rest)
-    stage = None if world.moe.spec.suspend else next_stage(world, plan)
+    stage = None if world.moe.spec.suspend else next_stage(world, intent)
     # A foreign writer was put right: it is not what is being waited for.
     first, second = (stage, problem) if problem and problem.reason == Reason.FOREIGN_WRITER else (problem, stage)
     why = first or second or Finding(Reason.LOADING_EXPERTS, "the routing table is not complete yet")
@@ -194,7 +194,7 @@ def _nothing_runs(world: World) -> bool:
     return rested or never_ran
 
 
-def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition:
+def _progressing(world: World, intent: Intent, problem: Finding | None) -> Condition:
     kind = ConditionType.PROGRESSING
     if world.moe.spec.suspend:
         return _condition(
@@ -204,9 +204,9 @@ def _progressing(world: World, plan: Plan, problem: Finding | None) -> Condition
         return _condition(world, kind, "False", problem)
     before = world.moe.status.condition(kind)
     seen = world.report is not None and world.runtime.is_known
-    if before and not seen and serves(world, plan):
+    if before and not seen and serves(world, intent):
         return before
-    stage = next_stage(world, plan)
+    stage = next_stage(world, intent)
     if stage:
         return _condition(world, kind, "True", stage)
     rest = _rest(world, problem)
@@ -221,9 +221,9 @@ def _degraded(world: World, problem: Finding | None) -> Condition:
     return _condition(world, ConditionType.DEGRADED, "False", Finding(Reason.AS_EXPECTED, "nothing is wrong"))
 
 
-def _model_valid(world: World, plan: Plan) -> Condition:
+def _model_valid(world: World, intent: Intent) -> Condition:
     kind = ConditionType.MODEL_VALID
-    seen = None if plan.step is Step.REPLACE else world.candidate if plan.change else world.report
+    seen = None if intent.step is Step.REPLACE else world.candidate if intent.change else world.report
     if seen and seen.model_problem:
         return _condition(world, kind, "False", Finding.of(seen.model_problem))
     if seen and seen.model:
@@ -231,8 +231,8 @@ def _model_valid(world: World, plan: Plan) -> Condition:
         what = f"{m.architecture}: {m.layers} MoE layers of {m.experts} experts, top-{m.top_k}, served in {m.dtype}"
         return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what))
     before = world.moe.status.condition(kind)
-    known = not world.runtime.is_known or world.core or plan.step is Step.SLEEP
-    if before and not plan.change and plan.step is not Step.REPLACE and known:
+    known = not world.runtime.is_known or world.core or intent.step is Step.SLEEP
+    if before and not intent.change and intent.step is not Step.REPLACE and known:
         return before
     return _condition(
         world, kind, "Unknown", Finding(Reason.INSPECTING_MODEL, "Ray's side has not looked at the model yet")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
+from moe_operator.errors import LeadershipLostError, OperatorError, StaleBasisError
 from moe_operator.kube.api import Json, KubeApi, Listing
 from moe_operator.kube.errors import ConflictError, KubeError
 from moe_operator.kube.resources import EXPERT_PLACEMENTS, MOE_DEPLOYMENTS, Resource
@@ -156,7 +156,7 @@ class Controller:
             with self.metrics.reconcile_timed(), stray_cancellations():
                 async with asyncio.timeout(PASS_SECONDS):
                     result = await self.reconciler.reconcile(key)
-        except (ConflictError, StalePlanError) as error:
+        except (ConflictError, StaleBasisError) as error:
             logger.debug("%s; once more", error)
             self._retry(key, ReconcileResult.CONFLICT, _is_slow(started), self._conflicts)
         except LeadershipLostError as lost:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from moe_contract.report import NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
-from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.progress import has_its_experts, shards_named
 from moe_operator.reconcile.resources import missing
 from moe_operator.reconcile.world import World
@@ -26,16 +26,16 @@ _SHARDS_SHORT = (Reason.SHARDS_LOST, Reason.UNHEALTHY, Reason.SHARD_PROBLEM)
 """Told when shards lack experts, they are still told of while these load: nothing else says that these are not new."""
 
 
-def diagnose(world: World, plan: Plan) -> Finding | None:
+def diagnose(world: World, intent: Intent) -> Finding | None:
     """The first thing that is wrong, or None."""
-    if plan.step in (Step.SLEEP, Step.REPLACE):
+    if intent.step in (Step.SLEEP, Step.REPLACE):
         return None
     looks: tuple[Callable[[], Finding | None], ...] = (
         lambda: world.key_problem,
         lambda: runtime_problem(world),
-        lambda: _failed(world, plan),
-        lambda: _model(world, plan),
-        lambda: plan.problem,
+        lambda: _failed(world, intent),
+        lambda: _model(world, intent),
+        lambda: intent.problem,
         lambda: missing(world),
         lambda: _refused(world.report),
         lambda: world.runtime.pods_problem,
@@ -56,11 +56,11 @@ def runtime_problem(world: World) -> Finding | None:
     return world.runtime.unreachable
 
 
-def _failed(world: World, plan: Plan) -> Finding | None:
+def _failed(world: World, intent: Intent) -> Finding | None:
     """What is given up is made anew, but where it is not known what ran in it: then somebody has to."""
     found = _problem_of(world, ApplicationPhase.FAILED) or _still_failing(world)
-    if found and plan.problem and plan.problem.reason == Reason.DIRECTORY_UNREACHABLE:
-        return Finding(found.reason, f"{found.message}; {plan.problem.message}")
+    if found and intent.problem and intent.problem.reason == Reason.DIRECTORY_UNREACHABLE:
+        return Finding(found.reason, f"{found.message}; {intent.problem.message}")
     return found
 
 
@@ -86,9 +86,9 @@ def _still_failing(world: World) -> Finding | None:
     return Finding(Reason.named(before.reason), before.message)
 
 
-def _model(world: World, plan: Plan) -> Finding | None:
-    if plan.change:
-        return plan.change.problem
+def _model(world: World, intent: Intent) -> Finding | None:
+    if intent.change:
+        return intent.change.problem
     if world.report is None or world.report.model_problem is None:
         return None
     return Finding.of(world.report.model_problem)

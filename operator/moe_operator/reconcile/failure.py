@@ -11,14 +11,14 @@ import traceback
 from pathlib import PurePath
 
 from moe_operator.api import Reason
-from moe_operator.errors import LeadershipLostError, StalePlanError
+from moe_operator.errors import LeadershipLostError, StaleBasisError
 from moe_operator.finding import Finding
 from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, SecretError
 from moe_operator.offload.errors import OffloadError
 
 UNSTEADY_SECONDS = 30.0
-"""After which it is told that plans are overtaken again and again: by a Serve that starts anew all the time, or by keys
-that change."""
+"""After which it is told that intents are overtaken again and again: by a Serve that starts anew all the time, or by
+keys that change."""
 
 _OURS = "moe_operator"
 _MAX_QUOTED = 1000
@@ -29,7 +29,7 @@ def failure(error: Exception, seconds: float) -> Finding | None:
     where the pass is made again at once, or nothing can be told."""
     if isinstance(error, ConflictError | LeadershipLostError):
         return None
-    if isinstance(error, StalePlanError):
+    if isinstance(error, StaleBasisError):
         return Finding(Reason.RAY_UNREACHABLE, f"{error}, again and again") if seconds >= UNSTEADY_SECONDS else None
     if isinstance(error, SecretError | NameConflictError):
         return Finding(error.reason, str(error))

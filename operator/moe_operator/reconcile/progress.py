@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from moe_contract.report import DirectoryReport, Fetched, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.model_change import believed_to_serve
 from moe_operator.reconcile.placing import wanted_shards
-from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import ApplicationPhase
 
 _BROKEN = (ApplicationPhase.UNHEALTHY, ApplicationPhase.FAILED)
 
 
-def serves(world: World, plan: Plan) -> bool:
+def serves(world: World, intent: Intent) -> bool:
     """Whether requests are answered: every expert has a live copy, and an attention replica is ready."""
-    if plan.step in (Step.SLEEP, Step.REPLACE):
+    if intent.step in (Step.SLEEP, Step.REPLACE):
         return False
     if world.report:
         return world.report.placement is not None and any(replica.ready for replica in world.report.attention)
@@ -48,15 +48,15 @@ def shards_named(indices: Sequence[int], one: str, many: str) -> str:
     return f"shards {', '.join(map(str, indices))} {many}"
 
 
-def next_stage(world: World, plan: Plan) -> Finding | None:
+def next_stage(world: World, intent: Intent) -> Finding | None:
     """What is being waited for on the way to the spec; None when nothing is."""
-    if plan.step is Step.SLEEP:
+    if intent.step is Step.SLEEP:
         return _going_to_sleep(world)
-    if plan.step is Step.REPLACE:
+    if intent.step is Step.REPLACE:
         return Finding(
             Reason.DEPLOYING_CORE, "the applications that run another model are being removed, then the new ones start"
         )
-    if plan.change:
+    if intent.change:
         return Finding(
             Reason.INSPECTING_MODEL,
             f"the directory looks at {world.moe.model_path} first; {world.running_model.path} is served until then",
@@ -68,7 +68,7 @@ def next_stage(world: World, plan: Plan) -> Finding | None:
         return _without_report(world)
     if report.model is None and report.model_problem is None:
         return Finding(Reason.INSPECTING_MODEL, _inspecting(report))
-    return _restarting(plan) or _shards(world, plan) or _experts(world, plan) or _attention(world)
+    return _restarting(intent) or _shards(world, intent) or _experts(world, intent) or _attention(world)
 
 
 def _inspecting(report: DirectoryReport) -> str:
@@ -115,9 +115,9 @@ def _without_report(world: World) -> Finding:
     return Finding(Reason.DEPLOYING_CORE, "the core application (api, attention, directory) is starting")
 
 
-def _restarting(plan: Plan) -> Finding | None:
+def _restarting(intent: Intent) -> Finding | None:
     """That shards go on with what they asked for before spec.experts.resources changed."""
-    waiting = sorted(plan.desired.shard_options) if plan.desired else []
+    waiting = sorted(intent.desired.shard_options) if intent.desired else []
     if not waiting:
         return None
     named = shards_named(waiting, "goes on as it is", "go on as they are")
@@ -125,27 +125,27 @@ def _restarting(plan: Plan) -> Finding | None:
     return Finding(Reason.RESTARTING, said)
 
 
-def _shards(world: World, plan: Plan) -> Finding | None:
+def _shards(world: World, intent: Intent) -> Finding | None:
     if world.report is None:
         return None
     ready = {shard.index for shard in world.report.shards if shard.phase != "Starting"}
-    waiting = [ref.index for ref in plan.target.shards if ref.index not in ready]
+    waiting = [ref.index for ref in intent.target.shards if ref.index not in ready]
     if not waiting:
         return None
     return Finding(
-        _while_serving(world, plan, Reason.DEPLOYING_SHARDS), shards_named(waiting, "is starting", "are starting")
+        _while_serving(world, intent, Reason.DEPLOYING_SHARDS), shards_named(waiting, "is starting", "are starting")
     )
 
 
-def _experts(world: World, plan: Plan) -> Finding | None:
+def _experts(world: World, intent: Intent) -> Finding | None:
     """Copies on their way; also the moment between a wish and its arrival at the directory."""
     leaving = _leaving(world)
-    if world.report is None or (world.settled and world.target.revision == plan.target.revision and not leaving):
+    if world.report is None or (world.settled and world.target.revision == intent.target.revision and not leaving):
         return None
-    message = _on_the_way(world.report, arrived=world.report.revision == plan.target.revision)
+    message = _on_the_way(world.report, arrived=world.report.revision == intent.target.revision)
     if leaving:
         message = f"{shards_named(leaving, 'leaves', 'leave')}: {_last_of(world.report, leaving, message)}"
-    return Finding(_while_serving(world, plan, Reason.LOADING_EXPERTS), message)
+    return Finding(_while_serving(world, intent, Reason.LOADING_EXPERTS), message)
 
 
 def _on_the_way(report: DirectoryReport, arrived: bool) -> str:
@@ -165,12 +165,12 @@ def _last_of(report: DirectoryReport, leaving: Sequence[int], on_the_way: str) -
     return "empty, to be removed"
 
 
-def _while_serving(world: World, plan: Plan, otherwise: Reason) -> Reason:
+def _while_serving(world: World, intent: Intent, otherwise: Reason) -> Reason:
     """``Scaling`` from a new wish until it is settled; a lost shard that comes back is not that."""
     before = world.moe.status.condition(ConditionType.PROGRESSING)
     scaling = before is not None and (before.status, before.reason) == ("True", Reason.SCALING)
-    wished = plan.target.revision != world.target.revision
-    return Reason.SCALING if serves(world, plan) and (wished or scaling) else otherwise
+    wished = intent.target.revision != world.target.revision
+    return Reason.SCALING if serves(world, intent) and (wished or scaling) else otherwise
 
 
 def _leaving(world: World) -> list[int]:

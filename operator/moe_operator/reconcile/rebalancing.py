@@ -22,8 +22,8 @@ from moe_operator.rebalance.looks import Looks
 from moe_operator.rebalance.loop import Conclusion, Look, conclude, figures, price, to_approve
 from moe_operator.rebalance.proposal import Proposal, Question
 from moe_operator.rebalance.schedule import Past, evaluation, standstill
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.placing import ground_of, next_revision
-from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import Runtime
 from moe_operator.telemetry.metrics import Metrics
@@ -38,7 +38,7 @@ class Rebalancing:
     looks: Looks
     metrics: Metrics
 
-    async def turn(self, world: World, plan: Plan, runtime: Runtime) -> RebalanceStatus | None:
+    async def turn(self, world: World, intent: Intent, runtime: Runtime) -> RebalanceStatus | None:
         """One pass; returns what is told of it in the status."""
         moe = world.moe
         if moe.spec.rebalance.mode is RebalanceMode.OFF:
@@ -47,12 +47,12 @@ class Rebalancing:
         told = moe.status.rebalance or RebalanceStatus()
         look = self.looks.take(moe.key, moe.metadata.uid)
         # What began before somebody paused it, or from another revision, is not told of: another one is due later.
-        if look and look.base == world.target.revision == plan.target.revision and not standstill(moe, world.now):
+        if look and look.base == world.target.revision == intent.target.revision and not standstill(moe, world.now):
             told = RebalanceStatus(last_decision=await self._conclude(look, world))
         moe = moe.model_copy(update={"status": moe.status.model_copy(update={"rebalance": told})})
         book = self.keeper.store.book(moe.key)
         due = evaluation(moe, Past.of(moe, book.placements), world.now)
-        quiet = _is_quiet(world, plan, book)
+        quiet = _is_quiet(world, intent, book)
         if quiet and due.due:
             self._begin(world, runtime)
         if quiet and world.facts:
@@ -129,15 +129,15 @@ def _attention_nodes(report: DirectoryReport) -> tuple[str, ...]:
     return nodes if all(nodes) else ()
 
 
-def _is_quiet(world: World, plan: Plan, book: Book) -> bool:
+def _is_quiet(world: World, intent: Intent, book: Book) -> bool:
     """Whether what runs is what shall run, is whole and is kept, so that a plan may start from it."""
     own = book.at(world.target.revision)
     return bool(
-        plan.step is Step.RUN
-        and plan.problem is None
-        and plan.change is None
-        and plan.choice.standing is Standing.EXPRESSED
-        and plan.target.revision == world.target.revision
+        intent.step is Step.RUN
+        and intent.problem is None
+        and intent.change is None
+        and intent.choice.standing is Standing.EXPRESSED
+        and intent.target.revision == world.target.revision
         and world.settled
         and world.report
         and all(shard.phase == "Ready" for shard in world.report.shards)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from moe_operator.api import ConditionType, DeletionPolicy, Identity, MoEDeployment, MoEDeploymentStatus, Reason
-from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError, StalePlanError
+from moe_operator.errors import InvalidObjectError, LeadershipLostError, OperatorError, StaleBasisError
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.errors import NotFoundError
 from moe_operator.kube.events import EventRecorder
@@ -19,13 +19,13 @@ from moe_operator.placements.keeper import PlacementKeeper
 from moe_operator.reconcile.autoscaling import Autoscaling
 from moe_operator.reconcile.cleanup import Cleanup
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status, kept_by_others
+from moe_operator.reconcile.decider import Decider
 from moe_operator.reconcile.diagnosis import diagnose
 from moe_operator.reconcile.failure import failure
 from moe_operator.reconcile.history import History
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.memory import Memories, Memory
 from moe_operator.reconcile.observe import Observer
-from moe_operator.reconcile.plan import Plan, Step
-from moe_operator.reconcile.planner import Planner
 from moe_operator.reconcile.progress import next_stage
 from moe_operator.reconcile.rebalancing import Rebalancing, seconds_until
 from moe_operator.reconcile.scene import scene_of
@@ -83,7 +83,7 @@ class Reconciler:
     rebalancing: Rebalancing
     autoscaling: Autoscaling
     sleep: Sleep
-    planner: Planner = field(default_factory=Planner)
+    decider: Decider = field(default_factory=Decider)
     memories: Memories = field(default_factory=Memories)
 
     async def reconcile(self, key: str) -> Result:
@@ -91,7 +91,7 @@ class Reconciler:
 
         Raises:
             KubeError: the API server refused or did not answer; ``ConflictError`` if somebody else wrote in between.
-            StalePlanError: something else runs than was planned from.
+            StaleBasisError: something else runs by now than the intent was made from.
             LeadershipLostError: this process may no longer write.
         """
         live = await self._read(key)
@@ -133,28 +133,28 @@ class Reconciler:
         chooses = world.runtime.is_known and not moe.spec.suspend
         if chooses:
             world = replace(world, book=await self.placements.book(moe, world.target.revision))
-        plan = await self.planner.plan(world, runtime.where)
-        live = await self._set_finalizer(world, plan, live, memory)
+        intent = await self.decider.decide(world, runtime.where)
+        live = await self._set_finalizer(world, intent, live, memory)
         outcome = Outcome(Effect.EQUAL, None, world.runtime.foreign_writer)
-        if plan.step is not Step.NOTHING:
-            outcome = await runtime.apply(moe, plan.desired, world.runtime, plan.without)
+        if intent.step is not Step.NOTHING:
+            outcome = await runtime.apply(moe, intent.desired, world.runtime, intent.without)
         if outcome.effect is Effect.STALE:
-            raise StalePlanError(outcome.problem.message if outcome.problem else "something else runs by now")
+            raise StaleBasisError(outcome.problem.message if outcome.problem else "something else runs by now")
         world = replace(world, runtime=replace(world.runtime, foreign_writer=outcome.foreign_writer))
-        problem = outcome.problem or diagnose(world, plan)
-        if problem is None and next_stage(world, plan) is None:
+        problem = outcome.problem or diagnose(world, intent)
+        if problem is None and next_stage(world, intent) is None:
             problem = memory.unkept
-        rebalance = await self.rebalancing.turn(world, plan, runtime)
-        scaling = await self.autoscaling.turn(world, plan, runtime.where)
+        rebalance = await self.rebalancing.turn(world, intent, runtime)
+        scaling = await self.autoscaling.turn(world, intent, runtime.where)
         told = {"rebalance": rebalance, "autoscaling": scaling.status}
-        status = next_status(world, plan, problem).model_copy(update=told)
+        status = next_status(world, intent, problem).model_copy(update=told)
         held = await self._tell(moe, memory, live, status)
         if chooses:
-            refusal = await self.placements.keep(moe, scene_of(world, plan, status))
+            refusal = await self.placements.keep(moe, scene_of(world, intent, status))
             memory.unkept = failure(refusal, 0.0) if refusal else None
         else:
             memory.unkept = None
-            await self.placements.tell_unjudged(moe, scene_of(world, plan, status))
+            await self.placements.tell_unjudged(moe, scene_of(world, intent, status))
         await self.autoscaling.carry_out(world, scaling.wish)
         await self.sleep.turn(world, status)
         return _result(world, status, held, refused=outcome.effect is Effect.REFUSED)
@@ -202,16 +202,16 @@ class Reconciler:
             return True
         return bool(found["uid"] != moe.metadata.uid)
 
-    async def _set_finalizer(self, world: World, plan: Plan, live: Json, memory: Memory) -> Json:
+    async def _set_finalizer(self, world: World, intent: Intent, live: Json, memory: Memory) -> Json:
         """Before anything is made that outlives the object, and as long as something may be there.
 
         It may have been taken away in between, as by ``kubectl replace`` of a manifest without it.
         """
         if world.moe.spec.deletion_policy == DeletionPolicy.ORPHAN:
             memory.outlives = False
-        elif plan.desired or _may_run(world):
+        elif intent.desired or _may_run(world):
             memory.outlives = True
-        elif plan.step is Step.SLEEP and world.runtime.nothing_is_left:
+        elif intent.step is Step.SLEEP and world.runtime.nothing_is_left:
             memory.outlives = False
         else:
             return live

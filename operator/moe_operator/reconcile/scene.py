@@ -7,17 +7,17 @@ from moe_operator.api.placement import MigrationProgress
 from moe_operator.api.status import TIME_FORMAT
 from moe_operator.placements.story import Scene
 from moe_operator.placements.trial import Terms
-from moe_operator.reconcile.plan import Plan
+from moe_operator.reconcile.intent import Intent
 from moe_operator.reconcile.world import World
 
 
-def scene_of(world: World, plan: Plan, status: MoEDeploymentStatus) -> Scene:
+def scene_of(world: World, intent: Intent, status: MoEDeploymentStatus) -> Scene:
     """``status`` is what is told of the deployment."""
     placed = status.placement
     own = world.book.at(world.target.revision)
     counted = placed if placed and placed.revision == world.target.revision else None
     return Scene(
-        choice=plan.choice,
+        choice=intent.choice,
         revision=world.target.revision,
         settled=world.settled,
         progress=_progress(world),

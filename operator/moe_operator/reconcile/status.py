@@ -12,20 +12,20 @@ from moe_operator.reconcile.conditions import next_conditions
 from moe_operator.reconcile.costs import next_cost
 from moe_operator.reconcile.figures import measured, steadied
 from moe_operator.reconcile.idleness import next_sleep
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.load import next_load
-from moe_operator.reconcile.plan import Plan, Step
 from moe_operator.reconcile.progress import ready_shards
 from moe_operator.reconcile.room import SPARE, room_of
 from moe_operator.reconcile.world import World
 from moe_operator.text import on_one_line
 
 
-def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploymentStatus:
+def next_status(world: World, intent: Intent, problem: Finding | None) -> MoEDeploymentStatus:
     """What to tell of the world. Fields that cannot be seen now stay as they were told last."""
     before = world.moe.status
     # What runs another model is not told of: it is on its way out.
-    report = None if plan.step is Step.REPLACE else world.report
-    slots = plan.target.slots_per_shard or before.slots_per_shard
+    report = None if intent.step is Step.REPLACE else world.report
+    slots = intent.target.slots_per_shard or before.slots_per_shard
     return MoEDeploymentStatus(
         observed_generation=world.moe.metadata.generation,
         url=_url(world),
@@ -33,13 +33,13 @@ def next_status(world: World, plan: Plan, problem: Finding | None) -> MoEDeploym
         ready_shards=ready_shards(world, report) if report else 0,
         selector=shard_selector(world.moe.metadata.name, world.runtime.pod_labels),
         slots_per_shard=slots,
-        model=_model(report) or (None if plan.step is Step.REPLACE else before.model),
+        model=_model(report) or (None if intent.step is Step.REPLACE else before.model),
         memory=_memory(world, slots) if report else before.memory,
         placement=_placement(before.placement, report) if report else before.placement,
-        load=None if plan.step is Step.REPLACE else next_load(before.load, report, world.now),
+        load=None if intent.step is Step.REPLACE else next_load(before.load, report, world.now),
         cost=next_cost(world),
         sleep=next_sleep(world.moe),
-        conditions=next_conditions(world, plan, problem),
+        conditions=next_conditions(world, intent, problem),
     )
 
 

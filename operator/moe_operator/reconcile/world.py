@@ -1,4 +1,4 @@
-"""What one reconcile observed: everything that planning and status may depend on, the time included."""
+"""What one reconcile observed: everything that the intent and the status may depend on, the time included."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Directories:
         """Ask for the report with the deployment's own key; otherwise as ``read``, but what is in the way is told.
 
         Raises:
-            StalePlanError: what it was asked with changed meanwhile: ask again.
+            StaleBasisError: what it was asked with changed meanwhile: ask again.
             KubeError: the API server refused or did not answer.
         """
         try:

@@ -160,7 +160,7 @@ class Effect(Enum):
     REFUSED = auto()
     """The runtime did not take it, or could not be asked, or it may not be sent."""
     STALE = auto()
-    """Something else runs by now than it was planned from: look and plan anew."""
+    """Something else runs by now than ``desired`` was decided from: look and decide anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class Runtime(Protocol):
         """All that can be seen now.
 
         Raises:
-            StalePlanError: what it was asked with changed meanwhile: ask again.
+            StaleBasisError: what it was asked with changed meanwhile: ask again.
             KubeError: the API server refused or did not answer.
         """
 
@@ -202,7 +202,7 @@ class Runtime(Protocol):
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
     ) -> Outcome:
-        """Have the deployment run what is ``desired``, or nothing, as was planned from ``basis``.
+        """Have the deployment run what is ``desired``, or nothing, as was decided from ``basis``.
 
         ``without``: names of applications that are left out for now, so that they are made anew.
 
@@ -215,7 +215,7 @@ class Runtime(Protocol):
         ``Reason.DELETING`` for what stops, any other reason for what is in the way.
 
         Raises:
-            StalePlanError, KubeError: as ``observe``; LeadershipLostError: as ``apply``.
+            StaleBasisError, KubeError: as ``observe``; LeadershipLostError: as ``apply``.
         """
 
 

@@ -23,7 +23,7 @@ from moe_dev.raylocal import LocalRay
 from moe_operator.api import MoEDeployment, Reason
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.reconcile.diagnosis import diagnose
-from moe_operator.reconcile.plan import Plan, Step
+from moe_operator.reconcile.intent import Intent, Step
 from moe_operator.reconcile.world import World
 from moe_operator.runtimes.port import core_name
 from moe_operator.runtimes.ray_cluster.state import runtime_state
@@ -235,7 +235,7 @@ def told_of_a_missing_package(objects: Objects, application: dict[str, Any]) -> 
     moe = MoEDeployment.parse(objects.get("bad") or {})
     failed = parse_state({"applications": {core_name(moe): {**application, "deployed_app_config": None}}})
     world = World(moe, datetime.now(UTC), runtime_state(failed, moe))
-    problem = diagnose(world, Plan(Step.RUN))
+    problem = diagnose(world, Intent(Step.RUN))
     assert problem is not None
     assert problem.reason is Reason.PACKAGE_MISSING, problem
     return problem.message

@@ -13,7 +13,7 @@ from moe_contract.report import DirectoryReport, EpochFigures, Pace
 from moe_operator.kube.errors import KubeError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS
 from moe_operator.offload.errors import JobDelayedError
-from moe_operator.reconcile.planner import FORESEEING, PLANNING, Planner
+from moe_operator.reconcile.decider import DECIDING, FORESEEING, Decider
 from moe_operator.reconcile.reconciler import WORK_SECONDS
 from moe_operator.reconcile.world import World
 from moe_placement.encoding import encode_counts
@@ -177,18 +177,18 @@ async def test_the_brain_is_left_in_peace_for_a_while_where_it_was_kept_busy(
 ) -> None:
     asked = []
 
-    async def late(_: Planner, world: World, *args: Any) -> None:
+    async def late(_: Decider, world: World, *args: Any) -> None:
         asked.append(world.now)
         raise JobDelayedError("the worker process was busy")
 
     await scaled.begin()
-    monkeypatch.setattr(Planner, "foresee", late)
+    monkeypatch.setattr(Decider, "foresee", late)
     scaled.directory.work = 1.9
     await scaled.work(60)
     assert len(asked) == 1
     await scaled.work(40)
     assert len(asked) == 2
-    assert PLANNING.seconds + FORESEEING.seconds < WORK_SECONDS
+    assert DECIDING.seconds + FORESEEING.seconds < WORK_SECONDS
 
 
 async def test_another_process_goes_on_from_the_status_and_waits_for_a_whole_window(scaled: Scaled) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from moe_operator.api import MoEDeploymentStatus
-from moe_operator.errors import LeadershipLostError, StalePlanError
+from moe_operator.errors import LeadershipLostError, StaleBasisError
 from moe_operator.kube.api import Listing
 from moe_operator.kube.client import REQUEST_SECONDS
 from moe_operator.kube.errors import ConflictError, KubeError
@@ -20,7 +20,7 @@ from moe_operator.reconcile import cleanup, reconciler
 from moe_operator.reconcile import controller as module
 from moe_operator.reconcile.backoff import Backoff
 from moe_operator.reconcile.controller import Controller, HistoryLostError
-from moe_operator.reconcile.planner import PLANNING
+from moe_operator.reconcile.decider import DECIDING
 from moe_operator.reconcile.reconciler import Result
 from moe_operator.runtimes.http import client as http
 from moe_operator.runtimes.ray_cluster.serve_rest.client import READ_SECONDS, WRITE_SECONDS
@@ -278,7 +278,7 @@ def test_what_blocks_a_worker_or_a_loop_is_seen_within_a_minute() -> None:
     assert module.LIMIT_SECONDS + supervisor.GRACE_SECONDS + 2 * supervisor.LOOK_SECONDS < 60
     assert WRITE_SECONDS < cleanup.ATTEMPT_SECONDS < reconciler.WORK_SECONDS
     assert READ_SECONDS + http.LARGE_WAIT_SECONDS + http.READING.seconds < reconciler.WORK_SECONDS
-    assert READ_SECONDS + PLANNING.seconds < reconciler.WORK_SECONDS
+    assert READ_SECONDS + DECIDING.seconds < reconciler.WORK_SECONDS
     assert cleanup.DEPARTED_SECONDS + reconciler.WORK_SECONDS + REQUEST_SECONDS < module.PASS_SECONDS
 
 
@@ -358,7 +358,7 @@ async def test_rays_that_do_not_answer_leave_workers_for_the_others(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "error", [TimeoutError(), KubeError("no", 500), ValueError("a defect"), StalePlanError("overtaken")], ids=repr
+    "error", [TimeoutError(), KubeError("no", 500), ValueError("a defect"), StaleBasisError("overtaken")], ids=repr
 )
 async def test_what_takes_long_and_fails_is_slow_and_comes_seldomer(
     error: Exception, monkeypatch: pytest.MonkeyPatch

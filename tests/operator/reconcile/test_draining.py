@@ -7,15 +7,15 @@ import pytest
 from data_plane import DataPlane, deployment
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from intents import shards, slots, told
 from moe_facts import FACTS
 from placement_objects import content, moved, stored
-from plans import shards, slots, told
 
 from moe_operator.api import Condition, ConditionType, MoEDeployment, PlacementReason
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.placements.book import Book
 from moe_operator.reconcile.draining import Needs, fewest_beside, named
-from moe_operator.reconcile.plan import Plan
+from moe_operator.reconcile.intent import Intent
 from moe_placement import Placement
 from moe_placement.encoding import decode_placement
 
@@ -33,9 +33,9 @@ def scale(plane: DataPlane, **experts: Any) -> None:
     annotate(plane, annotations.get(ANNOTATION_DRAIN))
 
 
-def held(plan: Plan) -> list[int]:
+def held(intent: Intent) -> list[int]:
     """Copies that each shard has in the placement wanted, over all layers."""
-    placement = decode_placement(plan.target.placement)
+    placement = decode_placement(intent.target.placement)
     return [len(placement.holdings(shard)) for shard in range(placement.shards)]
 
 
@@ -62,10 +62,10 @@ def test_a_shard_is_drained_and_comes_back(make_plane) -> None:
     assert said(plane) == ""
     annotate(plane, " 1 ")
     plane.settled = False
-    plan = plane.run()
+    intent = plane.run()
     # It runs on, has its slots, and nothing in them; the others keep what they hold.
-    assert (told(plan), held(plan)[1]) == (([0, 1, 2, 3], (8, 8, 8, 8), 2), 0)
-    after = decode_placement(plan.target.placement)
+    assert (told(intent), held(intent)[1]) == (([0, 1, 2, 3], (8, 8, 8, 8), 2), 0)
+    after = decode_placement(intent.target.placement)
     assert (after.held[:, :, [0, 2, 3]] >= before.held[:, :, [0, 2, 3]]).all()
     assert said(plane) == "False Draining"
     assert message(plane) == "shard 1 holds 4; copies are made on the other shards first"
@@ -77,7 +77,7 @@ def test_a_shard_is_drained_and_comes_back(make_plane) -> None:
     assert (status.shards, status.ready_shards) == (4, 3)
     assert status.condition("Progressing").reason == "Settled"
     # It becomes an object like any other.
-    record = plane.plan().choice.record
+    record = plane.decide().choice.record
     assert record is not None
     assert [line.split()[8:16] for line in record.content.layers] == [["-"] * 8] * 2
     plane.recorded = True
@@ -164,8 +164,8 @@ def test_what_names_no_shard_is_told_and_the_rest_is_drained(
     plane = make_plane(shards=4, slotsPerShard=8)
     plane.settle()
     annotate(plane, text)
-    plan = plane.run()
-    assert [shard for shard, copies in enumerate(held(plan)) if not copies] == drained
+    intent = plane.run()
+    assert [shard for shard, copies in enumerate(held(intent)) if not copies] == drained
     condition = of_drain(plane)
     assert condition is not None
     assert (condition.status, condition.reason) == ("False", "NoSuchShard")
@@ -191,9 +191,9 @@ def test_a_drain_while_a_migration_runs_takes_its_place(make_plane) -> None:
     scale(plane, shards=4, slotsPerShard=8, copies={"min": 2})
     assert plane.run().target.revision == 2
     annotate(plane, "0")
-    plan = plane.run()
-    assert (plan.target.revision, held(plan)[0], plan.target.min_copies) == (3, 0, 2)
-    assert decode_placement(plan.target.placement).copies.min() == 2
+    intent = plane.run()
+    assert (intent.target.revision, held(intent)[0], intent.target.min_copies) == (3, 0, 2)
+    assert decode_placement(intent.target.placement).copies.min() == 2
     assert said(plane) == "False Draining"
     plane.settled = True
     assert plane.run().target.revision == 3
@@ -206,8 +206,8 @@ def test_scaling_down_beside_a_drain_keeps_the_shards_that_are_needed(make_plane
     annotate(plane, "0,1")
     plane.settle()
     scale(plane, shards=3, slotsPerShard=4)
-    plan = plane.run()
-    assert (shards(plan), held(plan)) == ([0, 1, 2, 3], [0, 0, 8, 8])
+    intent = plane.run()
+    assert (shards(intent), held(intent)) == ([0, 1, 2, 3], [0, 0, 8, 8])
     assert said(plane) == "True Drained"
     assert plane.tell().condition("Progressing").message.startswith("spec.experts.shards is 3, and 4 run")
     # Once the drain ends the one too many goes.
@@ -268,8 +268,8 @@ def test_shards_that_ray_moves_off_a_node_are_emptied_first(make_plane) -> None:
     plane = make_plane(shards=3, slotsPerShard=4)
     plane.settle()
     move(plane, 1)
-    plan = plane.plan()
-    assert held(plan)[1] == 0
+    intent = plane.decide()
+    assert held(intent)[1] == 0
     plane.run()
     move(plane, 1)
     assert said(plane) == "True Drained"
@@ -298,8 +298,8 @@ def test_of_shards_that_are_moved_as_many_are_emptied_as_there_is_room_for_and_t
     assert said(plane) == "True Drained"
 
 
-def empty_ones(plan: Plan) -> list[int]:
-    return [shard for shard, copies in enumerate(held(plan)) if not copies]
+def empty_ones(intent: Intent) -> list[int]:
+    return [shard for shard, copies in enumerate(held(intent)) if not copies]
 
 
 def test_a_node_that_goes_away_later_does_not_fill_again_what_is_being_emptied(make_plane) -> None:
@@ -309,7 +309,7 @@ def test_a_node_that_goes_away_later_does_not_fill_again_what_is_being_emptied(m
     move(plane, 2, 3)
     assert empty_ones(plane.run()) == [2, 3]
     move(plane, 0, 1, 2, 3)
-    assert empty_ones(plane.plan()) == [2, 3]
+    assert empty_ones(plane.decide()) == [2, 3]
 
 
 @pytest.mark.parametrize("phase", ["Starting", "Ready"])
@@ -324,7 +324,7 @@ def test_nor_does_one_that_holds_nothing_for_a_look(make_plane, phase: str) -> N
     other = report.shards[0].model_copy(update={"phase": phase, "held": 0})
     plane.more = {"report": report.model_copy(update={"shards": (other, *report.shards[1:])})}
     move(plane, 0, 2, 3)
-    assert empty_ones(plane.plan()) == [2, 3]
+    assert empty_ones(plane.decide()) == [2, 3]
 
 
 def test_those_of_them_that_are_lost_come_first(make_plane) -> None:
@@ -336,7 +336,7 @@ def test_those_of_them_that_are_lost_come_first(make_plane) -> None:
     lost = report.shards[3].model_copy(update={"phase": "Lost", "held": 0})
     plane.more = {"report": report.model_copy(update={"shards": (*report.shards[:3], lost)})}
     move(plane, 0, 1, 2, 3)
-    assert [shard for shard, copies in enumerate(held(plane.plan())) if not copies] == [0, 3]
+    assert [shard for shard, copies in enumerate(held(plane.decide())) if not copies] == [0, 3]
 
 
 def test_where_there_is_no_room_for_what_ray_moves_it_is_told(make_plane) -> None:
@@ -346,7 +346,7 @@ def test_where_there_is_no_room_for_what_ray_moves_it_is_told(make_plane) -> Non
     plane.settle()
     before = plane.run().target
     move(plane, 1)
-    assert plane.plan().target == before
+    assert plane.decide().target == before
     assert said(plane) == "False DrainRefused"
     assert message(plane).startswith("shard 1 must leave a node that goes away, and the other shards")
 
@@ -359,7 +359,7 @@ def test_a_placement_on_a_drained_shard_does_not_fit(make_plane) -> None:
     revision = plane.run().target.revision
     written = stored(content(moved(shards=3, slots=8), revision + 1, revision, FACTS.digest), decision="Approved")
     plane.more = {"book": Book.of([written])}
-    judgement = plane.plan().choice.judgements[revision + 1]
+    judgement = plane.decide().choice.judgements[revision + 1]
     assert judgement.reason is PlacementReason.SHARD_DRAINED
     assert "places experts on shard 1, which is being drained" in judgement.message
 
@@ -420,14 +420,14 @@ def test_whatever_is_wished_every_expert_has_its_copies_and_drained_shards_have_
         annotate(plane, ",".join(map(str, sorted(drained))))
         plane.settled = False
         for _ in range(passes):
-            plan = plane.run()
-            placement: Placement = decode_placement(plan.target.placement)
+            intent = plane.run()
+            placement: Placement = decode_placement(intent.target.placement)
             assert placement.copies.min() >= copies
             assert (placement.layers, placement.experts) == (FACTS.layers, FACTS.experts)
         plane.settled = True
         plane.settle()
-        plan = plane.run()
-        emptied = [shard for shard, count in enumerate(held(plan)) if not count]
-        assert len(slots(plan)) == len(shards(plan)) >= number
+        intent = plane.run()
+        emptied = [shard for shard, count in enumerate(held(intent)) if not count]
+        assert len(slots(intent)) == len(shards(intent)) >= number
         refused = said(plane).endswith("DrainRefused")
-        assert emptied == ([] if refused else [shard for shard in sorted(drained) if shard < len(slots(plan))])
+        assert emptied == ([] if refused else [shard for shard in sorted(drained) if shard < len(slots(intent))])

@@ -13,10 +13,10 @@ from kstatus import kstatus
 
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.model import ModelProblem
-from moe_operator.errors import LeadershipLostError, OperatorError, StalePlanError
+from moe_operator.errors import LeadershipLostError, OperatorError, StaleBasisError
 from moe_operator.kube.errors import ConflictError, ForbiddenError, KubeError, KubeUnreachableError
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
-from moe_operator.reconcile import cleanup, planner
+from moe_operator.reconcile import cleanup, decider
 from moe_operator.reconcile import reconciler as module
 from moe_operator.reconcile.failure import failure
 from moe_operator.runtimes.ray_cluster.runtime import RayCluster
@@ -43,7 +43,7 @@ FORBIDDEN = ForbiddenError(
         (KubeError("PUT /x: too many requests", 429), None),
         (KubeUnreachableError("PUT /x: no answer"), None),
         (ConflictError("PUT /x: changed", 409), None),
-        (StalePlanError("changed"), None),
+        (StaleBasisError("changed"), None),
         (LeadershipLostError("the Lease has run out"), None),
     ],
 )
@@ -67,7 +67,7 @@ async def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(planner, "next_plan", broken)
+        patched.setattr(decider, "next_intent", broken)
         for _ in range(passes):
             with pytest.raises(type(error)):
                 await bench.work(seconds=5.0)
@@ -330,7 +330,7 @@ async def restless(request: web.Request) -> web.StreamResponse:
 restless.looks = 0  # type: ignore[attr-defined]
 
 
-async def test_plans_that_are_overtaken_again_and_again_are_told_of(bench: Bench) -> None:
+async def test_intents_that_are_overtaken_again_and_again_are_told_of(bench: Bench) -> None:
     bench.ray.override = restless
     bench.apply()
     await bench.work(2)
@@ -346,7 +346,7 @@ async def test_and_do_not_keep_an_object_for_ever(bench: Bench) -> None:
     await bench.ready()
 
     async def overtaken(*_: Any, **__: Any) -> Any:
-        raise StalePlanError("Serve changed while it was being looked at")
+        raise StaleBasisError("Serve changed while it was being looked at")
 
     bench.runtimes.clusters.at(bench.ray.url).apply = overtaken  # type: ignore[method-assign]
     bench.delete()

@@ -76,7 +76,7 @@ async def test_a_ray_that_keeps_nothing_is_written_to_ever_seldomer_and_told_so(
         ("experts-1", "args", []),
     ],
 )
-async def test_nothing_is_planned_from_an_edit(bench: Bench, application: str, path: str, value: Any) -> None:
+async def test_nothing_is_decided_from_an_edit(bench: Bench, application: str, path: str, value: Any) -> None:
     bench.apply()
     await bench.ready()
     before = copy.deepcopy(bench.ray.configs)

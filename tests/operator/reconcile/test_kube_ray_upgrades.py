@@ -13,7 +13,7 @@ from kube_ray_objects import IMAGE, OTHER_IMAGE
 
 from moe_contract.base import CONTRACT
 from moe_contract.report import DirectoryReport
-from moe_operator.errors import StalePlanError
+from moe_operator.errors import StaleBasisError
 from moe_operator.kube.api import Json
 from moe_operator.kube.errors import KubeError
 from moe_operator.kube.resources import POD_DISRUPTION_BUDGETS, PODS, RAY_SERVICES, SECRETS, SERVICES, Resource
@@ -209,7 +209,7 @@ async def test_where_the_former_cluster_has_gone_requests_go_to_the_new_one(runn
     assert running.selected == "tiny-2"
 
 
-async def test_what_was_planned_before_an_upgrade_is_not_written_in_it(running: KubeRayBench) -> None:
+async def test_what_was_decided_before_an_upgrade_is_not_written_in_it(running: KubeRayBench) -> None:
     running.change(experts={"shards": 3})
     live = running.child(RAY_SERVICES)
     pending = {"rayClusterName": "tiny-9"}
@@ -222,7 +222,7 @@ async def test_what_was_planned_before_an_upgrade_is_not_written_in_it(running: 
         return directory(config)
 
     running.rays[0].report = begin_upgrade
-    with pytest.raises(StalePlanError):
+    with pytest.raises(StaleBasisError):
         await running.reconciler.reconcile("team/tiny")
     assert running.told == ["core", "experts-0", "experts-1"]
 

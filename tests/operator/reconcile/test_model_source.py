@@ -1,7 +1,7 @@
 """A model that is kept elsewhere: how the data plane is told of it, and how its arrival is told."""
 
 from data_plane import DataPlane, deployment
-from plans import desired
+from intents import desired
 
 from moe_contract.model import ModelProblem
 from moe_contract.report import Fetched

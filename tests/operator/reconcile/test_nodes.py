@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 from data_plane import DataPlane
+from intents import shards, slots, told
 from moe_facts import FACTS
 from placement_objects import content, stored
-from plans import shards, slots, told
 
 from moe_operator.placements.book import Book
+from moe_operator.reconcile.intent import Intent
 from moe_operator.reconcile.placing import NODES_SECONDS
-from moe_operator.reconcile.plan import Plan
 from moe_placement.encoding import decode_placement
 
 
-def apart(plan: Plan, nodes: str) -> bool:
+def apart(intent: Intent, nodes: str) -> bool:
     """Whether no expert has two copies on one node."""
-    held = decode_placement(plan.target.placement).held
+    held = decode_placement(intent.target.placement).held
     on = [held[:, :, [shard for shard, name in enumerate(nodes) if name == node]] for node in set(nodes)]
     return max(int(each.sum(axis=2).max()) for each in on) == 1
 
@@ -35,15 +35,15 @@ def test_the_first_placement_waits_for_the_nodes_of_all_shards(make_plane) -> No
     plane.run()
     assert told(plane.run()) == ([0, 1, 2, 3], (), 0)
     plane.more = {"shards_missing_seconds": NODES_SECONDS - 0.1}
-    plan = plane.run()
-    assert told(plan) == ([0, 1, 2, 3], (), 0)
-    assert set(plan.desired.slots.values()) == {8}
+    intent = plane.run()
+    assert told(intent) == ([0, 1, 2, 3], (), 0)
+    assert set(intent.desired.slots.values()) == {8}
     assert plane.tell().condition("Progressing").message == "shards 1, 3 are starting"
     assert plane.moe.status.slots_per_shard == 8
     plane.starting = frozenset()
-    plan = plane.run()
-    assert told(plan)[1:] == ((8, 8, 8, 8), 1)
-    assert apart(plan, "aabb")
+    intent = plane.run()
+    assert told(intent)[1:] == ((8, 8, 8, 8), 1)
+    assert apart(intent, "aabb")
     plane.settle()
     assert told(plane.run())[2] == 1
 
@@ -54,13 +54,13 @@ def test_it_does_not_wait_for_ever_and_is_mended_when_the_last_one_tells(make_pl
     plane.run()
     plane.run()
     plane.more = {"shards_missing_seconds": NODES_SECONDS}
-    plan = plane.run()
-    assert plan.target.revision == 1
-    assert apart(plan, "aab?")
+    intent = plane.run()
+    assert intent.target.revision == 1
+    assert apart(intent, "aab?")
     plane.nodes, plane.starting = "aaba", frozenset()
-    plan = plane.run()
-    assert plan.target.revision == 2
-    assert apart(plan, "aaba")
+    intent = plane.run()
+    assert intent.target.revision == 2
+    assert apart(intent, "aaba")
     assert plane.run().target.revision == 2
 
 
@@ -78,9 +78,9 @@ def test_a_shard_that_comes_back_on_another_node(make_plane) -> None:
     plane.nodes, plane.lost = "aab", frozenset({3})
     assert plane.run().target == before.target
     plane.nodes, plane.lost = "aaba", frozenset()
-    plan = plane.run()
-    assert (plan.target.revision, apart(plan, "aaba")) == (2, True)
-    was, now = (decode_placement(each.target.placement).held for each in (before, plan))
+    intent = plane.run()
+    assert (intent.target.revision, apart(intent, "aaba")) == (2, True)
+    was, now = (decode_placement(each.target.placement).held for each in (before, intent))
     # Shard 2 is alone on its node now, and lacks 8 of 16 experts.
     assert 8 <= (now & ~was).sum() <= 10
 
@@ -137,10 +137,10 @@ def test_scaling_up_and_down_keeps_copies_apart(make_plane) -> None:
     plane.nodes = "aabbcc"
     plane.change(shards=6, slotsPerShard=8, copies={"min": 2})
     plane.settle()
-    plan = plane.run()
-    assert (shards(plan), slots(plan)) == ([0, 1, 2, 3, 4, 5], (8,) * 6)
-    assert apart(plan, "aabbcc")
+    intent = plane.run()
+    assert (shards(intent), slots(intent)) == ([0, 1, 2, 3, 4, 5], (8,) * 6)
+    assert apart(intent, "aabbcc")
     plane.change(shards=3, slotsPerShard=8, copies={"min": 2})
     plane.settle()
-    plan = plane.run()
-    assert (shards(plan), apart(plan, "aab")) == ([0, 1, 2], True)
+    intent = plane.run()
+    assert (shards(intent), apart(intent, "aab")) == ([0, 1, 2], True)

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from bench import Bench
 from data_plane import DataPlane, deployment
-from plans import desired
+from intents import desired
 
 from moe_contract.applications import ATTENTION, EXPERTS
 from moe_operator.api import ConditionType, MoEDeploymentStatus, Reason
@@ -27,7 +27,7 @@ def plane_of(experts: Any = None, attention: Any = None, shards: int = 2, copies
 
 
 def asked_by_shards(plane: DataPlane) -> list[dict[str, Any]]:
-    """What each shard shall ask for, from the next plan, which is run."""
+    """What each shard shall ask for, from the next intent, which is carried out."""
     wanted = desired(plane.run())
     refs = wanted.directory.shards
     return [dict(wanted.shard_options.get(ref.index, wanted.actor_options[EXPERTS])) for ref in refs]

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 from data_plane import DataPlane, deployment
+from intents import shards, slots
 from kube_ray_objects import kube_ray_deployment
 from moe_facts import FACTS
-from plans import shards, slots
 
 from moe_contract.report import DirectoryReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.api.status import MemoryStatus
-from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.intent import Step
 
 GIB = 1 << 30
 # 2 layers of 8 experts, each of 1 GiB but for the pages that its matrices begin on.
@@ -66,7 +66,7 @@ def test_slots_are_what_the_part_of_a_gpu_holds(memory: int, resources: Any, cop
         assert (first.target.revision, shards(first), first.target.slots_per_shard) == (0, [0, 1], 0)
     plane.starting = frozenset()
     plane.settle()
-    assert slots(plane.plan()) == (expected, expected)
+    assert slots(plane.decide()) == (expected, expected)
     assert plane.tell().slots_per_shard == expected
 
 
@@ -74,7 +74,7 @@ def test_a_pod_has_a_whole_gpu_whatever_part_is_asked_for() -> None:
     plane = Devices(kube_ray_deployment(shards=2, resources={"gpus": 0.5}), facts=LARGE)
     plane.device, plane.memory = "cuda", 20 * GIB
     plane.settle()
-    assert slots(plane.plan()) == (7, 7)
+    assert slots(plane.decide()) == (7, 7)
 
 
 def test_slots_stay_when_another_device_is_seen() -> None:
@@ -124,7 +124,7 @@ def test_what_cannot_fit_is_refused_with_the_sum(memory: int, experts: Any, said
     plane.settle()
     degraded = plane.tell().condition(ConditionType.DEGRADED)
     assert degraded and (degraded.reason, degraded.message) == (Reason.INSUFFICIENT_MEMORY, said)
-    assert plane.plan().target.placement is None
+    assert plane.decide().target.placement is None
     plane.memory = 100 * GIB
     plane.settle()
     assert plane.tell().condition(ConditionType.DEGRADED).status == "False"
@@ -152,7 +152,7 @@ def test_an_autoscaler_wakes_with_one_whatever_the_memory() -> None:
     plane.change(shards=1, resources=GPU)
     plane.moe = plane.moe.model_copy(update={"status": status})
     plane.settle()
-    assert slots(plane.plan()) == (3, 3, 3)
+    assert slots(plane.decide()) == (3, 3, 3)
 
 
 def test_a_new_model_that_does_not_fit_takes_nothing_down() -> None:
@@ -161,7 +161,7 @@ def test_a_new_model_that_does_not_fit_takes_nothing_down() -> None:
     plane.candidate = LARGE.model_copy(update={"digest": "sha256:2", "bytes_per_expert": 20 * GIB})
     plane.change(shards=2, resources=GPU, spec={"model": {"source": {"path": "models/large"}}})
     plane.run()
-    plan = plane.plan()
-    assert plan.change and plan.change.problem and plan.change.problem.reason is Reason.INSUFFICIENT_MEMORY
-    assert plan.problem == plan.change.problem
-    assert plan.step is Step.RUN
+    intent = plane.decide()
+    assert intent.change and intent.change.problem and intent.change.problem.reason is Reason.INSUFFICIENT_MEMORY
+    assert intent.problem == intent.change.problem
+    assert intent.step is Step.RUN

@@ -15,7 +15,7 @@ from moe_operator.api.names import CLEANUP_FINALIZER
 from moe_operator.finding import Finding
 from moe_operator.reconcile.conditions import deleting_status, failed_status, invalid_status
 from moe_operator.reconcile.history import History
-from moe_operator.reconcile.plan import next_plan
+from moe_operator.reconcile.intent import next_intent
 from moe_operator.reconcile.status import next_status
 from moe_operator.runtimes.port import ApplicationPhase
 
@@ -130,7 +130,7 @@ def test_a_spec_that_cannot_be_met_has_failed_whatever_runs(make_plane, experts:
 def test_so_has_one_whose_name_or_route_is_taken(make_plane, reason: Reason) -> None:
     plane = make_plane(shards=2)
     world = plane.world()
-    assert seen(plane, next_status(world, next_plan(world), Finding(reason, "why"))) == "Failed"
+    assert seen(plane, next_status(world, next_intent(world), Finding(reason, "why"))) == "Failed"
 
 
 def test_what_should_pass_and_does_not_has_failed_after_ten_minutes(make_plane) -> None:

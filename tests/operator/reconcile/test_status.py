@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from data_plane import deployment
 from epochs import epoch_figures
-from plans import desired
+from intents import desired
 from told import DEGRADED, PROGRESSING, READY, message, told
 
 from moe_contract.applications import AttentionConfig, RecordConfig
@@ -16,7 +16,7 @@ from moe_contract.model import ModelProblem
 from moe_contract.report import NOT_RECORDED, Progress, Traffic
 from moe_operator.api import Reason
 from moe_operator.finding import Finding
-from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.intent import Step
 from moe_operator.reconcile.status import next_status
 from moe_operator.runtimes.port import ApplicationPhase
 
@@ -26,7 +26,7 @@ UNREACHABLE = Finding(Reason.RAY_UNREACHABLE, "http://ray:8265: connection refus
 def test_recording_is_told_where_it_was_asked_for(make_plane) -> None:
     record = {"path": "/traces", "sampleRows": 7, "maxBytes": "2Mi"}
     plane = make_plane(spec={"rebalance": {"record": record}})
-    assert desired(plane.plan()).attention.record == RecordConfig(path="/traces", sample_rows=7, max_bytes=2 << 20)
+    assert desired(plane.decide()).attention.record == RecordConfig(path="/traces", sample_rows=7, max_bytes=2 << 20)
     assert told(plane.tell())["Recording"] == "Unknown StartingAttention"
     plane.run()
     plane.run()
@@ -45,7 +45,7 @@ def test_recording_is_told_where_it_was_asked_for(make_plane) -> None:
     status = plane.tell()
     assert "Recording" not in told(status)
     assert told(status)["Degraded"] == "False AsExpected", "it stops in a moment"
-    assert desired(plane.plan()).attention.record is None
+    assert desired(plane.decide()).attention.record is None
 
 
 class LaterConfig(AttentionConfig):
@@ -58,9 +58,9 @@ class LaterConfig(AttentionConfig):
 def test_what_an_older_data_plane_is_not_told(make_plane, colour: str, contract: int, said: str | None) -> None:
     plane = make_plane()
     plane.run()
-    world, plan = plane.world(), plane.plan()
-    wanted = replace(desired(plan), attention=LaterConfig(colour=colour), contract=contract)
-    status = next_status(world, replace(plan, desired=wanted), None)
+    world, intent = plane.world(), plane.decide()
+    wanted = replace(desired(intent), attention=LaterConfig(colour=colour), contract=contract)
+    status = next_status(world, replace(intent, desired=wanted), None)
     assert told(status).get("DataPlaneBehind") == (said and "True OlderRelease")
     if said:
         assert f"is not told attention.{said}: install" in message(status, "DataPlaneBehind")
@@ -80,7 +80,7 @@ def test_a_core_that_cannot_start_and_be_read_tells_the_cure(make_plane) -> None
     assert "kubectl scale moe/tiny --replicas=0" in message(status, "Degraded")
     # Which it is.
     plane.change(shards=0)
-    assert plane.plan().step is Step.SLEEP
+    assert plane.decide().step is Step.SLEEP
     plane.run()
     assert plane.applications == {}
 

@@ -32,7 +32,7 @@ _NUMERIC_NAME = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 class CheckedResolver(AbstractResolver):
     """Resolves as the system does and lets through only addresses that the policy allows.
 
-    In threads of its own: dead names that users wrote must not hold up plans, nor the name of the API server; nor,
+    In threads of its own: dead names that users wrote must not hold up passes, nor the name of the API server; nor,
     once they are known to be dead, the names of others.
     """
 

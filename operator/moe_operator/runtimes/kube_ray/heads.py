@@ -42,7 +42,7 @@ class Heads:
 
         Raises:
             DirectoryError: nothing answers there.
-            StalePlanError, KubeError: as ``Secrets.internal_key``.
+            StaleBasisError, KubeError: as ``Secrets.internal_key``.
         """
         url = head_url(cluster, self.pods) if cluster else None
         if cluster is None or url is None:

@@ -216,14 +216,14 @@ class KubeRayRuntime:
     async def apply(
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
     ) -> Outcome:
-        planned = basis.basis
-        if not isinstance(planned, Basis):
-            raise TypeError("nothing can be planned from a state in which it is not known what runs")
+        then = basis.basis
+        if not isinstance(then, Basis):
+            raise TypeError("nothing can be decided from a state in which it is not known what runs")
         missing = await self._missing(moe)
         if missing:
             return Outcome(Effect.REFUSED, missing)
         live = await self._live(moe)
-        if _is_stale(planned, live):
+        if _is_stale(then, live):
             return Outcome(Effect.STALE, Finding(Reason.KUBERAY_REFUSED, f"{self.where} is another one by now"))
         if desired is None or (live and goes(live)):
             try:
@@ -231,23 +231,23 @@ class KubeRayRuntime:
                     await self._lead(moe, None)  # first, so that what comes meanwhile is held
             except NameConflictError as error:
                 return Outcome(Effect.IN_THE_WAY, Finding(error.reason, str(error)), self._foreign_writer())
-            if live and not goes(live) and _sleeps(moe) and not await self._is_empty(moe, live, planned.clusters):
+            if live and not goes(live) and _sleeps(moe) and not await self._is_empty(moe, live, then.clusters):
                 return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
             return await self._delete(live)
         self._switched = None
-        apis = self._all.objects.pods_of(moe, planned.clusters.answering).apis(basis.report)
+        apis = self._all.objects.pods_of(moe, then.clusters.answering).apis(basis.report)
         config = serve_config(self._with_apis(moe, desired, apis, basis.report, live), without)
-        if live and planned.clusters.being_replaced:
+        if live and then.clusters.being_replaced:
             # KubeRay would tell it to the new cluster alone.
             config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
         try:
             token = await self._all.secrets.cluster_token(moe, token_secret_name(moe.metadata.name), TOKEN_KEY)
-            led_to = self._led_to(moe, planned.clusters, basis.report)
+            led_to = self._led_to(moe, then.clusters, basis.report)
             former = selected_cluster(self._all.objects.service(moe))
             await self._succession.tell(self._heads(moe, configs_of(live)), former, led_to, basis.report)
             await self._lead(moe, led_to)
-            stay = self._staying(moe, len(desired.directory.shards), planned, basis.report, apis)
-            for resource, manifest in _children(moe, stay, planned, self._all.whereabouts):
+            stay = self._staying(moe, len(desired.directory.shards), then, basis.report, apis)
+            for resource, manifest in _children(moe, stay, then, self._all.whereabouts):
                 await apply_child(self._all.api, moe, resource, manifest)
             shards = max(moe.spec.experts.shards, len(desired.directory.shards))
             wanted = build_ray_service(moe, config, shards, token)
@@ -259,9 +259,9 @@ class KubeRayRuntime:
         except NotFoundError:
             return Outcome(Effect.REFUSED, _NOT_INSTALLED)
         self._written, self._absent = config, False
-        if not planned.clusters.being_replaced:
-            await self._keep_pods(moe, planned.clusters.newest, shards)
-        await self._remove_pods(moe, desired, planned.clusters, basis.report)
+        if not then.clusters.being_replaced:
+            await self._keep_pods(moe, then.clusters.newest, shards)
+        await self._remove_pods(moe, desired, then.clusters, basis.report)
         equal = live is not None and _version(live) == _version(applied)
         if equal:
             self._repeats.kept()
@@ -340,10 +340,10 @@ class KubeRayRuntime:
         )
 
     def _staying(
-        self, moe: MoEDeployment, shards: int, planned: Basis, report: DirectoryReport | None, apis: Apis | None
+        self, moe: MoEDeployment, shards: int, then: Basis, report: DirectoryReport | None, apis: Apis | None
     ) -> Staying:
         """Of the Ray cluster that answers, with so many shards."""
-        pods, untold = self._all.objects.pods_of(moe, planned.clusters.answering), planned.untold
+        pods, untold = self._all.objects.pods_of(moe, then.clusters.answering), then.untold
         serving = pods.serving(report, untold is not None and untold.is_away)
         together = self._together.lasts(None if apis is None else apis.come_apart(moe), self._all.clock())
         drained = min(self._evictable(report), shards)
@@ -461,10 +461,10 @@ class KubeRayRuntime:
 
 
 def _children(
-    moe: MoEDeployment, stay: Staying, planned: Basis, whereabouts: Whereabouts
+    moe: MoEDeployment, stay: Staying, then: Basis, whereabouts: Whereabouts
 ) -> Iterator[tuple[Resource, Json]]:
     """Those beside the RayService, and the Service."""
-    cluster, untold = planned.clusters.answering, planned.untold
+    cluster, untold = then.clusters.answering, then.untold
     last = noted(untold.last, cluster) if untold and cluster else None
     for budget in build_budgets(moe, stay, cluster, last):
         yield POD_DISRUPTION_BUDGETS, budget
@@ -479,14 +479,13 @@ def _is_whole(report: DirectoryReport | None) -> bool:
     return all(shard.held >= shard.wanted for shard in report.shards)
 
 
-def _is_stale(planned: Basis, live: Json | None) -> bool:
+def _is_stale(then: Basis, live: Json | None) -> bool:
     """Whether there is another RayService by now, or KubeRay has begun to replace its cluster."""
     if live is None:
-        return bool(planned.uid)
+        return bool(then.uid)
     status = live.get("status") or {}
-    now = clusters_of(status, None, ())
-    then = planned.clusters
-    return live["metadata"]["uid"] != planned.uid or (now.active, now.pending) != (then.active, then.pending)
+    now, before = clusters_of(status, None, ()), then.clusters
+    return live["metadata"]["uid"] != then.uid or (now.active, now.pending) != (before.active, before.pending)
 
 
 def _has_a_directory(moe: MoEDeployment, live: Json | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a change of a deployment was planned from. Pure."""
+"""What a change of a deployment was decided from. Pure."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class Basis:
         return cls(state.controller, frozenset(owned(state, core)))
 
     def is_stale(self, state: ServeState, core: str) -> bool:
-        """Whether another Serve runs by now, or something of the deployment that the plan knew nothing of."""
+        """Whether another Serve runs by now, or something of the deployment that was not there then."""
         now = Basis.of(state, core)
         return now.controller != self.controller or not now.applications <= self.applications

@@ -12,7 +12,7 @@ from moe_contract.rendering import Desired
 from moe_contract.serve.merge import Change, Conflict, owned
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment, Reason
-from moe_operator.errors import StalePlanError
+from moe_operator.errors import StaleBasisError
 from moe_operator.finding import Finding
 from moe_operator.kube.errors import NameConflictError, SecretError
 from moe_operator.kube.secrets import KeyHashes, Secrets
@@ -111,13 +111,13 @@ class RayCluster:
         self, moe: MoEDeployment, desired: Desired | None, basis: RuntimeState, without: Collection[str] = ()
     ) -> Outcome:
         if not isinstance(basis.basis, Basis):
-            raise TypeError("nothing can be planned from a state in which it is not known what runs")
+            raise TypeError("nothing can be decided from a state in which it is not known what runs")
         change = change_of(moe, desired, without)
         try:
             if await self._is_held_back(change):
                 return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
             written = await self._cluster.apply(self._token.worked, change, basis.basis, self._same_keys(moe, desired))
-        except StalePlanError as error:
+        except StaleBasisError as error:
             return Outcome(Effect.STALE, Finding(Reason.RAY_UNREACHABLE, str(error)), self._foreign_writer())
         except (RayError, SecretError, NameConflictError) as error:
             return Outcome(Effect.REFUSED, Finding(error.reason, str(error)), self._foreign_writer())
@@ -186,9 +186,9 @@ class RayCluster:
         async def check() -> None:
             if desired is None:
                 return
-            planned = KeyHashes(desired.api.internal_key_sha256 or "", desired.api.api_key_sha256)
-            if await self._all.secrets.key_hashes(moe, fresh=True) != planned:
-                raise StalePlanError(f"the API keys of {moe.key} are others by now")
+            then = KeyHashes(desired.api.internal_key_sha256 or "", desired.api.api_key_sha256)
+            if await self._all.secrets.key_hashes(moe, fresh=True) != then:
+                raise StaleBasisError(f"the API keys of {moe.key} are others by now")
 
         return check
 

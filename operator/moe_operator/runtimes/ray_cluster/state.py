@@ -59,7 +59,7 @@ def _told(
 
     The memory bridges a loss: applications that a foreign writer, or a restart of Ray, removed come back as they were
     instead of from nothing. It is believed only while it is about the same model. What somebody else edited is not
-    believed, lest a placement, or a model, that nobody asked for were planned from.
+    believed, lest a placement, or a model, that nobody asked for were decided from.
     """
     core = core_name(moe)
     if remembered is None:

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 
 from moe_operator.api import MoEDeployment
-from moe_operator.errors import StalePlanError
+from moe_operator.errors import StaleBasisError
 from moe_operator.kube.errors import SecretAbsentError, SecretNotAllowedError
 from moe_operator.kube.secrets import Secrets
 from moe_operator.runtimes.credential import Check, Credential
@@ -54,7 +54,7 @@ class RayToken:
 
         async def check() -> None:
             if await self._token(moe, fresh=True) != token:
-                raise StalePlanError(f"the token of {moe.key} is another one by now")
+                raise StaleBasisError(f"the token of {moe.key} is another one by now")
 
         return check
 

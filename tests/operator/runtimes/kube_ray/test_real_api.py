@@ -59,7 +59,7 @@ class Live:
         plane = DataPlane(moe)
         plane.settle()
         state = replace(await self.runtime.observe(moe), report=report)
-        return await self.runtime.apply(moe, plane.plan().desired, state)
+        return await self.runtime.apply(moe, plane.decide().desired, state)
 
     def status(self, kind: str, name: str, status: Any) -> None:
         where = [kind, name, "-n", self.namespace, "--subresource=status", "--type=merge"]

@@ -6,14 +6,14 @@ import pytest
 from data_plane import DataPlane, deployment
 
 from moe_contract.serve.merge import Change, Config
-from moe_operator.reconcile.plan import RETRY_SECONDS
+from moe_operator.reconcile.intent import RETRY_SECONDS
 from moe_operator.runtimes.port import ApplicationPhase
 from moe_operator.runtimes.ray_cluster.render import change_of, serve_http_options
 
 
 def rendered(plane: DataPlane) -> Change:
-    plan = plane.plan()
-    return change_of(plane.moe, plan.desired, plan.without)
+    intent = plane.decide()
+    return change_of(plane.moe, intent.desired, intent.without)
 
 
 def deployments(application: Config) -> dict[str, Any]:

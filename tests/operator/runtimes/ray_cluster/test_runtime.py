@@ -30,7 +30,7 @@ class Opened:
     async def desired(self) -> Desired:
         plane = DataPlane(self.moe)
         plane.more = {"keys": await self.bench.reconciler.observer.secrets.key_hashes(self.moe)}
-        desired = plane.plan().desired
+        desired = plane.decide().desired
         assert desired is not None
         return desired
 

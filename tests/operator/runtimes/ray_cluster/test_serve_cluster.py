@@ -12,7 +12,7 @@ from fake_ray import FakeRay, serving
 from moe_contract.applications import CORE_IMPORT_PATH, SHARD_IMPORT_PATH
 from moe_contract.serve.merge import Change, Conflict
 from moe_operator import recent
-from moe_operator.errors import LeadershipLostError, StalePlanError
+from moe_operator.errors import LeadershipLostError, StaleBasisError
 from moe_operator.kube.errors import SecretNotLabelledError
 from moe_operator.runtimes.credential import Credential
 from moe_operator.runtimes.errors import RayAnswerRefusedError, RayAuthError, RayUnreachableError
@@ -214,18 +214,18 @@ async def test_a_look_believes_only_the_second_time_that_no_serve_runs(ray, fake
 async def test_foreign_applications_survive_a_blink_just_before_the_put(ray, fake_ray) -> None:
     fake_ray.configs["shop"] = SHOP
     blinking(fake_ray, 3)
-    with pytest.raises(StalePlanError):
+    with pytest.raises(StaleBasisError):
         await ray.apply(None, change("a"))
     assert fake_ray.puts == []
 
 
-async def test_a_plan_made_from_something_else_is_made_again(ray, fake_ray) -> None:
+async def test_what_was_decided_from_something_else_is_not_written(ray, fake_ray) -> None:
     await ray.apply(None, change("a", shards=2))
     for unlike in (Basis(""), Basis("controller-2"), Basis("controller-1")):
         stale, right = await asyncio.gather(
             ray.apply(None, change("a", shards=0), unlike), ray.apply(None, change("b")), return_exceptions=True
         )
-        assert isinstance(stale, StalePlanError)
+        assert isinstance(stale, StaleBasisError)
         assert isinstance(right, WriteOutcome)
     assert fake_ray.configs.keys() == {"a", "a.experts-0", "a.experts-1", "b", "b.experts-0"}
     assert (await ray.apply(None, change("a", shards=0), Basis.of(await ray.observe(None), "a"))).written
@@ -257,7 +257,7 @@ async def test_that_no_serve_runs_is_made_sure_of_once(ray, fake_ray) -> None:
     basis = Basis.of(await ray.observe(None), "a")
     fake_ray.gets = 0
     assert (await ray.apply(None, change("a"), basis)).written
-    # To plan, for the controller to lock by, and under that lock.
+    # To decide, for the controller to lock by, and under that lock.
     assert fake_ray.gets == 3
 
 

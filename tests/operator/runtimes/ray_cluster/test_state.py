@@ -24,8 +24,8 @@ def settled() -> DataPlane:
 
 
 def written(plane: DataPlane) -> Change:
-    """What the plan that settles has Serve told."""
-    return change_of(plane.moe, plane.plan().desired)
+    """What the intent that settles has Serve told."""
+    return change_of(plane.moe, plane.decide().desired)
 
 
 def serve(change: Change, **details: Any) -> ServeState:
@@ -45,7 +45,7 @@ def without(state: ServeState, *names: str) -> ServeState:
 def test_what_was_desired_is_what_was_told() -> None:
     plane = settled()
     state = runtime_state(serve(written(plane)), plane.moe)
-    assert state.told == told_by(plane.plan())
+    assert state.told == told_by(plane.decide())
     assert state.applications == plane.applications
     assert state.is_known
     assert not state.nothing_is_left
@@ -166,7 +166,7 @@ def test_what_another_release_told_is_read() -> None:
     directory["order"] = None
     directory["shards"][0]["node"] = "a"
     state = runtime_state(serve(Change(change.core, (core, *change.applications[1:]))), plane.moe)
-    assert state.told == told_by(plane.plan())
+    assert state.told == told_by(plane.decide())
 
 
 @pytest.mark.parametrize(

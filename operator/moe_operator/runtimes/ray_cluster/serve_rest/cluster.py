@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from moe_contract.serve.merge import Change, Conflict, Merge, body, difference, merge, owned
 from moe_contract.serve.state import ServeState
-from moe_operator.errors import OperatorError, StalePlanError
+from moe_operator.errors import OperatorError, StaleBasisError
 from moe_operator.offload.aside import Aside
 from moe_operator.recent import Recent
 from moe_operator.runtimes.credential import Check, Credential, always
@@ -29,7 +29,7 @@ from moe_operator.runtimes.ray_cluster.serve_rest.client import ServeClient
 from moe_operator.runtimes.ray_cluster.serve_rest.kept import Kept, Seen
 
 FRESH_SECONDS = 0.5
-"""A state of this age is fresh enough to plan by; it spares a GET to each of many deployments on one Ray cluster."""
+"""A state of this age is fresh enough to decide by; it spares a GET to each of many deployments on one Ray cluster."""
 ABSENT_SECONDS = 1.0
 """Between two looks at a Ray cluster that seems to run no Serve."""
 GATHER_SECONDS = 0.1
@@ -59,7 +59,7 @@ class WriteOutcome:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """``basis``: what the change was planned from; None where it is right whatever runs. ``check``: see ``apply``."""
+    """``basis``: what the change was decided from; None where it is right whatever runs. ``check``: see ``apply``."""
 
     change: Change
     credential: Credential | None
@@ -68,7 +68,7 @@ class _Request:
     done: asyncio.Future[WriteOutcome]
 
     def is_stale(self, state: ServeState) -> bool:
-        """Whether something else runs than the change was planned from."""
+        """Whether something else runs than the change was decided from."""
         return self.basis is not None and self.basis.is_stale(state, self.change.core)
 
 
@@ -196,7 +196,7 @@ class ServeCluster:
     ) -> WriteOutcome:
         """Make a deployment run what ``change`` says; nothing is written where that is what was submitted last.
 
-        ``basis`` is what the change was planned from. None where it is right whatever runs, as a removal is. ``check``
+        ``basis`` is what the change was decided from. None where it is right whatever runs, as a removal is. ``check``
         is asked just before the PUT, and so is that of ``credential``: what both were read from may have changed.
 
         Changes that wait for the same PUT go into it together. Each deployment's change is written with its own token:
@@ -204,18 +204,18 @@ class ServeCluster:
 
         Raises:
             RayError: it was not written.
-            StalePlanError: it was not written, since ``basis`` is no longer so.
+            StaleBasisError: it was not written, since ``basis`` is no longer so.
             LeadershipLostError: from ``may_write``.
             OperatorError: from a check.
         """
         state = await self.observe(credential)
-        planned = merge(state, [change])
-        if not planned.changed:
-            if change.applications and not planned.conflicts and self._written.get(change.core) is None:
+        merged = merge(state, [change])
+        if not merged.changed:
+            if change.applications and not merged.conflicts and self._written.get(change.core) is None:
                 # As good as written by this process: what is lost or edited from now on is told of.
                 self._written.put(change.core, _Written(state.controller, change))
-            return WriteOutcome(conflict=planned.conflicts.get(change.core))
-        del state, planned  # they may be large, and what follows may wait for long
+            return WriteOutcome(conflict=merged.conflicts.get(change.core))
+        del state, merged  # they may be large, and what follows may wait for long
         request = _Request(change, credential, basis, check, asyncio.get_running_loop().create_future())
         self._pending.append(request)
         try:
@@ -247,9 +247,9 @@ class ServeCluster:
         async with self._writes.of_controller(controller):
             state = await self._read(client)
             if state.controller != controller:
-                raise StalePlanError(f"Serve at {self._dashboard_url} changed while it was being looked at")
+                raise StaleBasisError(f"Serve at {self._dashboard_url} changed while it was being looked at")
             stale = [request for request in batch if request.is_stale(state)]
-            _fail(stale, StalePlanError(f"Serve at {self._dashboard_url} runs something else than was planned from"))
+            _fail(stale, StaleBasisError(f"Serve at {self._dashboard_url} runs something else than was decided from"))
             current = await self._allowed([request for request in batch if request not in stale])
             changes = [request.change for request in current]
             merged = merge(state, changes)
@@ -295,8 +295,8 @@ class ServeCluster:
     async def _read_surely(self, client: ServeClient, before: Seen | None) -> ServeState:
         """Read; where no Serve seems to run, and the look ``before`` did not say so, look twice.
 
-        Ray answers with an empty list also when it fails to find a running controller for a moment. A plan made from
-        that would begin anew, and a PUT would delete whatever foreign applications there are.
+        Ray answers with an empty list also when it fails to find a running controller for a moment. What is decided
+        from that would begin anew, and a PUT would delete whatever foreign applications there are.
         """
         state = await self._read(client)
         if not state.controller and not (before and before.absent):

@@ -37,7 +37,7 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Intent:
     """The decision.
 
     Attributes:
@@ -58,26 +58,26 @@ class Plan:
     choice: Choice = field(default_factory=Choice)
 
 
-def next_plan(world: World) -> Plan:
+def next_intent(world: World) -> Intent:
     """Decide what to do next; deletion is not decided here."""
     if world.moe.spec.suspend or not world.runtime.is_known:
-        return Plan(Step.NOTHING, target=world.target)
+        return Intent(Step.NOTHING, target=world.target)
     if world.moe.spec.experts.shards == 0:
-        return Plan(Step.SLEEP)
+        return Intent(Step.SLEEP)
     reserved = _reserved_prefix(world.moe)
     if reserved:
-        return Plan(Step.NOTHING, target=world.target, problem=reserved)
+        return Intent(Step.NOTHING, target=world.target, problem=reserved)
     change = waiting_change(world) if _runs_another_model(world) else None
     if (_runs_another_model(world) and change is None) or _is_on_its_way_out(world):
-        return Plan(Step.REPLACE)
+        return Intent(Step.REPLACE)
     if world.keys is None:
-        return Plan(Step.NOTHING, target=world.target)
+        return Intent(Step.NOTHING, target=world.target)
     goal = _next_goal(world, change)
     if world.is_unreadable and _removes_shards(world, goal.config):
         problem = goal.problem or _unreadable(world)
-        return Plan(Step.NOTHING, target=world.target, problem=problem, change=change, choice=goal.choice)
+        return Intent(Step.NOTHING, target=world.target, problem=problem, change=change, choice=goal.choice)
     dead = _due_for_retry(world)
-    return Plan(
+    return Intent(
         Step.RUN, _desired(world, world.keys, goal.config), dead, goal.config, goal.problem, change, goal.choice
     )
 

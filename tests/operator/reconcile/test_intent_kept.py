@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from intents import desired, shards, told
 from moe_facts import FACTS
-from plans import desired, shards, told
 
 from moe_contract.applications import ReplicaScale, ShardConfig, application_name
 from moe_contract.rendering import render
 from moe_operator.kube.secrets import KeyHashes
-from moe_operator.reconcile.plan import RETRY_SECONDS, Step
+from moe_operator.reconcile.intent import RETRY_SECONDS, Step
 from moe_operator.runtimes.port import Application, ApplicationPhase
 from moe_placement import balanced_placement
 from moe_placement.encoding import decode_placement, encode_placement
@@ -83,7 +83,7 @@ def test_settings_travel_in_user_config_only(make_plane) -> None:
 def test_without_keys_nothing_is_written(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.more = {"keys": None}
-    assert plane.plan().step is Step.NOTHING
+    assert plane.decide().step is Step.NOTHING
 
 
 def test_a_restarted_operator_goes_on_where_the_former_was(make_plane) -> None:
@@ -101,13 +101,13 @@ def test_what_a_foreign_writer_removed_comes_back_as_it_was(make_plane) -> None:
     plane.settle()
     before = plane.run().desired
     plane.applications = {}
-    assert plane.plan().desired == before
+    assert plane.decide().desired == before
 
 
 def test_without_memory_applications_on_their_way_out_are_waited_for(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.applications = {CORE: Application(CORE, ApplicationPhase.STARTING, leaving=True)}
-    assert plane.plan().step is Step.REPLACE
+    assert plane.decide().step is Step.REPLACE
 
 
 def test_without_a_report_everything_stays(make_plane) -> None:
@@ -124,7 +124,7 @@ def test_an_application_that_serve_gave_up_is_tried_anew(make_plane) -> None:
     plane.settle()
     shard = f"{CORE}.experts-1"
     plane.set_phase(shard, ApplicationPhase.FAILED)
-    assert shards(plane.plan()) == [0, 1]
+    assert shards(plane.decide()) == [0, 1]
     plane.more = {"failed_seconds": {shard: RETRY_SECONDS}}
     assert shards(plane.run()) == [0]
     plane.more = {}
@@ -138,19 +138,19 @@ def test_a_core_that_failed_to_update_but_serves_is_left(make_plane, serving: bo
     plane.set_phase(CORE, ApplicationPhase.FAILED)
     plane.more = {"failed_seconds": {CORE: RETRY_SECONDS}}
     plane.answers = serving
-    assert (CORE not in plane.plan().without) == kept
+    assert (CORE not in plane.decide().without) == kept
 
 
 LARGEST = FACTS.model_copy(update={"layers": 61, "experts": 512})
 
 
-def test_the_largest_deployment_is_planned(make_plane) -> None:
+def test_the_largest_deployment_is_placed(make_plane) -> None:
     plane = make_plane(shards=512)
     plane.facts = LARGEST
     plane.run()
-    plan = plane.plan()
-    placed = decode_placement(plan.target.placement)
-    assert (plan.problem, placed.layers, placed.shards, placed.copies.min()) == (None, 61, 512, 1)
+    intent = plane.decide()
+    placed = decode_placement(intent.target.placement)
+    assert (intent.problem, placed.layers, placed.shards, placed.copies.min()) == (None, 61, 512, 1)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_is_larger_than_can_be_placed_is_told_before_anything_is_computed(
     plane = make_plane(**wishes)
     plane.facts = FACTS.model_copy(update={"layers": layers, "experts": experts})
     plane.run()
-    problem = plane.plan().problem
+    problem = plane.decide().problem
     assert problem.reason == "PlacementTooLarge"
     assert f"{layers} MoE layers x " in problem.message
     assert "at most 200000" in problem.message
@@ -187,6 +187,6 @@ def test_a_placement_on_ray_that_no_operator_made_is_not_believed(make_plane) ->
         plane.told[plane.name] = replace(told, directory=told.directory.model_copy(update=fields))
 
     edit(placement=encode_placement(balanced_placement(2, 8, [4, 4] + [0] * 2000)))
-    assert len(plane.plan().target.shards) == 2
+    assert len(plane.decide().target.shards) == 2
     edit(slots_per_shard=10**9, placement=encode_placement(balanced_placement(2, 8, [4, 4])))
-    assert plane.plan().problem.reason == "PlacementTooLarge"
+    assert plane.decide().problem.reason == "PlacementTooLarge"

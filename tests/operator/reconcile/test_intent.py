@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from intents import shards, slots, told
 from moe_facts import FACTS
-from plans import shards, slots, told
 
 from moe_contract.applications import application_name
 from moe_contract.sizes import MOST_SLOTS
 from moe_operator.api import Reason
+from moe_operator.reconcile.intent import Step
 from moe_operator.reconcile.placing import impossible
-from moe_operator.reconcile.plan import Step
 from moe_placement.encoding import decode_placement
 
 CORE = application_name("team", "tiny", "u-1")
@@ -66,9 +66,9 @@ def test_what_the_directory_was_told_cannot_be_read(make_plane, copies: int) -> 
     plane.change(shards=2, slotsPerShard=8, copies={"min": copies})
     plane.told[plane.name] = replace(plane.told[plane.name], directory=None)
     plane.more = {"report": None}
-    plan = plane.run()
-    assert plan.step is Step.NOTHING
-    assert plan.problem.reason is Reason.DIRECTORY_UNREACHABLE
+    intent = plane.run()
+    assert intent.step is Step.NOTHING
+    assert intent.problem.reason is Reason.DIRECTORY_UNREACHABLE
     assert len(plane.shard_names) == 4
     plane.more = {"report": report}
     assert told(plane.run()) == ([0, 1, 2, 3], (8, 8, 0, 0), report.revision + 1)
@@ -152,8 +152,8 @@ def test_it_stays_so_when_it_is_scaled_below(make_plane) -> None:
     plane.settle(8)
     assert (slots(plane.run()), plane.moe.status.shards) == ((8, 8), 2)
     plane.change(shards=0, copies={"min": 2}, slotsPerShard=8)
-    assert (plan := plane.run()).step is Step.SLEEP
-    assert plan.desired is None
+    assert (intent := plane.run()).step is Step.SLEEP
+    assert intent.desired is None
 
 
 @pytest.mark.parametrize("told", [-1, 0, 1, 3, 8, 2**40])
@@ -201,8 +201,8 @@ def test_a_revision_that_a_status_tells(make_plane, told: int, revision: int) ->
 )
 def test_what_is_below_the_name_of_another_namespace_is_its_own(make_plane, prefix: str, reserved: bool) -> None:
     plane = make_plane(shards=2, spec={"serving": {"routePrefix": prefix}})
-    plan = plane.run()
-    assert plan.step is (Step.NOTHING if reserved else Step.RUN)
+    intent = plane.run()
+    assert intent.step is (Step.NOTHING if reserved else Step.RUN)
     status = plane.tell()
     assert (status.condition("Degraded").reason == "RoutePrefixReserved") == reserved
 
@@ -269,9 +269,9 @@ def test_fewer_copies_leave_the_placement_as_it_is(make_plane) -> None:
     plane = make_plane(shards=2, copies={"min": 2}, slotsPerShard=8)
     plane.settle()
     plane.change(shards=2, slotsPerShard=8)
-    plan = plane.run()
-    assert told(plan) == ([0, 1], (8, 8), 1)
-    assert plan.target.min_copies == 1
+    intent = plane.run()
+    assert told(intent) == ([0, 1], (8, 8), 1)
+    assert intent.target.min_copies == 1
 
 
 def test_a_shard_keeps_its_slots_until_fewer_are_settled(make_plane) -> None:

@@ -1,4 +1,4 @@
-"""Where a plan is computed: of little here and now, of much in the worker process."""
+"""Where an intent is computed: what is quickly done here, what takes long in the worker process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moe_operator.offload.errors import JobTooHeavyError
 from moe_operator.offload.process import Bounds, WorkerProcess
 from moe_operator.recent import Recent
 from moe_operator.reconcile.foresight import foresee
-from moe_operator.reconcile.plan import Plan, Step, next_plan
+from moe_operator.reconcile.intent import Intent, Step, next_intent
 from moe_operator.reconcile.world import World
 from moe_placement.encoding import unpacks_to_more
 
@@ -23,22 +23,22 @@ SHORT_TEXT = 16384
 """Characters of the placements and configurations that are read on the way."""
 SHORT_PLACEMENT = 65536
 """Bytes to which a placement unpacks, two per slot: as many as are reckoned with within a tenth of a second."""
-PLANNING = Bounds(processor_seconds=20.0, seconds=26.0)
-"""Of one plan: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
+DECIDING = Bounds(processor_seconds=20.0, seconds=26.0)
+"""Of one intent: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
 off hide that it was too much."""
 FORESEEING = Bounds(processor_seconds=5.0, seconds=6.0)
-"""Of all plans for other numbers of shards together, which come after one in the same pass."""
+"""Of all plans for other numbers of shards together, which are made after the intent, in the same pass."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planner:
+class Decider:
     """Without a ``worker`` everything is computed here."""
 
     worker: WorkerProcess | None = None
     _aside: Recent[str, Aside] = field(default_factory=Recent)
 
-    async def plan(self, world: World, owner: str) -> Plan:
-        """What ``next_plan`` says of the world; where that takes too much, that it does, and nothing is changed.
+    async def decide(self, world: World, owner: str) -> Intent:
+        """What ``next_intent`` says of the world; where that takes too much, that it does, and nothing is changed.
 
         ``owner``: those of one take turns.
 
@@ -47,14 +47,14 @@ class Planner:
             JobLostError: the worker process ended under it.
         """
         if self.worker is None or not _is_of_size(world):
-            return next_plan(world)
+            return next_intent(world)
         aside = self._aside.get_or_make(world.moe.key, Aside)
         try:
             with aside.around(JobTooHeavyError):
-                plan: Plan = await self.worker.run(owner, PLANNING, next_plan, world)
-                return plan
+                intent: Intent = await self.worker.run(owner, DECIDING, next_intent, world)
+                return intent
         except JobTooHeavyError as error:
-            return Plan(Step.NOTHING, target=world.target, problem=_too_heavy(world, str(error)))
+            return Intent(Step.NOTHING, target=world.target, problem=_too_heavy(world, str(error)))
 
     async def foresee(
         self, world: World, owner: str, numbers: Sequence[int], total: float | None, most_busy: float | None
@@ -62,7 +62,7 @@ class Planner:
         """What ``foresee`` says of other numbers of shards; where that takes too much, that none fits.
 
         Raises:
-            JobDelayedError, JobLostError: as ``plan``.
+            JobDelayedError, JobLostError: as ``decide``.
         """
         if self.worker is None or not _is_of_size(world):
             return foresee(world, numbers, total, most_busy)

@@ -1,4 +1,4 @@
-"""Where a plan is computed, and what becomes of one that takes too much."""
+"""Where an intent is computed, and what becomes of one that takes too much."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -12,8 +12,8 @@ from placement_objects import content, moved, stored
 from moe_operator.offload.errors import JobLostError, JobTooHeavyError
 from moe_operator.offload.process import WorkerProcess
 from moe_operator.placements.book import Book
-from moe_operator.reconcile.plan import Step, next_plan
-from moe_operator.reconcile.planner import SHORT_TEXT, Planner
+from moe_operator.reconcile.decider import SHORT_TEXT, Decider
+from moe_operator.reconcile.intent import Step, next_intent
 from moe_placement import Placement
 from moe_placement.encoding import encode_placement
 
@@ -46,14 +46,14 @@ def of_size(make_plane) -> Any:
 async def test_what_is_small_waits_for_nobody(make_plane, worker: WorkerProcess) -> None:
     plane = make_plane()
     plane.settle()
-    assert await Planner(worker).plan(plane.world(), "ray") == next_plan(plane.world())
+    assert await Decider(worker).decide(plane.world(), "ray") == next_intent(plane.world())
     assert worker.pid is None
 
 
-async def test_what_is_of_size_is_planned_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
-    plane, planner = of_size(make_plane), Planner(worker)
+async def test_what_is_of_size_is_decided_elsewhere_and_the_same(make_plane, worker: WorkerProcess) -> None:
+    plane, decider = of_size(make_plane), Decider(worker)
     for _ in range(3):
-        assert await planner.plan(plane.world(), "ray") == next_plan(plane.world())
+        assert await decider.decide(plane.world(), "ray") == next_intent(plane.world())
         plane.run()
     assert worker.pid is not None
 
@@ -64,28 +64,30 @@ async def test_large_placements_that_wait_are_read_elsewhere(make_plane, worker:
     large = stored(content(moved(58, 256, 32, 9), digest=FACTS.digest), decision="Approved")
     world = replace(plane.world(), book=Book.of([large]))
     assert world.book.characters > SHORT_TEXT
-    plan = await Planner(worker).plan(world, "ray")
+    intent = await Decider(worker).decide(world, "ray")
     assert worker.pid is not None
-    assert plan == next_plan(world)
-    assert plan.choice.judgements[2].reason == "OtherModel"
+    assert intent == next_intent(world)
+    assert intent.choice.judgements[2].reason == "OtherModel"
 
 
 async def test_what_takes_too_much_changes_nothing_and_is_not_tried_again_at_once(make_plane) -> None:
     plane = of_size(make_plane)
     broken = Broken(JobTooHeavyError("took more than 30 s"))
-    planner = Planner(broken)  # type: ignore[arg-type]
+    decider = Decider(broken)  # type: ignore[arg-type]
     for _ in range(3):
-        plan = await planner.plan(plane.world(), "ray")
-        assert (plan.step, plan.desired, plan.target) == (Step.NOTHING, None, plane.world().target)
-        assert plan.problem.reason == "PlacementTooLarge"
-        assert plan.problem.message.startswith("placing 48 layers of 128 experts on 64 shards took more than 30 s: use")
+        intent = await decider.decide(plane.world(), "ray")
+        assert (intent.step, intent.desired, intent.target) == (Step.NOTHING, None, plane.world().target)
+        assert intent.problem.reason == "PlacementTooLarge"
+        assert intent.problem.message.startswith(
+            "placing 48 layers of 128 experts on 64 shards took more than 30 s: use"
+        )
     assert broken.asked == 1
 
 
 async def test_a_process_that_ended_is_no_fault_of_the_object(make_plane) -> None:
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).plan(of_size(make_plane).world(), "ray")  # type: ignore[arg-type]
+        await Decider(broken).decide(of_size(make_plane).world(), "ray")  # type: ignore[arg-type]
 
 
 async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
@@ -96,4 +98,4 @@ async def test_a_short_text_that_unpacks_to_much_is_of_size(make_plane) -> None:
     assert len(plane.placement) < SHORT_TEXT
     broken = Broken(JobLostError("the worker process ended with -9"))
     with pytest.raises(JobLostError):
-        await Planner(broken).plan(plane.world(), "ray")  # type: ignore[arg-type]
+        await Decider(broken).decide(plane.world(), "ray")  # type: ignore[arg-type]

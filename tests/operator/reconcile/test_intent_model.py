@@ -4,15 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from intents import desired, told
 from moe_facts import FACTS
-from plans import desired, told
 
 from moe_contract.applications import application_name
 from moe_contract.base import CONTRACT
 from moe_contract.model import ModelProblem
 from moe_operator.api import Reason
 from moe_operator.kube.secrets import KeyHashes
-from moe_operator.reconcile.plan import Step
+from moe_operator.reconcile.intent import Step
 from moe_operator.runtimes.port import Application, ApplicationPhase
 
 CORE = application_name("team", "tiny", "u-1")
@@ -34,11 +34,11 @@ ANOTHER_MODEL = FACTS.model_copy(update={"digest": "sha256:2"})
 def test_what_the_model_cannot_do(make_plane, experts: Any, reason: Reason | None, says: str) -> None:
     plane = make_plane(**experts)
     plane.run()
-    plan = plane.run()
-    assert (plan.problem.reason if plan.problem else None) == reason
-    if plan.problem:
-        assert says in plan.problem.message
-        assert told(plan) == ([], (), 0)
+    intent = plane.run()
+    assert (intent.problem.reason if intent.problem else None) == reason
+    if intent.problem:
+        assert says in intent.problem.message
+        assert told(intent) == ([], (), 0)
 
 
 def test_a_bad_edit_leaves_what_runs(make_plane) -> None:
@@ -65,8 +65,8 @@ def test_asleep_and_awake(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     plane.change(shards=0)
-    plan = plane.run()
-    assert (plan.step, plan.desired) == (Step.SLEEP, None)
+    intent = plane.run()
+    assert (intent.step, intent.desired) == (Step.SLEEP, None)
     plane.change(shards=2)
     assert told(plane.run()) == ([], (), 0)
     # Revisions never go back, although Ray has forgotten all of them.
@@ -77,7 +77,7 @@ def test_suspended_nothing_is_written(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()
     plane.change(shards=4, spec={"suspend": True})
-    assert (plane.plan().step, plane.plan().desired) == (Step.NOTHING, None)
+    assert (plane.decide().step, plane.decide().desired) == (Step.NOTHING, None)
 
 
 OTHER_MODEL = {"model": {"source": {"path": "models/other"}, "servedName": "other"}}
@@ -88,8 +88,8 @@ def test_another_model_starts_when_nothing_of_the_former_is_left(make_plane) -> 
     plane.settle()
     plane.change(shards=2, spec=OTHER_MODEL)
     plane.run()
-    plan = plane.run()
-    assert (plan.step, plan.desired) == (Step.REPLACE, None)
+    intent = plane.run()
+    assert (intent.step, intent.desired) == (Step.REPLACE, None)
     plane.applications = {CORE: Application(CORE, ApplicationPhase.STARTING, leaving=True)}
     assert plane.run().step is Step.REPLACE
     plane.applications = {}
@@ -112,9 +112,9 @@ def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candida
     plane.candidate = candidate
     plane.change(shards=shards, spec=OTHER_MODEL)
     for _ in range(3):
-        plan = plane.run()
-    assert (plan.problem.reason if plan.problem else None) == reason
-    was, now = desired(before), desired(plan)
+        intent = plane.run()
+    assert (intent.problem.reason if intent.problem else None) == reason
+    was, now = desired(before), desired(intent)
     assert now == replace(was, directory=was.directory.model_copy(update={"candidate": now.directory.candidate}))
     assert now.directory.candidate.path == "models/other"
     # Settings that say nothing of a model need not wait: a key may have to be withdrawn.
@@ -161,4 +161,4 @@ def test_the_directory_is_told_of_which_model_a_placement_is(make_plane) -> None
     before = plane.run().target
     assert before.model_digest == "", "the first release does not know of it"
     plane.more = {"report": plane.report().model_copy(update={"contract": CONTRACT})}
-    assert plane.plan().target == before.model_copy(update={"model_digest": FACTS.digest})
+    assert plane.decide().target == before.model_copy(update={"model_digest": FACTS.digest})
