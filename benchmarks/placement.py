@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.brain import (
     figure_brute,
-    figure_copies,
     figure_decision,
+    figure_fan_out,
     figure_loads,
     figure_migration,
     figure_optima,
@@ -31,7 +31,7 @@ from moe_placement.errors import PlacementError
 FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
     ((1, 9), figure_speed.rows),
     ((2,), figure_loads.balance_rows),
-    ((3,), figure_copies.held_out_rows),
+    ((3,), figure_fan_out.held_out_rows),
     ((4,), figure_optima.rows),
     ((5,), figure_loads.drift_rows),
     ((6,), figure_migration.rows),
@@ -39,7 +39,7 @@ FIGURES: tuple[tuple[tuple[int, ...], Callable[[], list[Row]]], ...] = (
     ((8,), figure_shift.rows),
     ((10,), figure_worst.rows),
     ((11,), figure_brute.rows),
-    ((12,), figure_copies.left_out_rows),
+    ((12,), figure_fan_out.left_out_rows),
 )
 KNOWN = sorted(number for numbers, _ in FIGURES for number in numbers)
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.brain import parameters as p
-from benchmarks.brain.figure_copies import RECORDED, ROOT, Duel, duel
+from benchmarks.brain.figure_fan_out import RECORDED, ROOT, Duel, duel
 from benchmarks.brain.report import Row
 from moe_placement.solver import Limits
 from moe_placement.topology import Topology, h100_nodes

@@ -17,7 +17,7 @@ MOST_EPOCHS = 8
 """Tables whose figures are told: the one in force, and what came before it."""
 
 MOST_PACES = 12
-"""Numbers of rows of a step whose tokens are told of, those with most tokens."""
+"""So many sizes of step are told of: those in which most tokens came."""
 
 Figure = Annotated[float, Field(ge=0, le=MOST_COUNTED, allow_inf_nan=False)]
 

@@ -40,7 +40,7 @@ _EXPERT_PLACEMENT = f"""\
 
 Short name `{names.PLACEMENT_SHORT_NAME}`; also listed by `kubectl get {names.PLACEMENT_CATEGORIES[0]}`.
 Its name is `<deployment>-r<revision>`. Write large ones with `kubectl create` or `kubectl apply --server-side`: a plain
-`kubectl apply` keeps a second copy of the content in an annotation.
+`kubectl apply` keeps the content a second time, in an annotation.
 """
 
 _BOUNDS = {"minimum": "≥ {}", "maximum": "≤ {}", "maxLength": "at most {} characters", "maxItems": "at most {} items"}
@@ -130,6 +130,6 @@ def _words(words: Iterable[Any]) -> Iterator[tuple[str, ...]]:
         yield f"`{word}`", word.meaning
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
+def _table(head: tuple[str, ...], entries: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *entries]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)

@@ -174,8 +174,8 @@ class _Stream:
     def _tell_news(self, before: dict[str, Json], was_known: bool) -> None:
         """Of what is another than ``before``; of all, where what there was could not be known."""
         now = {key_of(live): live for live in self.kind.objects.all()}
-        pairs = [(before.get(key), now.get(key)) for key in before | now]
-        self._tell(live for pair in pairs if not was_known or _differ(*pair) for live in pair)
+        states = [(before.get(key), now.get(key)) for key in before | now]
+        self._tell(live for both in states if not was_known or _differ(*both) for live in both)
 
     def _lost(self, why: str, absent: bool) -> None:
         self.kind.failed(why, absent, self.scope)
@@ -217,9 +217,9 @@ class _Stream:
                 objects.remove(live)
             else:
                 objects.put(live, watched=True)
-            pair = before, objects.get(key)
-            if _differ(*pair):
-                self._tell(pair)
+            both = before, objects.get(key)
+            if _differ(*both):
+                self._tell(both)
         return str(live["metadata"]["resourceVersion"])
 
     def _tell(self, states: Iterable[Json | None]) -> None:

@@ -2,7 +2,7 @@
 
 Whoever may create a MoEDeployment may name any Secret of the namespace, and the operator would send its content to an
 address of their choice. So a Secret is read only if its label allows the use, and that is asked by a request that
-transfers metadata only; and a token is sent only to the addresses that an annotation of its Secret names. API keys
+brings metadata only; and a token is sent only to the addresses that an annotation of its Secret names. API keys
 leave as hashes, and the operator's own key opens nothing but the report of its deployment: these are bound to no
 address.
 """

@@ -18,7 +18,7 @@ _MOST_LAYERS = 256
 
 
 def layers_by_experts(content: Content, busiest: Collection[tuple[int, int]], terminal: Terminal) -> list[str]:
-    """A row for each layer and a column for each expert, or for some neighbours where there are more than columns.
+    """A line for each layer and a column for each expert, or for some neighbours where there are more than columns.
 
     Args:
         busiest: (layer, expert) of those that get the most traffic.
@@ -28,7 +28,7 @@ def layers_by_experts(content: Content, busiest: Collection[tuple[int, int]], te
     hot = {(layer, expert // together) for layer, expert in busiest}
     lines = [
         f"{layer:>{label - 1}} "
-        + _row(content.copies(layer), together, {at for of, at in hot if of == layer}, terminal)
+        + _line(content.copies(layer), together, {at for of, at in hot if of == layer}, terminal)
         for layer in range(min(len(content.layers), _MOST_LAYERS))
     ]
     column = "an expert" if together == 1 else f"{together} experts (the most copies of one of them)"
@@ -38,7 +38,7 @@ def layers_by_experts(content: Content, busiest: Collection[tuple[int, int]], te
     return [*terminal.wrapped(f"layers x experts; a column is {column}"), *lines, *terminal.wrapped(legend)]
 
 
-def _row(copies: Sequence[int], together: int, hot: Collection[int], terminal: Terminal) -> str:
+def _line(copies: Sequence[int], together: int, hot: Collection[int], terminal: Terminal) -> str:
     cells = []
     for at, first in enumerate(range(0, len(copies), together)):
         most = max(copies[first : first + together])
@@ -47,12 +47,12 @@ def _row(copies: Sequence[int], together: int, hot: Collection[int], terminal: T
 
 
 def shards(content: Content, shares: Sequence[float], terminal: Terminal) -> list[str]:
-    """A row for each shard: copies it holds, and its part of the traffic where that is known (``shares``: 0 to 1)."""
+    """A line for each shard: copies it holds, and its part of the traffic where that is known (``shares``: 0 to 1)."""
     room, held = content.slots * len(content.layers), [content.held_by(shard) for shard in range(content.shards)]
-    rows = [("SHARD", "COPIES", "SLOTS", *(("SHARE", "TRAFFIC") if shares else ()))]
+    entries = [("SHARD", "COPIES", "SLOTS", *(("SHARE", "TRAFFIC") if shares else ()))]
     most = max(shares, default=0.0) or 1.0
     for shard, copies in enumerate(held):
         share = shares[shard] if shard < len(shares) else 0.0
         traffic = share_cells(share, most) if shares else ()
-        rows.append((str(shard), str(copies), str(room), *traffic))
-    return terminal.table(rows)
+        entries.append((str(shard), str(copies), str(room), *traffic))
+    return terminal.table(entries)

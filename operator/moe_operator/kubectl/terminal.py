@@ -43,17 +43,17 @@ class Terminal:
         """A text that stands out, in lines of the width."""
         return [self.paint(line, "bold") for line in self.wrapped(text)]
 
-    def table(self, rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
-        """Columns as wide as they need; what does not fit into the width is cut at its end."""
-        cells = [list(row) for row in rows]
+    def table(self, entries: Iterable[Sequence[str]], indent: str = "") -> list[str]:
+        """A line for each entry, in columns as wide as they need; a line is cut at the end of the width."""
+        cells = [list(entry) for entry in entries]
         if not cells:
             return []
-        widths = [max(width(row[column]) for row in cells) for column in range(len(cells[0]))]
-        return [cut((indent + _GAP.join(map(_padded, row, widths))).rstrip(), self.width) for row in cells]
+        widths = [max(width(line[column]) for line in cells) for column in range(len(cells[0]))]
+        return [cut((indent + _GAP.join(map(_padded, line, widths))).rstrip(), self.width) for line in cells]
 
-    def pairs(self, rows: Iterable[tuple[str, str]]) -> list[str]:
-        """Titles and, beside them, texts in lines of the width."""
-        told = [(f"  {title}:  ", text) for title, text in rows]
+    def titled(self, entries: Iterable[tuple[str, str]]) -> list[str]:
+        """Texts in lines of the width, each beside its title."""
+        told = [(f"  {title}:  ", text) for title, text in entries]
         beside = max((width(title) for title, _ in told), default=0)
         lines = []
         for title, text in told:

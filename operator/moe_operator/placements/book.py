@@ -41,7 +41,7 @@ class Book:
         some = (*self.ahead, *self.in_force, *([before] if before else []), *self.proposed[-1:])
         kept = {each.revision for each in some} | {revision}
         kept |= {each.spec.content.base_revision for each in self.in_force}
-        kept |= {each.revision for pair in self._steps_back(revision) for each in pair if each}
+        kept |= {each.revision for step in self._steps_back(revision) for each in step if each}
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
     def replacing(self, revision: int, placement: ExpertPlacement | None) -> Book:

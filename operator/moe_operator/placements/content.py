@@ -31,9 +31,9 @@ def read_placement(content: PlacementContent) -> Placement:
             f"spec.content: {len(content.layers)} layers x {content.shards} shards x {content.slots_per_shard} "
             f"slotsPerShard are {slots} slots; this release places at most {MOST_SLOTS}: use fewer",
         )
-    rows = [_row(content, layer, text) for layer, text in enumerate(content.layers)]
+    layers = [_slots(content, layer, text) for layer, text in enumerate(content.layers)]
     try:
-        return Placement.of(rows, (content.slots_per_shard,) * content.shards, content.experts)
+        return Placement.of(layers, (content.slots_per_shard,) * content.shards, content.experts)
     except InvalidPlacementError as error:  # all else was looked at already
         raise InvalidContentError(
             PlacementReason.EXPERT_MISSING,
@@ -96,7 +96,7 @@ def _numbered(placement: Placement, shards: int) -> np.ndarray[tuple[int], np.dt
     return (layer * placement.experts + expert) * shards + shard
 
 
-def _row(content: PlacementContent, layer: int, text: str) -> list[int]:
+def _slots(content: PlacementContent, layer: int, text: str) -> list[int]:
     words, width = text.split(" "), content.shards * content.slots_per_shard
     if len(words) != width:
         raise InvalidContentError(

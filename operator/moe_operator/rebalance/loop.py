@@ -169,9 +169,9 @@ def _hardly_another(stands: ExpertPlacement, found: Proposal) -> bool:
 def _alike(told: Figures, now: Predicted, within: float) -> bool:
     if (told.node_fan_out is None) is not (now.node_fan_out is None):
         return False
-    pairs = ((told.balance, now.balance), (told.fan_out, now.fan_out), (told.node_fan_out, now.node_fan_out))
+    compared = ((told.balance, now.balance), (told.fan_out, now.fan_out), (told.node_fan_out, now.node_fan_out))
     try:
-        return all(abs(float(before or 0) - (since or 0)) < within for before, since in pairs)
+        return all(abs(float(before or 0) - (since or 0)) < within for before, since in compared)
     except ValueError:  # somebody else wrote it
         return False
 

@@ -50,10 +50,10 @@ def topology_of(
     # Vectors go out by one link; what comes to each of the nodes that are reached by it is counted.
     reached = len(names) - sum(home >= 0 for home in homes) / max(len(homes), 1)
     weights = bytes_per_expert / _WEIGHT_BYTES.get(dtype, 4.0)
-    row = _FLOAT_BYTES * _SLIM * math.sqrt(weights / 3)
+    row_bytes = _FLOAT_BYTES * _SLIM * math.sqrt(weights / 3)
     network = _LINK / len(nodes) * len(names) / max(reached, 1.0)
     costs = Costs(
-        bytes_per_expert=bytes_per_expert, flop_per_pair=2 * weights, dispatch_bytes=row, combine_bytes=row,
+        bytes_per_expert=bytes_per_expert, flop_per_pair=2 * weights, dispatch_bytes=row_bytes, combine_bytes=row_bytes,
         memory_bandwidth=_MEMORY, flops=_FLOPS, link_bandwidth=_COPIED / len(nodes),
         network_bandwidth=network, latency=_LATENCY, launch=_LAUNCH, tokens_per_step=max(rows_per_step, 1.0),
     )  # fmt: skip
@@ -95,5 +95,5 @@ def _at_once(transfers: tuple[Transfer, ...], topology: Topology) -> Migration:
             given_to_far[each.source] += far * size
     # Shards of one node share its link to others.
     links = [topology.per_node(side).max(initial=0) / _LINK for side in (got_from_far, given_to_far)]
-    copies = [side.max(initial=0) / _COPIED for side in (got, given)]
-    return Migration((Round(transfers, ()),) if transfers else (), True, float(max(*links, *copies)), got, given)
+    shards = [side.max(initial=0) / _COPIED for side in (got, given)]
+    return Migration((Round(transfers, ()),) if transfers else (), True, float(max(*links, *shards)), got, given)

@@ -59,7 +59,7 @@ class Part:
     Attributes:
         seconds: between them; infinite of the first part, which has no beginning.
         rows: tokens that came in between, each counted as one.
-        statistics: loads and sampled sets, in which the older counts less; nothing of pairs.
+        statistics: loads and sampled sets, in which the older counts less; not which experts are chosen together.
     """
 
     seconds: float
@@ -106,18 +106,19 @@ def to_plan_from(parts: Sequence[Part], statistics: RoutingStatistics) -> Routin
     """All but the last part but one, which is evidence, from where on the traffic was the same: with what is older,
     that evidence foretells the newest part less well.
 
-    They have the pairs of their sample, and where they are of all that came its windows: how loads surge. Of traffic
-    that has just come these say nothing: chance, and what was there before, would be taken for surges.
+    Which experts are chosen together is counted in their sample. Where they are of all that came, they have its windows
+    as well, which say how loads surge. Where they are of traffic that has just come they have none: chance, and what
+    came before, would be taken for surges.
     """
     *earlier, _, late = (part.statistics for part in parts)
     before = [_undecayed(part) for part in parts[:-1]]
     first = min(range(len(before)), key=lambda first: _surprise(late.load, before[first:]))
-    found = _with_pairs([*earlier[first:], late])
+    found = _together([*earlier[first:], late])
     found.windows = statistics.windows[:0] if first else statistics.windows
     return found
 
 
-def _with_pairs(parts: Sequence[RoutingStatistics]) -> RoutingStatistics:
+def _together(parts: Sequence[RoutingStatistics]) -> RoutingStatistics:
     """All of ``parts`` together."""
     ids = np.concatenate([part.sample.ids for part in parts])
     found = RoutingStatistics.of_ids(ids, parts[0].shape.experts, windows=1)

@@ -101,10 +101,10 @@ def _section(title: str, schema: type[Schema]) -> Iterator[str]:
     fields = {name: field for name, field in schema.model_fields.items() if name not in shared}
     yield f"## {title}\n"
     supported = {name: field for name, field in fields.items() if not _marks(field, Hint, Only)}
-    yield _table(("Supported", "Values", "Meaning"), (_row(name, field) for name, field in supported.items()))
+    yield _table(("Supported", "Values", "Meaning"), (_entry(name, field) for name, field in supported.items()))
     hints = {name: field for name, field in fields.items() if _marks(field, Hint)}
     if hints:
-        yield _table(("Hint", "Values", "About"), (_row(name, field) for name, field in hints.items()))
+        yield _table(("Hint", "Values", "About"), (_entry(name, field) for name, field in hints.items()))
     refused = {name: mark for name, field in fields.items() for mark in _marks(field, Only)}
     if refused:
         yield _table(("Cannot be honoured", "Taken all the same"), (_neutral(name, refused[name]) for name in refused))
@@ -114,7 +114,7 @@ def _marks(field: FieldInfo, *kinds: type) -> list[Any]:
     return [mark for mark in field.metadata if isinstance(mark, kinds)]
 
 
-def _row(name: str, field: FieldInfo) -> tuple[str, ...]:
+def _entry(name: str, field: FieldInfo) -> tuple[str, ...]:
     needed = " (required)" if field.is_required() else ""
     return f"`{name}`{needed}", _values(field), " ".join((field.description or "").split())
 
@@ -156,8 +156,8 @@ def _range(schema: dict[str, Any]) -> str:
     return f" ({', '.join(bounds)})" if bounds else ""
 
 
-def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
+def _table(head: tuple[str, ...], entries: Iterator[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *entries]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
 
 

@@ -2,9 +2,9 @@
 
 A grow-only counter (M. Shapiro et al., "A comprehensive study of convergent and commutative replicated data types",
 INRIA RR-7506, 2011, specification 6): each process counts in an entry of its own, two ledgers are merged entry by entry
-by the larger value, and what is told is the sum of all entries. The directory keeps it, and each api a copy, which it
-hands to a directory that has restarted. Entries of processes that are gone are folded into one sum once there are many;
-only the directory folds, so that of two ledgers one has folded all that the other has. Pure.
+by the larger value, and what is told is the sum of all entries. The directory keeps one; each api keeps it as it heard
+it last, and hands it to a directory that has restarted. Entries of processes that are gone are folded into one sum once
+there are many; only the directory folds, so that of two ledgers one has folded all that the other has. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_SAMPLES = 1024
 _MOST_LABELS = 8
 _MOST_CHARACTERS = 256
 _MOST_NAMES = 256
-"""Folded processes whose names are remembered: until all copies of the ledger know that these are folded."""
+"""Folded processes whose names are remembered: until every ledger has it that these are folded."""
 _STEPS = 2.0**20
 """Values are told in steps of 1 / ``_STEPS``: sums of these are exact, in whatever order, up to 2^33. Rounding would
 make a sum fall by its last digit, which a reader of counters takes for a restart."""
@@ -128,8 +128,8 @@ def check_counts(counts: Mapping[Any, Any]) -> None:
 def _is_key(key: Any) -> bool:
     match key:
         case (str(name), tuple(labels)) if len(labels) <= _MOST_LABELS:
-            words = [name, *(word for pair in labels if isinstance(pair, tuple) for word in pair)]
-            shaped = all(isinstance(pair, tuple) and len(pair) == 2 for pair in labels)
+            words = [name, *(word for label in labels if isinstance(label, tuple) for word in label)]
+            shaped = all(isinstance(label, tuple) and len(label) == 2 for label in labels)
             return shaped and all(isinstance(word, str) and len(word) <= _MOST_CHARACTERS for word in words)
     return False
 

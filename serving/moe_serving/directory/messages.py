@@ -49,7 +49,7 @@ class SyncRequest:
         windows: what was routed since the previous ones, one for each table.
         status: see ``AttentionStatus``.
         hold: seconds for which the answer may be held while there is no newer table.
-        legacy_version: of the copy that it keeps of what those that are gone have left; see ``routing.exchange``.
+        legacy_version: of what it keeps for those that are gone; see ``routing.exchange``.
     """
 
     replica: str

@@ -33,7 +33,7 @@ MOST_PENDING = 2
 MOST_ADOPTED = 16
 """Former clusters that are remembered, the last of them: whoever hands over tells the last but one no more."""
 ASK_SECONDS = 30.0
-"""So long one replica is asked for its copy of the legacy before another is: all have the same."""
+"""So long one replica is asked for the legacy before another is: all keep the same."""
 
 _NO_ROOM = "statistics of others are being merged: tell again in a minute"
 
@@ -63,7 +63,7 @@ class StatisticsStore:
 
         Args:
             digest: of the replica's model, None while it has none.
-            legacy_version: of its copy.
+            legacy_version: of the legacy that it keeps.
         """
         if other_model(digest, self._facts.digest) is not None:
             return None

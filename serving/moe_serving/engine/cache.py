@@ -1,4 +1,4 @@
-"""Keys and values of all running sequences: one tensor pair per layer, a row per token.
+"""Keys and values of all running sequences: two tensors per layer, with a row for each token.
 
 Each sequence owns a contiguous range of rows (``row_allocator``), so attention reads its past as a view. The tensors
 have as many rows as the limit allows, never more; on a CPU only rows that were written take memory.

@@ -1,4 +1,4 @@
-"""Which rows of the key/value cache belong to whom: contiguous ranges, so that attention reads them without a copy."""
+"""Which rows of the key/value cache belong to whom: contiguous ranges, so that attention reads them as views."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Statistics on their way between a replica and the directory, beside its reports. Pure.
 
-The directory keeps the newest of each replica, and those that dead ones left; each replica keeps a copy of the latter,
-unread. So either outlives the other: a directory that has restarted says what it lacks, and is given it. What each has
+The directory keeps the newest of each replica, and those that dead ones left, the legacy; each replica keeps the legacy
+too, unread. So it outlives either: a directory that has restarted says what it lacks, and is given it. What each has
 is told with every report, in a few bytes; the statistics themselves go by calls of their own (``routing.statistics``).
 """
 
@@ -39,8 +39,8 @@ class StatisticsTold:
 
     Attributes:
         gathered: its own, where the directory has not said that it has them.
-        legacy_version: of the copy that it keeps; 0 for none.
-        legacy: that copy, where the directory has asked for it.
+        legacy_version: of the legacy that it keeps; 0 for none.
+        legacy: the one that it keeps, where the directory has asked for it.
     """
 
     gathered: Gathered | None = None
@@ -56,7 +56,7 @@ class StatisticsKnown:
         digest: of its model.
         number: of the replica's statistics; 0 for none.
         legacy_version: of the legacy; 0 for none.
-        wants_legacy: it asks this replica for its copy of the legacy.
+        wants_legacy: it asks this replica for the legacy that it keeps.
     """
 
     digest: str
@@ -71,7 +71,7 @@ class StatisticsHeard:
 
     Attributes:
         known: what it has now; None where it takes none: it does not know the model, or the replica has another one.
-        legacy: where it is newer than the replica's copy.
+        legacy: where it is newer than the one that the replica keeps.
     """
 
     known: StatisticsKnown | None = None
@@ -102,7 +102,7 @@ class StatisticsExchange:
 
     @property
     def legacy_version(self) -> int:
-        """Of our copy; 0 for none."""
+        """Of the legacy that we keep; 0 for none."""
         return self._legacy.version if self._legacy else 0
 
     def keep(self, gathered: Gathered | None) -> None:
@@ -116,7 +116,7 @@ class StatisticsExchange:
         )
 
     def hear(self, known: StatisticsKnown | None, legacy: Legacy | None = None) -> None:
-        """What the directory has now. A copy of what is of another model than its own is of no use any more."""
+        """What the directory has now. A legacy of another model than its own is of no use any more."""
         self._known = known
         self._legacy = legacy or self._legacy
         if known is not None and self._legacy is not None and self._legacy.digest != known.digest:

@@ -1,7 +1,8 @@
 """What a replica's rows choose, gathered into the brain's statistics: for whoever plans, and never in a step.
 
-A replica keeps the statistics of all its traffic, of which the older counts less, and hands the directory a copy each
-time a window ends. So when this process dies, its last window is lost; when the directory does, nothing is.
+A replica keeps the statistics of all its traffic, of which the older counts less, and hands them, packed, to the
+directory each time a window ends. So when this process dies, its last window is lost; when the directory does, nothing
+is.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class StatisticsSync:
 
     @property
     def legacy_version(self) -> int:
-        """Of the copy that the replica keeps of what those that are gone have left; 0 for none."""
+        """Of what the replica keeps for those that are gone; 0 for none."""
         return self._exchange.legacy_version
 
     def hear(self, known: StatisticsKnown | None) -> None:

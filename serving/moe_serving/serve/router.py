@@ -6,8 +6,8 @@ call of a generator, whose first item says that it is accepted: at the end of a 
 of the process that was called wait until its caller has confirmed every item, so that nobody else is answered either
 as long as the caller is frozen. Serve makes this router in every process with a handle of the deployment.
 
-Serve pickles this module by value, with copies of all that its names stand for, but of other modules: what is shared
-with the rest of the process stands in ``avoidance``.
+Serve pickles this module by value, with all that its names stand for, other modules excepted: what is shared with the
+rest of the process stands in ``avoidance``.
 """
 
 from __future__ import annotations

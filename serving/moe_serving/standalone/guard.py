@@ -21,7 +21,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-# The owner may have been forked without exec, and the copy then holds the pipe open: its death is also polled for.
+# The owner may have been forked without exec, and its child then holds the pipe open: its death is also polled for.
 POLL_SECONDS = 0.25
 # What SIGKILL has not ended by then hangs in the kernel, and no signal will end it.
 KILL_SECONDS = 10.0

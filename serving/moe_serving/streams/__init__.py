@@ -1,4 +1,4 @@
-"""Tokens on their way from attention replicas to the api: one socket per pair, a frame per engine step.
+"""Tokens on their way from attention replicas to the api: one socket for each two processes, a frame per engine step.
 
 A Serve call per request carries the request and lives as long as it does, so that Serve's routing, autoscaling,
 draining and cancelling work as ever; the tokens go around it (an item of a Serve stream costs 0.7 ms). The api listens

@@ -3,7 +3,7 @@ the directory with all of them.
 
 From the inside out, each layer knowing only the ones before it:
 
-- ``frames``: header and ``FrameDecoder``; ``tensors``: a frame's body as tensors, without copies. Sans-IO.
+- ``frames``: header and ``FrameDecoder``; ``tensors``: a frame's body as tensors, without copying. Sans-IO.
 - ``handshake``: both peers prove the listener's random key; ``channel``: handshake, then frames. Sans-IO.
 - ``endpoint``: listening sockets (unix and TCP) and the ``Address`` that is handed out for them.
 - ``aio`` (event loops) and ``blocking`` (threads that poll): drivers that move bytes, nothing else.

@@ -58,7 +58,7 @@ def encode(kind: int, *parts: Buffer, flags: int = 0, tag: int = 0) -> list[Buff
 class FrameDecoder:
     """Cuts a byte stream into frames, however it was split on its way.
 
-    Drivers either ``feed`` it bytes or, to save the copy, receive straight into ``space()`` and say ``filled(count)``.
+    Drivers either ``feed`` it bytes or, to save copying, receive straight into ``space()`` and say ``filled(count)``.
     Memory is bounded by one body of ``max_body`` bytes. After a ``ProtocolError`` the stream has no meaning any more:
     every further call raises the same.
     """

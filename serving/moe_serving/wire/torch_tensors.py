@@ -29,7 +29,7 @@ def to_wire(tensor: torch.Tensor) -> WireTensor:
 
 
 def to_torch(tensor: WireTensor, device: torch.device | None = None) -> torch.Tensor:
-    """A torch tensor over the same memory, or a copy of it on ``device`` where that is not the CPU."""
+    """A torch tensor over the same memory, or one on ``device`` with the same values, where that is not the CPU."""
     result = torch.from_numpy(tensor.array)
     if tensor.dtype is DType.BFLOAT16:
         result = result.view(torch.bfloat16)

@@ -225,7 +225,7 @@ def test_texts_stay_within_the_width_and_lose_no_word(words: str, columns: int) 
     assert all(width(line) <= columns for line in lines)
     assert "".join(lines).replace(" ", "") == words.replace(" ", "")
     assert all(width(line) <= columns for line in terminal.table([(words, words)]))
-    assert all(width(line) <= columns for line in terminal.pairs([("URL", words), ("Placement", words)]))
+    assert all(width(line) <= columns for line in terminal.titled([("URL", words), ("Placement", words)]))
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ def _latency(told: Any) -> str | None:
     """The median of the steps that most tokens were of, and how many rows these had."""
     names = ("tokens", "rows", "medianMicroseconds")
     each_told = told if isinstance(told, list) else []
-    rows: list[list[Any]] = [[each.get(name) for name in names] for each in each_told if isinstance(each, dict)]
-    known = [row for row in rows if all(isinstance(value, int) and 0 <= value <= MOST_NUMBER for value in row)]
+    read: list[list[Any]] = [[each.get(name) for name in names] for each in each_told if isinstance(each, dict)]
+    known = [pace for pace in read if all(isinstance(value, int) and 0 <= value <= MOST_NUMBER for value in pace)]
     if not known:
         return None
     _, rows_of_step, median = max(known)

@@ -58,26 +58,26 @@ def _status_lines(request: Request, moe: Deployment, placements: Sequence[Placem
     terminal = request.terminal
     ready = moe.condition(ConditionType.READY)
     word = f"{ready.status} ({ready.reason})" if ready else "unknown: no operator has looked at it"
-    rows = [
+    entries = [
         ("Ready", word),
         ("URL", moe.text("status", "url") or "-"),
         ("Shards", _shards(moe)),
         ("Placement", _running(moe)),
     ]
     if moe.paused:
-        rows.append(("Rebalance", "paused: kubectl moe resume goes on"))
+        entries.append(("Rebalance", "paused: kubectl moe resume goes on"))
     if moe.at("spec", "suspend") is True:
-        rows.append(("Suspended", "the operator writes nothing"))
+        entries.append(("Suspended", "the operator writes nothing"))
     if moe.drained is not None:
-        rows.append(("Draining", f"shards {moe.drained}"))
+        entries.append(("Draining", f"shards {moe.drained}"))
     migration = _migration(placements)
     if migration:
-        rows.append(("Migration", f"to revision {migration['revision']}: {migration['text']}"))
-    rows += _decision(request, moe)
+        entries.append(("Migration", f"to revision {migration['revision']}: {migration['text']}"))
+    entries += _decision(request, moe)
     pending = [each for each in placements if _waits(each)]
     if pending:
-        rows.append(("Undecided", ", ".join(f"revision {each.revision}" for each in pending[:10])))
-    told = terminal.pairs(rows)
+        entries.append(("Undecided", ", ".join(f"revision {each.revision}" for each in pending[:10])))
+    told = terminal.titled(entries)
     told[0] = terminal.paint(told[0], "good" if ready and ready.status == "True" else "bad")
     lines = [*terminal.title(moe.key), *told]
     for each in moe.conditions():
@@ -125,15 +125,15 @@ def _migration(placements: Sequence[Placement]) -> dict[str, Any] | None:
 
 
 def _decision(request: Request, moe: Deployment) -> list[tuple[str, str]]:
-    rows = []
+    entries = []
     last = moe.at("status", "rebalance", "lastDecision")
     if isinstance(last, Mapping):
         parts = {name: moe.text("status", "rebalance", "lastDecision", name) or "" for name in ("result", "message")}
         when = moment(moe.text("status", "rebalance", "lastDecision", "time"))
-        rows.append(("Last look", f"{age(when, request.now)} ago: {parts['result']}: {parts['message']}"))
+        entries.append(("Last look", f"{age(when, request.now)} ago: {parts['result']}: {parts['message']}"))
     if coming := moe.text("status", "rebalance", "nextEvaluation"):
-        rows.append(("Next look", coming))
-    return rows
+        entries.append(("Next look", coming))
+    return entries
 
 
 def _waits(placement: Placement) -> bool:
@@ -212,10 +212,10 @@ def _load_data(load: Load | None) -> dict[str, Any] | None:
 def load_lines(load: Load, terminal: Terminal) -> list[str]:
     """Bars of the shards, and the busiest experts of each band of layers."""
     most = max(load.shares, default=0.0) or 1.0
-    rows = [("SHARD", "SHARE", "TRAFFIC")]
+    entries = [("SHARD", "SHARE", "TRAFFIC")]
     for shard, share in enumerate(load.shares[:_MOST_LISTED]):
-        rows.append((str(shard), *share_cells(share, most)))
-    lines = terminal.table(rows)
+        entries.append((str(shard), *share_cells(share, most)))
+    lines = terminal.table(entries)
     if len(load.shares) > _MOST_LISTED:
         lines += terminal.wrapped(f"and {len(load.shares) - _MOST_LISTED} more shards: see -o json")
     if load.bands:

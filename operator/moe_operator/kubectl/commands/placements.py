@@ -19,12 +19,12 @@ _COPIES_SHOWN = 12
 def proposals(request: Request) -> Answer:
     """All ExpertPlacements of a deployment, or of the namespace, the latest last."""
     found = request.placements()
-    rows = [("DEPLOYMENT", "REV", "FROM", "PHASE", "DECISION", "BY", "BALANCE", "FAN-OUT", "MOVES", "BYTES", "AGE")]
+    entries = [("DEPLOYMENT", "REV", "FROM", "PHASE", "DECISION", "BY", "BALANCE", "FAN-OUT", "MOVES", "BYTES", "AGE")]
     for each in found:
         figures = dict(figure_pairs(each))
         told = figures.get("measured") or figures.get("predicted") or {}
         price = each.number("status", "price", "bytes")
-        rows.append(
+        entries.append(
             (
                 each.deployment,
                 str(each.revision),
@@ -42,7 +42,7 @@ def proposals(request: Request) -> Answer:
     nothing = request.terminal.wrapped(
         f"There is no ExpertPlacement{f' of {request.name}' if request.name else ''} in this namespace."
     )
-    shown = [row[1:] for row in rows] if request.name else rows
+    shown = [entry[1:] for entry in entries] if request.name else entries
     return Answer([_summary(each) for each in found], request.terminal.table(shown) if found else nothing)
 
 
@@ -161,9 +161,9 @@ def _figures(request: Request, found: Placement) -> list[str]:
     lines = []
     if told:
         names = [name for name in FIGURES if any(name in of for _, of in told)]
-        rows = [("", *(FIGURES[name] for name in names))]
-        rows += [(title, *(of.get(name, "-") for name in names)) for title, of in told]
-        lines += request.terminal.table(rows)
+        entries = [("", *(FIGURES[name] for name in names))]
+        entries += [(title, *(of.get(name, "-") for name in names)) for title, of in told]
+        lines += request.terminal.table(entries)
     if latest := ", ".join(latest_figures(found)):
         lines += request.terminal.wrapped(f"Counted last while it was in force: {latest}.")
     return lines

@@ -335,7 +335,7 @@ def _as_judged(url: HttpUrl) -> URL:
 
 
 async def _read_on(body: bytearray, content: aiohttp.StreamReader, most: int) -> bool:
-    """Go on reading until there are ``most`` bytes; returns whether that was all. (No copy is made of a large body.)"""
+    """Go on reading until there are ``most`` bytes; returns whether that was all. (A large body is not copied.)"""
     while len(body) < most and (chunk := await content.read(min(most - len(body), _CHUNK))):
         body += chunk
     return content.at_eof()

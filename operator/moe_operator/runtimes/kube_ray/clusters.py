@@ -52,7 +52,7 @@ def clusters_of(status: Mapping[str, Any], selected: str | None, pods: Iterable[
 
 def of_pods(cluster: Mapping[str, Any]) -> Any:
     """Of the spec of a RayCluster what makes it another one for KubeRay, as it compares: numbers of pods are Ray's
-    autoscaler's, tolerations and gates may be added by others, and what is empty may be there or not."""
+    autoscaler's, tolerations and scheduling gates may be added by others, and what is empty may be there or not."""
     return _without_empty(cluster)
 
 

@@ -144,8 +144,8 @@ def spread(
 
 
 def left_out_rows() -> list[Row]:
-    """The two prices of risk, chosen on two traces and judged on the third: most copies saved while balance holds.
-    Beside them what the solver takes from the number of shards, chosen on none.
+    """The two prices of risk, chosen on two traces and judged on the third: most node fan-out saved while balance
+    holds. Beside them what the solver takes from the number of shards, chosen on none.
     """
     derived = (None, None)
     grid: list[tuple[float | None, float | None]] = [derived, *product(p.RISKS, p.SHARD_RISKS)]
@@ -174,7 +174,7 @@ def left_out_rows() -> list[Row]:
 
 
 def _worth(duels: list[Duel]) -> float:
-    """Copies saved, less ten times what balance misses its aims by."""
+    """Node fan-out saved, less ten times what balance misses its aims by."""
     missed = sum(
         max(0.0, aim - float(np.median(values)))
         for aim, values in (
