@@ -61,7 +61,7 @@ def _is_base(url: str) -> bool:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A key goes to the address that was named, and to no other."""
+    """Follows no redirect: a key goes to the address that was named, and to no other."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

@@ -33,7 +33,7 @@ REQUEST_SECONDS = 20
 CALL_SECONDS = 120.0
 """Bound on one kubectl: it may ask for a password, or a browser, before its first request."""
 MOST_BYTES = 512 << 20
-"""Of one answer: hundreds of the largest objects there can be."""
+"""Bound on one answer: hundreds of the largest objects there can be."""
 _COMPLAINT = 65536
 
 
@@ -50,11 +50,11 @@ class Cluster:
         self._program = program or shutil.which("kubectl")
 
     def get(self, plural: str, name: str) -> Json:
-        """One object; ``NotThereError`` if there is none."""
+        """One object. ``NotThereError``: there is none."""
         return self._object("get", _kind(plural), "-o", "json", "--", name)
 
     def list(self, plural: str) -> list[Json]:
-        """All of the namespace."""
+        """All objects of the namespace."""
         items = self._object("get", _kind(plural), "-o", "json").get("items")
         return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
@@ -65,7 +65,7 @@ class Cluster:
         return self._object("patch", _kind(plural), *arguments)
 
     def create(self, body: Mapping[str, Any]) -> Json:
-        """A new object; ``TakenError`` if there is one of that name."""
+        """Create an object. ``TakenError``: there is one of that name."""
         return self._object("create", "-f", "-", "-o", "json", text=json.dumps(body))
 
     def delete(self, plural: str, name: str) -> None:

@@ -45,8 +45,8 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
     "drain": (_READ, _CHANGE),
     "top": (_READ,),
 }
-"""By command. ``status`` lists MoEDeployments only where none is named; ``rollback`` deletes only what it has just
-written and was not allowed to approve; ``top --url`` asks the deployment and needs none."""
+"""Rights by command. ``status`` lists MoEDeployments only where none is named; ``rollback`` deletes only what it has
+just written and was not allowed to approve; ``top --url`` asks the deployment and needs none."""
 
 VIEW, EDIT, APPROVE = "moe-operator-view", "moe-operator-edit", "moe-operator-approve"
 _ROLES = {

@@ -30,7 +30,8 @@ class Terminal:
 
     @classmethod
     def of(cls, stream: TextIO) -> Terminal:
-        """Of standard output. Colours are for people: none in a pipe, with NO_COLOR set, or on a dumb terminal."""
+        """The terminal of standard output. Colours are for people: none in a pipe, with NO_COLOR set, or on a dumb
+        terminal."""
         people = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         width = shutil.get_terminal_size((_UNKNOWN_WIDTH, 24)).columns
         return cls(max(width, _LEAST_WIDTH), people)
@@ -106,7 +107,7 @@ def cut(text: str, most: int, end: str = "…") -> str:
 
 
 def size(count: int) -> str:
-    """Bytes, for people."""
+    """A number of bytes, for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

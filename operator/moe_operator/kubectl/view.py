@@ -95,7 +95,7 @@ class Deployment(_Object):
 
     @property
     def revision(self) -> int:
-        """Of the placement that runs; 0 where none is told of."""
+        """Revision of the placement that runs; 0 where none is told of."""
         return self.number("status", "placement", "revision") or 0
 
     @property
@@ -149,7 +149,7 @@ class Placement(_Object):
 
     @property
     def bytes_per_expert(self) -> int | None:
-        """By its price; None where it has none."""
+        """Bytes of an expert, by the price; None where there is none."""
         moves, size = self.number("status", "price", "moves"), self.number("status", "price", "bytes")
         return size // moves if moves and size and moves > 0 else None
 
@@ -161,7 +161,8 @@ def shown(text: str) -> str:
 
 
 def plain(value: Any, depth: int = _DEPTH) -> Any:
-    """A part of a status as it stands, within bounds, for ``-o json``; None for what is deeper than a status is."""
+    """A part of a status as it stands, within bounds, for ``-o json``; None in place of what is deeper than a status
+    is."""
     if isinstance(value, str):
         return shown(value)
     if value is None or isinstance(value, bool | int | float):

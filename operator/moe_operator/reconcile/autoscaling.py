@@ -46,21 +46,23 @@ from moe_operator.reconcile.world import World
 from moe_operator.telemetry.metrics import Metrics
 
 REFUSED_SECONDS = 60.0
-"""After a plan, or the API server, refused a number, or none could be planned, none is asked for in so long."""
+"""How long no number is asked for after a plan, or the API server, refused one, or none could be planned."""
 MISSING_SECONDS = 300.0
-"""Shards of the highest numbers that hold nothing for so long are waited for no more before shards are taken away."""
+"""How long shards of the highest numbers that hold nothing are waited for, before shards are taken away without
+them."""
 STALE_SECONDS = 60.0
-"""What was read so long ago, and cannot be compared since a shard is another process, gives way to what is read now."""
+"""After so long a reading gives way to the present one, though they cannot be compared since a shard is another
+process."""
 STEP = 5
-"""Percent of utilisation by which it is told anew."""
+"""Percent by which utilisation has moved when it is told anew."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Deployment:
     """Attributes:
-    missing_since: monotonic; since when nothing is missing but shards of the highest numbers, if they are.
-    quiet_until: monotonic; before it nothing is asked for, since something was refused.
+    missing_since: since when shards of the highest numbers, and nothing else, are missing; monotonic seconds.
+    quiet_until: until when nothing is asked for, since something was refused; monotonic seconds.
     unwritten: what the API server refused, to be told.
     """
 
@@ -78,7 +80,7 @@ class _Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a pass came to: what is told of it, and what is to be written once that is."""
+    """What came of a pass: what is told of it, and what is to be written once that is told."""
 
     status: AutoscalingStatus | None = None
     wish: Wish | None = None
@@ -86,7 +88,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
-    """Its parts; ``clock``: monotonic."""
+    """Measures, asks and writes; ``clock``: monotonic seconds."""
 
     api: KubeApi
     events: EventRecorder
@@ -96,7 +98,7 @@ class Autoscaling:
     _deployments: Recent[str, _Deployment] = field(default_factory=Recent)
 
     async def turn(self, world: World, intent: Intent, owner: str) -> Turn:
-        """One pass, before its status is told; plans for those of one ``owner`` take turns."""
+        """One pass, before its status is told. ``owner``: plans of one owner take turns with those of others."""
         moe = world.moe
         policy = moe.spec.experts.autoscaling
         if policy is None:
@@ -188,7 +190,8 @@ class Autoscaling:
         return used
 
     def _waits_in_vain(self, world: World, intent: Intent, known: _Deployment) -> bool:
-        """Whether shards that never came are missed for so long that the others decide alone whether they suffice."""
+        """Whether shards that never came are missed for so long that those which are there decide alone whether they
+        suffice."""
         if not _lacks_the_last(world, intent):
             known.missing_since = None
             return False
@@ -239,7 +242,7 @@ class Autoscaling:
 
 
 def _found(moe: MoEDeployment) -> AutoscalingStatus:
-    """What was told, with the number as it is, where that is not somebody else's."""
+    """The status as it was told, with the number of shards that there is, unless somebody else writes that."""
     shards, owners = moe.spec.experts.shards, moe.metadata.managed_fields
     before = moe.status.autoscaling or AutoscalingStatus(shards=shards)
     if shards == 0:  # whoever wakes it says where the policy begins
@@ -250,8 +253,8 @@ def _found(moe: MoEDeployment) -> AutoscalingStatus:
 
 
 def _is_whole(world: World, intent: Intent) -> bool:
-    """Whether all shards that shall run answer and hold their experts, so that figures are of as many as share the
-    work: while copies travel, those who have them still do it all."""
+    """Whether all shards that shall run answer and hold their experts. Only then do as many as figures are reckoned
+    with share the work: while copies travel, whoever has them still does all of it."""
     return _is_as_asked(world, intent) and all(_is_there(shard) for shard in _shards(world))
 
 
@@ -287,7 +290,7 @@ def _is_settled(world: World, intent: Intent) -> bool:
 
 
 def _steadied(before: int | None, used: Usage | None) -> int | None:
-    """Of utilisation what is told: it moves all the time, and each status is a write."""
+    """Utilisation as it is told: in steps, since it moves all the time, and each status is a write."""
     if used is None:
         return before
     now = round(100 * used.busiest)

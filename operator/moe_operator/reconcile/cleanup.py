@@ -1,6 +1,6 @@
 """Deletion: the Serve applications of a MoEDeployment go before it does, or its deadline passes.
 
-The finalizer is on an object only while there is, or may be, something of it where it runs that outlives it.
+The finalizer is on an object only while something of it that outlives it runs, or may run.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """``deadline``: seconds for which this process fails to clean up, after which the deletion goes on without.
+    """``deadline``: seconds of failing after which the deletion goes on without a cleanup.
 
-    Those of which no operator ran, and those in which what was told to stop does so, do not count.
+    Seconds in which no operator ran, or in which what was told to stop was stopping, do not count.
     """
 
     api: KubeApi
@@ -43,9 +43,9 @@ class Cleanup:
     deadline: float
 
     async def advance(self, moe: MoEDeployment, live: Json, memory: Memory) -> Finding | None:
-        """One attempt; returns what is being waited for, or None when the object may go, and has been let go.
+        """One attempt; returns what is waited for, or None once the operator has let go of the object.
 
-        One without the finalizer, which others keep, is cleaned up too if it is known that something may be left.
+        An object without our finalizer, which others keep, is cleaned up as well if something of it may be left.
         """
         if not moe.has_cleanup_finalizer and not memory.outlives:
             return None
@@ -60,9 +60,10 @@ class Cleanup:
         return None
 
     async def advance_departed(self, moe: MoEDeployment, memory: Memory) -> bool:
-        """One attempt for an object that is gone already, its finalizer taken away; returns whether it was the last.
+        """One attempt for an object that is gone already, its finalizer taken away; returns whether it was the last
+        one.
 
-        The deadline counts from the first attempt on: nobody can see what is waited for.
+        The deadline counts from the first attempt on, since nobody can be told what is waited for.
         """
         waiting = await self._remove_applications(moe, memory, DEPARTED_SECONDS)
         if waiting is None:
@@ -74,7 +75,7 @@ class Cleanup:
         return True
 
     async def advance_unreadable(self, about: Identity, live: Json, memory: Memory, why: str) -> Finding | None:
-        """The same for an object of which these types cannot tell where its applications run."""
+        """One attempt for an object that these types cannot read, so that nobody knows where its applications run."""
         if not about.has_cleanup_finalizer:
             return None
         waiting = Finding(Reason.SPEC_INVALID, why)

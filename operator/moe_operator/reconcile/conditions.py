@@ -33,7 +33,7 @@ _NAMES_SHOWN, _NAME_SHOWN = 8, 100
 
 
 def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
-    """While the object is being deleted: what that waits for."""
+    """The status while the object is being deleted: what that waits for."""
     deleting = Finding(Reason.DELETING, waiting.message)
     failing = waiting.reason != Reason.DELETING
     degraded = waiting if failing else Finding(Reason.AS_EXPECTED, "nothing is wrong")
@@ -46,7 +46,7 @@ def deleting_status(history: History, waiting: Finding) -> MoEDeploymentStatus:
 
 
 def kept_by_others(finalizers: Sequence[str]) -> Finding:
-    """That a deletion waits for nothing of the operator's any more."""
+    """The finding that a deletion waits for nothing of the operator's any more."""
     names = some([name[:_NAME_SHOWN] for name in finalizers], _NAMES_SHOWN)
     return Finding(
         Reason.DELETING, f"the operator has nothing left to do; finalizers of others keep the object: {names}"
@@ -54,7 +54,7 @@ def kept_by_others(finalizers: Sequence[str]) -> Finding:
 
 
 def invalid_status(history: History, message: str) -> MoEDeploymentStatus:
-    """Of an object that the operator's types cannot read."""
+    """The status of an object that the operator's types cannot read."""
     why = Finding(Reason.SPEC_INVALID, message)
     return history.status_with(
         history.condition(ConditionType.READY, "False", why),
@@ -65,9 +65,9 @@ def invalid_status(history: History, message: str) -> MoEDeploymentStatus:
 
 
 def failed_status(history: History, why: Finding, seconds: float) -> MoEDeploymentStatus:
-    """Of an object over which no pass comes to an end, for ``seconds`` already: how it is, is not known any more.
+    """The status of an object over which no pass has come to an end for ``seconds``: how it is, is not known any more.
 
-    What serves goes on serving: Ready is left as it is for as long as a directory that does not report leaves it.
+    What serves goes on serving, so Ready is left as it is at first, as it is when a directory does not report.
     """
     degraded = history.condition(ConditionType.DEGRADED, "True", why)
     told = history.status_with(degraded)
@@ -102,7 +102,7 @@ def next_conditions(world: World, intent: Intent, problem: Finding | None) -> tu
 
 
 def _rebalance_paused(world: World) -> Iterator[Condition]:
-    """Nothing where nobody asked for it."""
+    """The condition, where spec.rebalance asks for looks at the traffic."""
     if world.moe.spec.rebalance.mode is RebalanceMode.OFF:
         return
     why = standstill(world.moe, world.now)
@@ -111,7 +111,7 @@ def _rebalance_paused(world: World) -> Iterator[Condition]:
 
 
 def _data_plane_behind(world: World, intent: Intent) -> Iterator[Condition]:
-    """Nothing where it knows all that it is to be told, or does not say what it knows."""
+    """The condition, where the data plane says what it knows, and is to be told something else."""
     wanted = intent.desired
     if wanted is None or world.report is None:
         return
@@ -124,7 +124,8 @@ def _data_plane_behind(world: World, intent: Intent) -> Iterator[Condition]:
 
 
 def _recording(world: World) -> Iterator[Condition]:
-    """Nothing where nobody asked for it. What else a replica that serves has to say, says nothing of it."""
+    """The condition, where spec.rebalance.record asks for files. A problem of a replica that serves may be another one:
+    then it is not known whether it writes."""
     record, kind = world.moe.spec.rebalance.record, ConditionType.RECORDING
     if record is None:
         return
@@ -144,7 +145,7 @@ def _recording(world: World) -> Iterator[Condition]:
 
 
 def _evictions(world: World) -> Iterator[Condition]:
-    """Nothing while the directory tells what must not be evicted."""
+    """The condition, while the directory does not tell what must not be evicted."""
     if (told := world.runtime.evictions) is not None:
         opened: ConditionStatus = "True" if told.reason == Reason.EVICTIONS_OPENED else "False"
         yield _condition(world, ConditionType.EVICTIONS_ALLOWED, opened, told)
@@ -175,7 +176,8 @@ def _capacity(world: World) -> str:
 
 
 def _rest(world: World, problem: Finding | None) -> Finding | None:
-    """That it does nothing, as was asked for, and so is as it should be."""
+    """Why nothing is served, and all is well: that was asked for. None where something shall be served, or may still
+    run."""
     spec = world.moe.spec
     if spec.experts.shards == 0 and _nothing_runs(world):
         return Finding(Reason.ASLEEP, "spec.experts.shards is 0; scale up to wake it")
@@ -185,7 +187,8 @@ def _rest(world: World, problem: Finding | None) -> Finding | None:
 
 
 def _nothing_runs(world: World) -> bool:
-    """Whether nothing of it runs; where that is not known, as it was told, or since nothing needs a cleanup."""
+    """Whether nothing of the deployment runs; where that cannot be seen, whether its status said so, or it has no
+    finalizer and so needs no cleanup."""
     if world.runtime.is_known:
         return not world.runtime.applications
     ready = world.moe.status.condition(ConditionType.READY)
@@ -254,7 +257,7 @@ def _runtime_reachable(world: World) -> Condition:
 
 
 def _drained(world: World) -> Iterator[Condition]:
-    """Nothing while nobody asks for a drain."""
+    """The condition, where anybody asks for a drain."""
     kind, report = ConditionType.DRAINED, world.report
     asked = bool(world.moe.metadata.annotations.get(ANNOTATION_DRAIN, "").strip())
     if world.moe.spec.experts.shards == 0 and asked:

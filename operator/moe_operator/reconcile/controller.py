@@ -35,15 +35,15 @@ LIMIT_SECONDS = 52.0
 """Between two signs of life of each worker and loop: what is blocked is seen within a minute."""
 BEAT_SECONDS = 15.0
 UNSEEN_SECONDS = 10.0
-"""After which what is known but was not delivered by the watch is listed anew: it may be gone without a word."""
+"""What is known, but was not delivered by the watch for so long, has all listed anew: it may be gone without a word."""
 LIST_SECONDS = 45.0
 """Bound on one listing of all objects, in pages that take up to 5 s each."""
 METRICS_SECONDS = 2.0
 CONFLICT_SECONDS = 0.1
 CONFLICT_CAP_SECONDS = 5.0
-"""After a pass that was overtaken by somebody else's write; the delay grows where that goes on."""
+"""The longest delay after passes that somebody else's write overtook; it grows while that goes on."""
 SLOW_SECONDS = 2.0
-"""A pass that took so long and led nowhere, or failed, waited for a Ray, or a name, that does not answer; or for others
+"""A pass that took so long and failed, or led nowhere, waited for a Ray or a name that does not answer, or for others
 of its namespace."""
 SLOW_CAP_SECONDS = 60.0
 """The longest delay after such a pass; it keeps a worker for 6 to 34 s. What fails at once is tried again sooner."""
@@ -85,7 +85,8 @@ class Controller:
     _listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        """Half of the workers are never kept waiting by keys that are known to, a quarter by those of one namespace."""
+        """Keys that are known to keep workers waiting have at most half of these, and those of one namespace at most
+        three quarters."""
         self.queue = WorkQueue(slow_at_a_time=max(1, self.workers // 2), workers=self.workers)
         self._conflicts = Backoff(first=CONFLICT_SECONDS, cap=CONFLICT_CAP_SECONDS)
 
@@ -136,8 +137,8 @@ class Controller:
                 self.queue.done(key)
 
     async def _take(self) -> str | None:
-        """The next key; None if there is none for a while, or before the first listing: a pass that knew of no
-        placement would decide anew what is decided."""
+        """The next key; None if there is none for a while, and before the first listing: a pass that does not know the
+        placements would decide anew what was decided."""
         try:
             with stray_cancellations():
                 async with asyncio.timeout(BEAT_SECONDS):
@@ -150,7 +151,7 @@ class Controller:
             return None
 
     async def _attempt(self, key: str) -> None:
-        """One pass; whatever it ends with decides when the key comes again."""
+        """One pass, and when the key comes again, which depends on how the pass ended."""
         started = time.monotonic()
         try:
             with self.metrics.reconcile_timed(), stray_cancellations():
@@ -197,7 +198,8 @@ class Controller:
         self.metrics.reconcile_ended(ReconcileResult.WAITING if result.moving else ReconcileResult.DONE)
 
     def _retry(self, key: str, ended: ReconcileResult, slow: bool, backoff: Backoff | None = None) -> None:
-        """Once more after a pass that led nowhere, later each time; ``slow``: whether it kept a worker for it."""
+        """Have a key worked again after a pass that led nowhere, later each time. ``slow``: whether it kept a worker
+        for it."""
         self.queue.mark(key, slow)
         self.queue.add_after(key, (backoff or self.backoff).next_delay(key, SLOW_CAP_SECONDS if slow else None))
         self.metrics.reconcile_ended(ended)
@@ -230,7 +232,7 @@ class Controller:
             await self._rest("resync", delay, self._lacks_something)
 
     def _lacks_something(self) -> bool:
-        """Whether what is known otherwise was not delivered by the watch."""
+        """Whether the watch has not delivered what is known otherwise."""
         stores = self.store, self.placements.objects
         return any(store.unseen(UNSEEN_SECONDS) is not None for store in stores)
 
@@ -241,7 +243,7 @@ class Controller:
             self.placements.replace_all(await self._listing(EXPERT_PLACEMENTS, scope), scope)
 
     async def _listing(self, resource: Resource, scope: str | None) -> Listing:
-        """All of a kind; both kinds count their versions together."""
+        """All objects of a kind. Versions of both kinds are compared, since the API server counts them together."""
         seen = max(self.store.newest, self.placements.objects.newest)
         listing = await self.api.list(resource, scope)
         if listing.version.isdecimal() and int(listing.version) < seen:
@@ -252,7 +254,7 @@ class Controller:
         return listing
 
     async def _publish(self) -> None:
-        """Gauges, apart from the passes: setting them takes time with the number of objects."""
+        """Set gauges, apart from the passes: that takes time which grows with the number of objects."""
         self.liveness.expect("metrics", LIMIT_SECONDS)
         while True:
             self.metrics.queue_depth(len(self.queue))
@@ -263,7 +265,7 @@ class Controller:
             await self._rest("metrics", METRICS_SECONDS)
 
     async def _rest(self, name: str, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
-        """Sleep until it is ``enough``, and give signs of life meanwhile."""
+        """Sleep for ``seconds``, or until it is ``enough``, and give signs of life meanwhile."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.liveness.beat(name)

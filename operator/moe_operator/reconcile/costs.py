@@ -17,15 +17,16 @@ from moe_operator.autoscale.usage import median_pace
 from moe_operator.reconcile.world import World
 
 BUSY_SECONDS, QUIET_SECONDS = 60.0, 600.0
-"""Between two that are told, with tokens in between and without: each status is a write."""
+"""Between two costs that are told, where tokens came in between and where none did: each status is a write."""
 MOST_GAP = timedelta(seconds=900)
-"""Of which savings are counted: of a longer time without an operator it is not known how many shards ran."""
+"""The longest time over which savings are counted: in a longer one no operator ran, and nobody knows how many shards
+did."""
 _HOUR, _MILLION = 3600, 1_000_000
 _CENT, _FINE, _TENTH = Decimal("0.01"), Decimal("0.0001"), Decimal("0.1")
 
 
 def next_cost(world: World) -> CostStatus | None:
-    """What is told, as before until its time comes; None where nobody asked for it."""
+    """The cost to tell: the one told before until its time is over, then a new one; None where nobody asked for it."""
     moe, now, cost = world.moe, world.now, world.moe.spec.cost
     if cost is None:
         return None
@@ -45,7 +46,8 @@ def next_cost(world: World) -> CostStatus | None:
 
 
 def accelerators(world: World) -> tuple[Decimal, Decimal]:
-    """Of all that runs, and of one shard. KubeRay's pods have whole ones, and spare pods have as many as others."""
+    """Accelerators of all that runs, and of one shard. KubeRay's pods have whole ones, and spare pods as many as
+    others."""
     spec, shards = world.moe.spec, len(world.shard_applications)
     of_shard, of_attention = (Decimal(str(asked(role.resources).gpus)) for role in (spec.experts, spec.attention))
     if spec.runtime.kube_ray:
@@ -82,7 +84,7 @@ def _told(
 
 
 def _saved(world: World, before: CostStatus | None, passed: timedelta) -> int | None:
-    """Seconds of shards by which the policy's upper bound is undercut; None without a policy."""
+    """Seconds of shards that the policy saved by running fewer than its upper bound; None without a policy."""
     policy = world.moe.spec.experts.autoscaling
     if policy is None:
         return None
@@ -92,13 +94,13 @@ def _saved(world: World, before: CostStatus | None, passed: timedelta) -> int | 
 
 
 def _tokens(world: World, before: CostStatus, rows: int) -> int:
-    """Since what was told; a directory that has restarted counts from 0 again."""
+    """Tokens since the cost told before; a directory that has restarted counts from 0 again."""
     layers = world.facts.layers if world.facts else 0
     return max(0, rows - before.layer_rows) // layers if layers else 0
 
 
 def _before(moe: MoEDeployment) -> CostStatus | None:
-    """What was told, unless it was of another currency: nothing of it can be gone on from."""
+    """The cost told before; None if it was in another currency, from which nothing can be gone on."""
     told, cost = moe.status.cost, moe.spec.cost
     return told if told and cost and told.currency == cost.currency else None
 

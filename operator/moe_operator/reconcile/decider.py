@@ -18,29 +18,30 @@ from moe_operator.reconcile.world import World
 from moe_placement.encoding import unpacks_to_more
 
 FEW_COPIES = 2048
-"""Of experts over all layers: they are placed within a tenth of a second, on a busy machine too."""
+"""So many copies, over all layers, are placed within a tenth of a second, on a busy machine too."""
 SHORT_TEXT = 16384
-"""Characters of the placements and configurations that are read on the way."""
+"""Characters of placements and configurations that are read here; more are read in the worker process."""
 SHORT_PLACEMENT = 65536
-"""Bytes to which a placement unpacks, two per slot: as many as are reckoned with within a tenth of a second."""
+"""Bytes that a placement unpacks to, two per slot: with so many it is computed within a tenth of a second."""
 DECIDING = Bounds(processor_seconds=20.0, seconds=26.0)
-"""Of one intent: 61 x 512 experts are placed on 512 shards within 3 s. It fits into a pass, lest a pass that is cut
-off hide that it was too much."""
+"""Bounds on computing an intent: 61 x 512 experts are placed on 512 shards within 3 s. They are below the bound of a
+pass, which would be cut off without saying that this was too much."""
 FORESEEING = Bounds(processor_seconds=5.0, seconds=6.0)
-"""Of all plans for other numbers of shards together, which are made after the intent, in the same pass."""
+"""Bounds on all plans for other numbers of shards together, which are made after the intent, in the same pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """Without a ``worker`` everything is computed here."""
+    """Computes in ``worker`` what takes long, and here what is quickly done; without a ``worker`` all of it here."""
 
     worker: WorkerProcess | None = None
     _aside: Recent[str, Aside] = field(default_factory=Recent)
 
     async def decide(self, world: World, owner: str) -> Intent:
-        """What ``next_intent`` says of the world; where that takes too much, that it does, and nothing is changed.
+        """The intent for this world. Where that takes too much to compute, the intent is to change nothing, and its
+        problem says so.
 
-        ``owner``: those of one take turns.
+        ``owner``: jobs of one owner take turns with those of others.
 
         Raises:
             JobDelayedError: others kept the worker process busy.
@@ -59,7 +60,8 @@ class Decider:
     async def foresee(
         self, world: World, owner: str, numbers: Sequence[int], total: float | None, most_busy: float | None
     ) -> tuple[Foreseen, ...]:
-        """What ``foresee`` says of other numbers of shards; where that takes too much, that none fits.
+        """What ``foresight.foresee`` says of other numbers of shards. Where that takes too much to compute, none of
+        them fits.
 
         Raises:
             JobDelayedError, JobLostError: as ``decide``.

@@ -20,10 +20,12 @@ from moe_operator.text import steadied
 RUNTIME_GRACE_SECONDS = 5.0
 """A runtime that answered before and misses one call is not told of yet."""
 DIRECTORY_GRACE_SECONDS = 10.0
-"""The same for a directory: after a restart it is back within seconds, and tokens flow meanwhile."""
+"""A directory that misses reports for less is not told of yet: after a restart it is back within seconds, and tokens
+flow meanwhile."""
 
 _SHARDS_SHORT = (Reason.SHARDS_LOST, Reason.UNHEALTHY, Reason.SHARD_PROBLEM)
-"""Told when shards lack experts, they are still told of while these load: nothing else says that these are not new."""
+"""Once shards were told to lack experts, that is told until these are loaded: nothing else says that the shards are not
+new."""
 
 
 def diagnose(world: World, intent: Intent) -> Finding | None:
@@ -57,7 +59,8 @@ def runtime_problem(world: World) -> Finding | None:
 
 
 def _failed(world: World, intent: Intent) -> Finding | None:
-    """What is given up is made anew, but where it is not known what ran in it: then somebody has to."""
+    """Why an application was given up. It is made anew, unless nobody knows what ran in it: then the finding says who
+    has to."""
     found = _problem_of(world, ApplicationPhase.FAILED) or _still_failing(world)
     if found and intent.problem and intent.problem.reason == Reason.DIRECTORY_UNREACHABLE:
         return Finding(found.reason, f"{found.message}; {intent.problem.message}")
@@ -65,8 +68,8 @@ def _failed(world: World, intent: Intent) -> Finding | None:
 
 
 def _problem_of(world: World, phase: ApplicationPhase) -> Finding | None:
-    """Of the first application in this phase. Of one that is unhealthy it is told after what the directory says is
-    lost, which is nearer to the cause, and before that the directory says nothing."""
+    """The problem of the first application in this phase. That of an unhealthy one is told after what the directory
+    says is lost, which is nearer to the cause; and before that the directory says nothing."""
     return next((each.problem for each in world.runtime.applications.values() if each.phase is phase), None)
 
 
@@ -136,7 +139,7 @@ def _returning(world: World) -> Finding | None:
 
 
 def _coming_back(shards: Sequence[ShardReport]) -> str:
-    """What each is waited for."""
+    """What is waited for, for each of these shards."""
     starting = [shard.index for shard in shards if shard.phase == "Starting"]
     loading = [shard.index for shard in shards if shard.phase != "Starting"]
     said = []
@@ -161,7 +164,7 @@ def _attention(world: World) -> Finding | None:
 
 
 def problems_of(replicas: Sequence[AttentionReport]) -> str:
-    """What each of these attention replicas says is wrong."""
+    """What these attention replicas say is wrong with them."""
     return steadied("; ".join(f"attention replica {each.replica}: {each.problem}" for each in replicas))
 
 

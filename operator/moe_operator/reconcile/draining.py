@@ -38,7 +38,7 @@ class Needs:
 
     @property
     def shards(self) -> int:
-        """The fewest that can hold them."""
+        """The fewest shards that can hold the copies."""
         return max(self.copies, -(-self.experts * self.copies // self.slots))
 
 
@@ -65,8 +65,8 @@ class Drain:
 
 
 def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -> Drain:
-    """What is drained of shards ``0 .. shards - 1``; ``moved``: by the runtime, in the order in which they are emptied
-    where not all can be."""
+    """What is drained of shards ``0 .. shards - 1``. ``moved``: those that the runtime moves, in the order in which
+    they are emptied where not all can be."""
     asked, unknown = named(moe, shards)
     leaving = tuple(index for index in dict.fromkeys(moved) if index < shards)
     refused = None if _can_go(len(asked), shards, needs) else _refusal(asked, shards, needs)
@@ -77,15 +77,15 @@ def drain(moe: MoEDeployment, moved: Iterable[int], shards: int, needs: Needs) -
 
 
 def fewest_beside(moe: MoEDeployment, wanted: int, there: int, needs: Needs) -> int:
-    """Shards that run: ``wanted`` or, where shards that are drained would be missed among these, as many of those that
-    are there and would leave as do."""
+    """How many shards run: ``wanted``, or more where these could not hold the model without those that are drained.
+    Only shards that are there, and would leave, come on top."""
     drained = sorted(set(shard_indices(_words(moe)).values()))
     enough = (n for n in range(wanted, there + 1) if _can_go(bisect_left(drained, n), n, needs))
     return next(enough, wanted)
 
 
 def named(moe: MoEDeployment, shards: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Of what the annotation names: the shards among ``0 .. shards - 1``, and what else."""
+    """What the annotation names: the shards among ``0 .. shards - 1``, and the rest of its words."""
     words = _words(moe)
     numbers = shard_indices(words)
     found = {number for number in numbers.values() if number < shards}
@@ -97,7 +97,7 @@ def _words(moe: MoEDeployment) -> list[str]:
 
 
 def _can_go(drained: int, shards: int, needs: Needs) -> bool:
-    """Whether so many of the shards need hold nothing."""
+    """Whether so many of the shards need not hold anything."""
     return not drained or shards - drained >= needs.shards
 
 
@@ -115,7 +115,8 @@ def _refusal(asked: Sequence[int], shards: int, needs: Needs) -> Finding:
 
 
 def drained(drain: Drain, shards: int, report: DirectoryReport, revision: int) -> tuple[bool, Finding]:
-    """Whether what was asked for is done, and what to tell of it; ``revision``: that the directory was told last."""
+    """Whether what was asked for is done, and what to tell of it. ``revision``: the one that the directory was told
+    last."""
     if drain.refused:
         return False, drain.refused
     if drain.unknown:

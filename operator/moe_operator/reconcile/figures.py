@@ -9,11 +9,11 @@ from moe_contract.report import DirectoryReport, EpochFigures
 STEP = 0.02
 """A figure is told anew when it has moved by this: with traffic it moves all the time, and each status is a write."""
 LEAST_PAIRS = 25
-"""Per layer and shard that a figure is told from: of fewer, chance makes an even load look a fifth uneven."""
+"""So many pairs per layer and shard a figure needs: of fewer, chance makes an even load look a fifth uneven."""
 
 
 def measured(report: DirectoryReport) -> EpochFigures | None:
-    """What was counted of the routing table in force; None until that is enough to tell figures from."""
+    """What was counted of the routing table in force; None until that is enough to tell figures."""
     figures, model = report.figures, report.model
     if figures is None or model is None:
         return None
@@ -30,7 +30,7 @@ def steadied(before: str | None, now: float | None) -> str | None:
 
 
 def _number(told: str) -> float:
-    """What a status says, which anybody may have written; NaN, which is near nothing, where it is no number."""
+    """The number in a status, which anybody may have written; NaN, which is near nothing, where it is none."""
     try:
         return float(told)
     except ValueError:

@@ -24,7 +24,7 @@ _OF_SERVE = Finding(
 
 
 def is_due(moe: MoEDeployment, told: MoEDeploymentStatus, report: DirectoryReport | None, now: datetime) -> bool:
-    """Whether it is to be put to sleep now; ``told`` is the status of this very pass.
+    """Whether the deployment is to be put to sleep now; ``told`` is the status of this very pass.
 
     Whatever is under way ends first, and begins the time anew: so does a person's ``kubectl scale``, and a wake-up.
     """
@@ -46,7 +46,7 @@ def honoured(moe: MoEDeployment) -> bool:
 
 
 def next_sleep(moe: MoEDeployment) -> SleepStatus | None:
-    """What it is to be woken to."""
+    """As how many shards the deployment is to be woken."""
     if moe.spec.sleep is None:
         return None
     shards = moe.spec.experts.shards
@@ -54,7 +54,8 @@ def next_sleep(moe: MoEDeployment) -> SleepStatus | None:
 
 
 def sleeps(moe: MoEDeployment, history: History, held: bool, not_woken: Finding | None = None) -> Iterator[Condition]:
-    """The condition; ``held``: whether requests are held while it sleeps; ``not_woken``: why they could not wake it."""
+    """The condition. ``held``: whether requests are held while the deployment sleeps. ``not_woken``: why they could not
+    wake it."""
     if moe.spec.sleep is None:
         return
     kind = ConditionType.SLEEPS
@@ -81,7 +82,7 @@ def _is_asked(report: DirectoryReport, load: LoadStatus | None) -> bool:
 
 
 def _idle_since(told: MoEDeploymentStatus) -> datetime | None:
-    """None while something is under way, or times cannot be read."""
+    """Since when nobody asks anything; None while something is under way, or times cannot be read."""
     ready, progressing = told.condition(ConditionType.READY), told.condition(ConditionType.PROGRESSING)
     if ready is None or progressing is None or progressing.status != "False":
         return None

@@ -24,7 +24,7 @@ RETRY_SECONDS = 30.0
 
 
 class Step(Enum):
-    """What this reconcile does with what runs."""
+    """What a pass does with what runs."""
 
     NOTHING = auto()
     """Something is missing to decide by, or the spec says to write nothing."""
@@ -38,15 +38,15 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """The decision.
+    """What a pass has decided.
 
     Attributes:
-        desired: all that this deployment shall run; None of ``NOTHING``, and where nothing shall.
-        without: applications that are left out of it for now, so that they are made anew.
+        desired: all that this deployment shall run; None where nothing shall, and with ``NOTHING``.
+        without: applications of ``desired`` that are left out for now, so that they are made anew.
         target: the placement wanted.
         problem: why the spec cannot be met, with this model or at all; what ran before goes on.
-        change: of the model, if one waits; what runs until then is the former model.
-        choice: among the ExpertPlacements.
+        change: a change of the model that waits; until it is made the former model runs.
+        choice: what was chosen among the ExpertPlacements.
     """
 
     step: Step
@@ -59,7 +59,7 @@ class Intent:
 
 
 def next_intent(world: World) -> Intent:
-    """Decide what to do next; deletion is not decided here."""
+    """Decide what to do next with a deployment that is not being deleted."""
     if world.moe.spec.suspend or not world.runtime.is_known:
         return Intent(Step.NOTHING, target=world.target)
     if world.moe.spec.experts.shards == 0:
@@ -126,7 +126,8 @@ def _is_on_its_way_out(world: World) -> bool:
 
 
 def _due_for_retry(world: World) -> frozenset[str]:
-    """Applications that the runtime has given up, as long as nothing is served by them."""
+    """Applications to be made anew, since the runtime has given them up; the core application only while its directory
+    does not report."""
     if world.report is not None:
         candidates = world.shard_applications
     else:
@@ -191,7 +192,8 @@ def _served_name(world: World) -> str:
 
 
 def _slots(world: World, index: int, target: DirectoryConfig) -> int:
-    """Per layer; until the directory has settled, fewer than a shard has could drop copies still asked for."""
+    """Slots per layer of shard ``index``. Until the directory has settled they are no fewer than the shard has: with
+    fewer it could drop copies that are still asked for."""
     if world.settled and world.target.revision == target.revision:
         return target.slots_per_shard
     return max(target.slots_per_shard, world.told(world.shard_name(index)).slots_per_shard)

@@ -9,11 +9,12 @@ from moe_contract.report import DirectoryReport
 from moe_operator.api.status import TIME_FORMAT, LoadStatus, time_told
 
 LOAD_SECONDS = 60.0
-"""Between two that are told."""
+"""Between two loads that are told."""
 
 
 def next_load(before: LoadStatus | None, report: DirectoryReport | None, now: datetime) -> LoadStatus | None:
-    """``before`` as it is, unless requests came since and its time is over: a quiet deployment has nothing to tell."""
+    """The load to tell: ``before``, until requests came since and its time is over. A quiet deployment tells nothing
+    new."""
     if report is None or not _is_due(before, report.traffic.layer_rows, now):
         return before
     load = load_of(report)

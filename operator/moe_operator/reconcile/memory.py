@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Memory:
-    """Of one object; a new object of the same name begins anew. Times are of a monotonic clock.
+    """What is remembered of one object; a new object of the same name begins anew. Times are of a monotonic clock.
 
     Attributes:
         term: claimed for its directory under this leadership; 0 before the first.
@@ -103,7 +103,7 @@ def _seconds(since: float | None, now: float) -> float:
 
 @dataclass(slots=True)
 class Memories:
-    """By key; a key that is gone is forgotten.
+    """Memories by key; a key that is gone is forgotten.
 
     An object that is gone although something of it may be left is ``departed`` until that is cleaned up. Meanwhile
     there may be a new one of the same name.
@@ -120,7 +120,7 @@ class Memories:
         return memory
 
     def _back(self, key: str, uid: str) -> Memory | None:
-        """One that only seemed to have departed."""
+        """Take back an object that only seemed to have departed."""
         memory = next((each for each in self.departed(key) if each.uid == uid), None)
         if memory:
             self.cleaned_up(key, memory)
@@ -141,7 +141,7 @@ class Memories:
         return tuple(self._departed.get(key, ()))
 
     def due_departed(self, key: str, now: float) -> Memory | None:
-        """The one of them that has waited longest for an attempt, if its time has come."""
+        """The departed object that has waited longest for an attempt, if its time has come."""
         first = min(self.departed(key), key=lambda memory: memory.not_before, default=None)
         return first if first and first.not_before <= now else None
 
@@ -152,6 +152,6 @@ class Memories:
             del self._departed[key]
 
     def uids(self, key: str) -> frozenset[str]:
-        """Of the objects of this name that are worked, departed ones included."""
+        """The uids of all objects of this name that are worked, departed ones included."""
         memory = self._memories.get(key)
         return frozenset(each.uid for each in (*self.departed(key), *([memory] if memory else [])))

@@ -13,7 +13,7 @@ from moe_operator.reconcile.placing import impossible, lacks_memory, slots_per_s
 from moe_operator.reconcile.world import World
 
 SERVING_GRACE_SECONDS = 30.0
-"""Tokens flow without a directory: one that cannot be asked for so long does not yet mean that nothing is served."""
+"""How long a directory may be away before it counts as gone: tokens flow without it."""
 
 
 @dataclass(frozen=True, slots=True)

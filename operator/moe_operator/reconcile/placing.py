@@ -31,10 +31,10 @@ from moe_placement.placement import EMPTY
 from moe_placement.quotas import could_be_apart
 
 MAX_TOLD_REVISION = 2**31
-"""A status may have been written by anybody; no deployment comes near so many placements."""
+"""Higher ones in a status are not believed: anybody may have written it, and no deployment has so many placements."""
 NODES_SECONDS = 10.0
-"""So long the first placement waits, once one shard has answered, for others to tell on which nodes they are. Shards
-start together; of one that starts later it is reckoned that it has a node of its own."""
+"""How long the first placement waits, once one shard has answered, until others tell on which nodes they are. Shards
+start together; one that starts later is taken to have a node of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Goal:
     Attributes:
         config: its ``user_config``; on a problem, the one that it has.
         problem: why what the spec asks for is impossible with this model.
-        choice: among the ExpertPlacements.
+        choice: what was chosen among the ExpertPlacements.
     """
 
     config: DirectoryConfig
@@ -87,7 +87,7 @@ def next_goal(world: World, facts: ModelFacts) -> Goal:
 
 
 def unjudged(world: World) -> Choice:
-    """Among the ExpertPlacements, where there is nothing to judge them by: what runs goes on."""
+    """The choice among the ExpertPlacements where there is nothing to judge them by: what runs goes on."""
     return _choice(world, None)
 
 
@@ -96,7 +96,7 @@ def _choice(world: World, ground: Ground | None) -> Choice:
 
 
 def unreported(world: World) -> Choice:
-    """Likewise, where only a report is missing: what was judged before stays as it was told."""
+    """The choice where only a report is missing: what runs goes on, and what was judged before stays as it was told."""
     choice = unjudged(world)
     told = {each.revision for each in world.book.ahead if each.status.condition(PlacementConditionType.VALID)}
     judgements = {
@@ -108,7 +108,7 @@ def unreported(world: World) -> Choice:
 
 
 def ground_of(world: World, facts: ModelFacts) -> Ground:
-    """What ExpertPlacements are judged against."""
+    """By what ExpertPlacements are judged."""
     slots = slots_per_shard(world, facts)
     return Ground(
         digest=facts.digest,
@@ -125,7 +125,8 @@ def ground_of(world: World, facts: ModelFacts) -> Ground:
 def _wanted(
     world: World, facts: ModelFacts, current: Placement | None, shape: Sequence[int], choice: Choice
 ) -> tuple[int, Placement]:
-    """Revision and placement. One that the directory would refuse, since it was told of a later one, is not begun."""
+    """The revision and the placement wanted. None is begun while the directory, which was told of a later one, would
+    refuse it."""
     if choice.next and not _is_behind(world):
         return choice.next.revision, _widened(choice.next.placement, shape)
     if choice.back and choice.back.placement and not _is_behind(world):
@@ -136,13 +137,13 @@ def _wanted(
 
 
 def _widened(chosen: Placement, shape: Sequence[int]) -> Placement:
-    """With the shards that cannot be removed yet, which have no slots in it."""
+    """The placement with the shards that cannot be removed yet, which have no slots in it."""
     return Placement(chosen.slots, tuple(shape), chosen.experts)
 
 
 def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConfig:
-    """What the directory was told last, from this leader, under a revision that it does not refuse; ``candidate``: a
-    model that it shall look at."""
+    """What the directory was told last, now told by this leader, under a revision that it does not refuse.
+    ``candidate``: a model that it shall look at."""
     revision = next_revision(world) if _is_behind(world) else world.target.revision
     return world.target.model_copy(update={"term": world.term, "revision": revision, "candidate": candidate})
 
@@ -169,8 +170,8 @@ def slots_per_shard(world: World, facts: ModelFacts) -> int:
 
 
 def wanted_shards(world: World) -> int:
-    """Shards that shall run: those asked for or, once the model is known, the fewest that can hold its copies, beside
-    those that are drained and would leave."""
+    """How many shards shall run: as many as are asked for or, once the model is known, as its copies need at least; and
+    further ones that are there, while shards that are drained would be missed."""
     facts = world.facts
     if facts is None:
         return world.moe.spec.experts.shards
@@ -201,7 +202,8 @@ def _waits_for_nodes(world: World, shards: int) -> bool:
 
 
 def _shards_to_run(moe: MoEDeployment, facts: ModelFacts, slots: int) -> int:
-    """Copies live on distinct shards. An autoscaler wakes from 0 to 1 first, and must not be refused for that."""
+    """As many shards as are asked for, or as the copies need, which live on distinct ones: an autoscaler that wakes
+    goes from 0 to 1 first, and must not be refused for that."""
     spec = moe.spec.experts
     if spec.shards == 0:
         return 0
@@ -238,7 +240,7 @@ def lacks_memory(world: World, facts: ModelFacts, slots: int) -> Finding | None:
 
 
 def _too_large(facts: ModelFacts, shards: int, slots: int, copies: int) -> Finding | None:
-    """Why so many slots are more than can be placed, if they are."""
+    """Why there are more slots than can be placed, if so."""
     if shards <= MOST_SHARDS and facts.layers * shards * slots <= MOST_SLOTS:
         return None
     one_copy = facts.layers * facts.experts
@@ -259,15 +261,15 @@ def _infeasible(error: InfeasiblePlacementError) -> Finding:
 
 
 def _shape(world: World, current: Placement | None, slots: int) -> tuple[int, ...]:
-    """Slots of each shard: those wanted, then, without slots, those that cannot be removed yet."""
+    """Slots of each shard: first the shards wanted, then, without slots, those that cannot be removed yet."""
     wanted = wanted_shards(world)
     staying = [i for i in range(wanted, world.shards_there(current)) if not _drained(world, current, i)]
     return (slots,) * wanted + (0,) * (max(staying, default=wanted - 1) + 1 - wanted)
 
 
 def _drained(world: World, current: Placement | None, index: int) -> bool:
-    """Whether a shard that leaves holds nothing any more, or is lost, as the directory says of the placement wanted
-    last."""
+    """Whether a shard that leaves may be removed: the directory has settled, and says that it holds nothing, or knows
+    none of its number."""
     if current is None or current.shard_slots[index] or not world.settled or world.report is None:
         return False
     return all(shard.held == 0 for shard in world.report.shards if shard.index == index)
@@ -289,8 +291,8 @@ def _placement(world: World, facts: ModelFacts, current: Placement | None, shape
 
 
 def _stays(world: World, current: Placement, usable: Sequence[int], nodes: Sequence[str]) -> bool:
-    """Whether experts are on shards only that may hold some; and, of a placement that the operator made, on all of
-    these, and apart from each other where there are the nodes for it."""
+    """Whether the placement may stay: no shard holds experts that shall hold none. One that the operator made must also
+    use every shard that may hold some, and have copies on distinct nodes where there are enough."""
     holding = np.bincount(current.holders[2], minlength=len(usable)) > 0
     if any(held and width == 0 for held, width in zip(holding[: len(usable)], usable, strict=True)):
         return False
@@ -303,7 +305,7 @@ def _stays(world: World, current: Placement, usable: Sequence[int], nodes: Seque
 
 
 def _with_slots(placement: Placement, shape: Sequence[int]) -> Placement:
-    """With the slots, and nothing in them, of shards that were left out."""
+    """The placement with the slots of shards that were left out of it, and nothing in these."""
     if placement.shard_slots == tuple(shape):
         return placement
     slots = np.full((placement.layers, sum(shape)), EMPTY, dtype=np.int32)
@@ -313,20 +315,20 @@ def _with_slots(placement: Placement, shape: Sequence[int]) -> Placement:
 
 
 def _of_model(placement: Placement | None, facts: ModelFacts) -> Placement | None:
-    """The placement, if it is one of a model with as many layers and experts."""
+    """The placement, if it has as many layers and experts as the model."""
     fits = placement and (placement.layers, placement.experts) == (facts.layers, facts.experts)
     return placement if fits else None
 
 
 def _is_behind(world: World) -> bool:
-    """Whether the directory was told of a later one, by somebody else: it would refuse to go back."""
+    """Whether the directory was told of a later revision, by somebody else: it would refuse to go back."""
     return world.report is not None and world.report.revision > world.target.revision
 
 
 def next_revision(world: World) -> int:
-    """One more than any known, that no ExpertPlacement has: the directory's memory and Serve's, what was in force, and
-    what the operator proposed last, which an earlier revision would not replace; where Ray lost both memories, also the
-    status."""
+    """A revision higher than any known, which no ExpertPlacement has. Known are those of the directory and of Serve,
+    what was in force, and what the operator proposed last, which an earlier revision would not replace; where Ray has
+    lost both memories, also the status."""
     known = max(world.target.revision, world.report.revision if world.report else 0)
     told = world.moe.status.placement
     if known == 0 and told and 0 <= told.revision < MAX_TOLD_REVISION:

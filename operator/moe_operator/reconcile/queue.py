@@ -30,11 +30,11 @@ class _Ready:
         self._keys.setdefault(_namespace(key), deque()).append((count, key))
 
     def first(self, may: Callable[[str], bool]) -> tuple[int, str] | None:
-        """The next one of the namespaces that may."""
+        """The next key of those namespaces that may have another one worked."""
         return next((keys[0] for namespace, keys in self._keys.items() if may(namespace)), None)
 
     def take(self, key: str) -> None:
-        """Without the first key of its namespace, whose turn it was."""
+        """Take the first key of its namespace, whose turn it was."""
         keys = self._keys.pop(_namespace(key))
         keys.popleft()
         if keys:
@@ -122,7 +122,7 @@ class WorkQueue:
         self._something.set()
 
     def _next(self) -> str | None:
-        """Of those that may be worked the first slow one or the first other one, whichever has waited longer."""
+        """The first slow key or the first other one, whichever may be worked and has waited longer."""
         may, slow_may = _share(self._working, self._workers), _share(self._slow & self._working, self._slow_at_a_time)
         first = self._ready.first(may)
         first_slow = self._ready_slow.first(lambda namespace: may(namespace) and slow_may(namespace))

@@ -45,11 +45,11 @@ whole pass leaves time to tell that it was met."""
 SETTLED_SECONDS = 5.0
 """Between two looks at a deployment that is where it should be."""
 MOVING_SECONDS = 0.5
-"""Between two looks at one that is on its way."""
+"""Between two looks at a deployment that is on its way."""
 KEPT_SECONDS = 60.0
-"""Between two looks at one that is being deleted, and that only others keep; its changes come by the watch."""
+"""Between two looks at an object that is being deleted and that only others keep; its changes come by the watch."""
 SPREAD = 0.2
-"""By which part the delays differ, so that deployments made together do not stay in step."""
+"""Delays differ by up to this part, so that deployments made together do not stay in step."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Reconciler:
-    """Its parts; it keeps no state but ``memories``."""
+    """Works one object at a time; it keeps no state but ``memories``."""
 
     api: KubeApi
     observer: Observer
@@ -167,7 +167,8 @@ class Reconciler:
             return None
 
     def orphaned(self, known: Collection[str], namespaces: Collection[str] = ()) -> int:
-        """Applications of objects that are not there; ``known``: keys of all in these namespaces (none: in all)."""
+        """How many applications are of objects that are not there. ``known``: keys of all objects in ``namespaces``
+        (none: in all)."""
 
         def uids(key: str) -> Collection[str] | None:
             worked = self.memories.uids(key)
@@ -177,8 +178,9 @@ class Reconciler:
         return self.observer.runtimes.orphaned(uids)
 
     async def _clean_up_departed(self, key: str) -> bool:
-        """Of objects that are gone and were not cleaned up, as when their finalizer was replaced away: whether any is
-        left. One attempt for one of them: a new one of the same name has other applications, and must not wait long."""
+        """Make one attempt to clean up after an object of this name that is gone, as when its finalizer was replaced
+        away; returns whether any such is left. A new object of the same name has other applications, and must not wait
+        long."""
         memory = self.memories.due_departed(key, self.observer.clock())
         if memory is not None:
             memory.not_before = self.observer.clock() + DEPARTED_EVERY_SECONDS
@@ -193,7 +195,8 @@ class Reconciler:
         return bool(self.memories.departed(key))
 
     async def _is_gone(self, moe: MoEDeployment) -> bool:
-        """Asked anew: whatever told so may have been wrong for a moment, and what is removed now is lost."""
+        """Whether the object is gone, asked anew: whatever told so may have been wrong for a moment, and what is
+        removed now is lost."""
         namespace = moe.metadata.namespace
         try:
             found = await self.api.get_metadata(MOE_DEPLOYMENTS, namespace, moe.metadata.name)
@@ -203,7 +206,8 @@ class Reconciler:
         return bool(found["uid"] != moe.metadata.uid)
 
     async def _set_finalizer(self, world: World, intent: Intent, live: Json, memory: Memory) -> Json:
-        """Before anything is made that outlives the object, and as long as something may be there.
+        """Set the finalizer before anything is made that outlives the object, and keep it as long as something may be
+        there.
 
         It may have been taken away in between, as by ``kubectl replace`` of a manifest without it.
         """
@@ -238,7 +242,7 @@ class Reconciler:
         return 0.0
 
     async def _tell_failure(self, key: str, memory: Memory, error: Exception) -> None:
-        """Say of a pass that failed what is in the way; where even that fails, the log says both."""
+        """Tell what is in the way of a pass that failed; where even that fails, the log says both."""
         seconds = memory.pass_failing(True, self.observer.clock())
         why = failure(error, seconds)
         if why is None:
@@ -281,7 +285,7 @@ class Reconciler:
         return Result(status, again=MOVING_SECONDS if waiting.reason == Reason.DELETING else None, moving=True)
 
     async def _kept_by_others(self, about: Identity, memory: Memory) -> Result:
-        """Nothing of it is left to do, and it is there for as long as finalizers of others are: say so."""
+        """Tell that the operator has nothing left to do, where finalizers of others keep the object."""
         if not about.others_finalizers:
             return Result()
         live = await self._read(about.key)  # anew: its own finalizer may have gone in this pass
@@ -293,7 +297,7 @@ class Reconciler:
 
 
 def _may_run(world: World) -> bool:
-    """Whether something of it runs or, where that is not known, is told to."""
+    """Whether something of the deployment runs or, where that is not known, its status says so."""
     if world.runtime.is_known:
         return bool(world.runtime.applications)
     return world.moe.status.serves or bool(world.moe.status.shards)

@@ -21,19 +21,20 @@ from moe_operator.reconcile.world import World
 
 SPARE = DirectoryConfig().spare_slots
 _SCALE_UP = 4
-"""By how much shards may become more before there are too many slots to be placed, where nobody asked for them."""
+"""So many times as many shards can be placed before there are too many slots, where nobody asked for a number of
+slots."""
 _CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Of the shard that has least.
+    """Memory for experts, of the shard that has least.
 
     Attributes:
         usable: bytes of its device that its experts may take.
-        slots: per layer, that this holds.
-        is_own: whether it is of a GPU, of which the shard has a part to itself.
-        words: what it is a part of.
+        slots: how many per layer fit into that.
+        is_own: whether it is memory of a GPU, of which the shard has a part to itself.
+        words: of what the memory is a part.
     """
 
     usable: int
@@ -43,7 +44,7 @@ class Room:
 
 
 def room_of(world: World, facts: ModelFacts) -> Room | None:
-    """None where it is not known."""
+    """The room of the shard that has least; None where it is not known."""
     shards = [shard for shard in world.report.shards if shard.memory] if world.report else []
     part, neighbours = asked(world.moe.spec.experts.resources).part_of_a_gpu, Counter(shard.node for shard in shards)
     if part and world.moe.spec.runtime.kube_ray is not None:
@@ -68,8 +69,8 @@ def awaits_memory(world: World) -> bool:
 
 
 def slots_to_fill(room: Room, facts: ModelFacts, shards: int, needed: int) -> int:
-    """Of each of ``shards`` shards whose copies need ``needed`` slots: all that their memory holds, since copies beyond
-    those needed are worth something; no more than have an effect, and than leave room to scale up."""
+    """Slots per layer for each of ``shards`` shards whose copies need ``needed``: all that their memory holds, since
+    further copies are worth something, but not more than have an effect, or than leave room to scale up."""
     most = MOST_SLOTS // (_SCALE_UP * facts.layers * max(1, shards))
     return max(1, min(room.slots, facts.experts, max(needed, most)))
 
@@ -104,7 +105,7 @@ def insufficient(world: World, facts: ModelFacts, slots: int, shards: int) -> Fi
 
 
 def _cure(room: Room, facts: ModelFacts, needed: int) -> str:
-    """What would fit."""
+    """What would fit, in words."""
     shards = -(-needed // room.slots) if room.slots else facts.experts + 1
     if shards > facts.experts:
         return "no number of shards of this size holds the model: give each more memory"

@@ -16,7 +16,7 @@ _NOBODY_ELSE = Finding(Reason.AS_EXPECTED, "nobody else writes spec.experts.shar
 
 
 def scaling_conditions(world: World, history: History) -> Iterator[Condition]:
-    """Nothing where nobody asked for it."""
+    """The conditions, where ``spec.experts.autoscaling`` is set."""
     moe = world.moe
     policy = moe.spec.experts.autoscaling
     if policy is None:

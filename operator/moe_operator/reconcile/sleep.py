@@ -16,7 +16,7 @@ from moe_operator.reconcile.world import World
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Its parts."""
+    """Writes the number of shards, and tells of it."""
 
     api: KubeApi
     events: EventRecorder

@@ -14,7 +14,7 @@ from moe_operator.api import ConditionType, MoEDeploymentStatus
 from moe_operator.reconcile.load import LOAD_SECONDS
 
 WORDS_SECONDS = 30.0
-"""Between two writes that bring nothing but other words and figures; doubled each time, while it stays at that."""
+"""Between two writes that bring nothing but other words and figures; doubled each time, as long as that goes on."""
 WORDS_CAP_SECONDS = 300.0
 
 
@@ -35,7 +35,7 @@ class News(Enum):
 
 
 def news(before: MoEDeploymentStatus, after: MoEDeploymentStatus) -> News:
-    """What ``after`` brings to who knows ``before``."""
+    """What ``after`` brings to somebody who knows ``before``."""
     if after == before:
         return News.NOTHING
     if _status_of_ready(before) != _status_of_ready(after):

@@ -60,18 +60,18 @@ class World:
 
     @property
     def running_model(self) -> ModelArgs:
-        """Those by which what was told last loads its model; those of the spec before the first."""
+        """The arguments by which the processes that run load their model; before the first, those of the spec."""
         return self.told(self.core_name).model or self.model
 
     @property
     def report(self) -> DirectoryReport | None:
-        """Of its directory; None if there is none (yet)."""
+        """What the directory reports; None if it does not (yet)."""
         return self.runtime.report
 
     @property
     def contract(self) -> int:
-        """Of the processes that run, as the directory tells. While it does not, that of what they were told last, so
-        that they are told the same; before the first word of theirs that of the first release."""
+        """The contract of the processes that run, as the directory tells it. While it does not, it is that of what they
+        were told last, so that they are told the same; before they were told anything, that of the first release."""
         if self.report is not None:
             return self.report.contract
         return max((told.contract for told in self.runtime.told.values()), default=0)
@@ -89,7 +89,7 @@ class World:
 
     @cached_property
     def shard_applications(self) -> tuple[Application, ...]:
-        """Those of expert shards, without those on their way out."""
+        """The applications of shards, without those on their way out."""
         found = self.runtime.applications.items()
         return tuple(each for name, each in found if name != self.core_name and not each.leaving)
 
@@ -105,7 +105,7 @@ class World:
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether the directory was told something, and it is not known what."""
+        """Whether the directory was told something of which it is not known what."""
         return self.told(self.core_name).directory is None
 
     def shards_there(self, placement: Placement | None) -> int:
@@ -117,12 +117,12 @@ class World:
 
     @cached_property
     def target_placement(self) -> Placement | None:
-        """The placement of ``target``, if it has one that can be read."""
+        """The placement of ``target``, if there is one that can be read."""
         return _decoded(self.target.placement)
 
     @cached_property
     def actual_placement(self) -> Placement | None:
-        """The placement in force, as the directory reports it, if it does and it can be read."""
+        """The placement in force, if the directory reports one that can be read."""
         return _decoded(self.report.placement) if self.report else None
 
     @property
@@ -137,12 +137,13 @@ class World:
 
     @property
     def moved_shards(self) -> frozenset[int]:
-        """Those that the runtime moves off their nodes."""
+        """Shards that the runtime moves off their nodes."""
         moved = {application.name for application in self.shard_applications if application.moved}
         return frozenset(ref.index for ref in self.target.shards if self.shard_name(ref.index) in moved)
 
     def nodes(self, shards: int) -> tuple[str, ...]:
-        """Of shards ``0 .. shards - 1``, as their processes tell; ``""`` where it is not known (any more)."""
+        """The nodes of shards ``0 .. shards - 1``, as their processes tell; ``""`` where one is not known (any
+        more)."""
         told = {shard.index: shard.node for shard in self.report.shards} if self.report else {}
         return tuple(told.get(index, "") for index in range(shards))
 
@@ -152,7 +153,7 @@ class World:
 
 
 def _decoded(text: str | None) -> Placement | None:
-    """Ray, and whoever may write there, say what this is: it is bounded before it is unpacked."""
+    """Unpack a placement. Ray, and whoever may write there, say what it is, so its size is bounded before."""
     try:
         placement = decode_placement(text, MOST_SLOTS_READ) if text else None
     except InvalidPlacementError:

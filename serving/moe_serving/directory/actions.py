@@ -42,8 +42,8 @@ class Situation:
         released: the copies that no attention replica can be routing to any more.
         live: bool ``[shards]``, those that answer.
         capacity: int ``[shards]``, copies that each may hold over all layers, spare buffers included.
-        min_copies: of every expert this many stay live, as far as the target has so many.
-        pairs: float ``[layers, experts]``, how many were lately routed to each expert.
+        min_copies: so many copies of every expert stay live, as far as the target has so many.
+        pairs: float ``[layers, experts]``, how many each expert lately had.
         loading: by shard what it loads already.
     """
 
@@ -92,8 +92,8 @@ def next_actions(now: Situation) -> Actions:
 
 
 def is_settled(now: Situation) -> bool:
-    """Whether the target is in force and nothing else is held, as far as shards answer: one that must hold nothing need
-    not, once it has left the table."""
+    """Whether the target is in force and nothing else is held, as far as shards answer. A shard that shall hold nothing
+    need not answer, once it has left the table."""
     needed = now.target.any(axis=(0, 1))
     # What a shard that fell silent holds too much comes back into the table until it is forgotten.
     answered = (now.live | ~needed).all() and not now.silent.any()
@@ -119,7 +119,8 @@ def _leaving(now: Situation) -> Copies:
 
 
 def _most_urgent(now: Situation, copies: NDArray[np.int64], shard: int, room: int) -> tuple[ExpertKey, ...]:
-    """The copies that ``shard`` lacks, as many as fit; ``copies`` int ``[layers, experts]`` are live.
+    """The copies that ``shard`` lacks, most urgent first, as many as fit. ``copies``: int ``[layers, experts]``, how
+    many live ones there are.
 
     First those of experts that nothing serves; then what is on its way; then those of experts that are short of live
     copies, the shortest first; then by gain per byte. All experts of a model are of one size, and what a copy brings is
@@ -136,9 +137,8 @@ def _most_urgent(now: Situation, copies: NDArray[np.int64], shard: int, room: in
 
 
 def _places(loading: Loading, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """int ``[layers, experts]``: 0 for what is on its way, then where each expert is in a shard's queue; all others are
-    behind its end.
-    """
+    """int ``[layers, experts]``: 0 for what is on its way, then the place of each expert in a shard's queue; of all
+    others the place behind its end."""
     queue = loading.queue
     places = np.full(shape, len(queue) + 1, dtype=np.int64)
     places[tuple(np.array(queue, dtype=np.intp).reshape(-1, 2).T)] = np.arange(len(queue)) + (not loading.begun)

@@ -16,7 +16,7 @@ from moe_serving.directory.ledger import Counts, Ledger, add_up, check_counts, c
 MOST_GONE = 32
 """Processes that have gone whose counts are kept one by one; of more, the longest gone are folded."""
 MOST_ENTRIES = 2 * MOST_APIS + MOST_GONE
-"""Processes that are kept one by one: while all are being replaced, twice as many run as may."""
+"""Processes that are kept one by one: while all are being replaced, twice as many run as there may be."""
 NOT_YET = 2**62
 """Time of creation, in seconds, while none has been told."""
 
@@ -52,7 +52,7 @@ class ApiSync:
 
 @dataclass(frozen=True, slots=True)
 class ApiReply:
-    """What it hears.
+    """What the directory answers an api process.
 
     Attributes:
         directory: a name that no other directory process ever has.
@@ -76,7 +76,7 @@ class ApiReply:
 
 
 class Apis:
-    """All of them. Times are monotonic seconds."""
+    """All api processes. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._name = secrets.token_hex(8)
@@ -101,7 +101,7 @@ class Apis:
         self._created = min(self._created, sync.created)
 
     def reply(self, sync: ApiSync, report: DirectoryReport, now: float) -> ApiReply:
-        """What a process hears that has just told ``sync``."""
+        """The answer to a process that has just told ``sync``."""
         live = [heard for _, heard in self._live(now).values()]
         wanted = sync.version is not None and sync.version != self._version
         return ApiReply(
@@ -151,7 +151,8 @@ class Apis:
             self._version += 1
 
     def _folded(self, ledger: Ledger, seen: Mapping[str, float], now: float) -> Ledger:
-        """With no more of those that have gone than are kept. Nothing is folded before all have told what they know."""
+        """The ledger with as many processes that have gone as are kept one by one. Nothing is folded before all have
+        told what they know."""
         if not self._settled(now):
             return ledger
         gone = sorted((at, name) for name, at in seen.items() if now - at >= LEASE_SECONDS)

@@ -13,7 +13,7 @@ from moe_contract.report import CandidateReport
 from moe_serving.checkpoint.errors import ModelError
 
 INSPECT_AGAIN_SECONDS = 5.0
-"""Before a model that cannot be served is looked at again: it may be repaired, or still on its way."""
+"""After so long a model that cannot be served is looked at again: it may be repaired, or still on its way."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def problem_of(args: ModelArgs, error: Exception) -> ModelProblem:
 
 
 class Candidate:
-    """At most one at a time.
+    """Looks at one model at a time.
 
     Attributes:
         report: what was found; None while there is nothing to look at.
@@ -53,7 +53,7 @@ class Candidate:
             self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Look at the candidate, again and again, until cancelled."""
         while True:
             self._changed.clear()
             if self.report is not None:

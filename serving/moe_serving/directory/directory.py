@@ -55,8 +55,8 @@ HEARING_SECONDS = 10.0
 attention routes by the table of its predecessor meanwhile, and one that lacks live shards would be worse."""
 
 _Basis = tuple[int, tuple[tuple[int, str], ...], int, int]
-"""All that a situation is made from: numbers of the configuration, of what each shard said, and its phase, of the epoch
-acknowledged and the one in force."""
+"""What a situation is made from: numbers of the configuration and of what each shard said, the phases of shards, the
+epoch acknowledged and the one in force."""
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,8 @@ class Directory:
             await asyncio.sleep(INSPECT_AGAIN_SECONDS)
 
     async def _follow_fetch(self) -> None:
-        """In a thread: the cache may be on a file system that stands still, and reports must not."""
+        """Note how much of a model has been fetched. In a thread: the cache may be on a file system that stands still,
+        and reports must not."""
         while self._model is None:
             try:
                 self._fetched = await asyncio.to_thread(report_fetched, self._args.path)
@@ -215,7 +216,7 @@ class Directory:
         self._changes.note()
 
     async def _give_orders(self, actions: Actions) -> bool:
-        """To the shards to which they are news; whether all of them took theirs."""
+        """Give orders to the shards to which they are news; returns whether all of them took theirs."""
         free, held = actions.free, actions.kept
         sites = [monitor.site for monitor in self._monitors]
         load = hold_back(actions.load, held, sites)
@@ -243,7 +244,8 @@ class Directory:
         return SyncReply(model.table_for(request), model.facts.digest, counted, statistics)
 
     def _take(self, request: SyncRequest) -> bool:
-        """Whether the windows were counted: before the model is known there is nothing to count them in."""
+        """Take what the request tells; returns whether its windows were counted: before the model is known there is
+        nothing to count them in."""
         model, epoch, now = self._model, -1, self._clock()
         if model is not None:
             epoch = model.publication.acknowledged_by(request.version)
@@ -316,7 +318,7 @@ class Directory:
         )
 
     def _fetched_by_others(self) -> Fetched | None:
-        """By shards and attention replicas, once the model is known."""
+        """How much shards and attention replicas wait for, once the model is known."""
         shards = [monitor.description for monitor in self._monitors if monitor.phase != "Lost"]
         leases = [lease.status for lease in self._leases.live(self._clock()).values()]
         return sum_fetched((each.node, each.fetched) for each in (*shards, *leases) if each is not None)
@@ -345,7 +347,7 @@ class Directory:
         return (self._configurations, shards, acknowledged, model.publication.epoch)
 
     def _observe(self, model: _Model) -> Situation:
-        """The situation; made anew only when it is another one, since reports ask much more often."""
+        """The situation, made anew only when it is another one, since reports ask for it much more often."""
         basis = self._basis(model)
         if self._observed is None or self._observed[0] != basis:
             self._observed = (basis, self._look(model))
@@ -374,7 +376,7 @@ class Directory:
 
 
 class _Model:
-    """What there is once the model is known."""
+    """What the directory has once the model is known."""
 
     def __init__(self, facts: ModelFacts, shards: int) -> None:
         self.facts = facts

@@ -15,7 +15,7 @@ LEASE_SECONDS = 5.0
 migration."""
 
 NOBODY_BEHIND = 2**62
-"""Acknowledged where no replica lives: nobody routes by any table."""
+"""The epoch acknowledged where no replica lives: nobody routes by any table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Lease:
 
 
 class Leases:
-    """Of all attention replicas. Times are monotonic seconds.
+    """The leases of all attention replicas. Times are monotonic seconds.
 
     Args:
         started: when the directory started. A directory that has just started does not know yet who routes by the
@@ -46,14 +46,14 @@ class Leases:
         return before is None or (before.epoch, before.status) != (epoch, status)
 
     def next_end(self, now: float) -> float | None:
-        """When the next of them runs out, or the predecessor's replicas count no more; None where nothing does."""
+        """When the next lease runs out, or the predecessor's replicas count no more; None where nothing does."""
         ends = [lease.renewed + LEASE_SECONDS for lease in self._leases.values()]
         if now - self._started < LEASE_SECONDS:
             ends.append(self._started + LEASE_SECONDS)
         return min(ends, default=None)
 
     def live(self, now: float) -> dict[str, Lease]:
-        """By replica; those that have run out are forgotten."""
+        """The leases by replica; those that have run out are forgotten."""
         self._leases = {r: lease for r, lease in self._leases.items() if now - lease.renewed < LEASE_SECONDS}
         return self._leases
 

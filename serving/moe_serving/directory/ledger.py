@@ -20,7 +20,7 @@ Counts = Mapping[Key, float]
 """What has been counted; what is missing is 0."""
 
 MOST_SAMPLES = 1024
-"""In one entry: routes times status codes, and the buckets of histograms, are a few hundred."""
+"""At most in one entry: routes times status codes, and the buckets of histograms, are a few hundred."""
 _MOST_LABELS = 8
 _MOST_CHARACTERS = 256
 _MOST_NAMES = 256
@@ -50,13 +50,13 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """See the module. ``entries`` are by process."""
+    """Entries by process, and the past. See the module."""
 
     entries: Mapping[str, Counts] = field(default_factory=dict)
     past: Past = field(default_factory=Past)
 
     def merge(self, other: Ledger) -> Ledger:
-        """What either knows."""
+        """A ledger of all that either knows."""
         past = other.past if other.past.follows(self.past) else self.past
         entries = {
             name: _larger(self.entries.get(name, {}), other.entries.get(name, {}))
@@ -66,7 +66,7 @@ class Ledger:
         return Ledger(entries, past)
 
     def count(self, name: str, counts: Counts) -> Ledger:
-        """With what a process says of itself."""
+        """The ledger with what a process says of itself."""
         if name in self.past.names:
             return self
         return Ledger({**self.entries, name: _larger(self.entries.get(name, {}), counts)}, self.past)

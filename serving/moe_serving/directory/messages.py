@@ -21,7 +21,7 @@ class AttentionStatus:
         running, waiting: sequences being decoded and queued.
         kv_tokens: tokens whose keys and values are held for them.
         pid: of its process.
-        node: that it runs on, and that its rows start on; host: the address of that.
+        node: the one that it runs on, and that its rows start on; host: the address of that.
         fetched: see ``ShardDescription``.
     """
 
@@ -43,7 +43,7 @@ class SyncRequest:
 
     Attributes:
         replica: its name.
-        version: of the table that nothing in it is behind any more: acknowledges that one and renews the lease.
+        version: of the table that nothing in the replica is behind any more: acknowledges it, and renews the lease.
         sequence: counts the replica's reports with windows; one that is repeated because its answer was lost has the
             same.
         windows: what was routed since the previous ones, one for each table.

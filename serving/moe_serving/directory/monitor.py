@@ -21,12 +21,12 @@ from moe_serving.faults import FaultPoint, reached
 from moe_serving.routing.table import ShardAddress
 
 HOLD_SECONDS = 1.0
-"""So long a shard may hold its answer while it is what we know: an idle one costs a call in so many seconds. One that
-stands still is noticed by the answer that does not come, so this is a part of ``LOST_SECONDS``."""
+"""How long a shard may hold its answer while we know it already: an idle shard costs a call in so many seconds. One
+that stands still is noticed by the answer that does not come, so this is a part of ``LOST_SECONDS``."""
 PAUSE_SECONDS = 0.25
 """Between the beginnings of two calls to a shard, also to one that changes all the time or cannot be reached."""
 ANSWER_SECONDS = 1.0
-"""For one call to a shard, beyond what it may be held."""
+"""How long a shard may take to answer, beyond the time for which it may hold the answer."""
 LOST_SECONDS = 3.0
 """A shard silent for so long is Lost: nothing is freed any more in reliance on it."""
 FORGOTTEN_SECONDS = 30.0
@@ -56,7 +56,7 @@ class ShardMonitor:
     Args:
         client: reaches the shard.
         clock: monotonic seconds.
-        changed: told of everything that actions or a report may depend on, but of what passes with time alone.
+        changed: called after every change that actions or a report may depend on, unless it comes with time alone.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ShardMonitor:
 
     @property
     def address(self) -> ShardAddress | None:
-        """Where attention reaches it; None while it is not to be asked."""
+        """Where attention reaches the shard; None while it is not to be asked."""
         said = self.description
         if said is None or said.address is None:
             return None
@@ -95,7 +95,7 @@ class ShardMonitor:
 
     @property
     def site(self) -> Site:
-        """See ``Site``."""
+        """The shard as a neighbour of others; see ``Site``."""
         said = self.description
         if said is None:
             return Site()
@@ -103,23 +103,24 @@ class ShardMonitor:
 
     @property
     def loading(self) -> Loading:
-        """What it still has to load."""
+        """What the shard still has to load."""
         return self.description.loading if self.description is not None else Loading()
 
     @property
     def capacity(self) -> int:
-        """Copies that it may hold over all layers."""
+        """Copies that the shard may hold over all layers."""
         return self.description.capacity if self.description else 0
 
     def held(self, facts: ModelFacts) -> NDArray[np.bool_]:
-        """bool ``[layers, experts]``: what it held when it answered last; nothing while ``problem`` excludes it."""
+        """bool ``[layers, experts]``: what the shard held when it answered last; nothing while ``problem`` excludes
+        it."""
         said = self.description
         if said is None or said.held is None or self.problem(facts) is not None:
             return np.zeros((facts.layers, facts.experts), dtype=bool)
         return said.held
 
     def problem(self, facts: ModelFacts) -> str | None:
-        """Why it cannot be used at all, if so."""
+        """Why the shard cannot be used at all, if so."""
         said = self.description
         if said is None:
             return None
@@ -138,13 +139,13 @@ class ShardMonitor:
 
     @property
     def next_phase(self) -> float | None:
-        """When it becomes Lost unless it answers before; None where silence changes nothing."""
+        """When the shard becomes Lost unless it answers before; None where silence changes nothing."""
         if self._answered is None or self.phase == "Lost":
             return None
         return self._answered + LOST_SECONDS
 
     async def watch(self) -> None:
-        """Ask it again and again, until cancelled."""
+        """Ask the shard again and again, until cancelled."""
         try:
             while True:
                 began = self._clock()
@@ -154,7 +155,7 @@ class ShardMonitor:
             self._client.close()
 
     async def poll(self) -> None:
-        """Ask it once; the answer may be held while it is the one we have."""
+        """Ask the shard once; it may hold its answer while that is the one we have."""
         orders, known = self._orders, self._known
         hold = HOLD_SECONDS if known is not None else 0.0
         try:
@@ -171,14 +172,14 @@ class ShardMonitor:
             self._note_answer(description, outdated=orders != self._orders)
 
     def is_news(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
-        """Whether these orders are other ones than it has."""
+        """Whether these orders are other ones than the shard has."""
         said = self.description
         if said is None or said.held is None:
             return False
         return bool(free) or Loading.of(load, said.loading.on_its_way) != said.loading
 
     async def assign(self, load: Sequence[LoadOrder], free: Sequence[ExpertKey], held: Copies) -> bool:
-        """Give it orders; what becomes of them is seen at the next poll.
+        """Give the shard orders; what becomes of them is seen at the next poll.
 
         From now on nothing may rely on what is being freed, whatever the shard said before.
 
@@ -247,5 +248,5 @@ class ShardMonitor:
 
 
 def _holds_more(before: NDArray[np.bool_] | None, now: NDArray[np.bool_] | None) -> bool:
-    """Whether a copy came; of another model nothing compares."""
+    """Whether a copy came; descriptions of another model cannot be compared."""
     return before is not None and now is not None and before.shape == now.shape and bool((now & ~before).any())

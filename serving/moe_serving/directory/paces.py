@@ -9,11 +9,11 @@ from moe_contract.report import MOST_PACES, Pace
 from moe_serving.routing.steps import StepCounts, width
 
 _FEWEST = 0.25
-"""Tokens of a cell of which, after some halvings, no more is kept."""
+"""A cell of fewer tokens, after some halvings, is dropped."""
 
 
 class Paces:
-    """Of one routing table. What is counted can be halved: it follows the traffic, as the other figures do."""
+    """Counts of one routing table. They can be halved: they follow the traffic, as the other figures do."""
 
     def __init__(self) -> None:
         self._steps = self._rows = self._paced = self._context = 0.0
@@ -36,7 +36,7 @@ class Paces:
 
     @property
     def rows_per_step(self) -> float:
-        """On average; 0 before there was a step."""
+        """Rows of a step on average; 0 before there was one."""
         return self._rows / self._steps if self._steps else 0.0
 
     @property
@@ -45,7 +45,7 @@ class Paces:
         return self._context / self._paced if self._paced else 0.0
 
     def told(self) -> tuple[Pace, ...]:
-        """By rows of a step, of those that had most tokens; by ascending rows."""
+        """Quartiles by the rows of a step, for those sizes in which most tokens came; by ascending rows."""
         cells = sorted((rows, microseconds, count) for (rows, microseconds), count in self._tokens.items())
         by_rows = [
             (rows, [(at, count) for _, at, count in group]) for rows, group in groupby(cells, lambda cell: cell[0])

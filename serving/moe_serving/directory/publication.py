@@ -56,7 +56,8 @@ class Publication:
         return True
 
     def acknowledged_by(self, version: TableVersion) -> int:
-        """The epoch of ours that a replica with a table of ``version`` has reached: none, -1, by another's table.
+        """The epoch of ours that a replica with a table of ``version`` has reached; -1, none, with a table of another
+        directory.
 
         A table of an earlier directory must not pass for newer than ours, so our epoch then jumps ahead of it. What it
         said is unknown: no copy outside our table counts as left before that jump.

@@ -18,7 +18,7 @@ from moe_serving.fetching.fetch import fetched
 
 
 def report_shard(monitor: ShardMonitor, facts: ModelFacts | None, wanted: int, pairs: int) -> ShardReport:
-    """One shard as last seen; what a lost one holds counts for nothing.
+    """One shard as last seen; what a lost shard holds does not count.
 
     Args:
         wanted: copies that the target gives it.
@@ -60,7 +60,7 @@ def report_fetched(path: str) -> Fetched | None:
 
 
 def sum_fetched(nodes: Iterable[tuple[str, tuple[int, int] | None]]) -> Fetched | None:
-    """Of what processes of some nodes wait for; those of one node share its files, so that one of them counts.
+    """How much processes of some nodes wait for; those of one node share its files, so that one of them counts.
 
     Args:
         nodes: of each process, and bytes that are there and that are to be; None where it waits for none.

@@ -25,7 +25,7 @@ from moe_serving.experts.description import CHECKPOINT, ExpertKey, Loading, Load
 from moe_serving.wire.endpoint import Address
 
 MOST_PEERS = 4
-"""Near or far shards that an order names: a copy is there long before so many have failed."""
+"""Near shards, and far shards, that an order names: a copy is there long before so many have failed."""
 
 Loads = Mapping[int, tuple[ExpertKey, ...]]
 """By shard, what it should load, most urgent first."""
@@ -69,19 +69,18 @@ def hold_back(load: Loads, held: Copies, sites: Sequence[Site]) -> dict[int, tup
 
 
 def _is_far(node: str, held: Copies, sites: Sequence[Site]) -> NDArray[np.bool_]:
-    """bool ``[layers, experts]``: those that shards hold, but none of ``node``."""
+    """bool ``[layers, experts]``: experts that shards hold, but none of ``node``."""
     return np.logical_and(held.any(axis=2), ~held[:, :, _on_node(node, sites)].any(axis=2))
 
 
 def _on_node(node: str, sites: Sequence[Site]) -> NDArray[np.bool_]:
-    """bool ``[shards]``."""
+    """bool ``[shards]``: those of ``node``."""
     return np.array([site.node == node for site in sites], dtype=bool)
 
 
 def _fetchers(wanted: Mapping[int, Sequence[ExpertKey]], sites: Sequence[Site]) -> dict[ExpertKey, set[int]]:
     """Which of the shards of one node fetch each expert that is wanted from afar: those to which it is under way, and
-    one that tells of no trouble; all, where each does.
-    """
+    one that tells of no trouble; where all tell of trouble, all of them."""
     by_key: dict[ExpertKey, list[int]] = {}
     for shard, keys in wanted.items():
         for key in keys:
@@ -99,8 +98,8 @@ def _fetchers(wanted: Mapping[int, Sequence[ExpertKey]], sites: Sequence[Site]) 
 def are_outdated(
     shard: int, keys: Sequence[ExpertKey], told: Copies | None, held: Copies, sites: Sequence[Site]
 ) -> bool:
-    """Whether what ``shard`` was told of where ``keys`` come from has become wrong: something would come from afar that
-    is near by now, or not from a shard that holds it, or take its time though nobody holds it any more.
+    """Whether ``shard`` was told sources of ``keys`` that have become wrong: something would come from afar that is
+    near by now, or from a shard that does not hold it any more, or at a limited pace though nobody holds it any more.
 
     Args:
         told: what was ``held`` when its orders were given; None where that is not known.

@@ -25,13 +25,14 @@ GONE_SECONDS = 45.0
 """A replica that was silent for so long is not coming back: Serve ends a frozen one after half a minute. Earlier, its
 statistics could come to be counted twice; a directory that dies in between takes them with it."""
 FORMER = "former cluster "
-"""In place of the name of a replica; who it was follows."""
+"""Begins the name under which a former cluster's statistics are kept, beside those of replicas; the cluster's name
+follows."""
 _UNNAMED = f"{FORMER}without a name "
-"""Likewise, where it is not told who it was: no name of a cluster has a space. A digest of the bytes follows."""
+"""The same, where the cluster's name is not told; a digest of the bytes follows. No name of a cluster has a space."""
 MOST_PENDING = 2
 """Former clusters whose statistics are kept beside the legacy, since each may tell megabytes."""
 MOST_ADOPTED = 16
-"""Former clusters that are remembered, the last of them: whoever hands over tells the last but one no more."""
+"""So many former clusters are remembered, the latest: nobody hands over again what an earlier one told."""
 ASK_SECONDS = 30.0
 """So long one replica is asked for the legacy before another is: all keep the same."""
 
@@ -41,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class StatisticsStore:
-    """For one event loop.
+    """Keeps and merges statistics; for one event loop.
 
     Args:
         facts: of the model; statistics of another one are left out.
@@ -59,7 +60,7 @@ class StatisticsStore:
         self._merging = asyncio.Lock()
 
     def known(self, replica: str, digest: str | None, legacy_version: int) -> StatisticsKnown | None:
-        """What there is of a replica that reports: it lives. None where it has another model.
+        """What there is of a replica that reports, and so lives. None where it has another model.
 
         Args:
             digest: of the replica's model, None while it has none.
@@ -88,10 +89,11 @@ class StatisticsStore:
         return StatisticsHeard(self._known(replica, wants_legacy=False), news)
 
     async def adopt(self, packed: bytes, source: str = "") -> str | None:
-        """Take what the directory of a former cluster had merged, which nobody there can tell any more; why not, if so.
+        """Take what the directory of a former cluster had merged, which nobody there can tell any more; returns why
+        not, if it is not taken.
 
-        It counts as that of a replica that dies now does. Told again it counts once: what is told last, until it is
-        part of the legacy, and what is part of that from then on, also in a directory that was restarted.
+        It counts as the statistics of a replica that dies now. Told again it counts once: as it was told last, until it
+        is part of the legacy, and as it is in that from then on, also in a directory that was restarted.
 
         Args:
             source: the name of the former cluster; empty where it is not told: then the same bytes are the same, and
@@ -122,7 +124,7 @@ class StatisticsStore:
         return None
 
     async def merged(self) -> bytes | None:
-        """``encode_statistics`` of all; None before any traffic was told of."""
+        """``encode_statistics`` of all together; None before any traffic was told of."""
         async with self._merging:
             parts = self._parts(self._of)
             if parts != self._merged[0]:
@@ -130,7 +132,7 @@ class StatisticsStore:
             return self._merged[1]
 
     async def inherit(self) -> None:
-        """Make those of replicas that are gone part of the legacy."""
+        """Make statistics of replicas that are gone part of the legacy."""
         async with self._merging:
             now = self._clock()
             gone = {replica: heard for replica, heard in self._heard_of.items() if now - heard >= GONE_SECONDS}
@@ -187,7 +189,7 @@ def _takes_place_of(name: str, other: str) -> bool:
 
 
 def _not_of_the_future(gathered: Gathered, now: float) -> Gathered:
-    """A node whose clock is ahead must not make all others look old."""
+    """What was gathered, at the latest now: a node whose clock is ahead must not make all others look old."""
     return replace(gathered, at=min(gathered.at, now))
 
 

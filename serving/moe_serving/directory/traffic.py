@@ -18,10 +18,11 @@ from moe_serving.routing.steps import PAUSE_SECONDS
 from moe_serving.routing.window import Window
 
 HALVING_SECONDS = 300.0
-"""What figures and loads are made from weighs half as much after so long, if other traffic has come since: they follow
-it, those of an idle deployment stay, and a report stays small, however old the directory."""
+"""After so long what figures and loads are made from weighs half as much, if other traffic has come since. So they
+follow it, those of an idle deployment stay, and a report stays small, however old the directory."""
 LOAD_DIGITS = 8
-"""Binary ones of the loads that are told, which are off by 0.4% at most: all digits would be half of a report."""
+"""Binary digits of the loads that are told, which are off by 0.4% at most: with all digits they would be half of a
+report."""
 
 
 class TrafficCounts:

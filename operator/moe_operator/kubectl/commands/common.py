@@ -89,10 +89,10 @@ FIGURES = {
     "rows": "ROWS",
     "latency": "MS/TOKEN",
 }
-"""Of an ExpertPlacement's status, and how columns call them."""
+"""Figures in an ExpertPlacement's status, and the titles of their columns."""
 
 
-def figure_pairs(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
+def known_figures(placement: Placement) -> Iterator[tuple[str, dict[str, str]]]:
     """The figures of a placement that are known, by when they are of: counted before, foretold, and counted since."""
     for part in ("before", "predicted", "measured"):
         told = {name: _figure(placement, part, name) for name in FIGURES}

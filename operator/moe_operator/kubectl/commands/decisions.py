@@ -116,7 +116,7 @@ def _roll_back(request: Request) -> Answer:
 
 
 def _taken_back(request: Request, written: Placement) -> str:
-    """Nothing half-done is left, if that is allowed."""
+    """Delete what was written, so that nothing half-done is left, if the user may."""
     try:
         request.cluster.delete(PLACEMENT_PLURAL, written.name)
     except PluginError:
@@ -145,7 +145,7 @@ def _before(moe: Deployment, known: Sequence[Placement]) -> Placement:
 
 
 def _check_fits(moe: Deployment, earlier: Placement, known: Sequence[Placement]) -> None:
-    """What the operator would find wrong is said before anything is written."""
+    """Say beforehand what the operator would find wrong."""
     if not moe.revision:
         raise RefusedError(f"no placement of {moe.key} is in force: there is nothing to roll back from")
     content = earlier.content
@@ -180,7 +180,7 @@ def resume(request: Request) -> Answer:
 
 
 def drain(request: Request) -> Answer:
-    """Have shards hold nothing any more; or, with ``stop``, no longer that: those named, or all."""
+    """Have shards hold nothing any more; with ``stop``, those named, or all, may hold experts again."""
     # The annotation names what others drain, too: it is written on what was read.
     return _retried(lambda: _drain(request), ChangedError)
 
@@ -215,7 +215,8 @@ def _check_drainable(moe: Deployment, drained: set[int], named: Sequence[int]) -
 
 
 def _annotate(request: Request, annotations: dict[str, str | None], seen: Deployment | None = None) -> Deployment:
-    """``seen``: what was decided by; the write fails if somebody has written since."""
+    """Write an annotation. ``seen``: the object that this was decided by; the write fails if somebody has written
+    since."""
     metadata: dict[str, Any] = {"annotations": annotations}
     if seen is not None:
         metadata |= {"resourceVersion": seen.text("metadata", "resourceVersion") or ""}

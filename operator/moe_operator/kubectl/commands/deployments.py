@@ -97,7 +97,7 @@ _TELLING = frozenset(
         (ConditionType.REBALANCE_PAUSED, "True"),
     }
 )
-"""Conditions whose message is shown: they say what is wrong, or how far a drain is."""
+"""Conditions whose message is shown: it says what is wrong, or how far a drain is."""
 
 
 def _shards(moe: Deployment) -> str:
@@ -192,7 +192,7 @@ def top(request: Request) -> Answer:
 
 
 def top_of(url: str, key_file: Path | None, terminal: Terminal) -> Answer:
-    """The same, asked of the deployment itself."""
+    """Shares of the shards and the busiest experts, asked of the deployment itself."""
     from moe_operator.kubectl.asking import ask  # noqa: PLC0415 - loads HTTP, which no other command needs
 
     load = read_load(ask(url, key_file))

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, figure_pairs, latest_figures
+from moe_operator.kubectl.commands.common import FIGURES, Answer, Request, known_figures, latest_figures
 from moe_operator.kubectl.content import Content, Copy, Difference, difference
 from moe_operator.kubectl.exits import NotThereError, RefusedError
 from moe_operator.kubectl.terminal import age, size
@@ -21,7 +21,7 @@ def proposals(request: Request) -> Answer:
     found = request.placements()
     entries = [("DEPLOYMENT", "REV", "FROM", "PHASE", "DECISION", "BY", "BALANCE", "FAN-OUT", "MOVES", "BYTES", "AGE")]
     for each in found:
-        figures = dict(figure_pairs(each))
+        figures = dict(known_figures(each))
         told = figures.get("measured") or figures.get("predicted") or {}
         price = each.number("status", "price", "bytes")
         entries.append(
@@ -147,7 +147,7 @@ def _words(request: Request, found: Placement) -> list[str]:
 
 
 def _must(found: Placement) -> str | None:
-    """Why the operator placed what it did not propose."""
+    """Why the operator placed something that it did not propose."""
     if found.text("status", "origin") != "Operator" or found.at("status", "predicted") is not None:
         return None
     return (
@@ -157,7 +157,7 @@ def _must(found: Placement) -> str | None:
 
 
 def _figures(request: Request, found: Placement) -> list[str]:
-    told = list(figure_pairs(found))
+    told = list(known_figures(found))
     lines = []
     if told:
         names = [name for name in FIGURES if any(name in of for _, of in told)]
@@ -199,7 +199,7 @@ def _most(counts: Counter[int], what: str) -> str:
 
 
 def _against_base(request: Request, found: Placement, content: Content) -> tuple[Placement, Difference] | None:
-    """Against what it was written from, where that is still there and of the same model."""
+    """The difference from the base, where that is still there and of the same model."""
     if not found.base:
         return None
     try:
