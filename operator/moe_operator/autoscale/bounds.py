@@ -18,7 +18,8 @@ class BadScheduleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """``schedule``: index of the one that says so; None where the policy itself does."""
+    """The least and the most shards. ``schedule``: index of the schedule that says so; None where the policy itself
+    does."""
 
     least: int
     most: int
@@ -26,16 +27,16 @@ class Bounds:
 
     @property
     def field(self) -> str:
-        """Where they stand."""
+        """The field in which these bounds stand."""
         return FIELD if self.schedule is None else f"{FIELD}.schedules[{self.schedule}]"
 
     def clamped(self, shards: int) -> int:
-        """The nearest number within."""
+        """The number nearest to ``shards`` within the bounds."""
         return min(max(shards, self.least), self.most)
 
 
 def check_schedules(policy: Autoscaling, now: datetime) -> None:
-    """See to it that all schedules can be read, come, and stay within the policy's bounds.
+    """Check that all schedules can be read, come, and stay within the policy's bounds.
 
     Raises:
         BadScheduleError: of the first that does not.
@@ -59,7 +60,8 @@ def check_schedules(policy: Autoscaling, now: datetime) -> None:
 
 
 def bounds(policy: Autoscaling, now: datetime, experts: int | None) -> Bounds:
-    """Those in force; ``experts``: per MoE layer, than which there are never more shards; None before that is known.
+    """The bounds in force. ``experts``: per MoE layer, than which there are never more shards; None before that is
+    known.
 
     Raises:
         BadScheduleError: see ``check_schedules``.

@@ -11,12 +11,12 @@ from moe_operator.autoscale.need import Targets, out_of_reach
 from moe_operator.autoscale.usage import Usage
 
 MOST_PLANS = 4
-"""Numbers of shards that plans are asked for before one is chosen: each takes the planner up to seconds."""
+"""So many numbers of shards are planned for, at most, before one is chosen: each takes up to seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Another number of shards.
+    """That another number of shards is wanted.
 
     Attributes:
         before, after: ``spec.experts.shards``.
@@ -35,8 +35,8 @@ class Wish:
         return self.after > self.before
 
     def most_busy(self, target: float) -> float | None:
-        """How busy the busiest shard may be as planned; None where a plan need only fit: more shards, and bounds, which
-        a person set."""
+        """How busy the busiest shard may be as planned. None where a plan need only fit: for more shards, and for
+        bounds, which a person set."""
         return None if self.is_more or self.used is None else target
 
 
@@ -56,7 +56,7 @@ class Foreseen:
     balance: float | None = None
 
     def refusal(self, target: float | None) -> str | None:
-        """Why not so many, if so; ``target``: most that the busiest shard may be busy, if there is a bound."""
+        """Why so many shards cannot be, if so. ``target``: how busy the busiest shard may be; None for no bound."""
         if self.problem is not None:
             return self.problem
         if target is not None and self.busiest is not None and self.busiest > target:
@@ -66,13 +66,14 @@ class Foreseen:
 
 
 def targets_of(policy: Autoscaling) -> Targets:
-    """In parts of one and seconds."""
+    """The policy's targets, as a part of one and in seconds."""
     itl = policy.itl_ms / 1000.0 if policy.itl_ms is not None else None
     return Targets(policy.target_utilization / 100.0, itl)
 
 
 def out_of_bounds(shards: int, running: int, bounds: Bounds) -> Wish | None:
-    """The wish that bounds alone make; ``running``: more than ``shards`` where the copies need more."""
+    """The wish that bounds alone make. ``running``: how many shards run, more than ``shards`` where the copies need
+    more."""
     if max(shards, running) < bounds.least:
         message = f"{shards} shards are fewer than {bounds.field}.minShards, which is {bounds.least}"
         return Wish(shards, bounds.least, AutoscaleReason.BELOW_MINIMUM, message)
@@ -98,7 +99,7 @@ def by_figures(shards: int, wanted: int, reason: AutoscaleReason | None, used: U
 
 
 def not_by_shards(shards: int, used: Usage, policy: Autoscaling) -> Wish | None:
-    """That it stays as it is though tokens take too long, where no number of shards would change that."""
+    """The wish that the number stays, though tokens take too long, where no number of shards would change that."""
     if used.itl is None or not out_of_reach(used, targets_of(policy)):
         return None
     took = f"{_pace(used.itl, policy)}, of which shards have {used.busiest:.0%}"
@@ -112,8 +113,8 @@ def _pace(itl: float, policy: Autoscaling) -> str:
 
 
 def candidates(wish: Wish) -> tuple[int, ...]:
-    """Numbers of shards to ask plans for, those liked best first: fewer ones up to one less than there are; of more
-    only the very number."""
+    """Numbers of shards to ask plans for, the best first. Where fewer shards are wanted, all numbers up to one less
+    than there are; where more, that number alone."""
     if wish.is_more:
         return (wish.after,)
     fewer = range(wish.after, wish.before)
@@ -124,7 +125,7 @@ def candidates(wish: Wish) -> tuple[int, ...]:
 
 
 def chosen(wish: Wish, plans: tuple[Foreseen, ...], target: float) -> Wish:
-    """The wish, as far as plans allow it: with the first number that they do, or else that it stays as it is."""
+    """The wish, as far as plans allow it: with the first number that they allow, or else that the number stays."""
     refused = ""
     for plan in plans:
         refusal = plan.refusal(wish.most_busy(target))

@@ -16,13 +16,13 @@ from moe_operator.api.status import (
 from moe_operator.autoscale.decision import Wish
 
 SAME_AGAIN = timedelta(seconds=60)
-"""A decision that comes again within this was not carried out, since somebody wrote in between."""
+"""A decision that comes again within this was not carried out: somebody wrote in between."""
 _TOLD_ONCE = (AutoscaleReason.PLAN_REFUSED, AutoscaleReason.WRITE_REFUSED, AutoscaleReason.ITL_NOT_BY_SHARDS)
-"""Decisions to leave things as they are: told once, however often they are come to."""
+"""Decisions to leave things as they are, which are told once, however often they are made."""
 
 
 def is_news(wish: Wish, told: AutoscalingStatus) -> bool:
-    """Whether it is not what was told last already, without having changed anything."""
+    """Whether the wish is news: one that changes something always is, one that leaves things as they are only once."""
     last = told.decisions[0] if told.decisions else None
     if last is None or wish.reason not in _TOLD_ONCE:
         return True
@@ -30,7 +30,7 @@ def is_news(wish: Wish, told: AutoscalingStatus) -> bool:
 
 
 def with_decision(told: AutoscalingStatus, wish: Wish | None, now: datetime) -> tuple[AutoscalingDecision, ...]:
-    """The decisions with this one, the newest first; in place of the same that was not carried out."""
+    """The decisions with this one, the newest first. It takes the place of the same one that was not carried out."""
     if wish is None:
         return told.decisions
     used = wish.used

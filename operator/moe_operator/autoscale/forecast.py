@@ -9,8 +9,8 @@ from moe_placement import Placement
 
 
 def shares(placement: Placement, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 ``[layers, shards]``: of each layer's pairs the part that each shard gets, copies of an expert getting
-    equal parts; zeros of a layer without any.
+    """float64 ``[layers, shards]``: the part of each layer's pairs that each shard gets, copies of an expert getting
+    equal parts; zeros for a layer without any pairs.
 
     Args:
         counts: ``[layers, experts]``, pairs.
@@ -25,7 +25,7 @@ def shares(placement: Placement, counts: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def busiest(part: NDArray[np.float64]) -> float:
-    """Of all work the part that the busiest shard gets; 0 without any. ``part``: see ``shares``."""
+    """The part of all work that the busiest shard gets; 0 without any. ``part``: see ``shares``."""
     total = float(part.sum())
     return float(part.sum(axis=0).max()) / total if total else 0.0
 

@@ -14,10 +14,10 @@ from moe_operator.api.reasons import AutoscaleReason
 from moe_operator.autoscale.usage import Usage
 
 KEEPS_BELOW = 0.85
-"""Of a target: shards leave where what stays is expected to be below so much of it. What was removed so is wanted back
-only when the load has grown by a sixth, so that noise of less moves nothing."""
+"""Shards leave only where what stays is expected to be below this part of the target. What was removed so is wanted
+back only when the load has grown by a sixth, so that noise of less moves nothing."""
 MOST_AT_ONCE = 2
-"""Times as many as there are, at most, in one step: the next figures say whether that was enough."""
+"""At most so many times as many shards as there are come in one step: the next figures say whether that was enough."""
 _ROUNDING = 1e-9
 
 
@@ -31,7 +31,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """``shards``: that are wanted; ``reason``: by which figure, or None where it is as many as there are."""
+    """``shards``: how many are wanted. ``reason``: by which figure; None where that is as many as there are."""
 
     shards: int
     reason: AutoscaleReason | None = None

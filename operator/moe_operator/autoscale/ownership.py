@@ -15,14 +15,14 @@ from moe_operator.api.status import AutoscalingStatus
 from moe_operator.text import on_one_line
 
 OURS = frozenset({AUTOSCALER_FIELD_MANAGER, SLEEP_FIELD_MANAGER, ACTIVATOR_FIELD_MANAGER})
-"""Managers by which the operator and its activator write the number themselves."""
+"""Names under which the operator and its activator write the number themselves."""
 NOBODY_NAMED = "somebody whom the API server does not name"
 _HPA = "kube-controller-manager"
 _MOST_NAME = 128
 
 
 def is_ours(owners: Sequence[FieldOwner]) -> bool:
-    """Whether one of ours wrote the number that stands."""
+    """Whether one of ``OURS`` wrote the number that stands."""
     return any(owner.manager in OURS for owner in owners)
 
 
@@ -51,6 +51,6 @@ def is_expected(shards: int, before: AutoscalingStatus) -> bool:
 
 
 def _told(owner: FieldOwner) -> str:
-    """Its name, and what it is where that is known."""
+    """The owner's name, and what it is where that is known."""
     name = on_one_line(owner.manager)[:_MOST_NAME]
     return f"{name} (a HorizontalPodAutoscaler)" if owner.manager == _HPA else name

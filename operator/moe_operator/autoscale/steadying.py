@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 GAP_SECONDS = 45.0
-"""Without a figure for so long nothing is known of the time between: it begins anew."""
+"""After so long without a figure nothing is known of the time between, and all begins anew."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Steadying:
     _most: deque[tuple[float, int]] = field(default_factory=deque)
 
     def note(self, at: float, shards: int) -> None:
-        """So many are wanted at this moment."""
+        """Note that so many shards are wanted at this moment."""
         if self._since is None or at - self._last > GAP_SECONDS:
             self.clear()
             self._since = at
@@ -38,7 +38,8 @@ class Steadying:
         self._most.append((at, shards))
 
     def settled(self, current: int) -> int:
-        """How many there should be of what was wanted until the last moment; ``current``: as there are."""
+        """How many shards there should be, by what was wanted until the last moment. ``current``: how many there
+        are."""
         if self._since is None:
             return current
         known = self._last - self._since
@@ -48,14 +49,15 @@ class Steadying:
         return most if known >= self.down and most < current else current
 
     def clear(self) -> None:
-        """What was wanted before counts no more."""
+        """Forget what was wanted before."""
         self._since = None
         self._least.clear()
         self._most.clear()
 
 
 def _within(extremes: deque[tuple[float, int]], since: float) -> int:
-    """The extreme of the window: the first that is not older."""
+    """The extreme of what was noted from ``since`` on; of older notes the last one counts, too, where there is no later
+    one."""
     while len(extremes) > 1 and extremes[0][0] < since:
         extremes.popleft()
     return extremes[0][1]

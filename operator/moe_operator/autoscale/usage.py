@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from moe_contract.report import MOST_PACES, DirectoryReport, Pace, ShardReport
 
 LEAST_SECONDS = 4.0
-"""Between two readings that are compared: of less a figure is noise. A settled deployment is looked at every 5 s."""
+"""Between two readings that are compared, at least: over less time a figure is noise. A settled deployment is looked at
+every 5 s."""
 _LEAST_SERVED_US = 1_000_000
 """Shards count on when they are next asked, which is once in a second or so."""
 
@@ -55,7 +56,8 @@ class Usage:
 
 
 def usage(before: Reading, now: Reading) -> Usage | None:
-    """What came between; None where that cannot be told: a shard is another process, or has not counted on."""
+    """How busy the deployment was between the readings; None where that cannot be told: a shard is another process, or
+    has not counted on."""
     if now.at - before.at < LEAST_SECONDS or not now.shards:
         return None
     earlier = {shard.index: shard for shard in before.shards}
@@ -80,14 +82,14 @@ def median_pace(paces: Sequence[Pace]) -> float | None:
 
 
 def tells(shards: Sequence[ShardReport]) -> bool:
-    """Whether these count how long they answer: those of older releases do not."""
+    """Whether these shards count how long they answer: those of older releases do not."""
     return all(shard.served_us for shard in shards)
 
 
 def _came_between(before: Reading, now: Reading) -> Sequence[Pace]:
-    """Paces with the tokens of this time alone, lest a peak of minutes ago be taken for what is now: tokens of a step
-    of so many rows take as long as ever by this placement, but how many rows a step has follows the load. Nothing where
-    the counts were halved in between."""
+    """Paces with the tokens of this time alone, lest a peak of minutes ago pass for what is now. Steps of as many rows
+    take as long as ever by this placement, but how many rows a step has follows the load. Nothing where the counts were
+    halved in between."""
     earlier = {pace.rows: pace.tokens for pace in before.paces} if before.epoch == now.epoch else {}
     # What was not told had no more than what was told last.
     most = min(earlier.values()) if len(earlier) >= MOST_PACES else 0

@@ -16,10 +16,10 @@ from moe_operator.placements.store import PlacementStore
 
 SECONDS = 5.0
 MOST_AT_A_TIME = 8
-"""Of one pass over a deployment: how long its objects are told, and how often something is written of one."""
+"""Attempts in one pass over a deployment: so many objects are told, and so often something is written of one."""
 
 _NOT_REFUSED = (401, 408, 429)
-"""By these the API server says nothing of the object that was written."""
+"""With these codes the API server says nothing of the object that was written."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ class Attempts:
     _refusals: Refusals = field(default_factory=Refusals)
 
     async def make(self, deployment: str, attempts: Iterable[Attempt]) -> KubeError | None:
-        """As many of them, in their order, as there is time for; those that were refused when their time has come.
+        """Make as many of the attempts, in their order, as there is time for; those that were refused only when their
+        time has come.
 
         Returns:
             The first refusal that stands.
@@ -64,7 +65,7 @@ class Attempts:
         return self._refusals.first(tried)
 
     async def _try(self, what: str, attempt: Attempt) -> bool:
-        """Whether anything was asked of the API server.
+        """Make an attempt; returns whether anything was asked of the API server.
 
         Raises:
             KubeError: it answers nobody now.

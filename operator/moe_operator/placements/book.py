@@ -31,12 +31,12 @@ class Book:
 
     @classmethod
     def of(cls, placements: Iterable[ExpertPlacement], taken: Iterable[int] = ()) -> Book:
-        """All of a deployment; ``taken``: revisions of more that there are."""
+        """The book of all placements of a deployment. ``taken``: revisions of further ones."""
         ordered = tuple(sorted(placements, key=lambda each: each.revision))
         return cls(ordered, frozenset(each.revision for each in ordered) | frozenset(taken))
 
     def for_choice(self, revision: int) -> Book:
-        """What a choice is made from; the others may be many. ``revision``: what runs."""
+        """The part that a choice is made from; the rest may be many. ``revision``: what runs."""
         before = self.before(revision)
         some = (*self.ahead, *self.in_force, *([before] if before else []), *self.proposed[-1:])
         kept = {each.revision for each in some} | {revision}
@@ -45,7 +45,7 @@ class Book:
         return Book(tuple(each for each in self.placements if each.revision in kept), self.taken)
 
     def replacing(self, revision: int, placement: ExpertPlacement | None) -> Book:
-        """With another one at ``revision``, or none."""
+        """The book with another placement at ``revision``, or none."""
         others = (each for each in self.placements if each.revision != revision)
         return Book.of((*others, *([placement] if placement else ())), self.taken)
 
@@ -54,16 +54,16 @@ class Book:
         return next(number for number in count(revision + 1) if number not in self.taken)
 
     def at(self, revision: int) -> ExpertPlacement | None:
-        """That of a revision."""
+        """The placement of a revision."""
         return next((each for each in self.placements if each.revision == revision), None)
 
     def before(self, revision: int) -> ExpertPlacement | None:
-        """The last that ran before a revision."""
+        """The last placement that ran before a revision."""
         return self._last(_RAN, revision)
 
     def author(self, revision: int) -> Origin | None:
-        """Who wrote what a revision says: of one that was made to take another one back, whoever wrote what it went
-        back to. None where there is no object that tells.
+        """Who wrote what a revision says. Where it was made to take another one back, that is whoever wrote what it
+        went back to. None where there is no object that tells.
 
         An object that is gone on the way back was the operator's: it removes nothing that a person wrote.
         """
@@ -71,8 +71,8 @@ class Book:
         return found[-1].status.origin if found else None
 
     def _steps_back(self, revision: int) -> Iterator[tuple[ExpertPlacement | None, ExpertPlacement | None]]:
-        """The object of a revision and what was begun right before it; where it took that back, likewise of what it
-        went back to, and so on."""
+        """The object of a revision, with what was begun right before it; where it took that back, likewise of the
+        revision that it went back to, and so on."""
         own = self.at(revision)
         last = self._last(_BEGUN, revision) if own else None
         yield own, last
@@ -85,26 +85,26 @@ class Book:
 
     @cached_property
     def ahead(self) -> tuple[ExpertPlacement, ...]:
-        """Those that have not begun, as many as are looked at: what nobody decided on stands in no approved one's way,
-        nor does what waits for a revision that is still to come in the way of what may be next."""
+        """Placements that have not begun, as many as are looked at: what nobody decided on stands in no approved one's
+        way, nor does what waits for a revision that is still to come in the way of what may be next."""
         return self._not_begun[:MOST_AHEAD]
 
     @cached_property
     def proposed(self) -> tuple[ExpertPlacement, ...]:
-        """What the operator proposed and nobody has decided on. Only what it foretells shows that it is the operator's:
-        the name under which fields are set may be anybody's."""
+        """Proposals of the operator's on which nobody has decided. Only what one foretells shows that it is the
+        operator's: the name under which fields are set may be anybody's."""
         return tuple(each for each in self.placements if is_proposal(each) and _is_undecided(each))
 
     def superseded_by(self, placement: ExpertPlacement) -> int | None:
-        """Revision of the proposal that takes the place of an earlier one on which nobody has decided; also of one of
-        which the operator had no time to tell what it foretells."""
+        """Revision of the proposal that takes the place of an earlier one on which nobody has decided, even if the
+        operator had no time to tell what the later one foretells."""
         last = self.proposed[-1].revision if self.proposed else 0
         own = placement.status.origin is Origin.OPERATOR and _is_undecided(placement)
         return last if own and placement.revision < last else None
 
     @property
     def beyond(self) -> tuple[ExpertPlacement, ...]:
-        """Those that have not begun, and are more than are looked at."""
+        """Placements that have not begun, beyond those that are looked at."""
         return self._not_begun[MOST_AHEAD:]
 
     @cached_property
@@ -113,12 +113,12 @@ class Book:
 
     @cached_property
     def in_force(self) -> tuple[ExpertPlacement, ...]:
-        """Those that were begun and not replaced, as far as their statuses tell."""
+        """Placements that were begun and not replaced, as far as their statuses tell."""
         return tuple(each for each in self.placements if phase_of(each) in _IN_FORCE)
 
     @property
     def characters(self) -> int:
-        """Of all contents."""
+        """Characters of all contents."""
         return sum(sum(map(len, each.spec.content.layers)) for each in self.placements)
 
 
@@ -127,13 +127,13 @@ def _turn(placement: ExpertPlacement) -> tuple[int, int, int]:
 
 
 def _took_back(own: ExpertPlacement, last: ExpertPlacement) -> bool:
-    """Whether the operator made ``own`` to take ``last`` back, of which that may have to be told yet."""
+    """Whether the operator made ``own`` to take ``last`` back, even if that is still to be told of ``last``."""
     made = own.status.origin is Origin.OPERATOR and not is_proposal(own)
     return made and phase_of(last) in (Phase.ROLLED_BACK, Phase.VERIFYING)
 
 
 def is_proposal(placement: ExpertPlacement) -> bool:
-    """Whether the operator wrote it for what it foretells."""
+    """Whether the operator wrote the placement for what it foretells."""
     return placement.status.origin is Origin.OPERATOR and placement.status.predicted is not None
 
 
@@ -142,5 +142,5 @@ def _is_undecided(placement: ExpertPlacement) -> bool:
 
 
 def phase_of(placement: ExpertPlacement) -> Phase:
-    """As its status tells; of one that nobody has looked at, the first."""
+    """The phase that its status tells; the first one where nobody has looked at it."""
     return placement.status.phase or Phase.PROPOSED

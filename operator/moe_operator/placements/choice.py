@@ -43,7 +43,8 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The object that what runs lacks; ``moves``: copies that were loaded for it, None where nobody knows any more."""
+    """An object to be made, since what runs has none. ``moves``: copies that were loaded for it; None where nobody
+    knows any more."""
 
     content: PlacementContent
     moves: int | None
@@ -51,7 +52,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """From what runs and is to be rolled back; ``placement``: None where there is none, and ``why``."""
+    """The way back from what runs and is to be rolled back. ``placement`` is None where there is none, and ``why`` says
+    why."""
 
     placement: Placement | None
     why: str = ""
@@ -79,9 +81,9 @@ class Choice:
 
 
 def choose(book: Book, revision: int, running: Placement | None, ground: Ground | None, terms: Terms | None) -> Choice:
-    """``revision`` and ``running``: what the directory was told last (0 and None before the first, or where that cannot
-    be read); ``ground``: None where nothing can be judged now, and so nothing is begun; ``terms``: by which what runs
-    is rolled back, if it is."""
+    """The choice. ``revision`` and ``running``: what the directory was told last; 0 and None before the first, or where
+    that cannot be read. ``ground``: None where nothing can be judged now, and so nothing is begun. ``terms``: by which
+    what runs is rolled back, if it is."""
     standing = _standing(book, revision, running, ground)
     judgements = {each.revision: _judged(book, each, ground) for each in book.ahead if each.revision != revision}
     own = book.at(revision)
@@ -100,7 +102,7 @@ def choose(book: Book, revision: int, running: Placement | None, ground: Ground 
 
 
 def unlooked_at(book: Book, revision: int) -> dict[int, Judgement]:
-    """By revision, what is told of those that are more than are looked at; ``revision``: what runs."""
+    """What is told of those that are beyond the ones looked at, by revision. ``revision``: what runs."""
     waits = Judgement(
         Outlook.WAITS,
         PlacementReason.TOO_MANY_WAIT,
@@ -124,7 +126,8 @@ def _standing(book: Book, revision: int, running: Placement | None, ground: Grou
 
 
 def _approved(book: Book, fitting: Mapping[int, Placement]) -> Next | None:
-    """Of several the first: the others were written from a revision that is not in force any more then."""
+    """The first of those that are approved: the others were written from a revision that is not in force any more
+    then."""
     approved = [each.revision for each in book.ahead if each.spec.decision is Decision.APPROVED]
     return next((Next(number, fitting[number]) for number in approved if number in fitting), None)
 
@@ -139,7 +142,7 @@ def _restored(book: Book, ground: Ground | None) -> Next | None:
 
 
 def _way_back(book: Book, own: ExpertPlacement, ground: Ground | None) -> WayBack | None:
-    """To what ran before: its content under a revision of its own, since revisions only go up."""
+    """The way back to what ran before: its content under a revision of its own, since revisions only go up."""
     if ground is None:
         return None
     base = own.spec.content.base_revision
@@ -158,7 +161,7 @@ def _reverted(book: Book, revision: int, running: Placement) -> dict[int, bool]:
 
 
 def _went_back(book: Book, over: ExpertPlacement, revision: int, running: Placement) -> bool:
-    """Whether what runs is what ``over`` was made from. Where that one's object is gone by now: whether the operator
+    """Whether what runs is what ``over`` was made from. Where the object of that is gone, this holds if the operator
     placed what runs by itself, and ``over`` has as many copies that are not in it as were loaded for ``over``."""
     base, own, price = book.at(over.spec.content.base_revision), book.at(revision), over.status.price
     if base is not None:
@@ -168,12 +171,13 @@ def _went_back(book: Book, over: ExpertPlacement, revision: int, running: Placem
 
 
 def _judged_again(placement: ExpertPlacement, ground: Ground) -> Judgement:
-    """Of one that ran once: as if its base were in force."""
+    """The judgement on a placement that ran once, as if its base were in force."""
     return judge(placement.spec.content, replace(ground, revision=placement.spec.content.base_revision))
 
 
 def _judged(book: Book, placement: ExpertPlacement, ground: Ground | None) -> Judgement:
-    """Of the operator's proposals on which nobody has decided only the last one stands."""
+    """The judgement on a placement. Of the operator's proposals on which nobody has decided only the last one
+    stands."""
     later = book.superseded_by(placement)
     return judge(placement.spec.content, ground) if later is None else _superseded(later)
 
@@ -199,7 +203,8 @@ def _record(book: Book, revision: int, running: Placement | None, ground: Ground
 
 
 def _moves_from(before: ExpertPlacement | None, after: Placement) -> int | None:
-    """From what an object says, which is not kept of one that is over; all, where it is of another model."""
+    """Copies to load to come from what an object says, which is not kept of one that is over; all copies where it is of
+    another model."""
     if before is None:
         return moves_between(None, after)
     placement = _read(before)
@@ -207,7 +212,7 @@ def _moves_from(before: ExpertPlacement | None, after: Placement) -> int | None:
 
 
 def _moves(before: Placement, after: ExpertPlacement) -> int | None:
-    """To what an object says; None where it is of other shards, or of another model."""
+    """Copies to load to come to what an object says; None where it is of other shards, or of another model."""
     placement = _read(after)
     if placement is None or not _are_of_one_model(placement, before) or placement.shard_slots != before.shard_slots:
         return None

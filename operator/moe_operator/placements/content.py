@@ -67,7 +67,7 @@ def content_of(placement: Placement, revision: int, base_revision: int, digest: 
 
 
 def describes(content: PlacementContent, placement: Placement) -> bool:
-    """Whether ``content`` says what ``placement`` is, shards without slots at its end aside."""
+    """Whether ``content`` says what ``placement`` is, but for shards without slots at the end of that."""
     try:
         said = read_placement(content)
     except InvalidContentError:

@@ -18,8 +18,8 @@ _WARNINGS = (Phase.FAILED, Phase.ROLLED_BACK)
 
 
 def event_of(placement: ExpertPlacement, after: ExpertPlacementStatus) -> EventNote | None:
-    """Of what became of what a person wrote, and of proposals that somebody approved. What the operator placed because
-    it must is told by conditions of the MoEDeployment."""
+    """The Event, for what a person wrote and for proposals that somebody approved. What the operator placed because it
+    must is told by conditions of the MoEDeployment."""
     proposal = is_proposal(placement)
     if after.phase is placement.status.phase or after.phase not in _CONDITION:
         return None
@@ -36,11 +36,11 @@ def event_of(placement: ExpertPlacement, after: ExpertPlacementStatus) -> EventN
 
 
 def concerns_deployment(placement: ExpertPlacement, after: ExpertPlacementStatus) -> bool:
-    """Whether it is told of the MoEDeployment: what the operator does to it by its own decision."""
+    """Whether the Event is one of the MoEDeployment: what the operator does to it by its own decision."""
     return is_proposal(placement) or after.phase is Phase.ROLLED_BACK
 
 
 def _went_by(placement: ExpertPlacement, after: ExpertPlacementStatus) -> bool:
-    """Of proposals on which nobody decided many come and go."""
+    """Whether it is a proposal that went without a decision: of those many come and go."""
     undecided = placement.spec.decision is Decision.PENDING
     return is_proposal(placement) and undecided and after.phase is Phase.FAILED

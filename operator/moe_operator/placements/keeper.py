@@ -46,13 +46,13 @@ from moe_operator.recent import Recent
 
 PROGRESS_SECONDS = 2.0
 FIGURES_SECONDS = 60.0
-"""Between two writes that bring nothing but progress, or figures: each stores the whole object, content and all."""
+"""Between two writes that bring nothing but progress or figures: each stores the whole object, content and all."""
 
 _UNSEEN = (None, -1)
 
 
 def _new_allowance() -> Allowance:
-    """Of writes for which no phase changes: what an object is judged by may change at every look."""
+    """An allowance of writes for which no phase changes: what an object is judged by may change at every look."""
     return Allowance(burst=10, seconds=5.0)
 
 
@@ -80,8 +80,8 @@ class PlacementKeeper:
         self._attempts = Attempts(self.api, self.store, self.clock)
 
     async def book(self, moe: MoEDeployment, revision: int) -> Book:
-        """What a choice is made from; ``revision``: what runs. Contents of what is over are not kept: that of the way
-        back is asked for.
+        """The book that a choice is made from. ``revision``: what runs. Contents of what is over are not kept: that of
+        the way back is asked for.
 
         Raises:
             KubeError: the API server did not tell it.
@@ -118,8 +118,8 @@ class PlacementKeeper:
         status: ExpertPlacementStatus,
         instead: Sequence[ExpertPlacement] = (),
     ) -> str | None:
-        """Make the object of a proposal, Pending, and tell what it foretells; of those ``instead`` of which it stands
-        none may be left, unless somebody decides on it meanwhile.
+        """Make the object of a proposal, Pending, and tell what it foretells. First those in ``instead`` are deleted,
+        of which none may be left, unless somebody decides on it meanwhile.
 
         Returns:
             Why that was not done, if it was not.
@@ -139,7 +139,7 @@ class PlacementKeeper:
         return f"the API server did not take ExpertPlacement {key} and its status in time; the next look proposes again"
 
     async def approve(self, moe: MoEDeployment, placement: ExpertPlacement) -> KubeError | None:
-        """Decide for a proposal, on the state of it that is known.
+        """Approve a proposal, in the state of it that is known.
 
         Returns:
             Why the API server refuses it, if it does.
@@ -148,7 +148,7 @@ class PlacementKeeper:
         return await self._attempts.make(moe.key, [attempt])
 
     async def tell_missing(self, deployment: str, now: datetime) -> None:
-        """Say of placements that wait that there is no such MoEDeployment."""
+        """Tell placements that wait that there is no such MoEDeployment."""
         book = self.store.book(deployment)
         name = deployment.partition("/")[2]
         missing = Judgement(
@@ -163,7 +163,7 @@ class PlacementKeeper:
         await self._attempts.make(deployment, attempts)
 
     async def tell_unjudged(self, moe: MoEDeployment, scene: Scene) -> None:
-        """Say of placements of which nothing was told yet that nothing can be judged; the others stay as they are."""
+        """Tell placements of which nothing was told yet that nothing can be judged; the others stay as they are."""
         book = self.store.book(moe.key)
         untold = [each for each in book.ahead if each.status.condition(PlacementConditionType.VALID) is None]
         judgements = {each.revision: NOT_JUDGED for each in untold}
@@ -224,7 +224,7 @@ class PlacementKeeper:
         return live if live and live["metadata"]["uid"] == placement.metadata.uid else None
 
     def _undecided(self, placement: ExpertPlacement) -> Json | None:
-        """The same, unless somebody has decided on it."""
+        """The object as it is known now, unless somebody has decided on it."""
         live = self._known(placement)
         return live if live and live["spec"].get("decision", Decision.PENDING) == Decision.PENDING else None
 
@@ -235,7 +235,7 @@ class PlacementKeeper:
         return approves
 
     async def _confirm(self, own: ExpertPlacement, scene: Scene) -> bool:
-        """What runs was decided on: the object that was compared with it, in the state that is known."""
+        """Note that what runs was decided on, in the object that was compared with it, in the state that is known."""
         compared = scene.choice.standing is Standing.EXPRESSED and own.metadata.uid == scene.own_uid
         return compared and await self._approve_undecided(own)
 
@@ -264,7 +264,7 @@ class PlacementKeeper:
         return not (passed_over or phase_of(placement).is_end)
 
     def _is_new(self, placement: ExpertPlacement) -> bool:
-        """Whether it may not go with its MoEDeployment yet, as when it was there first."""
+        """Whether the object may not go with its MoEDeployment yet, as when it was there first."""
         valid = placement.status.condition(PlacementConditionType.VALID)
         orphan = valid is not None and valid.reason == PlacementReason.DEPLOYMENT_MISSING
         unseen = placement.status.observed_generation in _UNSEEN
@@ -314,20 +314,20 @@ class PlacementKeeper:
         return written is None or now - written >= wait
 
     async def _delete(self, placement: ExpertPlacement, version: str | None = None) -> bool:
-        """``version``: as of which alone it goes; None as of any."""
+        """Delete an object. ``version``: only in this one; None for any."""
         metadata = placement.metadata
         await self.api.delete(EXPERT_PLACEMENTS, metadata.namespace, metadata.name, metadata.uid, version)
         self.store.forget(placement.key)
         return True
 
     async def _retract(self, placement: ExpertPlacement) -> bool:
-        """Take a proposal away, as it is known: who has decided on it meanwhile keeps it."""
+        """Delete a proposal in the state that is known: if somebody has decided on it meanwhile it stays."""
         live = self._undecided(placement)
         return live is not None and await self._delete(placement, live["metadata"]["resourceVersion"])
 
 
 def _in_turn(book: Book) -> Iterator[ExpertPlacement]:
-    """All, those first on which somebody may wait; each once."""
+    """All of them, each once, those first on which somebody may wait."""
     first = (*book.in_force, *book.ahead)
     yield from first
     shown = {each.revision for each in first}
@@ -335,6 +335,6 @@ def _in_turn(book: Book) -> Iterator[ExpertPlacement]:
 
 
 def _news(status: ExpertPlacementStatus) -> ExpertPlacementStatus:
-    """Without what changes at every look."""
+    """A status without what changes at every look."""
     conditions = tuple(each.model_copy(update={"message": ""}) for each in status.conditions)
     return status.model_copy(update={"progress": None, "balance": None, "fan_out": None, "conditions": conditions})

@@ -32,11 +32,11 @@ class Provenance:
     _approvers: Recent[str, Origin] = field(default_factory=Recent)
 
     def origin(self, placement: ExpertPlacement) -> Origin | None:
-        """Who wrote it, as far as that was asked."""
+        """Who wrote the placement, as far as that was asked."""
         return self._origins.get(placement.metadata.uid)
 
     async def adopt(self, moe: MoEDeployment, placement: ExpertPlacement) -> None:
-        """Ask who wrote it, and have what a person wrote go with its MoEDeployment too."""
+        """Ask who wrote the placement, and have what a person wrote go with its MoEDeployment too."""
         live = await self._metadata(placement)
         origin = await self._author(moe, placement, live)
         owners = live.get("ownerReferences", [])
@@ -78,7 +78,7 @@ class Provenance:
         return known
 
     def approved(self, placement: ExpertPlacement) -> None:
-        """This process has approved it."""
+        """Note that this process has approved a proposal."""
         self._approvers.put(placement.metadata.uid, Origin.OPERATOR)
 
     async def _metadata(self, placement: ExpertPlacement) -> Json:

@@ -26,7 +26,7 @@ class _Refusal:
 
 @dataclass(slots=True)
 class Refusals:
-    """By what was tried. Times are of a monotonic clock."""
+    """What was refused, by what was tried. Times are of a monotonic clock."""
 
     _refusals: Recent[str, _Refusal] = field(default_factory=Recent)
 
@@ -36,13 +36,13 @@ class Refusals:
         return refusal is None or refusal.not_before <= now
 
     def note(self, what: str, error: KubeError, now: float) -> None:
-        """It was refused once more."""
+        """Note that it was refused once more."""
         before = self._refusals.get(what)
         times = before.times + 1 if before else 0
         self._refusals.put(what, _Refusal(error, times, now + doubled(FIRST_SECONDS, CAP_SECONDS, times)))
 
     def forget(self, what: str) -> None:
-        """It succeeded, or is not wanted any more."""
+        """Forget it: it succeeded, or is not wanted any more."""
         self._refusals.pop(what)
 
     def first(self, of: Iterable[str]) -> KubeError | None:

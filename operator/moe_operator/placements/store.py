@@ -35,7 +35,7 @@ class PlacementStore:
         return self.objects.remove(last)
 
     def forget(self, key: str) -> None:
-        """One that is known to be gone, though nobody told of it."""
+        """Forget an object that is known to be gone, though nobody told of it."""
         if known := self.objects.get(key):
             self.remove(known)
 
@@ -46,7 +46,7 @@ class PlacementStore:
             self._note(live)
 
     def deployments(self) -> set[str]:
-        """Keys of the MoEDeployments that any is of, there or not."""
+        """Keys of the MoEDeployments that any placement is of, there or not."""
         return set(self._keys)
 
     def get(self, placement: ExpertPlacement) -> Json | None:
@@ -54,7 +54,7 @@ class PlacementStore:
         return self.objects.get(placement.key)
 
     def book(self, deployment: str) -> Book:
-        """All of a MoEDeployment (``namespace/name``) that can be read."""
+        """All placements of a MoEDeployment (``namespace/name``) that can be read."""
         keys = self._keys.get(deployment, set())
         found = {key: live for key in keys if (live := self.objects.get(key)) is not None}
         for key in keys - found.keys():
@@ -77,7 +77,7 @@ class PlacementStore:
 
 
 def deployment_of(live: Json) -> str:
-    """Key of the MoEDeployment of an ExpertPlacement, of whose name the API server sees to it that it tells."""
+    """Key of the MoEDeployment of an ExpertPlacement; the API server sees to it that its name tells."""
     metadata = live["metadata"]
     return f"{metadata['namespace']}/{metadata['name'].rpartition('-r')[0]}"
 

@@ -90,7 +90,8 @@ def next_status(
 
 
 def proposed_status(met: Figures | None, predicted: Figures, price: Price | None, why: str) -> ExpertPlacementStatus:
-    """Of a proposal that the operator has just made; the next pass tells all else. ``met``: what its base meets."""
+    """The status of a proposal that the operator has just made; the next pass tells all else. ``met``: what its base
+    meets."""
     return ExpertPlacementStatus(
         observed_generation=1,
         phase=Phase.PROPOSED,
@@ -103,7 +104,7 @@ def proposed_status(met: Figures | None, predicted: Figures, price: Price | None
 
 
 def recorded_status(scene: Scene, moves: int | None) -> ExpertPlacementStatus:
-    """Of an object that the operator has just made of what runs; all else is told by the next pass."""
+    """The status of an object that the operator has just made of what runs; the next pass tells all else."""
     return ExpertPlacementStatus(
         observed_generation=1,
         phase=Phase.PROPOSED.advanced((Event.APPROVED, Event.STARTED)),
@@ -117,7 +118,7 @@ def _runs(placement: ExpertPlacement, scene: Scene) -> bool:
 
 
 def _trial(placement: ExpertPlacement, scene: Scene) -> Trial | None:
-    """Of what runs, from its arrival until it is decided whether it stays."""
+    """The trial of what runs, from its arrival until it is decided whether it stays."""
     due = scene.settled or phase_of(placement) is Phase.VERIFYING
     if not _runs(placement, scene) or phase_of(placement) is Phase.ACTIVE or not due:
         return None
@@ -130,7 +131,7 @@ def _trial(placement: ExpertPlacement, scene: Scene) -> Trial | None:
 
 
 def _before(placement: ExpertPlacement, scene: Scene) -> Figures | None:
-    """What was counted of its base, where it is about to begin or has just begun."""
+    """What was counted of the base of a placement that is about to begin, or has just begun."""
     begins = scene.choice.next is not None and scene.choice.next.revision == placement.revision
     if not begins and not (_runs(placement, scene) and phase_of(placement) in (Phase.APPROVED, Phase.MIGRATING)):
         return None
@@ -138,7 +139,7 @@ def _before(placement: ExpertPlacement, scene: Scene) -> Figures | None:
 
 
 def _with_latency(told: Figures | None, counted: Figures | None) -> Figures | None:
-    """What a base meets: what was reckoned of a proposal has no latency, which is counted before it begins."""
+    """What a base meets, with latency, which was not reckoned for a proposal and is counted before it begins."""
     if told is None or counted is None or told.latency is not None:
         return told or counted
     timed = {"latency": counted.latency, "rows_per_second": counted.rows_per_second, "context": counted.context}
@@ -148,7 +149,7 @@ def _with_latency(told: Figures | None, counted: Figures | None) -> Figures | No
 def _events(
     placement: ExpertPlacement, scene: Scene, judgement: Judgement | None, trial: Trial | None
 ) -> Iterator[Event]:
-    """All that happened to it, in order."""
+    """All events that happened to the placement, in order."""
     if _runs(placement, scene):
         yield from (Event.APPROVED, Event.STARTED)
         if scene.settled:
@@ -178,7 +179,8 @@ def _replaced(placement: ExpertPlacement, scene: Scene) -> Iterator[Event]:
 
 
 def _is_outdated(placement: ExpertPlacement, judgement: Judgement) -> bool:
-    """Of what a person wrote an edit of the MoEDeployment may be undone; of a proposal another one is made."""
+    """Whether a proposal that waits fits no more, and another one is made. What a person wrote waits on: an edit of the
+    MoEDeployment may be undone."""
     return judgement.outlook is Outlook.UNFIT and is_proposal(placement)
 
 

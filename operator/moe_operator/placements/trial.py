@@ -56,7 +56,7 @@ class Terms:
 
     @classmethod
     def of(cls, moe: MoEDeployment) -> Terms | None:
-        """Those of a deployment; None where nothing is judged."""
+        """The terms of a deployment; None where nothing is judged."""
         wanted = moe.spec.rebalance
         if wanted.mode is RebalanceMode.OFF:
             return None
@@ -120,26 +120,27 @@ def _latency(pace: Pace) -> TokenLatency:
 
 
 def is_on_trial(placement: ExpertPlacement) -> bool:
-    """Whether something was promised of it, or somebody wanted it."""
+    """Whether something was promised of the placement, or somebody wanted it."""
     return placement.status.origin is not Origin.OPERATOR or placement.status.predicted is not None
 
 
 def is_condemned(placement: ExpertPlacement) -> bool:
-    """Whether it was told that it is to be rolled back."""
+    """Whether the placement was told that it is to be rolled back."""
     told = placement.status.condition(PlacementConditionType.VERIFIED)
     condemned = told is not None and told.status == "False" and told.reason in _CONDEMNED
     return phase_of(placement) is Phase.VERIFYING and condemned
 
 
 def goes_back(placement: ExpertPlacement, terms: Terms | None) -> bool:
-    """Whether it is rolled back now: it is condemned, and nobody has asked since for it to stay, or for a pause."""
+    """Whether the placement is rolled back now: it is condemned, and nobody has asked since for it to stay, or for a
+    pause."""
     return is_condemned(placement) and terms is not None and not terms.paused and _why_kept(placement, terms) is None
 
 
 def trial_of(
     placement: ExpertPlacement, terms: Terms | None, after: Figures | None, now: str, no_way_back: str | None
 ) -> Trial:
-    """Of one that has arrived.
+    """The trial of a placement that has arrived.
 
     Args:
         terms: None where nothing is judged.
@@ -192,15 +193,15 @@ def _why_kept(placement: ExpertPlacement, terms: Terms | None) -> str | None:
 
 
 def _is_wanted(placement: ExpertPlacement) -> bool:
-    """Whether a person wrote or approved it."""
+    """Whether a person wrote or approved the placement."""
     return Origin.PERSON in (placement.status.origin, placement.status.approved_by)
 
 
 def _compared(
     placement: ExpertPlacement, after: Figures | None, waited: int, rollback: RollbackPolicy, for_long: bool
 ) -> Outcome:
-    """Where either side does not tell nodes beside the one where attention runs, by visits of shards and by balance
-    alone."""
+    """The verdict. Where either side does not tell nodes beside the one where attention runs, it is by visits of shards
+    and by balance alone."""
     told, by_person = placement.status, _is_wanted(placement)
     before, since = _observed(told.before), _observed(after)
     nodes = all(figures is None or _tells_nodes(figures) for figures in (told.before, after))
@@ -221,7 +222,7 @@ def _tells_nodes(figures: Figures) -> bool:
 
 
 def unpaused(message: str) -> str:
-    """Of one that was to be taken back, without that nothing was at that time."""
+    """The status of a placement that was to be taken back, without the note that nothing was at that time."""
     return message.removesuffix(_PAUSED)
 
 
@@ -242,7 +243,8 @@ _TOLD: dict[Verdict, tuple[bool | None, ConditionStatus, PlacementReason]] = {
 
 
 def _observed(figures: Figures | None) -> Observed | None:
-    """None also of what is no figure: whoever may write a status wrote it."""
+    """What was counted, as the verification takes it; None also where it is no figure: whoever may write a status wrote
+    it."""
     if figures is None:
         return None
     try:
@@ -265,6 +267,6 @@ def _pace(told: TokenLatency) -> ObservedPace:
 
 
 def _arrived(placement: ExpertPlacement) -> datetime | None:
-    """When its last copy came into place; None of one of which that is not told, as it has just arrived."""
+    """When the last copy of a placement came into place; None where that is not told, since it has just arrived."""
     migrated = placement.status.condition(PlacementConditionType.MIGRATED)
     return time_told(migrated.last_transition_time) if migrated and migrated.status == "True" else None

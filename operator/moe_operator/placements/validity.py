@@ -28,7 +28,7 @@ class Outlook(Enum):
     UNFIT = auto()
     """It does not fit the deployment as it is now."""
     NEVER = auto()
-    """It never will."""
+    """It will never fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Ground:
 
 
 def judge(content: PlacementContent, ground: Ground | None) -> Judgement:
-    """The first thing that is in the way of a placement, or that nothing is; ``ground`` is None while it is unknown.
+    """The first thing that is in the way of a placement, or that nothing is. ``ground`` is None while it is unknown.
 
     What costs nothing to see comes first: a content may be large, and is read at each look.
     """

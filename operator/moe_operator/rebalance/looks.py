@@ -24,9 +24,9 @@ from moe_operator.recent import Recent
 from moe_operator.tasks import StrayCancellationError, stray_cancellations
 
 BOUNDS = Bounds(processor_seconds=45.0, seconds=120.0)
-"""Of one plan: ``proposal.SOLVE_SECONDS`` of search, and what is counted before and after it."""
+"""Bounds on one plan: ``proposal.SOLVE_SECONDS`` of search, and what is counted before and after it."""
 ASIDE_SECONDS, ASIDE_CAP_SECONDS = 600.0, 3600.0
-"""For which a deployment whose plan was too heavy is left alone, at first and at most: each attempt keeps others from
+"""How long a deployment whose plan was too heavy is left alone, at first and at most: each attempt keeps others from
 the worker process for the time of the bounds."""
 
 Read = Callable[[], AbstractAsyncContextManager[bytearray]]
@@ -65,10 +65,11 @@ class Looks:
     def begin(
         self, key: str, uid: str, owner: str, at: datetime, every: timedelta, question: Question, read: Read
     ) -> None:
-        """Read the statistics and have a placement looked for; nothing where that is under way or not taken yet.
+        """Read the statistics and have a placement looked for; nothing happens while a look is under way, or has not
+        been taken.
 
         Args:
-            owner: those of one take turns.
+            owner: looks of one owner take turns with those of others.
             every: ``spec.rebalance.interval``.
             question: without ``marks``, ``now`` and ``other_interval``.
         """
@@ -86,13 +87,13 @@ class Looks:
         known.task = asyncio.create_task(self._look(key, known, owner, at, asked, read), name=f"look at {key}")
 
     def take(self, key: str, uid: str) -> Look | None:
-        """One that has ended, once."""
+        """The look that has ended; it is given out once."""
         known = self._of(key, uid)
         ended, known.ended = known.ended, None
         return ended
 
     def forget(self, key: str) -> None:
-        """It is gone, or nobody wants looks any more."""
+        """The deployment is gone, or nobody wants looks any more."""
         known = self._deployments.get(key)
         if known and known.task:
             known.task.cancel()

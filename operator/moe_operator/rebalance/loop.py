@@ -28,18 +28,19 @@ from moe_operator.rebalance.proposal import Predicted, Proposal
 from moe_operator.rebalance.schedule import Past, evaluation
 
 HARDLY_ANOTHER = 0.02
-"""A figure that is foretold moves with every look; by less than this a proposal on which somebody may be about to
-decide is not replaced."""
+"""What is foretold moves with every look. A proposal on which somebody may be about to decide is not replaced by one of
+which a figure differs by less than this."""
 MEETS_ANOTHER = 0.05
-"""By this much or more what runs meets other traffic than it did: the same figures are another gain then. Of the newest
-traffic alone figures move further by chance."""
+"""Where a figure of what runs has moved by this much or more since a proposal was made, it is another traffic: the same
+figures are another gain then. Of the newest traffic alone figures move further by chance."""
 CHEAPER = 0.2
-"""By this part of the copies to load, or more, another proposal that foretells the same takes its place."""
+"""Another proposal that foretells the same takes the place of one where it has this part fewer copies to load, or still
+fewer."""
 STANDS = timedelta(hours=1)
-"""For which a proposal is not replaced by one that foretells the same. What it brings is told, and later judged, by the
-traffic that it was made for. (By contents they cannot be compared: plans of the same traffic share few copies.)"""
+"""For so long a proposal is not replaced by one that foretells the same. What it brings is told, and later judged, by
+the traffic that it was made for. (Contents cannot be compared: plans of the same traffic share few copies.)"""
 FRESH = timedelta(minutes=10)
-"""For which a look counts at least, where two intervals are shorter: reading and planning take minutes."""
+"""For so long a look counts at least, where two intervals are shorter: reading and planning take minutes."""
 _NOTHING_SAID = frozenset(
     {
         RebalanceReason.STATISTICS_DAMAGED,
@@ -79,7 +80,7 @@ class Conclusion:
 
 
 def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
-    """What a look means beside the proposals that are there."""
+    """What follows from a look, beside the proposals that there are."""
     found = look.proposal
     if not found.accepted or found.content is None or found.after is None:
         failed = found.reason in _NOTHING_SAID
@@ -110,8 +111,8 @@ def conclude(look: Look, moe: MoEDeployment, book: Book) -> Conclusion:
 def to_approve(
     moe: MoEDeployment, told: RebalanceStatus, book: Book, base: int, now: datetime
 ) -> ExpertPlacement | None:
-    """The proposal that the operator decides for: with mode Auto the one that the last look was for, while that look is
-    not long ago, and not at a time at which none would be made."""
+    """The proposal that the operator approves, with mode Auto: the one that the last look was for, while that look is
+    not long ago, and only at a time at which proposals would be made."""
     rebalance, decision = moe.spec.rebalance, told.last_decision
     if rebalance.mode is not RebalanceMode.AUTO or decision is None or decision.result != RebalanceResult.ACCEPTED:
         return None
@@ -124,7 +125,7 @@ def to_approve(
 
 
 def figures(predicted: Predicted, rows: float | None = None) -> Figures:
-    """As a status tells them; ``rows``: tokens that they are to be compared by."""
+    """The figures as a status tells them. ``rows``: the tokens by which they are to be compared."""
     return Figures(
         balance=f"{predicted.balance:.4f}",
         fan_out=f"{predicted.fan_out:.4f}",
@@ -135,19 +136,19 @@ def figures(predicted: Predicted, rows: float | None = None) -> Figures:
 
 
 def price(proposal: Proposal) -> Price | None:
-    """As a status tells it."""
+    """The price as a status tells it."""
     asked = proposal.price
     return Price(moves=asked.moves, bytes=asked.bytes, seconds=f"{asked.seconds:.3g}") if asked else None
 
 
 def _open(book: Book, base: int) -> ExpertPlacement | None:
-    """The last of the operator's proposals from what runs on which nobody has decided."""
+    """The last proposal of the operator's that starts from what runs, and on which nobody has decided."""
     found = book.proposed[-1] if book.proposed else None
     return found if found and found.spec.content.base_revision == base else None
 
 
 def _is_recent(stands: ExpertPlacement, at: datetime) -> bool:
-    """Whether it was proposed within ``STANDS``; since then nobody has decided on it."""
+    """Whether the proposal was made within ``STANDS``."""
     pending = stands.status.condition(PlacementConditionType.APPROVED)
     if pending is None:  # nothing is told of it yet
         return True
@@ -156,7 +157,7 @@ def _is_recent(stands: ExpertPlacement, at: datetime) -> bool:
 
 
 def _hardly_another(stands: ExpertPlacement, found: Proposal) -> bool:
-    """Whether it brings as much, to what meets the same as when it was made, at a price that is no worse."""
+    """Whether a proposal brings as much as the one that stands, meets the same traffic, and is hardly cheaper."""
     told, costs = stands.status, stands.status.price
     if told.predicted is None or found.after is None:
         return False

@@ -23,7 +23,8 @@ _FLOAT_BYTES = 4.0
 _MEMORY, _FLOPS, _COPIED, _LINK = 14e9, 50e9, 5e9, 1.25e9
 _LATENCY, _LAUNCH = 40e-6, 20e-6
 _SLIM = 1.5
-"""Width of a model / root of an expert's weights: 1.4 of the tiny one, 1.6 of Qwen3-30B-A3B, 1.9 of DeepSeek-V3."""
+"""Width of a model / root of an expert's weights: 1.4 for the tiny model, 1.6 for Qwen3-30B-A3B, 1.9 for
+DeepSeek-V3."""
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 
 

@@ -32,19 +32,20 @@ from moe_placement.topology import Topology
 LEAST_SETS = 200
 """Sampled tokens that a plan is judged on, at least."""
 PART_SETS = 260
-"""Sampled tokens that a part of the traffic grows to, at least, before the next one begins. Out of a full sample the
-older give way to the newer: of so many there are ``LEAST_SETS`` left, mostly, when the next part has as many."""
+"""Sampled tokens that a part of the traffic has, at least, before the next one begins. In a full sample older ones give
+way to newer ones: ``LEAST_SETS`` of so many are left, mostly, once the next part has as many."""
 MARKS = 3
-"""Kept of the last looks: of a change that is two looks old, three parts of the traffic are told apart from what was
-before; one is evidence, two are planned from."""
+"""Marks of so many last looks are kept: when a change is two looks old, three parts of the traffic are told apart from
+what came before; one is evidence, two are planned from."""
 SOLVE_SECONDS = 40.0
-"""After which no further layer is searched, all attempts together."""
+"""After so long no further layer is searched, all attempts together."""
 _FEWER_MOVES = (1.0, 0.25, 0.0625)
-"""Parts of the moves that the best plan needs: what does not pay with all of them may with the best of them."""
+"""Parts of the moves that the best plan needs: what does not pay with all of its moves may pay with the best of
+them."""
 STALL_SECONDS = 0.05
-"""Of service that a switch costs at most: nobody waits for copies, and a new table takes a few milliseconds."""
+"""What a switch costs of service, at most: nobody waits for copies, and a new table takes a few milliseconds."""
 _MOVING_PART = 0.1
-"""Of the horizon: what takes longer to arrive is not looked at."""
+"""The part of the horizon that a move may take: what takes longer is not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Of a placement on the traffic that the plan was judged on, per token and layer, as the data plane counts them;
-    ``node_fan_out`` is None where it is not known where attention runs."""
+    """Figures of a placement on the traffic that the plan was judged on, per token and layer, as the data plane counts
+    them. ``node_fan_out`` is None where it is not known where attention runs."""
 
     balance: float
     fan_out: float
@@ -234,7 +235,7 @@ def _other_model(what: str, question: Question) -> _Refused:
 
 
 def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple[Part, ...], tuple[Mark, ...]]:
-    """Two parts, the one to judge on and the one to plan from, and the marks to keep."""
+    """Two parts of the traffic, the one to judge on and the one to plan from, and the marks to keep."""
     if question.other_interval:
         text = (
             "spec.rebalance.interval is another one since the last look, and with it how fast older traffic fades: "
@@ -271,7 +272,7 @@ def _looked_at(statistics: RoutingStatistics, question: Question) -> tuple[tuple
 
 
 def _plans(lately: RoutingStatistics, running: Placement, topology: Topology, question: Question) -> Iterator[Plan]:
-    """The best, then those with fewer moves."""
+    """The best plan, then plans with fewer moves."""
     left, moves = SOLVE_SECONDS, math.inf
     room = (question.max_bytes_per_second or math.inf) * topology.shards * question.horizon * _MOVING_PART
     for part in _FEWER_MOVES:

@@ -22,11 +22,11 @@ from moe_placement.statistics import RoutingStatistics
 
 _PROBES = 16
 _AGREE = 3
-"""Of as many smallest keys, so many must be found again: that three agree by chance happens once in 10^5 looks."""
+"""So many of the smallest keys of both must agree: that three do by chance happens once in 10^5 looks."""
 _SAME = 1e-9
 """By which the shifts of two keys may differ: thousands of decays add up to 1e-11."""
 _LOST = 0.02
-"""Part of the loads of a mark that may be missing later: more, and the statistics are others."""
+"""Part of the loads of a mark that may be missing later; where more is, the statistics are others."""
 
 Floats = NDArray[np.float64]
 
@@ -68,13 +68,14 @@ class Part:
 
     @property
     def sampled(self) -> int:
-        """Whole sets that are known."""
+        """How many whole expert sets are known."""
         return len(self.statistics.sample)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Before:
-    """A mark as later statistics see it: ``weight`` of what it counted, ``held`` bool ``[sampled]`` those it had."""
+    """A mark as later statistics see it. ``weight``: what is left of each thing it counted. ``held``: bool
+    ``[sampled]``, the sampled tokens it had."""
 
     mark: Mark
     weight: float
@@ -82,7 +83,7 @@ class _Before:
 
 
 def since(statistics: RoutingStatistics, marks: Sequence[Mark], now: float) -> tuple[Part, ...] | None:
-    """What came before the first mark, between each and the next, and after the last one.
+    """The parts of the traffic: what came before the first mark, between each and the next, and after the last one.
 
     Args:
         statistics: of all traffic until ``now``, in seconds of the marks' clock.
@@ -103,8 +104,8 @@ def since(statistics: RoutingStatistics, marks: Sequence[Mark], now: float) -> t
 
 
 def to_plan_from(parts: Sequence[Part], statistics: RoutingStatistics) -> RoutingStatistics:
-    """All but the last part but one, which is evidence, from where on the traffic was the same: with what is older,
-    that evidence foretells the newest part less well.
+    """All parts but the last but one, which is evidence, from where on the traffic was the same: further back than
+    that, evidence included, would foretell the newest part less well.
 
     Which experts are chosen together is counted in their sample. Where they are of all that came, they have its windows
     as well, which say how loads surge. Where they are of traffic that has just come they have none: chance, and what
@@ -119,7 +120,7 @@ def to_plan_from(parts: Sequence[Part], statistics: RoutingStatistics) -> Routin
 
 
 def _together(parts: Sequence[RoutingStatistics]) -> RoutingStatistics:
-    """All of ``parts`` together."""
+    """Statistics of all ``parts`` together."""
     ids = np.concatenate([part.sample.ids for part in parts])
     found = RoutingStatistics.of_ids(ids, parts[0].shape.experts, windows=1)
     found.tokens = sum(part.tokens for part in parts)
@@ -142,7 +143,7 @@ def _surprise(seen: Floats, known: Sequence[Floats]) -> float:
 
 
 def _seen_from(statistics: RoutingStatistics, mark: Mark) -> _Before | None:
-    """None where the statistics are others."""
+    """The mark as these statistics see it; None where they are others."""
     if mark.load.shape != statistics.load.shape:
         return None
     keys = statistics.sample.keys
@@ -157,7 +158,7 @@ def _seen_from(statistics: RoutingStatistics, mark: Mark) -> _Before | None:
 
 
 def _shift(old: Floats, new: Floats) -> float | None:
-    """What was added to the keys that both have; None where they have none in common."""
+    """The number that was added to keys that both have; None where they have none in common."""
     probes = old[:_PROBES]
     apart = np.sort((new[None, :] - probes[:, None]).ravel())
     apart = apart[apart >= -_SAME]
@@ -169,7 +170,7 @@ def _shift(old: Floats, new: Floats) -> float | None:
 
 
 def _found(keys: Floats, among: Floats) -> NDArray[np.bool_]:
-    """bool like ``keys``: which of them are ``among`` others, ascending as they."""
+    """bool ``[len(keys)]``: which of the keys, ascending, are ``among`` others, ascending."""
     right = np.minimum(np.searchsorted(among, keys), len(among) - 1)
     left = np.maximum(right - 1, 0)
     near = np.minimum(np.abs(among[right] - keys), np.abs(among[left] - keys))

@@ -24,9 +24,10 @@ from moe_operator.finding import Finding
 from moe_operator.rebalance.windows import BadWindowError, check, next_open
 
 MOST_REST = timedelta(days=1)
-"""However many proposals in a row were taken back; a longer cooldown that somebody asked for is kept to."""
+"""The longest cooldown, however many proposals in a row were taken back, unless somebody asked for a longer one."""
 MOST_DOUBLINGS = 14
-"""Of the shortest cooldown, 10 s, that is more than ``MOST_REST``; of the longest it is still a length of time."""
+"""So often a cooldown doubles at most: the shortest one, 10 s, is longer than ``MOST_REST`` then, and the longest is
+still a length of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Past:
 
     @classmethod
     def of(cls, moe: MoEDeployment, placements: Iterable[ExpertPlacement]) -> Past:
-        """From what the objects tell; ``placements``: those of the deployment."""
+        """The past as the objects tell it. ``placements``: those of the deployment."""
         told = moe.status.rebalance
         newest_first = sorted(placements, key=lambda each: -each.revision)
         arrivals = [time for each in newest_first if (time := _arrived(each)) is not None]
@@ -90,7 +91,7 @@ def standstill(moe: MoEDeployment, now: datetime) -> Finding | None:
 
 
 def evaluation(moe: MoEDeployment, past: Past, now: datetime) -> Evaluation:
-    """Whether the traffic is looked at ``now``, which is of a time zone, and if not why and when."""
+    """Whether the traffic is looked at ``now``, a time with its zone; if not, why and when."""
     rebalance = moe.spec.rebalance
     if rebalance.mode is RebalanceMode.OFF:
         return Evaluation(False, None, RebalanceReason.OFF, "spec.rebalance.mode is Off")
@@ -111,7 +112,7 @@ class _Wait:
 
 
 def taken_back(newest_first: Iterable[ExpertPlacement]) -> tuple[ExpertPlacement, ...]:
-    """One after the other, the last first, since one was verified."""
+    """Proposals that were taken back since one was verified, the last first."""
     found = []
     for placement in newest_first:
         verified = placement.status.condition(PlacementConditionType.VERIFIED)
@@ -129,7 +130,7 @@ def rest_after(rebalance: Rebalance, rollbacks: int) -> timedelta:
 
 
 def _earliest(rebalance: Rebalance, past: Past, now: datetime) -> _Wait | None:
-    """What ends last of interval and cooldown; None where neither began."""
+    """When interval and cooldown are both over; None where neither began."""
     waits = []
     looked, moved = _credible(past.looked, rebalance, now), _credible(past.moved, rebalance, now)
     if looked:
@@ -161,7 +162,7 @@ def _in_a_window(rebalance: Rebalance, wait: _Wait | None, now: datetime) -> Eva
 
 
 def _credible(time: datetime | None, rebalance: Rebalance, now: datetime) -> datetime | None:
-    """Without a time that lies further ahead than an interval: a clock was wrong, or is, or somebody wrote it."""
+    """The time, unless it lies further ahead than an interval: then a clock was wrong, or is, or somebody wrote it."""
     return time if time and time <= now + rebalance.every else None
 
 
@@ -171,7 +172,7 @@ def _arrived(placement: ExpertPlacement) -> datetime | None:
 
 
 def _time(text: str) -> datetime | None:
-    """What a status tells, which anybody may have written; None where it is no time of a known zone."""
+    """A time in a status, which anybody may have written; None where it is no time of a known zone."""
     try:
         time = datetime.fromisoformat(text)
         return time.astimezone(UTC) if time.tzinfo else None

@@ -18,15 +18,15 @@ from moe_operator.api import RollbackPolicy
 from moe_placement.verification import LEAST_NODES, Observed, verify
 
 LEAST_ROWS = 1000
-"""Tokens on either side that figures are compared from."""
+"""Tokens that figures need on either side to be compared."""
 MOST_WINDOWS = 3
-"""Observed, each of an interval, after which it is decided by what there is."""
+"""After so many windows of an interval each it is decided by what there is."""
 SLOW_FOR = timedelta(minutes=5)
-"""After the last copy came, in which tokens must have been slower to speak against a placement: other work on a
+"""For so long after the last copy came tokens must have been slower to speak against a placement: other work on a
 machine, or another kind of request, makes them so for a while, and windows may be as short as 10 s."""
 _LEAST_NOISE = 0.005
 MODEL_ERROR = 0.02
-"""By what part figures that the brain computes from sampled sets of experts may differ from those that are counted."""
+"""Figures that the brain computes from sampled sets of experts may differ by this part from those that are counted."""
 
 
 class Verdict(Enum):
@@ -128,7 +128,7 @@ def node_noise(before: Observed, after: Observed) -> float:
 
 
 def why_kept(written_by_person: bool, rollback: RollbackPolicy) -> str | None:
-    """Why one that is worse stays all the same; None of one that is to be rolled back."""
+    """Why a placement that is worse stays all the same; None where it is to be rolled back."""
     if rollback is RollbackPolicy.NEVER:
         return "spec.rebalance.rollback is Never"
     if written_by_person and rollback is not RollbackPolicy.ALWAYS:

@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 _CLOCKS_CHANGE_BY = timedelta(hours=3)
-"""At most, when summer time begins or ends: what begins at a time of the day is looked for from so far away, since cron
-knows no difference between the two hours of the same name."""
+"""At most, when summer time begins or ends. What begins at a time of the day is looked for from so long before, since
+cron knows no difference between the two hours of the same name."""
 _FIELDS = 5
 
 
 class Window(Protocol):
-    """One of them."""
+    """A time that comes again."""
 
     @property
     def cron(self) -> str:
@@ -38,7 +38,7 @@ class BadWindowError(ValueError):
 
 
 def check(windows: Sequence[Window], now: datetime, path: str = "spec.rebalance.windows") -> None:
-    """See to it that all can be read, and come; ``path``: the field that lists them.
+    """Check that all windows can be read, and come. ``path``: the field that lists them.
 
     Raises:
         BadWindowError: of the first that does not.
@@ -73,7 +73,7 @@ def next_open(windows: Sequence[Window], at: datetime) -> datetime:
 
 
 def is_open(window: Window, at: datetime) -> bool:
-    """Whether it has begun and is not over; ``check`` takes it."""
+    """Whether the window has begun and is not over; ``check`` takes it."""
     # Looked for as `_opens` does: cron's way back misses times of the last day of a month on which the clocks change.
     begin = next(_begins(window, ZoneInfo(window.time_zone), at - window.length), None)
     return begin is not None and begin <= at
@@ -84,7 +84,7 @@ def _opens(window: Window, at: datetime) -> datetime:
 
 
 def _begins(window: Window, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    """When it begins after ``after``, in UTC, ever later."""
+    """When the window begins after ``after``, in UTC, ever later."""
     if len(window.cron.split()) != _FIELDS:
         raise CronSimError(f"it has {len(window.cron.split())} fields and not {_FIELDS}")
     local = (after.astimezone(UTC) - _CLOCKS_CHANGE_BY).astimezone(zone)
