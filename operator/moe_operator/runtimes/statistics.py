@@ -20,15 +20,15 @@ from moe_operator.runtimes.http.budget import ByteBudget
 from moe_operator.runtimes.http.client import Answer, HttpClient
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Of an answer: as many as those of 58 layers of 256 experts may take."""
+"""Bound on an answer: as many as those of 58 layers of 256 experts may take."""
 HELD_BYTES = 2 * MOST_BYTES
-"""Of large statistics, those of all directories, while they come and while somebody plans from them."""
+"""Bound on large statistics of all directories together, while they come and while somebody plans from them."""
 READ_SECONDS = 30.0
 """In which a directory merges them, which takes seconds of processor time, and sends them."""
 TAKE_SECONDS = 10.0
 """In which a directory takes them."""
 PATIENCE_SECONDS = 120.0
-"""For which room is waited for: some plans of others."""
+"""How long room is waited for: some plans of others."""
 
 
 class TrafficStatistics:
@@ -63,8 +63,8 @@ class TrafficStatistics:
     async def hand_over(
         self, serve_url: str, route_prefix: str, key: str, packed: bytearray, former: str, named: str = ""
     ) -> None:
-        """Have a directory of contract 1 plan from what that of the Ray cluster ``former`` gathered of the same model,
-        too, which it counts once, however often it is told; otherwise as ``read``.
+        """Have a directory of contract 1 count what that of the Ray cluster ``former`` gathered of the same model, too:
+        once, however often it is told. Otherwise as ``read``.
 
         Raises:
             KeyRefusedError, RayAddressRefusedError: as from ``read``.
