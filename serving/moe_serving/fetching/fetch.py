@@ -77,7 +77,7 @@ def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), h
     keeper = Keeper(source, cache)
     if keeper.lacking(names):
         with _once_in_a_while(source, cache, "room"):
-            keeper.want(names | later)
+            keeper.want(names | later, heard)
     _fetch(source, keeper, cache, names, heard)
 
 

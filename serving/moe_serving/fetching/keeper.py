@@ -83,15 +83,19 @@ class Keeper:
     def ask_for_all(self) -> None:
         """Whether all weights can be had that are not on this node; nothing of them is kept (``asking``)."""
         listing = self.listing()
-        lacking = set(self.lacking([file.name for file in listing.weights]))
-        ask_for(self._store, self._source, [file for file in listing.weights if file.name in lacking])
+        with self._doubting():
+            if listing.doubted:
+                with self._cache.fetching(self._name):
+                    listing = self._listing()  # by a size that was told wrongly no last byte may be had
+            lacking = set(self.lacking([file.name for file in listing.weights]))
+            ask_for(self._store, self._source, [file for file in listing.weights if file.name in lacking])
 
-    def want(self, names: Collection[str]) -> None:
+    def want(self, names: Collection[str], heard: Heard = lambda *_: None) -> None:
         """Have room for these files with weights, beside those that are wanted already."""
         listing = self._cache.listing(self._name)
         with self._doubting():
             if listing is not None and listing.doubted:
-                with self._cache.fetching(self._name):
+                with self._cache.fetching(self._name, lambda: self._hear(heard)):
                     self._listing()  # by a size that was told wrongly there may be no room
             self._cache.want(self._name, names)
 

@@ -1,5 +1,6 @@
 """Before a model takes another one's place, it is asked whether each of its files can be had."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from stub_web import StubWeb
 
 from moe_serving.checkpoint import ModelError
 from moe_serving.fetching import asking, fetch
+from moe_serving.fetching.cache import Cache
 from moe_serving.fetching.fetch import ask_for_all, bring, local_model
+from moe_serving.fetching.listing import Listing
 
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
 Kept = tuple[StubHub | StubWeb, str]
@@ -73,6 +76,19 @@ def test_where_no_part_is_given_the_size_is_compared(kept: Kept, cut: int, reaso
     with pytest.raises(ModelError, match=rf"^{ODD} .* has {whole - cut} bytes of it, and told of {whole} b") as caught:
         ask_for_all(model)
     assert caught.value.reason == reason
+
+
+def test_where_a_size_was_told_wrongly_it_is_asked_for_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, model = kept
+    monkeypatch.setattr(fetch, "AGAIN_SECONDS", 0.0)
+
+    def too_large(listing: Listing) -> Listing:
+        return replace(listing, weights=tuple(replace(each, size=each.size + 1) for each in listing.weights))
+
+    Cache.of_environment().change_listing(Path(local_model(model)).name, too_large)
+    with pytest.raises(ModelError, match="cannot be had, so nothing is given up for this model"):
+        ask_for_all(model)
+    ask_for_all(model)
 
 
 def test_one_that_is_told_of_no_more_by_who_gives_no_parts_is_missing(

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -172,7 +173,10 @@ def test_a_file_is_waited_for_while_bytes_of_the_model_come(clock: Clock, hub: S
     assert hub.gets[EVEN] == 1
 
 
-def test_while_one_waits_it_hears_what_the_other_one_has_noted_and_may_give_up(clock: Clock, hub: StubHub) -> None:
+@pytest.mark.parametrize("doubted", [False, True])
+def test_while_one_waits_it_hears_what_the_other_one_has_noted_and_may_give_up(
+    clock: Clock, hub: StubHub, doubted: bool
+) -> None:
     path, cache = Path(local_model(MODEL)), Cache.of_environment()
 
     def give_up(done: int, total: int) -> None:
@@ -181,6 +185,7 @@ def test_while_one_waits_it_hears_what_the_other_one_has_noted_and_may_give_up(c
     with cache.fetching(path.name), pytest.raises(RuntimeError, match="7 of 9"):
         cache.want(path.name, [EVEN])
         cache.note_progress(path.name, 7, 9)
+        cache.change_listing(path.name, lambda now: replace(now, doubted=doubted))
         bring(MODEL, [path / EVEN], heard=give_up)
     assert clock.now < 5
 

@@ -147,7 +147,9 @@ def staying(
 def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:
     wanted = max(moe.spec.attention.min_replicas - 1, 0)
     if _answers_nobody(moe, shards, untold):
-        return Staying(min(untold.attention.but(1), wanted), untold.shards.but(1))
+        # Who comes is not waited for: where containers crash again and again some always do.
+        attention, experts = (max(each.ready - 1, 0) for each in (untold.attention, untold.shards))
+        return Staying(min(attention, wanted), experts)
     attention = untold.attention.but(1 if untold.attention.answering > 1 else 0)
     experts = untold.shards.but(1) if _spares_a_shard(moe, shards, untold) else shards
     return Staying(attention if untold.is_away and wanted else wanted, experts)

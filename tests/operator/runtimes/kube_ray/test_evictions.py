@@ -1,5 +1,6 @@
 """How many pods stay when nodes are drained, whether or not the directory tells what is in them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -103,6 +104,8 @@ UNHEARD = [
     (1, 2, 0, LONG, pods(2), pods(3, 1), (1, 1), "EvictionsOpened"),
     (2, 2, 0, LONG, pods(2), pods(2), (1, 1), "EvictionsOpened"),
     (2, 2, 0, LONG, pods(0, 2), pods(4), (1, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, replace(pods(0, 1), there=2, coming=1), pods(4), (1, 1), "EvictionsOpened"),
+    (2, 2, 0, LONG, pods(0, 2), replace(pods(3), there=4, coming=1), (1, 1), "EvictionsOpened"),
     (2, 2, 0, LONG, pods(0), pods(0), (0, 0), "EvictionsOpened"),
 ]
 
