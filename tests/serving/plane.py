@@ -17,6 +17,7 @@ from moe_contract.applications import (
     ApiConfig,
     AttentionConfig,
     DirectoryConfig,
+    Dtype,
     ModelArgs,
     Network,
     ReplicaScale,
@@ -73,6 +74,7 @@ class Plane:
         attention: int = 1,
         network: Network = "auto",
         verify: bool = False,
+        dtype: Dtype = "float32",
     ) -> None:
         self.name = name
         self.url = f"{ray.serve_url}/{name}"
@@ -82,7 +84,7 @@ class Plane:
         self.amend: Callable[[dict[str, Any]], None] = lambda application: None
         self._rest = ServeRest(ray.dashboard_url, ray.token)
         self._internal_key = secrets.token_hex(16)
-        self._args = ModelArgs(path=str(model), dtype="float32", network=network, verify=verify)
+        self._args = ModelArgs(path=str(model), dtype=dtype, network=network, verify=verify)
         self._copies = copies
         self._apis = apis
         self._attention = attention
