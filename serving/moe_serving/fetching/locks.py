@@ -111,6 +111,6 @@ def _stands_still(file: Path) -> ModelError:
     return ModelError(
         "DownloadFailed",
         f"waited {STILL_SECONDS:.0f} s for the lock {file}, and meanwhile nothing came from who has it "
-        f"({_holder_of(file)}): end that process, or mend what it waits for, such as a file system that does not "
-        "answer; it is tried again",
+        f"({_holder_of(file)}): end that process, unless it computes (the checksum of a file of 75 GB takes minutes), "
+        "or mend what it waits for, such as a file system that does not answer; it is tried again",
     )
