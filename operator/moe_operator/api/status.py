@@ -14,6 +14,7 @@ from moe_operator.api.base import StatusModel
 from moe_operator.api.reasons import RESTING, ConditionType, Reason
 
 ConditionStatus = Literal["True", "False", "Unknown"]
+_TYPES, _REASONS = frozenset(ConditionType), frozenset(Reason)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 """Of UTC."""
 
@@ -280,8 +281,7 @@ class MoEDeploymentStatus(StatusModel):
     @classmethod
     def _known(cls, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
         """Without those of a newer operator, or of somebody's hand, whose words mean nothing here."""
-        types, reasons = {*ConditionType}, {*Reason}
-        return tuple(each for each in conditions if each.type in types and each.reason in reasons)
+        return tuple(each for each in conditions if each.type in _TYPES and each.reason in _REASONS)
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
