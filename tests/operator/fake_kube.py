@@ -3,7 +3,7 @@
 Of managed fields it knows who made an ExpertPlacement, and so who set its decision until somebody else does."""
 
 import base64
-import copy
+import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +21,11 @@ WRITTEN_BY_THE_OPERATOR = {
     "operation": "Update",
     "fieldsV1": {"f:spec": {"f:content": {}, "f:decision": {}}},
 }
+
+
+def _copied(body: Any) -> Any:
+    """Several times as fast as ``copy.deepcopy``."""
+    return pickle.loads(pickle.dumps(body))
 
 
 class FakeKube:
@@ -71,7 +76,7 @@ class FakeKube:
     async def get(self, resource: Resource, namespace: str, name: str) -> Json:
         self.reads[resource.plural, name] += 1
         try:
-            return copy.deepcopy(self.objects[resource.plural, namespace, name])
+            return _copied(self.objects[resource.plural, namespace, name])
         except KeyError:
             raise NotFoundError(f"no {resource.kind} {namespace}/{name}", 404) from None
 
@@ -81,7 +86,7 @@ class FakeKube:
     def listing(self, resource: Resource, namespace: str | None = None) -> Listing:
         """All as they are now."""
         found = [body for (plural, ns, _), body in self.objects.items() if plural == resource.plural]
-        items = [copy.deepcopy(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
+        items = [_copied(body) for body in found if namespace in (None, body["metadata"]["namespace"])]
         return Listing(items, str(self._writes))
 
     async def list(self, resource: Resource, namespace: str | None = None) -> Listing:
@@ -154,7 +159,7 @@ class FakeKube:
 
     def _store(self, key: Key, body: Json) -> Json:
         self._writes += 1
-        body = copy.deepcopy(body)
+        body = _copied(body)
         uid = "u-1" if key[0] == MOE_DEPLOYMENTS.plural else f"u-{key[0]}-{key[2]}"
         if body.get("endpoints") == []:
             body["endpoints"] = None  # as the API server gives it back
@@ -162,7 +167,7 @@ class FakeKube:
         self.objects[key] = body
         if body["metadata"].get("deletionTimestamp") and not body["metadata"].get("finalizers"):
             del self.objects[key]
-        return copy.deepcopy(body)
+        return _copied(body)
 
     @staticmethod
     def _check(live: Json, wanted: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from moe_placement.encoding import encode_placement
 from moe_placement.statistics import decode_statistics, encode_statistics
 from moe_placement.traces import Traffic, generate_trace
 
-LAYERS, EXPERTS, TOP_K = 3, 16, 2
+LAYERS, EXPERTS, TOP_K = 2, 16, 2
 
 Ids = NDArray[np.int16]
 

@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Callable[[Question], Question], Reason, str]] = {
     ),
     "nodes of another number": (lambda q: replace(q, nodes=("a", "b")), Reason.SHARDS_CHANGE, "of 2 it is known"),
     "another model runs": (
-        lambda q: replace(q, ground=replace(GROUND, layers=2)), Reason.OTHER_MODEL, "what runs has 3 layers"
+        lambda q: replace(q, ground=replace(GROUND, layers=3)), Reason.OTHER_MODEL, "what runs has 2 layers"
     ),
     "what runs is damaged": (lambda q: replace(q, running="p1.AAAA"), Reason.NOT_PLANNABLE, "damaged placement"),
     "copies that do not fit": (
@@ -156,7 +156,7 @@ def test_what_cannot_be_planned_from_is_a_reason(case: str) -> None:
 def test_statistics_of_another_model_are_a_reason() -> None:
     other = RoutingStatistics(LAYERS, EXPERTS + 1, TOP_K)
     proposal = propose(bytearray(encode_statistics(other)), question())
-    assert proposal.reason is Reason.OTHER_MODEL and "of 3 layers of 17 experts" in proposal.message
+    assert proposal.reason is Reason.OTHER_MODEL and "of 2 layers of 17 experts" in proposal.message
 
 
 def test_before_any_traffic() -> None:

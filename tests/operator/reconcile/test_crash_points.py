@@ -6,14 +6,15 @@ other moment leaves the same behind as death after the write before it.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pytest
 from bench import INTERNAL_KEY, Bench
 from crashes import KUBE_WRITES, Calls, Counted, Crash
-from fake_ray import FakeDirectory
-from moe_facts import FACTS
+from fake_kube import Key
 
+from moe_operator.kube.api import Json
 from moe_operator.kube.resources import MOE_DEPLOYMENTS, SECRETS
 
 MOST_PASSES = 40
@@ -40,7 +41,9 @@ def sleep(bench: Bench) -> None:
     bench.change(experts={"shards": 0, "slotsPerShard": 8})
 
 
-LIVES: list[tuple[Callable[[Bench], None], ...]] = [
+Stage = Callable[[Bench], None]
+
+LIVES: list[tuple[Stage, ...]] = [
     (apply, scale_up, scale_down, another_model, Bench.delete),
     (apply, sleep, scale_up, Bench.delete),
 ]
@@ -65,61 +68,82 @@ def remains(bench: Bench) -> dict[str, Any]:
     return kept
 
 
-async def settle(bench: Bench, restart: Callable[[], None]) -> None:
-    """Passes until two in a row change nothing; a crash is followed by another process."""
-    before = None
-    for _ in range(MOST_PASSES):
-        try:
-            await bench.work(seconds=40.0)
-        except Crash:
-            restart()
-        now = remains(bench)
-        if now == before and not bench.ray._deleting:
-            return
-        before = now
-    pytest.fail(f"it does not settle within {MOST_PASSES} passes: {before}")
+@dataclass
+class World:
+    """What outlives an operator: objects, and what Ray runs."""
+
+    objects: dict[Key, Json]
+    configs: dict[str, Any]
+    deleting: dict[str, int]
+
+    @classmethod
+    def of(cls, bench: Bench) -> Self:
+        return cls(*copy.deepcopy((bench.kube.objects, bench.ray.configs, bench.ray._deleting)))
+
+    def restore(self, bench: Bench) -> None:
+        bench.kube.objects, bench.ray.configs, bench.ray._deleting = copy.deepcopy(
+            (self.objects, self.configs, self.deleting)
+        )
 
 
-async def live(
-    bench: Bench, life: Sequence[Callable[[Bench], None]], fatal: int | None
-) -> tuple[list[dict[str, Any]], int]:
-    """A life of its own, dying after write ``fatal``; what remains after each stage, and how many writes it took.
+@dataclass
+class Life:
+    """An operator that lives through stages, and dies after a write where it is told to."""
 
-    It ends with the stage in which it dies: what comes later begins with what is as it would be.
-    """
-    calls = Calls(fatal)
-    bench.ray.configs = {"shop": dict(bench.ray.shop)}
-    bench.ray._deleting.clear()
-    bench.ray.deleting_reads = 2
-    bench.ray.report = FakeDirectory(FACTS)
-    bench.kube.objects.clear()
-    kube, http = bench.kube, bench.http
+    bench: Bench
+    calls: Calls = field(default_factory=Calls)
 
-    def restart() -> None:
+    def restart(self) -> None:
+        """Another process takes over."""
+        bench, calls = self.bench, self.calls
+        kube, http = bench.kube, bench.http
         bench.kube, bench.http = Counted(kube, calls, *KUBE_WRITES), Counted(http, calls, "call")  # type: ignore[assignment]
         bench.restart()
         bench.kube, bench.http = kube, http
 
-    restart()
-    stages = []
-    for stage in life:
-        stage(bench)
-        await settle(bench, restart)
-        stages.append(remains(bench))
-        if fatal and calls.made >= fatal:
-            break
-    return stages, calls.made
+    async def settle(self) -> None:
+        """Passes until two in a row change nothing; a crash is followed by another process."""
+        before = None
+        for _ in range(MOST_PASSES):
+            try:
+                await self.bench.work(seconds=40.0)
+            except Crash:
+                self.restart()
+            now = remains(self.bench)
+            if now == before and not self.bench.ray._deleting:
+                return
+            before = now
+        pytest.fail(f"it does not settle within {MOST_PASSES} passes: {before}")
+
+    async def through(self, stage: Stage, fatal: int | None = None) -> tuple[dict[str, Any], int]:
+        """What remains in the end of a stage, and how many writes it took; it dies after write ``fatal`` of them."""
+        self.calls.made, self.calls.fatal = 0, fatal
+        stage(self.bench)
+        await self.settle()
+        return remains(self.bench), self.calls.made
 
 
-@pytest.mark.parametrize("life", LIVES, ids=lambda life: "-".join(stage.__name__ for stage in life))
-async def test_a_death_after_any_write_changes_nothing_in_the_end(
-    bench: Bench, life: Sequence[Callable[[Bench], None]]
-) -> None:
-    expected, writes = await live(bench, life, None)
-    runs = [set(stage["ray"]) != {"shop"} for stage in expected]
-    assert runs == [stage not in (sleep, Bench.delete) for stage in life]
-    assert writes >= 20
-    for fatal in range(1, writes + 1):
-        found, _ = await live(bench, life, fatal)
-        for stage, right, there in zip(life, expected, found, strict=False):
-            assert there == right, f"dead after write {fatal} of {writes}, in the end of {stage.__name__}"
+@pytest.mark.parametrize("stages", LIVES, ids=lambda stages: "-".join(stage.__name__ for stage in stages))
+async def test_a_death_after_any_write_changes_nothing_in_the_end(bench: Bench, stages: Sequence[Stage]) -> None:
+    """First one process lives through all stages. Then each stage is begun by a process that has settled where it
+    begins, as often as it has writes: what was there before, and what is written, are the same.
+    """
+    bench.ray.configs = {"shop": dict(bench.ray.shop)}
+    bench.ray.deleting_reads = 2
+    life = Life(bench)
+    life.restart()
+    worlds, ends = list[World](), list[tuple[dict[str, Any], int]]()
+    for stage in stages:
+        worlds.append(World.of(bench))
+        ends.append(await life.through(stage))
+    runs = [set(end["ray"]) != {"shop"} for end, _ in ends]
+    assert runs == [stage not in (sleep, Bench.delete) for stage in stages]
+    assert sum(writes for _, writes in ends) >= 20
+    for stage, world, (right, writes) in zip(stages, worlds, ends, strict=True):
+        for fatal in range(1, writes + 1):
+            world.restore(bench)
+            life.restart()
+            await life.settle()
+            there, made = await life.through(stage, fatal)
+            assert made >= fatal, f"{stage.__name__} has {made} writes, and had {writes}"
+            assert there == right, f"dead after write {fatal} of {writes} of {stage.__name__}"
