@@ -1,10 +1,12 @@
 """Which tests run when: seen from what they use, enforced in the fast lane, and ended together."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from moe_dev.lanes.imports import Imports
-from moe_dev.lanes.plugin import LANES
+from moe_dev.lanes.plugin import CHECK, CLUSTER, LANES
 from moe_dev.lanes.rerun import says_little
 from moe_dev.lanes.run import closing_line
 from moe_dev.lanes.uses import Uses
@@ -50,18 +52,18 @@ def test_what_a_file_imports_is_read_from_it_and_from_what_it_imports(tmp_path: 
     assert ("torch" in {name.partition(".")[0] for name in names}) is found
 
 
-def run(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """pytest on a folder of its own, with this repository's settings."""
-    command = [sys.executable, "-m", "pytest", "-c", str(CLONE / "pyproject.toml"), "-p", "no:cacheprovider", "-q"]
-    return subprocess.run(
-        [*command, *arguments, str(folder)],
-        env={**os.environ, "PYTHONPATH": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-        **options,
-    )
+def each_lane(folder: Path, *lanes: str, options: Sequence[str] = ()) -> dict[str, str]:
+    """What pytest prints of these lanes of a folder of its own, with this repository's settings.
+
+    One process for all, since each would import pytest and its plugins anew; the fast lane, which forbids from then on,
+    comes last.
+    """
+    settings = ["-c", str(CLONE / "pyproject.toml"), "-p", "no:cacheprovider", "-q", *options, str(folder)]
+    script = f"import pytest\nfor lane in {lanes}: print('lane', lane), pytest.main([f'--lane={{lane}}', *{settings}])"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True, timeout=RUN_SECONDS)
+    _, *parts = re.split(r"^lane (\w+)$", shown, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: Path) -> None:
@@ -101,11 +103,11 @@ def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: 
                 pass
         """,
     )
-    ended = run(tmp_path, "--lane=check")
-    assert "3 failed, 2 passed, 1 deselected" in ended.stdout, ended.stdout
-    assert "imports torch: mark it pytest.mark.torch" in ended.stdout
-    assert "starts etcd: mark it pytest.mark.e2e" in ended.stdout
-    assert "1 passed, 5 deselected" in run(tmp_path, "--lane=cluster").stdout
+    shown = each_lane(tmp_path, CLUSTER, CHECK)
+    assert "3 failed, 2 passed, 1 deselected" in shown[CHECK], shown[CHECK]
+    assert "imports torch: mark it pytest.mark.torch" in shown[CHECK]
+    assert "starts etcd: mark it pytest.mark.e2e" in shown[CHECK]
+    assert "1 passed, 5 deselected" in shown[CLUSTER]
 
 
 def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
@@ -153,17 +155,10 @@ def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
         """,
         torch="",
     )
-    # One process for all, since each would import pytest and its plugins anew; the fast lane forbids from then on.
-    options = ["-c", str(CLONE / "pyproject.toml"), "-p", "no:cacheprovider", "-q", "--collect-only", str(tmp_path)]
-    script = (
-        f"import pytest\nfor lane in {LANES[::-1]}: print('lane', lane), pytest.main([f'--lane={{lane}}', *{options}])"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True, timeout=RUN_SECONDS)
-    found: dict[str, set[str]] = {}
-    for part in shown.split("lane ")[1:]:
-        lane, *lines = part.splitlines()
-        found[lane] = {line.partition("::")[2] for line in lines if "::" in line}
+    found = {
+        lane: {line.partition("::")[2] for line in shown.splitlines() if "::" in line}
+        for lane, shown in each_lane(tmp_path, *LANES[::-1], options=["--collect-only"]).items()
+    }
     assert found == {
         "check": {"test_fast"},
         "alone": {"test_figures"},

@@ -90,9 +90,14 @@ def test_the_operator_installs_and_runs_without_torch_and_ray(tmp_path: Path) ->
     pins = re.findall(r"^(\S+)==", (CLONE / "requirements-operator.lock").read_text(), re.MULTILINE)
     for distribution in map(metadata.distribution, pins):
         for file in distribution.files or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
-                (packages / file).parent.mkdir(parents=True, exist_ok=True)
-                (packages / file).symlink_to(file.locate())
+            if ".." in file.parts or "__pycache__" in file.parts:
+                continue
+            folder, there = (packages / file).parent, Path(file.locate()).parent
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                if (there / "__pycache__").is_dir():  # or all would be compiled anew
+                    (folder / "__pycache__").symlink_to(there / "__pycache__")
+            (packages / file).symlink_to(file.locate())
     code = """
 import sys
 import moe_operator.cli
