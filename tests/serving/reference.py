@@ -126,19 +126,26 @@ def prompts(count: int, seed: int = 0, longest: int = 40, vocabulary: int = VOCA
     return [tuple(torch.randint(3, vocabulary, (length,), generator=generator).tolist()) for length in lengths]
 
 
-@cache
 def reference_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The whole model in plain transformers, eager attention and experts."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    return loaded(path, dtype)[0]
+
+
+@cache
+def loaded(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """That, and what ``from_pretrained`` says of how it was loaded."""
+    model: PreTrainedModel
+    model, info = AutoModelForCausalLM.from_pretrained(
         path,
         dtype=dtype,
         local_files_only=True,
         attn_implementation="eager",
         experts_implementation="eager",
+        output_loading_info=True,
     )
     model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)
     model.config.eos_token_id = None
-    return model.eval()
+    return model.eval(), info
 
 
 def reference_greedy(path: Path, asked: Sequence[Sequence[int]], tokens: int) -> list[tuple[int, ...]]:

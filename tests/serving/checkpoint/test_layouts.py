@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from driver import complete, greedy, running_engine
-from reference import CONFIGS, build_checkpoint, reference_greedy
+from reference import CONFIGS, build_checkpoint, loaded, reference_greedy
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.checkpoint.reader import ExpertReader
@@ -26,9 +25,7 @@ class Nobody:
 
 
 def assert_served_as_transformers_loads_it(path):
-    whole, info = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
+    whole, info = loaded(path, torch.float32)
     assert not info["missing_keys"], "the layout is none that transformers loads"
     held = dict(load_attention_model(path, "float32", "cpu", Nobody()).module.named_parameters())
     wanted = {name: tensor for name, tensor in whole.named_parameters() if ".experts." not in name}
