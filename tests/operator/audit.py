@@ -19,7 +19,8 @@ class Grant(NamedTuple):
 def entries(plane: ControlPlane, user: str) -> list[dict[str, Any]]:
     """All objects that ``user`` asked for, in order; of the server itself, such as its version, everybody may ask."""
     found = (json.loads(line) for line in plane.audit_log.read_text().splitlines())
-    return [entry for entry in found if entry["user"]["username"] == user and "objectRef" in entry]
+    # Of a request that was given up before it was known whose it is, the log has no name.
+    return [entry for entry in found if entry["user"].get("username") == user and "objectRef" in entry]
 
 
 def asked(entry: dict[str, Any]) -> Grant:

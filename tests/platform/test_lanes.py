@@ -309,6 +309,7 @@ def test_what_says_little_runs_again_alone_where_nothing_else_failed(
         (subprocess.TimeoutExpired("kubectl", 5), True),
         (httpx2.ReadTimeout("read"), True),
         (AssertionError("waited 4.5 s for a pod\nassert 3 < 2"), True),
+        (AssertionError("it ended with 1:\nException: The current node timed out during startup. This could"), True),
         (ExceptionGroup("two", [pytest.PytestUnraisableExceptionWarning(), TimeoutError()]), True),
         (ExceptionGroup("two", [pytest.PytestUnraisableExceptionWarning(), AssertionError("3 == 4")]), False),
         (AssertionError("assert [3, 4] == [3, 5]"), False),
