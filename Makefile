@@ -48,7 +48,7 @@ e2e: ## the tests on nodes with pods: on NODES=2 of our own, as root, or on the 
 e2e-sample: setup ## the part of it that CI runs, on one node of our own; where it cannot run, one line says so and why
 	@$(RUN) -m moe_dev.node.sample $(CLUSTER) $(NODE) helm
 
-check: lint ## lint and the fast tests, without Ray, control plane and torch: about four minutes, for while you work
+check: lint ## lint and the fast tests, without Ray, control plane and torch: about five minutes, for while you work
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself
