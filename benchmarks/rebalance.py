@@ -18,6 +18,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.arguments import positive
 from benchmarks.brain.report import Row, conclude, measured
 from benchmarks.rebalancing.sizes import FULL, SHORT, Sizes
 from moe_placement.cli.outputs import check_outputs
@@ -61,19 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short", action="store_true", help="as little as shows that it works")
     parser.add_argument("--models", nargs="+", choices=FULL.models, help="default both")
     for name, words in REPETITIONS.items():
-        parser.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{words}; default {getattr(FULL, name)}")
+        parser.add_argument(f"--{name}", type=positive, metavar="N", help=f"{words}; default {getattr(FULL, name)}")
     rates = " ".join(f"{rate:g}" for rate in FULL.rates)
     parser.add_argument(
         "--rates", type=_speed, nargs="+", metavar="GBPS", help=f"of links in figure 4, Gb/s; default {rates}"
     )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _speed(text: str) -> float:

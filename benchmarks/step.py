@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from benchmarks.arguments import positive
 from benchmarks.contest.models import SIZES, checkpoint
 from benchmarks.contest.rounds import prompts
 from benchmarks.contest.runs import Setting
@@ -102,17 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=list(SIZES), default="tiny", help="default tiny")
     parser.add_argument("--network", choices=["unix", "tcp"], default="unix", help="to the shards (default unix)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default float32")
-    parser.add_argument("--shards", type=_positive, default=2, metavar="N", help="default 2")
-    parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 8, 32], metavar="N", help="default 1 8 32")
-    parser.add_argument("--steps", type=_positive, default=200, metavar="N", help="of each batch (default 200)")
+    parser.add_argument("--shards", type=positive, default=2, metavar="N", help="default 2")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[1, 8, 32], metavar="N", help="default 1 8 32")
+    parser.add_argument("--steps", type=positive, default=200, metavar="N", help="of each batch (default 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def measure(path: Path, options: argparse.Namespace) -> list[Row]:

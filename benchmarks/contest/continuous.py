@@ -12,8 +12,8 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-from benchmarks.contest.runs import WARM_UP_TOKENS, Run, Tokens
-from benchmarks.contest.whole import Whole
+from benchmarks.contest.runs import Run, Tokens
+from benchmarks.contest.whole import Beside
 
 PAGE = 256
 """Tokens of a block of its cache; transformers' default."""
@@ -21,17 +21,9 @@ LIMIT_S = 1800.0
 _LOOK_S = 1.0
 
 
-class Continuous:
-    def __init__(self, whole: Whole) -> None:
-        self._whole = whole
-
-    def warm_up(self, prompts: Sequence[Tokens]) -> str:
-        self.run(prompts, WARM_UP_TOKENS)
-        return self._whole.steady
-
+class Continuous(Beside):
     def run(self, prompts: Sequence[Tokens], tokens: int) -> Run:
-        model = self._whole.model
-        model.set_experts_implementation(self._whole.steady)
+        model = self._whole.steadied()
         with model.continuous_batching_context_manager(
             generation_config=GenerationConfig(do_sample=False, max_new_tokens=tokens, eos_token_id=-1, pad_token_id=0),
             continuous_batching_config=_room(prompts, tokens),

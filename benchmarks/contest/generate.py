@@ -9,21 +9,13 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer
 
-from benchmarks.contest.runs import WARM_UP_TOKENS, Run, Tokens
-from benchmarks.contest.whole import Whole
+from benchmarks.contest.runs import Run, Tokens
+from benchmarks.contest.whole import Beside
 
 
-class Generate:
-    def __init__(self, whole: Whole) -> None:
-        self._whole = whole
-
-    def warm_up(self, prompts: Sequence[Tokens]) -> str:
-        self.run(prompts, WARM_UP_TOKENS)
-        return self._whole.steady
-
+class Generate(Beside):
     def run(self, prompts: Sequence[Tokens], tokens: int) -> Run:
-        model = self._whole.model
-        model.set_experts_implementation(self._whole.steady)
+        model = self._whole.steadied()
         ids, clock = torch.tensor(prompts), _Clock()
         begin = perf_counter()
         answered = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, streamer=clock)

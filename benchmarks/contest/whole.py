@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
@@ -74,6 +75,11 @@ class Whole:
             cache=len(prompts) * context * cached,
         )
 
+    def steadied(self) -> Any:
+        """The model with that experts function."""
+        self.model.set_experts_implementation(self.steady)
+        return self.model
+
     @property
     def _expert_bytes(self) -> int:
         one = self._experts[0]
@@ -99,6 +105,20 @@ class Whole:
         """The next token of each row ``[B, T]`` → ``[B, 1]``."""
         logits: Tensor = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         return logits[:, -1:].argmax(dim=-1)
+
+
+class Beside(ABC):
+    """Another contestant that runs the baseline's model, with the experts function that was found to be fastest."""
+
+    def __init__(self, whole: Whole) -> None:
+        self._whole = whole
+
+    def warm_up(self, prompts: Sequence[Tokens]) -> str:
+        self.run(prompts, WARM_UP_TOKENS)
+        return self._whole.steady
+
+    @abstractmethod
+    def run(self, prompts: Sequence[Tokens], tokens: int) -> Run: ...
 
 
 def _tried(names: Iterable[str], seconds: Callable[[str], float]) -> dict[str, float]:
