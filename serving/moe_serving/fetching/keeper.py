@@ -84,9 +84,7 @@ class Keeper:
         """Whether all weights can be had that are not on this node; nothing of them is kept (``asking``)."""
         listing = self.listing()
         with self._doubting():
-            if listing.doubted:
-                with self._cache.fetching(self._name):
-                    listing = self._listing()  # by a size that was told wrongly no last byte may be had
+            listing = self._undoubted(listing)  # by a size that was told wrongly no last byte may be had
             lacking = set(self.lacking([file.name for file in listing.weights]))
             ask_for(self._store, self._source, [file for file in listing.weights if file.name in lacking])
 
@@ -94,9 +92,8 @@ class Keeper:
         """Have room for these files with weights, beside those that are wanted already."""
         listing = self._cache.listing(self._name)
         with self._doubting():
-            if listing is not None and listing.doubted:
-                with self._cache.fetching(self._name, lambda: self._hear(heard)):
-                    self._listing()  # by a size that was told wrongly there may be no room
+            if listing is not None:
+                self._undoubted(listing, heard)  # by a size that was told wrongly there may be no room
             self._cache.want(self._name, names)
 
     def fetch(self, name: str, heard: Heard) -> None:
@@ -128,6 +125,13 @@ class Keeper:
         except ModelError:
             self._cache.change_listing(self._name, lambda now: replace(now, doubted=True))
             raise
+
+    def _undoubted(self, listing: Listing, heard: Heard = lambda *_: None) -> Listing:
+        """The same, told anew where it is doubted and who keeps it answers."""
+        if not listing.doubted:
+            return listing
+        with self._cache.fetching(self._name, lambda: self._hear(heard)):
+            return self._listing()
 
     def _listing(self) -> Listing:
         """As ``listing``, of who has the lock."""
