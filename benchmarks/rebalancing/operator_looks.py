@@ -15,7 +15,7 @@ from moe_operator.rebalance.recent import Mark
 from moe_placement.encoding import encode_placement
 from moe_placement.statistics import encode_statistics
 
-LEAST_GAIN, HORIZON_S = 0.03, 3600.0
+LEAST_GAIN, HORIZON_S, LINK = 0.03, 3600.0, 1.25e9
 """As ``spec.rebalance`` has them by default."""
 
 
@@ -30,7 +30,7 @@ class Looks:
         told = sorted(through.cluster.report().shards, key=lambda shard: shard.index)
         self._nodes = tuple(shard.node for shard in told)
         self.topology = topology_of(
-            self._nodes, (slots,) * len(told), facts.bytes_per_expert, facts.dtype, rows_per_step
+            self._nodes, (slots,) * len(told), facts.bytes_per_expert, facts.dtype, rows_per_step, LINK
         )
         self.proposals: list[Proposal] = []
         self._through = through
@@ -70,6 +70,7 @@ class Looks:
             bytes_per_expert=facts.bytes_per_expert,
             dtype=facts.dtype,
             rows_per_step=self._rows_per_step,
+            link=LINK,
             least_gain=LEAST_GAIN,
             horizon=HORIZON_S,
             marks=self._marks,

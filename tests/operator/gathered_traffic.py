@@ -28,8 +28,8 @@ def question(running: Placement | None = None, **more: object) -> Question:
     running = running or balanced_placement(LAYERS, EXPERTS, (SLOTS,) * SHARDS)
     base = Question(
         now=0.0, ground=GROUND, revision=8, running=encode_placement(running), nodes=("a", "a", "b", "b"),
-        bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, least_gain=0.01, horizon=3600.0,
-        attention=("b", "elsewhere"),
+        bytes_per_expert=393216, dtype="float32", rows_per_step=64.0, link=1.25e9, least_gain=0.01,
+        horizon=3600.0, attention=("b", "elsewhere"),
     )  # fmt: skip
     return replace(base, **more)  # type: ignore[arg-type]  # names are the test's
 

@@ -160,6 +160,14 @@ interval where that is longer."""
     )
     """Most bytes of experts that each shard gets in a second while others answer for them, such as 100Mi. \
 Default: no bound."""
+    link_bytes_per_second: Bytes = Field(
+        default="1250M",
+        max_length=_MOST_TEXT,
+        json_schema_extra=validations(bytes_between(f"{_PATH}.linkBytesPerSecond", "64Ki", "1Ti", "1250M")),
+    )
+    """Most bytes that the link of a node to others carries in a second, each way; 1250M is 10 Gb/s. Nothing measures \
+it: proposals are made for it and priced by it. Slower links are worth more copies moved so that fewer nodes are \
+visited."""
     cooldown: Duration | None = Field(
         default=None,
         max_length=_MOST_TEXT,
@@ -196,6 +204,11 @@ none are written."""
     def rests_for(self) -> timedelta:
         """How long nothing is proposed after a placement came into force."""
         return read_duration(self.cooldown) if self.cooldown else 2 * self.every
+
+    @property
+    def link(self) -> int:
+        """Bytes a second of a node's link to others, each way."""
+        return read_bytes(self.link_bytes_per_second)
 
     @property
     def bytes_per_second(self) -> int | None:

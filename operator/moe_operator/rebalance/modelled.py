@@ -2,9 +2,10 @@
 
 Speeds are those of processes on CPUs in round figures (as of ``moe_placement.topology.one_host``): 14 GB/s of memory
 and 50 GFLOP/s of one core, 40 us per layer through sockets. All rows go out of one attention process and come back to
-it, which copies 5 GB/s to shards beside it, and has a link of 10 Gb/s to those on other nodes; so each shard has its
-part of that, which is more where there are fewer nodes to be reached. Only how the parts of a step compare matters to a
-plan; the price of a move is in real bytes and seconds.
+it, which copies 5 GB/s to shards beside it, and reaches those on other nodes by its node's link, as fast as
+``spec.rebalance.linkBytesPerSecond`` says; so each shard has its part of that, which is more where there are fewer
+nodes to be reached. Only how the parts of a step compare matters to a plan; the price of a move is in real bytes and
+seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from moe_placement.topology import Costs, Topology
 
 _FLOAT_BYTES = 4.0
 """Rows travel as 32-bit floats."""
-_MEMORY, _FLOPS, _COPIED, _LINK = 14e9, 50e9, 5e9, 1.25e9
+_MEMORY, _FLOPS, _COPIED = 14e9, 50e9, 5e9
 _LATENCY, _LAUNCH = 40e-6, 20e-6
 _SLIM = 1.5
 """Width of a model / root of an expert's weights: 1.4 for the tiny model, 1.6 for Qwen3-30B-A3B, 1.9 for
@@ -34,6 +35,7 @@ def topology_of(
     bytes_per_expert: float,
     dtype: str,
     rows_per_step: float,
+    link: float,
     attention: Sequence[str] = (),
 ) -> Topology:
     """The shards of one deployment.
@@ -44,6 +46,7 @@ def topology_of(
         bytes_per_expert: of one layer.
         dtype: of the weights, as ``ModelFacts`` names it.
         rows_per_step: tokens that go through a layer together.
+        link: bytes a second of a node's link to others, each way.
         attention: the node of each attention replica, by name; empty where that is not known.
     """
     names = list(dict.fromkeys(nodes))
@@ -52,7 +55,7 @@ def topology_of(
     reached = len(names) - sum(home >= 0 for home in homes) / max(len(homes), 1)
     weights = bytes_per_expert / _WEIGHT_BYTES.get(dtype, 4.0)
     row_bytes = _FLOAT_BYTES * _SLIM * math.sqrt(weights / 3)
-    network = _LINK / len(nodes) * len(names) / max(reached, 1.0)
+    network = link / len(nodes) * len(names) / max(reached, 1.0)
     costs = Costs(
         bytes_per_expert=bytes_per_expert, flop_per_pair=2 * weights, dispatch_bytes=row_bytes, combine_bytes=row_bytes,
         memory_bandwidth=_MEMORY, flops=_FLOPS, link_bandwidth=_COPIED / len(nodes),
@@ -63,9 +66,10 @@ def topology_of(
     )
 
 
-def straight_to(plan: Plan) -> Migration:
+def straight_to(plan: Plan, link: float) -> Migration:
     """All copies that a plan asks for at once, each from the shard on the same node that gives fewest, or else from
-    another node: what the busiest link carries is what any order of them takes at least.
+    another node: what the busiest link carries, at ``link`` bytes a second between nodes, is what any order of them
+    takes at least.
 
     In which order they really come is the directory's affair; the brain's ``plan_migration``, which finds rounds for
     them, takes longer than all else for tens of thousands of copies.
@@ -81,10 +85,10 @@ def straight_to(plan: Plan) -> Migration:
         if source != CHECKPOINT:
             given[source] += 1
         transfers.append(Transfer(layer, expert, source, target))
-    return _at_once(tuple(transfers), topology)
+    return _at_once(tuple(transfers), topology, link)
 
 
-def _at_once(transfers: tuple[Transfer, ...], topology: Topology) -> Migration:
+def _at_once(transfers: tuple[Transfer, ...], topology: Topology, link: float) -> Migration:
     size, node = topology.costs.bytes_per_expert, topology.node_index
     got, given, got_from_far, given_to_far = np.zeros((4, topology.shards))
     for each in transfers:
@@ -95,6 +99,6 @@ def _at_once(transfers: tuple[Transfer, ...], topology: Topology) -> Migration:
             given[each.source] += size
             given_to_far[each.source] += far * size
     # Shards of one node share its link to others.
-    links = [topology.per_node(side).max(initial=0) / _LINK for side in (got_from_far, given_to_far)]
+    links = [topology.per_node(side).max(initial=0) / link for side in (got_from_far, given_to_far)]
     shards = [side.max(initial=0) / _COPIED for side in (got, given)]
     return Migration((Round(transfers, ()),) if transfers else (), True, float(max(*links, *shards)), got, given)

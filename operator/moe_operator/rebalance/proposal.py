@@ -60,6 +60,7 @@ class Question:
         nodes: of each shard, by name, by its index; empty where it is not known.
         bytes_per_expert, dtype: of the model.
         rows_per_step: tokens that go through a layer together: about the requests that run.
+        link: bytes a second of a node's link to others, each way.
         least_gain: part of the modelled time that a move must save.
         horizon: seconds for which a placement is expected to serve.
         max_bytes_per_second: that a shard may load; None for no bound.
@@ -77,6 +78,7 @@ class Question:
     bytes_per_expert: int
     dtype: str
     rows_per_step: float
+    link: float
     least_gain: float
     horizon: float
     max_bytes_per_second: float | None = None
@@ -212,7 +214,7 @@ def _what_runs(question: Question) -> tuple[Placement, Topology]:
         )
     topology = topology_of(
         question.nodes, running.shard_slots, question.bytes_per_expert, question.dtype, question.rows_per_step,
-        question.attention,
+        question.link, question.attention,
     )  # fmt: skip
     return running, topology
 
@@ -295,7 +297,7 @@ def _judged(plan: Plan, evidence: Part, lately: Part, question: Question) -> Pro
     topology = plan.topology
     if plan.current is None:
         raise PlacementError("a plan without what runs")
-    migration = straight_to(plan)
+    migration = straight_to(plan, question.link)
     price = _price(migration, question)
     # It brings nothing before it is there, at the speed allowed; what it takes from requests is time of the links.
     rows = max(question.horizon - price.seconds, 0.0) * lately.rows / lately.seconds

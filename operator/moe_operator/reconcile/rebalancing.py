@@ -110,6 +110,7 @@ def _question(world: World, facts: ModelFacts, report: DirectoryReport) -> Quest
         bytes_per_expert=facts.bytes_per_expert,
         dtype=facts.dtype,
         rows_per_step=_rows_per_step(report),
+        link=wanted.link,
         least_gain=wanted.min_gain_percent / 100.0,
         horizon=wanted.serves_for.total_seconds(),
         max_bytes_per_second=wanted.bytes_per_second,

@@ -208,6 +208,7 @@ REFUSED = [
     ({"rebalance__horizon": "1d"}, ['spec.rebalance.horizon is "1d"', "such as 1h"]),
     ({"rebalance__maxBytesPerSecond": "fast"}, ['maxBytesPerSecond is "fast"', "an amount of bytes from 64Ki"]),
     ({"rebalance__maxBytesPerSecond": "1Ki"}, ['maxBytesPerSecond is "1Ki"', "from 64Ki to 1Ti, such as 100Mi"]),
+    ({"rebalance__linkBytesPerSecond": "10Gb/s"}, ['linkBytesPerSecond is "10Gb/s"', "64Ki to 1Ti, such as 1250M"]),
     ({"rebalance__rollback": "Sometimes"}, ["spec.rebalance.rollback", '"Sometimes"', '"Auto", "Always", "Never"']),
     ({"rebalance__record": {}}, ["spec.rebalance.record.path is missing", "record: {path: /var/lib/moe-traces}"]),
     ({"rebalance__record": {"path": "traces"}}, ['record.path is "traces"', "must be absolute, such as /var/lib"]),
@@ -307,6 +308,7 @@ GOOD = [
             "cooldown": "10s",
             "horizon": "10s",
             "maxBytesPerSecond": "1.5Gi",
+            "linkBytesPerSecond": "64Ki",
         }
     },
     {"rebalance__windows": [{"cron": "0 2 * * *", "duration": "1h30m", "timeZone": "Europe/Berlin"}]},

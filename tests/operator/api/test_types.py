@@ -141,30 +141,32 @@ def test_other_alphabets_in_a_path_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rebalance", "every", "serves_for", "rests_for", "rate"),
+    ("rebalance", "every", "serves_for", "rests_for", "rate", "link"),
     [
-        # what is written, interval, horizon and cooldown in minutes, bytes per second
-        ({}, 5, 60, 10, None),
-        ({"interval": "2h"}, 120, 120, 240, None),
-        ({"interval": "1m30s", "maxBytesPerSecond": "1.5Mi"}, 1.5, 60, 3, 1572864),
+        # what is written, interval, horizon and cooldown in minutes, bytes per second of a shard and of a link
+        ({}, 5, 60, 10, None, 1.25e9),
+        ({"interval": "2h", "linkBytesPerSecond": "125M"}, 120, 120, 240, None, 1.25e8),
+        ({"interval": "1m30s", "maxBytesPerSecond": "1.5Mi"}, 1.5, 60, 3, 1572864, 1.25e9),
         (
             {"interval": "0.5h", "horizon": "30m", "cooldown": "1h0.5m", "maxBytesPerSecond": "100k"},
             30,
             30,
             60.5,
             10**5,
+            1.25e9,
         ),
     ],
 )
 def test_what_rebalance_leaves_open_follows_the_interval(
-    rebalance: dict[str, Any], every: float, serves_for: float, rests_for: float, rate: int | None
+    rebalance: dict[str, Any], every: float, serves_for: float, rests_for: float, rate: int | None, link: float
 ) -> None:
     read = MoEDeployment.parse(stored(rebalance=rebalance)).spec.rebalance
-    assert (read.every, read.serves_for, read.rests_for, read.bytes_per_second) == (
+    assert (read.every, read.serves_for, read.rests_for, read.bytes_per_second, read.link) == (
         timedelta(minutes=every),
         timedelta(minutes=serves_for),
         timedelta(minutes=rests_for),
         rate,
+        link,
     )
 
 

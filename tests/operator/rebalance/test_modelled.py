@@ -11,10 +11,11 @@ from moe_placement.solver import Plan
 
 SIZE = 125_000_000.0
 """Bytes of an expert: 0.1 s of a link of 10 Gb/s, 25 ms of a copy inside a node."""
+LINK = 1.25e9
 
 
 def topology(nodes: str) -> Topology:
-    return topology_of(list(nodes), (2,) * len(nodes), SIZE, "float32", 8.0)
+    return topology_of(list(nodes), (2,) * len(nodes), SIZE, "float32", 8.0, LINK)
 
 
 def plan(before: str, after: str, nodes: str) -> Plan:
@@ -37,7 +38,7 @@ def plan(before: str, after: str, nodes: str) -> Plan:
 def test_a_move_takes_what_the_busiest_link_carries(
     after: str, nodes: str, copies: int, seconds: float, got: list[int]
 ) -> None:
-    move = straight_to(plan("0 1 2 3", after, nodes))
+    move = straight_to(plan("0 1 2 3", after, nodes), LINK)
     assert move.transfers == copies
     assert move.seconds == pytest.approx(seconds)
     assert (move.bytes_in / SIZE).tolist() == got
@@ -45,16 +46,17 @@ def test_a_move_takes_what_the_busiest_link_carries(
 
 def test_copies_come_from_the_same_node_where_one_is_there() -> None:
     """And from the shard of it that gives fewest: links between nodes carry nothing."""
-    move = straight_to(plan("0 1 2 3 0 1 2 3", "0 2 2 3 0 1 1 3", "aabb"))
+    move = straight_to(plan("0 1 2 3 0 1 2 3", "0 2 2 3 0 1 1 3", "aabb"), LINK)
     assert [(each.expert, each.source, each.target) for each in move.rounds[0].transfers] == [(1, 2, 3), (2, 1, 0)]
     assert move.seconds == pytest.approx(0.025)
 
 
 def test_shards_of_one_node_share_its_link() -> None:
-    move = straight_to(plan("0 1 2 3 0 1 2 3", "0 1 2 3 0 1 2 3", "aabb"))
+    move = straight_to(plan("0 1 2 3 0 1 2 3", "0 1 2 3 0 1 2 3", "aabb"), LINK)
     assert move.transfers == 0
-    move = straight_to(plan("0 1 0 1 2 3 2 3", "2 1 3 1 2 3 2 0", "aabb"))
-    assert move.seconds == pytest.approx(0.2)  # two copies into the first node, one into the other
+    there = plan("0 1 0 1 2 3 2 3", "2 1 3 1 2 3 2 0", "aabb")
+    assert straight_to(there, LINK).seconds == pytest.approx(0.2)  # two copies into the first node, one into the other
+    assert straight_to(there, LINK / 50).seconds == pytest.approx(10.0)
 
 
 def test_nodes_are_numbered_as_they_are_met() -> None:
@@ -71,6 +73,6 @@ def test_where_attention_runs_is_a_node_less_to_be_reached(
     attention: tuple[str, ...], homes: tuple[int, ...], reached: float
 ) -> None:
     """Whatever nodes its link leads to, as many vectors go over it in a second."""
-    there = topology_of(list("aabb"), (2,) * 4, SIZE, "float32", 8.0, attention)
+    there = topology_of(list("aabb"), (2,) * 4, SIZE, "float32", 8.0, LINK, attention)
     assert there.token_nodes == homes
     assert there.costs.network_bandwidth * 4 * reached / 2 == pytest.approx(1.25e9)

@@ -113,6 +113,15 @@ def test_another_domain_is_followed_although_statistics_are_full_of_the_first() 
     assert second.rows == pytest.approx(600, rel=0.01)
 
 
+def test_slow_links_are_planned_for_and_priced() -> None:
+    fast, slow = (Operator(question(link=link)).looks(*windows(3))[-1] for link in (1.25e9, 1.25e7))
+    assert fast.accepted and slow.accepted
+    assert fast.after and slow.after and fast.price and slow.price
+    assert slow.after.node_fan_out < fast.after.node_fan_out
+    assert slow.gain > fast.gain
+    assert slow.price.seconds / slow.price.bytes > 10 * fast.price.seconds / fast.price.bytes
+
+
 def test_what_does_not_pay_is_told_with_its_price() -> None:
     operator = Operator(question(horizon=60.0, max_bytes_per_second=1e6))
     proposal = operator.looks(*windows(3))[-1]

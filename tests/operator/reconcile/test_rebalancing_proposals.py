@@ -18,7 +18,7 @@ def ever_better(looks: int) -> list[Callable[[Question], Proposal]]:
 
 
 async def test_a_proposal_with_a_price_waits_for_a_person(start) -> None:
-    loop = await start("Propose", better())
+    loop = await start("Propose", better(), linkBytesPerSecond="125M")
     await loop.until_phases(r1="Active", r2="Proposed")
     await loop.bench.work(seconds=1.0)
     made = loop.bench.placement(2)
@@ -58,6 +58,7 @@ async def test_a_proposal_with_a_price_waits_for_a_person(start) -> None:
     # As the question says what it depends on.
     asked = loop.brain.asked[0]
     assert (asked.ground.revision, asked.ground.shards, asked.revision, asked.least_gain) == (1, 2, 2, 0.03)
+    assert asked.link == 125e6
     assert (asked.rows_per_step, asked.attention) == (2.0, ()), "requests that run, of an older data plane"
     loop.directory.balances, loop.directory.milliseconds, loop.directory.nodes = {1: 0.8}, {1: 10}, ("a", "b")
     await loop.bench.work(3, seconds=10.0)
