@@ -9,6 +9,7 @@ from bench import Bench
 from data_plane import DataPlane, deployment
 from fake_kube_ray import KubeRayBench, several_rays
 from fake_ray import FakeRay
+from on_nodes import OnNodes
 from rebalance_loop import begin
 
 from moe_operator.runtimes.http.client import HttpClient
@@ -62,3 +63,12 @@ async def running(kube_ray_bench: KubeRayBench) -> KubeRayBench:
     kube_ray_bench.apply()
     await kube_ray_bench.ready()
     return kube_ray_bench
+
+
+@pytest.fixture
+async def on_nodes(kube_ray_bench: KubeRayBench) -> OnNodes:
+    kube_ray_bench.apply(experts={"shards": 4, "slotsPerShard": 8})
+    await kube_ray_bench.ready()
+    there = OnNodes(kube_ray_bench)
+    await kube_ray_bench.work(2, seconds=1.0)
+    return there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,66 +14,35 @@ from moe_contract.rendering import Desired
 from moe_contract.report import DirectoryReport
 from moe_contract.serve.merge import Config
 from moe_contract.serve.state import route_of
-from moe_operator.activator.announcement import MOST_KEYS
 from moe_operator.api import MoEDeployment, Reason
-from moe_operator.api.names import COMPONENT_ATTENTION, COMPONENT_SHARD
 from moe_operator.finding import Finding
 from moe_operator.kube.api import Json, KubeApi
 from moe_operator.kube.children import apply_child, find_child
-from moe_operator.kube.errors import ConflictError, KubeError, NameConflictError, NotFoundError, SecretError
-from moe_operator.kube.resources import (
-    ENDPOINT_SLICES,
-    NETWORK_POLICIES,
-    POD_DISRUPTION_BUDGETS,
-    PODS,
-    RAY_CLUSTERS,
-    RAY_SERVICES,
-    SERVICES,
-    Resource,
-)
+from moe_operator.kube.errors import NameConflictError, NotFoundError
+from moe_operator.kube.resources import RAY_SERVICES
 from moe_operator.kube.secrets import Secrets
 from moe_operator.kube.store import goes
-from moe_operator.runtimes.directory import Absence, Directories, Heard
-from moe_operator.runtimes.kube_ray.activators import Activators, Endpoints
+from moe_operator.runtimes.directory import Directories, Heard
+from moe_operator.runtimes.kube_ray.activators import Activators
 from moe_operator.runtimes.kube_ray.clusters import Clusters, clusters_of, head_url, serves
 from moe_operator.runtimes.kube_ray.emptying import may_go
-from moe_operator.runtimes.kube_ray.evictions import (
-    Staying,
-    Untold,
-    noted,
-    staying,
-    tells_what_is_held,
-    told_last,
-    told_until,
-)
 from moe_operator.runtimes.kube_ray.heads import Heads
-from moe_operator.runtimes.kube_ray.leaving import PodsOnNodes, Silence
-from moe_operator.runtimes.kube_ray.manifests.activation import announcement_of, build_activation
-from moe_operator.runtimes.kube_ray.manifests.budgets import build_budgets
+from moe_operator.runtimes.kube_ray.leading import Leading
 from moe_operator.runtimes.kube_ray.manifests.names import SERVE_CONFIG, TOKEN_KEY, token_secret_name
-from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts, build_policies
-from moe_operator.runtimes.kube_ray.manifests.ray_service import build_ray_service, fewest_steps
+from moe_operator.runtimes.kube_ray.manifests.network import Whereabouts
+from moe_operator.runtimes.kube_ray.manifests.ray_service import build_ray_service
 from moe_operator.runtimes.kube_ray.manifests.serve_config import serve_config, with_options_of
-from moe_operator.runtimes.kube_ray.manifests.service import build_service, selected_cluster
+from moe_operator.runtimes.kube_ray.manifests.service import selected_cluster
 from moe_operator.runtimes.kube_ray.objects import KubeRayObjects
-from moe_operator.runtimes.kube_ray.pods import cluster_of, pods_problem
-from moe_operator.runtimes.kube_ray.spread import TELLS_APIS, Apis, Needed, Together, least_apis, least_told
-from moe_operator.runtimes.kube_ray.state import (
-    Basis,
-    configs_of,
-    read_configs,
-    runtime_state,
-    with_moved,
-)
+from moe_operator.runtimes.kube_ray.state import Basis, configs_of, read_configs, runtime_state, with_moved
 from moe_operator.runtimes.kube_ray.succession import Succession
+from moe_operator.runtimes.kube_ray.upkeep import Upkeep
 from moe_operator.runtimes.port import Effect, Outcome, RuntimeState
 from moe_operator.runtimes.serve.foreign import ForeignWrites
 from moe_operator.runtimes.serve.repeats import Repeats
 
 ANSWERED_SECONDS = 10.0
 """For which a pass waits until the watches have told what there is."""
-_NOT_TAKEN = (400, 403, 413, 422)
-"""HTTP status of what the API server will not take the next time either."""
 _NOT_INSTALLED = Finding(
     Reason.KUBERAY_MISSING,
     "the kind RayService (ray.io/v1) is not installed: kubectl create -k "
@@ -98,7 +67,10 @@ class KubeRays:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def open(self, moe: MoEDeployment) -> KubeRayRuntime:
-        return KubeRayRuntime(self, f"RayService {moe.key}")
+        where = f"RayService {moe.key}"
+        leading = Leading(self.api, self.secrets, self.objects, self.activators)
+        upkeep = Upkeep(where, self.api, self.objects, self.whereabouts, self.clock, self.now)
+        return KubeRayRuntime(self, where, leading, upkeep)
 
     def orphaned(self, uids: Callable[[str], Collection[str] | None]) -> int:
         """None: what is made goes with its owner."""
@@ -112,29 +84,24 @@ class KubeRayRuntime:
     Attributes:
         _written: what this process had its RayService tell Serve last; None before that, and once it was removed.
         _absent: whether the API server said that there is no RayService, and the watch has told of none since.
-        _slice_refused: why the API server did not take the EndpointSlice; None if it did.
         _switched: since when its Service leads nowhere, or to the activator, because it goes to sleep.
-        _silence: of its pods on dead nodes.
-        _together, _needed: of its apis in one pod.
     """
 
     _all: KubeRays
     where: str
+    _leading: Leading
+    _upkeep: Upkeep
     _foreign: ForeignWrites = field(default_factory=ForeignWrites)
     _repeats: Repeats = field(default_factory=Repeats)
     _written: str | None = None
     _absent: bool = False
-    _slice_refused: Finding | None = None
     _switched: float | None = None
     _succession: Succession = field(default_factory=Succession)
-    _silence: Silence = field(default_factory=Silence)
-    _together: Together = field(default_factory=Together)
-    _needed: Needed = field(default_factory=Needed)
 
     async def observe(self, moe: MoEDeployment) -> RuntimeState:
         missing = await self._missing(moe)
         if missing:
-            self._silence = Silence()
+            self._upkeep.forget()
             return RuntimeState(unreachable=missing, foreign_writer=self._foreign_writer())
         live = await self._live(moe)
         pods = self._all.objects.pods(moe)
@@ -146,12 +113,11 @@ class KubeRayRuntime:
         if _has_a_directory(moe, live):
             heard, clusters = await self._reported(clusters, self._heads(moe, configs))
         running = self._all.objects.ray_cluster(moe, clusters.answering) if clusters.answering else None
-        waiting = self._waiting(moe, clusters, pods)
-        there = self._all.objects.pods_of(moe, clusters.answering)
-        untold = self._untold(moe, clusters.answering, heard, there)
+        waiting = self._upkeep.waiting(moe, clusters, pods)
+        untold = self._upkeep.untold(moe, clusters.answering, heard)
         seen = runtime_state(moe, live, clusters, waiting, configs, running, untold, now=self._all.now())
-        is_known = heard.report is not None or heard.absence is Absence.NOBODY
-        self._silence.look(there.silent(heard.report) if is_known else (), self._all.clock())
+        self._upkeep.look(moe, clusters.answering, heard)
+        there = self._all.objects.pods_of(moe, clusters.answering)
         return replace(
             seen,
             answers=self._with_nodes(seen.answers),
@@ -160,27 +126,8 @@ class KubeRayRuntime:
             report_problem=heard.problem,
             foreign_writer=self._foreign_writer(),
             holds_requests=self._all.activators is not None,
-            not_woken=await self._not_woken(moe),
+            not_woken=await self._leading.not_woken(moe),
         )
-
-    def _waiting(self, moe: MoEDeployment, clusters: Clusters, pods: list[Json]) -> Finding | None:
-        """Why pods are not made, do not come up or do not stay: those of a former cluster are of no interest."""
-        objects, named = self._all.objects, clusters.pending or clusters.newest
-        known = [pod for pod in pods if named is None or cluster_of(pod) in (clusters.pending, clusters.active, None)]
-        found = pods_problem(moe, known, objects.ray_cluster(moe, named) if named else None)
-        return found or objects.end_of_a_pod(moe, named)
-
-    def _untold(self, moe: MoEDeployment, cluster: str | None, heard: Heard, there: PodsOnNodes) -> Untold | None:
-        if cluster is None or tells_what_is_held(heard.report):
-            return None
-        now = self._all.now()
-        budget = self._all.objects.experts_budget(moe)
-        last = told_last(budget, cluster, now)
-        if last is None:
-            last = told_until(budget, cluster, now, there.since(COMPONENT_SHARD, now, now).before)
-        is_away = heard.absence is not None or heard.report is not None
-        of_each = (there.since(component, last.since, now) for component in (COMPONENT_ATTENTION, COMPONENT_SHARD))
-        return Untold(last, (now - last.since).total_seconds(), is_away, *of_each)
 
     def _with_nodes(self, answers: Finding | None) -> Finding | None:
         unseen = self._all.objects.nodes.missing("")
@@ -227,27 +174,26 @@ class KubeRayRuntime:
             return Outcome(Effect.STALE, Finding(Reason.KUBERAY_REFUSED, f"{self.where} is another one by now"))
         if desired is None or (live and goes(live)):
             try:
-                if self._is_woken(moe) or self._all.objects.activation(moe) or (live and _sleeps(moe)):
-                    await self._lead(moe, None)  # first, so that what comes meanwhile is held
+                if self._leading.may_be_held(moe) or (live and _sleeps(moe)):
+                    await self._leading.lead(moe, None)  # first, so that what comes meanwhile is held
             except NameConflictError as error:
                 return Outcome(Effect.IN_THE_WAY, Finding(error.reason, str(error)), self._foreign_writer())
             if live and not goes(live) and _sleeps(moe) and not await self._is_empty(moe, live, then.clusters):
                 return Outcome(Effect.HELD_BACK, None, self._foreign_writer())
             return await self._delete(live)
         self._switched = None
-        apis = self._all.objects.pods_of(moe, then.clusters.answering).apis(basis.report)
-        config = serve_config(self._with_apis(moe, desired, apis, basis.report, live), without)
+        desired = self._upkeep.with_apis(moe, desired, then, basis.report, self._told(desired, basis.report, live))
+        config = serve_config(desired, without)
         if live and then.clusters.being_replaced:
             # KubeRay would tell it to the new cluster alone.
             config = with_options_of(self._written or live["spec"][SERVE_CONFIG], config)
         try:
             token = await self._all.secrets.cluster_token(moe, token_secret_name(moe.metadata.name), TOKEN_KEY)
-            led_to = self._led_to(moe, then.clusters, basis.report)
+            led_to = self._leading.led_to(moe, then.clusters, basis.report)
             former = selected_cluster(self._all.objects.service(moe))
             await self._succession.tell(self._heads(moe, configs_of(live)), former, led_to, basis.report)
-            await self._lead(moe, led_to)
-            stay = self._staying(moe, len(desired.directory.shards), then, basis.report, apis)
-            for resource, manifest in _children(moe, stay, then, self._all.whereabouts):
+            await self._leading.lead(moe, led_to)
+            for resource, manifest in self._upkeep.children(moe, len(desired.directory.shards), then, basis.report):
                 await apply_child(self._all.api, moe, resource, manifest)
             shards = max(moe.spec.experts.shards, len(desired.directory.shards))
             wanted = build_ray_service(moe, config, shards, token)
@@ -260,8 +206,8 @@ class KubeRayRuntime:
             return Outcome(Effect.REFUSED, _NOT_INSTALLED)
         self._written, self._absent = config, False
         if not then.clusters.being_replaced:
-            await self._keep_pods(moe, then.clusters.newest, shards)
-        await self._remove_pods(moe, desired, then.clusters, basis.report)
+            await self._upkeep.keep_pods(moe, then.clusters.newest, shards)
+        await self._upkeep.remove_pods(moe, desired, then.clusters, basis.report)
         equal = live is not None and _version(live) == _version(applied)
         if equal:
             self._repeats.kept()
@@ -269,118 +215,11 @@ class KubeRayRuntime:
             self._repeats.written(wanted, self._all.clock())
         return Outcome(Effect.EQUAL if equal else Effect.WRITTEN, None, self._foreign_writer())
 
-    def _with_apis(
-        self, moe: MoEDeployment, desired: Desired, apis: Apis | None, report: DirectoryReport | None, live: Json | None
-    ) -> Desired:
-        """Where it is not known where apis run, as many stay as were told last: by this process, where it told any, for
-        others may have written there since. A data plane that never tells keeps to the spec."""
+    def _told(self, desired: Desired, report: DirectoryReport | None, live: Json | None) -> Config | None:
+        """What Serve was told last of the core application: by this process, where it told any, for others may have
+        written there since."""
         configs = read_configs(self._written) if self._written or report is None else configs_of(live)
-        may_tell = report is None or report.contract >= TELLS_APIS
-        needed = self._needed.look(moe, apis, self._all.clock())
-        least = least_apis(moe, apis, least_told(configs.get(desired.core)) if may_tell else None, needed)
-        return replace(desired, api_scale=desired.api_scale.model_copy(update={"min_replicas": least}))
-
-    def _led_to(self, moe: MoEDeployment, clusters: Clusters, report: DirectoryReport | None) -> str | None:
-        """The Ray cluster that requests are led to; None: to the activator, which holds them until it serves."""
-        leads_already = selected_cluster(self._all.objects.service(moe)) is not None
-        return clusters.answering if leads_already or serves(report) or not self._is_woken(moe) else None
-
-    def _is_woken(self, moe: MoEDeployment) -> bool:
-        """Whether the activator wakes it."""
-        return self._all.activators is not None and moe.spec.sleep is not None
-
-    async def _lead(self, moe: MoEDeployment, cluster: str | None) -> None:
-        """Have the Service lead requests there. At no moment are they led nowhere."""
-        service = SERVICES, build_service(moe, cluster)
-        there = self._all.objects.activation(moe)
-        if there is None and not self._is_woken(moe):
-            steps = [service]
-        else:
-            held, family = cluster is None and self._is_woken(moe), (there or {}).get("addressType")
-            activators = self._all.activators
-            # Of an activator that was removed no address may stay beside those of pods.
-            endpoints = activators.endpoints(family) if activators else Endpoints(family or "IPv4")
-            told = announcement_of(moe, await self._known_keys(moe) if activators else (), held)
-            activation = ENDPOINT_SLICES, build_activation(moe, told, endpoints)
-            steps = [activation, service] if held else [service, activation]
-        for resource, manifest in steps:
-            try:
-                await apply_child(self._all.api, moe, resource, manifest)
-            except KubeError as error:
-                if resource != ENDPOINT_SLICES or error.status not in _NOT_TAKEN:
-                    raise
-                said = f"requests are not held while it sleeps, nor while it wakes: {error}"
-                self._slice_refused = Finding(Reason.KUBERNETES_REFUSED, said)
-            else:
-                self._slice_refused = None if resource == ENDPOINT_SLICES else self._slice_refused
-
-    async def _known_keys(self, moe: MoEDeployment) -> tuple[str, ...]:
-        """Digests of its API keys; none where they cannot be read, or all be told."""
-        try:
-            keys = await self._all.secrets.api_key_hashes(moe)
-        except SecretError:
-            return ()
-        return keys if len(keys) <= MOST_KEYS else ()
-
-    async def _not_woken(self, moe: MoEDeployment) -> Finding | None:
-        """Why no request could wake it. Of a Secret that cannot be used is told elsewhere."""
-        ref = moe.spec.serving.api_keys_secret_ref
-        if not self._is_woken(moe):
-            return None
-        try:
-            count = len(await self._all.secrets.api_key_hashes(moe))
-        except SecretError:
-            count = 0
-        if ref is None or count <= MOST_KEYS:
-            return self._slice_refused
-        return Finding(
-            Reason.TOO_MANY_KEYS,
-            f"Secret {ref.name!r} (spec.serving.apiKeysSecretRef) has {count} API keys, and the activator can be told "
-            f"of {MOST_KEYS} at most: nobody could wake it, so it is not put to sleep; take some out, or spec.sleep",
-        )
-
-    def _staying(
-        self, moe: MoEDeployment, shards: int, then: Basis, report: DirectoryReport | None, apis: Apis | None
-    ) -> Staying:
-        """Of the Ray cluster that answers, with so many shards."""
-        pods, untold = self._all.objects.pods_of(moe, then.clusters.answering), then.untold
-        serving = pods.serving(report, untold is not None and untold.is_away)
-        together = self._together.lasts(None if apis is None else apis.come_apart(moe), self._all.clock())
-        drained = min(self._evictable(report), shards)
-        return staying(moe, shards, drained, _is_whole(report), serving, untold, together)
-
-    def _evictable(self, report: DirectoryReport | None) -> int:
-        """Shards that hold nothing, whose pods others may evict. Of nodes that are watched such pods are deleted here,
-        and a budget that lets one go may be used for another that holds experts."""
-        if report is None or self._all.objects.nodes.missing("") is None:
-            return 0
-        return sum(shard.wanted == 0 and shard.held == 0 for shard in report.shards)
-
-    async def _remove_pods(
-        self, moe: MoEDeployment, desired: Desired, clusters: Clusters, report: DirectoryReport | None
-    ) -> None:
-        """Those whose nodes go away, once nothing is lost by it, and those that are dead."""
-        silent = self._silence.lasting(self._all.clock())
-        pods = self._all.objects.pods_of(moe, clusters.answering)
-        for removal in pods.removals(report, desired.directory.revision, silent):
-            metadata, grace = removal.pod["metadata"], 0 if removal.by_force else None
-            namespace, name, uid = metadata["namespace"], metadata["name"], metadata["uid"]
-            try:
-                await self._all.api.delete(PODS, namespace, name, uid, grace_seconds=grace)
-            except (NotFoundError, ConflictError):
-                continue  # it is gone, or another one by now
-            logger.info("%s: pod %s is deleted: %s", self.where, name, removal.why)
-
-    async def _keep_pods(self, moe: MoEDeployment, cluster: str | None, shards: int) -> None:
-        """Ray's autoscaler reads the bounds from the RayCluster, to which KubeRay does not pass them on."""
-        live = self._all.objects.ray_cluster(moe, cluster) if cluster else None
-        steps = fewest_steps(moe, live, shards) if live else []
-        if live and steps:
-            metadata = live["metadata"]
-            try:
-                await self._all.api.json_patch(RAY_CLUSTERS, metadata["namespace"], metadata["name"], steps)
-            except NotFoundError:
-                return
+        return configs.get(desired.core)
 
     async def _is_empty(self, moe: MoEDeployment, live: Json, clusters: Clusters) -> bool:
         """Whether nobody's request is cut when it is taken away: it came between the look by which the deployment was
@@ -458,25 +297,6 @@ class KubeRayRuntime:
 
     def _foreign_writer(self) -> Finding | None:
         return self._foreign.told("the API server", self._all.clock(), self._repeats.often)
-
-
-def _children(
-    moe: MoEDeployment, stay: Staying, then: Basis, whereabouts: Whereabouts
-) -> Iterator[tuple[Resource, Json]]:
-    """Those beside the RayService, and the Service."""
-    cluster, untold = then.clusters.answering, then.untold
-    last = noted(untold.last, cluster) if untold and cluster else None
-    for budget in build_budgets(moe, stay, cluster, last):
-        yield POD_DISRUPTION_BUDGETS, budget
-    for policy in build_policies(moe, whereabouts):
-        yield NETWORK_POLICIES, policy
-
-
-def _is_whole(report: DirectoryReport | None) -> bool:
-    """Whether it is known that every copy is in place."""
-    if report is None or report.model is None or report.progress.copied < report.progress.total:
-        return False
-    return all(shard.held >= shard.wanted for shard in report.shards)
 
 
 def _is_stale(then: Basis, live: Json | None) -> bool:
