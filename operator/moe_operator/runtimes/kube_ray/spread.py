@@ -8,6 +8,10 @@ after several drains or a peak, Serve may stop what nobody needs, and the next o
 more than ``minReplicas``. Where Serve stops the one in the emptier pod and no other, load needs the rest: one more than
 that stays for an hour before it is tried again (``Needed``). Until one answers elsewhere, no pod of attention is
 evicted, for two minutes at most.
+
+An api that Serve stops answers for as long as its requests take, ten minutes at most, and until then may be taken for
+one that load needs. That costs one process more, until fewer are seen in its pod. No drain waits for it: in a pod that
+is on its way out no api counts.
 """
 
 from __future__ import annotations
@@ -85,6 +89,8 @@ class Needed:
     def look(self, moe: MoEDeployment, apis: Apis | None, now: float) -> int:
         """0 for no more than ``minReplicas``. ``apis``: None where it is not known, by which nothing is seen; ``now``
         is monotonic."""
+        if apis is not None and apis.most < self._needed:
+            self._needed = 0  # some of those that were seen were being stopped, or the pod with them is gone
         if apis is not None and apis.pods >= 2:
             kept = self._needed if now < self._until else 0
             self._left = apis.most if apis.most > max(moe.spec.api.min_replicas, kept) else 0

@@ -101,6 +101,22 @@ def test_what_a_drain_put_together_is_not_taken_for_needed() -> None:
         assert needed.look(moe, apis, 0.0) == 0
 
 
+def test_what_was_being_stopped_is_not_taken_for_needed_any_longer_than_it_takes() -> None:
+    """Serve stopped one in each pod, and the one in the fuller pod has requests: minutes, and not an hour."""
+    moe, needed = deployment(), Needed()
+    seen = [
+        (Apis(2, 2, 3), 0),
+        (Apis(2, 1, 3), 3),
+        (Apis(2, 2, 3), 3),
+        (None, 3),
+        (Apis(2, 2, 2), 0),
+        (Apis(2, 2, 3), 0),
+    ]
+    for now, (apis, needed_now) in enumerate(seen):
+        assert needed.look(moe, apis, 10.0 * now) == needed_now
+    assert least_apis(moe, Apis(2, 2, 2), None, needed.look(moe, Apis(2, 2, 2), 100.0)) == 3
+
+
 @pytest.mark.parametrize(("told", "least"), [(None, 2), (1, 2), (3, 3), (9, 4)])
 def test_where_they_are_not_known_as_many_run_as_were_told_last_within_the_bounds(told: int | None, least: int) -> None:
     assert least_apis(deployment(), None, told) == least
