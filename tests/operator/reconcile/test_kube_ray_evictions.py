@@ -8,7 +8,7 @@ from on_nodes import OnNodes, hangs_up
 from moe_contract.report import DirectoryReport
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.kube.api import Json
-from moe_operator.kube.resources import MOE_DEPLOYMENTS, POD_DISRUPTION_BUDGETS, RAY_SERVICES
+from moe_operator.kube.resources import MOE_DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, RAY_SERVICES
 from moe_operator.runtimes.kube_ray.spread import APART_SECONDS
 
 
@@ -43,6 +43,44 @@ async def test_no_pod_may_be_evicted_while_copies_are_loaded(on_nodes: OnNodes) 
     on_nodes.start(1, "p9", "n2")
     await bench.work(2, seconds=1.0)
     assert on_nodes.budget == 3
+
+
+async def test_of_two_shards_pods_none_follows_the_other_before_a_spare_has_its_experts(on_nodes: OnNodes) -> None:
+    """What was evicted answers for a while, and the spare turns ready with its shard before experts are there."""
+    bench = on_nodes.bench
+    bench.change(experts={"shards": 4, "slotsPerShard": 8, "copies": {"min": 2}})
+    on_nodes.put_pod("p9", "expert-shard", "n2", "10.0.0.9")
+    await bench.work(3, seconds=1.0)
+    assert on_nodes.budget == 3
+    pod = bench.child(PODS, "p0")
+    bench.kube.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    await bench.work(1, seconds=1.0)
+    assert bench.condition("Ready") == "True Available", "its shard answers still"
+    assert on_nodes.budget == 4
+    on_nodes.evict("p0")
+    bench.directory.hosts[0] = "10.0.0.9"
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.budget == 3
+
+
+async def test_apis_that_load_needs_are_not_stopped_each_time_one_is_started_elsewhere(on_nodes: OnNodes) -> None:
+    bench, directory = on_nodes.bench, on_nodes.bench.directory
+    bench.change(attention={"minReplicas": 2, "maxReplicas": 2}, api={"minReplicas": 2, "maxReplicas": 4})
+    first, second = "10.0.0.100", "10.0.0.101"
+    on_nodes.put_pod("a2", "attention", "n1", second)
+    directory.more = (second,)
+    least = []
+    for apis in ((first,) * 3 + (second,), (first,) * 3, (first,) * 3 + (second,)):
+        directory.apis = apis
+        await bench.work(2, seconds=1.0)
+        least.append(on_nodes.least_apis)
+    assert least == [2, 4, 4], "Serve stopped none but the one in the emptier pod: load needs the others"
+    directory.apis = (first, first, second)
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.least_apis == 3, "one of them was being stopped"
+    directory.apis = (first,) * 3 + (second,)
+    await bench.work(2, seconds=1.0)
+    assert on_nodes.least_apis == 2
 
 
 @pytest.mark.parametrize(("status", "budget"), [(401, 1), (403, 1), (400, 1), (404, 2), (503, 2), (None, 2)])

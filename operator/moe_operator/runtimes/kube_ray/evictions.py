@@ -6,12 +6,15 @@ While the directory tells which shards hold what:
 | role | may go |
 |---|---|
 | attention | one of ``attention.minReplicas``; none while fewer of these answer, or all apis are in one (``spread``) |
-| experts | as many as copies are beyond the first, or as shards hold nothing; none while copies are being made |
+| experts | as many as copies are beyond the first, or as shards hold nothing; none while copies are made, or lost |
 
-Which pod is evicted nobody can say, so the two of the second line are not added. While it does not tell, any pod may be
-the last of its kind, so that none goes: it is back within seconds, as a rule. Where it is not, a node must not wait for
-ever. After ``UNTOLD_SECONDS`` those count that have run since before it fell silent; what came later has been told
-nothing, and answers nobody without it:
+Which pod is evicted nobody can say, so the two of the second line are not added. A spare turns ready with the shard of
+a pod that was evicted, and would make room for another eviction before its experts are there: so copies count as lost
+from the moment a pod with a shard is on its way out, and where none may go all pods must stay that there are.
+
+While it does not tell, any pod may be the last of its kind, so that none goes: it is back within seconds, as a rule.
+Where it is not, a node must not wait for ever. After ``UNTOLD_SECONDS`` those count that have run since before it fell
+silent; what came later has been told nothing, and answers nobody without it:
 
 | role | may go |
 |---|---|
@@ -127,13 +130,15 @@ def staying(
     serving: int | None = None,
     untold: Untold | None = None,
     together: bool = False,
+    there: int = 0,
 ) -> Staying:
-    """``shards``: that run; ``drained``: of these, that hold nothing; ``whole``: whether every copy is in place;
+    """``shards``: that run; ``drained``: of these, that hold nothing; ``whole``: whether every copy is in place, and
+    stays; ``there``: pods for shards that are not on their way out, spares among them;
     ``serving``: pods of attention whose replica is ready, None where that is not known; ``together``: whether all apis
     are in one pod, and another is waited for.
 
-    A spare pod does not count: it is not ready before a shard runs on it, since Serve has no proxy there, and a number
-    that asks for it would let no shard's pod go.
+    A spare pod does not count where one may go: it is not ready before a shard runs on it, since Serve has no proxy
+    there, and a number that asks for it would let no shard's pod go.
     """
     if untold is not None and untold.is_long:
         return _without_the_directory(moe, shards, untold)
@@ -141,7 +146,8 @@ def staying(
     is_short = attention > 1 and serving is not None and serving < attention
     may_go = max(moe.spec.experts.copies.min - 1, drained) if whole else 0
     stay = attention if is_short else max(attention - 1, 0)
-    return Staying(max(attention, serving or 0) if together else stay, max(shards - may_go, 0))
+    experts = max(shards - may_go, 0) if may_go else max(shards, there)
+    return Staying(max(attention, serving or 0) if together else stay, experts)
 
 
 def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> Staying:
@@ -151,7 +157,7 @@ def _without_the_directory(moe: MoEDeployment, shards: int, untold: Untold) -> S
         attention, experts = (max(each.ready - 1, 0) for each in (untold.attention, untold.shards))
         return Staying(min(attention, wanted), experts)
     attention = untold.attention.but(1 if untold.attention.answering > 1 else 0)
-    experts = untold.shards.but(1) if _spares_a_shard(moe, shards, untold) else shards
+    experts = untold.shards.but(1) if _spares_a_shard(moe, shards, untold) else max(shards, untold.shards.there)
     return Staying(attention if untold.is_away and wanted else wanted, experts)
 
 

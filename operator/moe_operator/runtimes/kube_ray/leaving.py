@@ -101,6 +101,17 @@ class PodsOnNodes:
             return None
         return sum(_is(pod, COMPONENT_ATTENTION) and not goes(pod) and _address(pod) in ready for pod in self.pods)
 
+    def loses_copies(self, report: DirectoryReport | None) -> bool:
+        """Whether a shard that holds experts is in a pod that is on its way out, and answers still."""
+        if report is None:
+            return False
+        leaving = {_address(pod) for pod in self.pods if _is(pod, COMPONENT_SHARD) and goes(pod)} - {""}
+        return any(shard.held and _canon(shard.host) in leaving for shard in report.shards)
+
+    def for_shards(self) -> int:
+        """Pods for shards that are not on their way out, spares among them."""
+        return sum(_is(pod, COMPONENT_SHARD) and not goes(pod) for pod in self.pods)
+
     def apis(self, report: DirectoryReport | None) -> Apis | None:
         """Where api processes answer; None where that is not known, as of a data plane of release 0.2.0."""
         if report is None or not report.apis or not all(api.host for api in report.apis):

@@ -146,7 +146,8 @@ class Upkeep:
         serving, apis = pods.serving(report, untold is not None and untold.is_away), pods.apis(report)
         together = self._together.lasts(None if apis is None else apis.come_apart(moe), self.clock())
         drained = min(self._evictable(report), shards)
-        return staying(moe, shards, drained, _is_whole(report), serving, untold, together)
+        whole = _is_whole(report) and not pods.loses_copies(report)
+        return staying(moe, shards, drained, whole, serving, untold, together, pods.for_shards())
 
     def _evictable(self, report: DirectoryReport | None) -> int:
         """Shards that hold nothing, whose pods others may evict. Of nodes that are watched such pods are deleted here,

@@ -42,6 +42,31 @@ def test_while_copies_are_loaded_no_pod_of_a_shard_may_go() -> None:
 
 
 @pytest.mark.parametrize(
+    ("copies", "whole", "there", "experts"),
+    [
+        # A spare turns ready with a shard that was in another pod, which is ready still: as where its process crashed.
+        (1, True, 5, 5),
+        (2, False, 5, 5),
+        # Where one may go it does not count: it is not ready.
+        (2, True, 5, 3),
+        # Some are still to come.
+        (1, True, 3, 4),
+        (2, False, 3, 4),
+    ],
+)
+def test_where_no_pod_of_a_shard_may_go_none_may_when_a_spare_turns_ready(
+    copies: int, whole: bool, there: int, experts: int
+) -> None:
+    assert staying(deployment(4, copies, spares=1), 4, whole=whole, there=there).experts == experts
+
+
+@pytest.mark.parametrize("last", [3, 4])
+def test_nor_while_the_directory_is_away(last: int) -> None:
+    away = untold(LONG, pods(2), pods(4, 1), stay=last)
+    assert staying(deployment(4, 1), 4, untold=away).experts == 5
+
+
+@pytest.mark.parametrize(
     ("replicas", "serving", "at_least"),
     [(3, 3, 2), (3, 2, 3), (3, 0, 3), (3, 4, 2), (3, None, 2), (1, 0, 0), (1, 1, 0)],
 )

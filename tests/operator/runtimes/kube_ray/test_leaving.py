@@ -102,6 +102,29 @@ def shard(index: int, held: int = 8, *, phase: Any = "Ready", wanted: int | None
     return ShardReport(index=index, phase=phase, held=held, wanted=told, host=host or f"10.0.0.{index}")
 
 
+@pytest.mark.parametrize(
+    ("pods", "shards", "loses", "there"),
+    [
+        ([pod("p0"), pod("p1")], [shard(0), shard(1)], False, 2),
+        ([pod("p0", goes=True), pod("p1")], [shard(0), shard(1)], True, 1),
+        # It was emptied, or runs elsewhere by now.
+        ([pod("p0", goes=True), pod("p1")], [shard(0, 0), shard(1)], False, 1),
+        ([pod("p0", goes=True), pod("p1"), pod("p2")], [shard(0, host="10.0.0.2"), shard(1)], False, 2),
+        # It is a spare, or no pod of a shard at all.
+        ([pod("p0"), pod("p1"), pod("p2", goes=True)], [shard(0), shard(1)], False, 2),
+        ([pod("p0", "attention", goes=True), pod("p1")], [shard(0), shard(1)], False, 1),
+        # Nobody has told where a shard is.
+        ([pod("p0", goes=True)], [ShardReport(index=0, phase="Starting", held=0, wanted=8)], False, 0),
+    ],
+)
+def test_a_pod_on_its_way_out_takes_copies_with_it(
+    pods: list[Json], shards: list[ShardReport], loses: bool, there: int
+) -> None:
+    on_nodes = PodsOnNodes(pods, lambda pod: STAYS)
+    assert (on_nodes.loses_copies(report(*shards)), on_nodes.for_shards()) == (loses, there)
+    assert not on_nodes.loses_copies(None)
+
+
 def report(*shards: ShardReport, revision: int = REVISION, missing: int = 0, **more: Any) -> DirectoryReport:
     attention = AttentionReport(replica="a", ready=True, epoch=1, running=0, waiting=0, host="10.0.0.8", **more)
     progress = Progress(copied=8, total=8 + missing, settled=not missing)
