@@ -258,6 +258,30 @@ def test_a_time_limit_still_gives_a_plan() -> None:
     assert (plan.placement.copies >= 1).all()
 
 
+@pytest.mark.parametrize(
+    ("first", "left_out"),
+    [(0, (1, 2, 3, 4)), (1, (0, 2, 3, 4)), (3, (0, 1, 2, 4)), (4, (0, 1, 2, 3)), (6, (0, 2, 3, 4))],
+)
+def test_the_layer_that_is_searched_first_is_not_left_out(
+    first: int, left_out: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+    run = candidates.Job.run
+
+    def one_in_time(job: candidates.Job, layer: int) -> candidates.Result:
+        searched.append(layer)
+        return run(job if len(searched) == 1 else replace(job, deadline=0.0), layer)
+
+    monkeypatch.setattr(candidates.Job, "run", one_in_time)
+    loads = RoutingStatistics.of_loads(np.exp(np.random.default_rng(4).normal(size=(5, 8))))
+    plan = solve(loads, one_host(2, 5), limits=Limits(first_layer=first, workers=1))
+    assert searched == [*range(first % 5, 5), *range(first % 5)]
+    assert plan.left_out == left_out
+    monkeypatch.undo()
+    whole = solve(loads, one_host(2, 5), limits=Limits(first_layer=first, workers=1))
+    assert whole.placement == solve(loads, one_host(2, 5)).placement, "the order changes nothing else"
+
+
 def test_compiling_is_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a fresh environment it takes longer than any limit, and the first plan must be that of all later calls."""
     took = 0.0
@@ -321,6 +345,7 @@ def test_statistics_of_another_model_are_refused() -> None:
     [
         ("min_copies", 0), ("min_copies", 1.5), ("max_moved_slots", -1), ("max_moved_slots", math.inf),
         ("max_moved_bytes", math.inf), ("max_moved_bytes", "1"), ("time_limit", 0), ("time_limit", math.nan),
+        ("first_layer", -1), ("first_layer", 0.5),
         ("risk", -1), ("risk", math.inf), ("shard_risk", -1), ("samples", 1.5), ("samples", -1),
         ("workers", 0), ("workers", 1.5),
         ("seed", None), ("seed", 1.5), ("seed", 2**70), ("seed", True), ("node_locality", "no"),

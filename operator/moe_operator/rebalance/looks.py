@@ -45,6 +45,7 @@ class _Deployment:
     ground: Ground | None = None
     every: timedelta | None = None
     marks: tuple[Mark, ...] = ()
+    first_layer: int = 0
     task: asyncio.Task[None] | None = None
     ended: Look | None = None
 
@@ -71,7 +72,7 @@ class Looks:
         Args:
             owner: looks of one owner take turns with those of others.
             every: ``spec.rebalance.interval``.
-            question: without ``marks``, ``now`` and ``other_interval``.
+            question: without ``marks``, ``now``, ``first_layer`` and ``other_interval``.
         """
         known = self._of(key, uid)
         if known.task or known.ended:
@@ -82,7 +83,7 @@ class Looks:
         other = known.every not in (None, every)
         if other:
             known.marks = ()  # also where this look fails and only the next one compares
-        asked = replace(question, marks=known.marks, other_interval=other)
+        asked = replace(question, marks=known.marks, first_layer=known.first_layer, other_interval=other)
         known.every = every
         known.task = asyncio.create_task(self._look(key, known, owner, at, asked, read), name=f"look at {key}")
 
@@ -123,6 +124,7 @@ class Looks:
         finally:
             known.task = None
         known.marks = proposal.marks
+        known.first_layer = known.first_layer if proposal.first_layer is None else proposal.first_layer
         known.ended = Look(at, question.ground.revision, proposal)
         self.finished(key)
 

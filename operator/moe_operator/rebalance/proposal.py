@@ -38,7 +38,8 @@ MARKS = 3
 """Marks of so many last looks are kept: when a change is two looks old, three parts of the traffic are told apart from
 what came before; one is evidence, two are planned from."""
 SOLVE_SECONDS = 40.0
-"""After so long no further layer is searched, all attempts together."""
+"""After so long no further layer is searched, all attempts together. The next look begins with the first of those that
+are left."""
 _FEWER_MOVES = (1.0, 0.25, 0.0625)
 """Parts of the moves that the best plan needs: what does not pay with all of its moves may pay with the best of
 them."""
@@ -66,6 +67,7 @@ class Question:
         max_bytes_per_second: that a shard may load; None for no bound.
         marks: of earlier looks, as the last proposal returned them.
         attention: the node of each attention replica, by name; empty where that is not known.
+        first_layer: that is searched first, as the last proposal returned it.
         other_interval: whether looks were not as far apart as they are now when the marks were made: statistics fade by
             that, and each replica hears of another one at a time of its own.
     """
@@ -84,6 +86,7 @@ class Question:
     max_bytes_per_second: float | None = None
     marks: tuple[Mark, ...] = ()
     attention: tuple[str, ...] = ()
+    first_layer: int = 0
     other_interval: bool = False
 
 
@@ -118,6 +121,8 @@ class Proposal:
         ``content`` are to be compared with. What was counted follows minutes of traffic, which was another's lately.
     gain: part of the modelled time that ``content`` saves.
     price: of going there.
+    first_layer: that the next look is to search first: the first one that time did not suffice for; None where nothing
+        was planned.
     """
 
     accepted: bool
@@ -131,6 +136,7 @@ class Proposal:
     rows: float = 0.0
     gain: float = 0.0
     price: Price | None = None
+    first_layer: int | None = None
 
 
 def propose(statistics: bytearray, question: Question) -> Proposal:
@@ -161,9 +167,12 @@ def _propose(packed: bytearray, question: Question) -> Proposal:
     statistics = _read(packed, question)
     parts, marks = _looked_at(statistics, question)
     best: Proposal | None = None
+    next_first = question.first_layer
     evidence, lately = parts[-2], to_plan_from(parts, statistics)
     for plan in _plans(lately, running, topology, question):
-        proposal = replace(_judged(plan, evidence, parts[-1], question), marks=marks)
+        if next_first == question.first_layer:
+            next_first = _first_left_out(plan, next_first)
+        proposal = replace(_judged(plan, evidence, parts[-1], question), marks=marks, first_layer=next_first)
         best = best or proposal
         if proposal.accepted:
             return proposal
@@ -171,7 +180,12 @@ def _propose(packed: bytearray, question: Question) -> Proposal:
             break
     if best is None:
         raise PlacementError("no plan was made")
-    return best
+    return replace(best, first_layer=next_first)
+
+
+def _first_left_out(plan: Plan, first: int) -> int:
+    """In the order of the search, which began with ``first``; that one where none is."""
+    return min(plan.left_out, key=lambda layer: (layer - first) % plan.placement.layers, default=first)
 
 
 def _what_runs(question: Question) -> tuple[Placement, Topology]:
@@ -283,6 +297,7 @@ def _plans(lately: RoutingStatistics, running: Placement, topology: Topology, qu
             max_moved_slots=None if math.isinf(moves) else int(part * moves),
             max_moved_bytes=None if math.isinf(room) else room,
             time_limit=max(left, 0.1),
+            first_layer=question.first_layer,
             workers=1,
         )
         plan = solve(lately, topology, running, limits)

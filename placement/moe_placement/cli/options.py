@@ -30,6 +30,7 @@ LIMITS = {
     "risk": "standard deviations that the load of a node is assumed to surge by",
     "shard_risk": "the same of a shard inside its node",
     "node_locality": "keep an expert on one node, but for --min-copies and for more load than a node's part",
+    "first_layer": "layer that is searched first; the last ones are left out where time ends",
     "samples": "sampled expert sets per layer to look at",
     "workers": "threads",
     "seed": "of the search; equal ones give equal plans",

@@ -24,6 +24,8 @@ class Limits:
         shard_risk: the same of a shard inside its node; None for what the slowest shard of a node is expected to.
         node_locality: keep all copies of an expert on one node, but for what ``min_copies`` asks for and for experts
             whose load is more than a node's fair part.
+        first_layer: that is searched first, then those after it and those before: the time limit leaves out the last
+            of them. Counted around, so any number is one.
         samples: sampled sets per layer to look at; more find finer structure and take longer.
         workers: threads; layers are independent.
         seed: equal inputs and seeds give equal plans (as long as the time limit is not reached).
@@ -36,6 +38,7 @@ class Limits:
     risk: float | None = None
     shard_risk: float | None = None
     node_locality: bool = False
+    first_layer: int = 0
     samples: int = 4096
     workers: int = 2
     seed: int = 0
@@ -44,6 +47,7 @@ class Limits:
         error = InfeasiblePlacementError
         whole(error, "min_copies", self.min_copies, least=1)
         truth(error, "node_locality", self.node_locality)
+        whole(error, "first_layer", self.first_layer)
         whole(error, "samples", self.samples)
         whole(error, "workers", self.workers, least=1, most=1024)
         whole(error, "seed", self.seed)

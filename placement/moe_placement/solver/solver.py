@@ -88,7 +88,8 @@ def _run_all(job: Job, layers: int) -> list[Result]:
     layer does.
     """
     results: dict[int, Result] = {}
-    waiting = iter(range(layers))
+    first = job.limits.first_layer % layers
+    waiting = iter([*range(first, layers), *range(first)])
 
     def run_next(_: int) -> None:
         for layer in waiting:

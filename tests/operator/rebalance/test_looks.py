@@ -28,13 +28,14 @@ class Worker:
 
     too_heavy: bool = False
     marks: tuple[Mark, ...] = ()
+    first_layer: int | None = None
     asked: list[Question] = field(default_factory=list)
 
     async def run(self, owner: str, bounds: Any, job: Any, statistics: bytearray, asked: Question) -> Proposal:
         self.asked.append(asked)
         if self.too_heavy:
             raise JobTooHeavyError("took more than 45 s of processor time")
-        return Proposal(False, RebalanceReason.GAIN_TOO_SMALL, "", self.marks)
+        return Proposal(False, RebalanceReason.GAIN_TOO_SMALL, "", self.marks, first_layer=self.first_layer)
 
 
 @dataclass
@@ -74,6 +75,15 @@ async def test_what_is_read_came_until_it_was_read() -> None:
     bench = Bench(reading=150.0)
     await bench.look(question(now=-1.0))
     assert bench.worker.asked[0].now == 5150.0
+
+
+async def test_a_look_begins_with_the_layer_that_the_last_one_had_no_time_for() -> None:
+    bench = Bench()
+    for left in (5, None, 2, None):
+        bench.worker.first_layer = left
+        await bench.look()
+    await bench.look()
+    assert [asked.first_layer for asked in bench.worker.asked] == [0, 5, 5, 2, 2]
 
 
 async def test_a_look_after_another_interval_is_told_so_once() -> None:

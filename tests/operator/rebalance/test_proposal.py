@@ -27,6 +27,8 @@ from moe_placement import RoutingStatistics, balanced_placement
 from moe_placement.encoding import encode_placement
 from moe_placement.expected import figures_on
 from moe_placement.simulation import simulate
+from moe_placement.solver import candidates
+from moe_placement.solver.solver import compile_kernels
 from moe_placement.statistics import encode_statistics
 
 
@@ -39,7 +41,7 @@ class Operator:
 
     def look(self) -> Proposal:
         proposal = propose(self.gathered.told(), replace(self.asked, now=self.gathered.now))
-        self.asked = replace(self.asked, marks=proposal.marks)
+        self.asked = replace(self.asked, marks=proposal.marks, first_layer=proposal.first_layer or 0)
         return proposal
 
     def looks(self, *windows: Ids) -> list[Proposal]:
@@ -90,6 +92,28 @@ def test_nodes_are_foretold_as_the_data_plane_counts_them(nodes: str, attention:
         assert foretold == (0 if nodes == "aaaa" else found.node_fan_out)
     if nodes == "aabb" and attention:
         assert 0 < found.node_fan_out < 1 if attention == ("b",) else found.node_fan_out > 1
+
+
+def test_where_time_ends_the_next_look_begins_with_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the last layers would keep what they have for ever."""
+    run = candidates.Job.run
+    jobs: list[candidates.Job] = []
+
+    def one_in_time(job: candidates.Job, layer: int) -> candidates.Result:
+        late = any(each is job for each in jobs)
+        jobs.append(job)
+        return run(replace(job, deadline=0.0) if late else job, layer)
+
+    compile_kernels()
+    monkeypatch.setattr(candidates.Job, "run", one_in_time)
+    operator = Operator(question(least_gain=0.9))
+    first, second, *others = operator.looks(*windows(6))
+    assert [first.first_layer, second.first_layer] == [None, None], "nothing was planned"
+    begun = []
+    for proposal in others:
+        assert "1 of 2 layers were not searched to the end" in proposal.message
+        begun.append(proposal.first_layer)
+    assert begun == [1, 0, 1, 0]
 
 
 def test_nothing_moves_once_it_is_where_the_traffic_wants_it() -> None:
