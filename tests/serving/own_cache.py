@@ -18,7 +18,7 @@ def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(caches, "_used", used := {})
     monkeypatch.setattr(fetch, "_failed", {})
-    monkeypatch.setattr(fetch, "_forgotten", {})
+    monkeypatch.setattr(fetch, "_renewed", {})
     monkeypatch.setattr(fetch, "AGAIN_SECONDS", 0.0)
     yield folder / "cache"
     for stream in used.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
 
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.fetching.files import RemoteFile
@@ -18,6 +19,17 @@ from moe_serving.fetching.store import Store
 
 ASK_SECONDS = 300.0
 """For all files; one that was asked for by then may take three requests more."""
+
+
+class Cached(Enum):
+    """Which files of a model need not be asked for, since nodes have them and keep them."""
+
+    HERE = auto()
+    """Those on this node."""
+    EVERYWHERE = auto()
+    """All: every node that needs them has them, and its processes start there anew."""
+    NOWHERE = auto()
+    """None: nodes go with what runs, and their caches with them, as far as these are no volumes of their own."""
 
 
 def ask_for(store: Store, source: Source, files: Sequence[RemoteFile]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from moe_contract.applications import ModelArgs
 from moe_serving.checkpoint.errors import ModelError
+from moe_serving.checkpoint.locality import goes_with_pod
+from moe_serving.fetching.asking import Cached
 from moe_serving.fetching.cache import Cache, unusable
 from moe_serving.fetching.keeper import Heard, Keeper
 from moe_serving.fetching.locks import TRY_SECONDS
@@ -24,10 +26,10 @@ AGAIN_SECONDS = 15.0
 _failed: dict[tuple[Source, str], tuple[float, ModelError]] = {}
 """By source and file, or what else was asked for."""
 
-FORGET_SECONDS = 600.0
+RENEW_SECONDS = 600.0
 """Before what was told of weights is doubted again: it is some hundred requests, and may be right."""
 
-_forgotten: dict[Source, float] = {}
+_renewed: dict[Source, float] = {}
 
 
 def local_model(path: str) -> str:
@@ -81,37 +83,41 @@ def bring(path: str, files: Collection[Path], expected: Collection[Path] = (), h
     _fetch(source, keeper, cache, names, heard)
 
 
-def ask_for_all(path: str) -> None:
-    """Whether the weights of a model that ``local_model`` has given can be had, as far as they are not on this node.
+def ask_for_all(path: str, cached: Cached = Cached.HERE) -> None:
+    """Whether the weights of a model that ``local_model`` has given can be had, but for those that are ``cached``.
 
-    Waits until who keeps them has been asked for a byte of each file, some minutes at most.
+    Waits until who keeps them has been asked for a byte of each file, some minutes at most; of a model whose files are
+    all cached nobody is asked.
 
     Raises:
         ModelError: WeightsMissing, WeightsTruncated, DownloadFailed or AccessDenied, with the name of the file.
     """
     source = _source(path)
-    if source is None:
+    if source is None or cached is Cached.EVERYWHERE:
         return
     cache = Cache.of_environment()
-    if not cache.is_complete(source.directory):
+    is_lost = cached is Cached.NOWHERE and goes_with_pod(cache.path)
+    if is_lost or not cache.is_complete(source.directory):
         with _once_in_a_while(source, cache, "all"):
-            Keeper(source, cache).ask_for_all()
+            Keeper(source, cache).ask_for_all(also_there=is_lost)
 
 
-def forget_outline(path: str) -> None:
-    """Have ``local_model`` ask anew for what it gave in place of weights, which may be wrong: parts of files have no
-    checksum. Once in ``FORGET_SECONDS`` only; what has been opened by it stays as it is.
+def renew_outline(path: str) -> None:
+    """Ask anew for what ``local_model`` gave in place of weights, which may be wrong: parts of files have no checksum.
+    Once in ``RENEW_SECONDS`` only; what has been opened by it stays as it is, and so does the outline where another one
+    cannot be had.
 
     Raises:
-        ModelError: DownloadFailed, another process stands still that fetches of it.
+        ModelError: WeightsMissing, WeightsTruncated, DownloadFailed or AccessDenied.
     """
     source = _source(path)
-    if source is None or time.monotonic() - _forgotten.get(source, float("-inf")) < FORGET_SECONDS:
+    if source is None or time.monotonic() - _renewed.get(source, float("-inf")) < RENEW_SECONDS:
         return
     cache = Cache.of_environment()
     if not cache.is_complete(source.directory):
-        Keeper(source, cache).forget_outline()
-        _forgotten[source] = time.monotonic()
+        with _once_in_a_while(source, cache, "another outline"):
+            Keeper(source, cache).renew_outline()
+        _renewed[source] = time.monotonic()
 
 
 def fetched(path: str) -> tuple[int, int] | None:

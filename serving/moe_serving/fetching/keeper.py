@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.tensors import INDEX_FILE, weight_map
@@ -18,7 +19,7 @@ from moe_serving.fetching.asking import ask_for
 from moe_serving.fetching.cache import Cache
 from moe_serving.fetching.files import RemoteFile, first_files, has_index, weight_files
 from moe_serving.fetching.listing import Listing
-from moe_serving.fetching.outline import fetch_outlines, fits_outline, remove_outlines
+from moe_serving.fetching.outline import Read, fetch_outlines, fits_outline, remove_outlines, renew_outlines
 from moe_serving.fetching.source import Source
 from moe_serving.fetching.store import store_of
 
@@ -59,34 +60,39 @@ class Keeper:
             listing = self._listing()
             if not listing.in_parts or self._cache.is_outlined(self._name):
                 return listing.in_parts
-            try:
-                outlined = fetch_outlines(self._store.read, listing.weights, self._directory)
-            except ModelError as error:
-                if error.reason not in ("WeightsMissing", "WeightsTruncated"):
-                    raise
-                raise ModelError(error.reason, f"{self._source}: {error}") from error
-            if not outlined:
-                self._cache.change_listing(self._name, lambda now: replace(now, in_parts=False))
-            return outlined
+            return self._have_outlines(fetch_outlines, listing)
 
-    def forget_outline(self) -> None:
-        """The next one is asked for anew."""
+    def renew_outline(self) -> None:
+        """Ask for another one, which takes the place of the one that is there once it is whole."""
         listing = self._cache.listing(self._name)
         if listing is not None and listing.in_parts:
-            with self._cache.fetching(self._name):
-                remove_outlines(self._directory, listing.weights)
+            with self._cache.fetching(self._name), self._doubting():
+                self._have_outlines(renew_outlines, self._listing())
+
+    def _have_outlines(self, have: Callable[[Read, Sequence[RemoteFile], Path], bool], listing: Listing) -> bool:
+        try:
+            outlined = have(self._store.read, listing.weights, self._directory)
+        except ModelError as error:
+            if error.reason not in ("WeightsMissing", "WeightsTruncated"):
+                raise
+            raise ModelError(error.reason, f"{self._source}: {error}") from error
+        if not outlined:
+            self._cache.change_listing(self._name, lambda now: replace(now, in_parts=False))
+        return outlined
 
     def lacking(self, names: Collection[str]) -> tuple[str, ...]:
         """Those of ``names``, weights, that are not on this node."""
         return tuple(name for name in sorted(names) if not (self._directory / name).exists())
 
-    def ask_for_all(self) -> None:
-        """Whether all weights can be had that are not on this node; nothing of them is kept (``asking``)."""
+    def ask_for_all(self, also_there: bool = False) -> None:
+        """Whether all weights can be had; nothing of them is kept (``asking``). ``also_there``: those that are on this
+        node as well, where it loses them before they are needed."""
         listing = self.listing()
         with self._doubting():
             listing = self._undoubted(listing)  # by a size that was told wrongly no last byte may be had
-            lacking = set(self.lacking([file.name for file in listing.weights]))
-            ask_for(self._store, self._source, [file for file in listing.weights if file.name in lacking])
+            names = {file.name for file in listing.weights}
+            asked = names if also_there else set(self.lacking(names))
+            ask_for(self._store, self._source, [file for file in listing.weights if file.name in asked])
 
     def want(self, names: Collection[str], heard: Heard = lambda *_: None) -> None:
         """Have room for these files with weights, beside those that are wanted already."""

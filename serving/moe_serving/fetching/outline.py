@@ -7,6 +7,7 @@ those of other processes.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.samples import SAMPLES_FILE, Place, places, read_place
-from moe_serving.checkpoint.tensors import TensorIndex, header_length, outline_of, read_header
+from moe_serving.checkpoint.tensors import INDEX_FILE, TensorIndex, header_length, outline_of, read_header
 from moe_serving.fetching.files import RemoteFile
 
 Read = Callable[[RemoteFile, int, int], bytes | None]
@@ -25,6 +26,8 @@ AT_ONCE = 8
 """Requests under way: each takes a while, and brings little."""
 _HEAD_BYTES = 1 << 16
 """Asked for first: most headers are smaller."""
+_RENEWED = ".renewed"
+"""Folder of outlines that are on their way beside those in use."""
 _PAUSES = (0.5, 1.0)
 """Seconds between tries of one request: of some hundred, one that fails must not end them all."""
 
@@ -53,6 +56,31 @@ def fetch_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -
         return False
     _write(directory / SAMPLES_FILE, b"".join(whole))
     return True
+
+
+def renew_outlines(read: Read, weights: Sequence[RemoteFile], directory: Path) -> bool:
+    """As ``fetch_outlines``, also where there are outlines: they stay in use until the others are whole, and where
+    those cannot be had.
+
+    Of several files some may be the former ones where this is cut short: with them the digest is another one than
+    anybody's, and they are asked for again.
+    """
+    aside = directory / _RENEWED
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        shutil.copyfile(directory / INDEX_FILE, aside / INDEX_FILE)
+        if not fetch_outlines(read, weights, aside):
+            return False
+        for file in weights:
+            if not (directory / file.name).exists():
+                outline = outline_of(directory / file.name)
+                outline.parent.mkdir(parents=True, exist_ok=True)
+                outline_of(aside / file.name).replace(outline)
+        (aside / SAMPLES_FILE).replace(directory / SAMPLES_FILE)
+        return True
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def fits_outline(directory: Path, name: str) -> bool:

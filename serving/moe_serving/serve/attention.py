@@ -18,7 +18,7 @@ from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.directory.messages import AttentionStatus, StatisticsReport, SyncReply, SyncRequest, other_model
 from moe_serving.engine.errors import QueueFullError
 from moe_serving.engine.request import GenerationRequest, TokenEvent
-from moe_serving.fetching.fetch import bring, forget_outline, local_args
+from moe_serving.fetching.fetch import bring, local_args, renew_outline
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.sync import DirectorySync
 from moe_serving.serve.direct import address_of
@@ -193,7 +193,10 @@ class Attention:
 
         strange = other_model(facts.digest, self._directorys_digest)
         if strange is not None:
-            forget_outline(self._args.model.path)
+            try:
+                renew_outline(self._args.model.path)
+            except ModelError as error:
+                strange = f"{strange}; who keeps the model was asked anew, in vain: {error}"
             raise ModelError("ConfigInvalid", strange)
         files = checkpoint.files if model.verify else checkpoint.other_files
         bring(self._args.model.path, files, heard=self._note_fetched)

@@ -10,6 +10,7 @@ from stub_web import StubWeb
 
 from moe_serving.checkpoint import ModelError
 from moe_serving.fetching import asking, fetch
+from moe_serving.fetching.asking import Cached
 from moe_serving.fetching.cache import Cache
 from moe_serving.fetching.fetch import ask_for_all, bring, local_model
 from moe_serving.fetching.listing import Listing
@@ -53,6 +54,30 @@ def test_what_is_on_this_node_is_not_asked_for(kept: Kept, tiny: Path) -> None:
     stub.files.clear()
     ask_for_all(model)
     ask_for_all(str(tiny))
+
+
+def test_where_the_cache_goes_with_what_runs_its_files_are_asked_for_too(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a pod of KubeRay's, all of which go before the new model is loaded."""
+    stub, model = kept
+    path = Path(local_model(model))
+    bring(model, [path / name for name in FILES])
+    del stub.files[EVEN]
+    monkeypatch.setattr(fetch, "goes_with_pod", lambda path: False)
+    ask_for_all(model, Cached.NOWHERE)
+    assert weights(stub.parts) == {}, "they are in a volume of their own"
+    monkeypatch.setattr(fetch, "goes_with_pod", lambda path: path == Cache.of_environment().path)
+    with pytest.raises(ModelError, match=rf"^{EVEN} cannot be had, so nothing is given up for this model: "):
+        ask_for_all(model, Cached.NOWHERE)
+    ask_for_all(model, Cached.HERE)
+
+
+def test_what_is_cached_wherever_it_is_needed_is_asked_for_of_nobody(kept: Kept) -> None:
+    stub, model = kept
+    stub.files.clear()
+    ask_for_all(model, Cached.EVERYWHERE)
+    assert weights(stub.parts) == {}
 
 
 def test_one_that_is_gone_is_named_and_others_are_fetched_all_the_same(kept: Kept) -> None:

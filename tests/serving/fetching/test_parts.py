@@ -13,11 +13,12 @@ from stub_hub import REPOSITORY, REVISION, StubHub
 from stub_web import StubWeb
 
 from moe_serving.checkpoint import Checkpoint, ModelError
+from moe_serving.checkpoint.samples import SAMPLES_FILE
 from moe_serving.checkpoint.tensors import outline_of
 from moe_serving.fetching import cache as caches
 from moe_serving.fetching import fetch
 from moe_serving.fetching.cache import Cache
-from moe_serving.fetching.fetch import bring, fetched, forget_outline, local_model, local_text
+from moe_serving.fetching.fetch import bring, fetched, local_model, local_text, renew_outline
 
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
 INDEX = "model.safetensors.index.json"
@@ -308,19 +309,54 @@ def test_what_was_told_of_weights_is_asked_for_anew_where_it_is_doubted_and_not_
     path = Path(local_model(MODEL))
     wrong, right = Checkpoint.open(path).digest, Checkpoint.open(parted).digest
     assert wrong != right
-    forget_outline(MODEL)
+    renew_outline(MODEL)
     assert Checkpoint.open(local_model(MODEL)).digest == wrong
     hub.spoilt.clear()
-    forget_outline(MODEL)
+    renew_outline(MODEL)
     assert Checkpoint.open(local_model(MODEL)).digest == wrong
-    monkeypatch.setattr(fetch, "FORGET_SECONDS", 0.0)
-    forget_outline(MODEL)
+    monkeypatch.setattr(fetch, "RENEW_SECONDS", 0.0)
+    renew_outline(MODEL)
     assert Checkpoint.open(local_model(MODEL)).digest == right
     bring(MODEL, [path / name for name in FILES])
-    forget_outline(MODEL)
-    forget_outline(str(parted))
+    renew_outline(MODEL)
+    renew_outline(str(parted))
     assert weights(hub.gets) == dict.fromkeys(FILES, 1)
     assert Checkpoint.open(local_model(MODEL)).digest == right
+
+
+def test_an_outline_stays_in_use_until_the_next_one_is_whole(
+    hub: StubHub, parted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever keeps the model may be away, and a process may end at any moment."""
+    monkeypatch.setattr("moe_serving.fetching.outline.again_after", lambda seconds: None)
+    hub.spoilt.add(EVEN)
+    path = Path(local_model(MODEL))
+    wrong = Checkpoint.open(path).digest
+    hub.spoilt.clear()
+    hub.failing = 10_000
+    with pytest.raises(ModelError, match="503"):
+        renew_outline(MODEL)
+    assert Checkpoint.open(local_model(MODEL)).digest == wrong
+    hub.failing = 0
+    replace = Path.replace
+    replaced: list[str] = []
+
+    def cut_short(source: Path, target: Path) -> Path:
+        if source.name == SAMPLES_FILE:
+            raise InterruptedByTestError
+        replaced.append(source.name)
+        return replace(source, target)
+
+    with monkeypatch.context() as once:
+        once.setattr(Path, "replace", cut_short)
+        with pytest.raises(InterruptedByTestError):
+            renew_outline(MODEL)
+    assert len(replaced) == len(FILES)
+    assert Checkpoint.open(local_model(MODEL)).digest == wrong
+    renew_outline(MODEL)
+    assert Checkpoint.open(local_model(MODEL)).digest == Checkpoint.open(parted).digest
+    assert not (path / ".renewed").exists()
+    assert weights(hub.gets) == {}
 
 
 def test_a_header_that_promises_more_than_there_is(hub: StubHub) -> None:
