@@ -98,6 +98,7 @@ class DirectoryConfig(WireModel):
             order of ``shards[].index``; a shard that must end empty has 0 slots in it.
         candidate: a model to be looked at beside the one that runs: whether it could be served in its place.
         model_digest: ``ModelFacts.digest`` of the model that the placement is of; empty where that is not told.
+        caches_go: whether nodes go before ``candidate`` is loaded, and with them the files that they have fetched.
     """
 
     term: int = Field(default=0, ge=0, le=2 * MOST_COUNTED)
@@ -109,6 +110,7 @@ class DirectoryConfig(WireModel):
     placement: str | None = None
     candidate: ModelArgs | None = None
     model_digest: Annotated[Name, Since(1)] = ""
+    caches_go: Annotated[bool, Since(2)] = False
 
 
 class ApiConfig(WireModel):

@@ -145,7 +145,8 @@ def unchanged(world: World, candidate: ModelArgs | None = None) -> DirectoryConf
     """What the directory was told last, now told by this leader, under a revision that it does not refuse.
     ``candidate``: a model that it shall look at."""
     revision = next_revision(world) if _is_behind(world) else world.target.revision
-    return world.target.model_copy(update={"term": world.term, "revision": revision, "candidate": candidate})
+    looks = {"candidate": candidate, "caches_go": candidate is not None and world.runtime.caches_go}
+    return world.target.model_copy(update={"term": world.term, "revision": revision, **looks})
 
 
 def slots_per_shard(world: World, facts: ModelFacts) -> int:

@@ -113,6 +113,7 @@ class RuntimeState:
         pod_labels: by which the pods of what answers are told from others of the deployment; none where it has none.
         holds_requests: whether requests are held while nothing of it runs, and have it woken.
         not_woken: why they could not have it woken.
+        caches_go: whether nodes go when the model is replaced, and with them the files that they have fetched.
         evictions: that pods may be evicted though it is not known what they hold, or may not, for long already.
         basis: of the runtime's own: by what ``apply`` tells whether something else runs by then.
     """
@@ -133,6 +134,7 @@ class RuntimeState:
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     holds_requests: bool = False
     not_woken: Finding | None = None
+    caches_go: bool = False
     evictions: Finding | None = None
     basis: object = None
 

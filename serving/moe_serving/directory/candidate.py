@@ -11,6 +11,7 @@ from moe_contract.applications import ModelArgs
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import CandidateReport
 from moe_serving.checkpoint.errors import ModelError
+from moe_serving.fetching.asking import Cached
 
 INSPECT_AGAIN_SECONDS = 5.0
 """After so long a model that cannot be served is looked at again: it may be repaired, or still on its way."""
@@ -38,12 +39,16 @@ class Candidate:
         report: what was found; None while there is nothing to look at.
 
     Args:
-        inspect: looks at a model; runs in a thread; raises ModelError.
+        inspect: looks at a model, of which some files are cached; runs in a thread; raises ModelError.
+        cached: says which, before each look.
     """
 
-    def __init__(self, inspect: Callable[[ModelArgs], ModelFacts]) -> None:
+    def __init__(
+        self, inspect: Callable[[ModelArgs, Cached], ModelFacts], cached: Callable[[ModelArgs], Cached]
+    ) -> None:
         self.report: CandidateReport | None = None
         self._inspect = inspect
+        self._cached = cached
         self._changed = asyncio.Event()
 
     def look_at(self, args: ModelArgs | None) -> None:
@@ -65,7 +70,8 @@ class Candidate:
 
     async def _look(self, args: ModelArgs) -> None:
         try:
-            found = CandidateReport(args=args, model=await asyncio.to_thread(self._inspect, args))
+            facts = await asyncio.to_thread(self._inspect, args, self._cached(args))
+            found = CandidateReport(args=args, model=facts)
         except Exception as error:  # noqa: BLE001 - see problem_of
             found = CandidateReport(args=args, model_problem=problem_of(args, error))
         if self.report is not None and self.report.args == args:

@@ -40,6 +40,7 @@ from moe_serving.directory.statistics import StatisticsStore
 from moe_serving.directory.target import Target, read_target
 from moe_serving.directory.traffic import TrafficCounts
 from moe_serving.faults import FaultPoint, reached
+from moe_serving.fetching.asking import Cached
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.routing.table import RoutingTable
 from moe_serving.unknown import tell_unknown
@@ -69,7 +70,8 @@ class Directory:
         inspect: looks at a model; runs in a thread; raises ModelError.
         connect: makes the client of a shard.
         clock: monotonic seconds.
-        inspect_candidate: looks at a model that is to take the place of that one; by default as ``inspect``.
+        inspect_candidate: looks at a model that is to take the place of that one, and of which some files are cached
+            where they are needed; by default as ``inspect``.
     """
 
     def __init__(
@@ -78,11 +80,11 @@ class Directory:
         inspect: Callable[[ModelArgs], ModelFacts],
         connect: Callable[[ShardRef], ShardClient],
         clock: Callable[[], float] = time.monotonic,
-        inspect_candidate: Callable[[ModelArgs], ModelFacts] | None = None,
+        inspect_candidate: Callable[[ModelArgs, Cached], ModelFacts] | None = None,
     ) -> None:
         self._args = model
         self._inspect = inspect
-        self._candidate = Candidate(inspect_candidate or inspect)
+        self._candidate = Candidate(inspect_candidate or (lambda args, cached: inspect(args)), self._cached)
         self._connect = connect
         self._clock = clock
         self._model: _Model | None = None
@@ -322,6 +324,15 @@ class Directory:
         shards = [monitor.description for monitor in self._monitors if monitor.phase != "Lost"]
         leases = [lease.status for lease in self._leases.live(self._clock()).values()]
         return sum_fetched((each.node, each.fetched) for each in (*shards, *leases) if each is not None)
+
+    def _cached(self, candidate: ModelArgs) -> Cached:
+        """Files of ``candidate`` that are there for its processes, whoever keeps it: a shard says whether all of what
+        it serves now are on its node."""
+        if self._target.caches_go:
+            return Cached.NOWHERE
+        is_same, sites = candidate.path == self._args.path, [monitor.site for monitor in self._monitors]
+        is_there = is_same and bool(sites) and all(site.near_checkpoint for site in sites)
+        return Cached.EVERYWHERE if is_there else Cached.HERE
 
     def _has_heard_enough(self) -> bool:
         """Whether a first table would say what is there, as far as anybody can tell."""

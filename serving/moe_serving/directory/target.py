@@ -24,6 +24,7 @@ class Target:
         placement: None before the operator knows the model.
         candidate: a model to be looked at beside the one that runs.
         model_digest: of the model that the placement is of; empty where that was not told.
+        caches_go: see ``DirectoryConfig``.
     """
 
     term: int = 0
@@ -33,6 +34,7 @@ class Target:
     placement: Placement | None = None
     candidate: ModelArgs | None = None
     model_digest: str = ""
+    caches_go: bool = False
 
     def without_placement(self) -> Target:
         """What is left of a target whose placement turned out to be for another model."""
@@ -86,8 +88,9 @@ def read_target(config: object, current: Target) -> Target:
         raise ConfigRefusedError(f"shards: indices {[s.index for s in shards]} are not 0 .. {len(shards) - 1}")
     placement = _read_placement(wanted)
     return Target(
-        wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate, wanted.model_digest
-    )
+        wanted.term, wanted.revision, wanted.min_copies, shards, placement, wanted.candidate, wanted.model_digest,
+        wanted.caches_go,
+    )  # fmt: skip
 
 
 def _read_placement(wanted: DirectoryConfig) -> Placement | None:

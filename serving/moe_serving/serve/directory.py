@@ -21,6 +21,7 @@ from moe_serving.directory.errors import ShardGoneError
 from moe_serving.directory.messages import StatisticsReport, SyncReply, SyncRequest
 from moe_serving.directory.monitor import ShardClient
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription
+from moe_serving.fetching.asking import Cached
 from moe_serving.fetching.fetch import ask_for_all, local_model
 from moe_serving.routing.exchange import StatisticsHeard
 from moe_serving.serve.direct import Direct, address_of, open_here
@@ -94,10 +95,10 @@ def _inspect(model: ModelArgs) -> ModelFacts:
     return inspect_model(local_model(model.path), model.dtype)
 
 
-def _inspect_candidate(model: ModelArgs) -> ModelFacts:
+def _inspect_candidate(model: ModelArgs, cached: Cached) -> ModelFacts:
     """What runs gives way to it: so all its files must be to be had, which those that need them fetch only then."""
     facts = _inspect(model)
-    ask_for_all(model.path)
+    ask_for_all(model.path, cached)
     return facts
 
 

@@ -127,6 +127,21 @@ def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candida
     assert plane.run().step is Step.REPLACE
 
 
+@pytest.mark.parametrize("goes", [False, True])
+def test_whether_nodes_go_with_what_runs_is_told_while_a_new_model_is_looked_at(make_plane, goes: bool) -> None:
+    """What they have fetched of it goes with them, so who keeps it has to have all of it."""
+    plane = make_plane(shards=2)
+    plane.more = {"caches_go": goes}
+    plane.settle()
+    before = plane.run()
+    assert not desired(before).directory.caches_go
+    plane.candidate = ModelProblem(reason="PathNotFound", message="no models/other")
+    plane.change(shards=2, spec=OTHER_MODEL)
+    assert desired(plane.run()).directory.caches_go is goes
+    plane.change(shards=2)
+    assert plane.run().desired == before.desired
+
+
 def test_a_model_that_is_taken_back_changes_nothing(make_plane) -> None:
     plane = make_plane(shards=2)
     plane.settle()

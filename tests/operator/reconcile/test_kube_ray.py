@@ -8,7 +8,11 @@ import pytest
 from fake_kube_ray import KubeRayBench
 from kube_ray_objects import IMAGE, OTHER_IMAGE
 
+from moe_contract.base import CONTRACT
+from moe_contract.model import ModelProblem
+from moe_contract.report import DirectoryReport
 from moe_operator.api import MoEDeployment
+from moe_operator.kube.api import Json
 from moe_operator.kube.resources import (
     MOE_DEPLOYMENTS,
     NETWORK_POLICIES,
@@ -315,6 +319,25 @@ async def test_a_token_of_the_hub_goes_to_pods_once_its_owner_allows_it(kube_ray
     await kube_ray_bench.ready()
     written = [body for (plural, _, name), body in kube_ray_bench.kube.objects.items() if name != "hub"]
     assert "hf_of_the_team" not in json.dumps(written)
+
+
+async def test_of_a_new_model_all_must_be_to_be_had_since_pods_go_with_what_they_have_fetched(
+    running: KubeRayBench,
+) -> None:
+    tell = running.directory.__call__
+
+    def of_today(config: Json) -> DirectoryReport | None:
+        told = tell(config)
+        return told and told.model_copy(update={"contract": CONTRACT})
+
+    running.rays[0].report = of_today
+    running.directory.candidate_problem = ModelProblem(reason="PathNotFound", message="no models/other")
+    running.change(model={"source": {"path": "models/other"}})
+    await running.work(3, seconds=1.0)
+    assert '"caches_go":true' in running.child(RAY_SERVICES)["spec"]["serveConfigV2"]
+    running.change(model={"source": {"path": "models/tiny"}})
+    await running.work(3, seconds=1.0)
+    assert "caches_go" not in running.child(RAY_SERVICES)["spec"]["serveConfigV2"]
 
 
 async def test_another_model_starts_anew(running: KubeRayBench) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+from scene import FakeShard
 
-from moe_contract.applications import DirectoryConfig, ModelArgs
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
 from moe_contract.model import ModelFacts
 from moe_contract.report import CandidateReport
 from moe_serving.checkpoint import ModelError
 from moe_serving.directory import candidate
 from moe_serving.directory.directory import Directory
+from moe_serving.experts.description import ShardDescription
+from moe_serving.fetching.asking import Cached
 
 RUNNING, GOOD, BAD, ODD = (ModelArgs(path=path) for path in ("/running", "/good", "/bad", "/odd"))
 
@@ -66,7 +70,7 @@ async def test_what_is_to_take_the_place_of_another_one_is_looked_at_more_closel
     """All its files must be to be had, which is more than the model that runs is asked about."""
     disk = Disk()
 
-    def closely(model: ModelArgs) -> ModelFacts:
+    def closely(model: ModelArgs, cached: Cached) -> ModelFacts:
         if model == GOOD:
             raise ModelError("DownloadFailed", "odd.safetensors cannot be had")
         return disk.inspect(model)
@@ -84,6 +88,55 @@ async def test_what_is_to_take_the_place_of_another_one_is_looked_at_more_closel
         assert directory.report().model == facts_of(GOOD)
     finally:
         running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("path", "near", "caches_go", "cached"),
+    [
+        # Only dtype or device change, and every node with a shard has all files: who keeps them may be away.
+        ("/running", (True, True), False, Cached.EVERYWHERE),
+        ("/running", (True, False), False, Cached.HERE),
+        ("/good", (True, True), False, Cached.HERE),
+        ("/running", (), False, Cached.HERE),
+        # As pods of KubeRay do: what they have fetched is lost before it is needed.
+        ("/running", (True, True), True, Cached.NOWHERE),
+        ("/good", (False, False), True, Cached.NOWHERE),
+    ],
+)
+async def test_which_files_need_not_be_asked_for(
+    path: str, near: tuple[bool, ...], caches_go: bool, cached: Cached
+) -> None:
+    seen: list[Cached] = []
+
+    def inspect(model: ModelArgs, of_it: Cached) -> ModelFacts:
+        seen.append(of_it)
+        return facts_of(model)
+
+    class Near(FakeShard):
+        async def describe(self, known: str | None, hold: float) -> ShardDescription:
+            return replace(await super().describe(known, hold), near_checkpoint=near[self.index])
+
+    def connect(ref: ShardRef) -> FakeShard:
+        return Near(ref.index)
+
+    directory = Directory(RUNNING, facts_of, connect, inspect_candidate=inspect)
+    running = asyncio.create_task(directory.run())
+    told = DirectoryConfig(shards=tuple(ShardRef(index=index, application=f"s{index}") for index in range(len(near))))
+    try:
+        directory.configure(told.model_dump(mode="json"))
+        await until_inspected(directory)
+        async with asyncio.timeout(10):
+            while True:
+                if all(shard.phase == "Ready" for shard in directory.report().shards):
+                    break
+                await asyncio.sleep(0.01)
+        candidate = ModelArgs(path=path, dtype="bfloat16")
+        asked = told.model_copy(update={"candidate": candidate, "caches_go": caches_go})
+        directory.configure(asked.model_dump(mode="json"))
+        await found(directory, candidate, good=True)
+    finally:
+        running.cancel()
+    assert seen == [cached]
 
 
 async def test_it_is_reported_whatever_becomes_of_it_and_what_runs_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,8 @@ def runtime_state(
         upgrading=_upgrading(clusters, waiting),
         held=_held(live, running),
         pod_labels={LABEL_CLUSTER: clusters.answering} if clusters.answering else {},
+        # The RayService is deleted for another one, and its pods with it.
+        caches_go=True,
         evictions=told_of(moe, sum(name != core_name(moe) for name in configs), untold),
         basis=Basis(live["metadata"]["uid"], clusters, untold),
     )
