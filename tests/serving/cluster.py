@@ -348,6 +348,9 @@ class PipeClient:
         shard = self._cluster.shards[self._index]
         await asyncio.to_thread(shard.call, "assign", incarnation, tuple(load), tuple(free))
 
+    async def look_again(self, incarnation: str, digest: str) -> None:
+        await asyncio.to_thread(self._cluster.shards[self._index].call, "look_again", incarnation, digest)
+
     def close(self) -> None:
         pass
 

@@ -144,6 +144,9 @@ class _ShardClient:
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         await self._caller.call("assign", incarnation, tuple(load), tuple(free))
 
+    async def look_again(self, incarnation: str, digest: str) -> None:
+        await self._caller.call("look_again", incarnation, digest)
+
     def close(self) -> None:
         self._caller.close()
 
@@ -162,7 +165,8 @@ class ShardRole:
 
     async def start(self) -> None:
         self._shard.start()
-        await self._setting.listen(self._name, {"describe": self._describe, "assign": self._assign})
+        methods = {"describe": self._describe, "assign": self._assign, "look_again": self._look_again}
+        await self._setting.listen(self._name, methods)
 
     async def configure(self, config: ShardConfig) -> None:
         self._shard.configure(config)
@@ -175,6 +179,9 @@ class ShardRole:
 
     async def _assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         self._shard.assign(incarnation, load, free)
+
+    async def _look_again(self, incarnation: str, digest: str) -> None:
+        self._shard.look_again(incarnation, digest)
 
 
 class AttentionRole:

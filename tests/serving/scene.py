@@ -47,6 +47,7 @@ class FakeShard:
         self.fault: Exception | None = None
         self.counts: dict[str, int] = {}
         self.orders: list[LoadOrder] = []
+        self.doubted: list[str] = []
         self.start()
 
     def start(self) -> None:
@@ -77,6 +78,10 @@ class FakeShard:
         for order in load:
             self.held[order.key] = True
         assert self.held.sum() <= self.capacity
+
+    async def look_again(self, incarnation: str, digest: str) -> None:
+        assert incarnation == self.incarnation
+        self.doubted.append(digest)
 
     def close(self) -> None:
         pass

@@ -161,8 +161,8 @@ class Directory:
             for monitor in watching.keys() - set(self._monitors):
                 watching.pop(monitor).cancel()
             for monitor in self._monitors:
-                if monitor not in watching:
-                    watching[monitor] = tasks.create_task(monitor.watch())
+                if monitor not in watching and self._model is not None:
+                    watching[monitor] = tasks.create_task(monitor.watch(self._model.facts.digest))
             seen = self._changes.count
             await self.turn()
             await asyncio.sleep(TURN_SECONDS)

@@ -33,6 +33,11 @@ FORGOTTEN_SECONDS = 30.0
 """A shard silent for so long leaves the table. Its process may be busy rather than dead, and attention sees a broken
 connection by itself, so there is no hurry; what is known to be dead leaves at once."""
 
+DOUBT_SECONDS = 30.0
+"""Between two times that a shard with another checkpoint is asked to look at its files again: that reads the headers of
+all of them."""
+_EQUAL = f"make them equal: the shard looks again every {DOUBT_SECONDS:.0f} s"
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +49,11 @@ class ShardClient(Protocol):
         ...
 
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None: ...
+
+    async def look_again(self, incarnation: str, digest: str) -> None:
+        """Have it look whether its files are those of the checkpoint of ``digest`` by now. One of an earlier release
+        raises, and has to be restarted."""
+        ...
 
     def close(self) -> None:
         """Nobody asks any more."""
@@ -76,6 +86,7 @@ class ShardMonitor:
         self._answered: float | None = None
         self._gone = False
         self._orders = 0
+        self._doubted = float("-inf")
 
     @property
     def phase(self) -> ShardPhase:
@@ -127,14 +138,13 @@ class ShardMonitor:
         if said.held is not None and said.held.shape != (facts.layers, facts.experts):
             return (
                 f"node {said.node} has another checkpoint at the model's path, of {said.held.shape[0]} layers of "
-                f"{said.held.shape[1]} experts, than the directory, of {facts.layers} of {facts.experts}; make them "
-                "equal and restart the shard"
+                f"{said.held.shape[1]} experts, than the directory, of {facts.layers} of {facts.experts}; {_EQUAL}"
             )
         if said.digest is None or said.digest == facts.digest:
             return None
         return (
             f"node {said.node} has another checkpoint at the model's path ({said.digest}) than the directory "
-            f"({facts.digest}); make them equal and restart the shard"
+            f"({facts.digest}); {_EQUAL}"
         )
 
     @property
@@ -144,12 +154,13 @@ class ShardMonitor:
             return None
         return self._answered + LOST_SECONDS
 
-    async def watch(self) -> None:
-        """Ask the shard again and again, until cancelled."""
+    async def watch(self, digest: str) -> None:
+        """Ask the shard again and again, until cancelled. ``digest``: of the checkpoint that it shall have."""
         try:
             while True:
                 began = self._clock()
                 await self.poll()
+                await self.doubt(digest)
                 await asyncio.sleep(began + PAUSE_SECONDS - self._clock())
         finally:
             self._client.close()
@@ -170,6 +181,18 @@ class ShardMonitor:
                 self._note_gone(f"it was silent for {FORGOTTEN_SECONDS:g} s")
         else:
             self._note_answer(description, outdated=orders != self._orders)
+
+    async def doubt(self, digest: str) -> None:
+        """Have the shard look at its files again where it has another checkpoint than that of ``digest``."""
+        said, now = self.description, self._clock()
+        if said is None or said.digest in (None, digest) or now - self._doubted < DOUBT_SECONDS:
+            return
+        self._doubted = now
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._client.look_again(said.incarnation, digest)
+        except Exception as error:  # noqa: BLE001 - as in poll
+            logger.debug("shard %d does not look again: %s: %s", self.index, type(error).__name__, error)
 
     def is_news(self, load: Sequence[ExpertKey], free: Sequence[ExpertKey]) -> bool:
         """Whether these orders are other ones than the shard has."""

@@ -6,8 +6,10 @@ called from any thread; nothing but ``probe``, ``drain`` and ``stop`` waits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ from functools import partial
 import torch
 
 from moe_contract.applications import ModelArgs, ShardConfig
+from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.locality import is_local
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import memory_of, resolve_device
@@ -33,7 +36,7 @@ from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
 from moe_serving.faults import FaultPoint, reached
-from moe_serving.fetching.fetch import bring, local_args
+from moe_serving.fetching.fetch import bring, local_args, renew_outline
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
@@ -45,6 +48,8 @@ MAX_REQUEST_BYTES = 1 << 28
 """Rows of one layer for one shard: 8192 tokens of 8192 float32 values. Larger batches are a mistake, not a load."""
 OPEN_RETRY_SECONDS = 2.0
 """Pause before a checkpoint that could not be opened is tried again: it may still be on its way to this node."""
+REOPEN_SECONDS = 10.0
+"""For what is under way in a shard that opens its checkpoint anew, for each of its threads."""
 BACKGROUND = frozenset({ExpertKind.FETCH, ExpertKind.DOUBT})
 """What other shards want, which gives way to attention."""
 QUIET_SECONDS = 1.0
@@ -73,6 +78,8 @@ class Shard:
         self._config = config
         self._open: _OpenShard | None = None
         self._problem: str | None = None
+        # A digest to be looked for, or None to wake up and stop.
+        self._doubts: queue.Queue[str | None] = queue.Queue(maxsize=1)
         self._stopping = threading.Event()
         self._opener = SupervisedThread("shard-opener", self._keep_opening)
 
@@ -85,17 +92,18 @@ class Shard:
         frees them.
         """
         self._config = config
-        if self._open is not None:
-            self._open.configure(config)
+        if (shard := self._open) is not None:
+            shard.configure(config)
         self._changed()
 
     def describe(self) -> ShardDescription:
         """This shard now; see ``ShardDescription``."""
-        who = self._identity
         if (shard := self._open) is None:
+            who = self._identity
             return ShardDescription(
                 who.index, who.node, who.incarnation, os.getpid(), problem=self._opener.failure or self._problem
             )
+        who = shard.identity
         return ShardDescription(
             index=who.index,
             node=who.node,
@@ -123,13 +131,26 @@ class Shard:
         """
         if incarnation != self._identity.incarnation:
             raise OtherIncarnationError(f"this is {self._identity.incarnation}, the order is for {incarnation}")
-        if self._open is None:
+        if (shard := self._open) is None:
             raise ShardNotReadyError(self._problem or "the checkpoint is being opened")
         for layer, expert in free:
-            self._open.pool.free(layer, expert)
+            shard.pool.free(layer, expert)
             reached(FaultPoint.SHARD_FREED)
-        self._open.loader.replace_queue(load)
+        shard.loader.replace_queue(load)
         reached(FaultPoint.SHARD_TOLD)
+
+    def look_again(self, incarnation: str, digest: str) -> None:
+        """Look, in the background, whether the model's files are those of the checkpoint of ``digest`` by now: they
+        were changed under this shard, or who keeps them had told of other ones. That one is then opened in place of the
+        one that is open, as by another process that holds nothing.
+
+        Raises:
+            OtherIncarnationError: it was meant for an earlier process.
+        """
+        if incarnation != self._identity.incarnation:
+            raise OtherIncarnationError(f"this is {self._identity.incarnation}, {incarnation} is to look again")
+        with contextlib.suppress(queue.Full):  # it looks already
+            self._doubts.put_nowait(digest)
 
     def probe(self, timeout: float) -> None:
         """Connect as a client would: proves that the listener and the loop behind it live, and that experts are still
@@ -138,15 +159,16 @@ class Shard:
         Raises:
             WireError, RuntimeError: it does not serve.
         """
-        failure = self._opener.failure or (self._open and (self._open.loader.failure or self._open.examiner.failure))
+        shard = self._open
+        failure = self._opener.failure or (shard and (shard.loader.failure or shard.examiner.failure))
         if failure:
             raise RuntimeError(failure)
-        if (shard := self._open) is None:
+        if shard is None:
             return
         if not shard.server.alive:
             raise RuntimeError(shard.server.failure or "the thread that serves experts has ended")
         address, digest = shard.endpoint.address, shard.reader.checkpoint.digest
-        node, network, answered = self._identity.node, self._model.network, shard.server.counts["requests"]
+        node, network, answered = shard.identity.node, self._model.network, shard.server.counts["requests"]
         try:
             Connection.connect(
                 address, digest, "probe", node=node, network=network, max_body=0, timeout=timeout
@@ -158,8 +180,8 @@ class Shard:
     def drain(self, timeout: float) -> None:
         """Go on answering until nobody has asked for ``QUIET_SECONDS``, for ``timeout`` seconds at most."""
         end, before = time.monotonic() + timeout, None
-        while self._open is not None and time.monotonic() < end:
-            answered = self._open.server.counts["requests"]
+        while (shard := self._open) is not None and time.monotonic() < end:
+            answered = shard.server.counts["requests"]
             if answered == before:
                 return
             before = answered
@@ -168,13 +190,46 @@ class Shard:
     def stop(self, timeout: float) -> None:
         """Finish the request in work, then close all connections and end the threads."""
         self._stopping.set()
+        with contextlib.suppress(queue.Full):
+            self._doubts.put_nowait(None)
         self._opener.join(timeout)
         if self._open is not None:
-            self._open.server.stop(timeout)
-            self._open.loader.stop(timeout)
-            self._open.examiner.stop(timeout)
+            self._open.stop(timeout)
 
     def _keep_opening(self) -> None:
+        self._open_model()
+        while not self._stopping.is_set():
+            digest = self._doubts.get()
+            if digest is not None and self._is_put_right(digest):
+                self._open_anew()
+
+    def _is_put_right(self, digest: str) -> bool:
+        """Whether the files are those of a checkpoint that is another one than is open."""
+        if self._open is None or self._open.reader.checkpoint.digest == digest:
+            return False
+        try:
+            renew_outline(self._model.path)
+            found = Checkpoint.open(local_args(self._model).path).digest
+        except Exception as error:  # noqa: BLE001 - what is open goes on, and it is looked at again
+            logger.warning("shard %d looked at its files again, in vain: %s", self._identity.index, said(error))
+            return False
+        return found == digest
+
+    def _open_anew(self) -> None:
+        logger.warning("shard %d opens %s anew: its files are others now", self._identity.index, self._model.path)
+        self._close()
+        # Whoever knows an incarnation takes it for one at one address that has lost nothing.
+        self._identity = ShardIdentity(self._identity.index, self._identity.node, self._identity.host)
+        self._changed()
+        self._open_model()
+
+    def _close(self) -> None:
+        """And keep nothing of it: what it held takes the memory that is needed again."""
+        if (shard := self._open) is not None:
+            self._open = self._problem = None
+            shard.stop(REOPEN_SECONDS)
+
+    def _open_model(self) -> None:
         while not self._stopping.is_set():
             try:
                 model = local_args(self._model)
@@ -203,6 +258,7 @@ class Shard:
 class _OpenShard:
     """What a shard consists of once its checkpoint is open."""
 
+    identity: ShardIdentity
     reader: ExpertReader
     pool: ExpertPool
     loader: ExpertLoader
@@ -238,12 +294,20 @@ class _OpenShard:
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND)
         peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
         loader = ExpertLoader(reader, pool, peers, ExpertFiles(checkpoint, have), changed)
-        opened = cls(reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device))
+        opened = cls(
+            identity, reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device)
+        )
         opened.configure(config)
         opened.loader.start()
         opened.examiner.start()
         opened.server.start()
         return opened
+
+    def stop(self, timeout: float) -> None:
+        """Finish the request in work, then close all connections and end the threads."""
+        self.server.stop(timeout)
+        self.loader.stop(timeout)
+        self.examiner.stop(timeout)
 
     def configure(self, config: ShardConfig) -> None:
         self.loader.set_rate(config.max_bytes_per_second)

@@ -124,6 +124,9 @@ class DirectClient:
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:
         await self._calls.call("assign", incarnation, tuple(load), tuple(free))
 
+    async def look_again(self, incarnation: str, digest: str) -> None:
+        await self._calls.call("look_again", incarnation, digest)
+
     def close(self) -> None:
         self._calls.close()
 

@@ -52,7 +52,10 @@ class Experts:
         self._changes = Changes()
         self._loop = asyncio.get_running_loop()
         self._starting = asyncio.create_task(self._start())
-        self._direct = Direct(open_here(args.model.network), {"describe": self._describe, "assign": self._assign})
+        self._direct = Direct(
+            open_here(args.model.network),
+            {"describe": self._describe, "assign": self._assign, "look_again": self._look_again},
+        )
 
     def reconfigure(self, config: dict[str, Any]) -> None:
         """Take a new bound; what cannot be read leaves the old one in force and is told."""
@@ -91,6 +94,15 @@ class Experts:
         if self._shard is None:
             raise ShardNotReadyError("the shard is starting")
         self._shard.assign(incarnation, load, free)
+
+    async def _look_again(self, incarnation: str, digest: str) -> None:
+        """Called by the directory; see ``Shard.look_again``.
+
+        Raises:
+            OtherIncarnationError: it was meant for an earlier process.
+        """
+        if self._shard is not None:
+            self._shard.look_again(incarnation, digest)
 
     async def check_health(self) -> None:
         """Raises when a listener or the loop behind it is dead: Serve then replaces this process."""
