@@ -53,7 +53,8 @@ async def test_of_two_shards_pods_none_follows_the_other_before_a_spare_has_its_
     await bench.work(3, seconds=1.0)
     assert on_nodes.budget == 3
     pod = bench.child(PODS, "p0")
-    bench.kube.put(PODS, {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}})
+    ends = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["for as long as its containers run"]}
+    bench.kube.put(PODS, {**pod, "metadata": {**pod["metadata"], **ends}})
     await bench.work(1, seconds=1.0)
     assert bench.condition("Ready") == "True Available", "its shard answers still"
     assert on_nodes.budget == 4

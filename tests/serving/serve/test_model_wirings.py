@@ -1,8 +1,10 @@
-"""What the deployments of Serve do about a model: each is made as Serve makes it, but for Ray around it."""
+"""What the deployments of Serve do about a model. They are not made as such, for at the end of one Python would call
+what ends it in Serve."""
 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,11 +20,12 @@ from moe_contract.report import CandidateReport
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.fetching import fetch
 from moe_serving.fetching.fetch import bring, local_model
-from moe_serving.serve import attention as attentions
-from moe_serving.serve import directory as directories
-from moe_serving.serve.attention import Attention
-from moe_serving.serve.directory import Directory
 from moe_serving.wire.endpoint import Endpoint
+
+with warnings.catch_warnings(action="ignore"):  # Ray's own, about its use of pydantic
+    from moe_serving.serve import directory as directories
+    from moe_serving.serve.attention import Attention
+    from moe_serving.serve.directory import Directory
 
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
 
@@ -43,23 +46,24 @@ def hub(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Ray and Serve tell a process of itself."""
-    context = SimpleNamespace(replica_tag="replica", rank=SimpleNamespace(rank=0))
-    for module in (attentions, directories):
-        monkeypatch.setattr(module, "prepare_replica", lambda: None)
-        monkeypatch.setattr(module.serve, "get_replica_context", lambda: context)
-        monkeypatch.setattr(module.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "node"))
-    monkeypatch.setattr(attentions, "node_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(directories, "prepare_replica", lambda: None)
+    monkeypatch.setattr(directories.serve, "get_replica_context", lambda: SimpleNamespace(replica_tag="replica"))
+    monkeypatch.setattr(directories.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "node"))
     monkeypatch.setattr(directories, "open_here", lambda network: Endpoint.open("node", "127.0.0.1", network))
+
+
+def nobody(*arguments: Any) -> None:
+    pytest.fail("it calls nobody, and nobody calls it")
 
 
 def told(**fields: Any) -> dict[str, Any]:
     return DirectoryConfig(**fields).model_dump(mode="json")
 
 
-async def looked_at(directory: Directory, candidate: ModelArgs, **more: Any) -> CandidateReport:
+async def looked_at(directory: Any, candidate: ModelArgs, **more: Any) -> CandidateReport:
     """What the directory reports of a candidate, once it has looked at it."""
-    await directory.reconfigure(told())
-    await directory.reconfigure(told(candidate=candidate, **more))
+    await Directory.reconfigure(directory, told())
+    await Directory.reconfigure(directory, told(candidate=candidate, **more))
     async with asyncio.timeout(60):
         while True:
             found = directory._directory.report().candidate
@@ -74,7 +78,8 @@ async def test_the_directory_asks_for_all_files_of_a_candidate_before_what_runs_
 ) -> None:
     """And looks first whether they are on its node, unless that goes."""
     candidate = ModelArgs(path=MODEL, dtype="bfloat16")
-    directory = Directory(CoreArgs(application="moe", model=ModelArgs(path=str(tiny))))
+    directory: Any = SimpleNamespace(_connect=nobody, _sync=nobody, _take_statistics=nobody, _exchange=nobody)
+    Directory.__init__(directory, CoreArgs(application="moe", model=ModelArgs(path=str(tiny))))
     try:
         good = await looked_at(directory, candidate)
         assert good.model is not None
@@ -95,28 +100,23 @@ async def test_the_directory_asks_for_all_files_of_a_candidate_before_what_runs_
         assert lost.model_problem is not None
         assert "nothing is given up for this model" in lost.model_problem.message
     finally:
-        await directory.__del__()
+        directory._running.cancel()
+        await directory._direct.close()
 
 
 @pytest.mark.torch
-@pytest.mark.usefixtures("without_ray")
-async def test_an_attention_replica_with_another_checkpoint_than_the_directory_asks_anew(
-    hub: StubHub, parted: Path
-) -> None:
+def test_an_attention_replica_with_another_checkpoint_than_the_directory_asks_anew(hub: StubHub, parted: Path) -> None:
     hub.spoilt.add(EVEN)
     path = Path(local_model(MODEL))
     wrong, right = Checkpoint.open(path).digest, Checkpoint.open(parted).digest
-    attention = Attention(CoreArgs(application="moe", model=ModelArgs(path=MODEL)), SimpleNamespace())  # type: ignore[arg-type]  # no handle
-    try:
-        attention._directorys_digest = right
-        hub.failing = 10_000
-        with pytest.raises(ModelError, match=rf"(?s){wrong}.*{right}.*asked anew, in vain: .*503"):
-            await asyncio.to_thread(attention._load, AttentionConfig())
-        assert Checkpoint.open(path).digest == wrong, "it is not lost for that"
-        hub.failing = 0
-        hub.spoilt.clear()
-        with pytest.raises(ModelError, match=rf"{wrong}.*{right}"):
-            await asyncio.to_thread(attention._load, AttentionConfig())
-        assert Checkpoint.open(path).digest == right, "the next try finds what was told now"
-    finally:
-        await attention.__del__()
+    model = ModelArgs(path=MODEL)
+    replica: Any = SimpleNamespace(_args=CoreArgs(application="moe", model=model), _directorys_digest=right)
+    hub.failing = 10_000
+    with pytest.raises(ModelError, match=rf"(?s){wrong}.*{right}.*asked anew, in vain: .*503"):
+        Attention._load(replica, AttentionConfig())
+    assert Checkpoint.open(path).digest == wrong, "it is not lost for that"
+    hub.failing = 0
+    hub.spoilt.clear()
+    with pytest.raises(ModelError, match=rf"{wrong}.*{right}"):
+        Attention._load(replica, AttentionConfig())
+    assert Checkpoint.open(path).digest == right, "the next try finds what was told now"
