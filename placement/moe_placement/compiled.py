@@ -22,7 +22,7 @@ except ImportError:
         """Leave the function as it is."""
         return function
 
-    inlined = compiled
+    inlined = compiled_sums = compiled
 
 else:
     from moe_placement.kernel_cache import KernelCache
@@ -32,6 +32,14 @@ else:
     def compiled(function: Function) -> Function:
         """Compile on the first call, kept on disk; the global interpreter lock is released while it runs."""
         jitted: Any = numba.njit(nogil=True)(function)
+        jitted._cache = KernelCache(function)
+        return cast(Function, jitted)
+
+    def compiled_sums(function: Function) -> Function:
+        """As ``compiled``; sums are taken in any order, products with them in one rounding, which vector units need.
+        NaN and infinities stay what they are.
+        """
+        jitted: Any = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})(function)
         jitted._cache = KernelCache(function)
         return cast(Function, jitted)
 

@@ -5,6 +5,8 @@ which another file's kernel was inlined is not compiled again when that one chan
 everything that decides the machine code but the processor and the argument types, which Numba's index knows: so a
 second clone, and a container with the directory in its image, compile nothing.
 
+Kernels of another package are each file by itself: it names no constant and inlines nothing but the brain's decorators.
+
 The directory is below ``NUMBA_CACHE_DIR`` where that is set, else below the user's cache. It may be read-only: what is
 not in it is then compiled in every process.
 """
@@ -34,9 +36,9 @@ _IMPORTED = re.compile(r"^from (moe_placement(?:\.\w+)+) import", re.MULTILINE)
 
 
 @functools.cache
-def kernel_directory() -> Path:
-    """Of this version of the kernels, by this Numba; it need not exist."""
-    return _root() / f"kernels-{_digest()[:16]}"
+def kernel_directory(file: Path | None = None) -> Path:
+    """Of this version of the brain's kernels, or of those in a ``file`` elsewhere, by this Numba; it need not exist."""
+    return _root() / f"kernels-{_digest(file)[:16]}"
 
 
 def _root() -> Path:
@@ -46,12 +48,16 @@ def _root() -> Path:
     return Path(base) / "moe-operator"
 
 
-def _digest() -> str:
+def _digest(file: Path | None) -> str:
     """Over the versions of Python and Numba and the sources of all kernels and of what these import.
 
     All of them for each: a kernel is inlined into those that call it, and a constant into those that read it.
     """
     digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
+    if file is not None:
+        for source in (_PACKAGE / "compiled.py", Path(__file__), file):
+            digest.update(f"\0{source.name}\0".encode() + source.read_bytes())
+        return digest.hexdigest()
     compiling = [source for source in _PACKAGE.rglob("*.py") if _COMPILES.search(source.read_text())]
     kernels = [_PACKAGE / "compiled.py", Path(__file__), *compiling]
     names = {name for kernel in kernels for name in _IMPORTED.findall(kernel.read_text())}
@@ -63,40 +69,43 @@ def _digest() -> str:
 
 
 class _Locator(_CacheLocator):
-    def __init__(self, line: int) -> None:
+    def __init__(self, line: int, directory: Path) -> None:
         self._line = line
+        self._directory = directory
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator:
-        return cls(py_func.__code__.co_firstlineno)
+        file = Path(py_file)
+        directory = kernel_directory(None if file.is_relative_to(_PACKAGE) else file)
+        return cls(py_func.__code__.co_firstlineno, directory)
 
     def ensure_cache_path(self) -> None:
-        kernel_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def get_cache_path(self) -> str:
-        return str(kernel_directory())
+        return str(self._directory)
 
     def get_source_stamp(self) -> str:
-        return kernel_directory().name
+        return self._directory.name
 
     def get_disambiguator(self) -> str:
         return str(self._line)
 
 
 class _Implementation(CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # type: ignore[list-item]  # noqa: RUF012 - as Numba declares it
+    _locator_classes = [_Locator]  # noqa: RUF012 - as Numba declares it
 
 
 class _Files(IndexDataCacheFile):
     def save(self, key: Any, data: Any) -> None:
         """One process at a time: two that read the same index would give the same file to different signatures."""
-        with open(kernel_directory() / ".lock", "wb") as lock:
+        with open(Path(self._cache_path) / ".lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             super().save(key, data)  # type: ignore[no-untyped-call]
 
 
 class KernelCache(FunctionCache):
-    """Numba's cache of one function, in ``kernel_directory``."""
+    """Numba's cache of one function, in its file's ``kernel_directory``."""
 
     _impl_class = _Implementation
 

@@ -85,3 +85,34 @@ def test_where_nothing_can_be_kept_it_is_said_once_and_all_works(clone) -> None:
     assert compiled > 0
     assert said.count("compiled kernels are not kept for the next process") == 1
     assert "NUMBA_CACHE_DIR can name another place" in said
+
+
+ELSEWHERE = """
+import numpy as np
+from moe_placement.compiled import compiled_sums
+
+@compiled_sums
+def total(values):
+    found = np.float32(1.5)
+    for value in values:
+        found += value
+    return found
+
+if __name__ == "__main__":
+    import elsewhere
+    print(elsewhere.total(np.arange(4, dtype=np.float32)), sum(elsewhere.total.stats.cache_misses.values()))
+"""
+
+
+def test_kernels_of_another_package_are_kept_by_their_own_file(tmp_path: Path) -> None:
+    file, environment = tmp_path / "elsewhere.py", {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(text: str) -> str:
+        file.write_text(text)
+        return subprocess.run(
+            [sys.executable, str(file)], env=environment, capture_output=True, text=True, timeout=200, check=True
+        ).stdout.strip()
+
+    assert run(ELSEWHERE) == "7.5 1"
+    assert run(ELSEWHERE) == "7.5 0"
+    assert run(ELSEWHERE.replace("1.5", "2.5")) == "8.5 1"
