@@ -156,6 +156,7 @@ def instrumented(sections: Sections, engine: Any, batch: int) -> Iterator[None]:
 def _places(engine: Any) -> Mapping[str, list[tuple[Any, str]]]:
     """What belongs to each section: who has the method, and its name."""
     from moe_serving.engine import runner  # noqa: PLC0415 - these import torch, see above
+    from moe_serving.engine.lean.step import LeanStep  # noqa: PLC0415
     from moe_serving.engine.penalty import RepetitionPenalty  # noqa: PLC0415
     from moe_serving.experts.messages import ComputeRequest  # noqa: PLC0415
     from moe_serving.routing.dispatch import LayerDispatch  # noqa: PLC0415
@@ -165,8 +166,14 @@ def _places(engine: Any) -> Mapping[str, list[tuple[Any, str]]]:
     module = engine.model.module
     parts = dict(module.named_modules())
     return {
-        "gate": [(part, "forward") for name, part in parts.items() if name.endswith(".mlp.gate")],
-        "attention": [(part, "forward") for name, part in parts.items() if name.endswith(".self_attn")],
+        "gate": [
+            (LeanStep, "_choose"),
+            *((part, "forward") for name, part in parts.items() if name.endswith(".mlp.gate")),
+        ],
+        "attention": [
+            (LeanStep, "_attend"),
+            *((part, "forward") for name, part in parts.items() if name.endswith(".self_attn")),
+        ],
         "head": [(module.get_output_embeddings(), "forward")],
         "choose": [(LayerDispatch, "_choose")],
         "pack": [

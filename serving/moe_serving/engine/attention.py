@@ -7,7 +7,7 @@ no mask, and this function alone decides who sees whom. Called by attention modu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 
 from moe_serving.checkpoint import ModelError
 from moe_serving.engine.cache import KeyValueCache
+from moe_serving.engine.packing import Span
 
 PACKED_ATTENTION = "moe_serving_packed"
 
@@ -26,27 +27,16 @@ a bias) would be left out, and tokens be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """The tokens of one sequence in a step.
+class PackedStep:
+    """Travels through the model's forward to every attention module as keyword ``packed``.
 
     Attributes:
-        begin, count: where they are among the packed tokens.
-        row: of the cache, where the sequence begins.
-        length: tokens of the sequence so far, these included.
+        windows: filled in on the way, of each layer how many tokens one sees, itself included; 0 for all.
     """
-
-    begin: int
-    count: int
-    row: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class PackedStep:
-    """Travels through the model's forward to every attention module as keyword ``packed``."""
 
     cache: KeyValueCache
     spans: Sequence[Span]
+    windows: dict[int, int] = field(default_factory=dict)
 
 
 def packed_attention(
@@ -71,21 +61,27 @@ def packed_attention(
     _check_arguments(module, attention_mask, kwargs)
     window = kwargs.get("sliding_window", getattr(module, "sliding_window", None)) or None
     layer: Any = module.layer_idx
+    packed.windows[layer] = window or 0
     keys, values = packed.cache.keys[layer], packed.cache.values[layer]
     heads, _, head_dim = query.shape[1:]
     out = query.new_empty(query.shape[2], heads, head_dim)
     for span in packed.spans:
-        first = span.row if window is None else span.row + max(0, span.length - span.count - window + 1)
-        rows = slice(first, span.row + span.length)
-        attend = _attend_one if span.count == 1 else _attend_chunk
-        out[span.begin : span.begin + span.count] = attend(
-            query[0, :, span.begin : span.begin + span.count],
-            keys[rows].transpose(0, 1),
-            values[rows].transpose(0, 1),
-            scaling,
-            window,
-        )
+        mine = slice(span.begin, span.begin + span.count)
+        out[mine] = attend_span(span, query[0, :, mine], keys, values, scaling, window)
     return out.unsqueeze(0), None
+
+
+def attend_span(span: Span, query: Tensor, keys: Tensor, values: Tensor, scaling: float, window: int | None) -> Tensor:
+    """The tokens of one sequence, ``query`` ``[heads, n, D]``, see what is before them → ``[n, heads, D]``.
+
+    Args:
+        keys, values: ``[rows, kv_heads, D]``, the layer's cache.
+        window: how many tokens one sees, itself included; None for all.
+    """
+    first = span.row if window is None else span.row + max(0, span.length - span.count - window + 1)
+    rows = slice(first, span.row + span.length)
+    attend = _attend_one if span.count == 1 else _attend_chunk
+    return attend(query, keys[rows].transpose(0, 1), values[rows].transpose(0, 1), scaling, window)
 
 
 def _check_arguments(module: nn.Module, attention_mask: Tensor | None, arguments: dict[str, Any]) -> None:

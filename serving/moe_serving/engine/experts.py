@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class ExpertsClient(Protocol):
-    """Computes MoE layers. Called by the engine thread, one layer at a time, and may block."""
+    """Computes MoE layers. Called by the engine thread, one layer at a time, and may block.
+
+    Tensors that it is given are its own until it returns: the engine overwrites them with those of the next layer.
+    """
 
     def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
         """Gate-weighted sums of the chosen experts' outputs.

@@ -1,14 +1,16 @@
 """The model without its experts: loaded from a local checkpoint, its MoE layers answered by an ``ExpertsClient``.
 
 Only tensors that belong to no expert are read. transformers' experts modules are built without parameters, and its
-experts interface leads their ``forward`` to the client. Called by ``Engine.load``.
+experts interface leads their ``forward`` to the client. Called by ``Engine.load``. A first step shows what a
+configuration makes of a family, and that a lean step computes what transformers' modules do.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +26,13 @@ from transformers.utils import logging as transformers_logging
 
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
-from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, Span, exclude_prepared_kernels
+from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, exclude_prepared_kernels
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.lean.choice import why_general
+from moe_serving.engine.lean.step import LeanStep
+from moe_serving.engine.packing import PackedTokens, Span
 from moe_serving.engine.rope import SequenceRope
 
 REMOTE_EXPERTS = "moe_serving_remote"
@@ -36,7 +41,13 @@ REMOTE_EXPERTS = "moe_serving_remote"
 _LAYER, _CLIENT = "moe_layer", "experts_client"
 """Attributes stamped on each experts module: transformers' interface tells the function nothing of its layer."""
 
+_NEAR: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""How far logits of two ways to compute the same may be from each other, as a part of their size, whatever rounding
+does; what is left out or mistaken moves them by more."""
+
 _class_lock = threading.Lock()
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class AttentionModel:
         end_token_ids: the model's own end-of-sequence tokens.
         max_context: longest sequence in tokens.
         rope: to be told of each step, where frequencies depend on a sequence's length.
+        lean: computes steps in place of ``module``, where it can have them exactly.
     """
 
     module: PreTrainedModel
@@ -55,6 +67,7 @@ class AttentionModel:
     vocabulary: int
     max_context: int
     rope: SequenceRope | None
+    lean: LeanStep | None
     dtype: torch.dtype
     device: torch.device
 
@@ -78,8 +91,10 @@ def load_attention_model(path: str | Path, dtype: str, device: str, experts: Exp
     module = _build(checkpoint, config, torch_dtype)
     nn.Module.to(module, torch_device)
     shape = _cache_shape(config)
-    _connect(module, checkpoint, _NoExperts())
-    _try_out(module, shape, checkpoint)
+    _connect(module, checkpoint, _TrialExperts())
+    trial = _try_out(module, shape, checkpoint)
+    rope = SequenceRope.of(module)
+    lean = _lean_step(module, shape, checkpoint, trial, experts)
     _connect(module, checkpoint, experts)
     return AttentionModel(
         module=module,
@@ -87,7 +102,8 @@ def load_attention_model(path: str | Path, dtype: str, device: str, experts: Exp
         end_token_ids=end_token_ids(checkpoint.path, config),
         vocabulary=config.vocab_size,
         max_context=checkpoint.config.max_context,
-        rope=SequenceRope.of(module),
+        rope=rope,
+        lean=lean,
         dtype=torch_dtype,
         device=torch_device,
     )
@@ -208,33 +224,54 @@ def _connect(module: PreTrainedModel, checkpoint: Checkpoint, client: ExpertsCli
         setattr(part, _CLIENT, client)
 
 
-class _NoExperts:
-    """An ``ExpertsClient`` that adds nothing."""
+class _TrialExperts:
+    """An ``ExpertsClient`` that answers by the gate's weights, whichever experts they are of: equally near weights
+    may be sorted either way.
+    """
 
     def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
-        return torch.zeros_like(hidden)
+        ranks = torch.arange(1, weights.shape[1] + 1, device=weights.device)
+        return hidden * (weights / ranks).sum(dim=-1, keepdim=True).to(hidden.dtype)
+
+
+_TRIAL = PackedTokens(
+    ids=[1, 2, 3], positions=[0, 1, 0], rows=[0, 1, 2], seen=[2, 2, 1], spans=[Span(0, 2, 0, 2), Span(2, 1, 2, 1)],
+    last=[0, 1, 2],
+)  # fmt: skip
+"""One step of two sequences."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Attributes:
+    logits: of all tokens.
+    windows: see ``PackedStep``.
+    """
+
+    logits: Tensor
+    windows: Mapping[int, int]
 
 
 @torch.inference_mode()
-def _try_out(module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint) -> None:
-    """One packed step of two sequences: what a configuration makes of a family shows now, not with the first request.
+def _try_out(module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint) -> _Trial:
+    """A first packed step: what a configuration makes of a family shows now, not with the first request.
 
     Raises:
         ModelError: the model asks for something that is not supported, or transformers cannot compute it.
     """
-    cache = KeyValueCache(shape, 3, module.dtype, module.device)
-    rows = torch.arange(3, device=module.device)
-    cache.begin_step(rows)
+    cache = KeyValueCache(shape, len(_TRIAL.rows), module.dtype, module.device)
+    cache.begin_step(torch.tensor(_TRIAL.rows, device=module.device))
+    step = PackedStep(cache, _TRIAL.spans)
     try:
         output = module(
-            input_ids=torch.zeros_like(rows)[None],
-            position_ids=torch.tensor([[0, 1, 0]], device=module.device),
+            input_ids=torch.tensor([_TRIAL.ids], device=module.device),
+            position_ids=torch.tensor([_TRIAL.positions], device=module.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=rows,
-            packed=PackedStep(cache, [Span(0, 2, 0, 2), Span(2, 1, 2, 1)]),
+            logits_to_keep=torch.tensor(_TRIAL.last, device=module.device),
+            packed=step,
         )
-        _ = output.logits[0]
+        return _Trial(output.logits[0], step.windows)
     except ModelError:
         raise
     except Exception as error:
@@ -243,6 +280,31 @@ def _try_out(module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint)
             f"{checkpoint.path / 'config.json'}: a first step of the model fails in transformers: "
             f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _lean_step(
+    module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint, trial: _Trial, experts: ExpertsClient
+) -> LeanStep | None:
+    """None where transformers' modules must compute; why, is logged."""
+    dtype = str(module.dtype).removeprefix("torch.")
+    why = why_general(module.config.to_dict(), dtype, module.device.type)
+    if why is None:
+        experts_class = _experts_class(checkpoint.config.family)
+        lean = LeanStep(module, experts_class, trial.windows, _TrialExperts())
+        cache = KeyValueCache(shape, len(_TRIAL.rows), module.dtype, module.device)
+        distance = _distance(lean.logits(_TRIAL, cache), trial.logits)
+        if distance <= _NEAR[module.dtype]:
+            _log.info("steps of %s are lean", checkpoint.path)
+            lean.experts = experts
+            return lean
+        why = f"in a first step its logits are off by {distance:.1g} of their size"
+    _log.info("steps of %s are computed by transformers' modules: %s", checkpoint.path, why)
+    return None
+
+
+def _distance(logits: Tensor, wanted: Tensor) -> float:
+    """As a part of the size of what is ``wanted``; NaN where any is not finite."""
+    return float((logits.float() - wanted.float()).norm() / wanted.float().norm())
 
 
 def _forward_experts(module: nn.Module, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:

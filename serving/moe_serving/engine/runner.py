@@ -6,11 +6,11 @@ from collections.abc import Sequence as Many
 
 import torch
 
-from moe_serving.engine.attention import PackedStep, Span
+from moe_serving.engine.attention import PackedStep
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.model import AttentionModel
+from moe_serving.engine.packing import PackedTokens
 from moe_serving.engine.penalty import RepetitionPenalty
-from moe_serving.engine.rope import seen_length
 from moe_serving.engine.sampler import choose_tokens
 from moe_serving.engine.scheduler import Chunk
 
@@ -40,32 +40,19 @@ class ModelRunner:
 
     def logits(self, chunks: Many[Chunk]) -> torch.Tensor:
         """The forward pass of ``run``: logits ``[sampled, vocabulary]`` of the last token of chunks that sample."""
-        ids: list[int] = []
-        positions: list[int] = []
-        rows: list[int] = []
-        spans: list[Span] = []
-        seen: list[int] = []
-        last: list[int] = []
-        for chunk in chunks:
-            sequence = chunk.sequence
-            begin, end = sequence.computed, sequence.computed + chunk.count
-            spans.append(Span(begin=len(ids), count=chunk.count, row=sequence.rows.start, length=end))
-            ids += sequence.token_ids[begin:end]
-            positions += range(begin, end)
-            rows += sequence.rows[begin:end]
-            seen += (seen_length(position, len(sequence.request.prompt_ids)) for position in range(begin, end))
-            if chunk.samples:
-                last.append(len(ids) - 1)
+        packed = PackedTokens.of(chunks)
         if self._model.rope is not None:
-            self._model.rope.begin_step(seen)
-        self.cache.begin_step(self._tensor(rows))
+            self._model.rope.begin_step(packed.seen)
+        if self._model.lean is not None:
+            return self._model.lean.logits(packed, self.cache)
+        self.cache.begin_step(self._tensor(packed.rows))
         output = self._model.module(
-            input_ids=self._tensor(ids).unsqueeze(0),
-            position_ids=self._tensor(positions).unsqueeze(0),
+            input_ids=self._tensor(packed.ids).unsqueeze(0),
+            position_ids=self._tensor(packed.positions).unsqueeze(0),
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=self._tensor(last),
-            packed=PackedStep(self.cache, spans),
+            logits_to_keep=self._tensor(packed.last),
+            packed=PackedStep(self.cache, packed.spans),
         )
         logits: torch.Tensor = output.logits[0]
         return logits

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from moe_serving.engine.attention import PackedStep, Span, packed_attention
+from moe_serving.engine.attention import PackedStep, packed_attention
 from moe_serving.engine.cache import CacheShape, KeyValueCache
+from moe_serving.engine.packing import Span
 
 HEAD_DIM = 8
 

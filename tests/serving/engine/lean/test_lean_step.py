@@ -1,0 +1,139 @@
+"""The lean step against transformers' modules, step by step: every family that has one, whatever a step is made of."""
+
+import logging
+from dataclasses import replace
+from itertools import takewhile
+
+import pytest
+import torch
+from numba.core.dispatcher import Dispatcher
+from reference import CONFIGS, build_checkpoint
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention, Qwen3MoeTopKRouter
+
+from moe_contract.applications import AttentionConfig
+from moe_serving.engine.lean import kernels
+from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.engine.model import load_attention_model
+from moe_serving.engine.request import GenerationRequest, Sampling
+from moe_serving.engine.runner import ModelRunner
+from moe_serving.engine.scheduler import Scheduler, take_tokens
+from moe_serving.engine.sequence import Sequence
+
+TOKENS = 24
+LENGTHS = (1, 2, 17, 300, 40, 5)
+"""Of prompts: one is far longer than any window, and than what a step takes of it."""
+VARIANTS = {
+    **{name: (name, {}) for name in CONFIGS},
+    "qwen3_moe, bias, window": ("qwen3_moe", {"attention_bias": True, "use_sliding_window": True, "sliding_window": 9}),
+    "qwen3_moe, weights as they are": ("qwen3_moe", {"norm_topk_prob": False}),
+    "olmoe, bias": ("olmoe", {"attention_bias": True, "norm_topk_prob": True}),
+    "qwen2_moe, no bias": ("qwen2_moe", {"qkv_bias": False}),
+    "mixtral, tied": ("mixtral", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
+}
+
+
+def loaded(path, dtype="float32"):
+    return load_attention_model(path, dtype, "cpu", LocalExperts(path, dtype, "cpu"))
+
+
+def logits_of(model, forced=None):
+    """Of answers to prompts of all ``LENGTHS``, which join one after the other; and their tokens, or those ``forced``.
+
+    Prompts go in chunks beside those that decode.
+    """
+    limits = AttentionConfig(max_batch_tokens=24, max_running=8, kv_cache_tokens=1024)
+    scheduler, runner = Scheduler(limits), ModelRunner(model, limits.kv_cache_tokens)
+    generator = torch.Generator().manual_seed(5)
+    waiting = [
+        Sequence(
+            GenerationRequest(
+                str(number),
+                tuple(torch.randint(3, 320, (length,), generator=generator).tolist()),
+                Sampling(max_tokens=TOKENS, ignore_eos=True),
+            )
+        )
+        for number, length in enumerate(LENGTHS)
+    ]
+    sequences, told = list(waiting), [[] for _ in waiting]
+    with torch.inference_mode():
+        while waiting or scheduler.busy:
+            if waiting:
+                scheduler.add(waiting.pop(0))
+            for chunks in takewhile(bool, (scheduler.next_step() for _ in range(3))):
+                logits = runner.logits(chunks)
+                sampled = [int(chunk.sequence.request_id) for chunk in chunks if chunk.samples]
+                tokens = logits.argmax(-1).tolist()
+                for number, row in zip(sampled, logits, strict=True):
+                    told[number].append(row.float())
+                if forced:
+                    tokens = [forced[number][len(told[number]) - 1] for number in sampled]
+                for done in take_tokens(chunks, tokens)[0]:
+                    if done.finish_reason(frozenset()):
+                        scheduler.discard(done)
+    return torch.stack([torch.stack(rows) for rows in told]), [each.token_ids[-TOKENS:] for each in sequences]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_tokens_are_those_of_transformers_modules(tmp_path, variant):
+    name, fields = VARIANTS[variant]
+    model = loaded(build_checkpoint(name, tmp_path, **fields))
+    assert model.lean is not None
+    wanted, tokens = logits_of(replace(model, lean=None))
+    found, own = logits_of(model)
+    assert own == tokens
+    assert found.shape == (len(LENGTHS), TOKENS, 320)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_step_waits_for_a_compiler(checkpoint_of, dtype):
+    model = loaded(checkpoint_of("qwen3_moe"), dtype)
+    compiling = [each for each in vars(kernels).values() if isinstance(each, Dispatcher)]
+    compiled = {each: list(each.signatures) for each in compiling}
+    assert len(compiled[kernels.attend]) >= 1
+    logits_of(model)
+    assert {each: list(each.signatures) for each in compiling} == compiled
+
+
+def test_in_bfloat16_it_strays_no_further_from_the_truth(tmp_path):
+    path = build_checkpoint("qwen3_moe", tmp_path, dtype=torch.bfloat16, initializer_range=0.05)
+    truth, tokens = logits_of(replace(loaded(path), lean=None))
+    model = loaded(path, "bfloat16")
+    assert model.lean is not None
+    lean, general = (logits_of(each, tokens)[0] for each in (model, replace(model, lean=None)))
+    distances = [float((logits - truth).norm(dim=-1).log().mean().exp()) for logits in (lean, general)]
+    assert distances[0] <= 1.1 * distances[1], distances
+
+
+def test_its_weights_are_the_modules_own(checkpoint_of):
+    model = loaded(checkpoint_of("qwen2_moe"))
+    attention = model.module.model.layers[0].self_attn
+    with torch.no_grad():
+        attention.k_proj.weight.zero_()
+        attention.k_proj.bias.zero_()
+    wanted = logits_of(replace(model, lean=None))[0]
+    torch.testing.assert_close(logits_of(model)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_what_it_does_not_have_is_computed_by_transformers_modules_and_said(tmp_path, caplog):
+    path = build_checkpoint("olmoe", tmp_path, clip_qkv=0.5)
+    with caplog.at_level(logging.INFO):
+        model = loaded(path)
+    assert model.lean is None
+    assert "are computed by transformers' modules: its configuration has clip_qkv: 0.5" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        (Qwen3MoeAttention, lambda result: (result[0] * 1.05, *result[1:])),
+        (Qwen3MoeTopKRouter, lambda result: (*result[:1], result[1] * 1.05, *result[2:])),
+    ],
+)
+def test_modules_that_compute_something_else_are_found_out(checkpoint_of, monkeypatch, caplog, part, change):
+    """As those of a later transformers might."""
+    own = part.forward
+    monkeypatch.setattr(part, "forward", lambda self, *args, **kwargs: change(own(self, *args, **kwargs)))
+    with caplog.at_level(logging.INFO):
+        assert loaded(checkpoint_of("qwen3_moe")).lean is None
+    assert "in a first step its logits are off by" in caplog.text
