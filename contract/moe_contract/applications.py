@@ -28,6 +28,10 @@ QUEUE_REQUESTS, QUEUE_TOKENS = 12, 262144
 an answer takes; and four times the tokens that its cache holds."""
 BATCH_TOKENS, CACHE_TOKENS = 512, 65536
 """Defaults of an attention replica: tokens computed in one step, and those whose keys and values are held."""
+MOST_PAIRS_SAVED = 50.0
+"""Percent of the pairs that adaptive routing may be asked to save: of top-2 no more can be."""
+PAIRS_SAVED, LOSS_INCREASE = 18.0, 0.005
+"""Defaults of what adaptive routing is asked for, once it is."""
 ORIGIN = r"^https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?$"
 """An origin as browsers send it: scheme, host in lower case, a port unless it is the scheme's own; no path."""
 
@@ -124,6 +128,7 @@ class ApiConfig(WireModel):
         allowed_origins: of web pages whose browsers may ask; see ``ORIGIN``.
         kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``rendering``.
         queue_tokens: of a replica's queue, which no request may exceed; filled in by ``rendering``.
+        pairs_saved: see ``RoutingConfig``; 0 where all pairs are computed; filled in by ``rendering``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
     """
@@ -136,6 +141,7 @@ class ApiConfig(WireModel):
     allowed_origins: tuple[Annotated[str, Field(pattern=ORIGIN)], ...] = ()
     api_key_sha256: tuple[str, ...] = ()
     internal_key_sha256: str | None = None
+    pairs_saved: Annotated[float, Field(ge=0, le=MOST_PAIRS_SAVED), Since(2)] = 0.0
 
 
 RECORD_ROWS, RECORD_BYTES = 1000, 1 << 30
@@ -158,6 +164,20 @@ class RecordConfig(WireModel):
     max_bytes: int = Field(default=RECORD_BYTES, ge=1 << 20, le=1 << 50)
 
 
+class RoutingConfig(WireModel):
+    """Adaptive routing: experts of low gate weight are left out where a row's other weights are enough.
+
+    Attributes:
+        pairs_saved: percent of the pairs that are not to be computed.
+        max_loss_increase: on the calibration's held-out text, in nats per token: what costs more is not done.
+        calibration: absolute path of what ``moe-serve calibrate`` wrote, as the nodes of attention replicas see it.
+    """
+
+    pairs_saved: float = Field(default=PAIRS_SAVED, gt=0, le=MOST_PAIRS_SAVED, allow_inf_nan=False)
+    max_loss_increase: float = Field(default=LOSS_INCREASE, gt=0, le=1, allow_inf_nan=False)
+    calibration: str = Field(min_length=1, max_length=4096, pattern="^/[^\\x00]*$")
+
+
 STATISTICS_SECONDS = 300.0
 """Default of how often statistics of the traffic are looked at."""
 
@@ -174,6 +194,7 @@ class AttentionConfig(WireModel):
         statistics_seconds: between two looks at the statistics of the traffic: the older counts the less, the shorter
             that is.
         record: files of live traffic; None for none.
+        routing: None computes all that gates choose.
     """
 
     max_batch_tokens: int = Field(default=BATCH_TOKENS, ge=1)
@@ -183,6 +204,7 @@ class AttentionConfig(WireModel):
     queue_tokens: int = Field(default=QUEUE_TOKENS, ge=2)
     statistics_seconds: Annotated[float, Field(ge=1, le=30 * 86400), Since(1)] = STATISTICS_SECONDS
     record: RecordConfig | None = None
+    routing: Annotated[RoutingConfig | None, Since(2)] = None
 
     def on(self, device: str) -> AttentionConfig:
         """The same with a number for ``max_running`` that suits a torch device type.

@@ -36,6 +36,8 @@ NAME_OF_CLUSTER = r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}"
 """As a pattern for all of it."""
 NOT_RECORDED = "traffic cannot be recorded"
 """Begins the problem of an attention replica that serves, and cannot write files of live traffic."""
+NOT_ADAPTIVE = "all pairs are computed, though adaptive routing is asked for"
+"""Begins the problem of an attention replica that serves, and may not leave any out."""
 PARTS = 10_000
 """Of which a whole has so many where shares are told."""
 
@@ -84,9 +86,26 @@ class ShardReport(WireModel):
     host: Annotated[Name, Since(1)] = ""
 
 
+class AdaptiveReport(WireModel):
+    """Adaptive routing in force in an attention replica.
+
+    Attributes:
+        pairs_saved: percent that it is asked to save, of all pairs.
+        loss_increase, loss_low, loss_high: what that cost on the calibration's held-out text, in nats per token, with a
+            95% interval.
+        held_out_tokens: of that text.
+    """
+
+    pairs_saved: Figure
+    loss_increase: Annotated[float, Field(allow_inf_nan=False)]
+    loss_low: Annotated[float, Field(allow_inf_nan=False)]
+    loss_high: Annotated[float, Field(allow_inf_nan=False)]
+    held_out_tokens: Count
+
+
 class AttentionReport(WireModel):
-    """One attention replica: ready to answer or why not, the epoch it routes by, its queue, the cache in use, and Ray's
-    id and the address of the node that it runs on."""
+    """One attention replica: ready to answer or why not, the epoch it routes by, its queue, the cache in use, Ray's id
+    and the address of the node that it runs on, and adaptive routing where that is in force."""
 
     replica: Name
     ready: bool
@@ -98,6 +117,7 @@ class AttentionReport(WireModel):
     pid: Count = 0
     node: Annotated[Name, Since(1)] = ""
     host: Annotated[Name, Since(1)] = ""
+    adaptive: Annotated[AdaptiveReport | None, Since(2)] = None
 
 
 class ApiReport(WireModel):
@@ -190,6 +210,9 @@ class Traffic(WireModel):
         shares: of the pairs that the last table with traffic sent on, what each shard got, by index, in parts of
             10,000; old ones count less.
         epochs: of the tables that had traffic lately, by ascending epoch.
+        pairs_skipped: that gates chose, and that adaptive routing left out.
+        experts_chosen, experts_touched: distinct ones of a step and layer, summed over those with adaptive routing:
+            that gates chose, and that were left of them.
     """
 
     layer_rows: Count = 0
@@ -198,6 +221,9 @@ class Traffic(WireModel):
     load: str | None = None
     shares: Annotated[tuple[Annotated[int, Field(ge=0, le=PARTS)], ...], Field(max_length=MOST_SHARDS)] = ()
     epochs: Annotated[tuple[EpochFigures, ...], Field(max_length=MOST_EPOCHS)] = ()
+    pairs_skipped: Annotated[Count, Since(2)] = 0
+    experts_chosen: Annotated[Count, Since(2)] = 0
+    experts_touched: Annotated[Count, Since(2)] = 0
 
 
 class CandidateReport(WireModel):
