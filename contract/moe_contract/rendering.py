@@ -67,7 +67,11 @@ def render(desired: Desired) -> tuple[dict[str, Any], ...]:
 
 def _core(desired: Desired) -> dict[str, Any]:
     attention = desired.attention
-    bounds = {"kv_cache_tokens": attention.kv_cache_tokens, "queue_tokens": attention.queue_tokens}
+    bounds = {
+        "kv_cache_tokens": attention.kv_cache_tokens,
+        "queue_tokens": attention.queue_tokens,
+        "pairs_saved": attention.routing.pairs_saved if attention.routing else 0.0,
+    }
     deployments: list[dict[str, Any]] = [
         {
             "name": API,

@@ -27,8 +27,11 @@ from moe_contract.base import in_words
 from moe_contract.model import ModelFacts
 from moe_contract.serve.merge import Change
 from moe_contract.sizes import MOST_APIS
+from moe_serving.adaptive import command as calibrate
+from moe_serving.adaptive.curve import LossIncrease
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.fetching.fetch import local_model
+from moe_serving.standalone import adaptive
 from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import StandaloneError, UsageError
 from moe_serving.standalone.ray_node import own_ray, running_ray
@@ -37,18 +40,22 @@ from moe_serving.standalone.wait import wait_until_ready
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C or SIGTERM; ``calibrate`` as the first argument is ``adaptive.command``.
 
     Returns:
         0 after a clean end, 1 when something failed, 2 when the arguments or the model cannot work.
     """
-    arguments = _parser().parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == [calibrate.NAME]:
+        return calibrate.main(given[1:])
+    arguments = _parser().parse_args(given)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         wanted = _wanted(arguments)
         facts = _inspect(arguments)
+        loss = adaptive.checked(wanted, facts)
         desired_applications(wanted, facts, gpus=1)  # what cannot work is told before anything starts
-        _serve(arguments, wanted, facts)
+        _serve(arguments, wanted, facts, loss)
     except StandaloneError as error:
         print(f"moe-serve: {error}", file=sys.stderr)
         return error.exit_code
@@ -57,11 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts) -> None:
+def _serve(arguments: argparse.Namespace, wanted: Wanted, facts: ModelFacts, loss: LossIncrease | None) -> None:
     tell = _teller()
     tell(
         f"{facts.architecture}: {facts.layers} MoE layers of {facts.experts} experts, top {facts.top_k}, {facts.dtype}"
     )
+    if wanted.routing is not None:
+        tell(f"adaptive routing: {wanted.routing.pairs_saved:g}% of the pairs saved, loss on held-out text {loss}")
     if arguments.ray is None:
         _check_port(arguments.host, arguments.port)
         tell("starting Ray")
@@ -152,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"of all these files; the oldest are removed (default {RECORD_BYTES})",
     )
+    adaptive.add_options(parser)
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -246,6 +256,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         queue_requests=arguments.queue_requests,
         queue_tokens=arguments.queue_tokens,
         record=_record(arguments),
+        routing=adaptive.asked(arguments),
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )

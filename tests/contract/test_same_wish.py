@@ -47,6 +47,7 @@ def wishes(draw: st.DrawFn) -> Wanted:
             st.none()
             | st.builds(RecordConfig, path=st.just("/r"), sample_rows=st.integers(1, 99), max_bytes=st.just(1 << 21))
         ),
+        routing=None,
         api_keys=tuple(draw(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4))),
         internal_key=INTERNAL_KEY,
     )

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from moe_contract.report import DirectoryReport
+from moe_contract.report import AdaptiveReport, DirectoryReport
 from moe_serving.directory.ledger import Counts, Key, exact
 
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
@@ -170,6 +170,8 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
     if (figures := report.figures) is not None:
         text = "Shards that a token visits per MoE layer, on average, by the routing table in force."
         yield _gauge("moe_expert_fan_out", text, figures.fan_out)
+    if (adaptive := next((each.adaptive for each in report.attention if each.adaptive), None)) is not None:
+        yield from _adaptive(adaptive)
     if not fresh:
         return
     yield CounterMetricFamily(
@@ -177,6 +179,12 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
         "Token-expert pairs answered by another copy than asked first.",
         report.traffic.failovers,
     )
+    traffic = report.traffic
+    text = "Token-expert pairs that gates chose, and adaptive routing left out."
+    yield CounterMetricFamily("moe_expert_pairs_skipped", text, traffic.pairs_skipped)
+    text = "Distinct experts of a step and layer, while adaptive routing was in force: that gates chose."
+    yield CounterMetricFamily("moe_experts_chosen", text, traffic.experts_chosen)
+    yield CounterMetricFamily("moe_experts_touched", "Those that were left of them.", traffic.experts_touched)
     load = CounterMetricFamily("moe_shard_token_pairs", "Token-expert pairs sent to a shard.", labels=["shard"])
     text = "Bytes of experts that a shard's process has got from other shards, or read from the checkpoint."
     loaded = CounterMetricFamily("moe_shard_loaded_bytes", text, labels=["shard", "source"])
@@ -195,6 +203,17 @@ def _reported(last: tuple[DirectoryReport, float] | None, fresh: bool) -> Iterat
         refused.add_metric([str(shard.index)], shard.refused)
         damaged.add_metric([str(shard.index)], shard.damaged)
     yield from (load, busy, loaded, refused, damaged)
+
+
+def _adaptive(adaptive: AdaptiveReport) -> Iterator[Metric]:
+    text = "Percent of token-expert pairs that adaptive routing is asked to leave out."
+    yield _gauge("moe_adaptive_pairs_saved_wanted", text, adaptive.pairs_saved)
+    text = "What that cost on held-out text, in nats per token: the mean, and a 95% interval."
+    loss = GaugeMetricFamily("moe_adaptive_loss_increase", text, labels=["bound"])
+    loss.add_metric(["low"], adaptive.loss_low)
+    loss.add_metric(["mean"], adaptive.loss_increase)
+    loss.add_metric(["high"], adaptive.loss_high)
+    yield loss
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -172,9 +172,18 @@ class Service:
 
     @property
     def fingerprint(self) -> str:
-        """OpenAI's ``system_fingerprint``: changes with the checkpoint."""
+        """OpenAI's ``system_fingerprint``: changes with the checkpoint, and names adaptive routing where it is asked
+        for, or a replica goes on with it."""
         digest = self.watch.facts.digest if self.watch.facts else ""
-        return f"fp_{digest.removeprefix('sha256:')[:12]}"
+        saved = self._pairs_saved
+        return f"fp_{digest.removeprefix('sha256:')[:12]}" + (f"-adaptive-{saved:g}" if saved else "")
+
+    @property
+    def _pairs_saved(self) -> float:
+        """Percent; 0 only where no replica leaves any out: one may have heard before us, or not yet have stopped."""
+        report, config = self.watch.report, self.config
+        running = [each.adaptive.pairs_saved for each in report.attention if each.adaptive] if report else []
+        return max([config.pairs_saved if config else 0.0, *running])
 
     async def load(self) -> Load:
         """Where shards and experts are busy, looked at once in ``LOAD_SECONDS`` and told in round numbers: from how

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_contract.report import AdaptiveReport
 from moe_serving.routing.exchange import StatisticsKnown, StatisticsTold
 from moe_serving.routing.table import RoutingTable, TableVersion
 from moe_serving.routing.window import Window
@@ -23,6 +24,7 @@ class AttentionStatus:
         pid: of its process.
         node: the one that it runs on, and that its rows start on; host: the address of that.
         fetched: see ``ShardDescription``.
+        adaptive: routing that is in force; None where all pairs are computed.
     """
 
     ready: bool
@@ -35,6 +37,7 @@ class AttentionStatus:
     node: str = ""
     host: str = ""
     fetched: tuple[int, int] | None = None
+    adaptive: AdaptiveReport | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

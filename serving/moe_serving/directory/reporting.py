@@ -91,6 +91,7 @@ def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> t
             pid=lease.status.pid,
             node=lease.status.node,
             host=lease.status.host,
+            adaptive=lease.status.adaptive,
         )
         for replica, lease in sorted(leases.items())
     )

@@ -36,6 +36,7 @@ class TrafficCounts:
         self.load: NDArray[np.float64] = np.zeros((layers, experts))
         self.pairs_of_shard: Counter[int] = Counter()
         self._rows = self._visits = self._failovers = 0
+        self._skipped = self._chosen = self._touched = 0
         self._halved: float | None = None
         self._epochs: dict[tuple[int, str], EpochCounts] = {}
         self._last_sequence: dict[str, int] = {}
@@ -68,6 +69,9 @@ class TrafficCounts:
         self._rows += int(window.rows.sum())
         self._visits += int(window.visits.sum())
         self._failovers += window.failovers
+        self._skipped += window.skipped
+        self._chosen += window.chosen
+        self._touched += window.touched
         self.pairs_of_shard.update(dict(enumerate(window.pairs.sum(axis=0).tolist())))
         version = (window.version.epoch, window.version.origin)
         if version not in self._epochs:
@@ -96,6 +100,9 @@ class TrafficCounts:
             load=encode_counts(_rounded(np.ceil(self.load))),
             shares=next((shares for each in reversed(ours) if (shares := each.shares())), ()),
             epochs=tuple(each.figures() for each in ours),
+            pairs_skipped=self._skipped,
+            experts_chosen=self._chosen,
+            experts_touched=self._touched,
         )
 
 

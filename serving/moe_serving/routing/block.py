@@ -24,14 +24,15 @@ class Block:
     """The rows of some steps, all routed by one table. A row's pairs of all layers stand at the same place.
 
     Attributes:
-        ids: int16 ``[layers, rows, k]``, the experts chosen; ``NO_EXPERT`` in a layer that did not come to it.
+        ids: int16 ``[layers, rows, k]``, the experts that are computed; ``NO_EXPERT`` for what is left out of them, and
+            for all, the first among them, in a layer that did not come to it.
         gates: float32 like ``ids``, their weights.
         choice: int16 like ``ids``, positions in the table of the shards asked first; ``NOBODY`` where there was none.
         opened: monotonic seconds.
         more: what was asked again, after the choice.
     """
 
-    __slots__ = ("_begin", "_end", "_layer", "choice", "gates", "ids", "more", "opened", "table")
+    __slots__ = ("_begin", "_distinct", "_end", "_layer", "choice", "gates", "ids", "more", "opened", "table")
 
     def __init__(self, table: RoutingTable, top_k: int, least_rows: int) -> None:
         shape = (table.held.shape[0], max(ROWS, least_rows), top_k)
@@ -43,6 +44,7 @@ class Block:
         self.more: Window | None = None
         self._begin = self._end = 0
         self._layer = -1
+        self._distinct = 0, 0
 
     @property
     def whole(self) -> int:
@@ -64,6 +66,10 @@ class Block:
             self._begin, self._end = self._end, self._end + rows
         self._layer = layer
         return slice(self._begin, self._end)
+
+    def note_distinct(self, chosen: int, touched: int) -> None:
+        """Experts of a layer in a step, see ``Window``."""
+        self._distinct = self._distinct[0] + chosen, self._distinct[1] + touched
 
     def _begins_step(self, layer: int, rows: int) -> bool:
         return layer <= self._layer or rows != self._end - self._begin
@@ -102,6 +108,8 @@ class Block:
         counts = np.bincount(cells.ravel(), minlength=layers * (experts + 1))
         window.load[:] = counts.reshape(layers, experts + 1)[:, 1:]
         window.rows[:] = np.count_nonzero(ids[:, :, 0] != NO_EXPERT, axis=1)
+        window.skipped = int(window.rows.sum()) * ids.shape[2] - int(window.load.sum())
+        window.chosen, window.touched = self._distinct
         at_once = max(1, _MOST_MARKS // max(1, self._end * (len(self.table.shards) + 1)))
         for begin in range(0, layers, at_once):
             count_choice(window, self.table, begin, choice[begin : begin + at_once], home)

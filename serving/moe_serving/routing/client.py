@@ -8,6 +8,7 @@ from typing import Generic
 from torch import Tensor
 
 from moe_placement import dispatch
+from moe_serving.adaptive.thinning import Thinning
 from moe_serving.routing.dispatch import LayerDispatch, Patience
 from moe_serving.routing.gatherer import Gathered, Gatherer, Sets
 from moe_serving.routing.layer import LayerWork
@@ -58,6 +59,11 @@ class RemoteExperts(Generic[C]):
         self.gatherer = Gatherer(layers, experts)
         self.traces = TraceFiles(experts)
         self._recorder = Recorder(node, self._keep)
+        self._thinning: Thinning | None = None
+
+    def thin(self, thinning: Thinning | None) -> None:
+        """Leave pairs out from the next layer on; None, as at first, has all computed."""
+        self._thinning = thinning
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
@@ -109,6 +115,9 @@ class RemoteExperts(Generic[C]):
             VerificationError: verify mode, and an answer was wrong.
         """
         work = LayerWork(layer, hidden, expert_ids, weights, per_pair=self._verifier is not None)
+        thinning = self._thinning
+        if thinning is not None:
+            work.keep(*thinning.thin(layer, work.experts, work.gates))
         dispatch = LayerDispatch(self._routes, self._fabric, self._patience, work, self._recorder)
         try:
             dispatch.run()

@@ -164,7 +164,7 @@ class LayerDispatch(Generic[C]):
         shards, work = table.indices[choice], self._work
         if self._first_asked is None:
             self._first_asked = shards
-            self._recorder.record(table, work.layer, work.experts, work.gates, choice)
+            self._recorder.record(table, work.layer, work.experts, work.gates, choice, work.distinct)
             return
         again = (self._first_asked != NOBODY) & (shards != NOBODY)
         failovers = int((again & (self._first_asked != shards)).sum())

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moe_placement.dispatch import NOBODY
+from moe_placement.dispatch import NO_EXPERT, NOBODY
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -45,6 +45,11 @@ def _one_row(pairs: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     return np.zeros(1, dtype=np.intp), np.array([0, pairs], dtype=np.int32)
 
 
+def _distinct(experts: NDArray[np.int64]) -> int:
+    """Different ones, ``NO_EXPERT`` not among them."""
+    return int(np.count_nonzero(np.bincount(experts.ravel() - NO_EXPERT)[1:]))
+
+
 class LayerWork:
     """The pairs of one layer and what is known of their outputs so far.
 
@@ -65,7 +70,15 @@ class LayerWork:
         self.gates: NDArray[np.float32] = weights.detach().to("cpu", torch.float32).numpy()
         self._like = hidden
         self._per_pair = per_pair
+        self.distinct = (0, 0)
+        """Distinct experts that the gate chose, and that are asked for, where pairs are left out."""
         self._answers: list[tuple[Part, Tensor]] = []
+
+    def keep(self, experts: NDArray[np.int64], gates: NDArray[np.float32]) -> None:
+        """Leave pairs out, before any are asked for: those of ``NO_EXPERT``; see ``adaptive.rule.thin``."""
+        self.distinct = _distinct(self.experts), _distinct(experts)
+        self.experts, self.gates = experts, gates
+        self.pending = experts != NO_EXPERT
 
     def parts(self, choice: NDArray[np.int64]) -> list[tuple[int, Part]]:
         """The request to each shard of ``choice`` ``[T, K]``, by ascending position; none for pairs of ``NOBODY``."""

@@ -64,14 +64,16 @@ class Recorder:
         ids: NDArray[np.int64],
         gates: NDArray[np.float32],
         choice: NDArray[np.int64],
+        distinct: tuple[int, int] = (0, 0),
     ) -> None:
         """One layer of a step, when its shards have been asked for the first time.
 
         Args:
-            ids: ``[rows, k]``, the experts.
+            ids: ``[rows, k]``, the experts; ``NO_EXPERT`` for what is left out.
             gates: ``[rows, k]``, their weights.
             choice: ``[rows, k]``, the shards asked, as positions in the table; ``NOBODY`` for pairs that none is
                 asked for yet.
+            distinct: see ``LayerWork``.
         """
         rows, top_k = ids.shape
         with self._lock:
@@ -82,6 +84,7 @@ class Recorder:
             block.ids[layer, span] = ids
             block.gates[layer, span] = gates
             block.choice[layer, span] = choice
+            block.note_distinct(*distinct)
 
     def record_again(self, table: RoutingTable, layer: int, choice: NDArray[np.int64], failovers: int) -> None:
         """What had to be asked for once more, in ``failovers`` pairs of another shard than at first."""

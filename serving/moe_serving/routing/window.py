@@ -27,6 +27,9 @@ class Window:
         remote: ``[layers]``, nodes visited by each row beside the one it started on, summed.
         failovers: pairs that were asked for again at another copy. ``pairs``, ``visits`` and ``remote`` have them too.
         steps: of the engine, those that ended under that table.
+        skipped: pairs that gates chose, and adaptive routing left out; they are in none of the above.
+        chosen, touched: distinct experts of a step and layer, summed over those with adaptive routing: that gates
+            chose, and that were left of them.
     """
 
     version: TableVersion
@@ -40,6 +43,9 @@ class Window:
     remote: Counts
     failovers: int = 0
     steps: StepCounts = field(default_factory=StepCounts)
+    skipped: int = 0
+    chosen: int = 0
+    touched: int = 0
 
     @classmethod
     def of(cls, table: RoutingTable) -> Window:
@@ -65,6 +71,9 @@ class Window:
         self.remote += other.remote
         self.failovers += other.failovers
         self.steps.add(other.steps)
+        self.skipped += other.skipped
+        self.chosen += other.chosen
+        self.touched += other.touched
 
 
 @dataclass(slots=True)

@@ -182,6 +182,7 @@ class Attention:
             pid=os.getpid(),
             node=self._node,
             host=self._host,
+            adaptive=self._loaded.adaptive.report,
         )
 
     def _load(self, limits: AttentionConfig) -> LoadedEngine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moe_contract.applications import AttentionConfig, ModelArgs
+from moe_serving.adaptive.switch import AdaptiveSwitch
 from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
@@ -17,10 +18,12 @@ from moe_serving.wire.transport import SocketCompletion, SocketFabric
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """A running engine and the client through which it asks the shards; ``digest`` is of the checkpoint it read."""
+    """A running engine, the client through which it asks the shards, and whether that may leave pairs out; ``digest``
+    is of the checkpoint it read."""
 
     engine: Engine
     experts: RemoteExperts[SocketCompletion]
+    adaptive: AdaptiveSwitch
     digest: str
 
     @classmethod
@@ -41,14 +44,14 @@ class LoadedEngine:
         experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier, on_wait=life.give)
         engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life, experts.note_step)
         engine.start()
-        loaded = cls(engine, experts, facts.digest)
+        loaded = cls(engine, experts, AdaptiveSwitch(facts, experts.thin, model.verify), facts.digest)
         loaded._configure_experts(limits)
         return loaded
 
     @property
     def problem(self) -> str | None:
         """What is wrong though it answers; None when nothing is."""
-        return self.engine.problem or self.experts.traces.problem
+        return self.engine.problem or self.experts.traces.problem or self.adaptive.problem
 
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits."""
@@ -58,8 +61,10 @@ class LoadedEngine:
     def stop(self, timeout_s: float) -> None:
         """End the engine, then close the connections to the shards."""
         self.engine.stop(timeout_s)
+        self.adaptive.close()
         self.experts.close()
 
     def _configure_experts(self, limits: AttentionConfig) -> None:
         self.experts.gatherer.configure(limits.statistics_seconds)
         self.experts.traces.configure(limits.record)
+        self.adaptive.configure(limits.routing)

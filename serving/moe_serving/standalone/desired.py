@@ -17,6 +17,7 @@ from moe_contract.applications import (
     ModelArgs,
     RecordConfig,
     ReplicaScale,
+    RoutingConfig,
     ShardRef,
     key_digest,
     key_digests,
@@ -53,6 +54,7 @@ class Wanted:
     queue_requests: int
     queue_tokens: int
     record: RecordConfig | None
+    routing: RoutingConfig | None
     api_keys: tuple[str, ...]
     internal_key: str
 
@@ -84,7 +86,10 @@ def desired_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[
             model=wanted.model,
             api=_api(wanted),
             attention=AttentionConfig(
-                queue_requests=wanted.queue_requests, queue_tokens=wanted.queue_tokens, record=wanted.record
+                queue_requests=wanted.queue_requests,
+                queue_tokens=wanted.queue_tokens,
+                record=wanted.record,
+                routing=wanted.routing,
             ),
             directory=DirectoryConfig(
                 term=1,

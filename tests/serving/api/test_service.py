@@ -9,7 +9,7 @@ import pytest
 from moe_contract.applications import ApiConfig
 from moe_contract.base import CONTRACT
 from moe_contract.model import ModelProblem
-from moe_contract.report import CONTRACT_HEADER, AttentionReport, DirectoryReport, Traffic
+from moe_contract.report import CONTRACT_HEADER, AdaptiveReport, AttentionReport, DirectoryReport, Traffic
 from moe_placement.encoding import encode_counts
 from moe_serving.api import service
 
@@ -394,6 +394,55 @@ async def test_those_of_a_former_cluster_are_taken_from_the_operator(api, client
     assert "Moe-Statistics-Of is 'a b': write the name of a Ray cluster" in refused.json()["error"]["message"]
     refused = await client.put(path, content=b"", headers=bearer("i"))
     assert (refused.status_code, refused.json()["error"]["message"]) == (400, "these are no statistics")
+
+
+ADAPTIVE = AdaptiveReport(pairs_saved=12.5, loss_increase=0.002, loss_low=0.001, loss_high=0.003, held_out_tokens=9000)
+
+
+def adaptive(report: DirectoryReport) -> DirectoryReport:
+    (replica,) = report.attention
+    return report.model_copy(
+        update={
+            "attention": (replica, replica.model_copy(update={"replica": "b", "adaptive": ADAPTIVE})),
+            "traffic": report.traffic.model_copy(
+                update={"pairs_skipped": 11, "experts_chosen": 40, "experts_touched": 33}
+            ),
+        }
+    )
+
+
+async def test_adaptive_routing_is_named_in_answers_from_the_first_that_may_have_it_to_the_last(
+    api, client, eventually
+) -> None:
+    async def named() -> str:
+        return (await client.post("/v1/completions", json=COMPLETION)).json()["system_fingerprint"]
+
+    api.answer_with(" dog")
+    exact = await named()
+    api.service.configure({"served_name": "model", "pairs_saved": 18.0})
+    assert await named() == f"{exact}-adaptive-18"
+    api.service.configure({"served_name": "model"})
+    assert await named() == exact
+    api.report = adaptive(api.report)
+    await eventually(lambda: api.service.watch.report.traffic.pairs_skipped, "the report of a replica that goes on")
+    assert await named() == f"{exact}-adaptive-12.5"
+
+
+async def test_metrics_of_adaptive_routing(api, client, eventually) -> None:
+    assert "moe_adaptive" not in (await client.get("/metrics")).text
+    api.report = adaptive(api.report)
+    await eventually(lambda: api.service.watch.report.traffic.pairs_skipped, "the report")
+    lines = (await client.get("/metrics")).text.splitlines()
+    for line in (
+        "moe_expert_pairs_skipped_total 11.0",
+        "moe_experts_chosen_total 40.0",
+        "moe_experts_touched_total 33.0",
+        "moe_adaptive_pairs_saved_wanted 12.5",
+        'moe_adaptive_loss_increase{bound="low"} 0.001',
+        'moe_adaptive_loss_increase{bound="mean"} 0.002',
+        'moe_adaptive_loss_increase{bound="high"} 0.003',
+    ):
+        assert line in lines
 
 
 async def test_metrics(api, client) -> None:

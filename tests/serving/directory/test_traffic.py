@@ -44,6 +44,14 @@ def test_figures_are_kept_apart_by_table_and_summed_over_replicas() -> None:
     assert counts.report("directory").layer_rows == 99, "sums have all of it"
 
 
+def test_what_adaptive_routing_left_out_is_summed() -> None:
+    for_one, for_other = window((9, 1)), window((3, 3), epoch=2)
+    for_one.skipped, for_one.chosen, for_one.touched = 5, 8, 6
+    for_other.skipped, for_other.chosen, for_other.touched = 2, 4, 4
+    report = counts_of(for_one, for_other).report("directory")
+    assert (report.pairs_skipped, report.experts_chosen, report.experts_touched) == (7, 12, 10)
+
+
 def test_shares_are_of_the_last_table_that_had_traffic() -> None:
     assert counts_of().report("directory").shares == ()
     assert counts_of(window((90, 10)), window((25, 75), epoch=2)).report("directory").shares == (2500, 7500)

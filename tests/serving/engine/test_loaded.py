@@ -8,8 +8,11 @@ from unittest.mock import Mock
 import pytest
 import torch
 import waiting
+from calibrated import written
 
-from moe_contract.applications import AttentionConfig, ModelArgs
+from moe_contract.applications import AttentionConfig, ModelArgs, RoutingConfig
+from moe_contract.report import NOT_ADAPTIVE
+from moe_serving.checkpoint import inspect_model
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.routing.gatherer import half_life_of
 from moe_serving.serve.loaded import LoadedEngine
@@ -35,5 +38,23 @@ def test_limits_that_are_not_taken_are_a_problem_of_the_replica(tiny: Path, monk
         loaded.reconfigure(AttentionConfig(kv_cache_tokens=100_000))
         waiting.wait_until(lambda: loaded.problem is not None, "word of a cache that cannot be had", 60.0)
         assert (loaded.problem or "").startswith("kv_cache_tokens stays 65536: ")
+    finally:
+        loaded.stop(10.0)
+
+
+def test_adaptive_routing_comes_and_goes_with_the_limits(tiny: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "c.json", inspect_model(str(tiny), "auto"))
+    asked = AttentionConfig(routing=RoutingConfig(calibration=str(path), pairs_saved=10))
+    loaded = LoadedEngine.load(ModelArgs(path=str(tiny), device="cpu"), asked, "attention", "node", 0)
+    try:
+        waiting.wait_until(lambda: loaded.adaptive.report is not None, "adaptive routing", 60.0)
+        assert loaded.experts._thinning is not None
+        assert loaded.problem is None
+        loaded.reconfigure(AttentionConfig())
+        assert (loaded.adaptive.report, loaded.experts._thinning) == (None, None)
+        loaded.reconfigure(AttentionConfig(routing=RoutingConfig(calibration=str(path), pairs_saved=30)))
+        waiting.wait_until(lambda: loaded.problem is not None, "word of what is not allowed", 60.0)
+        assert (loaded.problem or "").startswith(f"{NOT_ADAPTIVE}: maxLossIncrease 0.005 does not allow pairsSaved 30")
+        assert loaded.experts._thinning is None
     finally:
         loaded.stop(10.0)

@@ -5,8 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from calibrated import written
 
 from moe_serving import cli
+from moe_serving.checkpoint import inspect_model
 
 TINY = Path(__file__).parents[3] / "models" / "tiny"
 
@@ -50,6 +52,47 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ["--model", str(TINY), "--record-traffic", "/tmp/r", "--record-rows", "0"],
             "sample_rows: Input should be greater than or equal to 1",
         ),
+        (
+            ["--model", str(TINY), "--pairs-saved", "10"],
+            "--pairs-saved 10: says how --adaptive-routing FILE is done; give both or neither",
+        ),
+        (["--model", str(TINY), "--max-loss-increase", "0.01"], "--max-loss-increase 0.01: says how"),
+        (
+            ["--model", str(TINY), "--adaptive-routing", "/c", "--pairs-saved", "60"],
+            "pairs_saved: Input should be less than or equal to 50",
+        ),
+        (["--model", str(TINY), "--adaptive-routing", "/c", "--max-loss-increase", "0"], "max_loss_increase: Input"),
+        (["--model", str(TINY), "--adaptive-routing", ""], "--adaptive-routing : calibration: String should have"),
+        (
+            ["--model", str(TINY), "--adaptive-routing", "/nowhere"],
+            "--adaptive-routing: calibration /nowhere cannot be read: No such file or directory",
+        ),
+        (
+            ["--model", str(TINY), "--adaptive-routing", "/nowhere", "--verify"],
+            "--adaptive-routing /nowhere: --verify compares each layer with all that its gates chose; take one of",
+        ),
+        (["calibrate"], "the following arguments are required: --model, --text, --output"),
+        (["calibrate", "--model", "/nowhere", "--text", "/t", "--output", "/o"], "model path /nowhere does not exist"),
+        (
+            ["calibrate", "--model", str(TINY), "--text", "/nowhere", "--output", "/o"],
+            "--text /nowhere: No such file or directory; give files of text",
+        ),
+        (
+            ["calibrate", "--model", str(TINY), "--text", "/dev/null", "--output", "/o"],
+            "--text: 0 tokens are too short to calibrate on; give at least 32704 (64 windows of --window 512)",
+        ),
+        (
+            ["calibrate", "--model", str(TINY), "--text", "/t", "--output", "/no/o"],
+            "--output /no/o: there is no folder /no; make it first",
+        ),
+        (
+            ["calibrate", "--model", str(TINY), "--text", "/t", "--output", "/o", "--window", "2000"],
+            "--window 2000: must be 32 to 1024, the context of the model",
+        ),
+        (
+            ["calibrate", "--model", str(TINY), "--text", "/t", "--output", "/o", "--most", "60"],
+            "--most 60: must be above 0 and at most 50",
+        ),
         (["--model", str(TINY), "--generation-config", "auto"], "choose from"),
         (["--model", str(TINY), "--api-key-file", "/nowhere"], "--api-key-file /nowhere: No such file or directory"),
         (["--model", str(TINY), "--api-key-file", "/dev/null"], "--api-key-file /dev/null: has no key in it"),
@@ -73,6 +116,20 @@ def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path) -> None:
     keys = tmp_path / "keys"
     keys.write_bytes(b"\xef\xbb\xbfsk-1\r\nsk-2\r\n")
     assert cli._read_keys(keys) == ("sk-1", "sk-2")
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "message"),
+    [
+        ({"digest": "sha256:ff"}, [], "is of another model, sha256:ff (6 layers, top 2), than is served, sha256:"),
+        ({}, ["--pairs-saved", "40"], "pairsSaved 40 is beyond the 30 that calibration"),
+        ({}, ["--pairs-saved", "20"], "maxLossIncrease 0.005 does not allow pairsSaved 20: on 8000 held-out tokens"),
+    ],
+    ids=str,
+)
+def test_a_calibration_that_does_not_allow_it(capsys, tmp_path, facts, options, message) -> None:
+    path = written(tmp_path / "c.json", inspect_model(str(TINY), "auto").model_copy(update=facts))
+    assert message in refusal(capsys, "--model", str(TINY), "--adaptive-routing", str(path), *options)
 
 
 def test_a_port_in_use(capsys) -> None:

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from moe_contract.applications import AttentionConfig, CoreArgs, DirectoryConfig, ModelArgs, RecordConfig, ShardArgs
+from moe_contract.applications import (
+    AttentionConfig,
+    CoreArgs,
+    DirectoryConfig,
+    ModelArgs,
+    RecordConfig,
+    RoutingConfig,
+    ShardArgs,
+)
 from moe_contract.model import ModelFacts
 from moe_placement.encoding import decode_placement
 from moe_serving import cli
@@ -38,6 +46,7 @@ def wanted(**fields: Any) -> Wanted:
         "queue_requests": 9,
         "queue_tokens": 5000,
         "record": None,
+        "routing": None,
         "api_keys": (),
         "internal_key": "secret",
     }
@@ -76,6 +85,19 @@ def test_what_is_recorded_is_told_to_attention() -> None:
     config = RecordConfig(path="/r", sample_rows=7, max_bytes=1 << 21)
     assert record(wanted(record=config)) == config
     assert record(wanted()) is None
+
+
+def test_adaptive_routing_is_told_to_attention_and_named_by_the_api() -> None:
+    config = RoutingConfig(calibration="/c.json", pairs_saved=12.5)
+    core, *_ = desired_applications(wanted(routing=config), FACTS, gpus=0)
+    assert AttentionConfig.model_validate(deployment(core, "attention")["user_config"]).routing == config
+    assert deployment(core, "api")["user_config"]["pairs_saved"] == 12.5
+
+
+def test_exact_routing_is_told_to_nobody() -> None:
+    core, *_ = desired_applications(wanted(), FACTS, gpus=0)
+    assert "routing" not in deployment(core, "attention")["user_config"]
+    assert "pairs_saved" not in deployment(core, "api")["user_config"]
 
 
 def test_settings_of_the_api() -> None:
