@@ -11,6 +11,7 @@ from placement_objects import content, stored
 from moe_contract.applications import ATTENTION, EXPERTS, DirectoryConfig, shard_application_name
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import (
+    AdaptiveReport,
     AttentionReport,
     CandidateReport,
     DirectoryReport,
@@ -98,6 +99,7 @@ class DataPlane:
     recorded: bool = False
     refused: str | None = None
     attention_problem: str | None = None
+    adaptive: AdaptiveReport | None = None
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
     now: datetime = NOW
@@ -155,7 +157,13 @@ class DataPlane:
             ),
             attention=(
                 AttentionReport(
-                    replica="a", ready=self.ready, problem=self.attention_problem, epoch=0, running=0, waiting=0
+                    replica="a",
+                    ready=self.ready,
+                    problem=self.attention_problem,
+                    epoch=0,
+                    running=0,
+                    waiting=0,
+                    adaptive=self.adaptive,
                 ),
             ),
             progress=Progress(copied=0, total=0, settled=self.settled),

@@ -20,6 +20,12 @@ def _checked_text(text: str) -> str:
     return text
 
 
+def _checked_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text[:100]!a} is not absolute: write it from / on")
+    return text
+
+
 def _checked_url(text: str) -> str:
     HttpUrl.parse(text)
     return text
@@ -27,6 +33,9 @@ def _checked_url(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_checked_text)]
 """Without what the rule ``without_control_characters`` refuses."""
+
+AbsolutePath = Annotated[Text, AfterValidator(_checked_path)]
+"""What the rules of ``absolute_path`` let through."""
 
 Url = Annotated[str, AfterValidator(_checked_url)]
 """What the rules of ``http_url`` let through."""

@@ -62,6 +62,11 @@ class ConditionType(_Told):
         "Attention replicas write files of live traffic as spec.rebalance.record asks; False: one does not, and serves "
         "on. Absent where nobody asked for it.",
     )
+    ADAPTIVE_ROUTING = (
+        "AdaptiveRouting",
+        "Experts of low gate weight are left out as spec.routing asks: the message has what that costs; False: a "
+        "replica computes all of them, and the message says why. Absent with mode Exact.",
+    )
     AUTOSCALING_ACTIVE = (
         "AutoscalingActive",
         "The operator chooses the number of shards as spec.experts.autoscaling says; False: the message says why it "
@@ -120,6 +125,7 @@ class Reason(_Told):
     PAUSED = "Paused", "The annotation moe-operator.io/pause-rebalance is set: nothing is proposed or taken back."
     REACHABLE = "Reachable", "Ray answers."
     RECORDING = "Recording", "Live traffic is written to files, from which others may guess what its text was."
+    ADAPTIVE = "Adaptive", "Experts are left out: answers are no longer exactly the model's, and say so."
     MODEL_READ = "ModelRead", "The model was inspected where Ray runs."
 
     # On the way.
@@ -281,6 +287,11 @@ class Reason(_Told):
     NOT_RECORDED = (
         "NotRecorded",
         "An attention replica cannot write to spec.rebalance.record.path, or was not told yet; the message says why.",
+    )
+    NOT_ADAPTIVE = (
+        "NotAdaptive",
+        "The calibration of spec.routing cannot be read, is of another model, or does not allow what is asked: all "
+        "experts are computed. The message has figures and cure.",
     )
     CONFIGURATION_REFUSED = (
         "ConfigurationRefused",

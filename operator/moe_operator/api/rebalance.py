@@ -10,16 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field
 
 from moe_contract.applications import RECORD_ROWS
-from moe_operator.api.base import ApiModel, Text
+from moe_operator.api.base import AbsolutePath, ApiModel
 from moe_operator.api.quantities import bytes_between, duration_between, not_below, read_bytes, read_duration
-from moe_operator.api.rules import (
-    QUOTED_SELF,
-    Rule,
-    cron_fields,
-    required_with_cure,
-    validations,
-    without_control_characters,
-)
+from moe_operator.api.rules import absolute_path, cron_fields, required_with_cure, validations
 
 _PATH = "spec.rebalance"
 _MOST_TEXT = 64
@@ -34,12 +27,6 @@ def _checked_duration(text: str) -> str:
 
 def _checked_bytes(text: str) -> str:
     read_bytes(text)
-    return text
-
-
-def _checked_folder(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError(f"{text[:100]!a} is not absolute: write e.g. /var/lib/moe-traces")
     return text
 
 
@@ -88,22 +75,14 @@ class Record(ApiModel):
     """Files of live traffic, from which others may guess what its text was."""
 
     path: Annotated[
-        Text,
-        AfterValidator(_checked_folder),
+        AbsolutePath,
         Field(
             min_length=1,
             max_length=4096,
             json_schema_extra=required_with_cure(
                 f"{_PATH}.record.path is missing: write e.g. record: {{path: /var/lib/moe-traces}}"
             )
-            | validations(
-                without_control_characters(f"{_PATH}.record.path"),
-                Rule(
-                    rule="self.startsWith('/')",
-                    message=f"{_PATH}.record.path is %s: it must be absolute, such as /var/lib/moe-traces",
-                    values=(QUOTED_SELF,),
-                ),
-            ),
+            | validations(*absolute_path(f"{_PATH}.record.path", "/var/lib/moe-traces")),
         ),
     ]
     """Absolute path of a folder, as the nodes of attention replicas see it; made where there is none. Its files are \

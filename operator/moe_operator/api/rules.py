@@ -94,6 +94,18 @@ def immutable(path: str, cure: str) -> Rule:
     )
 
 
+def absolute_path(path: str, example: str) -> tuple[Rule, ...]:
+    """Of a file or folder, as nodes see it."""
+    return (
+        without_control_characters(path),
+        Rule(
+            rule="self.startsWith('/')",
+            message=f"{path} is %s: it must be absolute, such as {example}",
+            values=(QUOTED_SELF,),
+        ),
+    )
+
+
 def http_url(path: str, example: str) -> tuple[Rule, ...]:
     """What ``moe_operator.endpoint`` can read: an absolute http(s) URL with a host that has one meaning, and a port."""
     port = "url(self).getPort()"

@@ -27,6 +27,7 @@ from moe_operator.api.kube_ray import KubeRay
 from moe_operator.api.model_source import MOUNTED_SOURCE, SOURCE_CURE, ModelSource, of_pods_only
 from moe_operator.api.rebalance import Rebalance
 from moe_operator.api.resources import Resources
+from moe_operator.api.routing import Routing
 from moe_operator.api.rules import (
     QUOTED_SELF,
     Rule,
@@ -341,6 +342,8 @@ class MoEDeploymentSpec(ApiModel):
     rebalance: Rebalance = Rebalance()
     """Whether, when and within which limits experts are moved to where the traffic wants them; each placement is an \
 ExpertPlacement."""
+    routing: Routing = Routing()
+    """Whether all experts that gates choose are computed."""
     cost: Cost | None = None
     """What an accelerator costs, by which status.cost tells what tokens do. Default: nothing is reckoned."""
     sleep: Sleep | None = None

@@ -5,11 +5,11 @@ Nothing in them changes while the world does not: no times but those of transiti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from moe_contract.applications import API, ATTENTION, DIRECTORY
-from moe_contract.report import NOT_RECORDED
+from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AttentionReport
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason, RebalanceMode
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.api.reasons import RESTING
@@ -94,6 +94,7 @@ def next_conditions(world: World, intent: Intent, problem: Finding | None) -> tu
         _rebalance_paused(world),
         _data_plane_behind(world, intent),
         _recording(world),
+        _adaptive_routing(world),
         _evictions(world),
         scaling_conditions(world, _history(world)),
         sleeps(world.moe, _history(world), world.runtime.holds_requests, world.runtime.not_woken),
@@ -124,24 +125,57 @@ def _data_plane_behind(world: World, intent: Intent) -> Iterator[Condition]:
 
 
 def _recording(world: World) -> Iterator[Condition]:
-    """The condition, where spec.rebalance.record asks for files. A problem of a replica that serves may be another one:
-    then it is not known whether it writes."""
-    record, kind = world.moe.spec.rebalance.record, ConditionType.RECORDING
-    if record is None:
-        return
-    ready = [replica for replica in world.report.attention if replica.ready] if world.report else []
-    if not ready:
-        unknown = Finding(Reason.STARTING_ATTENTION, "no attention replica is known to answer")
-        yield world.moe.status.condition(kind) or _condition(world, kind, "Unknown", unknown)
-        return
-    told = [each for each in ready if each.problem]
-    unable = [each for each in told if each.problem and each.problem.startswith(NOT_RECORDED)]
-    if told:
-        reason = Reason.NOT_RECORDED if unable else Reason.CONFIGURATION_REFUSED
-        yield _condition(world, kind, "False" if unable else "Unknown", Finding(reason, problems_of(unable or told)))
-    else:
+    """The condition, where spec.rebalance.record asks for files."""
+    record = world.moe.spec.rebalance.record
+    if record is not None:
         where = Finding(Reason.RECORDING, f"attention replicas write files of live traffic to {record.path}")
-        yield _condition(world, kind, "True", where)
+        failing = Reason.NOT_RECORDED, NOT_RECORDED
+        yield _of_replicas(world, ConditionType.RECORDING, failing, lambda _: where)
+
+
+def _adaptive_routing(world: World) -> Iterator[Condition]:
+    """The condition, where spec.routing asks for it."""
+    if world.moe.spec.routing.config is not None:
+        failing = Reason.NOT_ADAPTIVE, NOT_ADAPTIVE
+        yield _of_replicas(world, ConditionType.ADAPTIVE_ROUTING, failing, _left_out)
+
+
+def _left_out(replicas: Sequence[AttentionReport]) -> Finding | None:
+    """None while a replica does not leave any out yet."""
+    told = [each.adaptive for each in replicas if each.adaptive is not None]
+    if len(told) < len(replicas):
+        return None
+    found = told[0]
+    return Finding(
+        Reason.ADAPTIVE,
+        f"{found.pairs_saved:g}% of the pairs are left out; on {found.held_out_tokens} held-out tokens the loss grew "
+        f"by {found.loss_increase:+.4f} (95%: {found.loss_low:+.4f} to {found.loss_high:+.4f})",
+    )
+
+
+def _of_replicas(
+    world: World,
+    kind: ConditionType,
+    failing: tuple[Reason, str],
+    happens: Callable[[Sequence[AttentionReport]], Finding | None],
+) -> Condition:
+    """Whether all attention replicas that answer do something beside that. A problem of one may be another one: then it
+    is not known.
+
+    Args:
+        failing: the reason where one cannot, and how its problem begins then.
+        happens: what they do; None where they have not begun.
+    """
+    ready = [replica for replica in world.report.attention if replica.ready] if world.report else []
+    told = [each for each in ready if each.problem]
+    unable = [each for each in told if each.problem and each.problem.startswith(failing[1])]
+    if told:
+        reason = failing[0] if unable else Reason.CONFIGURATION_REFUSED
+        return _condition(world, kind, "False" if unable else "Unknown", Finding(reason, problems_of(unable or told)))
+    if ready and (found := happens(ready)) is not None:
+        return _condition(world, kind, "True", found)
+    unknown = Finding(Reason.STARTING_ATTENTION, "no attention replica is known to answer, or one has not begun")
+    return world.moe.status.condition(kind) or _condition(world, kind, "Unknown", unknown)
 
 
 def _evictions(world: World) -> Iterator[Condition]:

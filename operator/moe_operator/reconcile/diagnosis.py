@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from moe_contract.report import NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
+from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.intent import Intent, Step
@@ -150,6 +150,10 @@ def _coming_back(shards: Sequence[ShardReport]) -> str:
     return "; ".join(said)
 
 
+_TOLD_ELSEWHERE = (NOT_RECORDED, NOT_ADAPTIVE)
+"""By conditions Recording and AdaptiveRouting."""
+
+
 def _attention(world: World) -> Finding | None:
     if world.report is None:
         return None
@@ -158,7 +162,7 @@ def _attention(world: World) -> Finding | None:
     told = [
         each
         for each in world.report.attention
-        if each.ready and each.problem and not each.problem.startswith(NOT_RECORDED)  # told by condition Recording
+        if each.ready and each.problem and not each.problem.startswith(_TOLD_ELSEWHERE)
     ]
     return Finding(Reason.CONFIGURATION_REFUSED, problems_of(told)) if told else None
 

@@ -158,6 +158,7 @@ def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
             queue_tokens=spec.serving.queue.max_tokens,
             statistics_seconds=spec.rebalance.every.total_seconds(),
             record=_record(spec.rebalance.record),
+            routing=spec.routing.config,
         ),
         directory=target,
         api_scale=_scale(spec.api),

@@ -210,6 +210,23 @@ REFUSED = [
     ({"rebalance__maxBytesPerSecond": "1Ki"}, ['maxBytesPerSecond is "1Ki"', "from 64Ki to 1Ti, such as 100Mi"]),
     ({"rebalance__linkBytesPerSecond": "10Gb/s"}, ['linkBytesPerSecond is "10Gb/s"', "64Ki to 1Ti, such as 1250M"]),
     ({"rebalance__rollback": "Sometimes"}, ["spec.rebalance.rollback", '"Sometimes"', '"Auto", "Always", "Never"']),
+    (
+        {"routing": {"mode": "Adaptive"}},
+        ["spec.routing.calibration is missing", "moe-serve calibrate", "calibration: {path: /models/tiny.calib"],
+    ),
+    ({"routing": {"mode": "Adaptive", "calibration": {}}}, ["spec.routing.calibration.path is missing", "write e.g."]),
+    (
+        {"routing": {"mode": "Adaptive", "calibration": {"path": "c.json"}}},
+        ['spec.routing.calibration.path is "c.json"', "must be absolute, such as /models/tiny.calibration.json"],
+    ),
+    ({"routing": {"pairsSaved": 51}}, ["spec.routing.pairsSaved", "51", "less than or equal to 50"]),
+    ({"routing": {"pairsSaved": 0}}, ["spec.routing.pairsSaved", "0", "greater than or equal to 1"]),
+    (
+        {"routing": {"maxLossIncrease": "0.0"}},
+        ['spec.routing.maxLossIncrease is "0.0"', "a decimal number above 0 and below 1, in quotes, such as '0.005'"],
+    ),
+    ({"routing": {"maxLossIncrease": "5%"}}, ['spec.routing.maxLossIncrease is "5%"']),
+    ({"routing": {"mode": "Sparse"}}, ["spec.routing.mode", '"Sparse"', '"Exact", "Adaptive"']),
     ({"rebalance__record": {}}, ["spec.rebalance.record.path is missing", "record: {path: /var/lib/moe-traces}"]),
     ({"rebalance__record": {"path": "traces"}}, ['record.path is "traces"', "must be absolute, such as /var/lib"]),
     ({"rebalance__record": {"path": "/t\n"}}, ["spec.rebalance.record.path", "write it without"]),
@@ -329,6 +346,8 @@ GOOD = [
         "runtime": {"kubeRay": {"image": "x"}},
     },
     {"rebalance__record": {"path": "/var/lib/moe traces", "sampleRows": 10000, "maxBytes": "1Mi"}},
+    {"routing": {"mode": "Exact"}},
+    {"routing": {"mode": "Adaptive", "maxLossIncrease": "0.000001", "calibration": {"path": "/models/c.json"}}},
 ]
 
 

@@ -10,10 +10,11 @@ from epochs import epoch_figures
 from intents import desired
 from told import DEGRADED, PROGRESSING, READY, message, told
 
-from moe_contract.applications import AttentionConfig, RecordConfig
+from moe_contract.applications import AttentionConfig, RecordConfig, RoutingConfig
 from moe_contract.base import CONTRACT, Since
 from moe_contract.model import ModelProblem
-from moe_contract.report import NOT_RECORDED, Progress, Traffic
+from moe_contract.rendering import render
+from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AdaptiveReport, Progress, Traffic
 from moe_operator.api import Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.intent import Step
@@ -46,6 +47,43 @@ def test_recording_is_told_where_it_was_asked_for(make_plane) -> None:
     assert "Recording" not in told(status)
     assert told(status)["Degraded"] == "False AsExpected", "it stops in a moment"
     assert desired(plane.decide()).attention.record is None
+
+
+def test_adaptive_routing_is_told_where_it_was_asked_for(make_plane) -> None:
+    """What is refused is no trouble of what serves: all is computed."""
+    asked = {"mode": "Adaptive", "pairsSaved": 20, "maxLossIncrease": "0.01", "calibration": {"path": "/c.json"}}
+    plane = make_plane(spec={"routing": asked})
+    config = RoutingConfig(pairs_saved=20, max_loss_increase=0.01, calibration="/c.json")
+    assert desired(plane.decide()).attention.routing == config
+    assert told(plane.tell())["AdaptiveRouting"] == "Unknown StartingAttention"
+    plane.run()
+    plane.run()
+    assert told(plane.tell())["AdaptiveRouting"] == "Unknown StartingAttention", "it has not begun"
+    plane.attention_problem = f"{NOT_ADAPTIVE}: calibration /c.json cannot be read"
+    status = plane.tell()
+    assert told(status)["AdaptiveRouting"] == "False NotAdaptive"
+    assert "attention replica a: all pairs are computed, though" in message(status, "AdaptiveRouting")
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "False AsExpected")
+    plane.attention_problem = None
+    plane.adaptive = AdaptiveReport(
+        pairs_saved=20, loss_increase=0.004, loss_low=0.003, loss_high=0.0052, held_out_tokens=9000
+    )
+    status = plane.tell()
+    assert told(status)["AdaptiveRouting"] == "True Adaptive"
+    assert message(status, "AdaptiveRouting") == (
+        "20% of the pairs are left out; on 9000 held-out tokens the loss grew by +0.0040 (95%: +0.0030 to +0.0052)"
+    )
+    plane.moe = plane.moe.model_copy(update={"spec": deployment().spec})
+    assert "AdaptiveRouting" not in told(plane.tell())
+    assert desired(plane.decide()).attention.routing is None
+
+
+@pytest.mark.parametrize("routing", [{}, {"mode": "Exact", "pairsSaved": 30, "calibration": {"path": "/c.json"}}])
+def test_with_exact_routing_nobody_is_told_of_any(make_plane, routing) -> None:
+    plane = make_plane(spec={"routing": routing})
+    core = render(desired(plane.decide()))[0]
+    assert core == render(desired(make_plane().decide()))[0]
+    assert not any({"routing", "pairs_saved"} & set(each["user_config"]) for each in core["deployments"])
 
 
 class LaterConfig(AttentionConfig):
