@@ -24,6 +24,7 @@ class Detokenizer:
         self._decode = decode
         self._ids = list(prompt_ids[-_PROMPT_TAIL:])
         self._told = len(self._ids)
+        self._known: int | None = None
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Take new tokens; return the text they complete, which may be none."""
@@ -38,11 +39,12 @@ class Detokenizer:
         return self._tell(self._new_text())
 
     def _new_text(self) -> str:
-        known = self._decode(self._ids[: self._told])
-        return self._decode(self._ids)[len(known) :]
+        if self._known is None:
+            self._known = len(self._decode(self._ids[: self._told]))
+        return self._decode(self._ids)[self._known :]
 
     def _tell(self, text: str) -> str:
         if text:
             del self._ids[: self._told]
-            self._told = len(self._ids)
+            self._told, self._known = len(self._ids), None
         return text

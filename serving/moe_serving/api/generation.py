@@ -14,6 +14,8 @@ from moe_serving.api.responses import Usage
 from moe_serving.api.source import TokenSource
 
 Indexed = tuple[int, Piece]
+Batch = list[Indexed]
+"""What is ready at the same time: it leaves together. At least one piece."""
 
 
 class Generation:
@@ -26,19 +28,26 @@ class Generation:
         self._not_taken = {choice.index for choice in prepared.choices}
         self._decided = asyncio.Event()
         self._failure: Exception | None = None
-        self._pieces = self._run()
+        self._batches = self._alone(prepared.choices[0]) if len(prepared.choices) == 1 else self._side_by_side()
 
-    def __aiter__(self) -> AsyncGenerator[Indexed, None]:
-        return self._pieces
+    def __aiter__(self) -> AsyncGenerator[Batch, None]:
+        return self._batches
 
     async def aclose(self) -> None:
-        await self._pieces.aclose()
+        await self._batches.aclose()
 
     @property
     def usage(self) -> Usage:
         return Usage(self.prepared.prompt_tokens, sum(choice.answer.tokens for choice in self.prepared.choices))
 
-    async def _run(self) -> AsyncGenerator[Indexed, None]:
+    async def _alone(self, choice: Choice) -> AsyncGenerator[Batch, None]:
+        """Of the only answer, without a task and a queue for each of its tokens."""
+        self._metrics.prompt_tokens.inc(self.prepared.prompt_tokens)
+        async with aclosing(self._pieces_of(choice)) as pieces:
+            async for piece in pieces:
+                yield [(choice.index, piece)]
+
+    async def _side_by_side(self) -> AsyncGenerator[Batch, None]:
         # One place per answer: a client that reads slowly leaves its tokens in the source, which bounds and joins them.
         ready: asyncio.Queue[Indexed | Exception] = asyncio.Queue(maxsize=len(self.prepared.choices))
         tasks = [asyncio.create_task(self._answer(choice, ready)) for choice in self.prepared.choices]
@@ -50,11 +59,12 @@ class Generation:
             if self._failure is not None:
                 raise self._failure
             while unfinished:
-                item = await ready.get()
-                if isinstance(item, Exception):
-                    raise item
-                unfinished -= item[1].finish is not None
-                yield item
+                batch, failure = _all_of(ready, await ready.get())
+                if batch:
+                    unfinished -= sum(piece.finish is not None for _, piece in batch)
+                    yield batch
+                if failure is not None:
+                    raise failure
         finally:
             for task in tasks:
                 task.cancel()
@@ -71,12 +81,14 @@ class Generation:
             await ready.put(error)
 
     async def _pieces_of(self, choice: Choice) -> AsyncGenerator[Piece, None]:
-        if choice.opening:
-            yield Piece(choice.opening)
+        opening = choice.opening
         with RequestTimer(self._metrics) as timer:
             async with aclosing(self._source.stream(choice.request)) as events:
                 async for event in events:
                     self._take(choice)
+                    if opening:
+                        yield Piece(opening)
+                        opening = ""
                     timer.tokens(len(event.token_ids))
                     piece = choice.answer.push(event)
                     if piece is not None:
@@ -89,3 +101,14 @@ class Generation:
         self._not_taken.discard(choice.index)
         if not self._not_taken:
             self._decided.set()
+
+
+def _all_of(ready: asyncio.Queue[Indexed | Exception], item: Indexed | Exception) -> tuple[Batch, Exception | None]:
+    """``item`` and what else is ready, up to the first failure."""
+    batch: Batch = []
+    while not isinstance(item, Exception):
+        batch.append(item)
+        if ready.empty():
+            return batch, None
+        item = ready.get_nowait()
+    return batch, item

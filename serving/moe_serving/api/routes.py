@@ -105,8 +105,9 @@ async def _answer(
 async def _whole(generation: Generation, words: Format) -> dict[str, Any]:
     pieces: list[list[Piece]] = [[] for _ in generation.prepared.choices]
     try:
-        async for index, piece in generation:
-            pieces[index].append(piece)
+        async for batch in generation:
+            for index, piece in batch:
+                pieces[index].append(piece)
     finally:
         await generation.aclose()
     return words.whole([_join(index, parts) for index, parts in enumerate(pieces)], generation.usage)

@@ -56,12 +56,14 @@ class StopMatcher:
 
     def push(self, text: str) -> tuple[str, bool]:
         """Take the next piece; return what may be sent, and whether a stop string was met (the end)."""
+        if not self._stops:
+            return text, False
         text = self._held + text
         found = [(begin + len(stop), begin) for stop in self._stops if (begin := text.find(stop)) >= 0]
         if found:
             self._held = ""
             return text[: min(found)[1]], True
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False
 

@@ -15,6 +15,7 @@ from moe_serving.engine.request import FinishReason
 from moe_serving.wire.errors import ProtocolError
 
 _HEAD = struct.Struct("<IHBxH")
+_ONE = struct.Struct("<I")
 _FINISH: tuple[FinishReason | None, ...] = (None, "stop", "length", "error")
 MAX_STREAM = 2**32 - 1
 _MAX_TOKENS = 2**16 - 1
@@ -71,7 +72,7 @@ def _decode(body: memoryview, position: int) -> tuple[StreamEvent, int]:
     try:
         stream, count, finish, error_length = _HEAD.unpack_from(body, position)
         position += _HEAD.size
-        ids = struct.unpack_from(f"<{count}I", body, position)
+        ids = _ONE.unpack_from(body, position) if count == 1 else struct.unpack_from(f"<{count}I", body, position)
     except struct.error as error:
         raise ProtocolError(f"a body of {len(body)} bytes ends inside an event: {error}") from None
     position += 4 * count
@@ -80,5 +81,5 @@ def _decode(body: memoryview, position: int) -> tuple[StreamEvent, int]:
         raise ProtocolError(f"a body of {len(body)} bytes ends inside an error message")
     if finish >= len(_FINISH):
         raise ProtocolError(f"unknown finish reason {finish}")
-    message = bytes(body[position:end]).decode(errors="replace") or None
+    message = bytes(body[position:end]).decode(errors="replace") if error_length else None
     return StreamEvent(stream, ids, _FINISH[finish], message), end
