@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from external_metrics import external_metrics, horizontal_pod_autoscaler
 from fake_ray import FakeDirectory, FakeRay
+from hpa import by_requests, external
+from metrics_server import served
 from moe_objects import Objects
 
 from moe_dev.binaries import CONTROLLER_MANAGER, binary
@@ -51,10 +52,10 @@ def test_requests_scale_the_shards_up_and_down_and_0_is_left_alone(
     objects.wait_ready("tiny")
     kube, namespace = objects.kube, objects.namespace
     with (
-        external_metrics(kube, namespace, tmp_path / "metrics", lambda: directory.running),
+        served(kube, namespace, tmp_path / "metrics", external(lambda: directory.running)),
         controller(kube, tmp_path),
     ):
-        kube.apply(horizontal_pod_autoscaler("tiny", 1, 4, str(PER_SHARD)), namespace=namespace)
+        kube.apply(by_requests("tiny", 1, 4, str(PER_SHARD)), namespace=namespace)
         directory.running = 4 * PER_SHARD
         objects.wait("four shards", runs(4))
         directory.running = PER_SHARD
