@@ -1,5 +1,5 @@
-"""What Serve's HTTP proxy lacks: bounds of the head of a request and of the life of a connection, and ends in OpenAI's
-shape (``unanswered``).
+"""What Serve's HTTP proxy lacks: bounds of the head of a request and of the life of a connection, bodies for the api
+that answers in the end (``resent``), and ends in OpenAI's shape (``unanswered``).
 
 ``set_up`` is what ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` names in the environment of Ray's processes: the proxy
 calls it before it listens. No Ray is imported here, and of ours only what is as light: it runs in Serve's process, not
@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from moe_serving.serve import leaving
+from moe_serving.serve.resent import Resent
 from moe_serving.serve.unanswered import Unanswered
 
 HEAD_SECONDS = 30.0
@@ -32,10 +33,10 @@ def set_up() -> list[Middleware]:
     """Called once in the proxy's process.
 
     Returns:
-        ASGI middlewares to be added.
+        ASGI middlewares to be added, each around those before it.
     """
     bound_heads()
-    return [Middleware(Unanswered)]
+    return [Middleware(Resent), Middleware(Unanswered)]
 
 
 def bound_heads() -> None:
