@@ -142,8 +142,8 @@ class Deployed:
 
     def placement(self) -> Json:
         """Content of the placement in force; empty where there is none."""
-        name = self.status().get("placement", {}).get("active")
-        return self.objects.placement(name)["spec"]["content"] if name else {}
+        revision = self.status().get("placement", {}).get("revision")
+        return self.objects.placement(f"{NAME}-r{revision}")["spec"]["content"] if revision else {}
 
     def rotate_placement(self) -> str:
         """Write the next revision, in which each shard has what the next one holds; its name."""

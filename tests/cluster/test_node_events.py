@@ -19,6 +19,8 @@ WORKERS = f"{LABEL_COMPONENT} in ({SHARD},{ATTENTION})"
 """The head's node is not drained of it: without fault tolerance of the GCS its end restarts every worker."""
 OTHERS = f"!{LABEL_DEPLOYMENT}"
 """What the cluster itself needs, and the operator."""
+AVOIDED = "moe-test/avoided=:NoSchedule"
+"""A taint that says nothing to the operator: the node does not leave."""
 
 
 @contextlib.contextmanager
@@ -46,6 +48,28 @@ def drained(deployed: Deployed, node: str, pods: str, *more: str) -> float:
     timeout = f"--timeout={DRAIN_SECONDS:.0f}s"
     deployed.nodes.kubectl.run("drain", node, *options, timeout, timeout=DRAIN_SECONDS + 10.0)
     return time.monotonic() - begun
+
+
+def spread(deployed: Deployed) -> None:
+    """Half of the shards, and of two attention replicas one, are on each of two nodes from now on: Ray moves nothing
+    back when a node that was drained may be used again."""
+    for node in deployed.nodes.names:
+        deployed.nodes.kubectl.run("taint", "node", node, AVOIDED)
+        try:
+            while len(crowd := on(deployed, node, SHARD)) > SHARDS:
+                deployed.lose_shard(crowd[0], BACK_SECONDS)
+                deployed.wait_whole(2 * SHARDS, BACK_SECONDS)
+            if len(crowd := on(deployed, node, ATTENTION)) > 1:
+                deployed.kill(crowd[0])
+                deployed.objects.wait("it to be missed", lambda: not deployed.attention_is_whole(), MORE_SECONDS)
+                deployed.objects.wait("all replicas of attention", deployed.attention_is_whole, MORE_SECONDS)
+        finally:
+            deployed.nodes.kubectl.run("taint", "node", node, f"{AVOIDED}-")
+
+
+def on(deployed: Deployed, node: str, component: str) -> list[str]:
+    """Names of pods."""
+    return sorted(pod for pod, where in deployed.nodes_of(component).items() if where == node)
 
 
 def test_each_node_is_drained_and_nobody_notices(deployed: Deployed, figures: Figures) -> None:
@@ -78,6 +102,7 @@ def test_what_a_dead_node_held_is_made_from_other_copies(deployed: Deployed, dyi
     drained(deployed, dying, OTHERS, "--force")
     kubectl.run("uncordon", dying)
     with four_shards(deployed):
+        spread(deployed)
         attention, shards = deployed.nodes_of(ATTENTION), deployed.nodes_of(SHARD)
         assert set(attention.values()) == set(shards.values()) == {head, dying}
         living = next(pod for pod, node in attention.items() if node == head)

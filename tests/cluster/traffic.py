@@ -77,11 +77,15 @@ class Traffic:
         complete = [one for one in self.outcomes if one.verdict is Verdict.COMPLETE]
         wrong = sum(judge.is_wrong(one.ask, one.token_ids) for one in complete)
         of = f"{len(self.outcomes)} requests, {len(failed)} failed, {wrong} wrong"
-        print(f"{what}: {of}, longest pause {self.longest_pause:.1f} s", *{one.why for one in failed}, sep="\n  ")
+        print(f"{what}: {of}, longest pause {self.longest_pause:.1f} s", *map(self._failure, failed), sep="\n  ")
         assert complete
         told = [one for one in failed if not may_fail(one)]
         assert not told, f"{what}: {len(told)} of {len(self.outcomes)} failed that may not: {told[0].why}"
         assert not wrong, f"{what}: {wrong} of {len(complete)} wrong"
+
+    def _failure(self, one: Outcome) -> str:
+        begun = one.begun - min(each.begun for each in self.outcomes)
+        return f"{one.why} (begun {begun:.0f} s after the first one, for {one.ended - one.begun:.0f} s; api {one.api})"
 
     def _stop(self) -> None:
         self._end.set()
