@@ -65,6 +65,23 @@ def spread(deployed: Deployed) -> None:
                 deployed.objects.wait("all replicas of attention", deployed.attention_is_whole, MORE_SECONDS)
         finally:
             deployed.nodes.kubectl.run("taint", "node", node, f"{AVOIDED}-")
+    # Then the operator has copies, and Ray apis, on both again.
+    for node in deployed.nodes.names:
+        wait, seconds = deployed.objects.wait, 2 * MORE_SECONDS
+        wait(f"all experts, and an api, on {node}", lambda node=node: could_do_alone(deployed, node), seconds)
+
+
+def could_do_alone(deployed: Deployed, node: str) -> bool:
+    """Whether requests would be answered if the other node were lost: by its shards, as they hold what they are to
+    hold, and an api."""
+    pods = (deployed.pods(SHARD) | deployed.pods(ATTENTION)).values()
+    hosts = {pod["status"].get("podIP") for pod in pods if pod["spec"].get("nodeName") == node}
+    report, content = deployed.directory()(), deployed.placement()
+    shards = [shard.index for shard in report.shards if shard.host in hosts and shard.held >= shard.wanted > 0]
+    slots, layers = content["slotsPerShard"], [layer.split() for layer in content["layers"]]
+    held = [{expert for shard in shards for expert in layer[shard * slots :][:slots]} - {"-"} for layer in layers]
+    has_all = all(len(experts) == content["experts"] for experts in held)
+    return has_all and any(api.ready and api.host in hosts for api in report.apis)
 
 
 def on(deployed: Deployed, node: str, component: str) -> list[str]:
