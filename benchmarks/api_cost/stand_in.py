@@ -7,11 +7,12 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from moe_contract.model import ModelFacts
 from moe_contract.report import AttentionReport, DirectoryReport, Progress, ShardReport
 from moe_serving.directory.apis import ApiReply, Apis, ApiSync
-from moe_serving.engine.request import GenerationRequest
+from moe_serving.engine.request import FinishReason, GenerationRequest
 from moe_serving.streams.messages import StreamEvent
 from moe_serving.streams.sender import SenderPool, StreamSender
 from moe_serving.wire.endpoint import Address
@@ -22,7 +23,7 @@ MODEL = ROOT / "models" / "tiny"
 CONTEXT = 4096
 SERVED_NAME = "model"
 VOCABULARY = 4096
-NETWORK = "unix"
+NETWORK: Final = "unix"
 
 _READY = DirectoryReport(
     term=1,
@@ -112,7 +113,7 @@ class _Answer:
 
     def step(self) -> None:
         self._left -= 1
-        finish = None if self._left else "length"
+        finish: FinishReason | None = None if self._left else "length"
         self._sender.push(StreamEvent(self._stream, (next(self._rest),), finish))
         if finish:
             self.ended.set()
