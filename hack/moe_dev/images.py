@@ -43,9 +43,15 @@ compile_kernels(); dispatch.prepare()
 assert before and before == sorted(kernel_directory().iterdir()), "kernels were compiled anew"
 """,
     "serving": """
+from pathlib import Path
 import moe_serving.cli, torch, transformers, ray
 from moe_placement import dispatch
-dispatch.prepare()
+from moe_placement.kernel_cache import kernel_directory
+from moe_serving.engine.lean import kernels
+folders = kernel_directory(), kernel_directory(Path(kernels.__file__))
+before = [sorted(folder.iterdir()) for folder in folders]
+dispatch.prepare(); kernels.prepare()
+assert all(before) and before == [sorted(folder.iterdir()) for folder in folders], "kernels were compiled anew"
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 assert ray.get(ray.remote(lambda: torch.ones(2).sum().item()).remote()) == 2
 """,

@@ -239,3 +239,15 @@ def choose(logits: Rows, renormalise: bool, ids: Ints, weights: Floats) -> None:
         if renormalise:
             for rank in range(top_k):
                 weights[token, rank] /= kept
+
+
+def prepare() -> None:
+    """Compile all for rows of either kind, or load them from where they are kept: no model's first step waits."""
+    ids, floats, number = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32), np.float32(1)
+    weight = np.ones(4, dtype=np.float32)
+    for kind in (np.float32, np.uint16):
+        flat, cube = np.zeros((1, 6), dtype=kind), np.zeros((1, 1, 2), dtype=kind)
+        norm(flat, flat[0], number, flat)
+        place(flat, NO_NORM, weight, number, floats, floats, ids[0], cube, cube.copy(), cube.copy())
+        attend(cube, ids[0], ids, 1, ids[0], ids[0] + 1, number, cube, cube, cube.copy())
+        choose(flat, False, ids.copy(), floats.copy())

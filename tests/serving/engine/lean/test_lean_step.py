@@ -95,6 +95,17 @@ def test_no_step_waits_for_a_compiler(checkpoint_of, dtype):
     assert {each: list(each.signatures) for each in compiling} == compiled
 
 
+def test_prepared_kernels_are_those_that_a_model_needs(checkpoint_of):
+    compiling = [each for each in vars(kernels).values() if isinstance(each, Dispatcher)]
+    for each in compiling:
+        each._reset_overloads()
+    kernels.prepare()
+    prepared = {each: list(each.signatures) for each in compiling}
+    for dtype in ("float32", "bfloat16"):
+        logits_of(loaded(checkpoint_of("qwen3_moe"), dtype))
+    assert {each: list(each.signatures) for each in compiling} == prepared
+
+
 def test_in_bfloat16_it_strays_no_further_from_the_truth(tmp_path):
     path = build_checkpoint("qwen3_moe", tmp_path, dtype=torch.bfloat16, initializer_range=0.05)
     truth, tokens = logits_of(replace(loaded(path), lean=None))
