@@ -15,6 +15,8 @@ from moe_serving.serve.unanswered import SIGNATURE, AsgiApp, Message, Receive, S
 
 MOST_BYTES = 16 << 20
 """Of a body that is kept until its answer begins; an api reads no larger one."""
+MOST_KEPT_BYTES = 64 << 20
+"""Of all such bodies together; what comes beyond is not kept, and so not sent again."""
 _NOT_COMPLETE = 408
 
 
@@ -25,16 +27,27 @@ class Resent:
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app
+        self._room = _Room()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        again, body = dict(scope), _Body(receive)  # Serve writes into the one that it gets
+        again, body = dict(scope), _Body(receive, self._room)  # Serve writes into the one that it gets
         answer = _Answer(send, body)
-        await self._app(scope, body.receive, answer.send)
-        if answer.is_withheld:
-            await self._app(again, body.receive_again(), send)
+        try:
+            await self._app(scope, body.receive, answer.send)
+            if answer.is_withheld:
+                await self._app(again, body.receive_again(), send)
+        finally:
+            body.forget()
+
+
+class _Room:
+    """How much all bodies that are kept have taken."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class _Body:
@@ -44,17 +57,20 @@ class _Body:
         is_whole: whether all of it came, and is here.
     """
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, room: _Room) -> None:
         self.is_whole = False
         self._receive = receive
+        self._room = room
         self._kept: list[Message] | None = []
         self._bytes = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         if self._kept is not None and message["type"] == "http.request":
-            self._bytes += len(message.get("body", b""))
-            if self._bytes > MOST_BYTES:
+            size = len(message.get("body", b""))
+            self._bytes += size
+            self._room.bytes += size
+            if self._bytes > MOST_BYTES or self._room.bytes > MOST_KEPT_BYTES:
                 self.forget()
             else:
                 self._kept.append(message)
@@ -62,7 +78,8 @@ class _Body:
         return message
 
     def forget(self) -> None:
-        self._kept, self.is_whole = None, False
+        self._room.bytes -= self._bytes
+        self._kept, self.is_whole, self._bytes = None, False, 0
 
     def receive_again(self) -> Receive:
         """From the beginning, which is given up here: the body, then what else comes."""

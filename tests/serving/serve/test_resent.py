@@ -49,7 +49,7 @@ class Serve:
             await send(message)
 
 
-async def asked(serve: Serve, messages: list[Json]) -> list[Json]:
+async def asked(serve: Serve, messages: list[Json], through: Resent | None = None) -> list[Json]:
     """What the client of a request gets."""
     sent: list[Json] = []
     coming = [*messages, {"type": "http.disconnect"}]
@@ -60,7 +60,7 @@ async def asked(serve: Serve, messages: list[Json]) -> list[Json]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Resent(serve)({"type": "http", "path": "/v1/completions"}, receive, send)
+    await (through or Resent(serve))({"type": "http", "path": "/v1/completions"}, receive, send)
     return sent
 
 
@@ -96,6 +96,27 @@ async def test_a_body_that_no_api_reads_is_not_kept(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(resent, "MOST_BYTES", len(b"".join(PARTS)) - 1)
     serve = Serve([start(408), end()])
     assert await asked(serve, WHOLE) == [start(408), end()]
+
+
+async def test_bodies_together_are_bounded_and_leave_room_when_they_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resent, "MOST_KEPT_BYTES", 2 * len(b"".join(PARTS)) - 1)
+    inner: list[list[Json]] = []
+
+    class Meanwhile(Serve):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await super().__call__(scope, receive, send)
+            if not inner:
+                inner.append([])
+                inner[0] += await asked(self, WHOLE, through)
+
+    late, done = [start(408), end()], [start(200), end()]
+    serve = Meanwhile(late)
+    through = Resent(serve)
+    serve.answers += [late, done]
+    assert await asked(serve, WHOLE, through) == done  # kept
+    assert inner == [late]  # came while the first was kept
+    serve.answers += [late, done]
+    assert await asked(serve, WHOLE, through) == done  # there is room again
 
 
 async def test_what_is_no_request_by_http_passes() -> None:
