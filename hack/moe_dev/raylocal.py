@@ -19,7 +19,9 @@ from typing import Self
 
 from moe_dev.kube import write_private
 from moe_dev.paths import CLONE, short_private_directory
-from moe_dev.processes import Guarded, HopelessError
+from moe_dev.processes import Guarded, HopelessError, ProcessError
+from moe_dev.progress import say
+from moe_dev.ray_waits import ray_gave_up
 from moe_serving.standalone.ports import free_ports
 from moe_serving.standalone.ray_head import (
     GRACE_S,
@@ -68,7 +70,20 @@ class LocalRay:
 
     @classmethod
     def start(cls, cpus: int = 8, gpus: int = 0) -> Self:
-        """Start one on free ports and wait until Serve answers; ProcessError says what did not."""
+        """Start one on free ports and wait until Serve answers; ProcessError says what did not.
+
+        Where Ray gives up by itself, on a busy machine, another one is started, once.
+        """
+        try:
+            return cls._started(cpus, gpus)
+        except ProcessError as error:
+            if not ray_gave_up(str(error)):
+                raise
+        say("Ray gave up waiting for its node; starting another one")
+        return cls._started(cpus, gpus)
+
+    @classmethod
+    def _started(cls, cpus: int, gpus: int) -> Self:
         ray = cls(cpus, gpus)
         try:
             ray.up()

@@ -40,24 +40,28 @@ class FaultyProxy:
         if watching and self.silent_watches:
             await _silence()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OF_ONE_HOP}
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(
+        body = await request.read() or None
+        connector = aiohttp.TCPConnector(ssl=_anybody())
+        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+            answer = await session.request(
                 request.method,
                 self.server + str(request.rel_url),
                 headers=headers,
-                data=await request.read() or None,
+                data=body,
                 skip_auto_headers=("Content-Type",),
-                ssl=_anybody(),
                 timeout=aiohttp.ClientTimeout(total=None),
-            ) as answer,
-        ):
-            passed = {name: value for name, value in answer.headers.items() if name.lower() not in _OF_ONE_HOP}
-            response = web.StreamResponse(status=answer.status, headers=passed)
-            await response.prepare(request)
-            async for chunk in self._chunks(answer, watching):
-                await response.write(chunk)
-            return response
+            )
+            try:
+                passed = {name: value for name, value in answer.headers.items() if name.lower() not in _OF_ONE_HOP}
+                response = web.StreamResponse(status=answer.status, headers=passed)
+                await response.prepare(request)
+                async for chunk in self._chunks(answer, watching):
+                    await response.write(chunk)
+                return response
+            finally:
+                # A connection that says goodbye as TLS asks is still there when the proxy's loop ends.
+                await connector.close(abort_ssl=True)
+                answer.close()
 
     async def _chunks(self, answer: aiohttp.ClientResponse, watching: bool) -> AsyncIterator[bytes]:
         async for chunk in answer.content.iter_any():

@@ -310,6 +310,7 @@ def test_what_says_little_runs_again_alone_where_nothing_else_failed(
         (httpx2.ReadTimeout("read"), True),
         (AssertionError("waited 4.5 s for a pod\nassert 3 < 2"), True),
         (AssertionError("it ended with 1:\nException: The current node timed out during startup. This could"), True),
+        (AssertionError("ray ended with 1: RuntimeError: Timed out waiting for node info for node_id=993e."), True),
         (ExceptionGroup("two", [pytest.PytestUnraisableExceptionWarning(), TimeoutError()]), True),
         (ExceptionGroup("two", [pytest.PytestUnraisableExceptionWarning(), AssertionError("3 == 4")]), False),
         (AssertionError("assert [3, 4] == [3, 5]"), False),

@@ -11,6 +11,8 @@ from collections.abc import Generator
 
 import pytest
 
+from moe_dev.ray_waits import ray_gave_up
+
 MARK = "RERUN"
 LINE = re.compile(rf"^{MARK} (\S.*)$")
 """As a lane's pytest prints them, with the test as an argument of the next run."""
@@ -18,8 +20,6 @@ LINE = re.compile(rf"^{MARK} (\S.*)$")
 # Bounded waits of the tests' own; what libraries raise has it in the name of a class.
 WAITED = re.compile("waited [0-9.]+ s for ")
 TIMEOUT = re.compile("Timeout")
-# Ray's own wait for its node, 30 s, in what a test quotes of its output: whatever was to be judged never began.
-RAY_WAITED = "The current node timed out during startup"
 
 _failed = pytest.StashKey[dict[str, bool]]()
 """By test that failed: whether all its failures (its own, and those of its fixtures) say little."""
@@ -34,7 +34,8 @@ def says_little(error: BaseException) -> bool:
     if any(TIMEOUT.search(kind.__name__) for kind in type(error).__mro__):
         return True
     said = str(error)
-    return WAITED.match(said) is not None or RAY_WAITED in said
+    # Ray's own wait, in what a test quotes of its output: whatever was to be judged never began.
+    return WAITED.match(said) is not None or ray_gave_up(said)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -22,7 +22,7 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     assert (stored["spec"]["model"]["dtype"], stored["spec"]["suspend"]) == ("auto", False)
     assert stored["spec"]["deletionPolicy"] == "Delete"
     rebalance = {"mode": "Off", "interval": "5m", "minGainPercent": 3, "historyLimit": 10, "rollback": "Auto"}
-    assert stored["spec"]["rebalance"] == rebalance | {"windows": []}
+    assert stored["spec"]["rebalance"] == rebalance | {"windows": [], "linkBytesPerSecond": "1250M"}
 
 
 def test_columns_and_categories(installed: Kubectl, namespace: str) -> None:

@@ -119,7 +119,9 @@ def test_a_copy_that_was_damaged_is_replaced_where_it_was(path: Path) -> None:
 
 
 def held(process: ShardProcess) -> int:
-    return int(process.call("describe").held.sum())
+    """Copies; none where its process has just begun."""
+    copies = process.call("describe").held
+    return 0 if copies is None else int(copies.sum())
 
 
 def came(process: ShardProcess) -> tuple[int, int]:

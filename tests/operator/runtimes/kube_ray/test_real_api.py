@@ -35,14 +35,20 @@ SOON = 30.0
 
 @dataclass
 class Live:
-    """One MoEDeployment, and its runtime as the operator's account has it."""
+    """One MoEDeployment, and its runtime as the operator's account has it, from when the object is there."""
 
     kube: Kubectl
     client: KubeClient
     namespace: str
     objects: KubeRayObjects
-    runtime: KubeRayRuntime
+    runtimes: KubeRays
     changed: list[str] = field(default_factory=list)
+    opened: KubeRayRuntime | None = None
+
+    @property
+    def runtime(self) -> KubeRayRuntime:
+        assert self.opened is not None
+        return self.opened
 
     async def moe(self, **kube_ray: Any) -> MoEDeployment:
         spec = {
@@ -52,7 +58,9 @@ class Live:
         }
         manifest = {"apiVersion": "moe-operator.io/v1alpha1", "kind": "MoEDeployment", "metadata": {"name": "tiny"}}
         self.kube.apply({**manifest, "spec": spec}, namespace=self.namespace)
-        return MoEDeployment.parse(await self.client.get(MOE_DEPLOYMENTS, self.namespace, "tiny"))
+        moe = MoEDeployment.parse(await self.client.get(MOE_DEPLOYMENTS, self.namespace, "tiny"))
+        self.opened = self.opened or self.runtimes.open(moe)
+        return moe
 
     async def apply(self, moe: MoEDeployment, report: DirectoryReport | None = None) -> Outcome:
         """``report``: told by a directory, of which there is none."""
@@ -91,7 +99,7 @@ async def live(kinds: Kubectl, client: KubeClient, namespace: str, http: HttpCli
     runtimes = KubeRays(api, Secrets(api), Directories(http), objects)
     watch = ChildWatch(client, (namespace,), (*objects.kinds.values(), objects.nodes), changed.append)
     running = asyncio.create_task(watch.run())
-    yield Live(kinds, client, namespace, objects, KubeRayRuntime(runtimes, "RayService"), changed)
+    yield Live(kinds, client, namespace, objects, runtimes, changed)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
