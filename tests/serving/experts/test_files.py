@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 from driver import complete, greedy, running_engine
+from opened_shards import opened_shards
 from own_cache import own_cache
 from parted import EVEN, FILES, ODD, OTHERS, part
 from reference import prompts, reference_greedy
 from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
 from waiting import wait_until
 
-from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
-from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardIdentity
+from moe_serving.experts.description import CHECKPOINT, LoadOrder
 from moe_serving.experts.shard import Shard
 from moe_serving.fetching import fetch
 from moe_serving.fetching.cache import Cache
@@ -29,7 +29,6 @@ from moe_serving.routing.table import RoutingTable, ShardAddress, TableVersion
 from moe_serving.wire.transport import SocketFabric
 
 MODEL = f"hf://{REPOSITORY}@{REVISION}"
-ARGS = ModelArgs(path=MODEL, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +46,8 @@ def hub(parted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture
 def start(hub: StubHub) -> Iterator[Callable[[int], Shard]]:
     """Shards whose checkpoint is open; for them nothing but what tells of weights was fetched."""
-    shards: list[Shard] = []
-
-    def start(index: int) -> Shard:
-        shard = Shard(ShardIdentity(index, "node", "127.0.0.1"), ARGS, ShardConfig(slots_per_shard=8, spare_slots=2))
-        shards.append(shard)
-        shard.start()
-        wait_until(lambda: shard.describe().address is not None, "the shard to open its checkpoint")
-        return shard
-
-    yield start
-    for shard in shards:
-        shard.stop(10.0)
+    with opened_shards() as start:
+        yield lambda index: start(index, MODEL)
 
 
 def assign(shard: Shard, *orders: LoadOrder) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from opened_shards import opened_shards
 from own_cache import own_cache
 from parted import EVEN, part
 from stub_hub import REPOSITORY, REVISION, StubHub, files_of, running
 from waiting import wait_until
 
-from moe_contract.applications import ModelArgs, ShardConfig
 from moe_serving.checkpoint import Checkpoint
-from moe_serving.experts.description import LoadOrder, ShardIdentity
+from moe_serving.experts.description import LoadOrder
 from moe_serving.experts.errors import OtherIncarnationError
 from moe_serving.experts.shard import Shard
 
@@ -26,19 +27,8 @@ Start = Callable[[str], Shard]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """A shard whose checkpoint is open."""
-    shards: list[Shard] = []
-
-    def start(path: str) -> Shard:
-        args = ModelArgs(path=path, dtype="float32", device="cpu")
-        shard = Shard(ShardIdentity(0, "node", "127.0.0.1"), args, ShardConfig(slots_per_shard=8, spare_slots=2))
-        shards.append(shard)
-        shard.start()
-        wait_until(lambda: shard.describe().address is not None, "the shard to open its checkpoint")
-        return shard
-
-    yield start
-    for shard in shards:
-        shard.stop(10.0)
+    with opened_shards() as start:
+        yield partial(start, 0)
 
 
 def wait_for_digest(shard: Shard, digest: str) -> None:
