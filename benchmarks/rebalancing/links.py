@@ -125,6 +125,10 @@ class SlowTransport:
     def __init__(self, inner: SocketTransport) -> None:
         self._inner = inner
 
+    @property
+    def features(self) -> frozenset[str]:
+        return self._inner.features
+
     def submit(self, message: Message) -> SlowCompletion:
         return SlowCompletion(self._inner.submit(message))
 

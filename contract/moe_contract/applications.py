@@ -23,6 +23,8 @@ Network = Literal["auto", "unix", "tcp"]
 
 GenerationSource = Literal["Model", "None"]
 """Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
+Wire = Literal["Model", "FP8"]
+"""How rows and sums travel between attention and shards: as the model's numbers, or as e4m3 with a scale a row."""
 QUEUE_REQUESTS, QUEUE_TOKENS = 12, 262144
 """Defaults of what waits in an attention replica: as many requests as run on a CPU, so that they wait about as long as
 an answer takes; and four times the tokens that its cache holds."""
@@ -129,6 +131,7 @@ class ApiConfig(WireModel):
         kv_cache_tokens: of an attention replica, which no request may exceed either; filled in by ``rendering``.
         queue_tokens: of a replica's queue, which no request may exceed; filled in by ``rendering``.
         pairs_saved: see ``RoutingConfig``; 0 where all pairs are computed; filled in by ``rendering``.
+        wire: see ``AttentionConfig``; filled in by ``rendering``.
         api_key_sha256: hex digests of the keys that clients may use; empty means no key is asked for.
         internal_key_sha256: hex digest of the key of ``/internal``; None closes that route.
     """
@@ -142,6 +145,7 @@ class ApiConfig(WireModel):
     api_key_sha256: tuple[str, ...] = ()
     internal_key_sha256: str | None = None
     pairs_saved: Annotated[float, Field(ge=0, le=MOST_PAIRS_SAVED), Since(2)] = 0.0
+    wire: Annotated[Wire, Since(2)] = "Model"
 
 
 RECORD_ROWS, RECORD_BYTES = 1000, 1 << 30
@@ -195,6 +199,7 @@ class AttentionConfig(WireModel):
             that is.
         record: files of live traffic; None for none.
         routing: None computes all that gates choose.
+        wire: see ``Wire``; a shard of a release that does not know FP8 is sent the model's numbers all the same.
     """
 
     max_batch_tokens: int = Field(default=BATCH_TOKENS, ge=1)
@@ -205,6 +210,7 @@ class AttentionConfig(WireModel):
     statistics_seconds: Annotated[float, Field(ge=1, le=30 * 86400), Since(1)] = STATISTICS_SECONDS
     record: RecordConfig | None = None
     routing: Annotated[RoutingConfig | None, Since(2)] = None
+    wire: Annotated[Wire, Since(2)] = "Model"
 
     def on(self, device: str) -> AttentionConfig:
         """The same with a number for ``max_running`` that suits a torch device type.

@@ -71,6 +71,7 @@ def _core(desired: Desired) -> dict[str, Any]:
         "kv_cache_tokens": attention.kv_cache_tokens,
         "queue_tokens": attention.queue_tokens,
         "pairs_saved": attention.routing.pairs_saved if attention.routing else 0.0,
+        "wire": attention.wire,
     }
     deployments: list[dict[str, Any]] = [
         {

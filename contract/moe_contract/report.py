@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from moe_contract.applications import ModelArgs
+from moe_contract.applications import ModelArgs, Wire
 from moe_contract.base import CONTRACT, MOST_COUNTED, Count, Name, Since, WireModel, Words
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.sizes import MOST_APIS, MOST_REPLICAS, MOST_SHARDS
@@ -38,6 +38,8 @@ NOT_RECORDED = "traffic cannot be recorded"
 """Begins the problem of an attention replica that serves, and cannot write files of live traffic."""
 NOT_ADAPTIVE = "all pairs are computed, though adaptive routing is asked for"
 """Begins the problem of an attention replica that serves, and may not leave any out."""
+NOT_FP8 = "rows travel as the model's numbers, though FP8 is asked for"
+"""Begins the problem of an attention replica that serves, and cannot pack them."""
 PARTS = 10_000
 """Of which a whole has so many where shares are told."""
 
@@ -105,7 +107,7 @@ class AdaptiveReport(WireModel):
 
 class AttentionReport(WireModel):
     """One attention replica: ready to answer or why not, the epoch it routes by, its queue, the cache in use, Ray's id
-    and the address of the node that it runs on, and adaptive routing where that is in force."""
+    and the address of the node that it runs on, adaptive routing where that is in force, and how rows travel."""
 
     replica: Name
     ready: bool
@@ -118,6 +120,7 @@ class AttentionReport(WireModel):
     node: Annotated[Name, Since(1)] = ""
     host: Annotated[Name, Since(1)] = ""
     adaptive: Annotated[AdaptiveReport | None, Since(2)] = None
+    wire: Annotated[Wire, Since(2)] = "Model"
 
 
 class ApiReport(WireModel):

@@ -31,7 +31,7 @@ from moe_serving.adaptive import command as calibrate
 from moe_serving.adaptive.curve import LossIncrease
 from moe_serving.checkpoint import ModelError, inspect_model
 from moe_serving.fetching.fetch import local_model
-from moe_serving.standalone import adaptive
+from moe_serving.standalone import adaptive, fp8
 from moe_serving.standalone.desired import Wanted, desired_applications
 from moe_serving.standalone.errors import StandaloneError, UsageError
 from moe_serving.standalone.ray_node import own_ray, running_ray
@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = _wanted(arguments)
         facts = _inspect(arguments)
         loss = adaptive.checked(wanted, facts)
+        fp8.check(wanted)
         desired_applications(wanted, facts, gpus=1)  # what cannot work is told before anything starts
         _serve(arguments, wanted, facts, loss)
     except StandaloneError as error:
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of all these files; the oldest are removed (default {RECORD_BYTES})",
     )
     adaptive.add_options(parser)
+    fp8.add_options(parser)
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -257,6 +259,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         queue_tokens=arguments.queue_tokens,
         record=_record(arguments),
         routing=adaptive.asked(arguments),
+        wire="FP8" if arguments.wire == "fp8" else "Model",
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )

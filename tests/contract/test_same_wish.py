@@ -48,6 +48,7 @@ def wishes(draw: st.DrawFn) -> Wanted:
             | st.builds(RecordConfig, path=st.just("/r"), sample_rows=st.integers(1, 99), max_bytes=st.just(1 << 21))
         ),
         routing=None,
+        wire=draw(st.sampled_from(["Model", "FP8"])),
         api_keys=tuple(draw(st.lists(st.text("ab", min_size=1, max_size=2), max_size=4))),
         internal_key=INTERNAL_KEY,
     )
@@ -75,7 +76,12 @@ def by_operator(wish: Wanted, resources: Any) -> Any:
                     "servedName": wish.served_name,
                     "dtype": wish.model.dtype,
                 },
-                "experts": {"shards": wish.shards, "copies": {"min": wish.copies}, "resources": resources},
+                "experts": {
+                    "shards": wish.shards,
+                    "copies": {"min": wish.copies},
+                    "resources": resources,
+                    "wire": wish.wire,
+                },
                 "api": {"minReplicas": wish.api_replicas, "maxReplicas": wish.api_replicas},
                 "attention": {
                     "minReplicas": wish.attention_replicas,

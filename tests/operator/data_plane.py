@@ -8,7 +8,7 @@ from typing import Any
 from moe_facts import FACTS
 from placement_objects import content, stored
 
-from moe_contract.applications import ATTENTION, EXPERTS, DirectoryConfig, shard_application_name
+from moe_contract.applications import ATTENTION, EXPERTS, DirectoryConfig, Wire, shard_application_name
 from moe_contract.model import ModelFacts, ModelProblem
 from moe_contract.report import (
     AdaptiveReport,
@@ -100,6 +100,7 @@ class DataPlane:
     refused: str | None = None
     attention_problem: str | None = None
     adaptive: AdaptiveReport | None = None
+    wire: Wire = "Model"
     placement: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
     now: datetime = NOW
@@ -164,6 +165,7 @@ class DataPlane:
                     running=0,
                     waiting=0,
                     adaptive=self.adaptive,
+                    wire=self.wire,
                 ),
             ),
             progress=Progress(copied=0, total=0, settled=self.settled),

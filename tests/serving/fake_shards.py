@@ -19,15 +19,20 @@ from moe_serving.wire.transport import Message
 
 @dataclass
 class FakeShard:
-    """Expert ``e`` multiplies rows by ``e + 1``. ``seconds`` is how long an answer takes."""
+    """Expert ``e`` multiplies rows by ``e + 1``. ``seconds`` is how long an answer takes; what came and went is in
+    ``messages`` and ``answers``."""
 
     held: set[int]
     seconds: float = 0.0
     broken: bool = False
     asked: list[list[int]] = field(default_factory=list)
+    features: frozenset[str] = frozenset()
+    messages: list[Message] = field(default_factory=list)
+    answers: list[Message] = field(default_factory=list)
 
     def answer(self, message: Message) -> Message:
-        request = ComputeRequest.from_message(message)
+        packed = ComputeRequest.from_message(message)
+        request = packed.unpacked(torch.float32)
         experts = request.experts.tolist()
         self.asked.append(experts)
         sums = torch.zeros(request.hidden.shape)
@@ -36,7 +41,10 @@ class FakeShard:
                 if experts[pair] in self.held:
                     sums[row] += request.hidden[row] * (experts[pair] + 1) * request.weights[pair]
         missing = [pair for pair, expert in enumerate(experts) if expert not in self.held]
-        return ComputeReply(sums, torch.tensor(missing, dtype=torch.int32)).to_message()
+        reply = ComputeReply(sums, torch.tensor(missing, dtype=torch.int32)).to_message(packed.scales is not None)
+        self.messages.append(message)
+        self.answers.append(reply)
+        return reply
 
 
 class FakeCompletion:
@@ -60,6 +68,10 @@ class FakeCompletion:
 class FakeTransport:
     def __init__(self, shard: FakeShard) -> None:
         self._shard = shard
+
+    @property
+    def features(self) -> frozenset[str]:
+        return self._shard.features
 
     def submit(self, message: Message) -> FakeCompletion:
         shard = self._shard

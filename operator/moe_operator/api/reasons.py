@@ -67,6 +67,11 @@ class ConditionType(_Told):
         "Experts of low gate weight are left out as spec.routing asks: the message has what that costs; False: a "
         "replica computes all of them, and the message says why. Absent with mode Exact.",
     )
+    FP8_WIRE = (
+        "FP8Wire",
+        "Rows and sums travel as FP8 between attention and shards as spec.experts.wire asks; False: a replica cannot, "
+        "and the message says why. Absent with wire Model.",
+    )
     AUTOSCALING_ACTIVE = (
         "AutoscalingActive",
         "The operator chooses the number of shards as spec.experts.autoscaling says; False: the message says why it "
@@ -126,6 +131,7 @@ class Reason(_Told):
     REACHABLE = "Reachable", "Ray answers."
     RECORDING = "Recording", "Live traffic is written to files, from which others may guess what its text was."
     ADAPTIVE = "Adaptive", "Experts are left out: answers are no longer exactly the model's, and say so."
+    FP8 = "FP8", "Numbers have eight bits: answers are no longer exactly the model's, and say so."
     MODEL_READ = "ModelRead", "The model was inspected where Ray runs."
 
     # On the way.
@@ -292,6 +298,11 @@ class Reason(_Told):
         "NotAdaptive",
         "The calibration of spec.routing cannot be read, is of another model, or does not allow what is asked: all "
         "experts are computed. The message has figures and cure.",
+    )
+    NOT_FP8 = (
+        "NotFP8",
+        "The device of a process, or its release, has no e4m3: numbers are as the model has them. The message has the "
+        "cure.",
     )
     CONFIGURATION_REFUSED = (
         "ConfigurationRefused",

@@ -18,6 +18,7 @@ from moe_contract.applications import (
     QUEUE_TOKENS,
     Dtype,
     GenerationSource,
+    Wire,
 )
 from moe_contract.sizes import MOST_APIS, MOST_SHARDS
 from moe_operator.api.autoscaling import Autoscaling
@@ -101,6 +102,10 @@ else what the copies need; as it was when the deployment was created, kept from 
 shards run than asked for where the copies need their slots."""
     copies: Copies = Copies()
     """How many copies of each expert there are."""
+    wire: Wire = "Model"
+    """How rows and sums travel between attention and shards. Model: as the model's numbers. FP8: as e4m3 with a scale \
+for each row, a little more than half of bf16's bytes; answers are no longer exactly the model's, and their \
+system_fingerprint says so. It changes in place, and condition FP8Wire says whether it is so."""
     resources: Resources | None = None
     """What each shard asks of its node. A change makes new processes, one shard after the other."""
     autoscaling: Autoscaling | None = None

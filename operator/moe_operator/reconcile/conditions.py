@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from moe_contract.applications import API, ATTENTION, DIRECTORY
-from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AttentionReport
+from moe_contract.report import NOT_ADAPTIVE, NOT_FP8, NOT_RECORDED, AttentionReport
 from moe_operator.api import Condition, ConditionType, DeletionPolicy, MoEDeploymentStatus, Reason, RebalanceMode
 from moe_operator.api.names import ANNOTATION_DRAIN
 from moe_operator.api.reasons import RESTING
@@ -95,6 +95,7 @@ def next_conditions(world: World, intent: Intent, problem: Finding | None) -> tu
         _data_plane_behind(world, intent),
         _recording(world),
         _adaptive_routing(world),
+        _fp8_wire(world),
         _evictions(world),
         scaling_conditions(world, _history(world)),
         sleeps(world.moe, _history(world), world.runtime.holds_requests, world.runtime.not_woken),
@@ -151,6 +152,19 @@ def _left_out(replicas: Sequence[AttentionReport]) -> Finding | None:
         f"{found.pairs_saved:g}% of the pairs are left out; on {found.held_out_tokens} held-out tokens the loss grew "
         f"by {found.loss_increase:+.4f} (95%: {found.loss_low:+.4f} to {found.loss_high:+.4f})",
     )
+
+
+def _fp8_wire(world: World) -> Iterator[Condition]:
+    """The condition, where spec.experts.wire asks for it."""
+    if world.moe.spec.experts.wire == "FP8":
+        yield _of_replicas(world, ConditionType.FP8_WIRE, (Reason.NOT_FP8, NOT_FP8), _packed)
+
+
+def _packed(replicas: Sequence[AttentionReport]) -> Finding | None:
+    """None while a replica does not pack rows yet."""
+    if any(each.wire != "FP8" for each in replicas):
+        return None
+    return Finding(Reason.FP8, "rows and sums travel as e4m3 with a scale each between attention and shards")
 
 
 def _of_replicas(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
+from moe_contract.report import NOT_ADAPTIVE, NOT_FP8, NOT_RECORDED, AttentionReport, DirectoryReport, ShardReport
 from moe_operator.api import ConditionType, Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.intent import Intent, Step
@@ -150,8 +150,8 @@ def _coming_back(shards: Sequence[ShardReport]) -> str:
     return "; ".join(said)
 
 
-_TOLD_ELSEWHERE = (NOT_RECORDED, NOT_ADAPTIVE)
-"""By conditions Recording and AdaptiveRouting."""
+_TOLD_ELSEWHERE = (NOT_RECORDED, NOT_ADAPTIVE, NOT_FP8)
+"""By conditions Recording, AdaptiveRouting and FP8Wire."""
 
 
 def _attention(world: World) -> Finding | None:

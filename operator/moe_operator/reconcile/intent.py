@@ -159,6 +159,7 @@ def _desired(world: World, keys: KeyHashes, target: DirectoryConfig) -> Desired:
             statistics_seconds=spec.rebalance.every.total_seconds(),
             record=_record(spec.rebalance.record),
             routing=spec.routing.config,
+            wire=spec.experts.wire,
         ),
         directory=target,
         api_scale=_scale(spec.api),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from moe_serving.adaptive.fit import Layer
 from moe_serving.adaptive.rule import Experts, Weights, left_out, thin
 from moe_serving.adaptive.text import STEP_ROWS, Windows
 from moe_serving.checkpoint import Checkpoint
+from moe_serving.engine.experts import ExpertsClient
 
 _Hook = Callable[[int, Experts, Weights], tuple[Experts, Weights]]
 
@@ -90,6 +92,17 @@ class WholeModel:
 
         found.losses = self._losses(windows, skip)
         return found
+
+    def losses_by(self, windows: Windows, experts: ExpertsClient) -> NDArray[np.float64]:
+        """``[windows]``, with all that experts compute computed by ``experts``."""
+        own = [part.forward for part in self._experts]
+        for layer, part in enumerate(self._experts):
+            part.forward = partial(experts.forward, layer)
+        try:
+            return self._losses(windows, lambda _, ids, weights: (ids, weights))
+        finally:
+            for part, forward in zip(self._experts, own, strict=True):
+                part.forward = forward
 
     @torch.inference_mode()
     def _losses(self, windows: Windows, hook: _Hook) -> NDArray[np.float64]:

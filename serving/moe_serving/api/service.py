@@ -172,11 +172,13 @@ class Service:
 
     @property
     def fingerprint(self) -> str:
-        """OpenAI's ``system_fingerprint``: changes with the checkpoint, and names adaptive routing where it is asked
-        for, or a replica goes on with it."""
+        """OpenAI's ``system_fingerprint``: changes with the checkpoint, and names adaptive routing and FP8 where they
+        are asked for, or a replica goes on with them."""
         digest = self.watch.facts.digest if self.watch.facts else ""
         saved = self._pairs_saved
-        return f"fp_{digest.removeprefix('sha256:')[:12]}" + (f"-adaptive-{saved:g}" if saved else "")
+        adaptive = f"-adaptive-{saved:g}" if saved else ""
+        wire = "-fp8-wire" if self._packs_rows else ""
+        return f"fp_{digest.removeprefix('sha256:')[:12]}{adaptive}{wire}"
 
     @property
     def _pairs_saved(self) -> float:
@@ -184,6 +186,13 @@ class Service:
         report, config = self.watch.report, self.config
         running = [each.adaptive.pairs_saved for each in report.attention if each.adaptive] if report else []
         return max([config.pairs_saved if config else 0.0, *running])
+
+    @property
+    def _packs_rows(self) -> bool:
+        """Whether a replica may do so, likewise."""
+        report, config = self.watch.report, self.config
+        replicas = report.attention if report else ()
+        return (config is not None and config.wire == "FP8") or any(each.wire == "FP8" for each in replicas)
 
     async def load(self) -> Load:
         """Where shards and experts are busy, looked at once in ``LOAD_SECONDS`` and told in round numbers: from how

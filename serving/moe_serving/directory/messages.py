@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_contract.applications import Wire
 from moe_contract.report import AdaptiveReport
 from moe_serving.routing.exchange import StatisticsKnown, StatisticsTold
 from moe_serving.routing.table import RoutingTable, TableVersion
@@ -25,6 +26,7 @@ class AttentionStatus:
         node: the one that it runs on, and that its rows start on; host: the address of that.
         fetched: see ``ShardDescription``.
         adaptive: routing that is in force; None where all pairs are computed.
+        wire: how rows travel to shards that know it.
     """
 
     ready: bool
@@ -38,6 +40,7 @@ class AttentionStatus:
     host: str = ""
     fetched: tuple[int, int] | None = None
     adaptive: AdaptiveReport | None = None
+    wire: Wire = "Model"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -92,6 +92,7 @@ def report_attention(leases: Mapping[str, Lease], facts: ModelFacts | None) -> t
             node=lease.status.node,
             host=lease.status.host,
             adaptive=lease.status.adaptive,
+            wire=lease.status.wire,
         )
         for replica, lease in sorted(leases.items())
     )

@@ -16,12 +16,31 @@ from torch.nn.functional import gelu, linear, relu, silu
 
 from moe_serving.checkpoint.reader import ExpertWeights
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
+from moe_serving.experts.pool import ExpertPool
+from moe_serving.wire.errors import ProtocolError
+from moe_serving.wire.transport import Message
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu, "gelu": gelu, "relu": relu}
 
 
 Held = Mapping[int, ExpertWeights]
 """Of a layer, by number: what the shard holds of the experts that a request names."""
+
+
+def answer_compute(pool: ExpertPool, message: Message, device: torch.device) -> Message:
+    """The answer to a message with what ``pool`` holds, packed if its rows are.
+
+    Raises:
+        ProtocolError: it makes no sense, or is about rows of another model.
+    """
+    asked, form = ComputeRequest.from_message(message), pool.form
+    request = asked.unpacked(form.dtype)
+    if request.hidden.dtype != form.dtype or request.hidden.shape[1] != form.hidden:
+        got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
+        raise ProtocolError(f"this shard serves rows of {form.hidden} {form.dtype}, got {got}")
+    with pool.pinned(request.layer, request.experts.tolist()) as slots:
+        held = {expert: slot.weights for expert, slot in slots.items()}
+        return compute(held, request, device).to_message(packed=asked.scales is not None)
 
 
 def compute(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:

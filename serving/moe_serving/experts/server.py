@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 
 import torch
 
@@ -55,10 +55,17 @@ class ExpertServer:
         subject: what peers must be about: the model's digest.
         max_body: bytes of the largest request.
         background: kinds of requests that give way to all others.
+        features: told to peers; see ``wire.handshake``.
     """
 
     def __init__(
-        self, endpoint: Endpoint, subject: str, handler: Handler, max_body: int, background: Container[int] = ()
+        self,
+        endpoint: Endpoint,
+        subject: str,
+        handler: Handler,
+        max_body: int,
+        background: Container[int] = (),
+        features: Collection[str] = (),
     ) -> None:
         self.counts: Counter[str] = Counter()
         """``requests`` answered, those in the ``background``, ``rejected`` peers (wrong key, malformed frames),
@@ -69,6 +76,7 @@ class ExpertServer:
         self._handler = handler
         self._max_body = max_body
         self._background = background
+        self._features = features
         # Not in the selector while they wait: what else such a peer sends is left where it is.
         self._put_off: deque[tuple[float, _Peer, Frame]] = deque()
         self._selector = selectors.DefaultSelector()
@@ -157,7 +165,7 @@ class ExpertServer:
                 self._selector.unregister(listening)
                 self._resting.append(listening)
             return
-        channel = Channel.listener(self._endpoint.address.key, self._subject, self._max_body)
+        channel = Channel.listener(self._endpoint.address.key, self._subject, self._max_body, self._features)
         try:
             peer = _Peer(Connection(connected, channel))
             self._selector.register(peer.connection, selectors.EVENT_READ, peer)

@@ -24,23 +24,24 @@ from moe_serving.checkpoint.locality import is_local
 from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import memory_of, resolve_device
 from moe_serving.errors import MoEServingError
-from moe_serving.experts.compute import compute
+from moe_serving.experts.compute import answer_compute
 from moe_serving.experts.description import ExpertKey, LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.examiner import Examiner
 from moe_serving.experts.files import Bring, ExpertFiles
 from moe_serving.experts.loader import ExpertLoader
-from moe_serving.experts.messages import ComputeRequest
+from moe_serving.experts.messages import FP8_ROWS
 from moe_serving.experts.peers import Peers
 from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
 from moe_serving.faults import FaultPoint, reached
 from moe_serving.fetching.fetch import bring, local_args, renew_outline
+from moe_serving.fp8.rows import why_not
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
-from moe_serving.wire.errors import ProtocolError, WireError
+from moe_serving.wire.errors import WireError
 from moe_serving.wire.kinds import ExpertKind
 from moe_serving.wire.transport import Message
 
@@ -288,10 +289,11 @@ class _OpenShard:
                 case ExpertKind.DOUBT:
                     return answer_doubt(examiner.doubt, message)
                 case _:
-                    return _compute(pool, message, device)
+                    return answer_compute(pool, message, device)
 
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
-        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND)
+        features = () if why_not(torch.device("cpu")) else (FP8_ROWS,)
+        server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND, features)
         peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
         loader = ExpertLoader(reader, pool, peers, ExpertFiles(checkpoint, have), changed)
         opened = cls(
@@ -313,13 +315,3 @@ class _OpenShard:
         self.loader.set_rate(config.max_bytes_per_second)
         layers = len(self.reader.checkpoint.config.moe_layers)
         self.pool.capacity = layers * config.slots_per_shard + config.spare_slots
-
-
-def _compute(pool: ExpertPool, message: Message, device: torch.device) -> Message:
-    request, form = ComputeRequest.from_message(message), pool.form
-    if request.hidden.dtype != form.dtype or request.hidden.shape[1] != form.hidden:
-        got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
-        raise ProtocolError(f"this shard serves rows of {form.hidden} {form.dtype}, got {got}")
-    with pool.pinned(request.layer, request.experts.tolist()) as slots:
-        held = {expert: slot.weights for expert, slot in slots.items()}
-        return compute(held, request, device).to_message()

@@ -60,10 +60,15 @@ class RemoteExperts(Generic[C]):
         self.traces = TraceFiles(experts)
         self._recorder = Recorder(node, self._keep)
         self._thinning: Thinning | None = None
+        self._packs = False
 
     def thin(self, thinning: Thinning | None) -> None:
         """Leave pairs out from the next layer on; None, as at first, has all computed."""
         self._thinning = thinning
+
+    def pack(self, packs: bool) -> None:
+        """From the next layer on, whether rows travel as FP8 to shards that know it; at first they do not."""
+        self._packs = packs
 
     def update(self, table: RoutingTable) -> None:
         """Put a newer table in force, also for a layer that waits for it; an older one is ignored."""
@@ -114,7 +119,7 @@ class RemoteExperts(Generic[C]):
             ExpertsUnavailableError: for some expert no copy answered within ``patience.unavailable_seconds``.
             VerificationError: verify mode, and an answer was wrong.
         """
-        work = LayerWork(layer, hidden, expert_ids, weights, per_pair=self._verifier is not None)
+        work = LayerWork(layer, hidden, expert_ids, weights, self._verifier is not None, self._packs)
         thinning = self._thinning
         if thinning is not None:
             work.keep(*thinning.thin(layer, work.experts, work.gates))

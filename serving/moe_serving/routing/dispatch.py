@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moe_placement.dispatch import NO_EXPERT, NOBODY
 from moe_serving.engine.errors import ExpertsUnavailableError
-from moe_serving.experts.messages import ComputeReply
+from moe_serving.experts.messages import FP8_ROWS, ComputeReply
 from moe_serving.routing.layer import LayerWork, Part
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
@@ -112,6 +112,8 @@ class LayerDispatch(Generic[C]):
         transport = self._routes.links.get(shard)
         if transport is None:
             return None
+        if part.request.scales is not None and FP8_ROWS not in transport.features:
+            part = self._work.plain(part)
         try:
             completion = transport.submit(part.request.to_message())
         except WireError as error:

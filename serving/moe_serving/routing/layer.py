@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moe_placement.dispatch import NO_EXPERT, NOBODY
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
+from moe_serving.fp8.rows import pack
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Positions of pairs in ``[T, K]``: token and place."""
@@ -59,9 +60,18 @@ class LayerWork:
         expert_ids: int64 ``[T, K]``.
         weights: ``[T, K]``.
         per_pair: verify mode; every pair is answered by itself.
+        packed: rows travel as FP8, each packed once however many shards it goes to.
     """
 
-    def __init__(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor, per_pair: bool) -> None:
+    def __init__(
+        self,
+        layer: int,
+        hidden: Tensor,
+        expert_ids: Tensor,
+        weights: Tensor,
+        per_pair: bool,
+        packed: bool = False,
+    ) -> None:
         self.layer = layer
         self.experts: NDArray[np.int64] = expert_ids.cpu().numpy()
         self.pending = np.ones(self.experts.shape, dtype=bool)
@@ -70,6 +80,7 @@ class LayerWork:
         self.gates: NDArray[np.float32] = weights.detach().to("cpu", torch.float32).numpy()
         self._like = hidden
         self._per_pair = per_pair
+        self._packed = pack(self._hidden) if packed else None
         self.distinct = (0, 0)
         """Distinct experts that the gate chose, and that are asked for, where pairs are left out."""
         self._answers: list[tuple[Part, Tensor]] = []
@@ -99,16 +110,26 @@ class LayerWork:
 
     def _part(self, pairs: Pairs, experts: NDArray[np.int32], weights: NDArray[np.float32]) -> Part:
         rows, offsets = _rows_of(pairs[0]) if len(self._hidden) > 1 else _one_row(len(experts))
-        whole = len(rows) == len(self._hidden)
+        packed = self._packed
+        if packed is not None and len(rows) < len(self._hidden):
+            packed = packed.take(rows)
         request = ComputeRequest(
             layer=self.layer,
-            hidden=self._hidden if whole else self._hidden[torch.from_numpy(rows)],
+            hidden=self._rows(rows) if packed is None else packed.values,
             offsets=torch.from_numpy(offsets),
             experts=torch.from_numpy(experts),
             weights=torch.from_numpy(weights),
             per_pair=self._per_pair,
+            scales=None if packed is None else packed.scales,
         )
         return Part(request, rows, pairs)
+
+    def plain(self, part: Part) -> Part:
+        """The same for a shard that does not know packed rows."""
+        return replace(part, request=replace(part.request, hidden=self._rows(part.rows), scales=None))
+
+    def _rows(self, rows: NDArray[np.intp]) -> Tensor:
+        return self._hidden if len(rows) == len(self._hidden) else self._hidden[torch.from_numpy(rows)]
 
     def accept(self, part: Part, reply: ComputeReply) -> Pairs:
         """Take a shard's answer; returns the pairs that it does not hold, which stay pending."""

@@ -183,6 +183,7 @@ class Attention:
             node=self._node,
             host=self._host,
             adaptive=self._loaded.adaptive.report,
+            wire=self._loaded.wire.in_force,
         )
 
     def _load(self, limits: AttentionConfig) -> LoadedEngine:

@@ -11,6 +11,7 @@ from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.device import resolve_device
 from moe_serving.engine.engine import Engine
 from moe_serving.engine.life import SignsOfLife
+from moe_serving.fp8.switch import WireSwitch
 from moe_serving.routing.client import MAX_REPLY_BYTES, RemoteExperts
 from moe_serving.routing.verify import LayerVerifier
 from moe_serving.wire.transport import SocketCompletion, SocketFabric
@@ -18,12 +19,13 @@ from moe_serving.wire.transport import SocketCompletion, SocketFabric
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """A running engine, the client through which it asks the shards, and whether that may leave pairs out; ``digest``
-    is of the checkpoint it read."""
+    """A running engine, the client through which it asks the shards, whether that may leave pairs out and how it sends
+    rows; ``digest`` is of the checkpoint it read."""
 
     engine: Engine
     experts: RemoteExperts[SocketCompletion]
     adaptive: AdaptiveSwitch
+    wire: WireSwitch
     digest: str
 
     @classmethod
@@ -44,14 +46,15 @@ class LoadedEngine:
         experts = RemoteExperts(facts.layers, facts.experts, fabric, node, verifier=verifier, on_wait=life.give)
         engine = Engine.load(model.path, model.dtype, str(device), experts, limits, life, experts.note_step)
         engine.start()
-        loaded = cls(engine, experts, AdaptiveSwitch(facts, experts.thin, model.verify), facts.digest)
+        adaptive, wire = AdaptiveSwitch(facts, experts.thin, model.verify), WireSwitch(experts.pack, model.verify)
+        loaded = cls(engine, experts, adaptive, wire, facts.digest)
         loaded._configure_experts(limits)
         return loaded
 
     @property
     def problem(self) -> str | None:
         """What is wrong though it answers; None when nothing is."""
-        return self.engine.problem or self.experts.traces.problem or self.adaptive.problem
+        return self.engine.problem or self.experts.traces.problem or self.adaptive.problem or self.wire.problem
 
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits."""
@@ -68,3 +71,4 @@ class LoadedEngine:
         self.experts.gatherer.configure(limits.statistics_seconds)
         self.experts.traces.configure(limits.record)
         self.adaptive.configure(limits.routing)
+        self.wire.configure(limits.wire)

@@ -19,6 +19,7 @@ from moe_contract.applications import (
     ReplicaScale,
     RoutingConfig,
     ShardRef,
+    Wire,
     key_digest,
     key_digests,
     shard_application_name,
@@ -55,6 +56,7 @@ class Wanted:
     queue_tokens: int
     record: RecordConfig | None
     routing: RoutingConfig | None
+    wire: Wire
     api_keys: tuple[str, ...]
     internal_key: str
 
@@ -90,6 +92,7 @@ def desired_applications(wanted: Wanted, facts: ModelFacts, gpus: int) -> tuple[
                 queue_tokens=wanted.queue_tokens,
                 record=wanted.record,
                 routing=wanted.routing,
+                wire=wanted.wire,
             ),
             directory=DirectoryConfig(
                 term=1,

@@ -7,6 +7,7 @@ nothing else, so all of them obey the same protocol.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from moe_serving.wire.errors import HandshakeError, ProtocolError, RefusalReason, VersionMismatchError
 from moe_serving.wire.frames import Buffer, Frame, FrameDecoder, pour
@@ -32,8 +33,9 @@ class Channel:
         return cls(Initiator(key, subject, name), max_body)
 
     @classmethod
-    def listener(cls, key: bytes, subject: str, max_body: int) -> Channel:
-        return cls(Listener(key, subject), max_body)
+    def listener(cls, key: bytes, subject: str, max_body: int, features: Collection[str] = ()) -> Channel:
+        """``features`` are told to the peer; see ``handshake``."""
+        return cls(Listener(key, subject, features=features), max_body)
 
     @property
     def established(self) -> bool:
@@ -48,6 +50,11 @@ class Channel:
     def peer_release(self) -> str:
         """See ``Handshake``."""
         return self._handshake.peer_release
+
+    @property
+    def peer_features(self) -> frozenset[str]:
+        """See ``Handshake``; none of a peer that has connected."""
+        return self._handshake.peer_features
 
     def space(self) -> memoryview:
         """See ``FrameDecoder.space``."""

@@ -4,7 +4,7 @@
 
     initiator                                            listener
       HELLO  nonce_i, subject, name, release ─────────►
-                        ◄─────────  CHALLENGE  nonce_l, subject, release, HMAC(key, "listener", transcript)
+              ◄─────────  CHALLENGE  nonce_l, subject, release, features, HMAC(key, "listener", transcript)
       PROOF  HMAC(key, "initiator", transcript) ──────►
                                              ◄─────────  WELCOME, or REFUSE with a reason and a sentence
 
@@ -12,9 +12,10 @@ The transcript is the bodies of HELLO and CHALLENGE, so neither a replayed nor a
 of it). The ``subject`` says what the connection is about, for expert shards the model's digest: peers with different
 ones must not talk. The frame header carries the version of the protocol: peers of two versions do not talk, and each
 names both. Processes of two releases that speak one version do; what stands behind the fields that are known here is
-left alone. The key is random, made by the listener at its start and handed out by actor calls; it is in no
-configuration. Frames after the handshake are neither encrypted nor signed: who can rewrite packets inside the cluster's
-network can do so here too.
+left alone. Features are names, with spaces between, of what the listener knows beside what this version of the protocol
+says: who connects asks for that only where it is told. The key is random, made by the listener at its start and handed
+out by actor calls; it is in no configuration. Frames after the handshake are neither encrypted nor signed: who can
+rewrite packets inside the cluster's network can do so here too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import hashlib
 import hmac
 import secrets
 import struct
+from collections.abc import Collection
 from typing import Protocol
 
 from moe_serving.wire.errors import HandshakeError, ProtocolError, RefusalReason
@@ -33,7 +35,7 @@ KEY_SIZE = 32
 MAX_HANDSHAKE_BODY = 1024
 """Bytes a peer may send in one frame before it has proved anything."""
 MAX_TEXT = 256
-"""Bytes of a subject, a name or a release."""
+"""Bytes of a subject, a name, a release or all features."""
 UNKNOWN = "unknown"
 
 _NONCE_SIZE = 32
@@ -48,11 +50,13 @@ _LEAST = {
 
 
 class Handshake(Protocol):
-    """One side of it. ``established`` turns true once this side trusts the other; ``peer_release`` is told before."""
+    """One side of it. ``established`` turns true once this side trusts the other; ``peer_release`` and
+    ``peer_features`` are told before."""
 
     established: bool
     peer_name: str
     peer_release: str
+    peer_features: frozenset[str]
 
     def open(self) -> list[Buffer]:
         """What to send before anything was received."""
@@ -75,6 +79,7 @@ class Initiator:
         self.established = False
         self.peer_name = "listener"
         self.peer_release = UNKNOWN
+        self.peer_features: frozenset[str] = frozenset()
         self._key = key
         self._hello = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(name) + _text(release)
         self._proved = False
@@ -101,22 +106,26 @@ class Initiator:
             )
         self._proved = True
         _, rest = _read_text(challenge[_NONCE_SIZE:-_MAC_SIZE])
-        self.peer_release, _ = _read_text(rest)
+        self.peer_release, rest = _read_text(rest)
+        if rest:  # of a release that has any
+            self.peer_features = frozenset(_read_text(rest)[0].split())
         return encode(HandshakeKind.PROOF, _mac(self._key, b"initiator", transcript))
 
 
 class Listener:
-    """The side that was connected to."""
+    """The side that was connected to; ``features``: see the module."""
 
-    def __init__(self, key: bytes, subject: str, release: str = RELEASE) -> None:
+    def __init__(self, key: bytes, subject: str, release: str = RELEASE, features: Collection[str] = ()) -> None:
         self.established = False
         self.peer_name = "unknown"
         self.peer_release = UNKNOWN
+        self.peer_features: frozenset[str] = frozenset()
         self._release = release
         self._key = key
         self._subject = subject
         self._peer_subject = ""
-        self._challenge = secrets.token_bytes(_NONCE_SIZE) + _text(subject) + _text(release)
+        told = (subject, release, " ".join(sorted(features)))
+        self._challenge = secrets.token_bytes(_NONCE_SIZE) + b"".join(map(_text, told))
         self._transcript: bytes | None = None
 
     def open(self) -> list[Buffer]:

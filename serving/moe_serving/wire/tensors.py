@@ -6,8 +6,8 @@ Body, little-endian::
 
     descriptor: dtype u8 | dimensions u8 | 0 u16 | 3 dimensions u32
 
-Every tensor begins at a multiple of 64 bytes. NumPy only, so that processes without torch can speak it; bfloat16, which
-NumPy lacks, travels as uint16 under its own tag (``torch_tensors`` converts).
+Every tensor begins at a multiple of 64 bytes. NumPy only, so that processes without torch can speak it; bfloat16 and
+e4m3, which NumPy lacks, travel as uint16 and uint8 under their own tags (``torch_tensors`` converts).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class DType(IntEnum):
     BFLOAT16 = 3
     INT32 = 4
     INT64 = 5
+    FLOAT8_E4M3 = 6
 
 
 STORAGE: dict[int, np.dtype[Any]] = {
@@ -48,6 +49,7 @@ STORAGE: dict[int, np.dtype[Any]] = {
     DType.BFLOAT16: np.dtype("<u2"),
     DType.INT32: np.dtype("<i4"),
     DType.INT64: np.dtype("<i8"),
+    DType.FLOAT8_E4M3: np.dtype("u1"),
 }
 """The NumPy type whose bytes a wire type has."""
 

@@ -63,6 +63,11 @@ C_co = TypeVar("C_co", bound=Completion, covariant=True)
 class Transport(Protocol[C_co]):
     """A connection to one peer that answers each message with one."""
 
+    @property
+    def features(self) -> frozenset[str]:
+        """Names of what the peer knows, beside what peers of every release do."""
+        ...
+
     def submit(self, message: Message) -> C_co:
         """Send without waiting. The tensors must not change before the completion is done.
 
@@ -124,6 +129,10 @@ class SocketTransport:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._last_tag = 0
+
+    @property
+    def features(self) -> frozenset[str]:
+        return self.connection.channel.peer_features
 
     def submit(self, message: Message) -> SocketCompletion:
         self._last_tag = (self._last_tag + 1) & 0xFFFFFFFF

@@ -14,7 +14,7 @@ from moe_contract.applications import AttentionConfig, RecordConfig, RoutingConf
 from moe_contract.base import CONTRACT, Since
 from moe_contract.model import ModelProblem
 from moe_contract.rendering import render
-from moe_contract.report import NOT_ADAPTIVE, NOT_RECORDED, AdaptiveReport, Progress, Traffic
+from moe_contract.report import NOT_ADAPTIVE, NOT_FP8, NOT_RECORDED, AdaptiveReport, Progress, Traffic
 from moe_operator.api import Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.intent import Step
@@ -84,6 +84,28 @@ def test_with_exact_routing_nobody_is_told_of_any(make_plane, routing) -> None:
     core = render(desired(plane.decide()))[0]
     assert core == render(desired(make_plane().decide()))[0]
     assert not any({"routing", "pairs_saved"} & set(each["user_config"]) for each in core["deployments"])
+
+
+def test_fp8_rows_are_told_where_they_were_asked_for(make_plane) -> None:
+    plane = make_plane(spec={"experts": {"shards": 2, "wire": "FP8"}})
+    assert desired(plane.decide()).attention.wire == "FP8"
+    plane.run()
+    plane.run()
+    assert told(plane.tell())["FP8Wire"] == "Unknown StartingAttention", "it has not begun"
+    plane.attention_problem = f"{NOT_FP8}: device cpu has no e4m3: not implemented; set wire to Model"
+    status = plane.tell()
+    assert told(status)["FP8Wire"] == "False NotFP8"
+    assert "attention replica a: rows travel as the model's numbers, though" in message(status, "FP8Wire")
+    assert (told(status)["Ready"], told(status)["Degraded"]) == ("True Available", "False AsExpected")
+    plane.attention_problem, plane.wire = None, "FP8"
+    assert told(plane.tell())["FP8Wire"] == "True FP8"
+    plane.moe = plane.moe.model_copy(update={"spec": deployment().spec})
+    assert "FP8Wire" not in told(plane.tell())
+
+
+def test_with_the_models_numbers_on_the_wire_nobody_is_told_of_it(make_plane) -> None:
+    core = render(desired(make_plane(spec={"experts": {"shards": 2, "wire": "Model"}}).decide()))[0]
+    assert not any("wire" in each["user_config"] for each in core["deployments"])
 
 
 class LaterConfig(AttentionConfig):

@@ -428,6 +428,23 @@ async def test_adaptive_routing_is_named_in_answers_from_the_first_that_may_have
     assert await named() == f"{exact}-adaptive-12.5"
 
 
+async def test_fp8_rows_are_named_in_answers_likewise(api, client, eventually) -> None:
+    async def named() -> str:
+        return (await client.post("/v1/completions", json=COMPLETION)).json()["system_fingerprint"]
+
+    api.answer_with(" dog")
+    exact = await named()
+    api.service.configure({"served_name": "model", "pairs_saved": 18.0, "wire": "FP8"})
+    assert await named() == f"{exact}-adaptive-18-fp8-wire"
+    api.service.configure({"served_name": "model"})
+    assert await named() == exact
+    (replica,) = api.report.attention
+    packing = replica.model_copy(update={"replica": "b", "wire": "FP8"})
+    api.report = api.report.model_copy(update={"attention": (replica, packing)})
+    await eventually(lambda: len(api.service.watch.report.attention) == 2, "the report of a replica that goes on")
+    assert await named() == f"{exact}-fp8-wire"
+
+
 async def test_metrics_of_adaptive_routing(api, client, eventually) -> None:
     assert "moe_adaptive" not in (await client.get("/metrics")).text
     api.report = adaptive(api.report)

@@ -11,7 +11,7 @@ import waiting
 from calibrated import written
 
 from moe_contract.applications import AttentionConfig, ModelArgs, RoutingConfig
-from moe_contract.report import NOT_ADAPTIVE
+from moe_contract.report import NOT_ADAPTIVE, NOT_FP8
 from moe_serving.checkpoint import inspect_model
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.routing.gatherer import half_life_of
@@ -56,5 +56,19 @@ def test_adaptive_routing_comes_and_goes_with_the_limits(tiny: Path, tmp_path: P
         waiting.wait_until(lambda: loaded.problem is not None, "word of what is not allowed", 60.0)
         assert (loaded.problem or "").startswith(f"{NOT_ADAPTIVE}: maxLossIncrease 0.005 does not allow pairsSaved 30")
         assert loaded.experts._thinning is None
+    finally:
+        loaded.stop(10.0)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_fp8_rows_come_and_go_with_the_limits_but_not_where_all_is_verified(tiny: Path, verify: bool) -> None:
+    model = ModelArgs(path=str(tiny), device="cpu", verify=verify)
+    loaded = LoadedEngine.load(model, AttentionConfig(wire="FP8"), "attention", "node", 0)
+    try:
+        assert (loaded.wire.in_force == "FP8", loaded.experts._packs) == (not verify, not verify)
+        assert (loaded.problem or "").startswith(NOT_FP8 if verify else "")
+        assert (loaded.problem is None) == (not verify)
+        loaded.reconfigure(AttentionConfig())
+        assert (loaded.wire.in_force, loaded.experts._packs, loaded.problem) == ("Model", False, None)
     finally:
         loaded.stop(10.0)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.compute import compute
 from moe_serving.experts.description import LoadOrder, ShardDescription, ShardIdentity
 from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
-from moe_serving.experts.messages import ComputeReply, ComputeRequest
+from moe_serving.experts.messages import FP8_ROWS, ComputeReply, ComputeRequest
 from moe_serving.experts.shard import QUIET_SECONDS, Shard
+from moe_serving.fp8.rows import pack
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.errors import ConnectionLostError, HandshakeError, WireError
 from moe_serving.wire.frames import encode
@@ -103,6 +105,19 @@ def test_what_it_holds_it_computes_and_the_rest_it_names(
         expected = compute(held, asked, torch.device("cpu"))
         torch.testing.assert_close(reply.values, expected.values)
         assert reply.missing.tolist() == expected.missing.tolist()
+    connection.close()
+
+
+def test_packed_rows_are_computed_and_answered_packed(description: ShardDescription) -> None:
+    plain = request([0, 3])
+    rows = pack(plain.hidden)
+    packed = replace(plain, hidden=rows.values, scales=rows.scales)
+    connection = connect(description)
+    assert FP8_ROWS in connection.channel.peer_features
+    expected = ask(connection, replace(plain, hidden=rows.unpacked(torch.float32)))
+    reply = ask(connection, packed)
+    assert torch.equal(reply.values, pack(expected.values).unpacked(torch.float32))
+    assert reply.missing.tolist() == expected.missing.tolist() != []
     connection.close()
 
 

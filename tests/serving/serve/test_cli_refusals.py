@@ -71,6 +71,11 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ["--model", str(TINY), "--adaptive-routing", "/nowhere", "--verify"],
             "--adaptive-routing /nowhere: --verify compares each layer with all that its gates chose; take one of",
         ),
+        (
+            ["--model", str(TINY), "--wire", "fp8", "--verify"],
+            "--wire fp8: --verify compares each layer with the checkpoint bit for bit; take one of the two away",
+        ),
+        (["--model", str(TINY), "--wire", "int4"], "choose from"),
         (["calibrate"], "the following arguments are required: --model, --text, --output"),
         (["calibrate", "--model", "/nowhere", "--text", "/t", "--output", "/o"], "model path /nowhere does not exist"),
         (

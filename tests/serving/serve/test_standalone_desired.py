@@ -47,6 +47,7 @@ def wanted(**fields: Any) -> Wanted:
         "queue_tokens": 5000,
         "record": None,
         "routing": None,
+        "wire": "Model",
         "api_keys": (),
         "internal_key": "secret",
     }
@@ -98,6 +99,14 @@ def test_exact_routing_is_told_to_nobody() -> None:
     core, *_ = desired_applications(wanted(), FACTS, gpus=0)
     assert "routing" not in deployment(core, "attention")["user_config"]
     assert "pairs_saved" not in deployment(core, "api")["user_config"]
+
+
+def test_fp8_rows_are_told_to_attention_and_named_by_the_api_and_else_to_nobody() -> None:
+    for wire in ("FP8", "Model"):
+        core, *_ = desired_applications(wanted(wire=wire), FACTS, gpus=0)
+        for name in ("attention", "api"):
+            config = deployment(core, name)["user_config"]
+            assert config.get("wire") == ("FP8" if wire == "FP8" else None)
 
 
 def test_settings_of_the_api() -> None:

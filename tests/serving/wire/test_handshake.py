@@ -137,11 +137,30 @@ def test_what_a_later_release_adds_is_left_alone() -> None:
 
     ours = Initiator(KEY, "sha256:a", "attention-1")
     hello = bytes(decoded(ours.open()).body)
-    challenge = bytes(32) + b"\x08\x00sha256:a" + b"\x05\x000.9.0" + later
+    challenge = bytes(32) + b"\x08\x00sha256:a" + b"\x05\x000.9.0" + b"\x0a\x00fp8-rows b" + later
     seal = hmac.digest(KEY, b"listener\0" + hello + challenge, "sha256")
     ours.receive(framed(HandshakeKind.CHALLENGE, challenge + seal))
     ours.receive(framed(HandshakeKind.WELCOME, later))
     assert (ours.established, ours.peer_release) == (True, "0.9.0")
+    assert ours.peer_features == {"fp8-rows", "b"}
+
+
+@pytest.mark.parametrize("features", [(), ("fp8-rows",), ("b", "a")])
+def test_who_connects_is_told_what_the_listener_knows(features: tuple[str, ...]) -> None:
+    ours, theirs = initiator(), Channel.listener(KEY, "sha256:a", 10_000, features)
+    shake(ours, theirs)
+    assert ours.peer_features == set(features)
+    assert theirs.peer_features == set()
+
+
+def test_a_listener_of_a_release_without_features_has_none() -> None:
+    ours = Initiator(KEY, "sha256:a", "attention-1")
+    hello = bytes(decoded(ours.open()).body)
+    challenge = bytes(32) + b"\x08\x00sha256:a" + b"\x05\x000.2.0"
+    ours.receive(
+        framed(HandshakeKind.CHALLENGE, challenge + hmac.digest(KEY, b"listener\0" + hello + challenge, "sha256"))
+    )
+    assert (ours.peer_release, ours.peer_features) == ("0.2.0", set())
 
 
 def test_application_frames_before_the_handshake_are_refused() -> None:
