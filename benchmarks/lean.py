@@ -86,9 +86,10 @@ class _Decoding:
         from moe_serving.engine.sequence import Sequence as Answer  # noqa: PLC0415
 
         length = SIZES[options.model].context
-        rows = batch * length
-        limits = AttentionConfig(max_batch_tokens=batch * options.context, max_running=batch, kv_cache_tokens=rows)
-        self._scheduler, self._runner = Scheduler(limits), ModelRunner(model, rows)
+        tokens = batch * length
+        limits = AttentionConfig(max_batch_tokens=batch * options.context, max_running=batch, kv_cache_tokens=tokens)
+        self._scheduler = Scheduler(limits)
+        self._runner = ModelRunner(model, self._scheduler.blocks.end)
         sampling = Sampling(max_tokens=length - options.context, ignore_eos=True)
         for number, prompt in enumerate(prompts(batch, options.context, SIZES[options.model].vocabulary)):
             self._scheduler.add(Answer(GenerationRequest(str(number), tuple(prompt), sampling)))

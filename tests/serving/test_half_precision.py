@@ -85,7 +85,8 @@ def logits_in_one_batch(model, asked: Asked) -> Tensor:
 def logits_of_engine(model, asked: Asked) -> Tensor:
     """All prompts at once, in chunks beside decoding, as the engine's steps do it; but the tokens are ``asked``'s."""
     limits = AttentionConfig(max_batch_tokens=32)
-    scheduler, runner = Scheduler(limits), ModelRunner(model, limits.kv_cache_tokens)
+    scheduler = Scheduler(limits)
+    runner = ModelRunner(model, scheduler.blocks.end)
     forced_of = {}
     for number, (prompt, forced) in enumerate(asked):
         sequence = Sequence(GenerationRequest(str(number), prompt, Sampling(max_tokens=TOKENS)))

@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from moe_serving.checkpoint import ModelError
+from moe_serving.engine.block_allocator import Ints
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.packing import Span
 
@@ -78,10 +79,17 @@ def attend_span(span: Span, query: Tensor, keys: Tensor, values: Tensor, scaling
         keys, values: ``[rows, kv_heads, D]``, the layer's cache.
         window: how many tokens one sees, itself included; None for all.
     """
-    first = span.row if window is None else span.row + max(0, span.length - span.count - window + 1)
-    rows = slice(first, span.row + span.length)
+    first = 0 if window is None else max(0, span.length - span.count - window + 1)
+    rows = span.blocks.rows(first, span.length)
     attend = _attend_one if span.count == 1 else _attend_chunk
-    return attend(query, keys[rows].transpose(0, 1), values[rows].transpose(0, 1), scaling, window)
+    return attend(query, _rows_of(keys, rows), _rows_of(values, rows), scaling, window)
+
+
+def _rows_of(cached: Tensor, rows: range | Ints) -> Tensor:
+    """``[rows, heads, D]`` → ``[heads, n, D]``: a view where they lie side by side, else a copy."""
+    if isinstance(rows, range):
+        return cached[rows.start : rows.stop].transpose(0, 1)
+    return cached.index_select(0, torch.from_numpy(rows).to(cached.device)).transpose(0, 1)
 
 
 def _check_arguments(module: nn.Module, attention_mask: Tensor | None, arguments: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Keys and values of all running sequences: two tensors per layer, with a row for each token.
 
-Each sequence owns a contiguous range of rows (``row_allocator``), so attention reads its past as a view. The tensors
-have as many rows as the limit allows, never more; on a CPU only rows that were written take memory.
+Each sequence owns blocks of rows (``block_allocator``). The tensors have as many rows as the allocator asks for, never
+more; on a CPU only rows that were written take memory.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ class Engine:
     ) -> None:
         self._model = model
         self._limits = limits = limits.on(model.device.type)
-        self._runner = ModelRunner(model, limits.kv_cache_tokens)
         self._queue = FairQueue(limits)
         self._scheduler = Scheduler(limits)
+        self._runner = ModelRunner(model, self._scheduler.blocks.end)
         self._throughput = Throughput()
         self._pace = Pace()
         self._on_step = on_step
@@ -169,8 +169,8 @@ class Engine:
         return EngineStats(
             running=len(self._scheduler.running),
             waiting=self._queue.waiting,
-            kv_tokens_used=self._scheduler.rows.used,
-            kv_tokens_limit=self._scheduler.rows.limit,
+            kv_tokens_used=self._scheduler.blocks.used,
+            kv_tokens_limit=self._scheduler.blocks.limit,
             steps=self._steps,
             silence_s=self._life.silence_s,
         )
@@ -210,7 +210,7 @@ class Engine:
         if reason is not None:
             # The replica that began the answer died after its last token, before it could say so.
             self._emit(sequence, TokenEvent(sequence.request_id, (), reason))
-        elif sequence.reservation > self._scheduler.rows.limit:
+        elif sequence.reservation > self._scheduler.blocks.limit:
             # Taken on for a larger cache, which there turned out to be no memory for.
             self._fail([sequence], self._never_fits())
         elif self._queue.offer(sequence):
@@ -224,11 +224,11 @@ class Engine:
         self._scheduler.discard(sequence)
 
     def _apply(self, limits: AttentionConfig) -> None:
-        wanted, former = limits, self._scheduler.rows.limit
+        wanted, former = limits, self._scheduler.blocks.limit
         self._scheduler.reconfigure(limits)
-        self._runner.cache.fit(self._scheduler.rows.end)
+        self._runner.cache.fit(self._scheduler.blocks.end)
         self._problem = None
-        if self._runner.cache.rows < self._scheduler.rows.end:
+        if self._runner.cache.rows < self._scheduler.blocks.end:
             limits = limits.model_copy(update={"kv_cache_tokens": former})
             self._scheduler.reconfigure(limits)
             self._problem = (
@@ -241,12 +241,12 @@ class Engine:
         self._fail(refused, self._never_fits())
 
     def _never_fits(self) -> str:
-        return f"kv_cache_tokens is {self._scheduler.rows.limit} now: the request cannot fit any more"
+        return f"kv_cache_tokens is {self._scheduler.blocks.limit} now: the request cannot fit any more"
 
     def _step(self, chunks: list[Chunk]) -> None:
         begin = time.monotonic()
         self._life.begin_step(sum(chunk.count for chunk in chunks))
-        self._runner.cache.fit(self._scheduler.rows.end)
+        self._runner.cache.fit(self._scheduler.blocks.end)
         try:
             tokens = self._runner.run(chunks)
             self._life.end_step()

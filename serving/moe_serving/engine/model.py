@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
@@ -27,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from moe_serving.checkpoint import Checkpoint, ModelError
 from moe_serving.checkpoint.families import Family
 from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, exclude_prepared_kernels
+from moe_serving.engine.block_allocator import BLOCK_TOKENS, BlockTable
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import ExpertsClient
@@ -235,10 +237,14 @@ class _TrialExperts:
 
 
 _TRIAL = PackedTokens(
-    ids=[1, 2, 3], positions=[0, 1, 0], rows=[0, 1, 2], seen=[2, 2, 1], spans=[Span(0, 2, 0, 2), Span(2, 1, 2, 1)],
-    last=[0, 1, 2],
+    ids=[1, 2, 3], positions=[0, 1, 0], rows=[0, 1, BLOCK_TOKENS], seen=[2, 2, 1], last=[0, 1, 2],
+    spans=[
+        Span(0, 2, BlockTable(np.array([0]), BLOCK_TOKENS, 2), 2),
+        Span(2, 1, BlockTable(np.array([BLOCK_TOKENS]), BLOCK_TOKENS, 1), 1),
+    ],
 )  # fmt: skip
-"""One step of two sequences."""
+"""One step of two sequences, with a block each."""
+_TRIAL_ROWS = 2 * BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +265,7 @@ def _try_out(module: PreTrainedModel, shape: CacheShape, checkpoint: Checkpoint)
     Raises:
         ModelError: the model asks for something that is not supported, or transformers cannot compute it.
     """
-    cache = KeyValueCache(shape, len(_TRIAL.rows), module.dtype, module.device)
+    cache = KeyValueCache(shape, _TRIAL_ROWS, module.dtype, module.device)
     cache.begin_step(torch.tensor(_TRIAL.rows, device=module.device))
     step = PackedStep(cache, _TRIAL.spans)
     try:
@@ -291,7 +297,7 @@ def _lean_step(
     if why is None:
         experts_class = _experts_class(checkpoint.config.family)
         lean = LeanStep(module, experts_class, trial.windows, _TrialExperts())
-        cache = KeyValueCache(shape, len(_TRIAL.rows), module.dtype, module.device)
+        cache = KeyValueCache(shape, _TRIAL_ROWS, module.dtype, module.device)
         distance = _distance(lean.logits(_TRIAL, cache), trial.logits)
         if distance <= _NEAR[module.dtype]:
             _log.info("steps of %s are lean", checkpoint.path)

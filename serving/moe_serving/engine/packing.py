@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from moe_serving.engine.block_allocator import BlockTable
 from moe_serving.engine.rope import seen_length
 from moe_serving.engine.scheduler import Chunk
 
@@ -15,13 +16,13 @@ class Span:
 
     Attributes:
         begin, count: where they are among the packed tokens.
-        row: of the cache, where the sequence begins.
+        blocks: of the cache, the sequence's.
         length: tokens of the sequence so far, these included.
     """
 
     begin: int
     count: int
-    row: int
+    blocks: BlockTable
     length: int
 
 
@@ -51,10 +52,10 @@ class PackedTokens:
     def _append(self, chunk: Chunk) -> None:
         sequence = chunk.sequence
         begin, end = sequence.computed, sequence.computed + chunk.count
-        self.spans.append(Span(len(self.ids), chunk.count, sequence.rows.start, end))
+        self.spans.append(Span(len(self.ids), chunk.count, sequence.blocks, end))
         self.ids.extend(sequence.token_ids[begin:end])
         self.positions.extend(range(begin, end))
-        self.rows.extend(sequence.rows[begin:end])
+        self.rows.extend(map(int, sequence.blocks.rows(begin, end)))
         prompt = len(sequence.request.prompt_ids)
         self.seen.extend(seen_length(position, prompt) for position in range(begin, end))
         if chunk.samples:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from moe_contract.applications import AttentionConfig
-from moe_serving.engine.row_allocator import RowAllocator
+from moe_serving.engine.block_allocator import NO_BLOCKS, BlockAllocator
 from moe_serving.engine.sequence import Sequence
 
 
@@ -54,7 +54,7 @@ class Scheduler:
 
     def __init__(self, limits: AttentionConfig) -> None:
         self._limits = limits
-        self.rows = RowAllocator(limits.kv_cache_tokens)
+        self.blocks = BlockAllocator(limits.kv_cache_tokens, spare=limits.places)
         self.running: list[Sequence] = []
 
     @property
@@ -65,7 +65,7 @@ class Scheduler:
         """Whether ``add`` can take it, or could if those of ``without`` had been discarded."""
         if len(self.running) - len(without) >= self._limits.places:
             return False
-        return self.rows.fits(sequence.reservation, [other.rows for other in without])
+        return self.blocks.fits(sequence.reservation, [other.blocks for other in without])
 
     def add(self, sequence: Sequence) -> None:
         """Take a sequence that ``fits`` into the batch.
@@ -73,22 +73,23 @@ class Scheduler:
         Raises:
             ValueError: it does not fit.
         """
-        rows = self.rows.reserve(sequence.reservation) if self.fits(sequence) else None
-        if rows is None:
+        blocks = self.blocks.reserve(sequence.reservation) if self.fits(sequence) else None
+        if blocks is None:
             raise ValueError(f"{sequence.request_id} of {sequence.reservation} tokens does not fit into the batch")
-        sequence.rows = rows
+        sequence.blocks = blocks
         self.running.append(sequence)
 
     def discard(self, sequence: Sequence) -> None:
-        """Finished, failed, cancelled or preempted: its place and its rows are free from now on. Twice is once."""
+        """Finished, failed, cancelled or preempted: its place and its blocks are free from now on. Twice is once."""
         if sequence in self.running:
             self.running.remove(sequence)
-            self.rows.release(sequence.rows)
+            self.blocks.release(sequence.blocks)
+            sequence.blocks = NO_BLOCKS
 
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits; what is in the batch stays there."""
         self._limits = limits
-        self.rows.resize(limits.kv_cache_tokens)
+        self.blocks.resize(limits.kv_cache_tokens)
 
     def next_step(self) -> list[Chunk]:
         """The chunks of the next step, decoding sequences first; empty when there is nothing to do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moe_serving.engine.block_allocator import NO_BLOCKS, BlockTable
 from moe_serving.engine.request import FinishReason, GenerationRequest, Origin
 
 
@@ -12,14 +13,14 @@ class Sequence:
     """Attributes:
     token_ids: prompt and answer so far.
     computed: leading tokens whose keys and values are in the cache.
-    rows: rows of the cache that are this sequence's, one per token; empty while it waits.
+    blocks: of the cache, this sequence's; none while it waits.
     arrival: its number in the queue.
     """
 
     request: GenerationRequest
     token_ids: list[int] = field(init=False)
     computed: int = 0
-    rows: range = range(0)
+    blocks: BlockTable = NO_BLOCKS
     arrival: int = 0
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Sequence:
 
     @property
     def reservation(self) -> int:
-        """Rows of cache that always suffice. The last token of an answer is never computed, hence one less."""
+        """Tokens of cache that always suffice. The last token of an answer is never computed, hence one less."""
         return len(self.request.prompt_ids) + self.request.sampling.max_tokens - 1
 
     def finish_reason(self, end_token_ids: frozenset[int]) -> FinishReason | None:

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from moe_serving.engine.attention import PackedStep, packed_attention
+from moe_serving.engine.block_allocator import BlockTable
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.packing import Span
 
@@ -35,15 +37,20 @@ def by_definition(query, keys, values, count, length, window, scaling):
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
 @pytest.mark.parametrize("window", [None, 1, 4, 50])
-def test_each_token_sees_its_own_past(step, heads, kv_heads, window):
+@pytest.mark.parametrize("scattered", [False, True], ids=["side by side", "scattered"])
+def test_each_token_sees_its_own_past(step, heads, kv_heads, window, scattered):
     generator = torch.Generator().manual_seed(0)
     cache = KeyValueCache(CacheShape(2, kv_heads, HEAD_DIM), 64, torch.float32, torch.device("cpu"))
     for tensor in cache.keys + cache.values:
         tensor.normal_(generator=generator)
-    spans, begin, row = [], 0, 0
+    blocks = np.arange(0, 64, 4)
+    blocks = np.random.default_rng(1).permutation(blocks) if scattered else blocks
+    spans, begin = [], 0
     for count, length in step:
-        spans.append(Span(begin, count, row, length))
-        begin, row = begin + count, row + length
+        mine, blocks = np.split(blocks, [-(-length // 4)])
+        spans.append(Span(begin, count, BlockTable(mine, 4, length), length))
+        begin += count
+    assert scattered == any(not span.blocks.contiguous for span in spans)
     query = torch.randn(1, heads, begin, HEAD_DIM, generator=generator)
     module = SimpleNamespace(layer_idx=1)
 
@@ -53,7 +60,7 @@ def test_each_token_sees_its_own_past(step, heads, kv_heads, window):
 
     assert out.shape == (1, begin, heads, HEAD_DIM)
     for span in spans:
-        rows = slice(span.row, span.row + span.length)
+        rows = [int(span.blocks.starts[place // 4]) + place % 4 for place in range(span.length)]
         wanted = by_definition(
             query[0, :, span.begin : span.begin + span.count],
             cache.keys[1][rows].transpose(0, 1),
@@ -70,7 +77,7 @@ def test_a_window_may_be_the_modules_own():
     cache = KeyValueCache(CacheShape(1, 1, HEAD_DIM), 8, torch.float32, torch.device("cpu"))
     for tensor in cache.keys + cache.values:
         tensor.normal_(generator=torch.Generator().manual_seed(0))
-    step = PackedStep(cache, [Span(0, 1, 0, 8)])
+    step = PackedStep(cache, [Span(0, 1, BlockTable(np.array([0]), 8, 8), 8)])
     query = torch.ones(1, 1, 1, HEAD_DIM)
 
     def attend(module, **kwargs):

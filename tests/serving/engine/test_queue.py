@@ -279,7 +279,7 @@ def check(desk: Desk, under_way: list[Sequence]) -> None:
     assert desk.batch.running or not waiting, "answers wait and nothing runs"
     assert (desk.queue.waiting, desk.queue.waiting_tokens) == (len(waiting), sum(each.size for each in waiting))
     assert len(desk.batch.running) <= desk.limits.max_running
-    assert desk.batch.rows.used <= desk.limits.kv_cache_tokens
+    assert desk.batch.blocks.used <= desk.limits.kv_cache_tokens
     outside = [each for each in waiting if each.origin not in desk.batch.begun]
     assert len({each.origin for each in outside}) <= desk.limits.queue_requests
     assert sum(each.size for each in outside) <= desk.limits.queue_tokens

@@ -95,6 +95,18 @@ def test_what_fits_is_bounded_by_places_and_by_the_cache():
     assert not scheduler.fits(second, without=[small])
 
 
+def test_room_is_room_wherever_it_lies():
+    scheduler = Scheduler(limits(cache=100))
+    first, second, third = sequence("a", 37), sequence("b", 17), sequence("c", 37)  # 40, 20 and 40 rows
+    steps(scheduler, first, second, third, count=1)
+    scheduler.discard(first)
+    scheduler.discard(third)
+    large = sequence("d", 77)
+    assert scheduler.fits(large) and not scheduler.fits(sequence("e", 78)), "80 are free, left and right of b"
+    scheduler.add(large)
+    assert not set(large.blocks.starts) & set(second.blocks.starts)
+
+
 def test_sequences_take_turns_when_steps_got_smaller_than_the_batch():
     scheduler = Scheduler(limits(batch=3))
     steps(scheduler, *(sequence(name, 1, 9) for name in "abc"), count=1)
@@ -102,27 +114,28 @@ def test_sequences_take_turns_when_steps_got_smaller_than_the_batch():
     assert steps(scheduler, count=3) == [[("a", 1), ("b", 1)], [("c", 1), ("a", 1)], [("b", 1), ("c", 1)]]
 
 
-def test_a_discarded_sequence_frees_its_rows():
+def test_a_discarded_sequence_frees_its_blocks():
     scheduler = Scheduler(limits(cache=12))
     first, second = sequence("a", 9, 4), sequence("b", 9, 4)
     steps(scheduler, first, count=1)
-    assert scheduler.rows.used == 12
+    assert scheduler.blocks.used == 12
     scheduler.discard(first)
     scheduler.discard(first)
     scheduler.discard(second)
-    assert scheduler.rows.used == 0 and not scheduler.busy
+    assert scheduler.blocks.used == 0 and not scheduler.busy
     assert steps(scheduler, second, count=1) == [[("b", 8)]]
 
 
 def test_a_lower_cache_limit_leaves_what_runs():
-    scheduler = Scheduler(limits(cache=12))
-    running = sequence("a", 9, 4)
+    scheduler = Scheduler(limits(running=1, cache=50))
+    running = sequence("a", 37, 4)
     steps(scheduler, running, count=1)
-    scheduler.reconfigure(limits(cache=5))
-    assert scheduler.rows.end == 12, "the running sequence keeps its rows"
+    assert scheduler.blocks.end == 5 * 16, "of 50 tokens, and one block for each place"
+    scheduler.reconfigure(limits(running=2, cache=5))
+    assert scheduler.blocks.end == 3 * 16, "the running sequence keeps its blocks"
     assert not scheduler.fits(sequence("b", 2, 2))
     scheduler.discard(running)
-    assert scheduler.rows.end == 5
+    assert scheduler.blocks.end == 2 * 16
     assert scheduler.fits(sequence("b", 2, 2)) and not scheduler.fits(sequence("c", 9, 4))
 
 
@@ -144,14 +157,14 @@ def test_steps_of_any_sequences(wanted, batch):
         assert len(set(names)) == len(names)
         for chunk in chunks:
             assert 1 <= chunk.count <= chunk.sequence.pending
-            assert chunk.sequence.computed + chunk.count <= len(chunk.sequence.rows)
+            assert chunk.sequence.computed + chunk.count <= len(chunk.sequence.blocks)
         for done in take_tokens(chunks, [7] * sum(chunk.samples for chunk in chunks))[0]:
             if done.finish_reason(frozenset()):
                 scheduler.discard(done)
         if not (scheduler.busy or left):
             break
     assert not scheduler.busy
-    assert scheduler.rows.used == 0
+    assert scheduler.blocks.used == 0
     for each in sequences:
         assert each.answered == each.request.sampling.max_tokens
 

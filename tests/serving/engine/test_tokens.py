@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from itertools import chain
 
+import numpy as np
 import pytest
-from driver import ask, complete, greedy, running_engine
+from driver import Answer, ask, complete, greedy, running_engine
 from exactness import Tally, compare
 from reference import CONFIGS, prompts, reference_greedy, reference_model
 
 from moe_contract.applications import AttentionConfig
+from moe_serving.engine import block_allocator, model
+from moe_serving.engine.engine import Engine
 from moe_serving.engine.local_experts import LocalExperts
+from moe_serving.engine.request import GenerationRequest
 
 TOKENS = 32
 
@@ -54,6 +59,42 @@ def compare_all(path, asked, limits, at_once, tally):
 
 def rest(engine, prompt, emitted):
     return ask(engine, prompt, greedy(TOKENS), emitted).wait().token_ids
+
+
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_in_blocks_that_lie_anywhere(checkpoint_of, monkeypatch, variant, lean, tally):
+    random, sizes = np.random.default_rng(0), list[int]()
+
+    def scattered(free, wanted):
+        sizes.append(wanted)
+        return random.permutation(free)[:wanted]
+
+    monkeypatch.setattr(block_allocator, "_choose", scattered)
+    if not lean:
+        monkeypatch.setattr(model, "why_general", lambda *_: "a test wants transformers' modules")
+    compare_all(checkpoint_of(variant), prompts(8), AttentionConfig(max_batch_tokens=11), 8, tally)
+    assert len(sizes) >= 8 and min(sizes) > 1
+
+
+def test_an_answer_runs_in_the_gaps_that_others_left(checkpoint_of):
+    """There is room for d as soon as a and c have gone, of which neither leaves enough alone."""
+    path = checkpoint_of("mixtral")
+    text = tuple(chain(*prompts(40, seed=2)))
+    asked = {"a": (text[:55], 2), "b": (text[60:80], 45), "c": (text[100:155], 2), "d": (text[200:290], 6)}
+    wanted = {name: reference_greedy(path, [prompt], count)[0] for name, (prompt, count) in asked.items()}
+    limits = AttentionConfig(kv_cache_tokens=56 + 64 + 56)
+    engine, told = Engine.load(path, "float32", "cpu", LocalExperts(path, "float32", "cpu"), limits), []
+    answers = {name: Answer(GenerationRequest(name, prompt, greedy(count))) for name, (prompt, count) in asked.items()}
+    for answer in answers.values():
+        engine.submit(answer.request, lambda event, answer=answer: (told.append(event), answer.take(event)))
+    engine.start()
+    try:
+        assert {name: answer.wait().token_ids for name, answer in answers.items()} == wanted
+    finally:
+        engine.stop()
+    ends = [event.request_id for event in told if event.finish_reason]
+    assert ends == ["a", "c", "d", "b"], "d has not waited for b"
 
 
 @pytest.mark.parametrize("kind", ["yarn", "linear"])

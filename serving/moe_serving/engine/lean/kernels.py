@@ -175,31 +175,37 @@ def attend(
                 asked[head, entry] = _wide(query[token, head, entry]) * scaling
                 sums[head, entry] = _ZERO
         # All heads of a row before the next one: memory is read in the order in which it lies.
-        for position in range(first, length):
-            keys_here = keys[tables[number, position // block] + position % block]
-            for kv_head in range(kv_heads):
-                key = keys_here[kv_head]
-                for head in range(kv_head * group, (kv_head + 1) * group):
-                    query_here = asked[head]
-                    score = _ZERO
-                    for entry in range(width):
-                        score += query_here[entry] * _wide(key[entry])
-                    scores[head, position - first] = score
-                    most[head] = score if score > most[head] else most[head]
+        for part in range(first // block, (length + block - 1) // block):
+            begin = part * block
+            start = tables[number, part] - begin
+            for position in range(max(first, begin), min(length, begin + block)):
+                keys_here = keys[start + position]
+                for kv_head in range(kv_heads):
+                    key = keys_here[kv_head]
+                    for head in range(kv_head * group, (kv_head + 1) * group):
+                        query_here = asked[head]
+                        score = _ZERO
+                        for entry in range(width):
+                            score += query_here[entry] * _wide(key[entry])
+                        scores[head, position - first] = score
+                        most[head] = score if score > most[head] else most[head]
         for head in range(heads):
             row, highest, total = scores[head], most[head], _ZERO
             for place in range(length - first):
                 row[place] = _exp(row[place] - highest)
                 total += row[place]
             most[head] = total
-        for position in range(first, length):
-            values_here = values[tables[number, position // block] + position % block]
-            for kv_head in range(kv_heads):
-                value = values_here[kv_head]
-                for head in range(kv_head * group, (kv_head + 1) * group):
-                    share, sums_here = scores[head, position - first], sums[head]
-                    for entry in range(width):
-                        sums_here[entry] += share * _wide(value[entry])
+        for part in range(first // block, (length + block - 1) // block):
+            begin = part * block
+            start = tables[number, part] - begin
+            for position in range(max(first, begin), min(length, begin + block)):
+                values_here = values[start + position]
+                for kv_head in range(kv_heads):
+                    value = values_here[kv_head]
+                    for head in range(kv_head * group, (kv_head + 1) * group):
+                        share, sums_here = scores[head, position - first], sums[head]
+                        for entry in range(width):
+                            sums_here[entry] += share * _wide(value[entry])
         for head in range(heads):
             target, sums_here, factor = out[token, head], sums[head], _ONE / most[head]
             for entry in range(width):

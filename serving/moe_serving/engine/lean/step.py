@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_serving.engine.attention import attend_span
+from moe_serving.engine.block_allocator import stack_tables
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.lean import kernels
@@ -23,9 +24,6 @@ from moe_serving.engine.lean.layers import Attention, Gate, Layer, take_layers
 from moe_serving.engine.lean.workspace import Widths, Workspace, Workspaces, as_array
 from moe_serving.engine.packing import PackedTokens, Span
 
-_WHOLE = 1 << 62
-"""Tokens in a block, where a sequence has its rows of the cache in one piece."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
@@ -33,6 +31,7 @@ class _Decoding:
 
     tokens: Ints
     tables: Ints
+    block: int
     lengths: Ints
     firsts: Mapping[int, Ints]
     """By window."""
@@ -112,9 +111,11 @@ class LeanStep:
 
     def _decoding(self, spans: list[Span]) -> _Decoding:
         lengths = np.array([span.length for span in spans], dtype=np.int64)
+        tables = [span.blocks for span in spans]
         return _Decoding(
             tokens=np.array([span.begin for span in spans], dtype=np.int64),
-            tables=np.array([[span.row] for span in spans], dtype=np.int64),
+            tables=stack_tables(tables, lengths.tolist()),
+            block=tables[0].block,
             lengths=lengths,
             firsts={window: np.maximum(0, lengths - window) if window else 0 * lengths for window in self._windows},
         )
@@ -164,7 +165,7 @@ class LeanStep:
 
 def _attend_decoding(decoding: _Decoding, attention: Attention, room: Workspace, keys: Rows, values: Rows) -> None:
     kernels.attend(
-        room.query.array, decoding.tokens, decoding.tables, _WHOLE, decoding.firsts[attention.window],
+        room.query.array, decoding.tokens, decoding.tables, decoding.block, decoding.firsts[attention.window],
         decoding.lengths, attention.scaling, keys, values, room.attended.array,
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 from itertools import takewhile
 
+import numpy as np
 import pytest
 import torch
 from numba.core.dispatcher import Dispatcher
@@ -11,6 +12,7 @@ from reference import CONFIGS, build_checkpoint
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention, Qwen3MoeTopKRouter
 
 from moe_contract.applications import AttentionConfig
+from moe_serving.engine import block_allocator
 from moe_serving.engine.lean import kernels
 from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.model import load_attention_model
@@ -42,7 +44,8 @@ def logits_of(model, forced=None):
     Prompts go in chunks beside those that decode.
     """
     limits = AttentionConfig(max_batch_tokens=24, max_running=8, kv_cache_tokens=1024)
-    scheduler, runner = Scheduler(limits), ModelRunner(model, limits.kv_cache_tokens)
+    scheduler = Scheduler(limits)
+    runner = ModelRunner(model, scheduler.blocks.end)
     generator = torch.Generator().manual_seed(5)
     waiting = [
         Sequence(
@@ -83,6 +86,19 @@ def test_logits_and_tokens_are_those_of_transformers_modules(tmp_path, variant):
     assert own == tokens
     assert found.shape == (len(LENGTHS), TOKENS, 320)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
+@pytest.mark.parametrize("variant", ["qwen3_moe", "qwen2_moe-window"])
+def test_where_blocks_lie_changes_nothing(checkpoint_of, monkeypatch, variant, lean):
+    model = loaded(checkpoint_of(variant))
+    model = model if lean else replace(model, lean=None)
+    wanted, tokens = logits_of(model)
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(block_allocator, "_choose", lambda free, count: random.permutation(free)[:count])
+    found, own = logits_of(model)
+    assert own == tokens
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
