@@ -7,6 +7,7 @@ without mapping, reads the whole tensor.)
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from moe_serving.checkpoint.checkpoint import Checkpoint
 from moe_serving.checkpoint.tensors import TensorEntry, open_file
+from moe_serving.fp8.sizes import packed_height
 
 _TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -34,32 +36,46 @@ class ExpertWeights:
 
 @dataclass(frozen=True, slots=True)
 class ExpertForm:
-    """What all experts of a model have in common as they are served."""
+    """What all experts of a model have in common as they are served.
+
+    Attributes:
+        dtype: of what is held.
+        unpacked: the dtype to compute with, where what is held is packed (``fp8.weights``); None where it is the same.
+    """
 
     hidden: int
     intermediate: int
     dtype: torch.dtype
     activation: str
+    unpacked: torch.dtype | None = None
+
+    @property
+    def rows_dtype(self) -> torch.dtype:
+        """Of rows that are computed."""
+        return self.unpacked or self.dtype
 
     @property
     def gate_up(self) -> tuple[int, int]:
-        """Shape ``[2I, H]``."""
-        return 2 * self.intermediate, self.hidden
+        """Shape ``[2I, H]``, or taller where it is packed."""
+        return self._height(2 * self.intermediate, self.hidden), self.hidden
 
     @property
     def down(self) -> tuple[int, int]:
-        """Shape ``[H, I]``."""
-        return self.hidden, self.intermediate
+        """Shape ``[H, I]``, likewise."""
+        return self._height(self.hidden, self.intermediate), self.intermediate
 
     @property
     def elements(self) -> int:
         """Of one expert."""
-        return 3 * self.intermediate * self.hidden
+        return math.prod(self.gate_up) + math.prod(self.down)
 
     @property
     def nbytes(self) -> int:
         """Of one expert."""
         return self.elements * self.dtype.itemsize
+
+    def _height(self, rows: int, columns: int) -> int:
+        return rows if self.unpacked is None else packed_height(rows, columns)
 
 
 class ExpertReader:
@@ -94,7 +110,7 @@ class ExpertReader:
 
     def read(self, layer: int, expert: int) -> ExpertWeights:
         """One expert's weights in memory of their own; as ``read_into``."""
-        form = self._form
+        form = self.form
         gate_up, down = (torch.empty(s, dtype=form.dtype, device=self._device) for s in (form.gate_up, form.down))
         weights = ExpertWeights(gate_up, down, form.activation)
         self.read_into(weights, layer, expert)

@@ -152,7 +152,7 @@ def test_memory_is_taken_as_it_is_written_and_given_back_when_it_is_freed() -> N
     assert resident(places[1].down) == places[1].down.nbytes
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
 def test_a_digest_tells_a_single_bit(dtype: torch.dtype) -> None:
     one = pool(capacity=2, dtype=dtype)
     fill(one, 0, 0)
