@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from moe_contract.applications import Wire
+from moe_contract.applications import Weights, Wire
 from moe_serving.adaptive.curve import LossIncrease
 from moe_serving.adaptive.interval import loss_increase
 from moe_serving.adaptive.measure import WholeModel
@@ -33,6 +34,7 @@ from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts.compute import answer_compute
 from moe_serving.experts.messages import ComputeReply
 from moe_serving.experts.pool import ExpertPool
+from moe_serving.fp8.weights import PackingReader
 from moe_serving.routing.layer import LayerWork
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +46,7 @@ CPU = torch.device("cpu")
 
 @dataclass(slots=True)
 class Bytes:
-    """Of hidden rows and sums with their scales: bytes, and how many numbers these are."""
+    """Of rows, sums or experts with their scales: bytes, and how many numbers these are."""
 
     taken: int = 0
     numbers: int = 0
@@ -70,7 +72,9 @@ class Shards:
         layers = len(config.moe_layers)
         self._pool = ExpertPool(layers, config.experts, reader.form, CPU)
         self._pool.capacity = layers * config.experts
-        self.rows, self.sums = Bytes(), Bytes()
+        self.rows, self.sums, self.weights = Bytes(), Bytes(), Bytes()
+        self.weights.taken = layers * config.experts * reader.form.nbytes
+        self.weights.numbers = layers * config.experts * 3 * config.hidden * config.intermediate
         for layer in range(layers):
             for expert in range(config.experts):
                 with self._pool.reserve(layer, expert) as slot:
@@ -93,7 +97,8 @@ class Row:
     """Of one way.
 
     Attributes:
-        rows, sums: bytes of hidden rows and of sums, their scales among them, of those that they have in bf16.
+        rows, sums, weights: bytes of hidden rows, of sums and of experts, their scales among them, of those that they
+            have in bf16.
         seconds: of this process' processor time.
     """
 
@@ -101,6 +106,7 @@ class Row:
     loss: LossIncrease
     rows: float
     sums: float
+    weights: float
     seconds: float
 
 
@@ -121,25 +127,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[list[Row], int, float]:
-    """Of each way, the tokens that are held out, and the loss on them without FP8."""
+    """Of each way, the first without FP8; the tokens that are held out; the loss on them in the first."""
     checkpoint = Checkpoint.open(arguments.model)
     text = halves(
         read_texts(arguments.text or held_out()), ModelTokenizer.load(arguments.model), arguments.window,
         arguments.most_tokens,
     ).held_out  # fmt: skip
     reader = ExpertReader(arguments.model, arguments.dtype, "cpu")
+    packing = PackingReader(arguments.model, arguments.dtype, "cpu")
     model = WholeModel(checkpoint, arguments.dtype, CPU)
-    before = model.losses_by(text, Shards(reader, arguments.shards, "Model"))
-    rows = []
-    for name, wire in WAYS.items():
-        shards, began = Shards(reader, arguments.shards, wire), time.process_time()
+    rows: list[Row] = []
+    before = np.empty(0)
+    for name, (weights, wire) in WAYS.items():
+        shards = Shards(packing if weights == "FP8" else reader, arguments.shards, wire)
+        began = time.process_time()
         losses = model.losses_by(text, shards)
         seconds = time.process_time() - began
-        rows.append(Row(name, loss_increase(losses - before), shards.rows.of_bf16, shards.sums.of_bf16, seconds))
+        before = losses if not rows else before
+        taken = (each.of_bf16 for each in (shards.rows, shards.sums, shards.weights))
+        rows.append(Row(name, loss_increase(losses - before), *taken, seconds))
     return rows, text.size, float(before.mean())
 
 
-WAYS: dict[str, Wire] = {"as it is": "Model", "wire": "FP8"}
+WAYS: dict[str, tuple[Weights, Wire]] = {
+    "as it is": ("Checkpoint", "Model"),
+    "wire": ("Checkpoint", "FP8"),
+    "weights": ("FP8", "Model"),
+    "wire and weights": ("FP8", "FP8"),
+}
 
 
 def held_out() -> list[Path]:
@@ -150,9 +165,10 @@ def held_out() -> list[Path]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'FP8':<18} {'loss grows by, nats per token':<36} rows and sums of bf16's bytes  CPU s"]
+    lines = [f"{'FP8':<18} {'loss grows by, nats per token':<36} rows, sums, experts of bf16's bytes  CPU s"]
     for row in rows:
-        lines.append(f"{row.name:<18} {row.loss!s:<36} {row.rows:.3f} and {row.sums:<18.3f} {row.seconds:9.1f}")
+        taken = f"{row.rows:.3f}, {row.sums:.3f}, {row.weights:.3f}"
+        lines.append(f"{row.name:<18} {row.loss!s:<36} {taken:<35} {row.seconds:6.1f}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,8 @@ Network = Literal["auto", "unix", "tcp"]
 
 GenerationSource = Literal["Model", "None"]
 """Where defaults of sampling come from: the model's ``generation_config.json``, or nowhere."""
+Weights = Literal["Checkpoint", "FP8"]
+"""How shards hold experts: in the dtype served, or as e4m3 with a scale for each row of a matrix."""
 Wire = Literal["Model", "FP8"]
 """How rows and sums travel between attention and shards: as the model's numbers, or as e4m3 with a scale a row."""
 QUEUE_REQUESTS, QUEUE_TOKENS = 12, 262144
@@ -56,6 +58,7 @@ class ModelArgs(WireModel):
         dtype: ``auto`` keeps the checkpoint's own.
         device: ``auto`` takes CUDA where there is one.
         network: see ``Network``.
+        weights: see ``Weights``.
         verify: shards compute row by row and attention checks every layer bit for bit; slow, for tests and doubts.
     """
 
@@ -64,6 +67,7 @@ class ModelArgs(WireModel):
     device: Device = "auto"
     network: Network = "auto"
     verify: bool = False
+    weights: Annotated[Weights, Since(2)] = "Checkpoint"
 
 
 class CoreArgs(WireModel):

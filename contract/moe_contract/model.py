@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from moe_contract.base import MOST_COUNTED, Name, WireModel, Words
+from moe_contract.applications import Weights
+from moe_contract.base import MOST_COUNTED, Name, Since, WireModel, Words
 from moe_contract.sizes import MOST_EXPERTS, MOST_LAYERS
 
 Positive = Annotated[int, Field(ge=1, le=MOST_COUNTED)]
@@ -30,9 +31,10 @@ class ModelFacts(WireModel):
         layers: MoE layers (dense layers of the model are not counted; MoE layers are numbered 0 .. layers - 1).
         experts: experts per MoE layer.
         top_k: experts per token.
-        bytes_per_expert: bytes of one expert of one layer in the dtype served.
+        bytes_per_expert: bytes of one expert of one layer as shards hold it.
         dtype: the dtype served: float32, bfloat16 or float16.
         max_context: the longest sequence the model was made for, in tokens.
+        weights: FP8 where shards hold experts so; they compute in ``dtype`` all the same.
     """
 
     digest: Name
@@ -43,6 +45,7 @@ class ModelFacts(WireModel):
     bytes_per_expert: Positive
     dtype: Name
     max_context: Positive
+    weights: Annotated[Weights, Since(2)] = "Checkpoint"
 
 
 class ModelProblem(WireModel):

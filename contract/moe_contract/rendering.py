@@ -1,6 +1,8 @@
 """From what one deployment wants to entries of Serve's ``applications`` list. Pure.
 
 Rendered by the operator (into a PUT of Serve's REST API) and by ``moe-serve``: the same wish is the same configuration.
+Arguments are told whole, whatever contract: what an older process does not know it leaves out and logs, while a field
+that came only after the directory's first word would restart all that had just started.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def _core(desired: Desired) -> dict[str, Any]:
         "name": desired.core,
         "route_prefix": desired.route_prefix,
         "import_path": CORE_IMPORT_PATH,
-        "args": CoreArgs(application=desired.core, model=desired.model).told(desired.contract),
+        "args": CoreArgs(application=desired.core, model=desired.model).told(),
         "deployments": deployments,
     }
 
@@ -115,7 +117,7 @@ def _shard(desired: Desired, index: int) -> dict[str, Any]:
         "name": name,
         "route_prefix": None,
         "import_path": SHARD_IMPORT_PATH,
-        "args": args.told(desired.contract),
+        "args": args.told(),
         "deployments": [{"name": EXPERTS, "user_config": config.told(desired.contract), **_actor_options(options)}],
     }
 

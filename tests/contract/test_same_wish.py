@@ -31,7 +31,11 @@ OWN = {"term", "revision"}
 def wishes(draw: st.DrawFn) -> Wanted:
     shards = draw(st.integers(1, 6))
     return Wanted(
-        model=ModelArgs(path="/models/m", dtype=draw(st.sampled_from(["auto", "float32", "bfloat16", "float16"]))),
+        model=ModelArgs(
+            path="/models/m",
+            dtype=draw(st.sampled_from(["auto", "float32", "bfloat16", "float16"])),
+            weights=draw(st.sampled_from(["Checkpoint", "FP8"])),
+        ),
         served_name=draw(st.sampled_from(["tiny", "org/model"])),
         route_prefix=draw(st.sampled_from(["/", "/tiny", "/team/tiny"])),
         shards=shards,
@@ -81,6 +85,7 @@ def by_operator(wish: Wanted, resources: Any) -> Any:
                     "copies": {"min": wish.copies},
                     "resources": resources,
                     "wire": wish.wire,
+                    "weights": wish.model.weights,
                 },
                 "api": {"minReplicas": wish.api_replicas, "maxReplicas": wish.api_replicas},
                 "attention": {

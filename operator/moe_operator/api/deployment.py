@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, ValidationError
 
+from moe_contract.applications import ModelArgs
 from moe_contract.sizes import MOST_EXPERTS
 from moe_operator.api.annotations import is_paused
 from moe_operator.api.base import ApiModel
@@ -184,6 +185,11 @@ class MoEDeployment(Identity):
         if refused is not None:
             raise InvalidObjectError(refused)
         return source.reference
+
+    @property
+    def model_args(self) -> ModelArgs:
+        """The arguments by which every process shall load the model; raises as ``model_path``."""
+        return ModelArgs(path=self.model_path, dtype=self.spec.model.dtype, weights=self.spec.experts.weights)
 
     @property
     def ray_cluster(self) -> RayCluster:

@@ -18,6 +18,7 @@ from moe_contract.applications import (
     QUEUE_TOKENS,
     Dtype,
     GenerationSource,
+    Weights,
     Wire,
 )
 from moe_contract.sizes import MOST_APIS, MOST_SHARDS
@@ -102,6 +103,10 @@ else what the copies need; as it was when the deployment was created, kept from 
 shards run than asked for where the copies need their slots."""
     copies: Copies = Copies()
     """How many copies of each expert there are."""
+    weights: Weights = "Checkpoint"
+    """How shards hold experts. Checkpoint: in model.dtype. FP8: as e4m3 with a scale for each row of a matrix, in \
+about half of bf16's memory; answers are no longer exactly the model's, and their system_fingerprint says so. A change \
+makes all processes anew, as one of the model does."""
     wire: Wire = "Model"
     """How rows and sums travel between attention and shards. Model: as the model's numbers. FP8: as e4m3 with a scale \
 for each row, a little more than half of bf16's bytes; answers are no longer exactly the model's, and their \

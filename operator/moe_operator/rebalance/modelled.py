@@ -26,7 +26,7 @@ _LATENCY, _LAUNCH = 40e-6, 20e-6
 _SLIM = 1.5
 """Width of a model / root of an expert's weights: 1.4 for the tiny model, 1.6 for Qwen3-30B-A3B, 1.9 for
 DeepSeek-V3."""
-_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+_WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "FP8": 1.0}
 
 
 def topology_of(
@@ -44,7 +44,7 @@ def topology_of(
         nodes: of each shard, by name.
         shard_slots: per layer.
         bytes_per_expert: of one layer.
-        dtype: of the weights, as ``ModelFacts`` names it.
+        dtype: of the weights as they are held, as ``ModelFacts`` names it, or FP8.
         rows_per_step: tokens that go through a layer together.
         link: bytes a second of a node's link to others, each way.
         attention: the node of each attention replica, by name; empty where that is not known.

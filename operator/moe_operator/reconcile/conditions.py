@@ -280,7 +280,8 @@ def _model_valid(world: World, intent: Intent) -> Condition:
     if seen and seen.model:
         m = seen.model
         what = f"{m.architecture}: {m.layers} MoE layers of {m.experts} experts, top-{m.top_k}, served in {m.dtype}"
-        return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what))
+        held = ", experts held as FP8" if m.weights == "FP8" else ""
+        return _condition(world, kind, "True", Finding(Reason.MODEL_READ, what + held))
     before = world.moe.status.condition(kind)
     known = not world.runtime.is_known or world.core or intent.step is Step.SLEEP
     if before and not intent.change and intent.step is not Step.REPLACE and known:

@@ -108,7 +108,7 @@ def _question(world: World, facts: ModelFacts, report: DirectoryReport) -> Quest
         running=world.target.placement or "",
         nodes=tuple(shard.node for shard in by_index),
         bytes_per_expert=facts.bytes_per_expert,
-        dtype=facts.dtype,
+        dtype="FP8" if facts.weights == "FP8" else facts.dtype,
         rows_per_step=_rows_per_step(report),
         link=wanted.link,
         least_gain=wanted.min_gain_percent / 100.0,

@@ -56,7 +56,7 @@ class World:
     @cached_property
     def model(self) -> ModelArgs:
         """The arguments by which every process shall load the model that the spec names."""
-        return ModelArgs(path=self.moe.model_path, dtype=self.moe.spec.model.dtype)
+        return self.moe.model_args
 
     @property
     def running_model(self) -> ModelArgs:

@@ -226,6 +226,7 @@ REFUSED = [
         ['spec.routing.maxLossIncrease is "0.0"', "a decimal number above 0 and below 1, in quotes, such as '0.005'"],
     ),
     ({"routing": {"maxLossIncrease": "5%"}}, ['spec.routing.maxLossIncrease is "5%"']),
+    ({"experts__weights": "INT8"}, ["spec.experts.weights", '"INT8"', '"Checkpoint", "FP8"']),
     ({"experts__wire": "FP4"}, ["spec.experts.wire", '"FP4"', '"Model", "FP8"']),
     ({"routing": {"mode": "Sparse"}}, ["spec.routing.mode", '"Sparse"', '"Exact", "Adaptive"']),
     ({"rebalance__record": {}}, ["spec.rebalance.record.path is missing", "record: {path: /var/lib/moe-traces}"]),
@@ -348,7 +349,7 @@ GOOD = [
     },
     {"rebalance__record": {"path": "/var/lib/moe traces", "sampleRows": 10000, "maxBytes": "1Mi"}},
     {"routing": {"mode": "Exact"}},
-    {"experts__wire": "FP8"},
+    {"experts__wire": "FP8", "experts__weights": "FP8"},
     {"routing": {"mode": "Adaptive", "maxLossIncrease": "0.000001", "calibration": {"path": "/models/c.json"}}},
 ]
 

@@ -103,6 +103,23 @@ def test_fp8_rows_are_told_where_they_were_asked_for(make_plane) -> None:
     assert "FP8Wire" not in told(plane.tell())
 
 
+@pytest.mark.parametrize("contract", [0, CONTRACT])
+def test_fp8_weights_are_told_by_the_first_word_so_that_nothing_starts_twice(make_plane, contract) -> None:
+    """Arguments that came only once the directory has told its contract would restart what has just started."""
+    plane = make_plane(spec={"experts": {"shards": 2, "weights": "FP8"}})
+    wish = replace(desired(plane.decide()), contract=contract)
+    for application in render(wish):
+        assert application["args"]["model"]["weights"] == "FP8"
+    plane.run()
+    plane.run()
+    assert desired(plane.decide()).model == plane.moe.model_args
+    status = plane.tell()
+    assert told(status)["Ready"] == "True Available"
+    assert not message(status, "ModelValid").endswith(", experts held as FP8")
+    plane.facts = plane.facts.model_copy(update={"weights": "FP8"})
+    assert message(plane.tell(), "ModelValid").endswith(", served in float32, experts held as FP8")
+
+
 def test_with_the_models_numbers_on_the_wire_nobody_is_told_of_it(make_plane) -> None:
     core = render(desired(make_plane(spec={"experts": {"shards": 2, "wire": "Model"}}).decide()))[0]
     assert not any("wire" in each["user_config"] for each in core["deployments"])

@@ -443,6 +443,9 @@ async def test_fp8_rows_are_named_in_answers_likewise(api, client, eventually) -
     api.report = api.report.model_copy(update={"attention": (replica, packing)})
     await eventually(lambda: len(api.service.watch.report.attention) == 2, "the report of a replica that goes on")
     assert await named() == f"{exact}-fp8-wire"
+    api.report = api.report.model_copy(update={"model": api.report.model.model_copy(update={"weights": "FP8"})})
+    await eventually(lambda: api.service.watch.facts.weights == "FP8", "the report of shards that hold experts so")
+    assert await named() == f"{exact}-fp8-weights-fp8-wire"
 
 
 async def test_metrics_of_adaptive_routing(api, client, eventually) -> None:

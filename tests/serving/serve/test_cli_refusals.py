@@ -76,6 +76,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "--wire fp8: --verify compares each layer with the checkpoint bit for bit; take one of the two away",
         ),
         (["--model", str(TINY), "--wire", "int4"], "choose from"),
+        (["--model", str(TINY), "--weights", "fp8", "--verify"], "--weights fp8: --verify compares each layer with"),
+        (["--model", str(TINY), "--weights", "int4"], "choose from"),
         (["calibrate"], "the following arguments are required: --model, --text, --output"),
         (["calibrate", "--model", "/nowhere", "--text", "/t", "--output", "/o"], "model path /nowhere does not exist"),
         (

@@ -180,3 +180,12 @@ def test_flags_of_moe_serve_and_what_they_are_without(
     scales = [deployment(core, name)["autoscaling_config"] for name in ("api", "attention")]
     assert tuple(scale["min_replicas"] for scale in scales) == replicas
     assert deployment(core, "api")["user_config"]["generation_defaults"] == defaults
+
+
+def test_fp8_weights_are_an_argument_of_every_process_and_else_nobody_is_told() -> None:
+    for weights in ("FP8", "Checkpoint"):
+        model = wanted().model.model_copy(update={"weights": weights})
+        for application in desired_applications(wanted(model=model), FACTS, gpus=0):
+            told = application["args"]["model"]
+            assert told.get("weights") == ("FP8" if weights == "FP8" else None)
+            assert ModelArgs.model_validate(told).weights == weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from moe_contract.applications import ModelArgs
 from moe_contract.serve.merge import Change, Config, owned
 from moe_contract.serve.state import ServeState
 from moe_operator.api import MoEDeployment, Reason
@@ -70,8 +69,7 @@ def _told(
     if core in told:
         return told
     lost = {name: read_told(config) for name, config in before.items()}
-    wanted = ModelArgs(path=moe.model_path, dtype=moe.spec.model.dtype)
-    return {**lost, **told} if all(each.model == wanted for each in lost.values()) else told
+    return {**lost, **told} if all(each.model == moe.model_args for each in lost.values()) else told
 
 
 def whereabouts(url: str) -> Whereabouts:

@@ -1,1 +1,0 @@
-"""How fast experts are loaded: the parts of ``benchmarks.loading``."""
