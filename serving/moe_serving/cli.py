@@ -245,6 +245,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
             device=arguments.device,
             network=arguments.network,
             verify=arguments.verify,
+            weights=fp8.weights(arguments),
         ),
         served_name=arguments.served_name or name,
         route_prefix=arguments.route_prefix,
@@ -259,7 +260,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         queue_tokens=arguments.queue_tokens,
         record=_record(arguments),
         routing=adaptive.asked(arguments),
-        wire="FP8" if arguments.wire == "fp8" else "Model",
+        wire=fp8.wire(arguments),
         api_keys=_read_keys(arguments.api_key_file),
         internal_key=secrets.token_urlsafe(32),
     )
@@ -307,7 +308,7 @@ def _model(named: str) -> tuple[str, str]:
 
 def _inspect(arguments: argparse.Namespace) -> ModelFacts:
     try:
-        return inspect_model(local_model(arguments.model), arguments.dtype)
+        return inspect_model(local_model(arguments.model), arguments.dtype, fp8.weights(arguments))
     except ModelError as error:
         raise UsageError(f"--model {arguments.model}: {error.reason}: {error}") from error
 

@@ -60,8 +60,8 @@ other servers send. One schema decides for both routes and for everything nested
   `moe-serve --generation-config none`, does without the file. All five mean what they mean in transformers; at
   `temperature: 0` the most likely token is taken, after the penalty if there is one.
 - **Fingerprint.** `system_fingerprint` changes with the checkpoint. It has `-adaptive-` and a percentage in it while
-  experts of low gate weight may be left out ([adaptive-routing.md](adaptive-routing.md)), and `-fp8-wire` while rows
-  may travel as FP8 ([fp8.md](fp8.md)).
+  experts of low gate weight may be left out ([adaptive-routing.md](adaptive-routing.md)), `-fp8-weights` where
+  shards hold experts as FP8, and `-fp8-wire` while rows may travel so ([fp8.md](fp8.md)).
 - **Browsers.** No web page may ask unless its origin is one of `spec.serving.allowedOrigins`, or of `moe-serve
   --allowed-origin`. Origins are whole: no `*`, no paths. A page shows its API key as everybody else; cookies are never
   read, so credentials in the browser's sense are not allowed.

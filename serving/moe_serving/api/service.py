@@ -177,8 +177,9 @@ class Service:
         digest = self.watch.facts.digest if self.watch.facts else ""
         saved = self._pairs_saved
         adaptive = f"-adaptive-{saved:g}" if saved else ""
+        weights = "-fp8-weights" if self.watch.facts and self.watch.facts.weights == "FP8" else ""
         wire = "-fp8-wire" if self._packs_rows else ""
-        return f"fp_{digest.removeprefix('sha256:')[:12]}{adaptive}{wire}"
+        return f"fp_{digest.removeprefix('sha256:')[:12]}{adaptive}{weights}{wire}"
 
     @property
     def _pairs_saved(self) -> float:

@@ -10,12 +10,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_contract.applications import Weights
 from moe_contract.model import ModelFacts
 from moe_serving.checkpoint.config import MoEConfig, read_config
 from moe_serving.checkpoint.errors import ModelError
 from moe_serving.checkpoint.layout import ExpertTensors, Layout
 from moe_serving.checkpoint.samples import read_samples
 from moe_serving.checkpoint.tensors import TensorIndex
+from moe_serving.fp8.sizes import packed_expert_bytes
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -96,28 +98,31 @@ class Checkpoint:
             raise ModelError("ConfigInvalid", f"{self.path}: dtype is {dtype!r}; served are {', '.join(DTYPE_BYTES)}")
         return dtype
 
-    def facts(self, dtype: str) -> ModelFacts:
-        """What the brain must know to place its experts, for the model served in ``dtype`` (or ``auto``)."""
-        served = self.served_dtype(dtype)
+    def facts(self, dtype: str, weights: Weights = "Checkpoint") -> ModelFacts:
+        """What the brain must know to place its experts, for the model served in ``dtype`` (or ``auto``), and experts
+        held as ``weights`` says."""
+        served, config = self.served_dtype(dtype), self.config
+        numbers = 3 * config.hidden * config.intermediate * DTYPE_BYTES[served]
         return ModelFacts(
             digest=self.digest,
             architecture=self.config.family.architecture,
             layers=len(self.config.moe_layers),
             experts=self.config.experts,
             top_k=self.config.top_k,
-            bytes_per_expert=3 * self.config.hidden * self.config.intermediate * DTYPE_BYTES[served],
+            bytes_per_expert=packed_expert_bytes(config.hidden, config.intermediate) if weights == "FP8" else numbers,
             dtype=served,
             max_context=self.config.max_context,
+            weights=weights,
         )
 
 
-def inspect_model(path: str, dtype: str) -> ModelFacts:
-    """The facts of the checkpoint at ``path``, served in ``dtype`` (``auto``: its own).
+def inspect_model(path: str, dtype: str, weights: Weights = "Checkpoint") -> ModelFacts:
+    """The facts of the checkpoint at ``path``, served in ``dtype`` (``auto``: its own); see ``Checkpoint.facts``.
 
     Raises:
         ModelError: it cannot be served.
     """
-    return Checkpoint.open(path).facts(dtype)
+    return Checkpoint.open(path).facts(dtype, weights)
 
 
 def _refuse_adapter(path: Path) -> None:

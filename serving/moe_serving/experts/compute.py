@@ -17,6 +17,7 @@ from torch.nn.functional import gelu, linear, relu, silu
 from moe_serving.checkpoint.reader import ExpertWeights
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.experts.pool import ExpertPool
+from moe_serving.fp8.weights import UnpackedExperts
 from moe_serving.wire.errors import ProtocolError
 from moe_serving.wire.transport import Message
 
@@ -34,12 +35,14 @@ def answer_compute(pool: ExpertPool, message: Message, device: torch.device) -> 
         ProtocolError: it makes no sense, or is about rows of another model.
     """
     asked, form = ComputeRequest.from_message(message), pool.form
-    request = asked.unpacked(form.dtype)
-    if request.hidden.dtype != form.dtype or request.hidden.shape[1] != form.hidden:
+    request = asked.unpacked(form.rows_dtype)
+    if request.hidden.dtype != form.rows_dtype or request.hidden.shape[1] != form.hidden:
         got = f"{request.hidden.dtype} {list(request.hidden.shape)}"
-        raise ProtocolError(f"this shard serves rows of {form.hidden} {form.dtype}, got {got}")
+        raise ProtocolError(f"this shard serves rows of {form.hidden} {form.rows_dtype}, got {got}")
     with pool.pinned(request.layer, request.experts.tolist()) as slots:
-        held = {expert: slot.weights for expert, slot in slots.items()}
+        held: Held = {expert: slot.weights for expert, slot in slots.items()}
+        if form.unpacked is not None:
+            held = UnpackedExperts(held, form)
         return compute(held, request, device).to_message(packed=asked.scales is not None)
 
 

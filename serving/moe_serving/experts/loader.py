@@ -213,15 +213,15 @@ class ExpertLoader:
             self._proceed(order, size)
 
         size = self._pool.form.nbytes
-        expected: bytes | None = None
+        digest: bytes | None = None
         if source is CHECKPOINT:
             self._fetch_files(order)
             proceed(size)
-            digest = self._reader.read_into(slot.weights, *order.key)
+            self._reader.read_into(slot.weights, *order.key)
         else:
-            digest, expected = self._peers.fetch_into(slot.weights, source, *order.key, proceed)
+            digest = self._peers.fetch_into(slot.weights, source, *order.key, proceed)
         reached(FaultPoint.SHARD_FILLED)
-        slot.publish(digest, expected)
+        slot.publish(digest)
         reached(FaultPoint.SHARD_PUBLISHED)
         self.counts["from_checkpoint" if source is CHECKPOINT else "from_peers"] += size
 

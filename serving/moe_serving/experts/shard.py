@@ -37,7 +37,9 @@ from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.server import ExpertServer
 from moe_serving.faults import FaultPoint, reached
 from moe_serving.fetching.fetch import bring, local_args, renew_outline
+from moe_serving.fp8.errors import Fp8Error
 from moe_serving.fp8.rows import why_not
+from moe_serving.fp8.weights import PackingReader
 from moe_serving.threads import SupervisedThread, said
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Endpoint
@@ -276,7 +278,7 @@ class _OpenShard:
     ) -> _OpenShard:
         """``have``: fetches files of the model, which is open already in the directory that ``model`` names."""
         device = resolve_device(model.device, identity.index)
-        reader = ExpertReader(model.path, model.dtype, str(device))
+        reader = _reader(model, device)
         checkpoint = reader.checkpoint
         pool = ExpertPool(len(checkpoint.config.moe_layers), checkpoint.config.experts, reader.form, device)
 
@@ -294,8 +296,7 @@ class _OpenShard:
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
         features = () if why_not(torch.device("cpu")) else (FP8_ROWS,)
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND, features)
-        name = f"shard {identity.index}"
-        peers = Peers(checkpoint.digest, name, identity.node, model.network, reader.form, device)
+        peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
         loader = ExpertLoader(reader, pool, peers, ExpertFiles(checkpoint, have), changed)
         opened = cls(
             identity, reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device)
@@ -316,3 +317,18 @@ class _OpenShard:
         self.loader.set_rate(config.max_bytes_per_second)
         layers = len(self.reader.checkpoint.config.moe_layers)
         self.pool.capacity = layers * config.slots_per_shard + config.spare_slots
+
+
+def _reader(model: ModelArgs, device: torch.device) -> ExpertReader:
+    """
+    Raises:
+        Fp8Error: FP8 is asked for where it cannot be had.
+        ModelError: the checkpoint cannot be served.
+    """
+    if model.weights != "FP8":
+        return ExpertReader(model.path, model.dtype, str(device))
+    if model.verify:
+        raise Fp8Error("weights FP8: verify compares each layer with the checkpoint bit for bit; take one away")
+    if (why := why_not(device)) is not None:
+        raise Fp8Error(f"weights FP8: {why}; set weights to Checkpoint, or device to one that has it")
+    return PackingReader(model.path, model.dtype, str(device))

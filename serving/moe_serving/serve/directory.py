@@ -92,7 +92,7 @@ class Directory:
 
 
 def _inspect(model: ModelArgs) -> ModelFacts:
-    return inspect_model(local_model(model.path), model.dtype)
+    return inspect_model(local_model(model.path), model.dtype, model.weights)
 
 
 def _inspect_candidate(model: ModelArgs, cached: Cached) -> ModelFacts:

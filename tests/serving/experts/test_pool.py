@@ -12,11 +12,11 @@ import pytest
 import torch
 from waiting import wait_until
 
-from moe_serving.checkpoint.reader import ExpertForm, digest_of
+from moe_serving.checkpoint.reader import ExpertForm
 from moe_serving.experts import pool as pool_module
 from moe_serving.experts import slab
 from moe_serving.experts.errors import DamagedExpertError, PoolFullError
-from moe_serving.experts.pool import ExpertPool
+from moe_serving.experts.pool import ExpertPool, digest_of
 
 LAYERS, EXPERTS = 2, 6
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_memory_is_taken_as_it_is_written_and_given_back_when_it_is_freed() -> N
     assert resident(places[1].down) == places[1].down.nbytes
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
 def test_a_digest_tells_a_single_bit(dtype: torch.dtype) -> None:
     one = pool(capacity=2, dtype=dtype)
     fill(one, 0, 0)

@@ -11,11 +11,13 @@ import torch
 from cluster import NODE, LocalCluster, ShardProcess
 from waiting import wait_until
 
-from moe_contract.applications import Dtype, ModelArgs, ShardConfig
-from moe_serving.checkpoint.reader import ExpertReader, digest_of
+from moe_contract.applications import Dtype, ModelArgs, ShardConfig, Weights
+from moe_serving.checkpoint.reader import ExpertReader
 from moe_serving.experts import peers
 from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardDescription, ShardIdentity, Source
+from moe_serving.experts.pool import digest_of
 from moe_serving.experts.shard import Shard
+from moe_serving.fp8.weights import PackingReader
 
 WAIT_S = 120.0
 KEYS = [(layer, expert) for layer in range(4) for expert in (1, 6)]
@@ -34,11 +36,11 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def shard(path: Path, dtype: Dtype, index: int = 0) -> Iterator[Shard]:
+def shard(path: Path, dtype: Dtype, index: int = 0, weights: Weights = "Checkpoint") -> Iterator[Shard]:
     """In this process."""
     opened = Shard(
         ShardIdentity(index, NODE, "127.0.0.1"),
-        ModelArgs(path=str(path), dtype=dtype, device="cpu"),
+        ModelArgs(path=str(path), dtype=dtype, device="cpu", weights=weights),
         ShardConfig(slots_per_shard=4),
     )
     opened.start()
@@ -56,10 +58,14 @@ def load(target: Shard, *sources: Source) -> ShardDescription:
     return target.describe()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_copies_from_a_peer_have_the_checkpoints_bits(path: Path, dtype: Dtype) -> None:
-    reader = ExpertReader(path, dtype, "cpu")
-    with shard(path, dtype) as first, shard(path, dtype, 1) as second:
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [("float32", "Checkpoint"), ("bfloat16", "Checkpoint"), ("float16", "Checkpoint"), ("bfloat16", "FP8")],
+)
+def test_copies_from_a_peer_have_the_checkpoints_bits(path: Path, dtype: Dtype, weights: Weights) -> None:
+    """Packed ones those that packing them makes."""
+    reader = (PackingReader if weights == "FP8" else ExpertReader)(path, dtype, "cpu")
+    with shard(path, dtype, 0, weights) as first, shard(path, dtype, 1, weights) as second:
         told = load(first)
         assert told.counts["from_checkpoint"] == len(KEYS) * reader.form.nbytes
         told = load(second, told.address)
@@ -70,8 +76,9 @@ def test_copies_from_a_peer_have_the_checkpoints_bits(path: Path, dtype: Dtype) 
             own = reader.read(layer, expert)
             with second._open.pool.pinned(layer, [expert]) as slots:
                 assert slots[expert].digest == digest_of(own)
-                assert torch.equal(slots[expert].weights.gate_up, own.gate_up)
-                assert torch.equal(slots[expert].weights.down, own.down)
+                held = slots[expert].weights
+                for got, expected in ((held.gate_up, own.gate_up), (held.down, own.down)):
+                    assert torch.equal(got.view(torch.uint8), expected.view(torch.uint8))
 
 
 def test_a_copy_that_was_damaged_since_it_was_loaded_is_refused_and_read_from_the_checkpoint(path: Path) -> None:

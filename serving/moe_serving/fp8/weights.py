@@ -1,0 +1,74 @@
+"""Experts as e4m3 with a scale for each row of a matrix.
+
+A packed matrix is one tensor, so that it lies in a slot, travels from shard to shard and has its digest as any other:
+its rows, and behind them, in as many further rows as that takes, their scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights
+from moe_serving.fp8.rows import E4M3, PackedRows, pack
+
+
+class PackingReader(ExpertReader):
+    """Packs experts as they are read."""
+
+    @property
+    def form(self) -> ExpertForm:
+        plain = super().form
+        return replace(plain, dtype=E4M3, unpacked=plain.dtype)
+
+    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> None:
+        """As ``ExpertReader.read_into``; the dtype served is in memory for one expert, and only meanwhile."""
+        plain = super().form
+        gate_up, down = (
+            torch.empty(shape, dtype=plain.dtype, device=self._device) for shape in (plain.gate_up, plain.down)
+        )
+        super().read_into(ExpertWeights(gate_up, down, plain.activation), layer, expert)
+        pack_into(weights.gate_up, gate_up)
+        pack_into(weights.down, down)
+
+
+class UnpackedExperts(Mapping[int, ExpertWeights]):
+    """Experts to compute with, of packed ones: each is unpacked when it is asked for, and kept by nobody."""
+
+    def __init__(self, packed: Mapping[int, ExpertWeights], form: ExpertForm) -> None:
+        self._packed = packed
+        self._form = form
+
+    def __getitem__(self, expert: int) -> ExpertWeights:
+        packed, form = self._packed[expert], self._form
+        gate_up, down = (
+            unpacked(matrix, rows, form.rows_dtype)
+            for matrix, rows in ((packed.gate_up, 2 * form.intermediate), (packed.down, form.hidden))
+        )
+        return ExpertWeights(gate_up, down, packed.activation)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def pack_into(packed: Tensor, matrix: Tensor) -> None:
+    """Fill ``packed``, e4m3 ``[packed_height(n, m), m]``, with ``matrix`` ``[n, m]``."""
+    rows, made = len(matrix), pack(matrix)
+    packed[:rows] = made.values
+    behind = packed[rows:].view(torch.uint8).view(-1)
+    scales = made.scales.view(torch.uint8)
+    behind[: len(scales)] = scales
+    behind[len(scales) :] = 0
+
+
+def unpacked(packed: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    """``[rows, m]`` in a dtype to compute with, as ``pack_into`` has packed it."""
+    # A copy, so that it is aligned.
+    scales = packed[rows:].view(torch.uint8).view(-1)[: 4 * rows].clone().view(torch.float32)
+    return PackedRows(packed[:rows], scales).unpacked(dtype)
