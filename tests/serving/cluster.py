@@ -34,7 +34,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from moe_contract.applications import DirectoryConfig, Dtype, ModelArgs, Network, ShardConfig, ShardRef
+from moe_contract.applications import DirectoryConfig, Dtype, ModelArgs, Network, ShardConfig, ShardRef, Weights
 from moe_contract.report import DirectoryReport
 from moe_placement import Placement, balanced_placement
 from moe_placement.encoding import encode_placement
@@ -80,7 +80,7 @@ class LocalCluster:
     def __init__(self, model: ModelArgs, spare_slots: int, sites: Sequence[Site] = ()) -> None:
         self.model = model
         self._sites = sites
-        self.facts = inspect_model(model.path, model.dtype)
+        self.facts = inspect_model(model.path, model.dtype, model.weights)
         self.spare_slots = spare_slots
         self.max_bytes_per_second = 0
         """Of copies; what ``place`` and ``restart`` tell the shards from now on."""
@@ -112,9 +112,11 @@ class LocalCluster:
         verify: bool = False,
         spare_slots: int = 2,
         sites: Sequence[Site] = (),
+        weights: Weights = "Checkpoint",
     ) -> Iterator[LocalCluster]:
         """``shards`` empty shard processes, in turn on ``sites`` where these are given; see ``place``."""
-        model = ModelArgs(path=str(path), dtype=dtype, device="cpu", network=network, verify=verify)
+        args = {"path": str(path), "dtype": dtype, "network": network, "verify": verify, "weights": weights}
+        model = ModelArgs.model_validate(args | {"device": "cpu"})
         cluster = cls(model, spare_slots, sites)
         try:
             for _ in range(shards):
