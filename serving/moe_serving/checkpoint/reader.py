@@ -11,18 +11,28 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from moe_serving.checkpoint.checkpoint import Checkpoint
-from moe_serving.checkpoint.tensors import TensorEntry, open_file
+from moe_serving.checkpoint.digest import Checksums
+from moe_serving.checkpoint.landing import MOST_BYTES, Landing, Matrix, as_bytes, landing_on
+from moe_serving.checkpoint.layout import ExpertPart
+from moe_serving.checkpoint.team import Team
+from moe_serving.checkpoint.tensors import ITEM_BYTES, TensorEntry, open_file
 from moe_serving.fp8.sizes import packed_height
 
-_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Types of tensors by safetensors' words."""
+MOST_THREADS = 4
+"""That read one expert side by side, and on a small machine as many as there are cores: a single one gets about half of
+what two cores copy from the page cache, and disks want several requests at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,10 @@ class ExpertForm:
         """Of one expert."""
         return self.elements * self.dtype.itemsize
 
+    def checksums(self) -> Checksums:
+        """For one expert: matrix 0 is ``gate_up``, 1 ``down``."""
+        return Checksums(*(math.prod(shape) * self.dtype.itemsize for shape in (self.gate_up, self.down)))
+
     def _height(self, rows: int, columns: int) -> int:
         return rows if self.unpacked is None else packed_height(rows, columns)
 
@@ -98,6 +112,8 @@ class ExpertReader:
         self._files: dict[Path, BinaryIO] = {}
         weakref.finalize(self, _close, self._files)
         self._lock = threading.Lock()
+        self._team = Team(reading_threads())
+        self._landings = _Landings(self._device)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -116,45 +132,122 @@ class ExpertReader:
         self.read_into(weights, layer, expert)
         return weights
 
-    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> None:
+    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> bytes:
         """Fill ``weights``, contiguous tensors of ``form``, with one expert's; ``layer`` counts MoE layers only.
+
+        Parts of it are read side by side by up to ``MOST_THREADS`` threads.
+
+        Returns:
+            The digest of what is filled.
 
         Raises:
             OSError, ModelError: the file changed or vanished since it was checked; what is filled then is undefined.
         """
-        tensors = self._checkpoint.expert_tensors(layer, expert)
-        begin = 0
-        for part in tensors.gate_up:
-            place = _place(self._checkpoint.tensors[part.name], part.expert)
-            self._read(place, weights.gate_up[begin : begin + place.shape[0]])
-            begin += place.shape[0]
-        self._read(_place(self._checkpoint.tensors[tensors.down.name], tensors.down.expert), weights.down)
+        stored = self._checkpoint.expert_tensors(layer, expert)
+        sums = self._form.checksums()
+        parts = [*self._parts(0, weights.gate_up, stored.gate_up), *self._parts(1, weights.down, (stored.down,))]
+        self._team.do(parts, partial(self._read_parts, sums))
+        return sums.digest()
 
-    def _read(self, place: TensorEntry, target: Tensor) -> None:
-        """Straight into ``target`` where it lies on the CPU as it is stored, else by way of a buffer."""
-        stored = _TYPES[place.dtype]
-        straight = target.is_cpu and target.dtype == stored
-        buffer = target if straight else torch.empty(place.shape, dtype=stored)
-        _fill(self._open(place.file), as_bytes(buffer), place.begin)
-        if not straight:
-            target.copy_(buffer)
+    def _parts(self, number: int, target: Tensor, stored: Sequence[ExpertPart]) -> Iterator[_Part]:
+        """Of ``target``, of which tensors that are ``stored`` lie one above the other."""
+        matrix, item = Matrix(target), target.itemsize
+        tensors, edge = [], 0
+        for part in stored:
+            place = _place(self._checkpoint.tensors[part.name], part.expert)
+            begin, edge = edge, edge + math.prod(place.shape) * item
+            tensors.append((begin, edge, self._open(place.file), place))
+        for first in range(0, edge, MOST_BYTES):
+            last = min(first + MOST_BYTES, edge)
+            runs = []
+            for begin, end, stream, place in tensors:
+                if begin < last and end > first:
+                    low, high = max(first, begin), min(last, end)
+                    offset = place.begin + (low - begin) // item * ITEM_BYTES[place.dtype]
+                    runs.append(_Run(stream, offset, STORED[place.dtype], low - first, high - first))
+            yield _Part(number, matrix, first, last, runs)
+
+    def _read_parts(self, sums: Checksums, parts: Iterator[_Part]) -> None:
+        """On one of the threads that read."""
+        landing = self._landings.of_this_thread
+        for part in parts:
+            landing.put(part.matrix, part.begin, part.end, partial(self._read_part, part, sums))
+        landing.finish()
+
+    def _read_part(self, part: _Part, sums: Checksums, into: memoryview) -> None:
+        for run in part.runs:
+            target = into[run.first : run.last]
+            if run.dtype == self._form.dtype:
+                _fill(run.stream, target, run.begin)
+            else:
+                served = torch.frombuffer(target, dtype=self._form.dtype)
+                read = torch.empty(len(served), dtype=run.dtype)
+                _fill(run.stream, as_bytes(read), run.begin)
+                served.copy_(read)
+        sums.add(part.number, part.begin, into)
 
     def _open(self, file: Path) -> BinaryIO:
         """Files stay open: parsing the header of a large one takes longer than reading an expert."""
         with self._lock:
             if file not in self._files:
                 stream, entries = open_file(file)
-                for name, entry in self._checkpoint.tensors.items():
-                    if entry.file == file and entries.get(name) != entry:
+                for name, entry in self._checked[file].items():
+                    if entries.get(name) != entry:
                         stream.close()
                         raise OSError(f"{file} has changed since it was checked: tensor {name} is not where it was")
                 self._files[file] = stream
             return self._files[file]
 
+    @cached_property
+    def _checked(self) -> dict[Path, dict[str, TensorEntry]]:
+        """The checkpoint's tensors by file: there may be hundreds of files with many thousands of tensors."""
+        found: dict[Path, dict[str, TensorEntry]] = {}
+        for name, entry in self._checkpoint.tensors.items():
+            found.setdefault(entry.file, {})[name] = entry
+        return found
 
-def as_bytes(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on the CPU, as it is."""
-    return tensor.view(-1).view(torch.uint8).numpy().data
+
+class _Run(NamedTuple):
+    """What one stored tensor has of a part: from byte ``begin`` of its file on, bytes ``[first, last)`` of the part."""
+
+    stream: BinaryIO
+    begin: int
+    dtype: torch.dtype
+    first: int
+    last: int
+
+
+class _Part(NamedTuple):
+    """Bytes ``[begin, end)`` of an expert's matrix, 0 for ``gate_up`` and 1 for ``down``."""
+
+    number: int
+    matrix: Matrix
+    begin: int
+    end: int
+    runs: Sequence[_Run]
+
+
+class _Landings(threading.local):
+    """Each thread has its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.of_this_thread: Landing = landing_on(device)
+
+
+def reading_threads() -> int:
+    """How many read side by side on this machine."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+
+
+def digest_of(weights: ExpertWeights) -> bytes:
+    """Of an expert's bytes as they are held."""
+    sums = Checksums(weights.gate_up.nbytes, weights.down.nbytes)
+    for number, tensor in enumerate((weights.gate_up, weights.down)):
+        flat = tensor.view(-1)
+        step = MOST_BYTES // flat.itemsize
+        for first in range(0, len(flat), step):
+            sums.add(number, first * flat.itemsize, as_bytes(flat[first : first + step].cpu()))
+    return sums.digest()
 
 
 def _place(entry: TensorEntry, expert: int | None) -> TensorEntry:

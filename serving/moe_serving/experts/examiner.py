@@ -12,8 +12,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
+from moe_serving.checkpoint.reader import digest_of
 from moe_serving.experts.description import ExpertKey
-from moe_serving.experts.pool import ExpertPool, digest_of
+from moe_serving.experts.pool import ExpertPool
 from moe_serving.threads import SupervisedThread
 
 logger = logging.getLogger(__name__)

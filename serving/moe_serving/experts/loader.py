@@ -213,15 +213,15 @@ class ExpertLoader:
             self._proceed(order, size)
 
         size = self._pool.form.nbytes
-        digest: bytes | None = None
+        expected: bytes | None = None
         if source is CHECKPOINT:
             self._fetch_files(order)
             proceed(size)
-            self._reader.read_into(slot.weights, *order.key)
+            digest = self._reader.read_into(slot.weights, *order.key)
         else:
-            digest = self._peers.fetch_into(slot.weights, source, *order.key, proceed)
+            digest, expected = self._peers.fetch_into(slot.weights, source, *order.key, proceed)
         reached(FaultPoint.SHARD_FILLED)
-        slot.publish(digest)
+        slot.publish(digest, expected)
         reached(FaultPoint.SHARD_PUBLISHED)
         self.counts["from_checkpoint" if source is CHECKPOINT else "from_peers"] += size
 

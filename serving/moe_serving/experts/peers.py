@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from moe_contract.applications import Network
+from moe_serving.checkpoint.landing import landing_on
 from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
 from moe_serving.experts.description import ExpertKey
 from moe_serving.experts.errors import NotHeldError, PeerRestsError
-from moe_serving.experts.pieces import MAX_PIECE_BODY, PIECE_BYTES, FetchRequest, doubt_of, take_piece
+from moe_serving.experts.pieces import MAX_PIECE_BODY, FetchRequest, Incoming, cuts, doubt_of
 from moe_serving.wire.blocking import Connection
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import ConnectionLostError, ProtocolError, WireError
@@ -26,6 +30,9 @@ REST_SECONDS = 5.0
 MOST_REST_SECONDS = 300.0
 """What a peer sends of one expert was damaged: that rests as long, then twice, four times as long and so on up to this,
 so that nobody who has no other source goes on for ever at full speed."""
+MOST_ASKED = 4
+"""Pieces that are asked for before the first of them has come: the peer need not wait for the next question, nor that
+for the way there. So much of them waits in sockets at most."""
 _LOOK_SECONDS = 0.2
 """Between two looks at whether the piece that is waited for is still wanted."""
 
@@ -38,14 +45,18 @@ class Peers:
         name: of this shard, for the peers' logs.
         node: it runs on.
         form: of the model's experts.
+        device: that is to have them.
     """
 
-    def __init__(self, subject: str, name: str, node: str, network: Network, form: ExpertForm) -> None:
+    def __init__(
+        self, subject: str, name: str, node: str, network: Network, form: ExpertForm, device: torch.device
+    ) -> None:
         self._subject = subject
         self._name = name
         self._node = node
         self._network = network
         self._form = form
+        self._landing = landing_on(device)
         self._connections: dict[Address, Connection] = {}
         self._resting: dict[Address, float] = {}
         self._damaged: dict[tuple[Address, ExpertKey], tuple[int, float]] = {}
@@ -55,7 +66,7 @@ class Peers:
 
     def fetch_into(
         self, weights: ExpertWeights, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]
-    ) -> bytes:
+    ) -> tuple[bytes, bytes]:
         """Fill ``weights`` with the expert that ``peer`` holds.
 
         Args:
@@ -63,7 +74,7 @@ class Peers:
                 what it raises ends the transfer, and the connection with it: an answer may be on its way.
 
         Returns:
-            The digest that its bytes had when ``peer`` published it.
+            The digest of what came, and the one that its bytes had when ``peer`` published it.
 
         Raises:
             NotHeldError: ``peer`` does not hold it.
@@ -113,25 +124,39 @@ class Peers:
 
     def _fetch(
         self, connection: Connection, weights: ExpertWeights, key: tuple[int, int], proceed: Callable[[int], None]
-    ) -> bytes:
-        begin, digest = 0, b""
-        while begin < self._form.elements:
-            proceed(min(PIECE_BYTES, (self._form.elements - begin) * self._form.dtype.itemsize))
-            asked = FetchRequest(*key, begin)
-            answer = self._ask(connection, asked.to_message(), proceed)
-            count, said = take_piece(answer, weights, self._form, asked)
-            if digest not in {b"", said}:
-                raise ProtocolError("the peer's copy has become another one meanwhile")
-            begin, digest = begin + count, said
-        return digest
+    ) -> tuple[bytes, bytes]:
+        incoming = Incoming(self._form, weights, self._landing)
+        to_ask = cuts(self._form)
+        asked: deque[tuple[int, FetchRequest]] = deque()
+        digest = b""
+        try:
+            while True:
+                for begin, elements in itertools.islice(to_ask, MOST_ASKED - len(asked)):
+                    proceed(elements * self._form.dtype.itemsize)
+                    request = FetchRequest(*key, begin)
+                    asked.append((self._send(connection, request.to_message()), request))
+                if not asked:
+                    break
+                tag, request = asked.popleft()
+                said = incoming.take(_answer(connection, tag, proceed), request)
+                if digest not in {b"", said}:
+                    raise ProtocolError("the peer's copy has become another one meanwhile")
+                digest = said
+        except NotHeldError:
+            # The connection lives on, so nothing may be left in it.
+            for tag, _ in asked:
+                _answer(connection, tag, proceed)
+            raise
+        return incoming.digest(), digest
 
     def _ask(self, connection: Connection, message: Message, proceed: Callable[[int], None]) -> Message:
+        return _answer(connection, self._send(connection, message), proceed)
+
+    def _send(self, connection: Connection, message: Message) -> int:
+        """Returns the tag that the answer will have."""
         tag = next(self._tags) & 0xFFFFFFFF
         connection.send(encode_frame(message, tag))
-        frame = _receive(connection, proceed)
-        if frame.tag != tag:
-            raise ProtocolError(f"answer {frame.tag} to question {tag}")
-        return decode_frame(frame)
+        return tag
 
     def _connection(self, peer: Address) -> Connection:
         if time.monotonic() < self._resting.get(peer, 0.0):
@@ -151,6 +176,14 @@ class Peers:
     def _close(self, peer: Address) -> None:
         if (connection := self._connections.pop(peer, None)) is not None:
             connection.close()
+
+
+def _answer(connection: Connection, tag: int, proceed: Callable[[int], None]) -> Message:
+    """To the first question that has none yet."""
+    frame = _receive(connection, proceed)
+    if frame.tag != tag:
+        raise ProtocolError(f"answer {frame.tag} to question {tag}")
+    return decode_frame(frame)
 
 
 def _receive(connection: Connection, proceed: Callable[[int], None]) -> Frame:

@@ -13,7 +13,6 @@ the lowest numbers are filled first, so that blocks run empty, and those go.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import itertools
 import threading
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights, as_bytes
+from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights, digest_of
 from moe_serving.experts.description import ExpertKey
 from moe_serving.experts.errors import DamagedExpertError, PoolFullError
 from moe_serving.experts.slab import Block, slots_per_block
@@ -245,16 +244,17 @@ class Reservation:
         """To be filled."""
         return self._slot.weights
 
-    def publish(self, expected: bytes | None = None) -> None:
+    def publish(self, digest: bytes | None = None, expected: bytes | None = None) -> None:
         """It is filled, and held from now on.
 
         Args:
-            expected: the digest that its bytes must have; None where they are the first of their kind.
+            digest: of its bytes, where who filled it has made that on the way; None has it made here.
+            expected: what that must be; None where they are the first of their kind.
 
         Raises:
-            DamagedExpertError: they have another one.
+            DamagedExpertError: it is another one.
         """
-        digest = digest_of(self._slot.weights)
+        digest = digest or digest_of(self._slot.weights)
         if expected is not None and digest != expected:
             layer, expert = self._slot.key
             raise DamagedExpertError(f"expert {expert} of layer {layer} is damaged: its bytes do not fit its digest")
@@ -270,10 +270,3 @@ class Reservation:
     ) -> None:
         if not self._published:
             self._pool.abandon(self._slot)
-
-
-def digest_of(weights: ExpertWeights) -> bytes:
-    """Of an expert's bytes as they are held."""
-    digest = hashlib.sha256(as_bytes(weights.gate_up.cpu()))
-    digest.update(as_bytes(weights.down.cpu()))
-    return digest.digest()

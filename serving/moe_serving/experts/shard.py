@@ -296,7 +296,8 @@ class _OpenShard:
         endpoint = Endpoint.open(identity.node, identity.host, model.network)
         features = () if why_not(torch.device("cpu")) else (FP8_ROWS,)
         server = ExpertServer(endpoint, checkpoint.digest, answer, MAX_REQUEST_BYTES, BACKGROUND, features)
-        peers = Peers(checkpoint.digest, f"shard {identity.index}", identity.node, model.network, reader.form)
+        name = f"shard {identity.index}"
+        peers = Peers(checkpoint.digest, name, identity.node, model.network, reader.form, device)
         loader = ExpertLoader(reader, pool, peers, ExpertFiles(checkpoint, have), changed)
         opened = cls(
             identity, reader, pool, loader, examiner, endpoint, server, is_local(model.path), device, memory_of(device)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights
+from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights, digest_of
 from moe_serving.fp8.rows import E4M3, PackedRows, pack
 
 
@@ -24,7 +24,7 @@ class PackingReader(ExpertReader):
         plain = super().form
         return replace(plain, dtype=E4M3, unpacked=plain.dtype)
 
-    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> None:
+    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> bytes:
         """As ``ExpertReader.read_into``; the dtype served is in memory for one expert, and only meanwhile."""
         plain = super().form
         gate_up, down = (
@@ -33,6 +33,7 @@ class PackingReader(ExpertReader):
         super().read_into(ExpertWeights(gate_up, down, plain.activation), layer, expert)
         pack_into(weights.gate_up, gate_up)
         pack_into(weights.down, down)
+        return digest_of(weights)
 
 
 class UnpackedExperts(Mapping[int, ExpertWeights]):

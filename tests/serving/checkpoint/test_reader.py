@@ -9,7 +9,8 @@ import torch
 from reference import CONFIGS, build_checkpoint, reference_model
 from safetensors.torch import load_file, save_file
 
-from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.checkpoint import reader as reader_module
+from moe_serving.checkpoint.reader import ExpertReader, digest_of
 
 
 @pytest.mark.parametrize("variant", CONFIGS)
@@ -30,6 +31,24 @@ def test_in_several_files_and_another_dtype(tmp_path):
     exact, served = ExpertReader(path, "auto", "cpu"), ExpertReader(path, "bfloat16", "cpu")
     for layer, expert in [(0, 0), (3, 7)]:
         assert torch.equal(served.read(layer, expert).down, exact.read(layer, expert).down.bfloat16())
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["one by one", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_several_threads_read_is_what_safetensors_has(tmp_path, monkeypatch, fused, dtype):
+    """Of matrices of several parts, none of which ends where the gate does."""
+    monkeypatch.setattr(reader_module, "reading_threads", lambda: 3)
+    sizes = {"hidden_size": 320, "intermediate_size": 1100, "num_hidden_layers": 1, "num_local_experts": 2}
+    path = build_checkpoint("mixtral", tmp_path, fused=fused, **sizes)
+    whole, reader = load_file(path / "model.safetensors"), ExpertReader(path, dtype, "cpu")
+    for expert in range(2):
+        stored = reader.checkpoint.expert_tensors(0, expert)
+        parts = [whole[each.name] if each.expert is None else whole[each.name][expert] for each in stored.gate_up]
+        down = whole[stored.down.name] if stored.down.expert is None else whole[stored.down.name][expert]
+        own = reader.read(0, expert)
+        assert torch.equal(own.gate_up, torch.cat(parts).to(own.gate_up.dtype))
+        assert torch.equal(own.down, down.to(own.down.dtype))
+        assert reader.read_into(own, 0, expert) == digest_of(own)
 
 
 _READ = """

@@ -12,13 +12,13 @@ import pytest
 import torch
 import waiting
 
-from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights
+from moe_serving.checkpoint.reader import ExpertForm, ExpertWeights, digest_of
 from moe_serving.experts import loader as loader_module
 from moe_serving.experts.description import CHECKPOINT, Loading, LoadOrder
 from moe_serving.experts.errors import DamagedExpertError, NotHeldError, PeerRestsError
 from moe_serving.experts.files import ExpertFiles
 from moe_serving.experts.loader import ExpertLoader
-from moe_serving.experts.pool import ExpertPool, digest_of
+from moe_serving.experts.pool import ExpertPool
 from moe_serving.wire.endpoint import Address
 from moe_serving.wire.errors import ConnectionLostError, ProtocolError
 
@@ -39,7 +39,7 @@ class Peers:
 
     def fetch_into(
         self, weights: ExpertWeights, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]
-    ) -> bytes:
+    ) -> tuple[bytes, bytes]:
         self.asked.append(peer)
         for size in self.pieces:
             proceed(size)
@@ -47,10 +47,10 @@ class Peers:
         weights.down.fill_(2.0)
         fault = self.faults.get(peer)
         if isinstance(fault, DamagedExpertError):
-            return b"another one"
+            return digest_of(weights), b"another one"
         if fault is not None:
             raise fault
-        return digest_of(weights)
+        return digest_of(weights), digest_of(weights)
 
     def doubt(self, peer: Address, layer: int, expert: int, proceed: Callable[[int], None]) -> None:
         self.doubted.append((peer, layer, expert))
@@ -80,7 +80,7 @@ class Reader:
         self.fault: Exception | None = None
         self.unreadable: set[tuple[int, int]] = set()
 
-    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> None:
+    def read_into(self, weights: ExpertWeights, layer: int, expert: int) -> bytes:
         assert self.allowed.acquire(timeout=10)
         if self.fault is not None:
             raise self.fault
@@ -89,6 +89,7 @@ class Reader:
         self.reads.append((layer, expert))
         weights.gate_up.fill_(1.0)
         weights.down.fill_(1.0)
+        return digest_of(weights)
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 import torch
 from waiting import wait_until
 
-from moe_serving.checkpoint.reader import ExpertForm
+from moe_serving.checkpoint.reader import ExpertForm, digest_of
 from moe_serving.experts import pool as pool_module
 from moe_serving.experts import slab
 from moe_serving.experts.errors import DamagedExpertError, PoolFullError
-from moe_serving.experts.pool import ExpertPool, digest_of
+from moe_serving.experts.pool import ExpertPool
 
 LAYERS, EXPERTS = 2, 6
 CPU = torch.device("cpu")

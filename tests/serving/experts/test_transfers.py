@@ -12,10 +12,9 @@ from cluster import NODE, LocalCluster, ShardProcess
 from waiting import wait_until
 
 from moe_contract.applications import Dtype, ModelArgs, ShardConfig, Weights
-from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.checkpoint.reader import ExpertReader, digest_of
 from moe_serving.experts import peers
 from moe_serving.experts.description import CHECKPOINT, LoadOrder, ShardDescription, ShardIdentity, Source
-from moe_serving.experts.pool import digest_of
 from moe_serving.experts.shard import Shard
 from moe_serving.fp8.weights import PackingReader
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_contract.applications import ModelArgs
-from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights
+from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights, digest_of
 from moe_serving.experts import shard as shard_module
 from moe_serving.experts.compute import answer_compute, compute
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
-from moe_serving.experts.pool import ExpertPool, digest_of
+from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.shard import _reader
 from moe_serving.fp8.errors import Fp8Error
 from moe_serving.fp8.rows import E4M3, pack
