@@ -52,15 +52,20 @@ def checkpoint(name: str) -> Iterator[Path]:
         yield TINY
         return
     with tempfile.TemporaryDirectory(prefix="moe-speed-") as folder:
-        # In a process of its own, which takes its memory with it.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            pool.submit(_build, Path(folder), fields).result()
+        build(name, Path(folder), "bfloat16")
         yield Path(folder)
 
 
-def _build(folder: Path, fields: Mapping[str, int | float]) -> None:
+def build(name: str, folder: Path, dtype: str, **fields: int | float) -> None:
+    """Write a random model in ``dtype``; ``fields`` take the place of its own."""
+    # In a process of its own, which takes its memory with it.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_build, folder, dtype, {**(SIZES[name].fields or {}), **fields}).result()
+
+
+def _build(folder: Path, dtype: str, fields: Mapping[str, int | float]) -> None:
     use_tests()
     import torch  # noqa: PLC0415 - only in this process
     from reference import build_checkpoint  # noqa: PLC0415
 
-    build_checkpoint("olmoe", folder, dtype=torch.bfloat16, **fields)
+    build_checkpoint("olmoe", folder, dtype=getattr(torch, dtype), **fields)

@@ -1,0 +1,1 @@
+"""How fast experts are loaded: the parts of ``benchmarks.loading``."""
