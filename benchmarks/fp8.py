@@ -31,6 +31,7 @@ from moe_serving.adaptive.text import halves, read_texts
 from moe_serving.api.tokenizer import ModelTokenizer
 from moe_serving.checkpoint import Checkpoint
 from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.engine.experts import Computed, ExpertsClient
 from moe_serving.experts.compute import answer_compute
 from moe_serving.experts.messages import ComputeReply
 from moe_serving.experts.pool import ExpertPool
@@ -60,8 +61,8 @@ class Bytes:
         return self.taken / (BF16_BYTES * max(1, self.numbers))
 
 
-class Shards:
-    """All experts in this process, behind the messages of shards. Implements ``ExpertsClient``.
+class Shards(ExpertsClient):
+    """All experts in this process, behind the messages of shards.
 
     Args:
         shards: expert ``e`` is on shard ``e`` modulo so many.
@@ -81,7 +82,7 @@ class Shards:
                     reader.read_into(slot.weights, layer, expert)
                     slot.publish()
 
-    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+    def submit(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Computed:
         work = LayerWork(layer, hidden, expert_ids, weights, per_pair=False, packed=self._packed)
         for _, part in work.parts((expert_ids % self._shards).numpy()):
             message = part.request.to_message()
@@ -89,7 +90,7 @@ class Shards:
             self.rows.add(part.request.hidden, part.request.scales)
             self.sums.add(answer.tensors[0], answer.tensors[2] if self._packed else None)
             work.accept(part, ComputeReply.from_message(answer, part.request))
-        return work.result()
+        return Computed(work.result())
 
 
 @dataclass(frozen=True, slots=True)

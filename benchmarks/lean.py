@@ -59,7 +59,7 @@ def measure(path: Any, batch: int, options: argparse.Namespace) -> tuple[list[fl
     from moe_serving.engine.model import load_attention_model  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    experts = LocalExperts(path, options.dtype, "cpu") if options.experts == "local" else _NoExperts()
+    experts = LocalExperts(path, options.dtype, "cpu") if options.experts == "local" else _no_experts()
     model = load_attention_model(path, options.dtype, "cpu", experts)
     if model.lean is None:
         raise RuntimeError(f"model {options.model} has no lean step in {options.dtype}")
@@ -68,11 +68,15 @@ def measure(path: Any, batch: int, options: argparse.Namespace) -> tuple[list[fl
     return [general for general, _ in rounds], [lean for _, lean in rounds]
 
 
-class _NoExperts:
+def _no_experts() -> Any:
     """An ``ExpertsClient`` that adds nothing."""
+    from moe_serving.engine.experts import Computed, ExpertsClient  # noqa: PLC0415 - as in measure
 
-    def forward(self, layer: int, hidden: Any, expert_ids: Any, weights: Any) -> Any:
-        return hidden.new_zeros(hidden.shape)
+    class NoExperts(ExpertsClient):
+        def submit(self, layer: int, hidden: Any, expert_ids: Any, weights: Any) -> Computed:
+            return Computed(hidden.new_zeros(hidden.shape))
+
+    return NoExperts()
 
 
 class _Decoding:

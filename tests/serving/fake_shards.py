@@ -42,7 +42,6 @@ class FakeShard:
                     sums[row] += request.hidden[row] * (experts[pair] + 1) * request.weights[pair]
         missing = [pair for pair, expert in enumerate(experts) if expert not in self.held]
         reply = ComputeReply(sums, torch.tensor(missing, dtype=torch.int32)).to_message(packed.scales is not None)
-        self.messages.append(message)
         self.answers.append(reply)
         return reply
 
@@ -75,6 +74,7 @@ class FakeTransport:
 
     def submit(self, message: Message) -> FakeCompletion:
         shard = self._shard
+        shard.messages.append(message)
         return FakeCompletion(lambda: shard.answer(message), time.monotonic() + shard.seconds, shard.broken)
 
     def close(self) -> None:

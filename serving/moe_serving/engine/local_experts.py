@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from moe_serving.checkpoint.reader import ExpertReader
+from moe_serving.engine.experts import Computed, ExpertsClient
 from moe_serving.experts.compute import ACTIVATIONS
 
 
-class LocalExperts:
-    """Implements ``ExpertsClient``. Holds every expert of the checkpoint."""
+class LocalExperts(ExpertsClient):
+    """Holds every expert of the checkpoint."""
 
     def __init__(self, path: str | Path, dtype: str, device: str) -> None:
         reader = ExpertReader(path, dtype, device)
@@ -26,8 +27,8 @@ class LocalExperts:
             [reader.read(layer, expert) for expert in range(config.experts)] for layer in range(len(config.moe_layers))
         ]
 
-    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
-        """See ``ExpertsClient.forward``; experts are added up in ascending order, as transformers does it."""
+    def submit(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Computed:
+        """See ``ExpertsClient.submit``; experts are added up in ascending order, as transformers does it."""
         out = torch.zeros_like(hidden)
         for expert in torch.unique(expert_ids).tolist():
             rows, place = torch.where(expert_ids == expert)
@@ -35,4 +36,4 @@ class LocalExperts:
             gate, up = linear(hidden[rows], own.gate_up).chunk(2, dim=-1)
             answer = linear(self._activation(gate) * up, own.down) * weights[rows, place, None]
             out.index_add_(0, rows, answer.to(out.dtype))
-        return out
+        return Computed(out)

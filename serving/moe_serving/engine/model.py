@@ -31,7 +31,7 @@ from moe_serving.engine.attention import PACKED_ATTENTION, PackedStep, exclude_p
 from moe_serving.engine.block_allocator import BLOCK_TOKENS, BlockTable
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
-from moe_serving.engine.experts import ExpertsClient
+from moe_serving.engine.experts import Computed, ExpertsClient
 from moe_serving.engine.lean.choice import why_general
 from moe_serving.engine.lean.step import LeanStep
 from moe_serving.engine.packing import PackedTokens, Span
@@ -226,14 +226,14 @@ def _connect(module: PreTrainedModel, checkpoint: Checkpoint, client: ExpertsCli
         setattr(part, _CLIENT, client)
 
 
-class _TrialExperts:
-    """An ``ExpertsClient`` that answers by the gate's weights, whichever experts they are of: equally near weights
+class _TrialExperts(ExpertsClient):
+    """Answers by the gate's weights, whichever experts they are of: equally near weights
     may be sorted either way.
     """
 
-    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
+    def submit(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Computed:
         ranks = torch.arange(1, weights.shape[1] + 1, device=weights.device)
-        return hidden * (weights / ranks).sum(dim=-1, keepdim=True).to(hidden.dtype)
+        return Computed(hidden * (weights / ranks).sum(dim=-1, keepdim=True).to(hidden.dtype))
 
 
 _TRIAL = PackedTokens(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 from torch import Tensor
 
 from moe_placement import dispatch
 from moe_serving.adaptive.thinning import Thinning
+from moe_serving.engine.experts import ExpertsClient
 from moe_serving.routing.dispatch import LayerDispatch, Patience
 from moe_serving.routing.gatherer import Gathered, Gatherer, Sets
 from moe_serving.routing.layer import LayerWork
@@ -24,8 +27,8 @@ MAX_REPLY_BYTES = 1 << 29
 """Of one answer: float32 rows, twice the bytes of the largest request in bfloat16."""
 
 
-class RemoteExperts(Generic[C]):
-    """Implements ``engine.experts.ExpertsClient``. ``forward`` is for the engine's thread, all else for any.
+class RemoteExperts(ExpertsClient, Generic[C]):
+    """``submit`` and ``collect`` are for the engine's thread, all else for any.
 
     Making one compiles what chooses copies, or loads it from where it is kept: never a step.
 
@@ -112,22 +115,46 @@ class RemoteExperts(Generic[C]):
         self.gatherer.add(sets)
         self.traces.add(sets)
 
-    def forward(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> Tensor:
-        """See ``ExpertsClient.forward``.
-
-        Raises:
-            ExpertsUnavailableError: for some expert no copy answered within ``patience.unavailable_seconds``.
-            VerificationError: verify mode, and an answer was wrong.
-        """
+    def submit(self, layer: int, hidden: Tensor, expert_ids: Tensor, weights: Tensor) -> LayerUnderWay[C]:
+        """See ``ExpertsClient.submit``; a shard that cannot be asked now is seen to by ``collect``."""
         work = LayerWork(layer, hidden, expert_ids, weights, self._verifier is not None, self._packs)
         thinning = self._thinning
         if thinning is not None:
             work.keep(*thinning.thin(layer, work.experts, work.gates))
         dispatch = LayerDispatch(self._routes, self._fabric, self._patience, work, self._recorder)
         try:
-            dispatch.run()
-        finally:
+            dispatch.begin()
+        except BaseException:
             self._routes.release()
-        if self._verifier is not None:
-            self._verifier.check(layer, hidden, expert_ids, weights, work.pair_outputs())
-        return work.result()
+            raise
+        check = partial(self._verifier.check, layer, hidden, expert_ids, weights) if self._verifier else None
+        return LayerUnderWay(dispatch, work, self._routes, check)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerUnderWay(Generic[C]):
+    """A layer of which the shards were asked.
+
+    Attributes:
+        check: verify mode; is given the outputs of all pairs, and raises VerificationError where one is wrong.
+    """
+
+    dispatch: LayerDispatch[C]
+    work: LayerWork
+    routes: Routes[C]
+    check: Callable[[Tensor], None] | None
+
+    def collect(self) -> Tensor:
+        """See ``Pending.collect``.
+
+        Raises:
+            ExpertsUnavailableError: for some expert no copy answered within ``patience.unavailable_seconds``.
+            VerificationError: verify mode, and an answer was wrong.
+        """
+        try:
+            self.dispatch.finish()
+        finally:
+            self.routes.release()
+        if self.check is not None:
+            self.check(self.work.pair_outputs())
+        return self.work.result()

@@ -21,7 +21,7 @@ from moe_serving.experts.messages import FP8_ROWS, ComputeReply
 from moe_serving.routing.layer import LayerWork, Part
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
-from moe_serving.routing.table import RoutingTable, ShardAddress
+from moe_serving.routing.table import ShardAddress
 from moe_serving.wire.errors import ConnectionLostError, WireError
 from moe_serving.wire.transport import C, Fabric
 
@@ -67,46 +67,60 @@ class LayerDispatch(Generic[C]):
         self._patience = patience
         self._work = work
         self._recorder = recorder
+        self._table = routes.newest
+        self._asked: list[_Asked[C]] = []
         self._deadline = time.monotonic() + patience.unavailable_seconds
         self._given_up = 0
         self._first_asked: NDArray[np.int64] | None = None
         self._not_held: set[tuple[ShardAddress, int]] = set()
 
-    def run(self) -> None:
-        """
-        Raises:
-            ExpertsUnavailableError: see ``RemoteExperts.forward``.
-        """
-        while self._work.pending.any():
-            table = self._routes.adopt()
-            choice = self._choose(table)
-            if (choice == NOBODY).all():
-                self._wait_for_copies(table)
-            else:
-                self._round(table, choice)
+    def begin(self) -> None:
+        """Ask whoever can be asked, and do not wait."""
+        if self._work.pending.any():
+            self._ask_all()
 
-    def _choose(self, table: RoutingTable) -> NDArray[np.int64]:
-        """A shard's position in ``table`` for every pending pair, int64 ``[T, K]``."""
+    def finish(self) -> None:
+        """Wait for the answers, and ask others until there are all; after ``begin``.
+
+        Raises:
+            ExpertsUnavailableError: see ``LayerUnderWay.collect``.
+        """
+        self._take_answers()
+        while self._work.pending.any():
+            if not self._ask_all():
+                self._wait_for_copies()
+            self._take_answers()
+
+    def _ask_all(self) -> bool:
+        """Send a request to every shard that is needed; False when none can be asked for what is pending."""
+        self._table = self._routes.adopt()
+        choice = self._choose()
+        if (choice == NOBODY).all():
+            return False
+        for position, part in self._work.parts(choice):
+            request = self._ask(self._table.shards[position], part)
+            if request is not None:
+                self._asked.append(request)
+        self._record(choice)  # while the shards compute
+        return True
+
+    def _take_answers(self) -> None:
+        asked, self._asked = self._asked, []
+        for request, reply in self._gather(asked):
+            missing = self._work.accept(request.part, reply)
+            self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
+
+    def _choose(self) -> NDArray[np.int64]:
+        """A shard's position in the table for every pending pair, int64 ``[T, K]``."""
         experts, pending, layer = self._work.experts, self._work.pending, self._work.layer
         choosers = self._routes.choosers()
         if self._not_held:
-            positions = {shard: position for position, shard in enumerate(table.shards)}
+            positions = {shard: position for position, shard in enumerate(self._table.shards)}
             known = [(positions[shard], expert) for shard, expert in self._not_held if shard in positions]
             chooser = choosers.without(layer, known)
         else:
             chooser = choosers.of_layer(layer)
         return chooser.choose(experts if pending.all() else np.where(pending, experts, NO_EXPERT))
-
-    def _round(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
-        asked = []
-        for position, part in self._work.parts(choice):
-            request = self._ask(table.shards[position], part)
-            if request is not None:
-                asked.append(request)
-        self._record(table, choice)  # while the shards compute
-        for request, reply in self._gather(asked):
-            missing = self._work.accept(request.part, reply)
-            self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
 
     def _ask(self, shard: ShardAddress, part: Part) -> _Asked[C] | None:
         transport = self._routes.links.get(shard)
@@ -162,8 +176,9 @@ class LayerDispatch(Generic[C]):
         self._given_up += 1
         return True
 
-    def _record(self, table: RoutingTable, choice: NDArray[np.int64]) -> None:
-        shards, work = table.indices[choice], self._work
+    def _record(self, choice: NDArray[np.int64]) -> None:
+        table, work = self._table, self._work
+        shards = table.indices[choice]
         if self._first_asked is None:
             self._first_asked = shards
             self._recorder.record(table, work.layer, work.experts, work.gates, choice, work.distinct)
@@ -173,7 +188,7 @@ class LayerDispatch(Generic[C]):
         self._recorder.record_again(table, work.layer, choice, failovers)
         self._first_asked = np.where(self._first_asked == NOBODY, shards, self._first_asked)
 
-    def _wait_for_copies(self, table: RoutingTable) -> None:
+    def _wait_for_copies(self) -> None:
         """Nobody can be asked for what is pending: sleep until that may have changed.
 
         Raises:
@@ -182,13 +197,13 @@ class LayerDispatch(Generic[C]):
         self._not_held.clear()  # the shards may hold them again by then
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise ExpertsUnavailableError(self._explain(table))
+            raise ExpertsUnavailableError(self._explain())
         self._routes.wait_for_change(min(left, _RECHECK_SECONDS))
         self._routes.on_wait()
 
-    def _explain(self, table: RoutingTable) -> str:
+    def _explain(self) -> str:
         """In words for clients: why each shard is down, with its address, is for the log."""
-        layer = self._work.layer
+        table, layer = self._table, self._work.layer
         experts = np.unique(self._work.experts[self._work.pending])
         holders = [table.shards[g] for g in np.flatnonzero(table.held[layer][experts].any(axis=0))]
         for shard in holders:

@@ -130,7 +130,7 @@ _MEASURE = """
 import sys, psutil
 from moe_serving.engine.model import load_attention_model
 class Nobody:
-    def forward(self, layer, hidden, expert_ids, weights): raise NotImplementedError
+    def submit(self, layer, hidden, expert_ids, weights): raise NotImplementedError
 small, large = sys.argv[1:]
 load_attention_model(small, "auto", "cpu", Nobody())
 before = psutil.Process().memory_full_info().uss

@@ -72,11 +72,12 @@ def test_files_come_as_they_are_needed_and_the_digest_stays(hub: StubHub, parted
 def test_attention_needs_what_belongs_to_no_expert(hub: StubHub, parted: Path) -> None:
     import torch  # noqa: PLC0415 - takes seconds
 
+    from moe_serving.engine.experts import Computed, ExpertsClient  # noqa: PLC0415 - imports torch
     from moe_serving.engine.model import load_attention_model  # noqa: PLC0415 - imports torch
 
-    class NoExperts:
-        def forward(self, layer: int, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            return torch.zeros_like(hidden)
+    class NoExperts(ExpertsClient):
+        def submit(self, layer: int, hidden: torch.Tensor, *_: torch.Tensor) -> Computed:
+            return Computed(torch.zeros_like(hidden))
 
     path = Path(local_model(MODEL))
     bring(MODEL, Checkpoint.open(path).other_files)

@@ -64,6 +64,17 @@ def test_each_shard_gets_one_message() -> None:
     assert [shard.asked for shard in shards] == [[[0, 2]], [[1, 3]]]
 
 
+def test_shards_are_asked_at_once_and_waited_for_when_the_layer_is_collected() -> None:
+    shards = [FakeShard({0, 1, 2, 3})]
+    experts = client(shards)
+    pending = experts.submit(0, HIDDEN, IDS, WEIGHTS)
+    assert (len(shards[0].messages), shards[0].answers) == (1, [])
+    experts.update(table(shards, epoch=2))
+    assert experts.version.epoch == 1, "a layer is under way by the former table"
+    assert torch.equal(pending.collect(), EXPECTED)
+    assert experts.version.epoch == 2
+
+
 def test_the_answer_does_not_depend_on_who_answers_first() -> None:
     """Sums in float32 depend on their order in the last bit, so it must always be the same."""
     ids, weights, hidden = torch.tensor([[0, 1, 2, 3]]), torch.tensor([[1e-3, 1.0, 1e4, 1e8]]), torch.ones(1, 2)

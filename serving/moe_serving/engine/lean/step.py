@@ -144,10 +144,15 @@ class LeanStep:
     def _feed_forward(self, room: Workspace, layer: Layer) -> None:
         """Add what a layer's experts, or its dense network, make of the normed rows to the residual stream."""
         rows = room.normed.tensor
-        added = None if layer.beside is None else layer.beside(rows)
-        if layer.gate is not None:
+        if layer.gate is None:
+            added = None if layer.beside is None else layer.beside(rows)
+        else:
             self._choose(room, layer.gate)
-            sums = self.experts.forward(layer.gate.layer, rows, room.ids.tensor, room.weights.tensor)
+            pending = self.experts.submit(layer.gate.layer, rows, room.ids.tensor, room.weights.tensor)
+            try:
+                added = None if layer.beside is None else layer.beside(rows)  # while the shards compute
+            finally:
+                sums = pending.collect()
             added = sums if added is None else sums + added
         if added is not None:
             room.hidden.tensor.add_(added)

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from itertools import takewhile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +141,47 @@ def test_its_weights_are_the_modules_own(checkpoint_of):
         attention.k_proj.bias.zero_()
     wanted = logits_of(replace(model, lean=None))[0]
     torch.testing.assert_close(logits_of(model)[0], wanted, rtol=1e-3, atol=1e-3)
+
+
+class Told(LocalExperts):
+    """Tells when it is asked and when it is waited for."""
+
+    def __init__(self, path):
+        super().__init__(path, "float32", "cpu")
+        self.order = []
+
+    def submit(self, *args):
+        self.order.append("submit")
+        pending = super().submit(*args)
+        return SimpleNamespace(collect=lambda: (self.order.append("collect"), pending.collect())[1])
+
+
+def test_what_lies_beside_experts_is_computed_while_these_are(checkpoint_of):
+    path = checkpoint_of("qwen2_moe")
+    experts = Told(path)
+    model = load_attention_model(path, "float32", "cpu", experts)
+    wanted = logits_of(loaded(path))[0]
+    shared = [layer.mlp.shared_expert for layer in model.module.model.layers if hasattr(layer.mlp, "shared_expert")]
+    for each in shared:
+        each.register_forward_hook(lambda *_: experts.order.append("beside"))
+    found = logits_of(model)[0]
+    steps = len(experts.order) // (3 * len(shared))
+    assert experts.order == ["submit", "beside", "collect"] * (steps * len(shared))
+    assert steps > TOKENS and torch.equal(found, wanted)
+
+
+def test_a_layer_is_collected_even_where_what_lies_beside_fails(checkpoint_of):
+    path = checkpoint_of("qwen2_moe")
+    experts = Told(path)
+    model = load_attention_model(path, "float32", "cpu", experts)
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    model.module.model.layers[0].mlp.shared_expert.register_forward_hook(fail)
+    with pytest.raises(MemoryError, match="no room"):
+        logits_of(model)
+    assert experts.order == ["submit", "collect"]
 
 
 def test_what_it_does_not_have_is_computed_by_transformers_modules_and_said(tmp_path, caplog):
