@@ -124,7 +124,7 @@ class LeanStep:
         """Add a layer's attention to the residual stream."""
         room, keys, values = step.room, step.cache.keys[number], step.cache.values[number]
         _multiply(room.normed.tensor, attention.packed, attention.packed_bias, room.packed.tensor)
-        cached = as_array(keys), as_array(values)
+        cached = step.cache.arrays[number]
         kernels.place(
             room.packed.array, attention.norm_kind, attention.norm_weight, attention.norm_epsilon, step.cos, step.sin,
             step.rows, room.query.array, *cached,
