@@ -34,6 +34,7 @@ def test_facts(checkpoint_of, variant, architecture, layers, top_k, intermediate
         "bytes_per_expert": 3 * 64 * intermediate * 4,
         "dtype": "float32",
         "max_context": 512,
+        "weights": "Checkpoint",
     }
 
 
