@@ -28,11 +28,12 @@ MAY_IMPORT = {
 }
 # Distributions whose import has another name.
 IMPORT_NAMES = {"pyyaml": "yaml"}
-# Parts of these, not choices of ours: URLs, web server, validator, tokenizers.
+# Parts of these, not choices of ours: URLs, web server, validator, compiler of kernels, tokenizers.
 COMES_WITH = {
     "aiohttp": {"multidict", "yarl"},
     "fastapi": {"starlette"},
     "pydantic": {"pydantic_core"},
+    "torch": {"triton"},
     "transformers": {"tokenizers"},
 }
 
