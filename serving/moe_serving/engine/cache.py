@@ -7,15 +7,13 @@ more; on a CPU only rows that were written take memory.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import Cache
-
-from moe_serving.engine.lean.workspace import as_array
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ class KeyValueCache(Cache):
         self._dtype, self._device = dtype, device
         self.keys: list[Tensor] = self._allocate(rows)
         self.values: list[Tensor] = self._allocate(rows)
-        self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._seen: list[tuple[Any, Any]] = []
         self._step_rows = torch.empty(0, dtype=torch.int64)
         self._kept_from = 0
 
@@ -46,14 +44,11 @@ class KeyValueCache(Cache):
     def rows(self) -> int:
         return int(self.keys[0].shape[0])
 
-    @property
-    def arrays(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Keys and values of each layer, the same memory as kernels see it (``as_array``); on a CPU."""
-        if not self._arrays:
-            self._arrays = [
-                (as_array(keys), as_array(values)) for keys, values in zip(self.keys, self.values, strict=True)
-            ]
-        return self._arrays
+    def seen(self, view: Callable[[Tensor], Any]) -> list[tuple[Any, Any]]:
+        """Keys and values of each layer as kernels take them, made once; ``view`` is always the same."""
+        if not self._seen:
+            self._seen = [(view(keys), view(values)) for keys, values in zip(self.keys, self.values, strict=True)]
+        return self._seen
 
     def fit(self, rows: int) -> None:
         """Change the number of rows; what lies in rows that stay is kept. Where the device has no memory for it, the
@@ -74,7 +69,7 @@ class KeyValueCache(Cache):
         for new, old in zip(keys + values, self.keys + self.values, strict=True):
             new[:kept] = old[:kept]
         self.keys, self.values = keys, values
-        self._arrays = []
+        self._seen = []
 
     def begin_step(self, rows: Tensor) -> None:
         """Tell where the tokens of the coming step go, int64 ``[T]``."""

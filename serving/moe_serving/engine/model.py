@@ -34,6 +34,7 @@ from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import Computed, ExpertsClient
 from moe_serving.engine.lean.choice import why_general
 from moe_serving.engine.lean.step import LeanStep
+from moe_serving.engine.lean.table import kernels_for
 from moe_serving.engine.packing import PackedTokens, Span
 from moe_serving.engine.rope import SequenceRope
 
@@ -295,17 +296,27 @@ def _lean_step(
     dtype = str(module.dtype).removeprefix("torch.")
     why = why_general(module.config.to_dict(), dtype, module.device.type)
     if why is None:
-        experts_class = _experts_class(checkpoint.config.family)
-        lean = LeanStep(module, experts_class, trial.windows, _TrialExperts())
-        cache = KeyValueCache(shape, _TRIAL_ROWS, module.dtype, module.device)
-        distance = _distance(lean.logits(_TRIAL, cache), trial.logits)
-        if distance <= _NEAR[module.dtype]:
-            _log.info("steps of %s are lean", checkpoint.path)
-            lean.experts = experts
-            return lean
-        why = f"in a first step its logits are off by {distance:.1g} of their size"
+        try:
+            lean, distance = _try_lean(module, shape, _experts_class(checkpoint.config.family), trial)
+        except Exception as error:  # noqa: BLE001 - whatever compiling kernels for this device raises: the modules work
+            why = f"a first lean step fails: {type(error).__name__}: {error!s:.300}"
+        else:
+            if distance <= _NEAR[module.dtype]:
+                _log.info("steps of %s are lean", checkpoint.path)
+                lean.experts = experts
+                return lean
+            why = f"in a first step its logits are off by {distance:.1g} of their size"
     _log.info("steps of %s are computed by transformers' modules: %s", checkpoint.path, why)
     return None
+
+
+def _try_lean(
+    module: PreTrainedModel, shape: CacheShape, experts_class: type[nn.Module], trial: _Trial
+) -> tuple[LeanStep, float]:
+    """A lean step, and how far its logits are from those of ``trial``."""
+    lean = LeanStep(module, experts_class, trial.windows, _TrialExperts(), kernels_for(module.device.type))
+    cache = KeyValueCache(shape, _TRIAL_ROWS, module.dtype, module.device)
+    return lean, _distance(lean.logits(_TRIAL, cache), trial.logits)
 
 
 def _distance(logits: Tensor, wanted: Tensor) -> float:

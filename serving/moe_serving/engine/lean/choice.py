@@ -13,7 +13,7 @@ from moe_serving.checkpoint.rope import ROPE_TYPES
 FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 """``model_type`` of those whose layers are: norm, attention, norm, a dense network or experts; each with a residual."""
 DTYPES = ("float32", "bfloat16")
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
 
 _LAYERS = ("full_attention", "sliding_attention")
 _UNKNOWN = (

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moe_serving.engine.lean.kernels import NO_NORM, NORM_OF_HEAD, NORM_OF_ROW, Floats
-from moe_serving.engine.lean.workspace import as_array
+from moe_serving.engine.lean.kernels import NO_NORM, NORM_OF_HEAD, NORM_OF_ROW
+
+Seen = Callable[[Tensor], Any]
+"""See ``table.Kernels``."""
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
@@ -26,7 +27,7 @@ class Attention:
     """Attributes:
     packed, packed_bias: ``[H, (N + 2 M) D]``, to be multiplied from the right; ``[(N + 2 M) D]``.
     output, output_bias: ``[N D, H]``; ``[H]``.
-    norm_kind, norm_weight, norm_epsilon: of queries and keys, see ``kernels.place``.
+    norm_kind, norm_weight, norm_epsilon: of queries and keys, as ``kernels.place`` takes them.
     scaling: of scores.
     window: how many tokens one sees, itself included; 0 for all.
     """
@@ -36,7 +37,7 @@ class Attention:
     output: Tensor
     output_bias: Tensor | None
     norm_kind: int
-    norm_weight: Floats
+    norm_weight: Any
     norm_epsilon: np.float32
     scaling: np.float32
     window: int
@@ -59,22 +60,24 @@ class Gate:
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Attributes:
+    attention_norm, feed_forward_norm: weights ``[H]`` as kernels see them.
     gate: of a MoE layer; None in a dense one.
     beside: what is added beside experts: a dense network or a shared expert, ``[T, H]`` → ``[T, H]``.
     """
 
-    attention_norm: NDArray[Any]
+    attention_norm: Any
     attention: Attention
-    feed_forward_norm: NDArray[Any]
+    feed_forward_norm: Any
     gate: Gate | None
     beside: Callable[[Tensor], Tensor] | None
 
 
-def take_layers(model: Any, experts_class: type[nn.Module], windows: Mapping[int, int]) -> list[Layer]:
+def take_layers(model: Any, experts_class: type[nn.Module], windows: Mapping[int, int], seen: Seen) -> list[Layer]:
     """Of ``model``, a causal language model of transformers of one of ``choice.FAMILIES``.
 
     Args:
         windows: of each layer, see ``Attention.window``.
+        seen: what kernels take in a tensor's place.
     """
     layers: list[Layer] = []
     gates = 0
@@ -82,9 +85,9 @@ def take_layers(model: Any, experts_class: type[nn.Module], windows: Mapping[int
         sparse = isinstance(getattr(module.mlp, "experts", None), experts_class)
         layers.append(
             Layer(
-                attention_norm=as_array(module.input_layernorm.weight),
-                attention=_attention(module.self_attn, windows[number]),
-                feed_forward_norm=as_array(module.post_attention_layernorm.weight),
+                attention_norm=seen(module.input_layernorm.weight.detach()),
+                attention=_attention(module.self_attn, windows[number], seen),
+                feed_forward_norm=seen(module.post_attention_layernorm.weight.detach()),
                 gate=_gate(module.mlp.gate, gates) if sparse else None,
                 beside=_shared_expert(module.mlp) if sparse else module.mlp,
             )
@@ -93,7 +96,7 @@ def take_layers(model: Any, experts_class: type[nn.Module], windows: Mapping[int
     return layers
 
 
-def _attention(module: Any, window: int) -> Attention:
+def _attention(module: Any, window: int, seen: Seen) -> Attention:
     projections = [getattr(module, name) for name in _PROJECTIONS]
     packed = _fused(projections, "weight")
     biased = projections[0].bias is not None
@@ -104,7 +107,7 @@ def _attention(module: Any, window: int) -> Attention:
         output=module.o_proj.weight.detach().t(),
         output_bias=None if module.o_proj.bias is None else module.o_proj.bias.detach(),
         norm_kind=kind,
-        norm_weight=weight,
+        norm_weight=seen(weight),
         norm_epsilon=np.float32(epsilon),
         scaling=np.float32(module.scaling),
         window=window,
@@ -120,18 +123,19 @@ def _fused(projections: list[Any], name: str) -> Tensor:
     return fused
 
 
-def _norms(module: Any) -> tuple[int, Floats, float]:
+def _norms(module: Any) -> tuple[int, Tensor, float]:
     """Kind, weights ``[(N + M) D]`` and epsilon; ones where there are none."""
     heads = [module.q_proj.weight.shape[0] // module.head_dim, module.k_proj.weight.shape[0] // module.head_dim]
     if getattr(module, "q_norm", None) is None:
-        return NO_NORM, np.ones(sum(heads) * module.head_dim, dtype=np.float32), 0.0
+        ones = torch.ones(sum(heads) * module.head_dim, device=module.q_proj.weight.device)
+        return NO_NORM, ones.float(), 0.0
     norms = module.q_norm, module.k_norm
     parts = [norm.weight.detach().float() for norm in norms]
     kind = NORM_OF_ROW
     if all(len(part) == module.head_dim for part in parts) and max(heads) > 1:
         kind = NORM_OF_HEAD
         parts = [part.repeat(count) for part, count in zip(parts, heads, strict=True)]
-    return kind, torch.cat(parts).numpy(), norms[0].variance_epsilon
+    return kind, torch.cat(parts), norms[0].variance_epsilon
 
 
 def _gate(module: Any, layer: int) -> Gate:

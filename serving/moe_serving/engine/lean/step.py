@@ -1,12 +1,13 @@
 """The lean step: for each layer two norms, three multiplications, and one kernel each for what lies between.
 
 It computes what transformers' modules do, in the same order, for all tokens of a step at once: those that decode attend
-in one call, however many they are; chunks of prompts one by one, by torch's own attention. For the engine thread only.
+in one call, however many they are; chunks of prompts one by one, by torch's own attention. Which device it is on shows
+in ``table.Kernels`` alone. For the engine thread only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +16,52 @@ import torch
 from torch import Tensor, nn
 
 from moe_serving.engine.attention import attend_span
-from moe_serving.engine.block_allocator import stack_tables
+from moe_serving.engine.block_allocator import BLOCK_TOKENS, stack_tables
 from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.experts import ExpertsClient
-from moe_serving.engine.lean import kernels
-from moe_serving.engine.lean.kernels import Floats, Ints, Rows
 from moe_serving.engine.lean.layers import Attention, Gate, Layer, take_layers
-from moe_serving.engine.lean.workspace import Widths, Workspace, Workspaces, as_array
+from moe_serving.engine.lean.table import Kernels
+from moe_serving.engine.lean.workspace import Home, Widths, Workspace, Workspaces
 from moe_serving.engine.packing import PackedTokens, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The numbers of a step on the model's device: all in which two steps of equal spans differ.
+
+    Attributes:
+        ids, rows: int64 ``[T]``, see ``PackedTokens``.
+        positions: float32 ``[T]``.
+        last: int64, whose logits are wanted.
+        tokens, tables, block, lengths: of the tokens that are the last of their sequences, as ``kernels.attend`` takes
+            them; empty where there are none.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    rows: Tensor
+    last: Tensor
+    tokens: Tensor
+    tables: Tensor
+    block: int
+    lengths: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
     """The tokens that are the last of their sequences, as ``kernels.attend`` takes them."""
 
-    tokens: Ints
-    tables: Ints
+    tokens: Any
+    tables: Any
     block: int
-    lengths: Ints
-    firsts: Mapping[int, Ints]
+    lengths: Any
+    firsts: Mapping[int, Any]
     """By window."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What all layers of a step share.
+    """What all layers of a step share; arrays are as kernels see them.
 
     Attributes:
         rows: of the cache, for each token.
@@ -49,11 +71,11 @@ class _Step:
 
     room: Workspace
     cache: KeyValueCache
-    rows: Ints
-    cos: Floats
-    sin: Floats
+    rows: Any
+    cos: Any
+    sin: Any
     decoding: _Decoding | None
-    chunks: list[Span]
+    chunks: Sequence[Span]
 
 
 class LeanStep:
@@ -64,73 +86,111 @@ class LeanStep:
         experts_class: of its experts modules.
         windows: of each layer, see ``layers.Attention``.
         experts: answers every MoE layer. What it is given is overwritten after it has answered.
+        kernels: of the model's device.
 
     Attributes:
         experts: of these; may be exchanged between steps.
     """
 
     def __init__(
-        self, model: Any, experts_class: type[nn.Module], windows: Mapping[int, int], experts: ExpertsClient
+        self,
+        model: Any,
+        experts_class: type[nn.Module],
+        windows: Mapping[int, int],
+        experts: ExpertsClient,
+        kernels: Kernels,
     ) -> None:
-        self._layers = take_layers(model, experts_class, windows)
+        self._kernels = kernels
+        self._device: torch.device = model.device
+        self._layers = take_layers(model, experts_class, windows, kernels.seen)
         self._windows = set(windows.values())
         self.experts = experts
         self._embeddings: Tensor = model.get_input_embeddings().weight.detach()
-        self._last_norm = as_array(model.model.norm.weight)
+        self._last_norm = kernels.seen(model.model.norm.weight.detach())
         self._epsilon = np.float32(model.model.norm.variance_epsilon)
         self._head = model.get_output_embeddings()
         self._rotary = model.model.rotary_emb
-        self._workspaces = Workspaces(_widths(model, self._layers), model.dtype)
+        self._workspaces = Workspaces(_widths(model, self._layers), Home(model.dtype, model.device, kernels.seen))
 
-    @torch.inference_mode()
     def logits(self, packed: PackedTokens, cache: KeyValueCache) -> Tensor:
         """Of the tokens ``packed.last``, ``[sampled, vocabulary]``."""
-        step = self._begin(packed, cache)
-        room = step.room
-        torch.index_select(self._embeddings, 0, torch.tensor(packed.ids), out=room.hidden.tensor)
-        for number, layer in enumerate(self._layers):
-            kernels.norm(room.hidden.array, layer.attention_norm, self._epsilon, room.normed.array)
-            self._attend(step, number, layer.attention)
-            kernels.norm(room.hidden.array, layer.feed_forward_norm, self._epsilon, room.normed.array)
-            self._feed_forward(room, layer)
-        return self._project(room, packed.last)
+        return self.compute(self.inputs(packed), [span for span in packed.spans if span.count > 1], cache)
 
-    def _begin(self, packed: PackedTokens, cache: KeyValueCache) -> _Step:
-        angles = torch.tensor(packed.positions, dtype=torch.float32)[:, None] * self._rotary.inv_freq.float()
-        scaling = self._rotary.attention_scaling
+    def inputs(self, packed: PackedTokens) -> Inputs:
+        """What ``compute`` takes."""
         decoding = [span for span in packed.spans if span.count == 1]
-        return _Step(
-            room=self._workspaces.of(len(packed.ids)),
-            cache=cache,
-            rows=np.array(packed.rows, dtype=np.int64),
-            cos=(angles.cos() * scaling).numpy(),
-            sin=(angles.sin() * scaling).numpy(),
-            decoding=self._decoding(decoding) if decoding else None,
-            chunks=[span for span in packed.spans if span.count > 1],
+        blocks, lengths = [span.blocks for span in decoding], [span.length for span in decoding]
+        return Inputs(
+            ids=self._here(packed.ids),
+            positions=self._here(packed.positions, torch.float32),
+            rows=self._here(packed.rows),
+            last=self._here(packed.last),
+            tokens=self._here([span.begin for span in decoding]),
+            tables=self._here(stack_tables(blocks, lengths) if blocks else []),
+            block=blocks[0].block if blocks else BLOCK_TOKENS,
+            lengths=self._here(lengths),
         )
 
-    def _decoding(self, spans: list[Span]) -> _Decoding:
-        lengths = np.array([span.length for span in spans], dtype=np.int64)
-        tables = [span.blocks for span in spans]
-        return _Decoding(
-            tokens=np.array([span.begin for span in spans], dtype=np.int64),
-            tables=stack_tables(tables, lengths.tolist()),
-            block=tables[0].block,
-            lengths=lengths,
-            firsts={window: np.maximum(0, lengths - window) if window else 0 * lengths for window in self._windows},
+    @torch.inference_mode()
+    def compute(self, inputs: Inputs, chunks: Sequence[Span], cache: KeyValueCache) -> Tensor:
+        """Logits of the tokens ``inputs.last``, ``[sampled, vocabulary]``.
+
+        Without chunks it does nothing but launch kernels, on ``inputs``, the cache and tensors of this object.
+        """
+        step = self._begin(inputs, chunks, cache)
+        room = step.room
+        torch.index_select(self._embeddings, 0, inputs.ids, out=room.hidden.tensor)
+        for number, layer in enumerate(self._layers):
+            self._norm(room, layer.attention_norm)
+            self._attend(step, number, layer.attention)
+            self._norm(room, layer.feed_forward_norm)
+            self._feed_forward(room, layer)
+        return self._project(room, inputs.last)
+
+    def _begin(self, inputs: Inputs, chunks: Sequence[Span], cache: KeyValueCache) -> _Step:
+        seen = self._kernels.seen
+        angles = inputs.positions[:, None] * self._rotary.inv_freq.float()
+        scaling = self._rotary.attention_scaling
+        return _Step(
+            room=self._workspaces.of(len(inputs.ids)),
+            cache=cache,
+            rows=seen(inputs.rows),
+            cos=seen(angles.cos() * scaling),
+            sin=seen(angles.sin() * scaling),
+            decoding=self._decoding(inputs) if len(inputs.tokens) else None,
+            chunks=chunks,
         )
+
+    def _decoding(self, inputs: Inputs) -> _Decoding:
+        seen, lengths = self._kernels.seen, inputs.lengths
+        return _Decoding(
+            tokens=seen(inputs.tokens),
+            tables=seen(inputs.tables),
+            block=inputs.block,
+            lengths=seen(lengths),
+            firsts={
+                window: seen((lengths - window).clamp(min=0) if window else torch.zeros_like(lengths))
+                for window in self._windows
+            },
+        )
+
+    def _here(self, numbers: Any, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.as_tensor(numbers, dtype=dtype, device=self._device)
+
+    def _norm(self, room: Workspace, weight: Any) -> None:
+        self._kernels.norm(room.hidden.seen, weight, self._epsilon, room.normed.seen)
 
     def _attend(self, step: _Step, number: int, attention: Attention) -> None:
         """Add a layer's attention to the residual stream."""
         room, keys, values = step.room, step.cache.keys[number], step.cache.values[number]
         _multiply(room.normed.tensor, attention.packed, attention.packed_bias, room.packed.tensor)
-        cached = step.cache.arrays[number]
-        kernels.place(
-            room.packed.array, attention.norm_kind, attention.norm_weight, attention.norm_epsilon, step.cos, step.sin,
-            step.rows, room.query.array, *cached,
+        cached = step.cache.seen(self._kernels.seen)[number]
+        self._kernels.place(
+            room.packed.seen, attention.norm_kind, attention.norm_weight, attention.norm_epsilon, step.cos, step.sin,
+            step.rows, room.query.seen, *cached,
         )  # fmt: skip
         if step.decoding is not None:
-            _attend_decoding(step.decoding, attention, room, *cached)
+            self._attend_decoding(step.decoding, attention, room, *cached)
         for span in step.chunks:
             mine = slice(span.begin, span.begin + span.count)
             query = room.query.tensor[mine].transpose(0, 1)
@@ -140,6 +200,14 @@ class LeanStep:
         room.hidden.tensor.addmm_(room.attended.tensor.flatten(1), attention.output)
         if attention.output_bias is not None:
             room.hidden.tensor.add_(attention.output_bias)
+
+    def _attend_decoding(
+        self, decoding: _Decoding, attention: Attention, room: Workspace, keys: Any, values: Any
+    ) -> None:
+        self._kernels.attend(
+            room.query.seen, decoding.tokens, decoding.tables, decoding.block, decoding.firsts[attention.window],
+            decoding.lengths, attention.scaling, keys, values, room.attended.seen,
+        )  # fmt: skip
 
     def _feed_forward(self, room: Workspace, layer: Layer) -> None:
         """Add what a layer's experts, or its dense network, make of the normed rows to the residual stream."""
@@ -159,20 +227,14 @@ class LeanStep:
 
     def _choose(self, room: Workspace, gate: Gate) -> None:
         torch.mm(room.normed.tensor, gate.weight, out=room.gate.tensor)
-        kernels.choose(room.gate.array, gate.renormalise, room.ids.array, room.weights.array)
+        self._kernels.choose(room.gate.seen, gate.renormalise, room.ids.seen, room.weights.seen)
 
-    def _project(self, room: Workspace, last: list[int]) -> Tensor:
-        hidden = room.hidden.tensor[torch.tensor(last, dtype=torch.int64)]
-        kernels.norm(as_array(hidden), self._last_norm, self._epsilon, as_array(hidden))
+    def _project(self, room: Workspace, last: Tensor) -> Tensor:
+        hidden = room.hidden.tensor[last]
+        seen = self._kernels.seen(hidden)
+        self._kernels.norm(seen, self._last_norm, self._epsilon, seen)
         logits: Tensor = self._head(hidden)
         return logits
-
-
-def _attend_decoding(decoding: _Decoding, attention: Attention, room: Workspace, keys: Rows, values: Rows) -> None:
-    kernels.attend(
-        room.query.array, decoding.tokens, decoding.tables, decoding.block, decoding.firsts[attention.window],
-        decoding.lengths, attention.scaling, keys, values, room.attended.array,
-    )  # fmt: skip
 
 
 def _multiply(rows: Tensor, matrix: Tensor, bias: Tensor | None, out: Tensor) -> None:

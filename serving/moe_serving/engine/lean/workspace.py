@@ -1,7 +1,8 @@
-"""The tensors that a lean step computes in, each also as the array by which kernels see the same memory."""
+"""The tensors that a lean step computes in, each also as kernels see the same memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,17 +21,13 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
 
 
 class Buffer(NamedTuple):
-    """One piece of memory."""
+    """One piece of memory, for torch and as kernels see it."""
 
     tensor: Tensor
-    array: NDArray[Any]
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Buffer:
-        return cls(tensor, as_array(tensor))
+    seen: Any
 
     def first(self, rows: int) -> Buffer:
-        return Buffer(self.tensor[:rows], self.array[:rows])
+        return Buffer(self.tensor[:rows], self.seen[:rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,19 @@ class Widths:
     head_dim: int
     experts: int
     top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What all tensors of a step have in common.
+
+    Attributes:
+        seen: see ``table.Kernels``.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    seen: Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,10 @@ class Workspace:
     weights: Buffer
 
     @classmethod
-    def of(cls, tokens: int, widths: Widths, dtype: torch.dtype) -> Workspace:
-        def room(*shape: int, dtype: torch.dtype = dtype) -> Buffer:
-            return Buffer.of(torch.empty(tokens, *shape, dtype=dtype))
+    def of(cls, tokens: int, widths: Widths, home: Home) -> Workspace:
+        def room(*shape: int, dtype: torch.dtype = home.dtype) -> Buffer:
+            tensor = torch.empty(tokens, *shape, dtype=dtype, device=home.device)
+            return Buffer(tensor, home.seen(tensor))
 
         return cls(
             hidden=room(widths.hidden),
@@ -99,15 +110,15 @@ class Workspace:
 class Workspaces:
     """By number of tokens."""
 
-    def __init__(self, widths: Widths, dtype: torch.dtype) -> None:
+    def __init__(self, widths: Widths, home: Home) -> None:
         self._widths = widths
-        self._dtype = dtype
-        self._whole = Workspace.of(KEPT_TOKENS, widths, dtype)
+        self._home = home
+        self._whole = Workspace.of(KEPT_TOKENS, widths, home)
         self._kept: dict[int, Workspace] = {}
 
     def of(self, tokens: int) -> Workspace:
         if tokens > KEPT_TOKENS:
-            return Workspace.of(tokens, self._widths, self._dtype)
+            return Workspace.of(tokens, self._widths, self._home)
         if tokens not in self._kept:
             self._kept[tokens] = self._whole.first(tokens)
         return self._kept[tokens]

@@ -14,6 +14,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention, 
 
 from moe_contract.applications import AttentionConfig
 from moe_serving.engine import block_allocator
+from moe_serving.engine import model as engine_model
 from moe_serving.engine.lean import kernels
 from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.model import load_attention_model
@@ -39,8 +40,8 @@ def loaded(path, dtype="float32"):
     return load_attention_model(path, dtype, "cpu", LocalExperts(path, dtype, "cpu"))
 
 
-def logits_of(model, forced=None):
-    """Of answers to prompts of all ``LENGTHS``, which join one after the other; and their tokens, or those ``forced``.
+def logits_of(model, forced=None, lengths=LENGTHS, count=TOKENS):
+    """Of answers to prompts of all ``lengths``, which join one after the other; and their tokens, or those ``forced``.
 
     Prompts go in chunks beside those that decode.
     """
@@ -53,10 +54,10 @@ def logits_of(model, forced=None):
             GenerationRequest(
                 str(number),
                 tuple(torch.randint(3, 320, (length,), generator=generator).tolist()),
-                Sampling(max_tokens=TOKENS, ignore_eos=True),
+                Sampling(max_tokens=count, ignore_eos=True),
             )
         )
-        for number, length in enumerate(LENGTHS)
+        for number, length in enumerate(lengths)
     ]
     sequences, told = list(waiting), [[] for _ in waiting]
     with torch.inference_mode():
@@ -74,7 +75,7 @@ def logits_of(model, forced=None):
                 for done in take_tokens(chunks, tokens)[0]:
                     if done.finish_reason(frozenset()):
                         scheduler.discard(done)
-    return torch.stack([torch.stack(rows) for rows in told]), [each.token_ids[-TOKENS:] for each in sequences]
+    return torch.stack([torch.stack(rows) for rows in told]), [each.token_ids[-count:] for each in sequences]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -190,6 +191,19 @@ def test_what_it_does_not_have_is_computed_by_transformers_modules_and_said(tmp_
         model = loaded(path)
     assert model.lean is None
     assert "are computed by transformers' modules: its configuration has clip_qkv: 0.5" in caplog.text
+
+
+def test_kernels_that_are_not_to_be_had_are_said_once_and_the_modules_compute(checkpoint_of, monkeypatch, caplog):
+    """As where there is no Triton, or where it cannot compile them for a device."""
+
+    def kernels_for(device):
+        raise ImportError("No module named 'triton'")
+
+    monkeypatch.setattr(engine_model, "kernels_for", kernels_for)
+    with caplog.at_level(logging.INFO):
+        assert loaded(checkpoint_of("qwen3_moe")).lean is None
+    assert caplog.text.count("computed by transformers' modules") == 1
+    assert "a first lean step fails: ImportError: No module named 'triton'" in caplog.text
 
 
 @pytest.mark.parametrize(
