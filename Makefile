@@ -16,7 +16,7 @@ export ROUNDS
 NODES ?= 2
 export NODES
 IMAGES ?= operator
-.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons test exactness chaos endurance lint crds manifests images images-check release model bench lock clean
+.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons test exactness chaos endurance lint crds manifests images images-check release model bench gpu-check lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -101,6 +101,10 @@ bench: setup ## run all benchmarks, which takes hours; each prints a table and w
 		name=$$(basename "$$each" .py); echo "== $$name"; \
 		$(RUN) -m "benchmarks.$$name" --json "build/$$name.json" || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed, or a figure below its aim:$$failed"; exit 1; }
+
+gpu-check: ## measure on this machine's H100 or H200 what only a GPU can show: 8 minutes at most, installs nothing; build/gpu.json
+	@mkdir -p build; python=$(RUN); test -x $(RUN) || python="$(PYTHON)"; \
+		PYTHONPATH=.:placement:contract:serving "$$python" -m benchmarks.gpu --json build/gpu.json
 
 lock: environment ## pin the dependencies anew after a change of pyproject.toml
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.lock

@@ -1,0 +1,1 @@
+"""What only a GPU can show, in at most eight minutes: ``python -m benchmarks.gpu``."""
