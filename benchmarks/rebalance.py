@@ -67,24 +67,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rates", type=_speed, nargs="+", metavar="GBPS", help=f"of links in figure 4, Gb/s; default {rates}"
     )
+    rooms = " ".join(f"{room:g}" for room in FULL.rooms)
+    parser.add_argument(
+        "--rooms", type=_room, nargs="+", metavar="SLOTS", help=f"in figure 4, an expert; default {rooms}"
+    )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser
 
 
-def _speed(text: str) -> float:
+def _between(text: str, least: float, most: float, what: str) -> float:
     try:
-        speed = float(text)
+        number = float(text)
     except ValueError:
-        speed = math.nan
-    if not 0.001 <= speed <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no speed from 0.001 to 100 Gb/s")
-    return speed
+        number = math.nan
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+    return number
+
+
+def _speed(text: str) -> float:
+    return _between(text, 0.001, 100, "speed from 0.001 to 100 Gb/s")
+
+
+def _room(text: str) -> float:
+    return _between(text, 1, 4, "number of slots for each expert, from 1 to 4")
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
     sizes = SHORT if options.short else FULL
     given = {name: getattr(options, name) for name in REPETITIONS}
-    for name in ("models", "rates"):
+    for name in ("models", "rates", "rooms"):
         values = getattr(options, name)
         given[name] = tuple(values) if values else None
     return replace(sizes, **{name: value for name, value in given.items() if value is not None})

@@ -6,11 +6,13 @@ of what the data plane gathered on other prompts. All are measured in each round
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 
@@ -65,31 +67,31 @@ class Curve:
 
 
 def rows(sizes: Sizes) -> list[Row]:
-    """4 and 8 shards on this machine, then the same on 2 and 4 simulated nodes."""
+    """4 and 8 shards on this machine, then the same on 2 and 4 simulated nodes; little room and much in each."""
     be_patient()
     found: list[Row] = []
     with models(sizes.models) as served:
-        for model in served:
+        for model, room in product(served, sizes.rooms):
             for shards in (4, 8):
-                found += _on_one_machine(replace(model, shards=shards, copies=1), sizes)
+                found += _on_one_machine(replace(model, shards=shards, copies=1), room, sizes)
             for shards, nodes in ((4, 2), (8, 4)):
-                found += _on_nodes(replace(model, shards=shards, copies=1), nodes, sizes)
+                found += _on_nodes(replace(model, shards=shards, copies=1), nodes, room, sizes)
     return found
 
 
-def _on_one_machine(model: Model, sizes: Sizes) -> list[Row]:
+def _on_one_machine(model: Model, room: float, sizes: Sizes) -> list[Row]:
     with stage(model, streams=sizes.streams) as here:
-        curve = _measure(here, {AFFINITY: _one_machine(here, sizes)}, None, sizes)
-    name = f"{model.name}, {model.shards} shards, unix sockets"
+        curve = _measure(here, {AFFINITY: _one_machine(here, room, sizes)}, None, sizes)
+    name = f"{model.name}, {model.shards} shards, {room:g} slots an expert, unix sockets"
     return [*_counted(name, curve, model), *_speeds(name, curve, None, None)]
 
 
-def _on_nodes(model: Model, nodes: int, sizes: Sizes) -> list[Row]:
-    name = f"{model.name}, {model.shards} shards on {nodes} nodes"
+def _on_nodes(model: Model, nodes: int, room: float, sizes: Sizes) -> list[Row]:
+    name = f"{model.name}, {model.shards} shards on {nodes} nodes, {room:g} slots an expert"
     try:
         with linked_nodes(nodes) as links, _stage_on(links, model, sizes) as here:
             planned_for = {AFFINITY: PLANNED_FOR, SLOW: PLANNED_FOR_SLOW}
-            topologies = {each: _linked(here, nodes, speed, sizes) for each, speed in planned_for.items()}
+            topologies = {each: _linked(here, nodes, speed, room, sizes) for each, speed in planned_for.items()}
             curve = _measure(here, topologies, links, sizes)
     except PermissionError as error:
         print(f"{name}: not measured: {error}", flush=True)
@@ -111,16 +113,16 @@ def _stage_on(links: Links, model: Model, sizes: Sizes) -> Iterator[Stage]:
         yield here
 
 
-def _one_machine(here: Stage, sizes: Sizes) -> Topology:
+def _one_machine(here: Stage, room: float, sizes: Sizes) -> Topology:
     model, facts = here.model, here.cluster.facts
-    slots = -(-facts.experts * 9 // (8 * model.shards))
+    slots = math.ceil(facts.experts * room / model.shards)
     plain = one_host(model.shards, slots, facts.bytes_per_expert, model.width)
     return replace(plain, costs=replace(plain.costs, tokens_per_step=sizes.streams))
 
 
-def _linked(here: Stage, nodes: int, speed: float, sizes: Sizes) -> Topology:
+def _linked(here: Stage, nodes: int, speed: float, room: float, sizes: Sizes) -> Topology:
     """Links of ``speed`` Gb/s. Attention is on no node of theirs: what visits a shard goes over its node's link."""
-    plain, per_node = _one_machine(here, sizes), here.model.shards // nodes
+    plain, per_node = _one_machine(here, room, sizes), here.model.shards // nodes
     # A vector goes to each shard by itself, and the shards of a node share its link.
     share = speed * 1e9 / 8 / per_node
     costs = replace(plain.costs, link_bandwidth=share, network_bandwidth=share, latency=DELAY_S)

@@ -17,6 +17,7 @@ class Sizes:
     plans: of figure 3, accepted ones, all models together; for each model at most so many of either kind.
     refused: of figure 3, of all models together at least, carried out all the same.
     rates: of links in figure 4, Gb/s.
+    rooms: of figure 4, slots for each expert: little more than the expert itself needs, or what two copies of it do.
     rounds: of figure 4, in each of which all placements are measured.
     answers: of figure 4, for each measurement.
     shifts, quiet: of figure 5, changes of the text, and intervals without one.
@@ -33,6 +34,7 @@ class Sizes:
     plans: int = 100
     refused: int = 20
     rates: tuple[float, ...] = (0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0)
+    rooms: tuple[float, ...] = (1.125, 2.0)
     rounds: int = 5
     answers: int = 16
     shifts: int = 5
@@ -52,6 +54,7 @@ SHORT = Sizes(
     plans=1,
     refused=0,
     rates=(0.005,),
+    rooms=(1.125,),
     rounds=1,
     answers=8,
     shifts=1,

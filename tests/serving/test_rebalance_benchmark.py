@@ -82,9 +82,14 @@ def test_as_a_command(figure, tmp_path, capsys) -> None:
     assert rebalance.main(["--figures", "1", "--json", str(written)]) == 1
     assert capsys.readouterr().out.endswith("1 figures below their aim\n")
     assert [row["reached"] for row in json.loads(written.read_text())] == [True, False, True]
-    assert rebalance.main(["--figures", "1", "--short", "--migrations", "1", "--rates", "0.02", "3"]) == 0
+    assert (
+        rebalance.main(["--figures", "1", "--short", "--migrations", "1", "--rates", "0.02", "3", "--rooms", "2"]) == 0
+    )
     assert capsys.readouterr().out.endswith("0 figures below their aim\n")
-    assert figure == [FULL, SHORT.__class__(**{**_fields(SHORT), "migrations": 1, "rates": (0.02, 3.0)})]
+    assert figure == [
+        FULL,
+        SHORT.__class__(**{**_fields(SHORT), "migrations": 1, "rates": (0.02, 3.0), "rooms": (2.0,)}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,7 @@ def test_as_a_command(figure, tmp_path, capsys) -> None:
         (["--migrations", "0"], "'0' is no whole number from 1"),
         (["--models", "huge"], "invalid choice: 'huge'"),
         (["--rates", "0.02", "fast"], "'fast' is no speed from 0.001 to 100 Gb/s"),
+        (["--rooms", "0.5"], "'0.5' is no number of slots for each expert, from 1 to 4"),
         (["--rates", "0"], "'0' is no speed from 0.001 to 100 Gb/s"),
     ],
 )
