@@ -1,6 +1,5 @@
 """A hub on loopback: one repository, its files from a directory, and what may be wrong with a hub."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stub_server import Handler, serving, spoilt
+from stub_server import Handler, serving, sha256_of, spoilt
 
 REPOSITORY = "team/tiny"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -53,7 +52,7 @@ class StubHub:
 
     @staticmethod
     def _lfs(content: bytes) -> dict[str, Any]:
-        return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
+        return {"size": len(content), "sha256": sha256_of(content), "pointerSize": 134}
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -87,7 +86,7 @@ def _handler(hub: StubHub) -> type[Handler]:
 
         def _send_file(self, name: str) -> None:
             content = hub.files[name]
-            etag = hashlib.sha256(content).hexdigest()
+            etag = sha256_of(content)
             if self.command == "HEAD":
                 return self._send(content, etag)
             if self.end is not None and hub.partless:

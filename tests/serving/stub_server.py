@@ -1,12 +1,20 @@
 """HTTP servers on loopback that stand for those that models are fetched from."""
 
+import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from moe_dev.pki import KeyPair
+
+
+@lru_cache(maxsize=64)
+def sha256_of(content: bytes) -> str:
+    """Of a file: once, since it has megabytes and is asked for in many parts, by many tests."""
+    return hashlib.sha256(content).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from stub_server import Handler, serving, spoilt
+from stub_server import Handler, serving, sha256_of, spoilt
 
 from moe_dev.pki import KeyPair
 
@@ -43,12 +43,12 @@ class StubWeb:
     url: str = ""
 
     def __post_init__(self) -> None:
-        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in self.files.items())
+        sums = "".join(f"{sha256_of(content)}  {name}\n" for name, content in self.files.items())
         self.files["SHA256SUMS"] = sums.encode()
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.files["SHA256SUMS"]).hexdigest()
+        return sha256_of(self.files["SHA256SUMS"])
 
     @property
     def https(self) -> str:
