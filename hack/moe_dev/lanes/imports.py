@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 
@@ -10,20 +9,29 @@ class Imports:
     """Imports of the modules below `roots`; what lies elsewhere is known by its name only."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
-        self._roots = roots
+        # With what is in them: most that is imported is in none.
+        self._roots = [(root, {each.stem for each in root.iterdir()}) for root in roots if root.is_dir()]
         self._found: dict[str, list[Path]] = {}
+        self._direct: dict[Path, tuple[frozenset[Path], frozenset[str]]] = {}
 
     def of(self, path: Path) -> frozenset[str]:
         """Dotted names of all that importing the file `path` imports from elsewhere, by whatever way."""
         seen, elsewhere, waiting = {path}, set[str](), [path]
         while waiting:
-            for name in _imported(waiting.pop()):
-                files = self._files(name)
-                if not files:
-                    elsewhere.add(name)
-                waiting += [file for file in files if file not in seen]
-                seen.update(files)
+            files, names = self._of_itself(waiting.pop())
+            elsewhere |= names
+            waiting += files - seen
+            seen |= files
         return frozenset(elsewhere)
+
+    def _of_itself(self, path: Path) -> tuple[frozenset[Path], frozenset[str]]:
+        """The files that are run for its own statements, and names from elsewhere; read once, since most files are
+        imported by hundreds."""
+        if path not in self._direct:
+            found = {name: self._files(name) for name in _imported(path)}
+            files = frozenset(file for each in found.values() for file in each)
+            self._direct[path] = files, frozenset(name for name, each in found.items() if not each)
+        return self._direct[path]
 
     def _files(self, name: str) -> list[Path]:
         """The files that `import name` runs: of the packages around the module and its own; none from elsewhere."""
@@ -32,7 +40,7 @@ class Imports:
         return self._found[name]
 
     def _look_for(self, parts: Sequence[str]) -> list[Path]:
-        for root in self._roots:
+        for root in (root for root, names in self._roots if parts[0] in names):
             below = [root.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
             candidates = [*(folder / "__init__.py" for folder in below), below[-1].with_suffix(".py")]
             found = [candidate for candidate in candidates if candidate.exists()]
@@ -41,7 +49,6 @@ class Imports:
         return []
 
 
-@cache
 def _imported(path: Path) -> tuple[str, ...]:
     """Dotted names that are imported when the file is."""
     found: list[str] = []
