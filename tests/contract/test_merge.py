@@ -264,6 +264,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(values, values)
 def test_it_is_found_in_whatever_somebody_writes(left: Any, right: Any) -> None:
     path = difference(left, right)

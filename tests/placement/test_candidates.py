@@ -37,6 +37,7 @@ from moe_placement.topology import Costs
 from moe_placement.traces.generate import sample_sets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(10))
 def test_never_slower_than_eplb_on_the_traffic_planned_on(number: int) -> None:
     assert figure_worst.lost(case(number, most_experts=64)).seen <= 0
@@ -60,6 +61,7 @@ def test_eplb_is_a_candidate_as_others_make_it(load: list[int]) -> None:
     assert job.eplb == eplb_global(statistics.load, topology)
 
 
+@pytest.mark.slow
 def test_near_the_best_of_all_placements() -> None:
     above = [figure_brute.above_best(figure_brute.small(p.SMALL_SEEDS[0], number)) for number in range(12)]
     assert np.mean(above) <= 0.02

@@ -316,6 +316,7 @@ def test_flags_are_only_where_they_are_read(arguments: list[str]) -> None:
         main(arguments)
 
 
+@pytest.mark.slow
 def test_pictures(trace: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert main(["plan", trace, *CLUSTER, "--picture", str(tmp_path / "picture.png")]) == 0

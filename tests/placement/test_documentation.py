@@ -28,6 +28,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert main(command) == 0
 
 
+@pytest.mark.slow
 def test_the_example_runs() -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (CLONE / "docs" / "placement.md").read_text(), re.DOTALL)
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120)

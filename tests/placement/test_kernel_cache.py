@@ -47,6 +47,7 @@ def measure(sources: Path, cache: Path) -> tuple[float, int, str]:
     return float(value), int(compiled), ended.stderr
 
 
+@pytest.mark.slow
 def test_a_second_clone_compiles_nothing_and_a_changed_one_what_the_change_reaches(clone, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     value, compiled, _ = measure(clone("first", 1e9), cache)
@@ -61,6 +62,7 @@ def test_a_second_clone_compiles_nothing_and_a_changed_one_what_the_change_reach
     assert changed != value
 
 
+@pytest.mark.slow
 def test_a_constant_of_another_file_is_part_of_what_they_were_compiled_from(clone, tmp_path: Path) -> None:
     sources = clone("clone", 1e9)
     named = "import moe_placement.kernel_cache as c; print(c.kernel_directory())"
@@ -80,6 +82,7 @@ def test_a_constant_of_another_file_is_part_of_what_they_were_compiled_from(clon
         before = now
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_it_is_said_once_and_all_works(clone) -> None:
     _, compiled, said = measure(clone("clone", 1e9), Path("/dev/null/nowhere"))
     assert compiled > 0
@@ -104,6 +107,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_kernels_of_another_package_are_kept_by_their_own_file(tmp_path: Path) -> None:
     file, environment = tmp_path / "elsewhere.py", {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
 

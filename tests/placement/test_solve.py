@@ -37,6 +37,7 @@ def statistics(seed: int = 0) -> RoutingStatistics:
     return RoutingStatistics.of_ids(generate_trace(STRUCTURED, seed).ids, 32, capacity=1024)
 
 
+@pytest.mark.slow
 def test_affinity_is_found_and_holds_on_unseen_prompts() -> None:
     seen, unseen = split_by_prompt(generate_trace(STRUCTURED))
     topology = h100_nodes(4, 2, 5)
@@ -121,6 +122,7 @@ def test_a_drained_shard_ends_empty_and_its_experts_live_on() -> None:
     assert (plan.placement.copies >= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [5, 7, 9, 10, 13])
 def test_any_number_of_nodes_with_slots_to_spare_in_some(nodes: int) -> None:
     """Nodes are split in groups, and a group may get no expert at all."""

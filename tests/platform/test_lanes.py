@@ -66,6 +66,7 @@ def each_lane(folder: Path, *lanes: str, options: Sequence[str] = ()) -> dict[st
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
+@pytest.mark.slow
 def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: Path) -> None:
     (tmp_path / "etcd").write_text("#!/bin/sh\n")
     (tmp_path / "etcd").chmod(0o755)
@@ -110,6 +111,7 @@ def test_the_fast_lane_refuses_what_takes_long_however_it_comes_about(tmp_path: 
     assert "1 passed, 5 deselected" in shown[CLUSTER]
 
 
+@pytest.mark.slow
 def test_each_test_is_in_one_lane_by_what_it_uses(tmp_path: Path) -> None:
     write(
         tmp_path,

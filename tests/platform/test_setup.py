@@ -83,6 +83,7 @@ def test_pips_settings_reach_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert uv.environment()["UV_DEFAULT_INDEX"] == "https://chosen.test/simple"
 
 
+@pytest.mark.slow
 def test_the_operator_installs_and_runs_without_torch_and_ray(tmp_path: Path) -> None:
     """What its lock names is enough; taken from this environment, since nothing promises that wheels are at hand."""
     venv.create(tmp_path / "venv", symlinks=True)

@@ -5,6 +5,8 @@ told what is wrong with a model. The api and the directory never load torch: the
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"torch", "transformers", "safetensors", "scipy", "numba"}
 
 
@@ -22,6 +24,7 @@ def test_what_they_share() -> None:
     assert dict(zip(names, found, strict=True)) == {name: set() for name in names}
 
 
+@pytest.mark.slow
 def test_a_process_on_ray() -> None:
     """What one imports heavily, it and all after it have: the first that is named is at fault."""
     names = ("builder", "api", "attention", "directory", "experts")

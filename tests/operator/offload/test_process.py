@@ -81,6 +81,7 @@ async def test_what_a_job_raises_is_raised_here(worker: WorkerProcess) -> None:
     assert await run(worker, jobs.double, 1) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "argument", "bounds", "error", "says"),
     [

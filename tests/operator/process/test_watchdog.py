@@ -75,6 +75,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     ["time.sleep(600)", "await asyncio.to_thread(time.sleep, 600)"],
@@ -114,6 +115,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_threads_that_hang_do_not_keep_the_process() -> None:
     ended = subprocess.run([sys.executable, "-c", HANGS_AT_EXIT], capture_output=True, timeout=30, check=False)
     assert ended.returncode == 1

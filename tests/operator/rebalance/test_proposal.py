@@ -123,6 +123,7 @@ def test_nothing_moves_once_it_is_where_the_traffic_wants_it() -> None:
         assert not proposal.accepted, proposal.message
 
 
+@pytest.mark.slow
 def test_another_domain_is_followed_although_statistics_are_full_of_the_first() -> None:
     operator = Operator()
     operator.carry_out(operator.looks(*windows(3))[-1])
@@ -274,6 +275,7 @@ def test_damaged_statistics_are_a_reason(data: st.DataObject) -> None:
     assert not proposal.accepted and proposal.content is None and proposal.message
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 3), copies=st.sampled_from([1, 2]), slots=st.sampled_from([8, 9]),

@@ -123,6 +123,7 @@ class Life:
         return remains(self.bench), self.calls.made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", LIVES, ids=lambda stages: "-".join(stage.__name__ for stage in stages))
 async def test_a_death_after_any_write_changes_nothing_in_the_end(bench: Bench, stages: Sequence[Stage]) -> None:
     """First one process lives through all stages. Then each stage is begun by a process that has settled where it

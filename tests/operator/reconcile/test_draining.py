@@ -404,6 +404,7 @@ def test_a_long_annotation_is_read_once_however_many_shards_there_are() -> None:
     assert annotations.reads == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     st.integers(1, 3),

@@ -170,6 +170,7 @@ async def test_what_changes_at_every_look_is_not_written_at_every_look(ready: Be
     assert len(versions) <= 2 + 10 + 60 * 0.1 / 5
 
 
+@pytest.mark.slow
 async def test_a_long_migration_is_told_of_seldom(ready: Bench) -> None:
     """Each write stores the whole object."""
     ready.ray.report = SlowDirectory(looks=120)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from bench import Bench
 from crashes import KUBE_WRITES, Calls, Counted, Crash
 from fake_kube import FakeKube
@@ -58,6 +59,7 @@ async def test_a_scale_that_overtakes_what_was_to_be_taken_back_rolls_nothing_ba
     assert loop.counted("moe_operator_rebalance_rollbacks_total", origin="Operator") in (None, 0.0)
 
 
+@pytest.mark.slow
 async def test_a_death_after_any_write_changes_nothing_in_the_end(start, bench: Bench) -> None:
     """Of a life in which a proposal is made, approved, migrated to, found wanting and taken back."""
 

@@ -90,6 +90,7 @@ def counted(bench: Bench) -> Iterator[CountingKube]:
     yield bench.kube
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loads", [10, 60, 300])
 async def test_from_apply_to_ready(bench: Bench, counted: CountingKube, loads: int) -> None:
     """60 looks are half a minute of loading, 300 are two and a half."""
@@ -123,6 +124,7 @@ async def test_a_problem_whose_words_change_at_every_look(bench: Bench, counted:
     assert counted.events() <= 3
 
 
+@pytest.mark.slow
 async def test_what_changes_at_every_look_is_bounded_whatever_it_is(bench: Bench, counted: CountingKube) -> None:
     bench.apply()
     await bench.ready()

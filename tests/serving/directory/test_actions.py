@@ -302,6 +302,7 @@ def journeys(draw: st.DrawFn) -> tuple[World, Placement, int]:
     return world, goal, draw(st.integers(1, copies_after))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(journeys(), st.data())
 def test_any_placement_is_reached_from_any_other_without_an_expert_missed(
@@ -319,6 +320,7 @@ def test_any_placement_is_reached_from_any_other_without_an_expert_missed(
     world.check_every_replica_finds_every_expert()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(journeys(), st.data())
 def test_deaths_and_restarts_lose_only_what_nobody_else_held(

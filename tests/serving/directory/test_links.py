@@ -120,6 +120,7 @@ def holdings(draw: st.DrawFn, shards: int) -> list[list[int]]:
     return [sorted(row) for row in rows]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_nothing_crosses_a_link_that_could_come_from_nearer(data: st.DataObject) -> None:
