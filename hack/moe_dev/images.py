@@ -139,7 +139,8 @@ def compressed_bytes(image: str) -> int:
 
 
 def _measure(name: str) -> None:
-    size = compressed_bytes(tag(name))
+    with step(f"compressing {tag(name)}, as a registry keeps it"):
+        size = compressed_bytes(tag(name))
     say(f"{tag(name)}: {size / MEGABYTE:.0f} MB compressed")
     if size > MOST_BYTES.get(name, size):
         raise ImageError(f"{tag(name)} is larger than {MOST_BYTES[name] / MEGABYTE:.0f} MB")
