@@ -48,7 +48,7 @@ e2e: ## the tests on nodes with pods: on NODES=2 of our own, as root, or on the 
 e2e-sample: setup ## the part of it that CI runs, on one node of our own; where it cannot run, one line says so and why
 	@$(RUN) -m moe_dev.node.sample $(CLUSTER) $(NODE) helm
 
-check: lint ## lint and the fast tests, without Ray, control plane and torch: about five minutes, for while you work
+check: lint ## lint and the fast tests, without Ray, control plane and torch, for while you work
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself
@@ -82,11 +82,11 @@ manifests: environment ## generate operator/manifests from the Helm chart
 	@$(call SETUP,helm)
 	@$(RUN) -m moe_dev.manifests
 
-images: environment ## build the operator's image as root, with buildah and mmdebstrap; IMAGES=serving the pods' of a Ray, which was never tried
+images: environment ## build the operator's image as root, with buildah and mmdebstrap; IMAGES=serving the one of a Ray's pods: 3.5 GB compressed
 	@$(RUN) -m moe_dev.images $(IMAGES)
 
 images-check: IMAGES = operator serving
-images-check: environment ## build both images and start each once on a root that cannot be written; serving's takes 25 GB of disk, and was never tried
+images-check: environment ## build both images and start each once on a root that cannot be written; serving's takes 30 GB of disk and half an hour
 	@$(RUN) -m moe_dev.images --check $(IMAGES)
 
 release: environment ## build images and chart and push them: REGISTRY=ghcr.io/somebody TAG=v0.1.0, as root and logged in

@@ -31,31 +31,9 @@ MEGABYTE = 1_000_000
 # Bounds on what a registry has to keep and a node to fetch; none for serving, of which torch is most.
 MOST_BYTES = {"operator": 250 * MEGABYTE}
 USERS = {"operator": 65532, "serving": 1000}
-# What each must be able to do without writing anywhere but to /tmp.
-TRIALS = {
-    "operator": """
-import logging, moe_operator.process.run
-from moe_placement import dispatch
-from moe_placement.kernel_cache import kernel_directory
-from moe_placement.solver.solver import compile_kernels
-before = sorted(kernel_directory().iterdir())
-compile_kernels(); dispatch.prepare()
-assert before and before == sorted(kernel_directory().iterdir()), "kernels were compiled anew"
-""",
-    "serving": """
-from pathlib import Path
-import moe_serving.cli, torch, transformers, ray
-from moe_placement import dispatch
-from moe_placement.kernel_cache import kernel_directory
-from moe_serving.engine.lean import kernels
-folders = kernel_directory(), kernel_directory(Path(kernels.__file__))
-before = [sorted(folder.iterdir()) for folder in folders]
-dispatch.prepare(); kernels.prepare()
-assert all(before) and before == [sorted(folder.iterdir()) for folder in folders], "kernels were compiled anew"
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-assert ray.get(ray.remote(lambda: torch.ones(2).sum().item()).remote()) == 2
-""",
-}
+TRIALS = {name: FOLDER / "trials" / f"{name}.py" for name in OF_IMAGES}
+MODEL = CLONE / "models" / "tiny"
+"""At /mnt of an image that is tried."""
 
 
 def main() -> int:
@@ -154,10 +132,11 @@ def _try(name: str) -> None:
         environment = json.loads(_buildah("inspect", "--type=image", tag(name)))["OCIv1"]["config"]["Env"]
         script = (
             'set -e; mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; mount -t tmpfs none "$1/tmp"; '
-            'chmod 1777 "$1/tmp"; mount -t proc none "$1/proc"; mount --rbind /dev "$1/dev"; shift; exec "$@"'
+            'chmod 1777 "$1/tmp"; mount -t proc none "$1/proc"; mount --rbind /dev "$1/dev"; '
+            'mount --bind "$2" "$1/mnt"; shift 2; exec "$@"'
         )
-        inside = ["env", "-i", *environment, "sh", "-c", 'cd /tmp; exec python -c "$0"', TRIALS[name]]
-        command = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh", root]
+        inside = ["env", "-i", *environment, "sh", "-c", 'cd /tmp; exec python -c "$0"', TRIALS[name].read_text()]
+        command = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", script, "sh", root, str(MODEL)]
         with step(f"starting {tag(name)} with a read-only root"):
             _run([*command, "chroot", f"--userspec={USERS[name]}:{USERS[name]}", root, *inside])
     finally:

@@ -44,7 +44,7 @@ def test_it_starts_and_ends_as_the_chart_has_it(nodes: Nodes, operator: Helm, na
             kubectl.run("rollout", "status", *where, timeout=READY_SECONDS + 10.0)
         # The kernels are there, for this processor and a root that cannot be written to: none is compiled.
         kubectl.run(
-            "exec", "-n", namespace, f"deployment/{NAME}", "--", "python3", "-c", images.TRIALS["operator"],
+            "exec", "-n", namespace, f"deployment/{NAME}", "--", "python3", "-c", images.TRIALS["operator"].read_text(),
             timeout=READY_SECONDS,
         )  # fmt: skip
         operator.run("uninstall", NAME, "-n", namespace, "--wait", "--timeout=120s", timeout=130.0)
