@@ -2,7 +2,6 @@
 shards, as the unsharded model answers, with kernels that the image has."""
 
 import json
-import signal
 import socket
 import subprocess
 import time
@@ -41,8 +40,8 @@ def served() -> list[int]:
     try:
         return ask(serving, f"http://127.0.0.1:{port}/v1/completions")
     finally:
-        serving.send_signal(signal.SIGINT)
-        serving.wait(60)
+        serving.terminate()
+        serving.wait(120)
 
 
 def ask(serving: subprocess.Popen[bytes], address: str) -> list[int]:
