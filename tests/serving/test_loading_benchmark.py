@@ -55,6 +55,7 @@ def test_shares_of_the_plain_way_are_of_its_own_round() -> None:
     assert line in loading.table("float32", rounds, cold=False)
 
 
+@pytest.mark.torch
 def test_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "figures.json"
     assert loading.main(["--short", "--rounds", "1", "--dtypes", "float32", "--json", str(file)]) == 0

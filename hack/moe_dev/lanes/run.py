@@ -42,13 +42,15 @@ def _without(*folders: str) -> tuple[str, ...]:
 
 
 # Thirds of the fast tests, by their time: what computes is mixed with what waits.
-BRAIN = ("tests/placement", "tests/operator/rebalance", "tests/operator/offload")
+BRAIN = (
+    "tests/placement", "tests/operator/rebalance", "tests/operator/offload", "tests/contract", "tests/serving/fetching",
+)  # fmt: skip
 OPERATOR = "tests/operator"
 FAST: Turns = [
     [
         Part("brain", CHECK, 0, BRAIN),
-        Part("operator", CHECK, 0, (OPERATOR, *_without(*BRAIN[1:]))),
-        Part("others", CHECK, 0, _without(BRAIN[0], OPERATOR)),
+        Part("operator", CHECK, 0, (OPERATOR, *_without(*BRAIN))),
+        Part("others", CHECK, 0, _without(*BRAIN, OPERATOR)),
     ]
 ]
 # End-to-end tests have promises in seconds to judge.
