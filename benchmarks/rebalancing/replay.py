@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from benchmarks.serving.judge import use_tests
 from moe_placement import Observed, Placement, balanced_placement
 from moe_serving.routing.client import RemoteExperts
 from moe_serving.routing.window import Window
+from moe_serving.wire.transport import Fabric, SocketFabric
 
 BATCH = 256
 """Rows of a step, as of a prompt."""
@@ -90,9 +91,16 @@ class Replay:
 
 
 @contextmanager
-def replay(model: Path, shards: int, slots: int, width: int, sites: Sequence[Site] = ()) -> Iterator[Replay]:
+def replay(
+    model: Path,
+    shards: int,
+    slots: int,
+    width: int,
+    sites: Sequence[Site] = (),
+    fabric: Callable[[SocketFabric], Fabric[Any]] = lambda sockets: sockets,
+) -> Iterator[Replay]:
     """``shards`` shards of ``model`` with ``slots`` slots each, whose rows have ``width`` values; in turn on ``sites``
-    where these are given."""
+    where these are given. ``fabric``: see ``LocalCluster.client``."""
     # Room for both placements: how they are exchanged is not what is measured.
     with LocalCluster.start(model, shards, spare_slots=SPARE, sites=sites) as cluster:
         cluster.look_seconds = 0.25
@@ -100,7 +108,7 @@ def replay(model: Path, shards: int, slots: int, width: int, sites: Sequence[Sit
         cluster.apply(start, min_copies=1)
         cluster.wait_settled()
         # Beside all shards where they are on one node, and where they are not on none of theirs.
-        client = cluster.client(node="attention") if sites else cluster.client()
+        client = cluster.client(node="attention", through=fabric) if sites else cluster.client(through=fabric)
         yield Replay(cluster, client, width, start, start)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.rebalancing.links import Links
 from benchmarks.rebalancing.models import Model
 from benchmarks.rebalancing.streams import EngineClient
 from benchmarks.serving.client import Ask, Tokens
@@ -34,7 +35,7 @@ from driver import complete, greedy, running_engine  # noqa: E402
 AT_ONCE = 16
 """Requests asked for together: more than run, and fewer than a queue takes."""
 
-__all__ = ["LocalCluster", "Site", "Stage", "be_patient", "counted", "stage"]
+__all__ = ["LocalCluster", "Site", "Stage", "be_patient", "counted", "site", "stage"]
 
 
 @dataclass(slots=True)
@@ -92,6 +93,11 @@ def counted(plane: LocalCluster, rows: int) -> EpochFigures:
 
     plane.wait_until(enough, f"{rows} rows to be counted")
     return told[0]
+
+
+def site(links: Links, node: int) -> Site:
+    """Where a shard of a simulated node runs."""
+    return Site(f"node-{node}", links.host(node), links.namespace(node))
 
 
 @contextmanager
