@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from moe_serving.engine.block_allocator import BLOCK_TOKENS, BlockTable
 from moe_serving.engine.cache import CacheShape, KeyValueCache
 from moe_serving.engine.ends import end_token_ids
 from moe_serving.engine.experts import Computed, ExpertsClient
-from moe_serving.engine.lean.choice import why_general
+from moe_serving.engine.lean.choice import TRY, why_general
 from moe_serving.engine.lean.step import LeanStep
 from moe_serving.engine.lean.table import kernels_for
 from moe_serving.engine.packing import PackedTokens, Span
@@ -294,7 +295,8 @@ def _lean_step(
 ) -> LeanStep | None:
     """None where transformers' modules must compute; why, is logged."""
     dtype = str(module.dtype).removeprefix("torch.")
-    why = why_general(module.config.to_dict(), dtype, module.device.type)
+    tries = os.environ.get(TRY) == "1"
+    why = why_general(module.config.to_dict(), dtype, module.device.type, tries)
     if why is None:
         try:
             lean, distance = _try_lean(module, shape, _experts_class(checkpoint.config.family), trial)

@@ -14,6 +14,10 @@ FAMILIES = ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 """``model_type`` of those whose layers are: norm, attention, norm, a dense network or experts; each with a residual."""
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
+UNTRIED = ("cuda",)
+"""Those of ``DEVICES`` that no kernel has been run on yet: a step is lean there only where somebody asks for it."""
+TRY = "MOE_GPU_KERNELS"
+"""Environment variable of attention's process that does, with the value 1."""
 
 _LAYERS = ("full_attention", "sliding_attention")
 _UNKNOWN = (
@@ -29,20 +33,23 @@ _UNKNOWN = (
 """Fields that ask for arithmetic which a lean step does not have."""
 
 
-def why_general(config: Mapping[str, Any], dtype: str, device: str) -> str | None:
+def why_general(config: Mapping[str, Any], dtype: str, device: str, tries: bool = False) -> str | None:
     """Why transformers' modules must compute this model; None where a step can be lean.
 
     Args:
         config: as transformers completes it, every field with its value.
         dtype: in which it is served, as torch names it.
         device: its type.
+        tries: whether somebody asks for kernels that have not been run on it yet.
     """
-    return next(_reasons(config, dtype, device), None)
+    return next(_reasons(config, dtype, device, tries), None)
 
 
-def _reasons(config: Mapping[str, Any], dtype: str, device: str) -> Iterator[str]:
+def _reasons(config: Mapping[str, Any], dtype: str, device: str, tries: bool) -> Iterator[str]:
     if device not in DEVICES:
         yield f"its device is {device}, and there are kernels for {', '.join(DEVICES)} only"
+    if device in UNTRIED and not tries:
+        yield f"kernels for {device} have not been run on one yet; {TRY}=1 in the environment of attention tries them"
     if dtype not in DTYPES:
         yield f"it is served in {dtype}, and there are kernels for {' and '.join(DTYPES)} only"
     if config.get("model_type") not in FAMILIES:
