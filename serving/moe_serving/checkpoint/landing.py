@@ -84,6 +84,8 @@ class _Pinned:
         buffer.copied.synchronize()
         fill(as_bytes(buffer.memory[: end - begin]))
         flat, item = matrix.flat, matrix.flat.itemsize
+        # What is filled may be memory that work under way on the other stream still reads, though its owner is gone.
+        self._stream.wait_stream(torch.cuda.current_stream(flat.device))
         with torch.cuda.stream(self._stream):
             part = buffer.memory[: end - begin].view(flat.dtype)
             flat[begin // item : end // item].copy_(part, non_blocking=True)

@@ -170,9 +170,12 @@ class ExpertReader:
     def _read_parts(self, sums: Checksums, parts: Iterator[_Part]) -> None:
         """On one of the threads that read."""
         landing = self._landings.of_this_thread
-        for part in parts:
-            landing.put(part.matrix, part.begin, part.end, partial(self._read_part, part, sums))
-        landing.finish()
+        try:
+            for part in parts:
+                landing.put(part.matrix, part.begin, part.end, partial(self._read_part, part, sums))
+        finally:
+            # Also where it fails: somebody else may fill the same memory next.
+            landing.finish()
 
     def _read_part(self, part: _Part, sums: Checksums, into: memoryview) -> None:
         for run in part.runs:

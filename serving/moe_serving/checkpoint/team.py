@@ -38,20 +38,25 @@ class Team:
             work(shared)
             return
         together = _Work(lambda: work(shared), shared.clear)
-        self._have(helpers)
-        for _ in range(helpers):
+        for _ in range(min(helpers, self._have(helpers))):
             self._calls.put(together)
         together.take_part()
         together.end()
 
-    def _have(self, helpers: int) -> None:
-        """Start those that are not there yet: most readers never need one."""
+    def _have(self, helpers: int) -> int:
+        """Start those that are not there yet: most readers never need one. How many there are: fewer, or none, where
+        no more threads may be started."""
         with self._lock:
             while self._helpers < helpers:
-                self._helpers += 1
                 # It knows the queue and not the team, so that it ends with that.
-                threading.Thread(target=_help, args=(self._calls,), name="team-helper", daemon=True).start()
+                helper = threading.Thread(target=_help, args=(self._calls,), name="team-helper", daemon=True)
+                try:
+                    helper.start()
+                except RuntimeError:
+                    break
+                self._helpers += 1
                 weakref.finalize(self, self._calls.put, None).atexit = False
+            return self._helpers
 
 
 class _Shared(Generic[T]):

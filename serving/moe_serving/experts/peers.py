@@ -147,6 +147,9 @@ class Peers:
             for tag, _ in asked:
                 _answer(connection, tag, proceed)
             raise
+        finally:
+            # Also where it fails: the slot is filled from elsewhere next.
+            self._landing.finish()
         return incoming.digest(), digest
 
     def _ask(self, connection: Connection, message: Message, proceed: Callable[[int], None]) -> Message:
