@@ -29,6 +29,9 @@ FP8 = 2
 FP8_ROWS = "fp8-rows"
 """Feature of a shard that answers such requests."""
 
+MOST_VALUES = 1 << 26
+"""Of rows of one layer for one shard: 8192 tokens of 8192. Larger batches are a mistake, not a load."""
+
 _LAYER = struct.Struct("<I")
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -96,6 +99,8 @@ class ComputeRequest:
         hidden, offsets, experts, weights = self.hidden, self.offsets, self.experts, self.weights
         if hidden.dim() != 2 or hidden.dtype not in (_FLOATS if self.scales is None else (E4M3,)):
             raise ProtocolError(f"rows must be floats [n, H], got {hidden.dtype} {list(hidden.shape)}")
+        if hidden.numel() > MOST_VALUES:  # packed ones come in a quarter of the bytes
+            raise ProtocolError(f"rows [n, H] of {list(hidden.shape)} are more than {MOST_VALUES} values")
         if self.scales is not None:
             _check_scales(self.scales, len(hidden))
         if offsets.dtype != torch.int32 or experts.dtype != torch.int32 or weights.dtype != torch.float32:

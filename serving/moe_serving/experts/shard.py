@@ -30,7 +30,7 @@ from moe_serving.experts.errors import OtherIncarnationError, ShardNotReadyError
 from moe_serving.experts.examiner import Examiner
 from moe_serving.experts.files import Bring, ExpertFiles
 from moe_serving.experts.loader import ExpertLoader
-from moe_serving.experts.messages import FP8_ROWS
+from moe_serving.experts.messages import FP8_ROWS, MOST_VALUES
 from moe_serving.experts.peers import Peers
 from moe_serving.experts.pieces import answer_doubt, answer_fetch
 from moe_serving.experts.pool import ExpertPool
@@ -47,8 +47,8 @@ from moe_serving.wire.errors import WireError
 from moe_serving.wire.kinds import ExpertKind
 from moe_serving.wire.transport import Message
 
-MAX_REQUEST_BYTES = 1 << 28
-"""Rows of one layer for one shard: 8192 tokens of 8192 float32 values. Larger batches are a mistake, not a load."""
+MAX_REQUEST_BYTES = 4 * MOST_VALUES
+"""As float32; ids and weights of their pairs are among them."""
 OPEN_RETRY_SECONDS = 2.0
 """Pause before a checkpoint that could not be opened is tried again: it may still be on its way to this node."""
 REOPEN_SECONDS = 10.0

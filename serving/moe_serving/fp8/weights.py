@@ -15,6 +15,9 @@ from torch import Tensor
 from moe_serving.checkpoint.reader import ExpertForm, ExpertReader, ExpertWeights, digest_of
 from moe_serving.fp8.rows import E4M3, PackedRows, pack
 
+_AT_ONCE = 1 << 20
+"""Numbers that are packed or unpacked at a time."""
+
 
 class PackingReader(ExpertReader):
     """Packs experts as they are read."""
@@ -60,16 +63,26 @@ class UnpackedExperts(Mapping[int, ExpertWeights]):
 
 def pack_into(packed: Tensor, matrix: Tensor) -> None:
     """Fill ``packed``, e4m3 ``[packed_height(n, m), m]``, with ``matrix`` ``[n, m]``."""
-    rows, made = len(matrix), pack(matrix)
-    packed[:rows] = made.values
+    rows = len(matrix)
     behind = packed[rows:].view(torch.uint8).view(-1)
-    scales = made.scales.view(torch.uint8)
-    behind[: len(scales)] = scales
-    behind[len(scales) :] = 0
+    for begin, end in _blocks(matrix):
+        made = pack(matrix[begin:end])
+        packed[begin:end] = made.values
+        behind[4 * begin : 4 * end] = made.scales.view(torch.uint8)
+    behind[4 * rows :] = 0
 
 
 def unpacked(packed: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
     """``[rows, m]`` in a dtype to compute with, as ``pack_into`` has packed it."""
     # A copy, so that it is aligned.
     scales = packed[rows:].view(torch.uint8).view(-1)[: 4 * rows].clone().view(torch.float32)
-    return PackedRows(packed[:rows], scales).unpacked(dtype)
+    made = torch.empty(rows, packed.shape[1], dtype=dtype, device=packed.device)
+    for begin, end in _blocks(made):
+        made[begin:end] = PackedRows(packed[begin:end], scales[begin:end]).unpacked(dtype)
+    return made
+
+
+def _blocks(matrix: Tensor) -> Iterator[tuple[int, int]]:
+    """Rows of a matrix, some at a time: what lies between, in float32, takes several times their bytes."""
+    step = max(1, _AT_ONCE // matrix.shape[1])
+    return ((begin, min(begin + step, len(matrix))) for begin in range(0, len(matrix), step))
