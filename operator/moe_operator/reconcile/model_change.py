@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moe_operator.api.reasons import Reason
 from moe_operator.finding import Finding
 from moe_operator.reconcile.placing import impossible, lacks_memory, slots_per_shard
 from moe_operator.reconcile.world import World
@@ -31,6 +32,10 @@ def waiting_change(world: World) -> ModelChange | None:
     """What a change of the model waits for; None where it may be made, and everything that runs may go."""
     if not (world.report or believed_to_serve(world)):
         return None
+    unknown = world.model.withheld(world.contract)
+    if unknown:  # the directory that runs would look at another model than is asked for
+        why = f"what runs is of an older release, which does not know {', '.join(unknown)} of the model"
+        return ModelChange(Finding(Reason.OLDER_RELEASE, f"{why}: install this release on Ray's nodes, and restart it"))
     candidate = world.candidate
     if candidate is None or not (candidate.model or candidate.model_problem):
         return ModelChange()

@@ -127,6 +127,18 @@ def test_what_runs_goes_on_until_the_new_model_is_found_good(make_plane, candida
     assert plane.run().step is Step.REPLACE
 
 
+def test_what_an_older_release_does_not_know_of_a_model_waits_for_a_newer_one(make_plane) -> None:
+    """Its directory would look at the experts as they are in the checkpoint, for ever."""
+    plane = make_plane(shards=2)
+    plane.settle()
+    plane.change(shards=2, weights="FP8")
+    problem = plane.run().problem
+    assert problem.reason is Reason.OLDER_RELEASE
+    assert problem.message.startswith("what runs is of an older release, which does not know weights of the model")
+    plane.more = {"report": plane.report().model_copy(update={"contract": CONTRACT})}
+    assert plane.run().problem is None
+
+
 @pytest.mark.parametrize("goes", [False, True])
 def test_whether_nodes_go_with_what_runs_is_told_while_a_new_model_is_looked_at(make_plane, goes: bool) -> None:
     """What they have fetched of it goes with them, so who keeps it has to have all of it."""
