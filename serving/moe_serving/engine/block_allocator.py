@@ -39,7 +39,7 @@ class BlockTable:
     @cached_property
     def contiguous(self) -> bool:
         """Whether all rows lie side by side, in order."""
-        return bool((np.diff(self.starts) == self.block).all())
+        return len(self.starts) > 0 and bool((np.diff(self.starts) == self.block).all())
 
     def rows(self, begin: int, end: int) -> range | Ints:
         """Of the tokens at positions from ``begin`` to below ``end``: a range where all lie side by side."""
@@ -135,9 +135,9 @@ class BlockAllocator:
         self._used -= table.tokens
         self._fit()
 
-    def resize(self, limit: int) -> None:
-        """Change the number of tokens; blocks in use beyond a lower limit stay until they are released."""
-        self._limit = limit
+    def resize(self, limit: int, spare: int) -> None:
+        """Change both; blocks in use beyond a lower limit stay until they are released."""
+        self._limit, self._spare = limit, spare
         self._fit()
 
     @property

@@ -89,7 +89,7 @@ class Scheduler:
     def reconfigure(self, limits: AttentionConfig) -> None:
         """Take new limits; what is in the batch stays there."""
         self._limits = limits
-        self.blocks.resize(limits.kv_cache_tokens)
+        self.blocks.resize(limits.kv_cache_tokens, limits.places)
 
     def next_step(self) -> list[Chunk]:
         """The chunks of the next step, decoding sequences first; empty when there is nothing to do."""

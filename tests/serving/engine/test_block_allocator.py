@@ -57,9 +57,15 @@ def test_resize(used, limit, end, more):
     for count in used:
         assert blocks.reserve(count) is not None
     assert blocks.end == 16
-    blocks.resize(limit)
+    blocks.resize(limit, spare=1)
     assert blocks.end == end
     assert starts(blocks.reserve(limit - sum(used) if more else 1)) == more
+
+
+def test_more_sequences_get_spare_blocks_of_their_own():
+    blocks = BlockAllocator(20, spare=0, block=4)
+    blocks.resize(20, spare=4)
+    assert [len(blocks.reserve(5)) for _ in range(4)] == [5] * 4
 
 
 def test_blocks_last_until_nobody_refers_to_them():
@@ -93,19 +99,19 @@ class Blocks(RuleBasedStateMachine):
     """Any order of reserve, retain, release and resize, against a plain count of who refers to which block."""
 
     tables = Bundle("tables")
-    BLOCK, SPARE = 4, 3
+    BLOCK = 4
 
     def __init__(self) -> None:
         super().__init__()
-        self.limit = 40
-        self.blocks = BlockAllocator(self.limit, self.SPARE, self.BLOCK)
+        self.limit, self.spare = 40, 3
+        self.blocks = BlockAllocator(self.limit, self.spare, self.BLOCK)
         self.held: list[BlockTable] = []
 
     def references(self, held: list[BlockTable]) -> Counter[int]:
         return Counter(int(start) for table in held for start in table.starts)
 
     def usable(self) -> range:
-        return range(0, (-(-self.limit // self.BLOCK) + self.SPARE) * self.BLOCK, self.BLOCK)
+        return range(0, (-(-self.limit // self.BLOCK) + self.spare) * self.BLOCK, self.BLOCK)
 
     def fits(self, count: int, held: list[BlockTable]) -> bool:
         taken = self.references(held)
@@ -146,10 +152,10 @@ class Blocks(RuleBasedStateMachine):
         left = [table for table, away in zip(self.held, chosen, strict=True) if not away]
         assert self.blocks.fits(count, without) == self.fits(count, left)
 
-    @rule(limit=st.integers(1, 48))
-    def resize(self, limit: int) -> None:
-        self.limit = limit
-        self.blocks.resize(limit)
+    @rule(limit=st.integers(1, 48), spare=st.integers(0, 5))
+    def resize(self, limit: int, spare: int) -> None:
+        self.limit, self.spare = limit, spare
+        self.blocks.resize(limit, spare)
 
     @invariant()
     def counts(self) -> None:
@@ -162,7 +168,7 @@ class Blocks(RuleBasedStateMachine):
 
     @invariant()
     def tokens_alone_decide_where_there_are_spare_blocks_for_all(self) -> None:
-        if len(self.held) < self.SPARE:
+        if len(self.held) < self.spare:
             left = self.limit - self.blocks.used
             assert [self.blocks.fits(count) for count in range(1, self.limit + 2)] == [
                 count <= left for count in range(1, self.limit + 2)

@@ -135,7 +135,7 @@ def test_a_lower_cache_limit_leaves_what_runs():
     assert scheduler.blocks.end == 3 * 16, "the running sequence keeps its blocks"
     assert not scheduler.fits(sequence("b", 2, 2))
     scheduler.discard(running)
-    assert scheduler.blocks.end == 2 * 16
+    assert scheduler.blocks.end == 3 * 16, "one for its tokens, and for each of two places"
     assert scheduler.fits(sequence("b", 2, 2)) and not scheduler.fits(sequence("c", 9, 4))
 
 
