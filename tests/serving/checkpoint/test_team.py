@@ -27,6 +27,19 @@ def test_each_part_is_done_once(size: int, count: int) -> None:
     assert sorted(done) == sorted([*range(count)] * 3)
 
 
+def test_where_no_more_threads_may_be_started_the_caller_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    team, done = Team(4), list[int]()
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            team.do(range(5), done.extend)
+    assert sorted(done) == sorted([*range(5)] * 3)
+    assert team._calls.empty(), "what nobody takes is kept by nobody"
+
+
 def test_they_work_side_by_side() -> None:
     together = threading.Barrier(3, timeout=WAIT_S)
 

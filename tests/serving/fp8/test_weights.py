@@ -18,6 +18,7 @@ from moe_serving.experts.compute import answer_compute, compute
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.experts.shard import _reader
+from moe_serving.fp8 import weights as weights_module
 from moe_serving.fp8.errors import Fp8Error
 from moe_serving.fp8.rows import E4M3, pack
 from moe_serving.fp8.sizes import packed_expert_bytes, packed_height
@@ -33,8 +34,14 @@ def packed(matrix: torch.Tensor) -> torch.Tensor:
     return made
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
-def test_a_matrix_and_its_scales_fit_one_tensor(rows: int, columns: int, seed: int) -> None:
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.sampled_from([1, 64, 1 << 20]))
+def test_a_matrix_and_its_scales_fit_one_tensor(rows: int, columns: int, seed: int, at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(weights_module, "_AT_ONCE", at_once)
+        _fits_one_tensor(rows, columns, seed)
+
+
+def _fits_one_tensor(rows: int, columns: int, seed: int) -> None:
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     made = packed(matrix)
     assert torch.equal(unpacked(made, rows, torch.float32), pack(matrix).unpacked(torch.float32))
