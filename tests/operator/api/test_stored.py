@@ -13,7 +13,8 @@ def test_defaults_are_stored(installed: Kubectl, namespace: str) -> None:
     installed.apply(manifest(experts=ABSENT), namespace=namespace)
     stored = installed.get("moe", "tiny", namespace)
     assert stored is not None
-    assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}}
+    as_ever = {"weights": "Checkpoint", "wire": "Model"}
+    assert stored["spec"]["experts"] == {"shards": 1, "copies": {"min": 1}} | as_ever
     assert stored["spec"]["api"] == {"minReplicas": 2, "maxReplicas": 4, "targetOngoingRequests": 64}
     limits = {"maxBatchTokens": 512, "kvCacheTokens": 65536}
     attention = {"minReplicas": 1, "maxReplicas": 1, "targetOngoingRequests": 8, "limits": limits}
