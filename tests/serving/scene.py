@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef
+from moe_contract.applications import DirectoryConfig, ModelArgs, ShardRef, Weights
 from moe_contract.model import ModelFacts
 from moe_placement import Placement
 from moe_placement.encoding import encode_placement
@@ -44,6 +44,7 @@ class FakeShard:
         self.node = node
         self.capacity = LAYERS * EXPERTS + 2
         self.digest = FACTS.digest
+        self.weights: Weights = "Checkpoint"
         self.fault: Exception | None = None
         self.counts: dict[str, int] = {}
         self.orders: list[LoadOrder] = []
@@ -67,7 +68,8 @@ class FakeShard:
             capacity=self.capacity,
             held=self.held.copy(),
             counts=self.counts,
-            version=f"{self.incarnation} {self.digest} {self.capacity} {self.held.tobytes()!r}",
+            weights=self.weights,
+            version=f"{self.incarnation} {self.digest} {self.weights} {self.capacity} {self.held.tobytes()!r}",
         )
 
     async def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:

@@ -140,7 +140,14 @@ class ShardMonitor:
                 f"node {said.node} has another checkpoint at the model's path, of {said.held.shape[0]} layers of "
                 f"{said.held.shape[1]} experts, than the directory, of {facts.layers} of {facts.experts}; {_EQUAL}"
             )
-        if said.digest is None or said.digest == facts.digest:
+        if said.digest is None:
+            return None
+        if said.weights != facts.weights:
+            return (
+                f"it holds experts as {said.weights}, and the directory is told {facts.weights}: whoever starts shards "
+                "tells both the same"
+            )
+        if said.digest == facts.digest:
             return None
         return (
             f"node {said.node} has another checkpoint at the model's path ({said.digest}) than the directory "

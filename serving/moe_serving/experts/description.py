@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_contract.applications import Weights
 from moe_serving.wire.endpoint import Address
 
 ExpertKey = tuple[int, int]
@@ -107,6 +108,7 @@ class ShardDescription:
         version: the same as long as nothing else of it has changed but ``counts``; None where that is not told.
         fetched: bytes on its node of the files that processes there have asked for, and bytes of all of these; None
             while it waits for none.
+        weights: how it holds experts.
     """
 
     index: int
@@ -125,3 +127,4 @@ class ShardDescription:
     memory: int = 0
     version: str | None = None
     fetched: tuple[int, int] | None = None
+    weights: Weights = "Checkpoint"

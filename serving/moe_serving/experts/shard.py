@@ -123,6 +123,7 @@ class Shard:
             device=shard.device.type,
             memory=shard.memory,
             fetched=shard.loader.fetched,
+            weights="Checkpoint" if shard.reader.form.unpacked is None else "FP8",
         )
 
     def assign(self, incarnation: str, load: Sequence[LoadOrder], free: Sequence[ExpertKey]) -> None:

@@ -146,6 +146,17 @@ async def test_a_shard_with_another_checkpoint_is_not_used(scene: Scene) -> None
     assert "another checkpoint" in (scene.directory.report().shards[0].problem or "")
 
 
+async def test_a_shard_that_holds_experts_otherwise_is_not_used(scene: Scene) -> None:
+    """Answers would be partly FP8's, and their fingerprint would not say so."""
+    scene.shards[0].weights = "FP8"
+    await scene.turns(1)
+    assert scene.table is not None
+    assert [shard.index for shard in scene.table.shards] == [1]
+    assert "holds experts as FP8, and the directory is told Checkpoint" in (
+        scene.directory.report().shards[0].problem or ""
+    )
+
+
 async def test_a_replica_with_another_checkpoint_is_not_ready(scene: Scene) -> None:
     for digest, ready in ((FACTS.digest, True), ("sha256:other", False), (None, True)):
         status = AttentionStatus(ready=True, digest=digest)
