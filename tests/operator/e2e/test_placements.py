@@ -127,7 +127,7 @@ def test_the_operator_proposes_and_approves_by_itself_and_takes_back_what_did_ha
         objects.wait_active("tiny-r1")
         first = runs(ray, objects.namespace)[1]
         # Where no kernels are kept, they are compiled before the first plan.
-        objects.wait("a proposal", lambda: bool(objects.placement("tiny-r2")), 480)
+        objects.wait("a proposal", lambda: objects.placement("tiny-r2").get("status", {}).get("origin"), 480)
         proposed = objects.placement("tiny-r2")
         assert (proposed["spec"]["decision"], proposed["status"]["origin"]) == ("Pending", "Operator")
         assert proposed["status"]["price"]["moves"] > 0
