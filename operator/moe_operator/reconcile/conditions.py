@@ -164,9 +164,7 @@ def _packed(replicas: Sequence[AttentionReport]) -> Finding | None:
     """None while a replica does not pack rows yet."""
     if any(each.wire != "FP8" for each in replicas):
         return None
-    return Finding(
-        Reason.FP8, "rows and sums travel as e4m3 with a scale each, to and from shards that know it"
-    )
+    return Finding(Reason.FP8, "rows and sums travel as e4m3 with a scale each, to and from shards that know it")
 
 
 def _of_replicas(
