@@ -63,7 +63,7 @@ def test_fields_of_a_shard_are_only_added_at_the_end() -> None:
         *("index", "node", "incarnation", "pid", "address", "digest", "near_checkpoint", "capacity", "held", "loading"),
         *("problem", "counts", "device", "memory"),
     ]
-    assert names[14:] == ["version", "fetched"]
+    assert names[14:] == ["version", "fetched", "weights"]
 
 
 def test_what_must_be_told_and_is_not_is_an_error(thing) -> None:
