@@ -146,7 +146,6 @@ class Incoming:
 
     def digest(self) -> bytes:
         """Of what came, once that is all."""
-        self._landing.finish()
         return self._sums.digest()
 
 
