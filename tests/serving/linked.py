@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from fake_shards import FakeCompletion, FakeFabric, FakeShard, table_of
 from waiting import wait_until
 
 from moe_serving.routing.client import RemoteExperts
+
+
+def linked_client(experts: int, shards: Sequence[FakeShard]) -> RemoteExperts[FakeCompletion]:
+    """A client of one layer of so many experts, linked to ``shards``, each of which holds what it says."""
+    client = RemoteExperts(1, experts, FakeFabric(shards), "node")
+    held = np.zeros((1, experts, len(shards)), dtype=bool)
+    for position, shard in enumerate(shards):
+        held[0, sorted(shard.held), position] = True
+    client.update(table_of(held))
+    wait_linked(client)
+    return client
 
 
 def wait_linked(experts: RemoteExperts[Any]) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fake_shards import FakeCompletion, FakeFabric, FakeShard, table_of
-from linked import wait_linked
+from fake_shards import FakeShard
+from linked import linked_client
 
 from moe_placement.dispatch import NO_EXPERT
 from moe_placement.statistics import decode_statistics
 from moe_serving.adaptive.curve import Curve, LossIncrease, Point
 from moe_serving.adaptive.thinning import Thinning
 from moe_serving.routing import client as client_module
-from moe_serving.routing.client import RemoteExperts
 from moe_serving.routing.layer import LayerWork
 
 EXPERTS = 4
@@ -30,16 +28,6 @@ def shards() -> list[FakeShard]:
     return [FakeShard({0, 2}), FakeShard({1, 3})]
 
 
-def client(shards: list[FakeShard]) -> RemoteExperts[FakeCompletion]:
-    experts = RemoteExperts(1, EXPERTS, FakeFabric(shards), "node")
-    held = np.zeros((1, EXPERTS, len(shards)), dtype=bool)
-    for position, shard in enumerate(shards):
-        held[0, sorted(shard.held), position] = True
-    experts.update(table_of(held))
-    wait_linked(experts)
-    return experts
-
-
 def thinning(threshold: float = 0.9) -> Thinning:
     return Thinning(Curve([Point(20.0, (threshold,), LossIncrease(0, 0, 0))]), 20.0, 1.0)
 
@@ -50,7 +38,7 @@ def expected(ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 def test_what_is_left_out_is_asked_of_nobody() -> None:
     asked = shards()
-    experts = client(asked)
+    experts = linked_client(EXPERTS, asked)
     experts.thin(thinning())
     torch.testing.assert_close(experts.forward(0, HIDDEN, IDS, WEIGHTS), expected(KEPT_IDS, KEPT_WEIGHTS))
     assert [sorted(shard.asked[0]) for shard in asked] == [[0, 0, 2], [1, 1]]
@@ -59,7 +47,7 @@ def test_what_is_left_out_is_asked_of_nobody() -> None:
 
 
 def test_it_is_counted_and_told_to_who_plans_as_what_runs() -> None:
-    experts = client(shards())
+    experts = linked_client(EXPERTS, shards())
     experts.thin(thinning())
     experts.forward(0, HIDDEN, IDS, WEIGHTS)
     (window,) = experts.take_windows()
@@ -73,7 +61,7 @@ def test_it_is_counted_and_told_to_who_plans_as_what_runs() -> None:
 
 def test_all_that_is_left_goes_elsewhere_when_a_connection_breaks() -> None:
     everywhere = [FakeShard({0, 1, 2, 3}), FakeShard({0, 1, 2, 3})]
-    experts = client(everywhere)
+    experts = linked_client(EXPERTS, everywhere)
     experts.thin(thinning())
     experts.forward(0, HIDDEN, IDS, WEIGHTS)
     experts.take_windows()
@@ -96,7 +84,7 @@ def test_exact_routing_sends_the_bits_of_the_gate_and_calls_nothing(monkeypatch:
         def keep(self, *_: Any) -> None:
             raise AssertionError("something was left out")
 
-    experts = client(shards())
+    experts = linked_client(EXPERTS, shards())
     monkeypatch.setattr(client_module, "LayerWork", Kept)
     first = experts.forward(0, HIDDEN, IDS, WEIGHTS)
     experts.thin(thinning())
@@ -112,7 +100,7 @@ def test_exact_routing_sends_the_bits_of_the_gate_and_calls_nothing(monkeypatch:
 
 
 def test_where_nothing_is_weak_the_answer_has_the_same_bits() -> None:
-    experts = client(shards())
+    experts = linked_client(EXPERTS, shards())
     exact = experts.forward(0, HIDDEN, IDS, WEIGHTS)
     experts.thin(thinning(threshold=0.99))
     assert torch.equal(experts.forward(0, HIDDEN, IDS, WEIGHTS), exact)
@@ -120,7 +108,7 @@ def test_where_nothing_is_weak_the_answer_has_the_same_bits() -> None:
 
 def test_a_row_keeps_its_first_place_so_that_it_is_seen_to_have_come() -> None:
     """A gate whose strongest expert is not the first."""
-    experts = client(shards())
+    experts = linked_client(EXPERTS, shards())
     experts.thin(thinning())
     ids, weights = torch.tensor([[3, 2]]), torch.tensor([[0.05, 0.95]])
     experts.forward(0, HIDDEN[:1], ids, weights)

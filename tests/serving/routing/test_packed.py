@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fake_shards import FakeCompletion, FakeFabric, FakeShard, table_of
-from linked import wait_linked
+from fake_shards import FakeShard
+from linked import linked_client
 
 from moe_serving.experts.messages import FP8, FP8_ROWS
 from moe_serving.fp8.rows import pack
 from moe_serving.routing import layer as module
-from moe_serving.routing.client import RemoteExperts
 
 EXPERTS = 4
 HIDDEN = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
 IDS = torch.tensor([[0, 1], [2, 3], [2, 0]])
 WEIGHTS = torch.tensor([[0.75, 0.25], [1.5, 0.1], [0.5, 0.5]])
 KNOWING = frozenset({FP8_ROWS, "what a later release has"})
-
-
-def client(*shards: FakeShard) -> RemoteExperts[FakeCompletion]:
-    experts = RemoteExperts(1, EXPERTS, FakeFabric(shards), "node")
-    held = np.zeros((1, EXPERTS, len(shards)), dtype=bool)
-    for position, shard in enumerate(shards):
-        held[0, sorted(shard.held), position] = True
-    experts.update(table_of(held))
-    wait_linked(experts)
-    return experts
 
 
 def expected(hidden: torch.Tensor) -> torch.Tensor:
@@ -40,7 +28,7 @@ def test_shards_that_know_it_are_asked_and_answer_so_and_others_are_not() -> Non
     """The first one has two rows of three, so that a part of what is packed is taken, and then of what is not."""
     for features, flags in ((KNOWING, [FP8, FP8]), (frozenset(), [0, FP8])):
         shards = FakeShard({0, 1}, features=features), FakeShard({2, 3}, features=KNOWING)
-        experts = client(*shards)
+        experts = linked_client(EXPERTS, shards)
         experts.pack(True)
         answer = experts.forward(0, HIDDEN, IDS, WEIGHTS)
         assert [message.flags for shard in shards for message in shard.messages] == flags
@@ -51,7 +39,7 @@ def test_shards_that_know_it_are_asked_and_answer_so_and_others_are_not() -> Non
 def test_hidden_rows_and_sums_have_a_little_more_than_half_of_the_bytes_of_bf16() -> None:
     hidden = torch.randn(3, 256)
     shard = FakeShard({0, 1, 2, 3}, features=KNOWING)
-    experts = client(shard)
+    experts = linked_client(EXPERTS, [shard])
     experts.pack(True)
     experts.forward(0, hidden, IDS, WEIGHTS)
     (asked,), (answered,) = shard.messages, shard.answers
@@ -68,7 +56,7 @@ def test_it_comes_and_goes_and_off_nothing_is_packed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(module, "pack", counted)
     shard = FakeShard({0, 1, 2, 3}, features=KNOWING)
-    experts = client(shard)
+    experts = linked_client(EXPERTS, [shard])
     exact = experts.forward(0, HIDDEN, IDS, WEIGHTS)
     assert calls == []
     experts.pack(True)
@@ -84,7 +72,7 @@ def test_a_row_is_packed_once_however_many_shards_it_goes_to(monkeypatch: pytest
     calls: list[int] = []
     monkeypatch.setattr(module, "pack", lambda rows: calls.append(len(rows)) or pack(rows))
     shards = [FakeShard({expert}, features=KNOWING) for expert in range(EXPERTS)]
-    experts = client(*shards)
+    experts = linked_client(EXPERTS, shards)
     experts.pack(True)
     experts.forward(0, HIDDEN, IDS, WEIGHTS)
     assert calls == [3]
@@ -93,7 +81,7 @@ def test_a_row_is_packed_once_however_many_shards_it_goes_to(monkeypatch: pytest
 
 def test_a_broken_connection_sends_what_is_packed_elsewhere() -> None:
     everywhere = [FakeShard({0, 1, 2, 3}, features=KNOWING), FakeShard({0, 1, 2, 3})]
-    experts = client(*everywhere)
+    experts = linked_client(EXPERTS, everywhere)
     experts.pack(True)
     experts.forward(0, HIDDEN, IDS, WEIGHTS)
     next(shard for shard in everywhere if shard.asked).broken = True

@@ -3,29 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from near import EPSILON, assert_near, assert_placed, drawn, normed
 
 from moe_serving.engine.lean import kernels
 from moe_serving.engine.lean.workspace import as_array
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
 """And how far rounding may take a result, relative to the largest."""
-EPSILON = 1e-6
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-
-
-def drawn(*shape, dtype=torch.float32, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def assert_near(found, wanted):
-    tolerance = DTYPES[found.dtype] * float(wanted.abs().max())
-    torch.testing.assert_close(found.double(), wanted.double(), rtol=0, atol=tolerance)
-
-
-def normed(rows, weight):
-    rows = rows.double()
-    return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + EPSILON) * weight.double()
 
 
 @dtypes
@@ -34,7 +20,7 @@ def test_norm(dtype, width):
     rows, weight = drawn(5, width, dtype=dtype), drawn(width, dtype=dtype, seed=1)
     out = torch.empty_like(rows)
     kernels.norm(as_array(rows), as_array(weight), np.float32(EPSILON), as_array(out))
-    assert_near(out, normed(rows, weight))
+    assert_near(out, normed(rows, weight), DTYPES)
 
 
 @dtypes
@@ -53,22 +39,7 @@ def test_place(dtype, kind, heads, kv_heads, width):
         as_array(packed), kind, as_array(weight), np.float32(EPSILON), as_array(cos), as_array(sin), as_array(rows),
         as_array(query), as_array(keys), as_array(values),
     )  # fmt: skip
-
-    def rotated(part, weights, own_heads):
-        if kind == kernels.NORM_OF_ROW:
-            part = normed(part, weights)
-        elif kind == kernels.NORM_OF_HEAD:
-            part = normed(part.reshape(tokens, own_heads, width), weights.reshape(own_heads, width)).flatten(1)
-        first, second = part.double().reshape(tokens, own_heads, 2, half).unbind(2)
-        c, s = cos.double()[:, None], sin.double()[:, None]
-        return torch.cat([first * c - second * s, second * c + first * s], dim=-1)
-
-    q, k, v = packed.split([heads * width, kv_heads * width, kv_heads * width], dim=1)
-    assert_near(query, rotated(q, weight[: heads * width], heads))
-    assert_near(keys[rows], rotated(k, weight[heads * width :], kv_heads))
-    assert torch.equal(values[rows], v.reshape(tokens, kv_heads, width))
-    others = [row for row in range(10) if row not in rows.tolist()]
-    assert not keys[others].any() and not values[others].any(), "rows of others stay as they are"
+    assert_placed(packed, kind, weight, cos, sin, rows, query, keys, values, DTYPES)
 
 
 @dtypes
@@ -99,7 +70,7 @@ def test_attend(dtype, block, window, heads, kv_heads):
         seen = rows[-window:] if window else rows
         for head in range(heads):
             scores = keys[seen, head * kv_heads // heads].double() @ query[token, head].double() * 0.3
-            assert_near(out[token, head], scores.softmax(0) @ values[seen, head * kv_heads // heads].double())
+            assert_near(out[token, head], scores.softmax(0) @ values[seen, head * kv_heads // heads].double(), DTYPES)
     assert not out[[1, 3]].any(), "other tokens are not touched"
 
 
@@ -113,7 +84,7 @@ def test_choose(dtype, renormalise, experts, top_k):
     kernels.choose(as_array(logits), renormalise, as_array(ids), as_array(weights))
     shares, wanted = logits.double().softmax(-1).topk(top_k)
     assert torch.equal(ids, wanted)
-    assert_near(weights, shares / shares.sum(-1, keepdim=True) if renormalise else shares)
+    assert_near(weights, shares / shares.sum(-1, keepdim=True) if renormalise else shares, DTYPES)
 
 
 @dtypes

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu.interpreted.near import assert_near, drawn
+from near import assert_near, drawn
 
 from moe_serving.gpu import attention as gpu
 

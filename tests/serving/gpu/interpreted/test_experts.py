@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu.interpreted.near import assert_near, drawn
+from near import assert_near, drawn
 from torch.nn.functional import linear
 
 from moe_serving.checkpoint.reader import ExpertForm

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from gpu.interpreted.near import EPSILON, assert_near, drawn, normed
+from near import EPSILON, assert_near, assert_placed, drawn, normed
 
 from moe_serving.engine.lean import kernels
 from moe_serving.gpu import rows as gpu
@@ -36,22 +36,7 @@ def test_place(dtype, kind, heads, kv_heads, width):
     keys, values = torch.zeros(10, kv_heads, width, dtype=dtype), torch.zeros(10, kv_heads, width, dtype=dtype)
     query = torch.empty(tokens, heads, width, dtype=dtype)
     gpu.place(packed, kind, weight, EPSILON, cos, sin, rows, query, keys, values)
-
-    def rotated(part, weights, own_heads):
-        if kind == kernels.NORM_OF_ROW:
-            part = normed(part, weights)
-        elif kind == kernels.NORM_OF_HEAD:
-            part = normed(part.reshape(tokens, own_heads, width), weights.reshape(own_heads, width)).flatten(1)
-        first, second = part.double().reshape(tokens, own_heads, 2, half).unbind(2)
-        c, s = cos.double()[:, None], sin.double()[:, None]
-        return torch.cat([first * c - second * s, second * c + first * s], dim=-1)
-
-    q, k, v = packed.split([heads * width, kv_heads * width, kv_heads * width], dim=1)
-    assert_near(query, rotated(q, weight[: heads * width], heads))
-    assert_near(keys[rows], rotated(k, weight[heads * width :], kv_heads))
-    assert torch.equal(values[rows], v.reshape(tokens, kv_heads, width))
-    others = [row for row in range(10) if row not in rows.tolist()]
-    assert not keys[others].any() and not values[others].any(), "rows of others stay as they are"
+    assert_placed(packed, kind, weight, cos, sin, rows, query, keys, values)
 
 
 @dtypes
