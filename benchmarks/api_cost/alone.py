@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.api_cost.place import Place
+from benchmarks.api_cost.place import OURS, Place
 from benchmarks.api_cost.stand_in import MODEL, NETWORK, SERVED_NAME, Directory, Engine, text_ids
 from moe_serving.wire.endpoint import Address, Endpoint
 
@@ -35,7 +35,7 @@ def opened(profile: str | None = None) -> Iterator[Place]:
     with ExitStack() as stack:
         _, engine = stack.enter_context(_process("the stand-in", _engine))
         pid, port = stack.enter_context(_process("the api", partial(_api, engine, profile)))
-        yield Place(f"http://{HOST}:{port}/v1", pid)
+        yield Place(f"http://{HOST}:{port}/v1", {OURS: pid})
 
 
 @contextmanager

@@ -49,10 +49,12 @@ class LocalRay:
         dashboard_port: int | None = None,
         serve_port: int | None = None,
         log: Path | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """`cpus`, `gpus`: what Ray may hand out, whatever the machine has. Ports not given are free ones.
 
         `log`: where its output goes, if that is to be there when its files are gone.
+        `variables`: more for the environment of all its processes, whose own `RAY_…` they do not inherit.
         """
         # Ray makes unix sockets below it, with some 60 bytes of names of its own.
         self.directory = short_private_directory()
@@ -61,6 +63,7 @@ class LocalRay:
         self.nodes: list[Guarded] = []
         """Those of ``add_node``, the dead ones too."""
         self._cpus, self._gpus = cpus, gpus
+        self._variables = dict(variables or {})
         self._token_file = write_private(self.directory / "token", self.token)
         self._gcs_port, self._client_port, free_dashboard, free_serve = free_ports(4)
         self._dashboard_port = dashboard_port or free_dashboard
@@ -69,22 +72,22 @@ class LocalRay:
         self.process: Guarded | None = None
 
     @classmethod
-    def start(cls, cpus: int = 8, gpus: int = 0) -> Self:
+    def start(cls, cpus: int = 8, gpus: int = 0, variables: Mapping[str, str] | None = None) -> Self:
         """Start one on free ports and wait until Serve answers; ProcessError says what did not.
 
         Where Ray gives up by itself, on a busy machine, another one is started, once.
         """
         try:
-            return cls._started(cpus, gpus)
+            return cls._started(cpus, gpus, variables)
         except ProcessError as error:
             if not ray_gave_up(str(error)):
                 raise
         say("Ray gave up waiting for its node; starting another one")
-        return cls._started(cpus, gpus)
+        return cls._started(cpus, gpus, variables)
 
     @classmethod
-    def _started(cls, cpus: int, gpus: int) -> Self:
-        ray = cls(cpus, gpus)
+    def _started(cls, cpus: int, gpus: int, variables: Mapping[str, str] | None) -> Self:
+        ray = cls(cpus, gpus, variables=variables)
         try:
             ray.up()
         except BaseException:
@@ -173,7 +176,7 @@ class LocalRay:
 
     def _node_variables(self) -> dict[str, str]:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return variables | node_environment(self._token_file)
+        return variables | node_environment(self._token_file) | self._variables
 
     def _start_serve(self, process: Guarded) -> None:
         process.wait_until("Ray to take a Serve configuration", self._no_configuration, READY_SECONDS)

@@ -32,13 +32,19 @@ _ROUTER = "moe_serving.serve.router:PatientRouter"
 
 def build_core(args: CoreArgs) -> Application:
     """The core application: api (ingress), attention, directory."""
-    from moe_serving.serve.api import Api  # noqa: PLC0415 - see the module
-    from moe_serving.serve.attention import Attention  # noqa: PLC0415
+    from moe_serving.serve.attention import Attention  # noqa: PLC0415 - see the module
     from moe_serving.serve.directory import Directory  # noqa: PLC0415
 
-    directory = _deployment(Directory, DIRECTORY).bind(args)
-    attention = _deployment(Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS).bind(args, directory)
-    api = _deployment(serve.ingress()(Api), API, graceful_shutdown_timeout_s=_API_SHUTDOWN_S)
+    directory = deployment(Directory, DIRECTORY).bind(args)
+    attention = deployment(Attention, ATTENTION, max_ongoing_requests=_MOST_ANSWERS).bind(args, directory)
+    return bind_api(args, attention, directory)
+
+
+def bind_api(args: CoreArgs, attention: Application, directory: Application) -> Application:
+    """The api, in front of these two."""
+    from moe_serving.serve.api import Api  # noqa: PLC0415 - see the module
+
+    api = deployment(serve.ingress()(Api), API, graceful_shutdown_timeout_s=_API_SHUTDOWN_S)
     return api.bind(args, attention, directory)
 
 
@@ -46,10 +52,11 @@ def build_shard(args: ShardArgs) -> Application:
     """The application of one expert shard, without a route."""
     from moe_serving.serve.experts import Experts  # noqa: PLC0415 - see the module
 
-    return _deployment(Experts, EXPERTS).bind(args)
+    return deployment(Experts, EXPERTS).bind(args)
 
 
-def _deployment(replica: type, name: str, **options: Any) -> Deployment:
+def deployment(replica: type, name: str, **options: Any) -> Deployment:
+    """One of ours, named ``name``, with replicas of class ``replica``; ``options`` are Serve's, over our own."""
     return serve.deployment(
         name=name,
         # Ray's CPUs are a count for its scheduler, and one per process does not fit small machines.
