@@ -2,6 +2,9 @@
 
 Per expert ``down(act(gate(x)) * up(x))`` as transformers' eager experts compute it. Two differences in order only: the
 gate weight is applied before the down projection (it is the smaller tensor), and sums are kept in float32.
+
+A product ``X W^T`` in bfloat16 on a CPU is computed as ``(W X^T)^T``. oneDNN rearranges its right factor before it
+multiplies: so a few rows are rearranged, and not, at each step, all weights, which are read once and no more then.
 """
 
 from __future__ import annotations
@@ -68,6 +71,16 @@ def _activate(weights: ExpertWeights, rows: Tensor) -> Tensor:
     return ACTIVATIONS[weights.activation](gate).mul_(up)
 
 
+def _is_by_columns(rows: Tensor) -> bool:
+    return rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
+
+
+def _by_columns(weights: ExpertWeights, rows: Tensor, gate_weights: Tensor) -> Tensor:
+    """One expert's outputs ``[H, n]`` for ``rows`` ``[n, H]``, times ``gate_weights`` ``[n]``."""
+    gate, up = torch.mm(weights.gate_up, rows.t()).chunk(2)
+    return torch.mm(weights.down, ACTIVATIONS[weights.activation](gate).mul_(up).mul_(gate_weights))
+
+
 def _single_row(held: Held, request: ComputeRequest, device: torch.device) -> ComputeReply:
     """Decoding one sequence: nothing to sort and nothing to gather."""
     row = request.hidden.to(device)
@@ -94,16 +107,19 @@ def _grouped_by_expert(held: Held, request: ComputeRequest, device: torch.device
     rows = torch.from_numpy(row_of_pair[order]).to(device)
     gathered = hidden.index_select(0, rows)
     # In float32, also where rows are 16 bits: some families' gates are, and rounding them would scale whole outputs.
-    gate_weights = request.weights[torch.from_numpy(order)].to(device).unsqueeze(1)
-    outputs = torch.empty_like(gathered)
+    gate_weights = request.weights[torch.from_numpy(order)].to(device)
+    by_columns = _is_by_columns(gathered)
+    outputs = torch.empty_like(gathered, dtype=torch.float32 if by_columns else None)
     missing: list[int] = []
     for begin, end in pairwise(edges):
         weights = held.get(int(experts[begin]))
         if weights is None:
             outputs[begin:end] = 0
             missing.extend(order[begin:end].tolist())
+        elif by_columns:
+            outputs[begin:end] = _by_columns(weights, gathered[begin:end], gate_weights[begin:end]).t()
         else:
-            inner = _activate(weights, gathered[begin:end]).mul_(gate_weights[begin:end])
+            inner = _activate(weights, gathered[begin:end]).mul_(gate_weights[begin:end].unsqueeze(1))
             torch.mm(inner, weights.down.t(), out=outputs[begin:end])
     sums = torch.zeros(hidden.shape, dtype=torch.float32, device=device)
     return _reply(sums.index_add_(0, rows, outputs.float()), missing, request)

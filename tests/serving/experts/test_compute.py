@@ -71,23 +71,28 @@ def test_partial_sums(rows: int, dtype: torch.dtype) -> None:
     assert reply.missing.tolist() == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_activations(activation: str) -> None:
-    weights, asked = weights_of(torch.float32, activation=activation), request(3, torch.float32)
+def test_activations(activation: str, dtype: torch.dtype) -> None:
+    weights, asked = weights_of(dtype, activation=activation), request(3, dtype)
     torch.testing.assert_close(
-        compute(weights, asked, CPU).values.double(), eager(weights, asked, activation), atol=1e-5, rtol=1e-5
+        compute(weights, asked, CPU).values.double(),
+        eager(weights, asked, activation),
+        atol=TOLERANCE[dtype],
+        rtol=TOLERANCE[dtype],
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("per_pair", [False, True])
 @pytest.mark.parametrize("rows", [1, 9])
-def test_pairs_that_are_not_held_are_named_and_left_out(rows: int, per_pair: bool) -> None:
-    weights, asked = weights_of(torch.float32, without=frozenset({0, 4})), request(rows, torch.float32, per_pair)
+def test_pairs_that_are_not_held_are_named_and_left_out(rows: int, per_pair: bool, dtype: torch.dtype) -> None:
+    weights, asked = weights_of(dtype, without=frozenset({0, 4})), request(rows, dtype, per_pair)
     reply = compute(weights, asked, CPU)
     lacking = [pair for pair, expert in enumerate(asked.experts.tolist()) if expert in {0, 4}]
     assert sorted(reply.missing.tolist()) == lacking
     sums = reply.values.reshape(rows, TOP_K, HIDDEN).sum(dim=1) if per_pair else reply.values
-    torch.testing.assert_close(sums.double(), eager(weights, asked), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sums.double(), eager(weights, asked), atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 def test_a_pair_has_the_same_bits_in_every_batch() -> None:
