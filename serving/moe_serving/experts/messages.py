@@ -152,7 +152,7 @@ class ComputeReply:
             raise ProtocolError(f"asked for {rows} rows, got {values.dtype} {list(values.shape)}")
         if missing.dtype != torch.int32 or missing.dim() != 1:
             raise ProtocolError(f"missing pairs must be int32 [M], got {missing.dtype} {list(missing.shape)}")
-        if not ((missing >= 0) & (missing < len(request.experts))).all():
+        if len(missing) and not ((missing >= 0) & (missing < len(request.experts))).all():
             raise ProtocolError(f"missing pairs are not all among the {len(request.experts)} asked for")
         if packed:
             scales = message.tensors[2]

@@ -108,7 +108,8 @@ class LayerDispatch(Generic[C]):
         asked, self._asked = self._asked, []
         for request, reply in self._gather(asked):
             missing = self._work.accept(request.part, reply)
-            self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
+            if len(missing[0]):
+                self._not_held.update((request.shard, int(expert)) for expert in self._work.experts[missing])
 
     def _choose(self) -> NDArray[np.int64]:
         """A shard's position in the table for every pending pair, int64 ``[T, K]``."""

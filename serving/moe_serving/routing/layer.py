@@ -15,6 +15,7 @@ from moe_serving.fp8.rows import pack
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Positions of pairs in ``[T, K]``: token and place."""
+NO_PAIRS: Pairs = (np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,11 +134,13 @@ class LayerWork:
 
     def accept(self, part: Part, reply: ComputeReply) -> Pairs:
         """Take a shard's answer; returns the pairs that it does not hold, which stay pending."""
+        self._answers.append((part, reply.values))
+        self.pending[part.pairs] = False
+        if not len(reply.missing):
+            return NO_PAIRS
         missing = reply.missing.numpy()
         lacking = part.pairs[0][missing], part.pairs[1][missing]
-        self.pending[part.pairs] = False
         self.pending[lacking] = True
-        self._answers.append((part, reply.values))
         return lacking
 
     def result(self) -> Tensor:
@@ -165,8 +168,12 @@ class LayerWork:
         return sums
 
     def _sum_parts(self) -> Tensor:
-        sums = torch.zeros(self._hidden.shape, dtype=torch.float32)
-        for part, values in self._answers:
+        first = self._answers[0] if self._answers else None
+        if first is not None and len(first[0].rows) == len(self._hidden):
+            sums, others = first[1].clone(), self._answers[1:]
+        else:
+            sums, others = torch.zeros(self._hidden.shape, dtype=torch.float32), self._answers
+        for part, values in others:
             if len(part.rows) == len(sums):
                 sums += values
             else:
