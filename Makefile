@@ -25,7 +25,7 @@ environment: ## make .venv (its packages are cached outside the clone)
 	@$(call SETUP,)
 
 setup: ## make .venv and build the embedded control plane (cached outside the clone)
-	@$(call SETUP,$(CLUSTER) kube-controller-manager kuberay-manifests gateway-api-manifests keda-manifests helm)
+	@$(call SETUP,$(CLUSTER) kube-controller-manager kuberay-manifests gateway-api-manifests keda-manifests monitoring-manifests helm)
 
 demo: ## kubectl apply to streamed tokens, a placement that follows the traffic, a killed shard; DEMO_PARTS=3 DEMO_EXIT=1 KUBECONFIG=
 	@$(call SETUP,$(if $(KUBECONFIG),kubectl,$(CLUSTER)))

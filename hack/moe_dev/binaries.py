@@ -31,9 +31,12 @@ KUBERAY_MANIFESTS = "kuberay-manifests"
 GATEWAY_API_MANIFESTS = "gateway-api-manifests"
 # A folder: CRDs of KEDA.
 KEDA_MANIFESTS = "keda-manifests"
+# A folder: CRDs of Prometheus' operator.
+MONITORING_MANIFESTS = "monitoring-manifests"
 
 # A control plane without nodes, which is what most tests need.
 EMBEDDED = (KUBECTL, ETCD, APISERVER, CONTROLLER_MANAGER)
+OF_SETUP = (*EMBEDDED, KUBERAY_MANIFESTS, GATEWAY_API_MANIFESTS, KEDA_MANIFESTS, MONITORING_MANIFESTS)
 ALL = tuple(name for module in MODULES for name in module.names())
 # `go build` calls the binary of a module's main package by the module's name.
 BUILT_AS = {ETCD: "server"}
@@ -53,11 +56,7 @@ def binary(name: str) -> Path:
     path = _place(name)
     if os.access(path, os.X_OK):
         return path
-    cure = (
-        "make setup"
-        if name in (*EMBEDDED, KUBERAY_MANIFESTS, GATEWAY_API_MANIFESTS, KEDA_MANIFESTS)
-        else f"PYTHONPATH=hack python3 -m moe_dev.setup --binaries {name}"
-    )
+    cure = "make setup" if name in OF_SETUP else f"PYTHONPATH=hack python3 -m moe_dev.setup --binaries {name}"
     raise BinariesError(f"{path} is missing: run `{cure}`")
 
 

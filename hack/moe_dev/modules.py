@@ -153,6 +153,13 @@ KEDA = Module(
     folders={"keda-manifests": "config"},
     minutes="0",
 )
+PROMETHEUS_OPERATOR = Module(
+    folder=_of_node("prometheus-operator"),
+    release="github.com/prometheus-operator/prometheus-operator",
+    programs={},
+    folders={"monitoring-manifests": "example/prometheus-operator-crd"},
+    minutes="0",
+)
 HELM = Module(
     folder=_of_node("helm"),
     release="helm.sh/helm/v3",
@@ -160,4 +167,15 @@ HELM = Module(
     minutes="1 to 3",
     stamps=("helm.sh/helm/v3/internal/version.version={version}",),
 )
-MODULES = (CONTROL_PLANE, HELM, KUBERAY, GATEWAY_API, KEDA, CONTAINERD, RUNC, CNI, COREDNS)
+MODULES = (
+    CONTROL_PLANE,
+    HELM,
+    KUBERAY,
+    GATEWAY_API,
+    KEDA,
+    PROMETHEUS_OPERATOR,
+    CONTAINERD,
+    RUNC,
+    CNI,
+    COREDNS,
+)

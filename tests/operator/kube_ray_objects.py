@@ -3,10 +3,10 @@
 from typing import Any
 
 from data_plane import DataPlane, deployment
+from foreign_kinds import install_kinds
 
 from moe_dev.binaries import KUBERAY_MANIFESTS, binary
 from moe_dev.kube import Kubectl
-from moe_dev.operator_process import wait_established
 from moe_operator.api import MoEDeployment
 from moe_operator.api.names import COMPONENT_RAY_TOKEN
 from moe_operator.kube.api import Json
@@ -66,11 +66,9 @@ def all_manifests(moe: MoEDeployment) -> list[Json]:
 
 
 def install_kube_ray_kinds(kube: Kubectl, *plurals: str) -> None:
-    """By default RayService and RayCluster; too large for what ``kubectl apply`` writes beside them."""
-    for plural in plurals or ("rayservices", "rayclusters"):
-        path = binary(KUBERAY_MANIFESTS) / "crd" / "bases" / f"ray.io_{plural}.yaml"
-        kube.run("apply", "--server-side", "-f", str(path))
-        wait_established(kube, path)
+    """By default RayService and RayCluster."""
+    names = (f"ray.io_{plural}.yaml" for plural in plurals or ("rayservices", "rayclusters"))
+    install_kinds(kube, binary(KUBERAY_MANIFESTS) / "crd" / "bases", *names)
 
 
 def remove_kube_ray_kinds(kube: Kubectl) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 from expressions import missing
+from foreign_kinds import install_kinds, taken
 from prometheus_client import generate_latest
 
 from moe_dev.binaries import KEDA_MANIFESTS, binary
 from moe_dev.kube import Kubectl, KubectlError
-from moe_dev.operator_process import wait_established
 from moe_dev.paths import CLONE
 from moe_serving.api.metrics import ServingMetrics
 
@@ -21,9 +21,7 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def keda(installed: Kubectl) -> Kubectl:
     """The kind ScaledObject on the session's API server."""
-    path = binary(KEDA_MANIFESTS) / "crd" / "bases" / "keda.sh_scaledobjects.yaml"
-    installed.run("apply", "--server-side", "-f", str(path))
-    wait_established(installed, path)
+    install_kinds(installed, binary(KEDA_MANIFESTS) / "crd" / "bases", "keda.sh_scaledobjects.yaml")
     return installed
 
 
@@ -35,21 +33,15 @@ def documented() -> dict[str, Any]:
     return dict(found)
 
 
-def created(keda: Kubectl, namespace: str, scaled: dict[str, Any]) -> str:
-    """What the API server says."""
-    options = ("--validate=strict", "--dry-run=server", "-n", namespace, "-f", "-")
-    return keda.run("create", *options, text=json.dumps(scaled))
-
-
 def test_the_scaled_object_of_the_documents_is_one_of_kedas(keda: Kubectl, namespace: str) -> None:
-    assert "created" in created(keda, namespace, documented())
+    assert taken(keda, namespace, [documented()]) == 1
     wrong = documented()
     wrong["spec"]["scaleTargetRef"]["replicas"] = 2
     with pytest.raises(KubectlError, match="unknown field"):
-        created(keda, namespace, wrong)
+        taken(keda, namespace, [wrong])
     del (lacking := documented())["spec"]["triggers"]
     with pytest.raises(KubectlError, match="triggers"):
-        created(keda, namespace, lacking)
+        taken(keda, namespace, [lacking])
 
 
 def test_it_names_a_kind_with_a_scale_and_asks_for_metrics_that_there_are(keda: Kubectl) -> None:

@@ -1,16 +1,15 @@
 """APIs that are reached from outside: what the chart makes leads to what the operator makes, and a real API server with
 the kinds of the Gateway API takes it."""
 
-import json
 from typing import Any
 
 import pytest
+from foreign_kinds import install_kinds, taken
 from kube_ray_objects import kube_ray_deployment
 
 from moe_dev.binaries import GATEWAY_API_MANIFESTS, binary
 from moe_dev.helm import Helm, HelmError
 from moe_dev.kube import Kubectl
-from moe_dev.operator_process import wait_established
 from moe_operator.api.names import API_PORT, api_service_name
 from moe_operator.runtimes.kube_ray.manifests.service import build_service
 
@@ -30,24 +29,14 @@ def offline() -> Helm:
 @pytest.fixture(scope="module")
 def gateways(kube: Kubectl) -> Kubectl:
     """The kinds of the Gateway API on the session's API server."""
-    for plural in ("gateways", "httproutes"):
-        path = binary(GATEWAY_API_MANIFESTS) / "crd" / "standard" / f"gateway.networking.k8s.io_{plural}.yaml"
-        kube.run("apply", "--server-side", "-f", str(path))
-        wait_established(kube, path)
+    names = (f"gateway.networking.k8s.io_{plural}.yaml" for plural in ("gateways", "httproutes"))
+    install_kinds(kube, binary(GATEWAY_API_MANIFESTS) / "crd" / "standard", *names)
     return kube
 
 
 def made(helm: Helm, **exposed: Any) -> list[dict[str, Any]]:
     found = helm.template(exposed={"deployments": [TINY, BIG], **exposed})
     return [each for each in found if each["kind"] in ("Ingress", "HTTPRoute", "Gateway")]
-
-
-def taken(kube: Kubectl, namespace: str, objects: list[dict[str, Any]]) -> str:
-    """What the API server says to all of them, in one namespace."""
-    for each in objects:
-        each["metadata"]["namespace"] = namespace
-    text = "\n---\n".join(map(json.dumps, objects))
-    return kube.run("create", "--validate=strict", "--dry-run=server", "-n", namespace, "-f", "-", text=text)
 
 
 def test_nothing_is_exposed_that_nobody_named(offline: Helm) -> None:
@@ -72,7 +61,7 @@ def test_an_ingress_ends_tls_and_keeps_streams(offline: Helm, kube: Kubectl, nam
     annotations = tiny["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == str(SECONDS)
-    assert taken(kube, namespace, [tiny, big]).count("created (server dry run)") == 2
+    assert taken(kube, namespace, [tiny, big]) == 2
 
 
 def test_own_annotations_stand_above_the_charts(offline: Helm) -> None:
@@ -93,14 +82,14 @@ def test_a_route_of_the_releases_own_gateway(offline: Helm, gateways: Kubectl, n
     assert rule["backendRefs"] == [{"name": api_service_name("tiny"), "port": API_PORT}]
     assert rule["timeouts"] == {"request": "60s", "backendRequest": "60s"}
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/team/tiny/v1"}}]
-    assert taken(gateways, namespace, [gateway, tiny, big]).count("created (server dry run)") == 3
+    assert taken(gateways, namespace, [gateway, tiny, big]) == 3
 
 
 def test_a_route_of_a_gateway_that_is_there(offline: Helm, gateways: Kubectl, namespace: str) -> None:
     parent = {"name": "public", "namespace": "gateways", "sectionName": "https"}
     tiny, big = made(offline, httpRoute={"enabled": True, "parentRefs": [parent]})
     assert tiny["spec"]["parentRefs"] == big["spec"]["parentRefs"] == [parent]
-    assert taken(gateways, namespace, [tiny, big]).count("created (server dry run)") == 2
+    assert taken(gateways, namespace, [tiny, big]) == 2
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

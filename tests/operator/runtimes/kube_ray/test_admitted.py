@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from foreign_kinds import taken
 from kube_ray_objects import all_manifests, kube_ray_deployment
 
 from moe_dev.kube import Kubectl
@@ -65,8 +66,4 @@ def check(kinds: Kubectl, namespace: str, fields: dict[str, Any], more: dict[str
     spec = json.loads(moe.model_dump_json(by_alias=True, exclude_none=True, include={"spec"}))
     owner = {"apiVersion": moe.api_version, "kind": moe.kind, "metadata": {"name": "tiny"}, **spec}
     children = all_manifests(moe)
-    for child in children:
-        child["metadata"]["namespace"] = namespace
-    text = "\n---\n".join(map(json.dumps, [owner, *children]))
-    said = kinds.run("create", "--validate=strict", "--dry-run=server", "-n", namespace, "-f", "-", text=text)
-    assert said.count("created (server dry run)") == 1 + len(children), said
+    assert taken(kinds, namespace, [owner, *children]) == 1 + len(children)
