@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from moe_operator.api.placement import Origin
 from moe_operator.api.status import MoEDeploymentStatus
 
 RECONCILES = "moe_operator_reconciles"
@@ -104,6 +105,9 @@ class Metrics:
             self._reconciles.labels(result.value)
         for outcome in ("ok", "failed"):
             self._serve_writes.labels(outcome)
+        # They are few, and Prometheus sees no increase in a series that begins with its first one.
+        for origin in Origin:
+            self._rollbacks.labels(origin.value)
 
     @contextmanager
     def reconcile_timed(self) -> Iterator[None]:
