@@ -16,7 +16,7 @@ export ROUNDS
 NODES ?= 2
 export NODES
 IMAGES ?= operator
-.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons test exactness chaos endurance lint crds manifests images images-check release model bench gpu-check lock clean
+.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons fast test test-long exactness chaos endurance lint crds manifests images images-check release model bench gpu-check lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -48,7 +48,10 @@ e2e: ## the tests on nodes with pods: on NODES=2 of our own, as root, or on the 
 e2e-sample: setup ## the part of it that CI runs, on one node of our own; where it cannot run, one line says so and why
 	@$(RUN) -m moe_dev.node.sample $(CLUSTER) $(NODE) helm
 
-check: lint ## lint and the fast tests, without Ray, control plane and torch, for while you work
+check: environment ## lint and the fast tests, without Ray, control plane and torch, for while you work
+	@$(MAKE) --no-print-directory -j2 lint fast
+
+fast: environment
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself
@@ -57,13 +60,16 @@ check-pythons: ## the same under each supported Python that is there, oldest and
 test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in lanes side by side; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
 
+test-long: setup ## the tests that take too long for that: more deaths, releases, deployments, kernels, a quarter of an hour
+	@$(RUN) -m moe_dev.lanes.run long
+
 exactness: setup ## the whole proof of exactness, of which `make test` runs a sample: twenty minutes
 	@$(RUN) -m pytest -m whole tests/serving --ignore=tests/serving/chaos
 
 chaos: setup ## processes of each kind killed and frozen, and a node, ROUNDS=5 times each under load: half an hour; prints a table
 	@$(RUN) -m pytest -s -m whole tests/serving/chaos
 
-endurance: setup ## ten minutes beside Rays that answer far too much, of which `make test` runs one; a thousand deployments
+endurance: setup ## ten minutes beside Rays that answer far too much, of which `make test-long` runs one; a thousand deployments
 	@$(RUN) -m pytest -s -m whole tests/operator
 
 lint: environment ## ruff, mypy, import arrows, CRDs and references as generated

@@ -57,6 +57,7 @@ def trace(files: Path) -> str:
     return str(files / "trace.npz")
 
 
+@pytest.mark.slow
 def test_all_traces_of_a_folder_are_one(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +227,7 @@ def test_no_half_written_files_stay(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"b": "old"}
 
 
+@pytest.mark.slow
 def test_links_and_pipes_are_written_through(trace: str, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("old")
     (tmp_path / "link").symlink_to("target")

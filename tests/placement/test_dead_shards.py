@@ -52,6 +52,7 @@ def test_what_only_a_dead_shard_held_is_read_from_the_checkpoint() -> None:
     assert "dead shards (1)" in decision.reasons[0]
 
 
+@pytest.mark.slow
 def test_the_explanation_says_what_is_lost_and_where_it_comes_from() -> None:
     plan = plan_around((1,))
     explained = explain(plan, seen(), plan_migration(ONE_COPY, plan.placement, plan.topology))

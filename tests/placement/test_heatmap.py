@@ -129,6 +129,7 @@ def test_a_pair_beyond_all_others_is_marked() -> None:
     assert image.get_clim()[1] < 0.2 * log_lift(statistics, 0).max()
 
 
+@pytest.mark.slow
 def test_all_layers_on_request(tmp_path: Path) -> None:
     titles = list(images(picture(seen(), PLACEMENT, TOPOLOGY, range(3))))
     assert titles[:3] == ["layer 0", "layer 1", "layer 2"]

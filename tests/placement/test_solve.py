@@ -62,6 +62,7 @@ def test_what_surges_together_is_kept_apart() -> None:
     assert balance[1] > balance[0]
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_plans_whatever_the_threads() -> None:
     topology = h100_nodes(2, 2, 9)
     first, second = (solve(statistics(), topology, limits=Limits(workers=n)).placement for n in (1, 3))
@@ -82,6 +83,7 @@ def test_no_traffic_gives_a_balanced_placement() -> None:
     assert (plan.placement.held.sum(axis=1) == 4).all()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 4), st.integers(1, 2), st.integers(0, 3), st.booleans())
 @settings(max_examples=15)
 def test_limits_are_kept(seed: int, nodes: int, gpus: int, copies: int, extra: int, sampled: bool) -> None:
@@ -178,6 +180,7 @@ def on_nodes(placement: Placement, topology: Topology) -> NDArray[np.int64]:
     return np.asarray(np.sum(at, axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampled", [True, False])
 def test_copies_go_to_nodes_of_their_own_after_a_node_is_lost(sampled: bool) -> None:
     known = statistics() if sampled else RoutingStatistics.of_loads(statistics().load, 4)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 START = """
 import sys
 if sys.argv[1] == "without":
@@ -44,6 +46,7 @@ def plans(numba: str) -> list[str]:
     return run(PLAN, numba).split(maxsplit=1)
 
 
+@pytest.mark.slow
 def test_plans_are_those_of_the_compiled_kernels() -> None:
     compiled, interpreted = plans("with"), plans("without")
     assert (compiled[0], interpreted[0]) == ("True", "False")

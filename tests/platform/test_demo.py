@@ -131,6 +131,7 @@ def test_a_fresh_clone_does_the_job_shows_how_to_go_on_and_ends_with_ctrl_c(clon
     assert not changed.stdout
 
 
+@pytest.mark.long
 def test_one_on_a_cluster_of_ones_own_that_is_stopped_too_early_has_failed_and_leaves_nothing(
     clone: Path, ray_cluster: LocalRay, tmp_path: Path
 ) -> None:

@@ -283,6 +283,7 @@ FAILS_ONCE = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "code", "closing"),
@@ -324,6 +325,7 @@ def test_what_was_judged_stands(error: BaseException, little: bool) -> None:
     assert says_little(error) is little
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupt_ends_both_lanes(tmp_path: Path) -> None:
     waits = "print(flush=True); open(__file__ + {0!r}, 'w').close(); subprocess.run(['sleep', '600'])"

@@ -52,6 +52,7 @@ def test_all_its_listeners_are_on_loopback(ray_cluster: LocalRay) -> None:
     assert listening == {"127.0.0.1"}
 
 
+@pytest.mark.long
 def test_another_ray_lives_on(ray_cluster: LocalRay) -> None:
     with LocalRay.start(cpus=1) as other:
         directory = other.directory

@@ -18,6 +18,8 @@ from moe_dev.lanes.uses import Uses
 from moe_dev.paths import CLONE
 
 CHECK, ALONE, RAY, CLUSTER, WAITS, REST = "check", "alone", "ray", "cluster", "waits", "rest"
+LONG = "long"
+"""The marker of what `make test-long` runs, in the same lanes, and `make test` does not."""
 LANES = (CHECK, ALONE, RAY, CLUSTER, WAITS, REST)
 """Each test is in one: what `make check` runs; what judges figures, and the demo, beside nothing; what runs on the Ray
 that is for all; what else is on a control plane; what waits most of its time for operators, Rays and demos of its own;
@@ -36,7 +38,7 @@ SIGNS: dict[str, tuple[Collection[str], Collection[str]]] = {
     RAY: ([], [SHARED_RAY]),
     CLUSTER: (["e2e"], ["controlplane"]),
     WAITS: (["waits", "ray"], []),
-    REST: (["torch", "slow", "whole"], ["checkpoint_of"]),
+    REST: (["torch", "slow", "long", "whole"], ["checkpoint_of"]),
 }
 
 ROOTS = ("placement", "contract", "serving", "operator", "hack")
@@ -95,7 +97,7 @@ def lane_of(item: pytest.Item) -> str:
         return RAY if SHARED_RAY in getattr(item, "fixturenames", ()) else WAITS
     if "e2e" in marks:
         return WAITS if "waits" in marks else CLUSTER
-    return REST if marks & {"torch", "slow", "whole"} else CHECK
+    return REST if marks & {"torch", "slow", "long", "whole"} else CHECK
 
 
 def may_need(path: Path, lane: str | None) -> bool:

@@ -1,10 +1,10 @@
 """Runs lanes side by side; each line says of which it is, the last one is the sum in pytest's own words.
 
-With `check` as first argument: the fast lane, in three parts. Else what it leaves of all tests, side by
-side since those on a Ray or a control plane mostly wait. Two of these start Rays: three that share two cores exceed
-bounds of tens of seconds. A control plane each costs a hundredth of a core. What computes runs in the pauses of the
-others. Before them, alone, comes what judges figures. After them, alone, come tests whose failure says little,
-if there are few and nothing else failed; the last lines name those that then passed.
+With `check` as first argument: the fast lane, in three parts. With `long`: the tests that are marked so. Else what
+both leave of all tests, side by side since those on a Ray or a control plane mostly wait. Two of these start Rays:
+three that share two cores exceed bounds of tens of seconds. A control plane each costs a hundredth of a core. What
+computes runs in the pauses of the others. Before them, alone, comes what judges figures. After them, alone, come tests
+whose failure says little, if there are few and nothing else failed; the last lines name those that then passed.
 """
 
 import collections
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moe_dev.lanes import rerun
-from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, RAY, REST, WAITS
+from moe_dev.lanes.plugin import ALONE, CHECK, CLUSTER, LONG, RAY, REST, WAITS
 from moe_dev.paths import CLONE
 
 
@@ -56,7 +56,7 @@ FAST: Turns = [
 # End-to-end tests have promises in seconds to judge.
 SLOW: Turns = [
     [Part("alone", ALONE)],
-    [Part("ray", RAY), Part("cluster", CLUSTER), Part("waits", WAITS), Part("rest", REST, 10)],
+    [Part("ray", RAY), Part("cluster", CLUSTER), Part("waits", WAITS), Part("rest", REST, 5)],
 ]
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
 COUNT = re.compile(r"(\d+) (\w+)")
@@ -68,6 +68,8 @@ FAILED = 1
 FAILURES = ("failed", "error", "errors")
 # More have a cause in common, that is not found by running them again.
 MOST_AGAIN = 5
+# In place of what pyproject.toml has pytest leave out.
+ONLY_LONG = ("-m", "long and not whole")
 # After Ctrl-C: a session's fixtures end a Ray and a control plane.
 END_SECONDS = 60.0
 
@@ -89,6 +91,8 @@ class Lane:
             text=True,
             errors="replace",
             cwd=CLONE,
+            # Where no bytecode is kept, each lane writes the assertions of all files anew: a tenth of a check.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
             # A terminal's Ctrl-C comes to us alone, and is passed on once.
             process_group=0,
         )
@@ -124,8 +128,9 @@ class Lane:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 where all lanes passed. All but the word `check` goes to pytest."""
-    fast = arguments[:1] == [CHECK]
+    """The exit code: 0 where all lanes passed. All but a first word `check` or `long` goes to pytest."""
+    which = arguments[0] if arguments and arguments[0] in {CHECK, LONG} else None
+    asked = [*(ONLY_LONG if which == LONG else ()), *arguments[which is not None :]]
     started = time.monotonic()
     # Also where a script's `make test &` has it ignored: whoever sends one means it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -133,12 +138,12 @@ def main(arguments: Sequence[str]) -> int:
     lanes: list[Lane] = []
     codes: list[int] = []
     try:
-        for turn in FAST if fast else SLOW:
-            lanes += [Lane(part, arguments[fast:]) for part in turn]
+        for turn in FAST if which == CHECK else SLOW:
+            lanes += [Lane(part, asked) for part in turn]
             codes += [lane.wait() for lane in lanes[len(codes) :]]
         first, names = list(lanes), may_run_again(lanes, codes)
         if names:
-            options = [each for each in arguments[fast:] if not Path(each).is_dir()]  # the names are all to be run
+            options = [each for each in asked if not Path(each).is_dir()]  # the names are all to be run
             lanes.append(Lane(Part("rerun", None, 0, names), options))
             lanes[-1].wait()
             codes = [0 if lanes[-1].counts.get("passed") == len(names) else FAILED]  # a test that skips has not passed

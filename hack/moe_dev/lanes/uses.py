@@ -4,10 +4,13 @@ A test has a marker since its file writes it, or by a fixture that it asks for, 
 """
 
 import ast
+import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+MARK = re.compile(r"\bmark\.(\w+)")
 
 
 class Uses:
@@ -60,17 +63,15 @@ class _File(NamedTuple):
 
 @cache
 def _read(path: Path) -> _File:
-    nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    marks = {
-        node.attr
-        for node in nodes
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "mark"
-    }
-    return _File(tuple(_functions(nodes)), frozenset(marks))
+    source = path.read_bytes()
+    return _File(tuple(_functions(ast.parse(source).body)), frozenset(MARK.findall(source.decode())))
 
 
-def _functions(nodes: Sequence[ast.AST]) -> Iterator[_Function]:
+def _functions(nodes: Sequence[ast.stmt]) -> Iterator[_Function]:
+    """Those of a module and its classes: pytest looks into no function for others."""
     for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            yield from _functions(node.body)
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         asks = {each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}

@@ -157,6 +157,7 @@ def full_status() -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_large_one_takes_less_than_100_kb_and_a_largest_one_is_taken(installed: Kubectl, namespace: str) -> None:
     body = manifest(content(moved(58, 256, 32, 9)), namespace=namespace)
     installed.run("apply", "--server-side", "-f", "-", text=json.dumps(body))

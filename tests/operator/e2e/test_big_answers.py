@@ -168,7 +168,7 @@ def lease(kube: Kubectl) -> tuple[str, int]:
     return found["spec"]["holderIdentity"], found["spec"]["leaseTransitions"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_what_a_few_answer_is_told_and_nobody_else_notices(
     start_operator, objects: Objects, other: Objects, ray: FakeRay, largest: FakeRay, culprits

@@ -166,6 +166,7 @@ def test_the_commands_for_an_installation(bench: Bench) -> None:
     assert bench.kube.get("ingress", "tiny-moe-api", bench.other) is not None
 
 
+@pytest.mark.long
 def test_the_commands_for_operations(bench: Bench) -> None:
     bench.kube.apply(tiny(bench.ray.url), manifest(content(moved(), 1, 0), namespace=bench.namespace))
     for name in ("tiny-moe-internal", "tiny-moe-ray-token"):

@@ -26,6 +26,7 @@ SPEC = {
 }
 
 
+@pytest.mark.long
 def test_kube_ray_is_installed_while_the_operator_runs(operator: OperatorProcess, objects: Objects) -> None:
     remove_kube_ray_kinds(objects.kube)
     objects.apply("tiny", SPEC)

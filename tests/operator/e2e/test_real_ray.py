@@ -177,6 +177,7 @@ def two_teams(ray: LocalRay) -> tuple[dict[str, Any], dict[str, Any]]:
     return first, second
 
 
+@pytest.mark.long
 def test_the_example_of_two_teams_and_another_model(
     operator, on_ray: Objects, ray_cluster: LocalRay, second_namespace: str, tmp_path: Path
 ) -> None:

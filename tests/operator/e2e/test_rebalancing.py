@@ -95,6 +95,7 @@ def served(objects: Objects, ray: LocalRay, **rebalance: Any) -> Iterator[tuple[
     assert tokens(objects, "tiny") == right
 
 
+@pytest.mark.long
 def test_what_does_harm_is_taken_back_by_measurement_though_the_operator_dies(
     start_operator, on_ray: Objects, ray_cluster: LocalRay
 ) -> None:

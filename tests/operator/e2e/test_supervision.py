@@ -98,6 +98,7 @@ def begin(own_kubeconfig: Path, tmp_path: Path) -> Iterator[Callable[..., Operat
         operator.process.wait(10)
 
 
+@pytest.mark.long
 def test_a_watch_that_hears_nothing_any_more_ends_the_process(
     begin, own_kubeconfig: Path, objects, ray: FakeRay
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_watch_that_hears_nothing_any_more_ends_the_process(
     assert re.search(WATCH_SILENT, operator.log.read_text())
 
 
+@pytest.mark.long
 def test_a_standby_whose_credentials_have_ended_says_so_and_ends(
     begin, start_operator, own_kubeconfig: Path, objects
 ) -> None:
@@ -189,6 +191,7 @@ def own_plane(tmp_path: Path) -> Iterator[ControlPlane]:
         yield plane
 
 
+@pytest.mark.long
 def test_a_kind_that_is_deleted_and_installed_again_is_worked_within_a_minute(
     own_plane: ControlPlane, tmp_path: Path, ray: FakeRay
 ) -> None:

@@ -81,7 +81,7 @@ async def test_what_a_job_raises_is_raised_here(worker: WorkerProcess) -> None:
     assert await run(worker, jobs.double, 1) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("job", "argument", "bounds", "error", "says"),
     [
@@ -209,6 +209,7 @@ async def test_the_end_of_its_loop_is_heard(worker: WorkerProcess, monkeypatch: 
     await asyncio.wait_for(lasts, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_process_that_plans_has_its_kernels_before_its_memory_is_bounded() -> None:
     """Numba and LLVM take more than the plan may."""

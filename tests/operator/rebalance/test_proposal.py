@@ -116,6 +116,7 @@ def test_where_time_ends_the_next_look_begins_with_what_was_left(monkeypatch: py
     assert begun == [1, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_nothing_moves_once_it_is_where_the_traffic_wants_it() -> None:
     operator = Operator()
     operator.carry_out(operator.looks(*windows(3))[-1])

@@ -284,6 +284,7 @@ well_formed = st.builds(
 reports = well_formed | objects({"term": wild, "revision": wild, "progress": documents}) | documents
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(state=states | documents, report=reports, served=st.booleans(), nonsense=st.booleans())
 async def test_every_answer_ends_in_a_status(

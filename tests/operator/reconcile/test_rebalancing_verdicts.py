@@ -67,6 +67,7 @@ async def test_what_makes_tokens_no_slower_stays(start) -> None:
     assert "a token took 10 -> 10.5 ms (+5.0%) in steps of as many rows" in verified["message"]
 
 
+@pytest.mark.slow
 async def test_repeated_rollbacks_back_off(start) -> None:
     loop = await start("Auto", better())
     loop.directory.balances = {1: 0.8} | {number: 0.8 if number % 2 else 0.4 for number in range(2, 40)}

@@ -226,6 +226,7 @@ def hashes(bench: Bench) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 async def test_a_settled_object_reads_its_secrets_less_than_once_a_minute(bound: Bench) -> None:
     bound.kube.secret("keys", "api-keys", mine="k" * 40)
     bound.change(serving={"apiKeysSecretRef": {"name": "keys"}})

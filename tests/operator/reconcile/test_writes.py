@@ -173,6 +173,7 @@ async def test_a_status_that_somebody_wrote_by_hand_is_put_right_and_not_believe
     assert bench.ray.configs == there
 
 
+@pytest.mark.slow
 async def test_loads_are_told_once_a_minute_and_of_a_quiet_deployment_nothing(
     bench: Bench, counted: CountingKube
 ) -> None:

@@ -400,6 +400,7 @@ print(sorted(file.name for file in path.glob("*.safetensors")))
 """
 
 
+@pytest.mark.slow
 def test_processes_of_a_node_share_what_they_fetch(hub: StubHub) -> None:
     wanted = ([OTHERS, EVEN], [OTHERS, ODD])
     started = [

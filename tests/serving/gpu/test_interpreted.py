@@ -13,7 +13,14 @@ FOLDER = Path(__file__).parent / "interpreted"
 SECONDS = 280
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("test_*.py")))
+# Each takes the interpreter half a minute of CPU time; the kernels for rows are the sample.
+FILES = [
+    pytest.param(path.name, marks=[] if path.name == "test_rows.py" else pytest.mark.long)
+    for path in sorted(FOLDER.glob("test_*.py"))
+]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_kernels_compute_what_torch_does(file: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / file)]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

@@ -52,6 +52,7 @@ def check(openai, tiny, load):
     return check
 
 
+@pytest.mark.long
 async def test_shards_come_and_go(plane, load, check) -> None:
     before = plane.pids()
     async with load:
@@ -107,6 +108,7 @@ async def test_an_attention_replica_is_killed(plane, load, check) -> None:
     await asyncio.to_thread(check)
 
 
+@pytest.mark.long
 async def test_an_attention_replica_is_taken_away(plane, load, check) -> None:
     async with load:
         await load.flow()
@@ -201,7 +203,9 @@ async def _ask_long(plane, stream: bool) -> bool:
     return last.choices[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize("what", ["api", "attention", "directory", "shard"])
+@pytest.mark.parametrize(
+    "what", ["attention", "shard", *(pytest.param(each, marks=pytest.mark.long) for each in ("api", "directory"))]
+)
 async def test_a_frozen_process_holds_nobody_up(plane, load, check, what) -> None:
     """It keeps its connections, and nobody is told. Serve would take half a minute to end it. An api's own streams wait
     for it; they go on when it does.

@@ -152,7 +152,12 @@ def end_by_the_death_of_its_raylet(serving: MoeServe) -> int:
 
 
 @pytest.mark.parametrize(
-    ("end", "code"), [(end_by_sigterm, 0), (end_by_sigkill, -signal.SIGKILL), (end_by_the_death_of_its_raylet, 1)]
+    ("end", "code"),
+    [
+        (end_by_sigterm, 0),
+        pytest.param(end_by_sigkill, -signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param(end_by_the_death_of_its_raylet, 1, marks=pytest.mark.long),
+    ],
 )
 def test_however_it_ends_nothing_of_it_is_left(tiny, short_tmp, end, code) -> None:
     """In the middle of the start, when most is under way."""
@@ -169,6 +174,7 @@ def test_however_it_ends_nothing_of_it_is_left(tiny, short_tmp, end, code) -> No
         serving.kill()
 
 
+@pytest.mark.long
 def test_on_a_ray_that_others_use_too(tiny, ray_cluster, plane, short_tmp) -> None:
     theirs = plane.pids()
     arguments = ["--model", str(tiny), "--ray", ray_cluster.address, "--route-prefix"]

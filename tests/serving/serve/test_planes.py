@@ -47,6 +47,7 @@ def test_a_model_that_cannot_be_served_is_told_and_crashes_nothing(another_plane
     assert plane.pids() == before
 
 
+@pytest.mark.long
 def test_a_replica_that_cannot_load_the_model_gets_no_calls(another_plane, tiny, tmp_path) -> None:
     """Its node lost the model, say. Serve prefers the replica with the fewest calls, which is one that rejects them."""
     model = Path(shutil.copytree(tiny, tmp_path / "tiny"))

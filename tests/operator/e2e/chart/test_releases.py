@@ -113,6 +113,7 @@ def test_its_pods_are_admitted_where_the_restricted_standard_is_enforced(release
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_two_of_one_namespace_each_live_beside_each_other(
     helm: Helm, installed: Kubectl, namespace: str, second_namespace: str, tmp_path: Path, ray: FakeRay
 ) -> None:
@@ -141,6 +142,7 @@ def test_two_of_one_namespace_each_live_beside_each_other(
             operator.stop()
 
 
+@pytest.mark.long
 def test_an_uninstall_is_refused_while_an_object_needs_the_operator(
     release: Release, tmp_path: Path, ray: FakeRay, installed: Kubectl
 ) -> None:

@@ -22,7 +22,7 @@ from moe_dev.helm import Helm
 from moe_dev.kube import Kubectl
 from moe_operator.telemetry.metrics import Metrics
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 CLUSTER = "tiny-abcde"
 MODEL = FACTS.model_copy(update={"layers": 6, "experts": 16})
