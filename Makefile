@@ -51,7 +51,7 @@ e2e-sample: setup ## the part of it that CI runs, on one node of our own; where 
 check: environment ## lint and the fast tests, without Ray, control plane and torch, for while you work
 	@$(MAKE) --no-print-directory -j2 lint fast
 
-fast: environment
+fast: environment ## the fast tests without lint
 	@$(RUN) -m moe_dev.lanes.run check
 
 check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself

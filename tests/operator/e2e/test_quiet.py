@@ -70,6 +70,7 @@ def all_unreachable(objects: Objects) -> bool:
     )
 
 
+@pytest.mark.long
 def test_what_is_settled_is_seldom_read_and_what_is_unreachable_is_told_of_once(
     controlplane: ControlPlane,
     start_operator: Callable[..., OperatorProcess],
