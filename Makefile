@@ -16,7 +16,7 @@ export ROUNDS
 NODES ?= 2
 export NODES
 IMAGES ?= operator
-.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check check-pythons fast test test-long exactness chaos endurance lint crds manifests images images-check release model bench gpu-check lock clean
+.PHONY: help environment setup demo demo-stop cluster cluster-down e2e e2e-sample check fast check-pythons test test-long exactness chaos endurance lint crds manifests images images-check release model bench gpu-check lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -57,7 +57,7 @@ fast: environment ## the fast tests without lint
 check-pythons: ## the same under each supported Python that is there, oldest and newest first; OTHERS=1 leaves out PYTHON itself
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check $(if $(OTHERS),--others)
 
-test: setup $(if $(TESTS),,check) ## run all tests: those of `check`, then the others in lanes side by side; TESTS= names some
+test: setup $(if $(TESTS),,check) ## run the tests: those of `check`, then all but the long ones in lanes side by side; TESTS= names some
 	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
 
 test-long: setup ## the tests that take too long for that: more deaths, releases, deployments, kernels, a quarter of an hour
