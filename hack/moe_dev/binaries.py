@@ -33,6 +33,7 @@ GATEWAY_API_MANIFESTS = "gateway-api-manifests"
 KEDA_MANIFESTS = "keda-manifests"
 # A folder: CRDs of Prometheus' operator.
 MONITORING_MANIFESTS = "monitoring-manifests"
+PROMETHEUS = "prometheus"
 
 # A control plane without nodes, which is what most tests need.
 EMBEDDED = (KUBECTL, ETCD, APISERVER, CONTROLLER_MANAGER)

@@ -153,6 +153,15 @@ KEDA = Module(
     folders={"keda-manifests": "config"},
     minutes="0",
 )
+# Without what finds targets in clouds, which would be most of it: those of tests are listed.
+PROMETHEUS = Module(
+    folder=_of_node("prometheus"),
+    release="github.com/prometheus/prometheus",
+    programs={"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+    minutes="2 to 4",
+    stamps=("github.com/prometheus/common/version.Version={version}",),
+    tags=("remove_all_sd",),
+)
 PROMETHEUS_OPERATOR = Module(
     folder=_of_node("prometheus-operator"),
     release="github.com/prometheus-operator/prometheus-operator",
@@ -173,6 +182,7 @@ MODULES = (
     KUBERAY,
     GATEWAY_API,
     KEDA,
+    PROMETHEUS,
     PROMETHEUS_OPERATOR,
     CONTAINERD,
     RUNC,

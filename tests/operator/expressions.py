@@ -32,11 +32,11 @@ def of_dashboard() -> list[str]:
     return [_filled(target["expr"]) for panel in panels for target in panel.get("targets", [])]
 
 
-def of_variables() -> list[str]:
-    """What Grafana asks of the values of a label: the series, and the label."""
+def of_variables() -> list[tuple[str, str]]:
+    """Whose values Grafana asks for: the series, and a label of them."""
     read = json.loads(DASHBOARD.read_text())["templating"]["list"]
     asked = (re.fullmatch(r"label_values\((.+), (\w+)\)", each["definition"]) for each in read if "definition" in each)
-    return [f"count by ({found.group(2)}) ({_filled(found.group(1))})" for found in asked if found]
+    return [(_filled(found.group(1)), found.group(2)) for found in asked if found]
 
 
 def of_alerts(rule: dict[str, Any]) -> list[str]:
@@ -58,6 +58,16 @@ def samples(exposition: str) -> dict[str, set[str]]:
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
+
+
+def metrics(expression: str) -> set[str]:
+    """Names of all that it asks for."""
+    return {each.metric for each in asked(expression)}
+
+
+def is_of_operator(expression: str) -> bool:
+    """Whether it asks the operator, and not a deployment, for something."""
+    return any(metric.startswith(OF_OPERATOR) for metric in metrics(expression))
 
 
 def missing(expressions: Iterable[str], exposition: str, of_operator: bool) -> list[str]:

@@ -9,7 +9,14 @@ from collections.abc import Sequence
 
 MODULE = "torch"
 # By the marker of those that may.
-PROGRAMS = {"etcd": "e2e", "kube-apiserver": "e2e", "kube-controller-manager": "e2e", "ray": "ray", "gcs_server": "ray"}
+PROGRAMS = {
+    "etcd": "e2e",
+    "kube-apiserver": "e2e",
+    "kube-controller-manager": "e2e",
+    "prometheus": "e2e",
+    "ray": "ray",
+    "gcs_server": "ray",
+}
 
 _done: list[str] = []
 

@@ -1,19 +1,23 @@
-"""The operator's rights are those that it uses, by what the API server wrote down of one whole run."""
+"""The operator's rights are those that it uses, by what the API server wrote down of one whole run; and dashboard and
+alerts show something of it."""
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from audit import Grant, asked, entries, granted
 from epochs import epoch_figures
-from expressions import missing, of_alerts, of_dashboard
+from expressions import is_of_operator, metrics, missing, of_alerts, of_dashboard
 from fake_ray import FakeDirectory, FakeRay, running
 from kube_ray_objects import IMAGE, install_kube_ray_kinds
 from kube_rest import fresh_namespace
 from moe_facts import FACTS
 from moe_objects import Objects
 from placement_objects import content, manifest, moved
+from prometheus import Prometheus, Target, scraping
 from releases import Release
 
 from moe_contract.report import DirectoryReport
@@ -28,6 +32,12 @@ CLUSTER = "tiny-abcde"
 MODEL = FACTS.model_copy(update={"layers": 6, "experts": 16})
 # Of a pod, on this machine, where nothing answers.
 NOBODY = "127.0.0.9"
+# What Prometheus has no figure of in these lives, and why.
+NOT_DRAWN = {"moe_operator_rebalance_decisions_total": "no look at the traffic is due"}
+NOT_HELD = {
+    "MoECleanupAbandoned": "every Ray could be asked in the end",
+    "MoEServeWrittenAgainAndAgain": "nobody undoes what is written",
+}
 
 
 class SecondIsWorse(FakeDirectory):
@@ -162,33 +172,52 @@ def live_on_kube_ray(objects: Objects) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """What is left of both lives: the API server's log of them, what the operator might have done, and its metrics."""
+    """What is left of both lives: the API server's log of them, what the operator might have done, its metrics, a
+    Prometheus that scraped them from the start and found nobody in the end, and what an alert said meanwhile."""
 
     log: list[dict]
     rights: set[Grant]
     told: str
+    prometheus: Prometheus
+    warning: str
+
+
+@pytest.fixture(scope="module")
+def rule() -> dict[str, Any]:
+    """The chart's PrometheusRule."""
+    objects = Helm().template(monitoring={"prometheusRule": {"enabled": True}})
+    (found,) = (each for each in objects if each["kind"] == "PrometheusRule")
+    return found
 
 
 @pytest.fixture(scope="module")
 def lived(
-    controlplane: ControlPlane, helm: Helm, installed: Kubectl, tmp_path_factory: pytest.TempPathFactory
+    controlplane: ControlPlane,
+    helm: Helm,
+    installed: Kubectl,
+    rule: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Lived]:
     install_kube_ray_kinds(installed)
-    ray = FakeRay(report=SecondIsWorse(MODEL), deleting_reads=2)
-    with running(ray), fresh_namespace(installed.kubeconfig) as namespace:
+    ray, folder = FakeRay(report=SecondIsWorse(MODEL), deleting_reads=2), tmp_path_factory.mktemp("lived")
+    with running(ray), fresh_namespace(installed.kubeconfig) as namespace, ExitStack() as stack:
         release = Release(helm, installed, namespace)
         release.install(crds={"enabled": False}, userRoles={"create": False})
-        operator = release.start_operator(tmp_path_factory.mktemp("lived"))
+        operator = release.start_operator(folder)
         objects = Objects(installed, namespace)
         try:
+            scraped = Target(f"{operator.url}/metrics", {"namespace": namespace, "pod": "operator"})
+            prometheus = stack.enter_context(scraping(folder / "prometheus", [scraped], rule["spec"]))
             live(objects, ray, MODEL.digest)
             for _ in live_on_kube_ray(objects):
-                told = objects.metrics(operator)  # while there is one, of whose conditions it tells
+                # Nobody works the RayService, and the operator says so while there is one; it tells of its conditions.
+                warning = prometheus.wait_pending("MoEDeploymentDegraded")["summary"]
+                told = objects.metrics(operator)
             rights = granted([*release.rules("ClusterRole"), *release.rules("Role")])
         finally:
             operator.stop()
             release.uninstall("--no-hooks")
-        yield Lived(entries(controlplane, operator.user), rights, told)
+        yield Lived(entries(controlplane, operator.user), rights, told, prometheus, warning)
 
 
 def test_every_right_is_used_and_none_is_missing(lived: Lived) -> None:
@@ -197,9 +226,24 @@ def test_every_right_is_used_and_none_is_missing(lived: Lived) -> None:
     assert {asked(entry) for entry in lived.log} == lived.rights
 
 
-def test_dashboard_and_alerts_ask_the_operator_for_what_it_tells(lived: Lived, helm: Helm) -> None:
-    objects = helm.template(monitoring={"prometheusRule": {"enabled": True}})
-    (rule,) = (each for each in objects if each["kind"] == "PrometheusRule")
+def test_prometheus_draws_every_panel_of_the_operator(lived: Lived) -> None:
+    drawn = {each: lived.prometheus.drawn(each) for each in of_dashboard() if is_of_operator(each)}
+    assert {metric for each, series in drawn.items() if not series for metric in metrics(each)} == NOT_DRAWN.keys()
+    (rollbacks,) = (series for each, series in drawn.items() if "rollbacks" in each)
+    assert {each.labels["origin"] for each in rollbacks if max(each.figures) > 0} == {"Person"}
+
+
+def test_prometheus_evaluates_every_alert_and_one_that_holds_is_pending(lived: Lived, rule: dict[str, Any]) -> None:
+    lived.prometheus.wait_pending("MoEOperatorWithoutLeader")
+    rules = lived.prometheus.rules()
+    assert len(rules) == len(of_alerts(rule))
+    assert [each for each in rules if each["health"] != "ok"] == []
+    held = {each["name"] for each in rules if lived.prometheus.drawn(each["query"])}
+    assert held == {each["name"] for each in rules} - NOT_HELD.keys()
+    assert lived.warning == "1 MoEDeployments are degraded for the reason KubeRayMissing."
+
+
+def test_dashboard_and_alerts_ask_the_operator_for_what_it_tells(lived: Lived, rule: dict[str, Any]) -> None:
     # No look at the traffic is due in these lives.
     looked = Metrics()
     looked.rebalance_decided("Accepted", "GainPays")
