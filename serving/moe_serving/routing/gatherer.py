@@ -37,6 +37,7 @@ BATCH_ROWS = 4096
 MOST_CELLS = 1 << 24
 """Layers x experts^2 of which statistics are gathered, such as 61 x 512^2: pairs and transitions have a float for each,
 and packed they take up to 64 MiB."""
+_MOST_HALF = np.finfo(np.float16).max
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,7 @@ def weight_after(seconds: float, half_life: float) -> float:
 
 def half_floats(gates: NDArray[np.float32]) -> NDArray[np.float16]:
     """Gate weights as they are kept; those beyond are cut."""
-    most = np.finfo(np.float16).max
-    return np.clip(gates, -most, most).astype(np.float16)
+    return np.clip(gates, -_MOST_HALF, _MOST_HALF).astype(np.float16)
 
 
 class Gatherer:
