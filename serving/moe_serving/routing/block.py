@@ -1,21 +1,22 @@
-"""Rows as they were routed, as arrays of a fixed size: written by the engine's thread, counted by another.
-
-A step writes a few values per layer and counts nothing; what they sum up to is computed for a thousand rows at once.
-"""
+"""Rows as they were routed, as arrays of a fixed size: what they sum up to is computed for a thousand at once."""
 
 from __future__ import annotations
 
-import time
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.dispatch import NO_EXPERT, NOBODY
+from moe_serving.routing.notes import AgainNote, StepNote, stack
+from moe_serving.routing.steps import StepCounts
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window
 
 ROWS = 1024
 """Rows of a block: 58 layers of top-8 take 4 MB."""
+MOST_UNREAD = 128
+"""Rows of steps that are kept as they were noted, 20 bytes for each pair, until they are read at once."""
 _MOST_MARKS = 1 << 22
 """Rows x shards that are looked at together."""
 
@@ -30,67 +31,65 @@ class Block:
         choice: int16 like ``ids``, positions in the table of the shards asked first; ``NOBODY`` where there was none.
         opened: monotonic seconds.
         more: what was asked again, after the choice.
+        steps: of the engine, those that are told with these rows.
     """
 
-    __slots__ = ("_begin", "_distinct", "_end", "_layer", "choice", "gates", "ids", "more", "opened", "table")
-
-    def __init__(self, table: RoutingTable, top_k: int, least_rows: int) -> None:
-        shape = (table.held.shape[0], max(ROWS, least_rows), top_k)
+    def __init__(self, table: RoutingTable, top_k: int, least_rows: int, opened: float) -> None:
+        self._capacity = max(ROWS, least_rows)
+        shape = (len(table.held), self._capacity, top_k)
         self.table = table
-        self.ids: NDArray[np.int16] = np.full(shape, NO_EXPERT, dtype=np.int16)
-        self.gates: NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
-        self.choice: NDArray[np.int16] = np.full(shape, NOBODY, dtype=np.int16)
-        self.opened = time.monotonic()
+        self.ids: NDArray[np.int16] = np.empty(shape, dtype=np.int16)
+        self.gates: NDArray[np.float32] = np.empty(shape, dtype=np.float32)
+        self.choice: NDArray[np.int16] = np.empty(shape, dtype=np.int16)
+        self.opened = opened
         self.more: Window | None = None
-        self._begin = self._end = 0
-        self._layer = -1
-        self._distinct = 0, 0
+        self.steps = StepCounts()
+        self._unread: list[StepNote] = []
+        self._read = self._end = self._chosen = self._touched = 0
 
     @property
-    def whole(self) -> int:
-        """Rows before the step that is under way; one that came to an end before its last layer is over as well, once
-        another has begun."""
-        return self._end if self._layer == len(self.ids) - 1 else self._begin
+    def rows(self) -> int:
+        return self._end
 
-    @property
-    def has_counts(self) -> bool:
-        """Whether there is anything to be told."""
-        return self.whole > 0 or self.more is not None
+    def has_room(self, rows: int) -> bool:
+        return self._end + rows <= self._capacity
 
-    def has_room(self, layer: int, rows: int) -> bool:
-        return not self._begins_step(layer, rows) or self._end + rows <= self.ids.shape[1]
+    def put(self, step: StepNote) -> None:
+        """Take the rows of a step, if there is room for them."""
+        self._unread.append(step)
+        self._end += step.rows
+        if self._end - self._read >= MOST_UNREAD:
+            self._read_all()
 
-    def span(self, layer: int, rows: int) -> slice:
-        """Where the rows of ``layer`` go, if there is room for them."""
-        if self._begins_step(layer, rows):
-            self._begin, self._end = self._end, self._end + rows
-        self._layer = layer
-        return slice(self._begin, self._end)
+    def _read_all(self) -> None:
+        """Those that are alike at once: most of what it takes is per call."""
+        for _, alike in groupby(self._unread, lambda step: (step.first, step.next, step.rows)):
+            steps = list(alike)
+            step, begin = steps[0], self._read
+            self._read += len(steps) * step.rows
+            rows = slice(begin, self._read)
+            if not step.is_whole:
+                self.ids[:, rows], self.gates[:, rows], self.choice[:, rows] = NO_EXPERT, 0.0, NOBODY
+            self.ids[step.layers, rows] = stack(steps, 0, np.int64)
+            self.gates[step.layers, rows] = stack(steps, 1, np.float32)
+            self.choice[step.layers, rows] = stack(steps, 2, np.int64)
+            self._chosen += sum(each.chosen for each in steps)
+            self._touched += sum(each.touched for each in steps)
+        self._unread = []
 
-    def note_distinct(self, chosen: int, touched: int) -> None:
-        """Experts of a layer in a step, see ``Window``."""
-        self._distinct = self._distinct[0] + chosen, self._distinct[1] + touched
-
-    def _begins_step(self, layer: int, rows: int) -> bool:
-        return layer <= self._layer or rows != self._end - self._begin
-
-    def split(self) -> Block | None:
-        """Leave only what is whole here; the step under way goes on in the block returned, None where there is none."""
-        begin, end, rows = self.whole, self._end, self._end - self.whole
-        self._end = begin
-        if rows == 0:
-            return None
-        rest = Block(self.table, self.ids.shape[2], rows)
-        for mine, its in ((self.ids, rest.ids), (self.gates, rest.gates), (self.choice, rest.choice)):
-            its[:, :rows] = mine[:, begin:end]
-        rest._end, rest._layer = rows, self._layer
-        return rest
+    def put_again(self, note: AgainNote, home: str) -> None:
+        """Count what was asked for once more; ``home`` as of ``count``."""
+        if self.more is None:
+            self.more = Window.of(self.table)
+        count_choice(self.more, self.table, note.layer, note.choice[None], home)
+        self.more.failovers += note.failovers
 
     def sets(self) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Ids and gates ``[rows, layers, k]`` of the rows that came through all layers with gates that are numbers.
 
         A row that overflowed fails by itself, in the engine; it says nothing of the traffic.
         """
+        self._read_all()
         ids, gates = self.ids[:, : self._end], self.gates[:, : self._end]
         whole = (ids[:, :, 0] != NO_EXPERT).all(axis=0) & np.isfinite(gates).all(axis=(0, 2))
         return ids[:, whole].swapaxes(0, 1), gates[:, whole].swapaxes(0, 1)
@@ -101,6 +100,7 @@ class Block:
         Args:
             home: the node that rows start on.
         """
+        self._read_all()
         window = Window.of(self.table)
         ids, choice = self.ids[:, : self._end], self.choice[:, : self._end]
         layers, experts = window.load.shape
@@ -109,7 +109,7 @@ class Block:
         window.load[:] = counts.reshape(layers, experts + 1)[:, 1:]
         window.rows[:] = np.count_nonzero(ids[:, :, 0] != NO_EXPERT, axis=1)
         window.skipped = int(window.rows.sum()) * ids.shape[2] - int(window.load.sum())
-        window.chosen, window.touched = self._distinct
+        window.chosen, window.touched, window.steps = self._chosen, self._touched, self.steps
         at_once = max(1, _MOST_MARKS // max(1, self._end * (len(self.table.shards) + 1)))
         for begin in range(0, layers, at_once):
             count_choice(window, self.table, begin, choice[begin : begin + at_once], home)
@@ -127,6 +127,8 @@ def count_choice(window: Window, table: RoutingTable, layer: int, choice: NDArra
     indices = table.indices[:-1]
     window.pairs[mine, indices] += pairs[:, 1:]
     window.visits[mine, indices] += np.count_nonzero(_marks(choice, shards), axis=1)
+    if set(table.nodes) <= {home}:
+        return
     at_node = _marks(np.append(table.node_index, nodes)[choice], nodes)
     if home in table.nodes:
         at_node[:, :, table.nodes.index(home)] = False

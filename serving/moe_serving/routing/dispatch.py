@@ -21,7 +21,7 @@ from moe_serving.experts.messages import FP8_ROWS, ComputeReply
 from moe_serving.routing.layer import LayerWork, Part
 from moe_serving.routing.recorder import Recorder
 from moe_serving.routing.routes import Routes
-from moe_serving.routing.table import ShardAddress
+from moe_serving.routing.table import RoutingTable, ShardAddress
 from moe_serving.wire.errors import ConnectionLostError, WireError
 from moe_serving.wire.transport import C, Fabric
 
@@ -71,6 +71,7 @@ class LayerDispatch(Generic[C]):
         self._asked: list[_Asked[C]] = []
         self._deadline = time.monotonic() + patience.unavailable_seconds
         self._given_up = 0
+        self._first: tuple[RoutingTable, NDArray[np.int64]] | None = None
         self._first_asked: NDArray[np.int64] | None = None
         self._not_held: set[tuple[ShardAddress, int]] = set()
 
@@ -178,16 +179,21 @@ class LayerDispatch(Generic[C]):
         return True
 
     def _record(self, choice: NDArray[np.int64]) -> None:
-        table, work = self._table, self._work
-        shards = table.indices[choice]
-        if self._first_asked is None:
-            self._first_asked = shards
-            self._recorder.record(table, work.layer, work.experts, work.gates, choice, work.distinct)
-            return
-        again = (self._first_asked != NOBODY) & (shards != NOBODY)
-        failovers = int((again & (self._first_asked != shards)).sum())
-        self._recorder.record_again(table, work.layer, choice, failovers)
-        self._first_asked = np.where(self._first_asked == NOBODY, shards, self._first_asked)
+        if self._first is None:
+            self._first = self._table, choice
+            work = self._work
+            self._recorder.record(self._table, work.layer, work.experts, work.gates, choice, work.distinct)
+        else:
+            self._record_again(*self._first, choice)
+
+    def _record_again(self, table: RoutingTable, first: NDArray[np.int64], choice: NDArray[np.int64]) -> None:
+        """``first`` are the positions in ``table`` that were asked first: those of the table in force may be others."""
+        asked = table.indices[first] if self._first_asked is None else self._first_asked
+        shards = self._table.indices[choice]
+        again = (asked != NOBODY) & (shards != NOBODY)
+        failovers = int((again & (asked != shards)).sum())
+        self._recorder.record_again(self._table, self._work.layer, choice, failovers)
+        self._first_asked = np.where(asked == NOBODY, shards, asked)
 
     def _wait_for_copies(self) -> None:
         """Nobody can be asked for what is pending: sleep until that may have changed.

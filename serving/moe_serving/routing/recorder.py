@@ -1,9 +1,9 @@
 """Records what is routed, beside the routing client: the one source of every figure of a placement that is told.
 
-The engine's thread copies ids, gate weights and choices of a layer into a block, while the shards compute; another
-thread takes the windows that are over, counts them, and hands whole expert sets on. A window is over when another table
-comes into force or ``WINDOW_SECONDS`` have passed. Every row is counted once, by the table that it was routed by, when
-its step has ended.
+The engine's thread notes ids, gate weights and choices of a layer while the shards compute. Notes of a few steps are
+filed at once, in blocks, by it or by another thread, which takes the windows that are over, counts them, and hands
+whole expert sets on. A window is over when another table comes into force or ``WINDOW_SECONDS`` have passed. Every row
+is counted once, by the table that it was routed by, when its step has ended.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_serving.routing.block import Block, count_choice
+from moe_serving.routing.block import Block
 from moe_serving.routing.gatherer import Sets
+from moe_serving.routing.notes import AgainNote, EndNote, StepNote
 from moe_serving.routing.steps import StepCounts
 from moe_serving.routing.table import RoutingTable
 from moe_serving.routing.window import Window, Windows
@@ -28,7 +30,11 @@ WINDOW_SECONDS = 1.0
 MOST_CLOSED = 4
 """Blocks that wait to be counted. Where nobody takes them, the directory being away, the engine's thread counts one
 for each that it fills, and their windows become one."""
+MOST_NOTED = 256
+"""Rows of notes that the engine's thread leaves to others to file, a step's counted twice, for it and its end: whoever
+files finds cold caches once for all of them."""
 
+Note = StepNote | AgainNote | EndNote
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +56,11 @@ class Recorder:
         self._on_sets = on_sets
         self._clock = clock
         self._step_ended = clock()
+        self._step: StepNote | None = None
+        self._newest: RoutingTable | None = None
+        self._unfiled = 0
+        # The engine's thread appends without the lock, whoever files has it.
+        self._notes: deque[Note] = deque()
         self._lock = threading.Lock()
         self._block: Block | None = None
         self._closed: list[Block] = []
@@ -75,41 +86,63 @@ class Recorder:
                 asked for yet.
             distinct: see ``LayerWork``.
         """
-        rows, top_k = ids.shape
-        with self._lock:
-            block = self._block_for(table, top_k, rows)
-            if not block.has_room(layer, rows):
-                block = self._renew(table, top_k, rows)
-            span = block.span(layer, rows)
-            block.ids[layer, span] = ids
-            block.gates[layer, span] = gates
-            block.choice[layer, span] = choice
-            block.note_distinct(*distinct)
+        step = self._step
+        if step is None or layer != step.next or table is not step.table or len(ids) != step.rows:
+            step = self._begin(table, layer, ids)
+        step.copied += ids.tobytes(), gates.tobytes(), choice.tobytes()
+        step.next = layer + 1
+        if distinct[0]:
+            step.chosen += distinct[0]
+            step.touched += distinct[1]
+        if step.next == step.end:
+            self._step = None
+            self._note(step)
 
     def record_again(self, table: RoutingTable, layer: int, choice: NDArray[np.int64], failovers: int) -> None:
         """What had to be asked for once more, in ``failovers`` pairs of another shard than at first."""
-        with self._lock:
-            block = self._block_for(table, choice.shape[1])
-            if block.more is None:
-                block.more = Window.of(table)
-            count_choice(block.more, table, layer, choice[None], self._home)
-            block.more.failovers += failovers
+        self._follow(table)
+        self._note(AgainNote(table, layer, choice, failovers))
 
     def note_step(self, rows: int, tokens: int, seconds: float, context: int = 0) -> None:
         """A step has ended, see ``StepCounts.note``; it counts for the table that its last layer was routed by."""
         now = self._clock()
-        with self._lock:
-            self._steps.note(rows, tokens, seconds, context, now - self._step_ended)
+        self._note(EndNote(rows, tokens, seconds, context, now - self._step_ended))
         self._step_ended = now
+
+    def _begin(self, table: RoutingTable, layer: int, ids: NDArray[np.int64]) -> StepNote:
+        self._follow(table)
+        if self._step is not None:  # it failed
+            self._note(self._step)
+        self._step = StepNote(table, layer, *ids.shape)
+        return self._step
+
+    def _follow(self, table: RoutingTable) -> None:
+        """Where it is new, what was routed before is over; a step that it falls into is in two notes, in parts."""
+        if table is self._newest:
+            return
+        self._newest = table
+        if self._step is not None:
+            self._note(self._step)
+            self._step = None
+        self._unfiled = MOST_NOTED  # with the next note
+
+    def _note(self, note: Note) -> None:
+        self._notes.append(note)
+        self._unfiled += note.rows
+        if self._unfiled >= MOST_NOTED:
+            self._unfiled = 0
+            with self._lock:
+                self._file()
 
     @property
     def has_windows(self) -> bool:
         """Whether ``take`` would bring anything: a window is over."""
         with self._lock:
-            block = self._block
+            if self._block is None:
+                self._file()
             if self._closed or self._counted:
                 return True
-            return block is not None and block.has_counts and time.monotonic() - block.opened >= WINDOW_SECONDS
+            return self._block is not None and time.monotonic() - self._block.opened >= WINDOW_SECONDS
 
     def take(self) -> tuple[Window, ...]:
         """All that was counted since the last call, the open window included, one window for each table.
@@ -117,11 +150,12 @@ class Recorder:
         The step under way is left for the next call.
         """
         with self._lock:
-            if self._block is not None and self._block.has_counts:
-                self._closed.append(self._block)
-                self._block = self._block.split()
-            blocks, self._closed = self._closed, []
+            self._file()
             self._put_steps()
+            if self._block is not None:
+                self._closed.append(self._block)
+                self._block = None
+            blocks, self._closed = self._closed, []
             counted, self._counted = self._counted, Windows()
         for block in blocks:
             counted.add(self._count(block))
@@ -131,28 +165,46 @@ class Recorder:
         try:
             self._on_sets(block.sets())
         except Exception as error:  # whatever it is, neither the windows nor a step may fail of it
-            logger.warning("statistics of %d rows are lost: %s", block.whole, in_words(error), exc_info=error)
+            logger.warning("statistics of %d rows are lost: %s", block.rows, in_words(error), exc_info=error)
         return block.count(self._home)
 
-    def _block_for(self, table: RoutingTable, top_k: int, least_rows: int = 0) -> Block:
-        block = self._block
-        return block if block is not None and block.table is table else self._renew(table, top_k, least_rows)
+    def _file(self) -> None:
+        """What was noted so far, in that order; the lock is held."""
+        while self._notes:
+            note = self._notes.popleft()
+            if isinstance(note, EndNote):
+                self._steps.note(*note)
+            elif isinstance(note, StepNote):
+                self._block_for(note).put(note)
+            else:
+                self._block_for(note).put_again(note, self._home)
 
-    def _renew(self, table: RoutingTable, top_k: int, least_rows: int) -> Block:
-        """Close the block and begin another. A step that a new table falls into is in both, in parts."""
-        if table is not self._table:
+    def _block_for(self, note: StepNote | AgainNote) -> Block:
+        """The one that is open, if it is of that table and has room."""
+        block = self._block
+        if block is None or block.table is not note.table or not block.has_room(note.rows):
+            block = self._renew(note)
+        return block
+
+    def _renew(self, note: StepNote | AgainNote) -> Block:
+        """Close the block and begin another."""
+        if note.table is not self._table:
             self._put_steps()
-            self._table = table
+            self._table = note.table
         if self._block is not None:
             self._closed.append(self._block)
         if len(self._closed) > MOST_CLOSED:
             self._counted.add(self._count(self._closed.pop(0)))
-        self._block = Block(table, top_k, least_rows)
+        self._block = Block(note.table, note.top_k, note.rows, note.began)
         return self._block
 
     def _put_steps(self) -> None:
-        """Those of the table so far, into its window. They may be told later than their rows."""
-        if self._table is not None and self._steps:
-            window = Window.of(self._table)
-            window.steps, self._steps = self._steps, StepCounts()
-            self._counted.add(window)
+        """Those of the table so far, to its rows, before their block is closed; they may be told later than these."""
+        if self._table is None or not self._steps:
+            return
+        if self._block is not None:
+            told: Block | Window = self._block
+        else:
+            told = Window.of(self._table)
+            self._counted.add(told)
+        told.steps, self._steps = self._steps, StepCounts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, defaultdict
 
@@ -76,6 +77,7 @@ STEPS = st.lists(
             "ends": st.integers(0, LAYERS - 1),  # the last layer that it comes to
             "changes": st.sets(st.integers(0, LAYERS - 1)),  # layers before which another table comes into force
             "again": st.sets(st.integers(0, LAYERS - 1)),
+            "moves": st.sets(st.integers(0, LAYERS - 1)),  # layers asked for again by another table
             "takes": st.sets(st.integers(0, LAYERS - 1)),
         }
     ),
@@ -86,7 +88,11 @@ STEPS = st.lists(
 @settings(deadline=None)  # a busy machine is no failure
 @given(STEPS, st.integers(0, 2**32), st.sampled_from([1, 8, 1024]))
 def test_each_row_is_counted_once_by_its_table(steps: list[dict], seed: int, block_rows: int) -> None:
-    random, counted, windows, tables = np.random.default_rng(seed), Recorder("a"), [], iter([*TABLES[1:], *[None] * 99])
+    random, tables = np.random.default_rng(seed), iter([*TABLES[1:], *[None] * 99])
+    windows: list[Window] = []
+    got: list[Sets] = []
+    whole: list[np.ndarray] = []
+    counted = Recorder("a", got.append)
     expected: dict[int, PlainCount] = defaultdict(PlainCount)
     table = TABLES[0]
 
@@ -95,8 +101,11 @@ def test_each_row_is_counted_once_by_its_table(steps: list[dict], seed: int, blo
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(block, "ROWS", block_rows)
+        patched.setattr(block, "MOST_UNREAD", block_rows)
+        patched.setattr(recorder, "MOST_NOTED", block_rows)
         patched.setattr(recorder, "MOST_CLOSED", 1)
         for step in steps:
+            chosen, routed = [], set()
             for layer in range(step["ends"] + 1):
                 if layer in step["changes"]:
                     table = next(tables) or table
@@ -104,10 +113,15 @@ def test_each_row_is_counted_once_by_its_table(steps: list[dict], seed: int, blo
                 ids = np.argsort(random.random((rows, EXPERTS)), axis=1)[:, :TOP_K]
                 asked = choice(table, rows)
                 counted.record(table, layer, ids, np.ones(ids.shape, dtype=np.float32), asked)
+                chosen.append(ids)
+                routed.add(table.version.epoch)
                 plain = expected[table.version.epoch]
                 plain.add_rows(layer, ids)
                 plain.add(layer, asked)
                 if layer in step["again"]:
+                    if layer in step["moves"]:
+                        table = next(tables) or table
+                        plain = expected[table.version.epoch]
                     asked = choice(table, rows)
                     counted.record_again(table, layer, asked, failovers=1)
                     plain.add(layer, asked)
@@ -116,14 +130,18 @@ def test_each_row_is_counted_once_by_its_table(steps: list[dict], seed: int, blo
                     taken = counted.take()
                     assert len({window.version for window in taken}) == len(taken)
                     windows += taken
+            if len(chosen) == LAYERS and len(routed) == 1:
+                whole.append(np.stack(chosen, axis=1))
         # A step that did not come to its end is told when the next one has.
         for layer in range(LAYERS):
             ids = np.tile(np.arange(TOP_K), (1, 1))
             counted.record(table, layer, ids, np.ones(ids.shape, dtype=np.float32), asked := choice(table, 1))
             expected[table.version.epoch].add_rows(layer, ids)
             expected[table.version.epoch].add(layer, asked)
+        whole.append(np.broadcast_to(np.arange(TOP_K), (1, LAYERS, TOP_K)))
         windows += counted.take()
     assert not counted.has_windows
+    assert np.array_equal(np.concatenate([ids for ids, _ in got]), np.concatenate(whole))
     assert told(windows) == {
         epoch: (
             *(dict(counts) for counts in (of.load, of.rows, of.pairs, of.visits)),
@@ -184,6 +202,66 @@ def test_memory_is_bounded_while_nobody_takes(monkeypatch: pytest.MonkeyPatch) -
     assert len(counted._closed) <= recorder.MOST_CLOSED
     (window,) = counted.take()
     assert window.rows.tolist() == [200] * LAYERS
+
+
+def test_notes_are_filed_before_they_are_many() -> None:
+    """20 bytes for each pair, of the rows that two bounds allow; a step beyond them is filed when it has ended."""
+    counted = Recorder("a")
+    for rows in (1, 8, 300):
+        ids = np.tile([0, 1], (rows, 1))
+        for _ in range(200):
+            for layer in range(LAYERS):
+                counted.record(TABLES[0], layer, ids, ids.astype(np.float32), ids)
+            counted.note_step(rows, rows, 0.01)
+            assert sum(note.rows for note in counted._notes) < recorder.MOST_NOTED
+            assert counted._block is None or sum(step.rows for step in counted._block._unread) < block.MOST_UNREAD
+    (window,) = counted.take()
+    assert window.rows.tolist() == [200 * 309] * LAYERS
+    assert (window.steps.steps, window.steps.rows) == (600, 200 * 309)
+
+
+def test_what_a_layer_is_recorded_from_may_be_overwritten() -> None:
+    got: list[Sets] = []
+    counted = Recorder("a", got.append)
+    ids, gates = np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2), dtype=np.float32)
+    for layer in range(LAYERS):
+        ids[:], gates[:] = [[layer, layer + 1], [layer + 2, layer + 3]], layer
+        counted.record(TABLES[1], layer, ids, gates, choice := ids % 3)
+        choice[:] = ids[:] = 0
+        gates[:] = 9.0
+    (window,) = counted.take()
+    assert window.pairs.tolist() == [[2, 1, 1], [1, 2, 1], [1, 1, 2]]
+    ((told, weights),) = got
+    assert told.tolist() == [[[n, n + 1] for n in range(LAYERS)], [[n + 2, n + 3] for n in range(LAYERS)]]
+    assert weights.tolist() == [[[float(n)] * 2 for n in range(LAYERS)]] * 2
+
+
+def test_rows_are_counted_once_while_another_thread_takes() -> None:
+    got: list[Sets] = []
+    windows: list[Window] = []
+    counted, ended = Recorder("a", got.append), threading.Event()
+
+    def take() -> None:
+        while not ended.is_set():
+            assert counted.has_windows in (True, False)
+            windows.extend(counted.take())
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    steps = 600
+    for step in range(steps):
+        one_step(counted, TABLES[step // 250])
+        counted.note_step(1, 1, 0.01)
+    ended.set()
+    taker.join(60.0)
+    assert not taker.is_alive(), "waited 60 s for the thread that takes windows"
+    windows += counted.take()
+    by_table: Counter[int] = Counter()
+    for window in windows:
+        by_table[window.version.epoch] += int(window.rows[-1])
+    assert by_table == {1: 250, 2: 250, 3: 100}
+    assert sum(window.steps.steps for window in windows) == steps
+    assert sum(len(ids) for ids, _ in got) == steps
 
 
 def test_a_row_that_overflowed_is_counted_but_no_statistics_are_made_of_it() -> None:
