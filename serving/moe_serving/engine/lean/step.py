@@ -21,7 +21,7 @@ from moe_serving.engine.cache import KeyValueCache
 from moe_serving.engine.experts import ExpertsClient
 from moe_serving.engine.lean.layers import Attention, Gate, Layer, take_layers
 from moe_serving.engine.lean.table import Kernels
-from moe_serving.engine.lean.workspace import Home, Widths, Workspace, Workspaces
+from moe_serving.engine.lean.workspace import KEPT_TOKENS, Home, Widths, Workspace, Workspaces
 from moe_serving.engine.packing import PackedTokens, Span
 
 
@@ -197,7 +197,7 @@ class LeanStep:
             room.attended.tensor[mine] = attend_span(
                 span, query, keys, values, float(attention.scaling), attention.window or None
             )
-        room.hidden.tensor.addmm_(room.attended.tensor.flatten(1), attention.output)
+        _add_product(room.hidden.tensor, room.attended.tensor.flatten(1), attention.output)
         if attention.output_bias is not None:
             room.hidden.tensor.add_(attention.output_bias)
 
@@ -226,22 +226,46 @@ class LeanStep:
             room.hidden.tensor.add_(added)
 
     def _choose(self, room: Workspace, gate: Gate) -> None:
-        torch.mm(room.normed.tensor, gate.weight, out=room.gate.tensor)
+        _multiply(room.normed.tensor, gate.weight, None, room.gate.tensor)
         self._kernels.choose(room.gate.seen, gate.renormalise, room.ids.seen, room.weights.seen)
 
     def _project(self, room: Workspace, last: Tensor) -> Tensor:
         hidden = room.hidden.tensor[last]
         seen = self._kernels.seen(hidden)
         self._kernels.norm(seen, self._last_norm, self._epsilon, seen)
+        if _is_turned(hidden) and self._head.bias is None:
+            return _turned(hidden, self._head.weight.t()).contiguous()
         logits: Tensor = self._head(hidden)
         return logits
 
 
+def _is_turned(rows: Tensor) -> bool:
+    """Whether a product with weights is computed the other way round: in bfloat16 on a CPU oneDNN rearranges the right
+    factor at each step, and the few rows of a step are less than weights. One row is multiplied as it is, and of many
+    the answer takes longer to turn back.
+    """
+    return rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and 1 < len(rows) <= KEPT_TOKENS
+
+
+def _turned(rows: Tensor, matrix: Tensor) -> Tensor:
+    """``rows`` times ``matrix``, a view of one that lies transposed; not contiguous."""
+    return torch.mm(matrix.t(), rows.t()).t()
+
+
 def _multiply(rows: Tensor, matrix: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    if bias is None:
-        torch.mm(rows, matrix, out=out)
-    else:
+    if bias is not None:
         torch.addmm(bias, rows, matrix, out=out)
+    elif _is_turned(rows):
+        out.copy_(_turned(rows, matrix))
+    else:
+        torch.mm(rows, matrix, out=out)
+
+
+def _add_product(sums: Tensor, rows: Tensor, matrix: Tensor) -> None:
+    if _is_turned(rows):
+        sums.add_(_turned(rows, matrix))
+    else:
+        sums.addmm_(rows, matrix)
 
 
 def _widths(model: Any, layers: list[Layer]) -> Widths:
