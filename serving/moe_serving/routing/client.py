@@ -12,6 +12,7 @@ from torch import Tensor
 from moe_placement import dispatch
 from moe_serving.adaptive.thinning import Thinning
 from moe_serving.engine.experts import ExpertsClient
+from moe_serving.routing import cuts
 from moe_serving.routing.dispatch import LayerDispatch, Patience
 from moe_serving.routing.gatherer import Gathered, Gatherer, Sets
 from moe_serving.routing.layer import LayerWork
@@ -30,7 +31,7 @@ MAX_REPLY_BYTES = 1 << 29
 class RemoteExperts(ExpertsClient, Generic[C]):
     """``submit`` and ``collect`` are for the engine's thread, all else for any.
 
-    Making one compiles what chooses copies, or loads it from where it is kept: never a step.
+    Making one compiles what chooses copies and cuts requests, or loads it from where it is kept: never a step.
 
     Args:
         layers, experts: of the model.
@@ -55,6 +56,7 @@ class RemoteExperts(ExpertsClient, Generic[C]):
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         dispatch.prepare()
+        cuts.prepare()
         self._fabric = fabric
         self._patience = patience
         self._verifier = verifier

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moe_placement.dispatch import NO_EXPERT, NOBODY
+from moe_placement.dispatch import NO_EXPERT
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.fp8.rows import pack
+from moe_serving.routing.cuts import Cut, cut
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Positions of pairs in ``[T, K]``: token and place."""
@@ -31,20 +32,6 @@ class Part:
     request: ComputeRequest
     rows: NDArray[np.intp]
     pairs: Pairs
-
-
-def _rows_of(token: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """The different ones of ascending tokens, and at which pair each begins; one offset more at the end."""
-    pairs = np.bincount(token)
-    rows = np.flatnonzero(pairs)
-    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
-    np.cumsum(pairs[rows], out=offsets[1:])
-    return rows, offsets
-
-
-def _one_row(pairs: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """The same where there is one token: a step of one request, in which little else is done."""
-    return np.zeros(1, dtype=np.intp), np.array([0, pairs], dtype=np.int32)
 
 
 def _distinct(experts: NDArray[np.int64]) -> int:
@@ -94,36 +81,22 @@ class LayerWork:
 
     def parts(self, choice: NDArray[np.int64]) -> list[tuple[int, Part]]:
         """The request to each shard of ``choice`` ``[T, K]``, by ascending position; none for pairs of ``NOBODY``."""
-        shards = choice.ravel() - NOBODY
-        counts = np.bincount(shards)
-        # Stable, so that a shard's pairs stay in the order of rows and top k; of small numbers it is a radix sort.
-        order = np.argsort(shards.astype(np.min_scalar_type(len(counts))), kind="stable")
-        token, place = np.divmod(order, choice.shape[1])
-        experts = self.experts.ravel()[order].astype(np.int32)
-        weights = self.gates.ravel()[order]
-        parts = []
-        end = int(counts[0])
-        for position in np.flatnonzero(counts[1:]).tolist():
-            begin, end = end, end + int(counts[position + 1])
-            mine = slice(begin, end)
-            parts.append((position, self._part((token[mine], place[mine]), experts[mine], weights[mine])))
-        return parts
+        return [(each.position, self._part(each)) for each in cut(choice, self.experts, self.gates)]
 
-    def _part(self, pairs: Pairs, experts: NDArray[np.int32], weights: NDArray[np.float32]) -> Part:
-        rows, offsets = _rows_of(pairs[0]) if len(self._hidden) > 1 else _one_row(len(experts))
+    def _part(self, own: Cut) -> Part:
         packed = self._packed
-        if packed is not None and len(rows) < len(self._hidden):
-            packed = packed.take(rows)
+        if packed is not None and len(own.rows) < len(self._hidden):
+            packed = packed.take(own.rows)
         request = ComputeRequest(
             layer=self.layer,
-            hidden=self._rows(rows) if packed is None else packed.values,
-            offsets=torch.from_numpy(offsets),
-            experts=torch.from_numpy(experts),
-            weights=torch.from_numpy(weights),
+            hidden=self._rows(own.rows) if packed is None else packed.values,
+            offsets=torch.from_numpy(own.offsets),
+            experts=torch.from_numpy(own.experts),
+            weights=torch.from_numpy(own.weights),
             per_pair=self._per_pair,
             scales=None if packed is None else packed.scales,
         )
-        return Part(request, rows, pairs)
+        return Part(request, own.rows, (own.token, own.place))
 
     def plain(self, part: Part) -> Part:
         """The same for a shard that does not know packed rows."""
