@@ -58,8 +58,8 @@ check-pythons: ## the same under each supported Python that is there, oldest and
 	@PYTHONPATH=hack "$(PYTHON)" -m moe_dev.pythons check $(if $(OTHERS),--others)
 
 test: setup $(if $(TESTS),,check) ## run the tests: those of `check`, then all but the long ones in lanes side by side; TESTS= names some
-	@$(call SETUP,prometheus)
-	@$(RUN) -m $(if $(TESTS),pytest $(TESTS),moe_dev.lanes.run)
+	$(if $(TESTS),,@$(call SETUP,prometheus))
+	@$(RUN) -m $(if $(TESTS),pytest -m "not whole" $(TESTS),moe_dev.lanes.run)
 
 test-long: setup ## the tests that take too long for that: more deaths, releases, deployments, kernels, a quarter of an hour
 	@$(call SETUP,prometheus)

@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--steps {max(options.steps)}: at most {VOCABULARY - 1} a second")
         if options.profile and ALONE not in options.fronts:
             raise ValueError(f"--profile: it is of the api {ALONE}; add {ALONE} to --fronts")
+        if options.variables and not set(options.fronts) - {ALONE}:
+            raise ValueError("--variables: they are of the Ray; add proxy or direct to --fronts")
     except (ValueError, PlacementError, OSError) as error:
         parser.error(str(error))
     rows = measure(options)

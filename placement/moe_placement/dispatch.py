@@ -180,7 +180,7 @@ class CopyChooser:
             return chosen
         if self._kernel is None:
             self._kernel = _Kernel(self._copies, self._home_node)
-        return self._kernel.choose(_plain(ids), _NO_HOME if home is None else _plain(home))
+        return self._kernel.choose(plain(ids), _NO_HOME if home is None else plain(home))
 
     @property
     def load(self) -> NDArray[np.int64]:
@@ -267,7 +267,7 @@ class _Kernel:
 _NO_HOME = np.empty(0, dtype=np.int64)
 
 
-def _plain(array: NDArray[np.integer]) -> NDArray[np.int64]:
+def plain(array: NDArray[np.integer]) -> NDArray[np.int64]:
     """As the kernel was compiled for: another kind of array would compile it anew."""
     if array.dtype == np.int64 and array.flags.carray:
         return array  # type: ignore[return-value]  # just seen

@@ -78,6 +78,7 @@ def test_only_right_answers_count(ids: list[int], verdict: Verdict, message: str
         (["--steps", "25", "5000"], "--steps 5000: at most 4095 a second"),
         (["--json", "{folder}"], "--json {folder} is a directory"),
         (["--fronts", "none"], "argument --fronts: invalid choice: 'none'"),
+        (["--variables", "A=1"], "--variables: they are of the Ray; add proxy or direct to --fronts"),
         (["--fronts", "direct", "--profile", "a.prof"], "--profile: it is of the api alone; add alone to --fronts"),
         (["--variables", "RAY_X"], "argument --variables: 'RAY_X' is no NAME=VALUE"),
     ],

@@ -3,8 +3,8 @@
 Per expert ``down(act(gate(x)) * up(x))`` as transformers' eager experts compute it. Two differences in order only: the
 gate weight is applied before the down projection (it is the smaller tensor), and sums are kept in float32.
 
-A product ``X W^T`` in bfloat16 on a CPU is computed as ``(W X^T)^T``. oneDNN rearranges its right factor before it
-multiplies: so a few rows are rearranged, and not, at each step, all weights, which are read once and no more then.
+Where rows are grouped by expert, a product ``X W^T`` in bfloat16 on a CPU is computed as ``(W X^T)^T``: so a few rows
+are rearranged (`products`), and not, at each step, all weights, which are read once and no more then.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from moe_serving.checkpoint.reader import ExpertWeights
 from moe_serving.experts.messages import ComputeReply, ComputeRequest
 from moe_serving.experts.pool import ExpertPool
 from moe_serving.fp8.weights import UnpackedExperts
+from moe_serving.products import rearranges_right
 from moe_serving.wire.errors import ProtocolError
 from moe_serving.wire.transport import Message
 
@@ -71,10 +72,6 @@ def _activate(weights: ExpertWeights, rows: Tensor) -> Tensor:
     return ACTIVATIONS[weights.activation](gate).mul_(up)
 
 
-def _is_by_columns(rows: Tensor) -> bool:
-    return rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
-
-
 def _by_columns(weights: ExpertWeights, rows: Tensor, gate_weights: Tensor) -> Tensor:
     """One expert's outputs ``[H, n]`` for ``rows`` ``[n, H]``, times ``gate_weights`` ``[n]``."""
     gate, up = torch.mm(weights.gate_up, rows.t()).chunk(2)
@@ -108,7 +105,7 @@ def _grouped_by_expert(held: Held, request: ComputeRequest, device: torch.device
     gathered = hidden.index_select(0, rows)
     # In float32, also where rows are 16 bits: some families' gates are, and rounding them would scale whole outputs.
     gate_weights = request.weights[torch.from_numpy(order)].to(device)
-    by_columns = _is_by_columns(gathered)
+    by_columns = rearranges_right(gathered)
     outputs = torch.empty_like(gathered, dtype=torch.float32 if by_columns else None)
     missing: list[int] = []
     for begin, end in pairwise(edges):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_placement.compiled import compiled
+from moe_placement.dispatch import plain
 
 Ints = NDArray[np.int64]
 Shorts = NDArray[np.int32]
@@ -45,7 +46,7 @@ def cut(choice: Ints, experts: Ints, gates: Floats) -> list[Cut]:
         choice: ``[T, K]``, the position of each pair's shard; -1 for those that nobody is asked for.
         experts, gates: ``[T, K]``.
     """
-    arrays = np.ascontiguousarray(choice), np.ascontiguousarray(experts), np.ascontiguousarray(gates)
+    arrays = plain(choice), plain(experts), np.require(gates, np.float32, "CAW")
     shards, pair_ends, row_ends, token, place, expert, weight, rows, offsets = _cut(*arrays)
     pairs, tokens = pair_ends.tolist(), row_ends.tolist()
     cuts = []

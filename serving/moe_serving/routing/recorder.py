@@ -180,9 +180,9 @@ class Recorder:
                 self._block_for(note).put_again(note, self._home)
 
     def _block_for(self, note: StepNote | AgainNote) -> Block:
-        """The one that is open, if it is of that table and has room."""
-        block = self._block
-        if block is None or block.table is not note.table or not block.has_room(note.rows):
+        """The one that is open, if it is of that table and has room; what is asked again takes none."""
+        block, rows = self._block, note.rows if isinstance(note, StepNote) else 0
+        if block is None or block.table is not note.table or not block.has_room(rows):
             block = self._renew(note)
         return block
 

@@ -1,7 +1,7 @@
 """Processes of each kind are killed and frozen, and a whole node, while greedy streams run: `make chaos`.
 
 No answer may be wrong. A stream may fail only where the api that carried it was hit; every other one stands still for
-`PAUSE_S` at most. `make test` has one blow of each kind in `test_faults`.
+`PAUSE_S` at most. `make test` and `make test-long` have one blow of each kind in `test_faults`.
 """
 
 import asyncio

@@ -240,11 +240,13 @@ def test_rows_are_counted_once_while_another_thread_takes() -> None:
     got: list[Sets] = []
     windows: list[Window] = []
     counted, ended = Recorder("a", got.append), threading.Event()
+    taken_between: list[int] = []
 
     def take() -> None:
         while not ended.is_set():
-            assert counted.has_windows in (True, False)
-            windows.extend(counted.take())
+            if counted.has_windows:
+                windows.extend(found := counted.take())
+                taken_between.append(len(found))
 
     taker = threading.Thread(target=take)
     taker.start()
@@ -252,6 +254,11 @@ def test_rows_are_counted_once_while_another_thread_takes() -> None:
     for step in range(steps):
         one_step(counted, TABLES[step // 250])
         counted.note_step(1, 1, 0.01)
+        if step == steps // 2:
+            until = time.monotonic() + 30.0
+            while not taken_between:
+                assert time.monotonic() < until, "waited 30 s for the thread that takes windows"
+                time.sleep(0.01)
     ended.set()
     taker.join(60.0)
     assert not taker.is_alive(), "waited 60 s for the thread that takes windows"

@@ -23,6 +23,7 @@ from moe_serving.engine.lean.layers import Attention, Gate, Layer, take_layers
 from moe_serving.engine.lean.table import Kernels
 from moe_serving.engine.lean.workspace import KEPT_TOKENS, Home, Widths, Workspace, Workspaces
 from moe_serving.engine.packing import PackedTokens, Span
+from moe_serving.products import rearranges_right
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +241,10 @@ class LeanStep:
 
 
 def _is_turned(rows: Tensor) -> bool:
-    """Whether a product with weights is computed the other way round: in bfloat16 on a CPU oneDNN rearranges the right
-    factor at each step, and the few rows of a step are less than weights. One row is multiplied as it is, and of many
-    the answer takes longer to turn back.
+    """Whether a product with weights is computed the other way round: the few rows of a step are less to rearrange than
+    weights. One row is multiplied as it is, and of many the answer takes longer to turn back.
     """
-    return rows.dtype == torch.bfloat16 and rows.device.type == "cpu" and 1 < len(rows) <= KEPT_TOKENS
+    return 1 < len(rows) <= KEPT_TOKENS and rearranges_right(rows)
 
 
 def _turned(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -263,7 +263,8 @@ def _multiply(rows: Tensor, matrix: Tensor, bias: Tensor | None, out: Tensor) ->
 
 def _add_product(sums: Tensor, rows: Tensor, matrix: Tensor) -> None:
     if _is_turned(rows):
-        sums.add_(_turned(rows, matrix))
+        # In one operation, which rounds once: as it does with another number of rows.
+        sums.copy_(torch.addmm(sums.t(), matrix.t(), rows.t()).t())
     else:
         sums.addmm_(rows, matrix)
 

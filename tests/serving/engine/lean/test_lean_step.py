@@ -15,7 +15,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeAttention, 
 from moe_contract.applications import AttentionConfig
 from moe_serving.engine import block_allocator
 from moe_serving.engine import model as engine_model
-from moe_serving.engine.lean import kernels
+from moe_serving.engine.lean import kernels, step
 from moe_serving.engine.local_experts import LocalExperts
 from moe_serving.engine.model import load_attention_model
 from moe_serving.engine.request import GenerationRequest, Sampling
@@ -132,6 +132,18 @@ def test_in_bfloat16_it_strays_no_further_from_the_truth(tmp_path):
     lean, general = (logits_of(each, tokens)[0] for each in (model, replace(model, lean=None)))
     distances = [float((logits - truth).norm(dim=-1).log().mean().exp()) for logits in (lean, general)]
     assert distances[0] <= 1.1 * distances[1], distances
+
+
+@pytest.mark.parametrize("rows", [2, 8, 128, 129])
+def test_in_bfloat16_a_row_is_added_alike_alone_and_among_others(rows):
+    generator = torch.Generator().manual_seed(0)
+    weight, added = (torch.randn(size, generator=generator).bfloat16() for size in ((512, 256), (rows, 256)))
+    matrix = weight.t()
+    alone, together = torch.randn(rows, 512, generator=generator).bfloat16().repeat(2, 1, 1)
+    for row in range(rows):
+        step._add_product(alone[row : row + 1], added[row : row + 1], matrix)
+    step._add_product(together, added, matrix)
+    assert (alone != together).float().mean() <= 1e-3
 
 
 def test_its_weights_are_the_modules_own(checkpoint_of):
