@@ -46,7 +46,7 @@ def cut(choice: Ints, experts: Ints, gates: Floats) -> list[Cut]:
         choice: ``[T, K]``, the position of each pair's shard; -1 for those that nobody is asked for.
         experts, gates: ``[T, K]``.
     """
-    arrays = plain(choice), plain(experts), np.require(gates, np.float32, "CAW")
+    arrays = plain(choice), plain(experts), np.require(gates, np.float32, ["C", "A", "W"])
     shards, pair_ends, row_ends, token, place, expert, weight, rows, offsets = _cut(*arrays)
     pairs, tokens = pair_ends.tolist(), row_ends.tolist()
     cuts = []
