@@ -93,6 +93,7 @@ def running_demo(
 
 # A placement is planned at low priority, so beside other lanes it comes late or not at all.
 @pytest.mark.alone
+@pytest.mark.long
 def test_a_fresh_clone_does_the_job_shows_how_to_go_on_and_ends_with_ctrl_c(clone: Path, tmp_path: Path) -> None:
     log, loads = tmp_path / "demo.log", [slowdown()]
     with running_demo(clone, log, loads=loads) as demo:

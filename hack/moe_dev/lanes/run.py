@@ -45,7 +45,7 @@ def _without(*folders: str) -> tuple[str, ...]:
 BRAIN = (
     "tests/placement", "tests/operator/rebalance", "tests/operator/offload", "tests/contract", "tests/serving/fetching",
 )  # fmt: skip
-OPERATOR = "tests/operator"
+OPERATOR, SERVING = "tests/operator", "tests/serving"
 FAST: Turns = [
     [
         Part("brain", CHECK, 0, BRAIN),
@@ -53,10 +53,12 @@ FAST: Turns = [
         Part("others", CHECK, 0, _without(*BRAIN, OPERATOR)),
     ]
 ]
+# In two, since each is one process, and the others end before them.
+COMPUTES = (Part("torch", REST, 5, (SERVING,)), Part("rest", REST, 5, _without(SERVING)))
 # End-to-end tests have promises in seconds to judge.
 SLOW: Turns = [
     [Part("alone", ALONE)],
-    [Part("ray", RAY), Part("cluster", CLUSTER), Part("waits", WAITS), Part("rest", REST, 5)],
+    [Part("ray", RAY), Part("cluster", CLUSTER), Part("waits", WAITS), *COMPUTES],
 ]
 CLOSING = re.compile(r"^(?:=+ )?(\d+ \w+(?:, \d+ \w+)*) in [0-9.]+s(?: \([0-9:]+\))?(?: =+)?$")
 COUNT = re.compile(r"(\d+) (\w+)")
