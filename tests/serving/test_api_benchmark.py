@@ -140,6 +140,7 @@ def test_the_real_api_answers_a_stand_in(tmp_path: Path) -> None:
     assert (tmp_path / "profile").stat().st_size > 0
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)
