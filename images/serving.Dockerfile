@@ -23,7 +23,7 @@ COPY *.whl /build/
 RUN /opt/moe/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-deps /build/*.whl
 ENV NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/moe/kernels
 RUN /opt/moe/bin/python -c "from moe_placement import dispatch; from moe_serving.engine.lean import kernels; \
-dispatch.prepare(); kernels.prepare()" && chmod -R a+rX /opt/moe/kernels
+from moe_serving.routing import cuts; dispatch.prepare(); kernels.prepare(); cuts.prepare()" && chmod -R a+rX /opt/moe/kernels
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/moe /opt/moe

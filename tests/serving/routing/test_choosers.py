@@ -9,7 +9,6 @@ from fake_shards import FakeFabric, FakeShard, table_of
 from linked import wait_linked
 
 from moe_placement.dispatch import NOBODY
-from moe_serving.routing import cuts
 from moe_serving.routing.choosers import TableChoosers
 from moe_serving.routing.client import RemoteExperts
 from moe_serving.wire.errors import ConnectionLostError
@@ -63,13 +62,14 @@ def test_loads_start_anew_with_a_table_and_with_a_connection() -> None:
 def test_no_layer_waits_for_a_compiler() -> None:
     numba = pytest.importorskip("numba", reason="nothing is compiled without it")
     from moe_placement import dispatch_kernel  # noqa: PLC0415 - imports Numba
+    from moe_serving.routing import cut_kernel  # noqa: PLC0415 - likewise
 
     shards = [FakeShard({0, 1, 2, 3}) for _ in range(3)]
     experts = RemoteExperts(2, 4, FakeFabric(shards), "elsewhere")
-    values = [*vars(dispatch_kernel).values(), *vars(cuts).values()]
+    values = [*vars(dispatch_kernel).values(), *vars(cut_kernel).values()]
     kernels = [value for value in values if isinstance(value, numba.core.dispatcher.Dispatcher)]
     compiled = [kernel.signatures for kernel in kernels]
-    assert all(len(each.signatures) == 1 for each in (dispatch_kernel.choose, cuts._cut))  # they are compiled
+    assert all(len(each.signatures) == 1 for each in (dispatch_kernel.choose, cut_kernel.cut))  # they are compiled
     experts.update(table_of(EVERYWHERE))
     wait_linked(experts)
     for ids in ([[0, 1]], [[0, 1], [2, 3], [1, 2]]):
